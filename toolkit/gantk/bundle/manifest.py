@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The manifest of a bundle: the only thing that says what exists in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from gantk.errors import GantkError
+from gantk.tensors import TensorSpec
+
+SCHEMA_VERSION = 1
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+FORMS = ("plain", "rewritten")
+
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FileRef:
+    """A file of the bundle.
+
+    Args:
+        path: Relative to the bundle, with forward slashes, without ``..``.
+        sha256: Of its bytes, in lower-case hexadecimal.
+        size_bytes: Its length.
+    """
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+    def __post_init__(self) -> None:
+        parts = self.path.split("/")
+        if len(parts) > 4 or not all(_PART.fullmatch(part) for part in parts):
+            raise GantkError(f"{self.path!r} is not a path inside a bundle")
+        if not _SHA256.fullmatch(self.sha256):
+            raise GantkError(f"the sha256 of `{self.path}` is {self.sha256!r}; 64 hexadecimal digits are wanted")
+        if self.size_bytes < 0:
+            raise GantkError(f"`{self.path}` cannot have {self.size_bytes} bytes")
+
+    @classmethod
+    def of(cls, path: str, data: bytes) -> FileRef:
+        return cls(path, hashlib.sha256(data).hexdigest(), len(data))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"path": self.path, "sha256": self.sha256, "size_bytes": self.size_bytes}
+
+    @classmethod
+    def from_json(cls, data: Any) -> FileRef:
+        return cls(_take(data, "path", str), _take(data, "sha256", str), _take(data, "size_bytes", int))
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far one backend's outputs for one file are from a reference.
+
+    Args:
+        backend: The backend that ran the file, e.g. ``onnxruntime``.
+        version: Of that backend.
+        device: Where it ran, e.g. ``cpu``.
+        executed: The precision it really computed in, which on a CPU may not be the file's.
+        reference: What it was compared with, e.g. ``torch float32``.
+        max_abs: The largest absolute difference; like the next two, `None` where an output is not finite.
+        psnr_db: 10 log10(range^2 / mean squared difference) in dB, 200 for equal outputs.
+        cosine: The smallest cosine similarity of an output with its reference.
+        samples: The number of pictures compared.
+        batches: The batch sizes they came in.
+        passed: Whether the thresholds of `gantk.export.verify` hold.
+        reason: Why not, if it did not pass.
+    """
+
+    backend: str
+    version: str
+    device: str
+    executed: str
+    reference: str
+    max_abs: float | None
+    psnr_db: float | None
+    cosine: float | None
+    samples: int
+    batches: tuple[int, ...]
+    passed: bool
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.__dict__, "batches": list(self.batches)}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Parity:
+        return cls(
+            backend=_take(data, "backend", str),
+            version=_take(data, "version", str),
+            device=_take(data, "device", str),
+            executed=_take(data, "executed", str),
+            reference=_take(data, "reference", str),
+            max_abs=_take_number(data, "max_abs"),
+            psnr_db=_take_number(data, "psnr_db"),
+            cosine=_take_number(data, "cosine"),
+            samples=_take(data, "samples", int),
+            batches=tuple(_take_list(data, "batches", _integer)),
+            passed=_take(data, "passed", bool),
+            reason=_take(data, "reason", str, optional=True),
+        )
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One ONNX file: the network in one precision and one form.
+
+    Args:
+        file: The file.
+        precision: One of `PRECISIONS`: the type its heavy layers compute in; inputs and outputs do not change.
+        form: ``plain`` as exported, or ``rewritten`` by exact rewrites that were measured to pay.
+        opset: Of the default ONNX domain.
+        parity: One verdict for each (backend, reference) pair that was checked.
+        fastest_on: The backends on which this form was measured faster than the other.
+        rewrites: The names of the rewrites that were applied, in order.
+    """
+
+    file: FileRef
+    precision: str
+    form: str
+    opset: int
+    parity: tuple[Parity, ...] = ()
+    fastest_on: tuple[str, ...] = ()
+    rewrites: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS or self.form not in FORMS:
+            raise GantkError(
+                f"`{self.file.path}` is {self.precision!r}, {self.form!r}; "
+                f"known are {', '.join(PRECISIONS)} and {', '.join(FORMS)}"
+            )
+
+    def failed_on(self, backend: str) -> Parity | None:
+        """The verdict that forbids this file on `backend`, if there is one."""
+        return next((parity for parity in self.parity if parity.backend == backend and not parity.passed), None)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "file": self.file.to_json(),
+            "precision": self.precision,
+            "form": self.form,
+            "opset": self.opset,
+            "parity": [parity.to_json() for parity in self.parity],
+            "fastest_on": list(self.fastest_on),
+            "rewrites": list(self.rewrites),
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Variant:
+        return cls(
+            file=FileRef.from_json(_take(data, "file", dict)),
+            precision=_take(data, "precision", str),
+            form=_take(data, "form", str),
+            opset=_take(data, "opset", int),
+            parity=tuple(_take_list(data, "parity", Parity.from_json)),
+            fastest_on=tuple(_take_list(data, "fastest_on", _text)),
+            rewrites=tuple(_take_list(data, "rewrites", _text)),
+        )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle holds.
+
+    Args:
+        family: The model family, e.g. ``dcgan``.
+        name: The model's name, e.g. the name of the run it came from.
+        config: The network's configuration, by which `gantk.models.build` makes it again.
+        inputs: What goes in; symbols in shapes are sizes chosen at run time.
+        outputs: What comes out.
+        variants: The ONNX files.
+        probe: A safetensors file of a few inputs with PyTorch's float32 outputs.
+        checkpoint: A safetensors file of the network's weights.
+        tools: The versions of the packages that made the bundle.
+        created: UTC time, ISO 8601.
+    """
+
+    family: str
+    name: str
+    config: dict[str, Any]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    variants: tuple[Variant, ...]
+    probe: FileRef | None = None
+    checkpoint: FileRef | None = None
+    tools: dict[str, str] = field(default_factory=dict)
+    created: str = ""
+
+    @property
+    def files(self) -> tuple[FileRef, ...]:
+        """Every file that exists, apart from the manifest itself."""
+        extra = (ref for ref in (self.probe, self.checkpoint) if ref is not None)
+        return (*(variant.file for variant in self.variants), *extra)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA_VERSION,
+            "created": self.created,
+            "model": {"family": self.family, "name": self.name, "config": self.config},
+            "inputs": [spec.to_json() for spec in self.inputs],
+            "outputs": [spec.to_json() for spec in self.outputs],
+            "variants": [variant.to_json() for variant in self.variants],
+            "engines": [],
+            "probe": None if self.probe is None else self.probe.to_json(),
+            "checkpoint": None if self.checkpoint is None else self.checkpoint.to_json(),
+            "tools": self.tools,
+        }
+
+    def dumps(self) -> bytes:
+        return (json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: Any) -> Manifest:
+        """Read what `to_json` made.
+
+        Raises:
+            GantkError: The schema is another one, or a field is missing, of the wrong type or not allowed.
+        """
+        schema = _take(data, "schema", int)
+        if schema != SCHEMA_VERSION:
+            raise GantkError(
+                f"the manifest has schema {schema}; this gantk reads schema {SCHEMA_VERSION}",
+                hint="pip install -U gantk" if schema > SCHEMA_VERSION else "export the bundle again",
+            )
+        model = _take(data, "model", dict)
+        tools = _take(data, "tools", dict)
+        manifest = cls(
+            family=_take(model, "family", str),
+            name=_take(model, "name", str),
+            config=_take(model, "config", dict),
+            inputs=tuple(_take_list(data, "inputs", TensorSpec.from_json)),
+            outputs=tuple(_take_list(data, "outputs", TensorSpec.from_json)),
+            variants=tuple(_take_list(data, "variants", Variant.from_json)),
+            probe=_take_file(data, "probe"),
+            checkpoint=_take_file(data, "checkpoint"),
+            tools={str(name): _text(version) for name, version in tools.items()},
+            created=_take(data, "created", str),
+        )
+        paths = [ref.path for ref in manifest.files]
+        if len(set(paths)) != len(paths):
+            raise GantkError(f"two entries name one file: {', '.join(sorted(paths))}")
+        if not manifest.inputs or not manifest.outputs or not manifest.variants:
+            raise GantkError("a bundle wants at least one input, one output and one variant")
+        return manifest
+
+    @classmethod
+    def loads(cls, data: bytes) -> Manifest:
+        """Parse the bytes of a ``manifest.json``.
+
+        Raises:
+            GantkError: They are not UTF-8 JSON, or not a manifest that this version reads.
+        """
+        try:
+            parsed = json.loads(data, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise GantkError(f"the manifest is not JSON: {error}") from error
+        return cls.from_json(parsed)
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not a JSON number")
+
+
+def _take(data: Any, key: str, kind: type[T], *, optional: bool = False) -> T:
+    """The value of `key`, which must be of the type `kind`."""
+    if not isinstance(data, dict):
+        raise GantkError(f"an object with {key!r} is wanted, not {type(data).__name__}")
+    value = data.get(key)
+    if optional and value is None:
+        return None  # type: ignore[return-value]
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        got = "nothing" if value is None else type(value).__name__
+        raise GantkError(f"{key!r} wants {kind.__name__}, not {got}")
+    return value
+
+
+def _take_number(data: Any, key: str) -> float | None:
+    if not isinstance(data, dict) or key not in data:
+        raise GantkError(f"{key!r} is missing")
+    value = data[key]
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise GantkError(f"{key!r} wants a finite number, not {value!r}")
+    return float(value)
+
+
+def _take_list(data: Any, key: str, read: Callable[[Any], T]) -> list[T]:
+    items: list[T] = []
+    for index, item in enumerate(_take(data, key, list)):
+        try:
+            items.append(read(item))
+        except GantkError as error:
+            raise GantkError(f"{key}[{index}]: {error.what}", where=error.where, hint=error.hint) from error
+    return items
+
+
+def _take_file(data: Any, key: str) -> FileRef | None:
+    value = _take(data, key, dict, optional=True)
+    return None if value is None else FileRef.from_json(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise GantkError(f"text is wanted, not {type(value).__name__}")
+    return value
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise GantkError(f"an integer is wanted, not {type(value).__name__}")
+    return value

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gantk.errors import GantkError
+
+PARTIAL = ".partial"
+"""The suffix of a file or folder that is being written; what carries it may be deleted."""
+
+
+@contextmanager
+def named_errors(path: Path, doing: str) -> Iterator[None]:
+    """Turn an `OSError` into a `GantkError` that says what could not be done with `path`, and why."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = f"{free_bytes(path) / 2**20:.1f} MiB are free there; make room and run the command again"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            hint = "choose a place that you may write to, or change its permissions"
+        elif isinstance(error, FileNotFoundError):
+            hint = "check the path"
+        else:
+            hint = None
+        reason = error.strerror or str(error)
+        raise GantkError(f"cannot {doing} `{path}`: {reason}", where=str(path), hint=hint) from error
+
+
+def free_bytes(path: Path) -> int:
+    """The free space of the file system that holds `path`, or its nearest parent that exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def partial_name(path: Path) -> Path:
+    """A fresh hidden name beside `path` under which to write it."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a name to write; when the block ends well the file is synced and moved to `path`, else removed.
+
+    Readers of `path` see the old file or the new one, also when the process or the machine dies.
+
+    Raises:
+        GantkError: The folder cannot be made or the file cannot be written.
+    """
+    partial = partial_name(path)
+    with named_errors(path, "write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            with partial.open("rb") as stream:
+                os.fsync(stream.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file atomically and durably (see `replacing`)."""
+    with replacing(path) as partial:
+        partial.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 file atomically and durably (see `replacing`)."""
+    write_bytes(path, text.encode())
+
+
+def read_bytes(path: Path, limit_bytes: int | None = None) -> bytes:
+    """Read a whole regular file.
+
+    Raises:
+        GantkError: It does not exist, is no regular file, cannot be read or is larger than `limit_bytes`.
+    """
+    with named_errors(path, "read"):
+        # Without O_NONBLOCK a named pipe with no writer would block here for ever.
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as stream:  # noqa: PTH123
+            size = os.fstat(stream.fileno()).st_size
+            if not path.is_file():
+                raise GantkError(f"`{path}` is not a regular file", where=str(path))
+            if limit_bytes is not None and size > limit_bytes:
+                raise GantkError(
+                    f"`{path}` has {size} bytes; at most {limit_bytes} are expected here", where=str(path)
+                )
+            return stream.read()

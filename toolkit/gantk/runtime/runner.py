@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One interface over every backend, and the one place where inputs are checked."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gantk.errors import GantkError
+from gantk.tensors import TensorSpec
+
+Array = NDArray[Any]
+
+
+class Runner(ABC):
+    """A network, loaded and ready to run. Threads may share one.
+
+    Args:
+        inputs: What goes in.
+        outputs: What comes out.
+        backend: The backend's name, e.g. ``onnxruntime``.
+        version: The backend's version.
+        device: Where it runs: ``cpu`` or ``cuda``.
+        precision: The precision it really computes in, which may not be that of the file: ONNX Runtime
+            computes a fp16 graph in fp32 on a CPU.
+        file_precision: The precision of the file it runs.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        *,
+        backend: str,
+        version: str,
+        device: str,
+        precision: str,
+        file_precision: str,
+    ) -> None:
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self.backend = backend
+        self.version = version
+        self.device = device
+        self.precision = precision
+        self.file_precision = file_precision
+        self._dtypes = {spec.name: _numpy_dtype(spec) for spec in (*inputs, *outputs)}
+
+    def run(self, feeds: Mapping[str, Any], out: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """Run the network once.
+
+        Args:
+            feeds: An array for each input: numpy, or anything on the CPU with ``__dlpack__`` or
+                ``__array_interface__``, taken without a copy where it is contiguous.
+            out: Contiguous arrays to write outputs to; outputs that it does not name are fresh arrays.
+
+        Returns:
+            An array for each output, by name.
+
+        Raises:
+            GantkError: An input is missing, unknown, of the wrong dtype or shape, or has a value that is
+                not finite; an array in `out` does not fit; the runner is closed; the backend failed.
+        """
+        if feeds.keys() != {spec.name for spec in self.inputs}:
+            raise self._wrong_names(feeds)
+        sizes: dict[str, int] = {}
+        arrays = {spec.name: self._checked(spec, feeds[spec.name], sizes) for spec in self.inputs}
+        if out:
+            self._check_out(out)
+        return self._run(arrays, out or {})
+
+    @abstractmethod
+    def _run(self, arrays: dict[str, Array], out: Mapping[str, Array]) -> dict[str, Array]:
+        """Run on checked, contiguous arrays."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the backend holds. Closing twice is harmless; running afterwards is an error."""
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.backend} {self.version} {self.precision} on {self.device}>"
+
+    def _checked(self, spec: TensorSpec, value: Any, sizes: dict[str, int]) -> Array:
+        array = value if type(value) is np.ndarray else _as_array(spec, value)
+        if array.dtype != self._dtypes[spec.name]:
+            raise GantkError(
+                f"input {spec.name!r} has dtype {array.dtype}; the network wants {spec.dtype}",
+                where=str(spec),
+                hint=f"array.astype('{spec.dtype}')",
+            )
+        if array.ndim != len(spec.shape):
+            raise _wrong_shape(spec, array.shape)
+        for size, wanted in zip(array.shape, spec.shape, strict=True):
+            if isinstance(wanted, str):
+                wanted = sizes.setdefault(wanted, size)  # noqa: PLW2901
+            if size != wanted or size == 0:
+                raise _wrong_shape(spec, array.shape, sizes)
+        # A sum is not finite if any term is not: one quick pass. Only where it overflows is the exact test wanted.
+        if array.dtype.kind == "f" and not math.isfinite(array.sum()) and not np.isfinite(array).all():
+            bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+            raise GantkError(
+                f"input {spec.name!r} has {bad} of {array.size} values that are NaN or infinite", where=str(spec)
+            )
+        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+
+    def _check_out(self, out: Mapping[str, Array]) -> None:
+        specs = {spec.name: spec for spec in self.outputs}
+        for name, array in out.items():
+            if name not in specs:
+                raise GantkError(f"the network has no output {name!r}; it has {', '.join(specs)}")
+            if not isinstance(array, np.ndarray) or array.dtype != self._dtypes[name]:
+                raise GantkError(f"`out` for {name!r} must be a numpy array of {specs[name].dtype}", where=str(specs[name]))
+            if not array.flags.c_contiguous or not array.flags.writeable:
+                raise GantkError(f"`out` for {name!r} must be contiguous and writeable", where=str(specs[name]))
+
+    def _wrong_names(self, feeds: Mapping[str, Any]) -> GantkError:
+        wanted = ", ".join(str(spec) for spec in self.inputs)
+        got = ", ".join(map(repr, feeds)) or "none"
+        return GantkError(f"the inputs given are {got}; the network wants {wanted}")
+
+
+def _wrong_shape(spec: TensorSpec, shape: tuple[int, ...], sizes: Mapping[str, int] | None = None) -> GantkError:
+    bound = ", ".join(f"{symbol} = {size}" for symbol, size in (sizes or {}).items())
+    return GantkError(
+        f"input {spec.name!r} has shape {list(shape)}; the network wants [{', '.join(map(str, spec.shape))}]"
+        + (f" with {bound}" if bound else "")
+        + (", each at least 1" if 0 in shape else ""),
+        where=str(spec),
+    )
+
+
+def _as_array(spec: TensorSpec, value: Any) -> Array:
+    """View anything that offers its memory as a numpy array."""
+    if hasattr(value, "__cuda_array_interface__"):
+        raise GantkError(
+            f"input {spec.name!r} is in GPU memory and the runner is on the CPU",
+            where=str(spec),
+            hint="copy it to the CPU first, or open the bundle with device='cuda'",
+        )
+    if not hasattr(value, "__dlpack__") and not hasattr(value, "__array__") and not hasattr(value, "__array_interface__"):
+        raise GantkError(
+            f"input {spec.name!r} is a {type(value).__name__}; an array is wanted",
+            where=str(spec),
+            hint=f"numpy.asarray(value, dtype='{spec.dtype}')",
+        )
+    try:
+        return np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise GantkError(f"input {spec.name!r} cannot be viewed as an array: {error}", where=str(spec)) from error
+
+
+def _numpy_dtype(spec: TensorSpec) -> np.dtype[Any]:
+    if spec.dtype == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(spec.dtype)
