@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far outputs are from their reference, and how far each precision may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gantk.runtime.runner import Array
+
+PSNR_CAP_DB = 200.0
+"""Stands for equal outputs, whose ratio has no finite value."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The least that a precision must reach.
+
+    Args:
+        psnr_db: The smallest peak signal-to-noise ratio over all samples, in dB.
+        max_abs: The largest difference of one value, as a share of the output's range.
+    """
+
+    psnr_db: float
+    max_abs: float
+
+
+# A few times worse than healthy networks measure, far better than any wrong one: float32 outputs agree to
+# rounding (above 120 dB), fp16 has 11 significant bits, bf16 has 8, int8 is judged as a picture.
+THRESHOLDS = {
+    "fp32": Threshold(psnr_db=80.0, max_abs=1e-3),
+    "fp16": Threshold(psnr_db=50.0, max_abs=0.05),
+    "bf16": Threshold(psnr_db=35.0, max_abs=0.25),
+    "int8": Threshold(psnr_db=30.0, max_abs=0.5),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Outputs against their reference; numbers are `None` where an output is not finite.
+
+    Args:
+        max_abs: The largest absolute difference.
+        psnr_db: 10 log10(range^2 / mean squared difference), at most `PSNR_CAP_DB`.
+        cosine: The smallest cosine similarity of a sample with its reference.
+        samples: The number of samples compared.
+        fault: What is wrong with the outputs whatever the reference: not finite, or constant where the
+            reference is not.
+    """
+
+    max_abs: float | None
+    psnr_db: float | None
+    cosine: float | None
+    samples: int
+    fault: str | None = None
+
+    def against(self, threshold: Threshold, span: float) -> str | None:
+        """Why `threshold` does not hold, in words, or `None` where it does; `span` is the output's range."""
+        if self.fault is not None or self.psnr_db is None or self.max_abs is None:
+            return self.fault or "outputs are not finite"
+        if self.psnr_db < threshold.psnr_db:
+            return f"{self.psnr_db:.1f} dB PSNR, at least {threshold.psnr_db:g} dB wanted"
+        if self.max_abs > threshold.max_abs * span:
+            return f"a value differs by {self.max_abs:.3g}, at most {threshold.max_abs * span:.3g} allowed"
+        return None
+
+
+def compare(outputs: Sequence[Array], references: Sequence[Array], span: float) -> Difference:
+    """Compare batches of outputs with their references, in float64.
+
+    Args:
+        outputs: Arrays of shape (N, ...), one a batch, of any dtype.
+        references: Arrays of the same shapes.
+        span: The output's range, largest minus smallest meaningful value; the peak of the PSNR.
+    """
+    samples = sum(len(reference) for reference in references)
+    for output, reference in zip(outputs, references, strict=True):
+        if output.shape != reference.shape:
+            fault = f"an output has shape {list(output.shape)}, its reference {list(reference.shape)}"
+            return Difference(None, None, None, samples, fault)
+        if not np.isfinite(output.astype(np.float64)).all():
+            return Difference(None, None, None, samples, _non_finite(output))
+    flat = [(np.asarray(o, np.float64), np.asarray(r, np.float64)) for o, r in zip(outputs, references, strict=True)]
+    squares = sum(float(np.square(o - r).sum()) for o, r in flat)
+    count = sum(r.size for _, r in flat)
+    max_abs = max((float(np.abs(o - r).max()) for o, r in flat), default=0.0)
+    cosine = min((_cosine(a, b) for o, r in flat for a, b in zip(o, r, strict=True)), default=1.0)
+    constant = all(np.ptp(o) == 0 for o, _ in flat) and any(np.ptp(r) > 0 for _, r in flat)
+    return Difference(
+        max_abs, psnr_db(squares / count, span), cosine, samples, "every output is one constant" if constant else None
+    )
+
+
+def psnr_db(mean_square: float, span: float) -> float:
+    """The peak signal-to-noise ratio of a mean squared difference, in dB, at most `PSNR_CAP_DB`."""
+    if mean_square == 0.0:
+        return PSNR_CAP_DB
+    return min(PSNR_CAP_DB, 10.0 * math.log10(span * span / mean_square))
+
+
+def _cosine(a: Array, b: Array) -> float:
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(np.vdot(a, b)) / norms if norms > 0 else float(np.array_equal(a, b))
+
+
+def _non_finite(output: Array) -> str:
+    values = output.astype(np.float64)
+    nan, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
+    return f"{nan} values are NaN and {infinite} infinite, of {values.size}"
