@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a PyTorch module to a float32 ONNX graph with readable names, dynamic in its symbols."""
+
+from __future__ import annotations
+
+import ast
+import json
+import warnings
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from gantk.errors import GantkError
+from gantk.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OPSET = 22
+"""The first opset whose convolutions may be bfloat16."""
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+class PictureOutput(nn.Module):
+    """A generator that yields pixels.
+
+    Args:
+        module: Maps a latent to float pictures (N, C, H, W) in [-1, 1].
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+        """Latent float (N, latent) to pixels uint8 (N, H, W, C) in [0, 255]."""
+        pixels = (self.module(latent) * 127.5 + 127.5).round().clamp(0.0, 255.0)
+        return pixels.permute(0, 2, 3, 1).to(torch.uint8)  # TensorRT takes the cast to uint8 only as the last node.
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A module as a graph.
+
+    Args:
+        graph: The float32 ONNX graph.
+        program: What PyTorch captured and decomposed; the names of its nodes are those of the graph's values.
+    """
+
+    graph: ir.Model
+    program: torch.export.ExportedProgram
+
+
+def trace(module: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Traced:
+    """Capture a module and translate it to ONNX.
+
+    Args:
+        module: In eval mode, float32, on the CPU.
+        inputs: Of its `forward`, in order; their symbols become symbolic sizes of the graph.
+        outputs: What it returns, in order.
+
+    Raises:
+        GantkError: PyTorch cannot capture the module or translate it.
+    """
+    symbols = {size: torch.export.Dim(size, min=1) for spec in inputs for size in spec.shape if isinstance(size, str)}
+    # Sizes 0 and 1 are special to the tracer; any other stands for all sizes.
+    examples = tuple(_example(spec, dict.fromkeys(symbols, 2)) for spec in inputs)
+    dynamic = tuple({axis: symbols[s] for axis, s in enumerate(spec.shape) if isinstance(s, str)} for spec in inputs)
+    try:
+        with _quiet():
+            program = torch.export.export(module, examples, dynamic_shapes=dynamic)
+            exported = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                input_names=[spec.name for spec in inputs],
+                output_names=[spec.name for spec in outputs],
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise GantkError(
+            f"PyTorch cannot export this network: {reason[0] if reason else type(error).__name__}",
+            where=type(module).__name__,
+            hint="its forward must be free of Python control flow that depends on tensor values",
+        ) from error
+    assert exported is not None
+    graph = exported.model
+    _name_sizes(graph, inputs)
+    _name_layers(graph)
+    assert exported.exported_program is not None
+    return Traced(graph, exported.exported_program)
+
+
+def serialize(
+    graph: ir.Model, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], facts: dict[str, Any]
+) -> bytes:
+    """The bytes of an ONNX file that is understood alone: checked, with its shapes inferred and gantk's metadata.
+
+    Args:
+        graph: The graph.
+        inputs: Written to ``gantk.inputs``.
+        outputs: Written to ``gantk.outputs``.
+        facts: Further metadata, ``gantk.KEY``: JSON of the value.
+
+    Raises:
+        GantkError: The ONNX checker refuses the graph.
+    """
+    proto = ir.to_proto(graph)
+    described = {
+        "schema": 1,
+        "inputs": [spec.to_json() for spec in inputs],
+        "outputs": [spec.to_json() for spec in outputs],
+        **facts,
+    }
+    onnx.helper.set_model_props(proto, {f"gantk.{key}": json.dumps(value) for key, value in described.items()})
+    proto.producer_name = "gantk"
+    try:
+        proto = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise GantkError(f"the ONNX checker refuses the graph: {str(error).strip().splitlines()[0]}") from error
+    return proto.SerializeToString(deterministic=True)
+
+
+def _example(spec: TensorSpec, sizes: dict[str, int]) -> torch.Tensor:
+    dtype = getattr(torch, spec.dtype)
+    shape = spec.concrete(sizes)
+    return torch.randn(shape, dtype=dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
+
+
+def _name_sizes(graph: ir.Model, inputs: Sequence[TensorSpec]) -> None:
+    """Give symbolic sizes the names that the specs give them, in place of the tracer's ``s81``."""
+    names: dict[str, str] = {}
+    for value, spec in zip(graph.graph.inputs, inputs, strict=True):
+        assert value.shape is not None
+        for size, wanted in zip(value.shape, spec.shape, strict=True):
+            if isinstance(size, ir.SymbolicDim) and size.value is not None and isinstance(wanted, str):
+                names[size.value] = wanted
+    values = [*graph.graph.inputs, *(output for node in graph.graph for output in node.outputs)]
+    for value in values:
+        for axis, size in enumerate(value.shape or ()):
+            if isinstance(size, ir.SymbolicDim) and size.value in names:
+                assert value.shape is not None
+                value.shape[axis] = names[size.value]
+
+
+def _name_layers(graph: ir.Model) -> None:
+    """Name each node by the module it came from, e.g. ``layers.3/ConvTranspose``, and drop the tracer's notes.
+
+    The notes hold stack traces with paths of the machine that exported.
+    """
+    used: dict[str, int] = {}
+    for node in graph.graph:
+        scopes = [scope for scope in ast.literal_eval(node.metadata_props.get(_SCOPES, "[]")) if scope]
+        layer = scopes[-2] if len(scopes) > 1 else ""
+        name = f"{layer}/{node.op_type}" if layer else node.op_type
+        used[name] = used.get(name, 0) + 1
+        node.name = name if used[name] == 1 else f"{name}.{used[name]}"
+        node.metadata_props.clear()
+        node.doc_string = None
+    for value in (*graph.graph.inputs, *graph.graph.initializers.values(), *(o for n in graph.graph for o in n.outputs)):
+        value.metadata_props.clear()
+        value.doc_string = None
+    graph.metadata_props.clear()
+    graph.graph.metadata_props.clear()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress and warnings, which are about its own inside, off the user's terminal."""
+    import logging
+
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

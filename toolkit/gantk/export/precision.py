@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Precision lives in the types of the graph: a float32 graph becomes a fp16 or bf16 one with float32 borders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from gantk.errors import GantkError
+from gantk.runtime.model import from_bytes
+from gantk.runtime.registry import open_model
+from gantk.runtime.runner import Array
+
+DTYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
+
+FP32_ISLANDS = frozenset(
+    {
+        "InstanceNormalization",
+        "LayerNormalization",
+        "GroupNormalization",
+        "MeanVarianceNormalization",
+        "ReduceMean",
+        "ReduceSum",
+        "ReduceSumSquare",
+        "ReduceL2",
+        "GlobalAveragePool",
+        "Softmax",
+    }
+)
+"""Operators that sum many terms: they stay in float32, between casts."""
+
+FP16_LIMIT = 2.0**15
+"""Half of what fp16 can hold: values beyond it leave no room for pictures that were not tried."""
+
+_FLOAT32_INPUTS = {"Resize": (1, 2)}  # Sizes and scales whose type the operator fixes.
+
+
+def convert(graph: ir.Model, precision: str) -> ir.Model:
+    """A copy of a float32 graph that computes in another precision; its inputs and outputs keep their types.
+
+    Args:
+        graph: With float32 weights.
+        precision: ``fp32`` (a plain copy), ``fp16`` or ``bf16``.
+
+    Raises:
+        GantkError: A weight does not fit into the precision.
+    """
+    copy = ir.from_proto(ir.to_proto(graph))
+    if precision == "fp32":
+        return copy
+    dtype = DTYPES[precision]
+    for node in list(copy.graph):
+        if node.op_type not in FP32_ISLANDS:
+            _lower(copy.graph, node, dtype)
+    _join_types(copy.graph, dtype)
+    return copy
+
+
+def audit_range(data: bytes, feeds: Sequence[Mapping[str, Array]], backend: str) -> dict[str, float]:
+    """The largest magnitude that each tensor of a float32 graph reaches.
+
+    Args:
+        data: The graph's ONNX file.
+        feeds: Inputs to try.
+        backend: The backend to run it with, every intermediate tensor an output.
+
+    Returns:
+        For each layer that yields a float tensor, by name, its largest absolute value.
+    """
+    graph = ir.from_proto(onnx.load_from_string(data))
+    exposed = expose_intermediates(graph)
+    peaks = {layer: 0.0 for _, layer in exposed.values()}
+    with open_model(from_bytes(ir.to_proto(graph).SerializeToString()), backend) as runner:
+        for feed in feeds:
+            outputs = runner.run(feed)
+            for name, (_, layer) in exposed.items():
+                peaks[layer] = max(peaks[layer], float(np.abs(outputs[name]).max()))
+    return peaks
+
+
+def refuse_overflow(peaks: Mapping[str, float]) -> None:
+    """Refuse a network whose tensors do not fit into fp16.
+
+    Args:
+        peaks: From `audit_range`.
+
+    Raises:
+        GantkError: A layer passes `FP16_LIMIT`; the first one is named.
+    """
+    for layer, peak in peaks.items():
+        if not peak <= FP16_LIMIT:
+            raise GantkError(
+                f"layer `{layer}` reaches {peak:.4g} in float32; fp16 is safe to {FP16_LIMIT:g} "
+                "(it ends at 65504), so pictures would turn black or NaN",
+                where=f"fp16, layer {layer}",
+                hint="export with --precision fp32,bf16: bf16 has float32's range",
+            )
+
+
+def expose_intermediates(graph: ir.Model) -> dict[str, tuple[str, str]]:
+    """Make every float tensor that a node yields an output of the graph, as float32.
+
+    Returns:
+        By the name of the added or standing output: the name of the tensor and of the layer that yields it.
+    """
+    exposed = {}
+    outputs = set(graph.graph.outputs)
+    for node in list(graph.graph):
+        for value in node.outputs:
+            if value.dtype is None or not value.dtype.is_floating_point() or value.name is None:
+                continue
+            shown = value
+            if value.dtype != ir.DataType.FLOAT:
+                cast = _cast(value, ir.DataType.FLOAT)
+                graph.graph.append(cast)
+                shown = cast.outputs[0]
+            if shown not in outputs:
+                graph.graph.outputs.append(shown)
+            exposed[str(shown.name)] = (value.name, node.name or node.op_type)
+    return exposed
+
+
+def _lower(graph: ir.Graph, node: ir.Node, dtype: ir.DataType) -> None:
+    """Give a node's weights and outputs the lower type."""
+    fixed = _FLOAT32_INPUTS.get(node.op_type, ())
+    for index, value in enumerate(node.inputs):
+        if value is not None and index not in fixed and value.const_value is not None and value.dtype == ir.DataType.FLOAT:
+            node.replace_input_with(index, _lowered_weight(graph, value, dtype, node))
+    for attribute in node.attributes.values():
+        if attribute.name == "to" and attribute.as_int() == ir.DataType.FLOAT:
+            node.attributes["to"] = ir.AttrInt64("to", dtype)
+    for output in node.outputs:
+        if output.dtype == ir.DataType.FLOAT:
+            output.dtype = dtype
+
+
+def _lowered_weight(graph: ir.Graph, value: ir.Value, dtype: ir.DataType, node: ir.Node) -> ir.Value:
+    assert value.const_value is not None and value.name is not None
+    name = f"{value.name}.{'fp16' if dtype == ir.DataType.FLOAT16 else 'bf16'}"
+    if name in graph.initializers:
+        return graph.initializers[name]
+    weights = value.const_value.numpy()
+    with np.errstate(over="ignore"):
+        lowered = weights.astype(dtype.numpy())
+    if not np.isfinite(lowered.astype(np.float32)).all():
+        raise GantkError(
+            f"a weight of layer `{node.name}` is {np.abs(weights).max():.4g}; {name.rsplit('.', 1)[-1]} cannot hold it",
+            where=f"{value.name}, layer {node.name}",
+            hint="export with --precision fp32",
+        )
+    weight = ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype), const_value=ir.Tensor(lowered, name=name))
+    graph.register_initializer(weight)
+    return weight
+
+
+def _join_types(graph: ir.Graph, dtype: ir.DataType) -> None:
+    """Put casts where a tensor of one type meets a node that wants the other, and at the graph's borders."""
+    casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+    for node in list(graph):
+        island = node.op_type in FP32_ISLANDS
+        fixed = _FLOAT32_INPUTS.get(node.op_type, ())
+        if node.op_type == "Cast":
+            continue  # A cast takes any type.
+        for index, value in enumerate(node.inputs):
+            wanted = ir.DataType.FLOAT if island or index in fixed else dtype
+            if value is None or value.dtype not in (ir.DataType.FLOAT, dtype) or value.dtype == wanted:
+                continue
+            if (value, wanted) not in casts:
+                cast = _cast(value, wanted)
+                graph.insert_before(node, cast)  # This is its first user, in graph order.
+                casts[value, wanted] = cast.outputs[0]
+            node.replace_input_with(index, casts[value, wanted])
+    for index, output in enumerate(list(graph.outputs)):
+        if output.dtype == dtype:
+            _cast_output(graph, index, output)
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]
+
+
+def _cast(value: ir.Value, dtype: ir.DataType) -> ir.Node:
+    node = ir.node("Cast", [value], {"to": int(dtype)}, name=f"{value.name}/Cast.{dtype.name.lower()}")
+    output = node.outputs[0]
+    output.name, output.shape, output.type = f"{value.name}.{dtype.name.lower()}", value.shape, ir.TensorType(dtype)
+    return node
+
+
+def _cast_output(graph: ir.Graph, index: int, output: ir.Value) -> None:
+    """Cast a graph output back to float32; the cast takes over its name."""
+    producer = output.producer()
+    assert producer is not None and output.name is not None and output.dtype is not None
+    name, low = output.name, output.dtype
+    cast = _cast(output, ir.DataType.FLOAT)
+    output.name, cast.outputs[0].name = f"{name}.{low.name.lower()}", name
+    graph.append(cast)
+    graph.outputs[index] = cast.outputs[0]

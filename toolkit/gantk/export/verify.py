@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parity gate: no file is written before what it computes has been compared with PyTorch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from gantk.bundle import Parity
+from gantk.errors import GantkError
+from gantk.export.precision import expose_intermediates
+from gantk.runtime import parity
+from gantk.runtime.model import Model, from_bytes
+from gantk.runtime.registry import BACKENDS, open_model, status
+from gantk.runtime.runner import Array
+from gantk.tensors import TensorSpec
+
+BATCHES = (1, 3, 8)
+"""The batch sizes that every file is tried with."""
+
+TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+# The relative difference from which a layer is named as the place where outputs part.
+_LAYER_TOLERANCE = {"fp32": 1e-3, "fp16": 0.02, "bf16": 0.1}
+
+Feeds = dict[str, Array]
+Outputs = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What PyTorch makes of some inputs.
+
+    Args:
+        name: E.g. ``torch float32``.
+        feeds: The inputs, a batch each.
+        outputs: PyTorch's outputs, a batch each.
+        spans: Of each output, its range, by name.
+    """
+
+    name: str
+    feeds: tuple[Feeds, ...]
+    outputs: tuple[Outputs, ...]
+    spans: dict[str, float]
+
+
+def make_feeds(inputs: Sequence[TensorSpec], batches: Sequence[int] = BATCHES, seed: int = 0) -> tuple[Feeds, ...]:
+    """Random inputs: standard normal, or uniform over a spec's range; a batch of each size."""
+    random = np.random.default_rng(seed)
+
+    def draw(spec: TensorSpec, batch: int) -> Array:
+        shape = spec.concrete({"N": batch})
+        if spec.range is None:
+            return random.standard_normal(shape).astype(spec.dtype)
+        return random.uniform(*spec.range, shape).astype(spec.dtype)
+
+    return tuple({spec.name: draw(spec, batch) for spec in inputs} for batch in batches)
+
+
+def run_torch(
+    module: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], feeds: Sequence[Feeds], precision: str
+) -> Reference:
+    """Run a float32 module in PyTorch, in a precision, with float32 inputs and outputs.
+
+    Raises:
+        GantkError: An output is NaN, infinite, or the same constant everywhere.
+    """
+    dtype = TORCH_DTYPES[precision]
+    lowered = copy.deepcopy(module).to(dtype) if precision != "fp32" else module
+    made = []
+    with torch.inference_mode():
+        for feed in feeds:
+            arguments = [torch.from_numpy(feed[spec.name]) for spec in inputs]
+            results = lowered(*(a.to(dtype) if a.is_floating_point() else a for a in arguments))
+            results = (results,) if isinstance(results, torch.Tensor) else results
+            made.append({spec.name: _to_numpy(result) for spec, result in zip(outputs, results, strict=True)})
+    name = f"torch {str(dtype).removeprefix('torch.')}"
+    for spec in outputs:
+        _refuse_degenerate(name, spec, [batch[spec.name] for batch in made])
+    spans = {spec.name: _span(spec, [batch[spec.name] for batch in made]) for spec in outputs}
+    return Reference(name, tuple(feeds), tuple(made), spans)
+
+
+def working_backends(precision: str) -> tuple[str, ...]:
+    """The backends that work here and can open a file of this precision; the first is the default one."""
+    found = []
+    for name in BACKENDS:
+        here = status(name)
+        if here.works and _executed(name, precision, here.devices[0]) is not None:
+            found.append(name)
+    return tuple(found)
+
+
+def measure(data: bytes, precision: str, backend: str, references: Sequence[Reference], psnr_min: float | None) -> list[Parity]:
+    """Run a file on one backend and compare it with each reference.
+
+    Args:
+        data: The ONNX file.
+        precision: Of the file; it chooses the thresholds.
+        backend: A working backend.
+        references: All made from the same feeds.
+        psnr_min: Replaces the precision's smallest PSNR, in dB.
+    """
+    with open_model(from_bytes(data), backend) as runner:
+        outputs = [runner.run(feed) for feed in references[0].feeds]
+        return [
+            _judge(outputs, reference, precision, psnr_min, runner.backend, runner.version, runner.device, runner.precision)
+            for reference in references
+        ]
+
+
+def compare_references(half: Reference, full: Reference, precision: str, psnr_min: float | None) -> Parity:
+    """PyTorch's own half precision against its float32: whether the network survives the precision at all."""
+    return _judge(half.outputs, full, precision, psnr_min, "torch", torch.__version__, "cpu", precision)
+
+
+def locate(
+    model: Model, program: torch.export.ExportedProgram, feeds: Feeds, backend: str, precision: str
+) -> tuple[str, float] | None:
+    """The first layer of a file whose tensor parts from PyTorch's.
+
+    Args:
+        model: The file.
+        program: What PyTorch captured, whose nodes have the names of the file's tensors.
+        feeds: One batch.
+        backend: What to run the file with.
+        precision: Of the file.
+
+    Returns:
+        The layer's name and its largest difference as a share of the tensor's largest value; `None` where
+        no tensor could be compared.
+    """
+    graph = ir.from_proto(onnx.load_from_string(model.data))
+    exposed = expose_intermediates(graph)
+    wanted = _intermediates(program, feeds)
+    try:
+        with open_model(from_bytes(ir.to_proto(graph).SerializeToString()), backend) as runner:
+            outputs = runner.run(feeds)
+    except GantkError:
+        return None
+    found: list[tuple[str, float]] = []
+    for name, (tensor, layer) in exposed.items():
+        reference = wanted.get(tensor, wanted.get(name))
+        if reference is not None and reference.shape == outputs[name].shape:
+            found.append((layer, _relative(outputs[name], reference)))
+    parted = [entry for entry in found if not entry[1] <= _LAYER_TOLERANCE[precision]]
+    return parted[0] if parted else max(found, key=lambda entry: entry[1], default=None)
+
+
+def _judge(
+    outputs: Sequence[Outputs],
+    reference: Reference,
+    precision: str,
+    psnr_min: float | None,
+    backend: str,
+    version: str,
+    device: str,
+    executed: str,
+) -> Parity:
+    threshold = parity.THRESHOLDS[precision]
+    if psnr_min is not None:
+        threshold = replace(threshold, psnr_db=psnr_min)
+    verdicts = []
+    for name, span in reference.spans.items():
+        difference = parity.compare([o[name] for o in outputs], [r[name] for r in reference.outputs], span)
+        verdicts.append((difference.against(threshold, span), difference))
+    # Of several outputs the worst one speaks.
+    reason, worst = min(verdicts, key=lambda v: (v[0] is None, v[1].psnr_db if v[1].psnr_db is not None else -1.0))
+    return Parity(
+        backend=backend,
+        version=version,
+        device=device,
+        executed=executed,
+        reference=reference.name,
+        max_abs=worst.max_abs,
+        psnr_db=worst.psnr_db,
+        cosine=worst.cosine,
+        samples=worst.samples,
+        batches=tuple(len(next(iter(feed.values()))) for feed in reference.feeds),
+        passed=reason is None,
+        reason=reason,
+    )
+
+
+def _executed(backend: str, precision: str, device: str) -> str | None:
+    from importlib import import_module
+
+    executed: str | None = import_module(BACKENDS[backend].module).executed(precision, device)
+    return executed
+
+
+def _to_numpy(tensor: torch.Tensor) -> Array:
+    array: Array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return array
+
+
+def _refuse_degenerate(name: str, spec: TensorSpec, batches: Sequence[Array]) -> None:
+    values = np.concatenate([batch.astype(np.float64).ravel() for batch in batches])
+    bad = int(np.count_nonzero(~np.isfinite(values)))
+    if bad:
+        raise GantkError(
+            f"{name} itself yields {bad} of {values.size} values that are NaN or infinite in `{spec.name}`",
+            where=spec.name,
+            hint="train further, or export another precision (--precision fp32)",
+        )
+    if np.ptp(values) == 0:
+        raise GantkError(
+            f"{name} itself yields the constant {values[0]:g} everywhere in `{spec.name}`",
+            where=spec.name,
+            hint="the network has died; look at the run's samples, and train again",
+        )
+
+
+def _span(spec: TensorSpec, batches: Sequence[Array]) -> float:
+    if spec.range is not None:
+        return spec.range[1] - spec.range[0]
+    return max(float(batch.max()) for batch in batches) - min(float(batch.min()) for batch in batches)
+
+
+def _relative(output: Array, reference: Array) -> float:
+    scale = float(np.abs(reference).max()) or 1.0
+    return float(np.abs(output.astype(np.float64) - reference).max()) / scale
+
+
+class _Recorder(torch.fx.Interpreter):
+    def __init__(self, module: torch.fx.GraphModule) -> None:
+        super().__init__(module)
+        self.tensors: dict[str, Array] = {}
+
+    def run_node(self, node: torch.fx.Node) -> object:
+        result = super().run_node(node)
+        if isinstance(result, torch.Tensor) and node.op == "call_function":
+            self.tensors[node.name] = _to_numpy(result)
+        return result
+
+
+def _intermediates(program: torch.export.ExportedProgram, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    recorder = _Recorder(program.module())  # type: ignore[arg-type]
+    with torch.inference_mode():
+        recorder.run(*(torch.from_numpy(array) for array in feeds.values()))
+    return recorder.tensors
