@@ -139,7 +139,8 @@ def load_generator(path: str | os.PathLike[str]) -> Generator:
         path: A run folder (its newest whole checkpoint), a checkpoint file, or a bundle folder.
 
     Raises:
-        GantkError: There is nothing there, it is damaged, of another architecture, or has weights that are not finite.
+        GantkError: There is nothing there, it is damaged, of another architecture, or has weights that are
+            not finite.
     """
     path = Path(path)
     if is_bundle(path):
@@ -188,7 +189,8 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -
         differences.append(_some(shapes))
     if differences:
         raise GantkError(
-            f"the checkpoint is of another architecture than its configuration says: it {'; '.join(differences)}",
+            "the checkpoint is of another architecture than its configuration says: "
+            f"it {'; '.join(differences)}",
             where=str(path),
         )
     module.load_state_dict(dict(weights))

@@ -46,7 +46,7 @@ def build(family: str, config: Mapping[str, Any]) -> nn.Module:
 
 
 def build_discriminator(family: str, config: Mapping[str, Any]) -> nn.Module:
-    """The discriminator that belongs to it, with fresh weights: float[N, channels, size, size] -> logits float[N].
+    """Its discriminator with fresh weights: float[N, channels, size, size] -> logits float[N].
 
     Raises:
         UsageError: As `configure`.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -22,7 +23,8 @@ class Config(NetworkConfig):
         size: 28, 32, 64 or 128 pixels; a 28-pixel picture grows from 7x7, the others from 4x4.
         channels: 1 for grey, 3 for colour.
         latent_size: The length of a latent vector.
-        width: Channels at half the picture's size; they double at each halving. The paper has 128 at 64 pixels.
+        width: Channels at half the picture's size; they double at each halving. The paper has 128 for
+            pictures of 64 pixels.
     """
 
     sizes: ClassVar = (28, 32, 64, 128)
@@ -66,7 +68,7 @@ class Generator(nn.Module):
             nn.Unflatten(1, (widths[0], smallest, smallest)),
         )
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [_enlarge(before, after, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
         self.enlarge = nn.Sequential(*layers, _enlarge(widths[-1], config.channels, bias=True), nn.Tanh())
         self.apply(_initialise)
@@ -97,7 +99,7 @@ class Discriminator(nn.Module):
         self.config = config
         widths = config.widths[::-1]
         layers: list[nn.Module] = [_shrink(config.channels, widths[0], bias=True), nn.LeakyReLU(0.2)]
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [_shrink(before, after, bias=False), nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
         self.shrink = nn.Sequential(*layers)
         self.judge = nn.Sequential(nn.Flatten(), nn.Linear(widths[-1] * config.smallest**2, 1), nn.Flatten(0))
