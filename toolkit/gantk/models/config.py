@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the configurations of all families share: their fields are checked, and read from JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Self
+
+from gantk.errors import UsageError
+
+CHANNELS = (1, 3)
+LATENT_SIZES = range(1, 4097)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """A pair of networks that makes and judges square pictures.
+
+    Args:
+        size: The height and width of a picture in pixels.
+        channels: 1 for grey, 3 for colour.
+        latent_size: The length of a latent vector.
+
+    Raises:
+        UsageError: A value is not allowed.
+    """
+
+    sizes: ClassVar[tuple[int, ...] | range]
+
+    size: int = 64
+    channels: int = 3
+    latent_size: int = 100
+
+    def __post_init__(self) -> None:
+        check("size", self.size, self.sizes)
+        check("channels", self.channels, CHANNELS)
+        check("latent_size", self.latent_size, LATENT_SIZES)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_json` made; fields that are not there have their defaults.
+
+        Raises:
+            UsageError: A field is unknown, or a value is not allowed.
+        """
+        known = [field.name for field in fields(cls)]
+        unknown = [name for name in data if name not in known]
+        if unknown:
+            raise UsageError(f"a network has no {', '.join(map(repr, unknown))}; it has {', '.join(known)}")
+        return cls(**data)
+
+
+def check(name: str, value: Any, allowed: tuple[int, ...] | range) -> None:
+    """Raise a `UsageError` that names `allowed` where `value` is not in it."""
+    if isinstance(value, int) and not isinstance(value, bool) and value in allowed:
+        return
+    if isinstance(allowed, range):
+        choice = f"a whole number from {allowed.start} to {allowed.stop - 1} is wanted"
+    else:
+        choice = f"allowed are {', '.join(map(str, allowed))}"
+    raise UsageError(f"{name} is {value!r}; {choice}")
