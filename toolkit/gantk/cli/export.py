@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`gantk export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from gantk.cli.output import JsonOption, prose, write_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gantk.bundle import Bundle
+
+app = typer.Typer()
+
+
+@app.command(
+    "export",
+    epilog="[bold]Examples[/bold]\n\n"
+    "gantk export runs/flowers -o flowers.gantk\n\n"
+    "gantk export runs/flowers -o flowers.gantk --precision fp32,fp16,bf16 --force\n\n"
+    "gantk export runs/flowers -o pixels.gantk --pictures",
+)
+def export_command(
+    source: Annotated[Path, typer.Argument(metavar="RUN|FILE", help="A run folder, a checkpoint file, or a bundle.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="X.gantk", help="The bundle to write. [default: NAME.gantk]")
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(metavar="P,...", help="Variants to make: fp32, fp16, bf16.")
+    ] = "fp32,fp16",
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Let the graph yield pixels: uint8, height x width x channels.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
+    no_rewrite: Annotated[
+        bool, typer.Option("--no-rewrite", help="Do not try rewrites; saves the seconds that measuring them takes.")
+    ] = False,
+    psnr_min: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=200.0, metavar="DB", help="Smallest PSNR against PyTorch. [default: by precision]"),
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """Turn a training run into a verified bundle.
+
+    Every file is compared with PyTorch on every backend that works here, before anything is written. A file
+    that is too far off, or yields NaN or one constant, is refused, and the layer at fault is named.
+    """
+    console = prose()
+    with console.status("loading PyTorch") as status:
+        from gantk.export import export
+
+        def report(line: str) -> None:
+            status.update(line.strip())
+            if line.startswith(" "):
+                console.print(line)
+
+        output = output or Path(f"{source.resolve().with_suffix('').name}.gantk")
+        bundle = export(
+            source,
+            output,
+            precisions=[name.strip() for name in precision.split(",") if name.strip()],
+            pictures=pictures,
+            force=force,
+            rewrites=not no_rewrite,
+            psnr_min=psnr_min,
+            report=report,
+        )
+    _print_summary(console, bundle)
+    if json is not None:
+        write_json({"bundle": str(bundle.root), "manifest": bundle.manifest.to_json()}, json)
+    else:
+        typer.echo(bundle.root)
+
+
+def _print_summary(console: Console, bundle: Bundle) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("file", "checked on", "computes in", "against", "PSNR", "largest difference", ""):
+        table.add_column(column, justify="right" if column in ("PSNR", "largest difference") else "left")
+    for variant in bundle.manifest.variants:
+        for index, parity in enumerate(variant.parity):
+            table.add_row(
+                variant.file.path if index == 0 else "",
+                f"{parity.backend} {parity.version}",
+                parity.executed,
+                parity.reference,
+                "-" if parity.psnr_db is None else f"{parity.psnr_db:.1f} dB",
+                "-" if parity.max_abs is None else f"{parity.max_abs:.2g}",
+                "ok" if parity.passed else f"FAILED: {parity.reason}",
+            )
+        if not variant.parity:
+            table.add_row(variant.file.path, "nothing here can run it", "", "", "", "", "unverified")
+    console.print(table)

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a training run to a bundle: trace, lower, verify, rewrite where it pays, write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from safetensors.numpy import save
+
+from gantk import checkpoint
+from gantk.bundle import Bundle, Manifest, Writer
+from gantk.checkpoint import Generator
+from gantk.errors import BackendMissingError, UsageError
+from gantk.export import verify
+from gantk.export.onnx import PictureOutput, trace
+from gantk.export.rewrite import fold_norm_into_projection
+from gantk.export.variants import Network, Report, make_variants
+from gantk.tensors import TensorSpec
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+PROBE_SAMPLES = 4
+PROBE_SEED = 1
+
+_TOOLS = ("gantk", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy")
+
+
+def export(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    precisions: Sequence[str] = ("fp32", "fp16"),
+    pictures: bool = False,
+    force: bool = False,
+    rewrites: bool = True,
+    psnr_min: float | None = None,
+    report: Report = lambda line: None,
+) -> Bundle:
+    """Export a trained generator to a bundle of verified ONNX files.
+
+    Args:
+        source: A run folder, a checkpoint file, or a bundle to export again.
+        output: The bundle's folder.
+        precisions: Of `PRECISIONS`, a variant each. Inputs and outputs have the same types in all of them.
+        pictures: Let the graph yield uint8 NHWC pixels instead of float32 NCHW in [-1, 1].
+        force: Replace an existing bundle.
+        rewrites: Try the exact rewrites, and keep a rewritten form where it is measured faster.
+        psnr_min: The smallest PSNR against PyTorch in dB, in place of each precision's own threshold.
+        report: Called with a line at each step.
+
+    Raises:
+        GantkError: The source cannot be read, or a file does not compute what PyTorch does: the error names
+            the layer and by how much it is off, and nothing is written.
+        UsageError: An unknown precision.
+        BackendMissingError: No backend is installed to verify with.
+    """
+    precisions = _checked(precisions)
+    generator = checkpoint.load_generator(source)
+    with Writer(output, force=force) as writer:  # First, for it refuses at once where it may not write.
+        network = _prepare(generator, pictures, psnr_min, report)
+        files = [file for p in precisions for file in make_variants(network, p, report, rewrites=rewrites)]
+        report("writing the bundle")
+        manifest = Manifest(
+            family=generator.family,
+            name=generator.name,
+            config=generator.config,
+            inputs=network.inputs,
+            outputs=network.outputs,
+            variants=tuple(replace(f.variant, file=writer.add(f.variant.file.path, f.data)) for f in files),
+            probe=writer.add("probe.safetensors", _probe(network)),
+            checkpoint=writer.add("checkpoint/generator.safetensors", checkpoint.generator_bytes(generator.module)),
+            tools=_tools(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        return writer.commit(manifest)
+
+
+def specs(config: Any, *, pictures: bool) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """The inputs and outputs of a generator's graph.
+
+    Args:
+        config: With ``size``, ``channels`` and ``latent_size``.
+        pictures: Whether pixels come out.
+    """
+    size, channels = config.size, config.channels
+    latent = TensorSpec("latent", "float32", ("N", config.latent_size), layout="NC")
+    if pictures:
+        picture = TensorSpec("picture", "uint8", ("N", size, size, channels), (0.0, 255.0), "NHWC")
+    else:
+        picture = TensorSpec("picture", "float32", ("N", channels, size, size), (-1.0, 1.0), "NCHW")
+    return (latent,), (picture,)
+
+
+def _checked(precisions: Sequence[str]) -> tuple[str, ...]:
+    unknown = [name for name in precisions if name not in PRECISIONS]
+    if unknown or not precisions:
+        got = ", ".join(map(repr, unknown)) or "none"
+        raise UsageError(f"the precisions asked for are {got}; those that can be exported are {', '.join(PRECISIONS)}")
+    return tuple(dict.fromkeys(precisions))
+
+
+def _prepare(generator: Generator, pictures: bool, psnr_min: float | None, report: Report) -> Network:
+    if not verify.working_backends("fp32"):
+        raise BackendMissingError(
+            "no backend works here to verify the export with",
+            hint="pip install 'gantk[cpu]'; gantk doctor says more",
+        )
+    module = PictureOutput(generator.module).eval() if pictures else generator.module
+    inputs, outputs = specs(generator.module.config, pictures=pictures)
+    report("tracing with PyTorch")
+    traced = trace(module, inputs, outputs)
+    fold_norm_into_projection(traced.graph)
+    full = verify.run_torch(module, inputs, outputs, verify.make_feeds(inputs), "fp32")
+    return Network(generator, module, inputs, outputs, traced, full, psnr_min)
+
+
+def _probe(network: Network) -> bytes:
+    """A few inputs with PyTorch's float32 outputs, by which a machine without PyTorch can check an engine."""
+    feeds = verify.make_feeds(network.inputs, (PROBE_SAMPLES,), seed=PROBE_SEED)
+    reference = verify.run_torch(network.module, network.inputs, network.outputs, feeds, "fp32")
+    inputs = {f"input.{name}": array for name, array in feeds[0].items()}
+    outputs = {f"output.{name}": array for name, array in reference.outputs[0].items()}
+    return save({**inputs, **outputs})
+
+
+def _tools() -> dict[str, str]:
+    found = {}
+    for name in _TOOLS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
