@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
-from typing import Any
 
+from gantk.bundle import FORMS, PRECISIONS, Bundle
 from gantk.errors import BackendMissingError, GantkError, UsageError
+from gantk.runtime.model import Model, check_choice, choose, from_path, from_variant
 from gantk.runtime.runner import Runner
 
 DEVICES = ("cpu", "cuda")
@@ -59,3 +60,143 @@ class BackendStatus:
     @property
     def works(self) -> bool:
         return bool(self.devices)
+
+
+def status(name: str) -> BackendStatus:
+    """What one backend says of itself here.
+
+    Raises:
+        UsageError: There is no backend of that name.
+    """
+    return _module(name).probe()  # type: ignore[no-any-return]
+
+
+def available() -> list[BackendStatus]:
+    """What every backend says of itself here, in the order in which ``auto`` tries them."""
+    return [status(name) for name in BACKENDS]
+
+
+def open(  # noqa: A001
+    path: str | os.PathLike[str],
+    backend: str = "auto",
+    precision: str | None = None,
+    device: str | None = None,
+    *,
+    form: str | None = None,
+    threads: int | None = None,
+) -> Runner:
+    """Open a bundle or a lone ONNX file, ready to run.
+
+    Args:
+        path: A bundle's folder or an ``.onnx`` file.
+        backend: A name in `BACKENDS`, or ``auto``: the first that works here and whose outputs were not
+            found wrong when the bundle was made.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``; by default fp32 if the bundle has it.
+        device: ``cpu`` or ``cuda``; by default the best that the backend has here.
+        form: ``plain`` or ``rewritten``; by default the one measured faster on that backend.
+        threads: For one operation on a CPU; by default all cores that this process may use.
+
+    Raises:
+        GantkError: The file is missing or damaged, there is no such variant, or no backend may run it.
+        UsageError: An unknown backend, precision, form or device, or a number of threads below 1.
+        BackendMissingError: The backend that was asked for does not work here, or none does.
+    """
+    check_choice("device", device, DEVICES)
+    if threads is not None and threads < 1:
+        raise UsageError(f"{threads} threads; at least 1 is wanted", where="threads")
+    if backend != "auto":
+        _entry(backend)
+        return _open(Path(path), backend, precision, device, form, threads)
+    return _open_first(Path(path), precision, device, form, threads)
+
+
+def open_model(model: Model, backend: str, device: str | None = None, threads: int | None = None) -> Runner:
+    """Open one ONNX file with one backend, whatever its parity.
+
+    Raises:
+        UsageError: There is no backend of that name.
+        BackendMissingError: It does not work here, or not on that device.
+        GantkError: It cannot compute in the file's precision here, or refuses the file.
+    """
+    device = _device(status(backend), device)
+    module = _module(backend)
+    if module.executed(model.precision, device) is None:
+        raise GantkError(
+            f"{backend} cannot compute {model.precision} on this machine's {device}",
+            where=model.where,
+            hint=_instead(model.precision, device, backend),
+        )
+    threads = threads or len(os.sched_getaffinity(0))
+    return module.open(model, device, threads)  # type: ignore[no-any-return]
+
+
+def _open(
+    path: Path, backend: str, precision: str | None, device: str | None, form: str | None, threads: int | None
+) -> Runner:
+    """Open with one backend, unless its outputs were found wrong."""
+    _device(status(backend), device)  # What is missing is said before any file is read.
+    if not path.is_dir():
+        return open_model(from_path(path, precision, form, backend), backend, device, threads)
+    check_choice("precision", precision, PRECISIONS)
+    check_choice("form", form, FORMS)
+    bundle = Bundle.read(path)
+    variant = choose(bundle, precision, form, backend)
+    failed = variant.failed_on(backend)
+    if failed is not None:
+        raise GantkError(
+            f"{backend} computes `{variant.file.path}` wrong: {failed.reason or 'its parity check failed'}",
+            where=str(path),
+            hint="backend='auto' chooses one that is right",
+        )
+    return open_model(from_variant(bundle, variant), backend, device, threads)
+
+
+def _open_first(
+    path: Path, precision: str | None, device: str | None, form: str | None, threads: int | None
+) -> Runner:
+    """Open with the first backend that works and may; the error of the last attempt lists every reason."""
+    reasons: list[str] = []
+    missing = True
+    from_path(path, precision, form)  # A file that nobody can open is no backend's fault.
+    for name in BACKENDS:
+        try:
+            return _open(path, name, precision, device, form, threads)
+        except BackendMissingError as error:
+            reasons.append(f"{name}: {error.what}")
+        except GantkError as error:
+            missing = False
+            reasons.append(f"{name}: {error.what}")
+    kind = BackendMissingError if missing else GantkError
+    raise kind(f"no backend can run `{path}` here: {'; '.join(reasons)}", where=str(path), hint="gantk doctor")
+
+
+def _entry(name: str) -> BackendEntry:
+    check_choice("backend", name, tuple(BACKENDS))
+    return BACKENDS[name]
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(_entry(name).module)
+
+
+def _device(found: BackendStatus, device: str | None) -> str:
+    """The device to use: the one asked for, or the backend's best here."""
+    check_choice("device", device, DEVICES)
+    if not found.works:
+        raise BackendMissingError(
+            f"{found.name} does not work here: {found.reason}", hint=found.hint or BACKENDS[found.name].install
+        )
+    if device is not None and device not in found.devices:
+        raise BackendMissingError(
+            f"{found.name} has no device {device!r} here; it has {', '.join(found.devices)}",
+            hint=found.hint or "gantk doctor",
+        )
+    return device or found.devices[0]
+
+
+def _instead(precision: str, device: str, backend: str) -> str:
+    for name in BACKENDS:
+        found = status(name)
+        if name != backend and device in found.devices and _module(name).executed(precision, device) is not None:
+            return f"backend={name!r} can; or use precision='fp32'"
+    return "use precision='fp32'"

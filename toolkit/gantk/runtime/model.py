@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An ONNX file before a backend has it: its bytes, checked, and what is known of it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gantk.bundle import FORMS, PRECISIONS, Bundle, Variant, is_bundle
+from gantk.errors import GantkError, UsageError
+from gantk.files import read_bytes
+from gantk.tensors import DTYPES, TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+ONNX_LIMIT_BYTES = 2**31 - 1
+"""The largest message that protobuf reads."""
+
+_WEIGHT_PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp32"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """One ONNX file.
+
+    Args:
+        data: Its bytes; those of a bundle have been checked against the manifest's hash.
+        path: Where it came from.
+        inputs: What goes in.
+        outputs: What comes out.
+        precision: One of `PRECISIONS`: what most of its weights are stored in.
+        name: The network's name.
+        form: One of `FORMS`.
+        external: Whether weights lie in other files beside `path`, which a backend must then open by path.
+        config: The network's configuration, where the file tells it.
+    """
+
+    data: bytes = field(repr=False)
+    path: Path | None
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    precision: str
+    name: str
+    form: str = "plain"
+    external: bool = False
+    config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """The file's name in errors."""
+        return str(self.path or self.name)
+
+
+def from_path(
+    path: str | Path, precision: str | None = None, form: str | None = None, backend: str | None = None
+) -> Model:
+    """Read one variant of a bundle, or a lone ONNX file.
+
+    Args:
+        path: A bundle's folder or an ``.onnx`` file.
+        precision: One of `PRECISIONS`; by default fp32 where the bundle has it, else what it has first.
+        form: One of `FORMS`; by default the one measured fastest on `backend`, else ``plain``.
+        backend: The backend that will run it.
+
+    Raises:
+        GantkError: It cannot be read, is neither of the two, is damaged, or has no such variant.
+        UsageError: An unknown precision or form.
+    """
+    path = Path(path)
+    check_choice("precision", precision, PRECISIONS)
+    check_choice("form", form, FORMS)
+    if path.is_dir():
+        bundle = Bundle.read(path)
+        return from_variant(bundle, choose(bundle, precision, form, backend))
+    model = from_bytes(read_bytes(path, ONNX_LIMIT_BYTES), path)
+    if (precision or model.precision) != model.precision or (form or model.form) != model.form:
+        raise GantkError(
+            f"`{path}` is {model.precision} ({model.form}), not {precision or model.precision} ({form or model.form})",
+            where=str(path),
+            hint="leave --precision out, or export a bundle, which holds several",
+        )
+    return model
+
+
+def choose(bundle: Bundle, precision: str | None, form: str | None, backend: str | None) -> Variant:
+    """The variant that `from_path` reads; arguments as there.
+
+    Raises:
+        GantkError: There is none.
+    """
+    held = [variant.precision for variant in bundle.manifest.variants]
+    precision = precision or ("fp32" if "fp32" in held else held[0])
+    fitting = [variant for variant in bundle.manifest.variants if variant.precision == precision]
+    if form is None and backend is not None:
+        for variant in fitting:
+            if backend in variant.fastest_on and variant.failed_on(backend) is None:
+                return variant
+    if form is None and fitting and all(variant.form != "plain" for variant in fitting):
+        return fitting[0]
+    return bundle.find(precision, form or "plain")
+
+
+def from_variant(bundle: Bundle, variant: Variant) -> Model:
+    """Read and check the file of one variant; what is known of it comes from the manifest."""
+    manifest = bundle.manifest
+    return Model(
+        data=bundle.read_file(variant.file),
+        path=bundle.root / variant.file.path,
+        inputs=manifest.inputs,
+        outputs=manifest.outputs,
+        precision=variant.precision,
+        name=manifest.name,
+        form=variant.form,
+        config=manifest.config,
+    )
+
+
+def from_bytes(data: bytes, path: Path | None = None) -> Model:
+    """Read what the header of an ONNX file says.
+
+    Args:
+        data: The whole file.
+        path: Where it lies, for errors and for weights stored beside it.
+
+    Raises:
+        GantkError: It is not ONNX, is cut short, or has inputs or outputs that gantk cannot feed.
+    """
+    where = str(path or "model")
+    proto = _parse(data, where)
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    inputs = _specs([value for value in proto.graph.input if value.name not in weights], where)
+    outputs = _specs(proto.graph.output, where)
+    facts = {entry.key: entry.value for entry in proto.metadata_props if entry.key.startswith("gantk.")}
+    about = _fact(facts, "gantk.model", dict) or {}
+    name, config = about.get("name"), about.get("config")
+    return Model(
+        data=data,
+        path=path,
+        inputs=_described(inputs, _fact(facts, "gantk.inputs", list)),
+        outputs=_described(outputs, _fact(facts, "gantk.outputs", list)),
+        precision=weights_precision(proto),
+        name=name if isinstance(name, str) and name else (path.stem if path else proto.graph.name or "model"),
+        form=form if (form := _fact(facts, "gantk.form", str)) in FORMS else "plain",
+        external=_has_external(proto, path, where),
+        config=config if isinstance(config, dict) else {},
+    )
+
+
+def weights_precision(proto: onnx.ModelProto) -> str:
+    """What a graph computes in: int8 where it is quantised, else the type of most of its weights."""
+    if any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv") for node in proto.graph.node):
+        return "int8"
+    counts: Counter[str] = Counter()
+    for dtype, size in _weights(proto):
+        if dtype in _WEIGHT_PRECISIONS:
+            counts[_WEIGHT_PRECISIONS[dtype]] += size
+    return counts.most_common(1)[0][0] if counts else "fp32"
+
+
+def check_choice(what: str, value: str | None, allowed: Sequence[str]) -> None:
+    """Refuse a value that is not among those allowed; `None` passes."""
+    if value is not None and value not in allowed:
+        raise UsageError(f"{value!r} is not a {what}; known are {', '.join(allowed)}", where=what)
+
+
+def _parse(data: bytes, where: str) -> onnx.ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        proto = onnx.load_from_string(data)
+    except DecodeError as error:
+        raise _not_onnx(where, "it is cut short, damaged or something else") from error
+    # Protobuf reads many a piece of rubbish as a message of unknown fields.
+    if not proto.ir_version or not proto.opset_import or not proto.graph.output:
+        raise _not_onnx(where, "it holds no graph with outputs")
+    return proto
+
+
+def _not_onnx(where: str, reason: str) -> GantkError:
+    return GantkError(f"`{where}` is not an ONNX file: {reason}", where=where, hint="export or download it again")
+
+
+def _specs(values: Sequence[onnx.ValueInfoProto], where: str) -> tuple[TensorSpec, ...]:
+    used = {axis.dim_param for value in values for axis in value.type.tensor_type.shape.dim if axis.dim_param}
+    fresh = (symbol for count in range(10**6) if (symbol := f"size_{count}") not in used)
+    return tuple(_spec(value, fresh, where) for value in values)
+
+
+def _spec(value: onnx.ValueInfoProto, fresh: Iterator[str], where: str) -> TensorSpec:
+    dtype = _dtype_name(value.type.tensor_type.elem_type)
+    if value.type.WhichOneof("value") != "tensor_type" or not value.type.tensor_type.HasField("shape"):
+        raise GantkError(f"`{value.name}` of `{where}` is not a tensor of a known number of axes", where=where)
+    if dtype not in DTYPES:
+        raise GantkError(f"`{value.name}` of `{where}` has type {dtype}; known are {', '.join(DTYPES)}", where=where)
+    shape = tuple(
+        axis.dim_value if axis.HasField("dim_value") else axis.dim_param or next(fresh)
+        for axis in value.type.tensor_type.shape.dim
+    )
+    return TensorSpec(value.name, dtype, shape)
+
+
+def _dtype_name(element: int) -> str:
+    import onnx
+
+    try:
+        name = onnx.TensorProto.DataType.Name(element).lower()
+    except ValueError:
+        return f"number {element}"
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def _described(specs: tuple[TensorSpec, ...], facts: list[Any] | None) -> tuple[TensorSpec, ...]:
+    """`specs` with the range and layout that the metadata adds, where that agrees with the graph."""
+    try:
+        told = tuple(TensorSpec.from_json(fact) for fact in facts or ())
+    except GantkError:
+        return specs
+    bare = [(spec.name, spec.dtype, spec.shape) for spec in specs]
+    return told if [(spec.name, spec.dtype, spec.shape) for spec in told] == bare else specs
+
+
+def _fact(facts: dict[str, str], key: str, kind: type) -> Any:
+    """The JSON value of one metadata entry, or `None` where it is absent or not of its kind."""
+    if kind is str:
+        return facts.get(key)
+    try:
+        value = json.loads(facts.get(key, "null"))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, kind) else None
+
+
+def _weights(proto: onnx.ModelProto) -> Iterator[tuple[str, int]]:
+    import math
+
+    for tensor in proto.graph.initializer:
+        yield _dtype_name(tensor.data_type), math.prod(tensor.dims)
+    for node in proto.graph.node:
+        if node.op_type == "Constant":
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    yield _dtype_name(attribute.t.data_type), math.prod(attribute.t.dims)
+
+
+def _has_external(proto: onnx.ModelProto, path: Path | None, where: str) -> bool:
+    """Whether weights lie in other files, which must be beside this one."""
+    places = [
+        entry.value
+        for tensor in proto.graph.initializer
+        if tensor.data_location == tensor.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    ]
+    for place in set(places):
+        if path is None:
+            raise GantkError(f"the weights of `{where}` lie in `{place}`, and its folder is not known", where=where)
+        folder = path.absolute().parent.resolve()
+        if not (folder / place).resolve().is_relative_to(folder):
+            raise GantkError(f"the weights of `{where}` lie outside its folder, in `{place}`", where=where)
+        if not (folder / place).is_file():
+            raise GantkError(f"the weights of `{where}` lie in `{place}`, which does not exist", where=where)
+    return bool(places)
+
+
+__all__ = ["Model", "choose", "from_bytes", "from_path", "from_variant", "is_bundle", "weights_precision"]
