@@ -21,9 +21,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="run.py",
         description="Set gantk up in .venv, once, and run it. What follows the verb is passed on.",
-        epilog="GANTK_EXTRAS=gpu,tensorboard python3 run.py demo   installs further extras; gpu takes the place of cpu.",
+        epilog="GANTK_EXTRAS=gpu,tensorboard installs further extras; gpu takes the place of cpu.",
     )
-    parser.add_argument("verb", choices=("demo", "test"), help="demo: the whole path on a small data set; test: the suite")
+    parser.add_argument(
+        "verb", choices=("demo", "test"), help="demo: the whole path on a small data set; test: the suite"
+    )
     parser.add_argument(
         "--cpu-torch",
         action="store_true",
@@ -31,7 +33,9 @@ def main() -> int:
     )
     chosen, rest = parser.parse_known_args()
     if sys.version_info < (3, 11):
-        return fail(f"Python 3.11 or later is wanted, this is {sys.version.split()[0]}", "sudo apt install python3.11")
+        return fail(
+            f"Python 3.11 or later is wanted, this is {sys.version.split()[0]}", "sudo apt install python3.11"
+        )
     status = set_up(extras(), cpu_torch=chosen.cpu_torch)
     if status != 0:
         return status
@@ -54,8 +58,10 @@ def set_up(wanted: list[str], *, cpu_torch: bool) -> int:
         import ensurepip  # noqa: F401  (Debian and Ubuntu ship Python without it)
     except ImportError:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        return fail(f"Python {version} has no ensurepip here, which a virtual environment wants",
-                    f"sudo apt install python{version}-venv")
+        return fail(
+            f"Python {version} has no ensurepip here, which a virtual environment wants",
+            f"sudo apt install python{version}-venv",
+        )
     print(f"setting up {VENV} (once; PyTorch is the large part)", file=sys.stderr, flush=True)
     STAMP.unlink(missing_ok=True)
     if call([PYTHON, "-c", "import pip"], quiet=True) != 0:
@@ -66,8 +72,10 @@ def set_up(wanted: list[str], *, cpu_torch: bool) -> int:
     package = f"{ROOT}[{','.join(wanted)}]"
     status = call([PYTHON, "-m", "pip", "install", *index, "-c", ROOT / "constraints.txt", "-e", package])
     if status != 0:
-        return fail("the packages could not be installed",
-                    "read pip's lines above; without an NVIDIA GPU, --cpu-torch downloads far less")
+        return fail(
+            "the packages could not be installed",
+            "read pip's lines above; without an NVIDIA GPU, --cpu-torch downloads far less",
+        )
     STAMP.write_text(stamp)
     return 0
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from gantk.cli.output import JsonOption, prose, write_json
 
@@ -27,9 +26,12 @@ app = typer.Typer()
     "gantk export runs/flowers -o pixels.gantk --pictures",
 )
 def export_command(
-    source: Annotated[Path, typer.Argument(metavar="RUN|FILE", help="A run folder, a checkpoint file, or a bundle.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN|FILE", help="A run folder, a checkpoint file, or a bundle.")
+    ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="X.gantk", help="The bundle to write. [default: NAME.gantk]")
+        Path | None,
+        typer.Option("-o", "--output", metavar="X.gantk", help="The bundle to write. [default: NAME.gantk]"),
     ] = None,
     precision: Annotated[
         str, typer.Option(metavar="P,...", help="Variants to make: fp32, fp16, bf16.")
@@ -39,11 +41,16 @@ def export_command(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     no_rewrite: Annotated[
-        bool, typer.Option("--no-rewrite", help="Do not try rewrites; saves the seconds that measuring them takes.")
+        bool,
+        typer.Option(
+            "--no-rewrite", help="Do not try rewrites; saves the seconds that measuring them takes."
+        ),
     ] = False,
     psnr_min: Annotated[
         float | None,
-        typer.Option(min=0.0, max=200.0, metavar="DB", help="Smallest PSNR against PyTorch. [default: by precision]"),
+        typer.Option(
+            min=0.0, max=200.0, metavar="DB", help="Smallest PSNR against PyTorch. [default: by precision]"
+        ),
     ] = None,
     json: JsonOption = None,
 ) -> None:
@@ -80,20 +87,18 @@ def export_command(
 
 
 def _print_summary(console: Console, bundle: Bundle) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("file", "checked on", "computes in", "against", "PSNR", "largest difference", ""):
-        table.add_column(column, justify="right" if column in ("PSNR", "largest difference") else "left")
     for variant in bundle.manifest.variants:
-        for index, parity in enumerate(variant.parity):
-            table.add_row(
-                variant.file.path if index == 0 else "",
-                f"{parity.backend} {parity.version}",
-                parity.executed,
-                parity.reference,
-                "-" if parity.psnr_db is None else f"{parity.psnr_db:.1f} dB",
-                "-" if parity.max_abs is None else f"{parity.max_abs:.2g}",
-                "ok" if parity.passed else f"FAILED: {parity.reason}",
-            )
+        console.print(f"[bold]{variant.file.path}[/bold]  {variant.file.size_bytes / 2**20:.1f} MiB")
         if not variant.parity:
-            table.add_row(variant.file.path, "nothing here can run it", "", "", "", "", "unverified")
-    console.print(table)
+            console.print("  unverified: nothing on this machine can run it")
+        for parity in variant.parity:
+            by = (
+                "not finite"
+                if parity.psnr_db is None
+                else f"{parity.psnr_db:.1f} dB, at most {parity.max_abs:.2g} off"
+            )
+            verdict = "ok" if parity.passed else f"FAILED, will not be used: {parity.reason}"
+            console.print(
+                f"  {parity.backend} {parity.version}, computing in {parity.executed}, against {parity.reference}: "
+                f"{by}  {verdict}"
+            )

@@ -42,7 +42,9 @@ class PictureOutput(nn.Module):
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
         """Latent float (N, latent) to pixels uint8 (N, H, W, C) in [0, 255]."""
         pixels = (self.module(latent) * 127.5 + 127.5).round().clamp(0.0, 255.0)
-        return pixels.permute(0, 2, 3, 1).to(torch.uint8)  # TensorRT takes the cast to uint8 only as the last node.
+        return pixels.permute(0, 2, 3, 1).to(
+            torch.uint8
+        )  # TensorRT takes the cast to uint8 only as the last node.
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,14 @@ def trace(module: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[Ten
     Raises:
         GantkError: PyTorch cannot capture the module or translate it.
     """
-    symbols = {size: torch.export.Dim(size, min=1) for spec in inputs for size in spec.shape if isinstance(size, str)}
+    symbols = {
+        size: torch.export.Dim(size, min=1) for spec in inputs for size in spec.shape if isinstance(size, str)
+    }
     # Sizes 0 and 1 are special to the tracer; any other stands for all sizes.
     examples = tuple(_example(spec, dict.fromkeys(symbols, 2)) for spec in inputs)
-    dynamic = tuple({axis: symbols[s] for axis, s in enumerate(spec.shape) if isinstance(s, str)} for spec in inputs)
+    dynamic = tuple(
+        {axis: symbols[s] for axis, s in enumerate(spec.shape) if isinstance(s, str)} for spec in inputs
+    )
     try:
         with _quiet():
             program = torch.export.export(module, examples, dynamic_shapes=dynamic)
@@ -122,14 +128,19 @@ def serialize(
         "outputs": [spec.to_json() for spec in outputs],
         **facts,
     }
-    onnx.helper.set_model_props(proto, {f"gantk.{key}": json.dumps(value) for key, value in described.items()})
+    onnx.helper.set_model_props(
+        proto, {f"gantk.{key}": json.dumps(value) for key, value in described.items()}
+    )
     proto.producer_name = "gantk"
     try:
         proto = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise GantkError(f"the ONNX checker refuses the graph: {str(error).strip().splitlines()[0]}") from error
-    return proto.SerializeToString(deterministic=True)
+        raise GantkError(
+            f"the ONNX checker refuses the graph: {str(error).strip().splitlines()[0]}"
+        ) from error
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
 
 
 def _example(spec: TensorSpec, sizes: dict[str, int]) -> torch.Tensor:
@@ -168,7 +179,11 @@ def _name_layers(graph: ir.Model) -> None:
         node.name = name if used[name] == 1 else f"{name}.{used[name]}"
         node.metadata_props.clear()
         node.doc_string = None
-    for value in (*graph.graph.inputs, *graph.graph.initializers.values(), *(o for n in graph.graph for o in n.outputs)):
+    for value in (
+        *graph.graph.inputs,
+        *graph.graph.initializers.values(),
+        *(o for n in graph.graph for o in n.outputs),
+    ):
         value.metadata_props.clear()
         value.doc_string = None
     graph.metadata_props.clear()

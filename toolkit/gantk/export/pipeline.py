@@ -18,7 +18,6 @@ from gantk.checkpoint import Generator
 from gantk.errors import BackendMissingError, UsageError
 from gantk.export import verify
 from gantk.export.onnx import PictureOutput, trace
-from gantk.export.rewrite import fold_norm_into_projection
 from gantk.export.variants import Network, Report, make_variants
 from gantk.tensors import TensorSpec
 
@@ -72,7 +71,9 @@ def export(
             outputs=network.outputs,
             variants=tuple(replace(f.variant, file=writer.add(f.variant.file.path, f.data)) for f in files),
             probe=writer.add("probe.safetensors", _probe(network)),
-            checkpoint=writer.add("checkpoint/generator.safetensors", checkpoint.generator_bytes(generator.module)),
+            checkpoint=writer.add(
+                "checkpoint/generator.safetensors", checkpoint.generator_bytes(generator.module)
+            ),
             tools=_tools(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
@@ -99,7 +100,9 @@ def _checked(precisions: Sequence[str]) -> tuple[str, ...]:
     unknown = [name for name in precisions if name not in PRECISIONS]
     if unknown or not precisions:
         got = ", ".join(map(repr, unknown)) or "none"
-        raise UsageError(f"the precisions asked for are {got}; those that can be exported are {', '.join(PRECISIONS)}")
+        raise UsageError(
+            f"the precisions asked for are {got}; those that can be exported are {', '.join(PRECISIONS)}"
+        )
     return tuple(dict.fromkeys(precisions))
 
 
@@ -113,7 +116,6 @@ def _prepare(generator: Generator, pictures: bool, psnr_min: float | None, repor
     inputs, outputs = specs(generator.module.config, pictures=pictures)
     report("tracing with PyTorch")
     traced = trace(module, inputs, outputs)
-    fold_norm_into_projection(traced.graph)
     full = verify.run_torch(module, inputs, outputs, verify.make_feeds(inputs), "fp32")
     return Network(generator, module, inputs, outputs, traced, full, psnr_min)
 

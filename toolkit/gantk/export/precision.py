@@ -127,7 +127,12 @@ def _lower(graph: ir.Graph, node: ir.Node, dtype: ir.DataType) -> None:
     """Give a node's weights and outputs the lower type."""
     fixed = _FLOAT32_INPUTS.get(node.op_type, ())
     for index, value in enumerate(node.inputs):
-        if value is not None and index not in fixed and value.const_value is not None and value.dtype == ir.DataType.FLOAT:
+        if (
+            value is not None
+            and index not in fixed
+            and value.const_value is not None
+            and value.dtype == ir.DataType.FLOAT
+        ):
             node.replace_input_with(index, _lowered_weight(graph, value, dtype, node))
     for attribute in node.attributes.values():
         if attribute.name == "to" and attribute.as_int() == ir.DataType.FLOAT:
@@ -147,11 +152,14 @@ def _lowered_weight(graph: ir.Graph, value: ir.Value, dtype: ir.DataType, node: 
         lowered = weights.astype(dtype.numpy())
     if not np.isfinite(lowered.astype(np.float32)).all():
         raise GantkError(
-            f"a weight of layer `{node.name}` is {np.abs(weights).max():.4g}; {name.rsplit('.', 1)[-1]} cannot hold it",
+            f"a weight of layer `{node.name}` is {np.abs(weights).max():.4g}; "
+            f"{name.rsplit('.', 1)[-1]} cannot hold it",
             where=f"{value.name}, layer {node.name}",
             hint="export with --precision fp32",
         )
-    weight = ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype), const_value=ir.Tensor(lowered, name=name))
+    weight = ir.Value(
+        name=name, shape=value.shape, type=ir.TensorType(dtype), const_value=ir.Tensor(lowered, name=name)
+    )
     graph.register_initializer(weight)
     return weight
 
@@ -184,7 +192,11 @@ def _join_types(graph: ir.Graph, dtype: ir.DataType) -> None:
 def _cast(value: ir.Value, dtype: ir.DataType) -> ir.Node:
     node = ir.node("Cast", [value], {"to": int(dtype)}, name=f"{value.name}/Cast.{dtype.name.lower()}")
     output = node.outputs[0]
-    output.name, output.shape, output.type = f"{value.name}.{dtype.name.lower()}", value.shape, ir.TensorType(dtype)
+    output.name, output.shape, output.type = (
+        f"{value.name}.{dtype.name.lower()}",
+        value.shape,
+        ir.TensorType(dtype),
+    )
     return node
 
 

@@ -12,52 +12,6 @@ from numpy.typing import NDArray
 Float64 = NDArray[np.float64]
 
 
-def fold_norm_into_projection(graph: ir.Model) -> int:
-    """Fold a batch norm into the dense layer before it, through the reshape that lies between.
-
-    The exporter folds batch norms into convolutions, but not past the reshape with which a generator turns
-    its projected latent into a picture. Computed in float64.
-
-    Returns:
-        The number of batch norms folded.
-    """
-    folded = 0
-    for norm in [node for node in graph.graph if node.op_type == "BatchNormalization"]:
-        reshape = norm.inputs[0].producer() if norm.inputs[0] is not None else None
-        dense = _only_producer(reshape, "Reshape")
-        if dense is None or dense.op_type != "Gemm" or _attribute(dense, "transB", 0) != 1 or reshape is None:
-            continue
-        weight, scale, shift, mean, variance = (_constant(v) for v in (dense.inputs[1], *norm.inputs[1:5]))
-        if weight is None or scale is None or shift is None or mean is None or variance is None:
-            continue
-        epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else 1e-5
-        gain = scale / np.sqrt(variance + epsilon)
-        pixels = len(weight) // len(gain)
-        bias = _constant(dense.inputs[2]) if len(dense.inputs) > 2 else None
-        offset = np.repeat(shift - mean * gain, pixels)
-        gains = np.repeat(gain, pixels)
-        offset += 0.0 if bias is None else bias * gains
-        name = dense.inputs[1].name if dense.inputs[1] is not None else None
-        replacement = ir.node(
-            "Gemm",
-            [
-                dense.inputs[0],
-                _weight(graph.graph, f"{name}.folded", weight * gains[:, None]),
-                _weight(graph.graph, f"{name}.folded.bias", offset),
-            ],
-            {"transB": 1},
-            name=dense.name,
-        )
-        _copy_type(replacement.outputs[0], dense.outputs[0])
-        graph.graph.insert_before(dense, replacement)
-        reshape.replace_input_with(0, replacement.outputs[0])
-        norm.outputs[0].replace_all_uses_with(reshape.outputs[0], replace_graph_outputs=True)
-        graph.graph.remove([norm, dense], safe=True)
-        folded += 1
-    _drop_unused_weights(graph.graph)
-    return folded
-
-
 def transposed_to_subpixel(graph: ir.Model) -> int:
     """Turn transposed convolutions of kernel 4, stride 2, padding 1 into a 3x3 convolution and a depth-to-space.
 
@@ -77,9 +31,14 @@ def transposed_to_subpixel(graph: ir.Model) -> int:
         inputs = [node.inputs[0], _weight(graph.graph, f"{name}.subpixel", _subpixel(weight))]
         if bias is not None:
             inputs.append(_weight(graph.graph, f"{name}.subpixel.bias", np.tile(bias, 4)))
-        conv = ir.node("Conv", inputs, {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, name=f"{node.name}/Conv")
+        conv = ir.node(
+            "Conv", inputs, {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, name=f"{node.name}/Conv"
+        )
         spread = ir.node(
-            "DepthToSpace", [conv.outputs[0]], {"blocksize": 2, "mode": "DCR"}, name=f"{node.name}/DepthToSpace"
+            "DepthToSpace",
+            [conv.outputs[0]],
+            {"blocksize": 2, "mode": "DCR"},
+            name=f"{node.name}/DepthToSpace",
         )
         conv.outputs[0].name = f"{node.outputs[0].name}.phases"
         conv.outputs[0].type = node.outputs[0].type
@@ -120,7 +79,10 @@ def _doubles(node: ir.Node, weight: Float64) -> bool:
 
 def _subpixel(weight: Float64) -> Float64:
     """Weights (C_in, C_out, 4, 4) of the transposed convolution to (4 C_out, C_in, 3, 3), phase by phase."""
-    taps = {0: {0: 3, 1: 1}, 1: {1: 2, 2: 0}}  # Of a phase: the tap of the 3x3 kernel, and the one it comes from.
+    taps = {
+        0: {0: 3, 1: 1},
+        1: {1: 2, 2: 0},
+    }  # Of a phase: the tap of the 3x3 kernel, and the one it comes from.
     inputs, outputs = weight.shape[:2]
     phases = np.zeros((2, 2, outputs, inputs, 3, 3))
     for a, rows in taps.items():
@@ -131,18 +93,11 @@ def _subpixel(weight: Float64) -> Float64:
     return phases.reshape(4 * outputs, inputs, 3, 3)
 
 
-def _only_producer(node: ir.Node | None, op_type: str) -> ir.Node | None:
-    """What feeds `node`, if it is an `op_type` and the only user."""
-    if node is None or node.op_type != op_type or node.inputs[0] is None:
-        return None
-    before = node.inputs[0].producer()
-    return before if before is not None and len(before.outputs[0].uses()) == 1 else None
-
-
 def _constant(value: ir.Value | None) -> Float64 | None:
     if value is None or value.const_value is None:
         return None
-    return value.const_value.numpy().astype(np.float64)
+    array: Float64 = value.const_value.numpy().astype(np.float64)
+    return array
 
 
 def _weight(graph: ir.Graph, name: str, array: Float64) -> ir.Value:

@@ -22,7 +22,11 @@ BLOCK_S = 0.05
 
 
 def faster_backends(
-    plain: bytes, other: bytes, backends: Sequence[str], inputs: Sequence[TensorSpec], report: Callable[[str], None]
+    plain: bytes,
+    other: bytes,
+    backends: Sequence[str],
+    inputs: Sequence[TensorSpec],
+    report: Callable[[str], None],
 ) -> tuple[str, ...]:
     """The backends on which the ONNX file `other` is faster than `plain` by the factor `PAYS`.
 
@@ -50,7 +54,8 @@ def _latency_s(runner: Runner, feeds: Feeds) -> float:
     """The median of a block of calls, after two that do not count."""
     for _ in range(2):
         runner.run(feeds)
-    times, end = [], time.perf_counter() + BLOCK_S
+    times: list[float] = []
+    end = time.perf_counter() + BLOCK_S
     while not times or time.perf_counter() < end:
         start = time.perf_counter()
         runner.run(feeds)

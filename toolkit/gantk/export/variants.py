@@ -54,7 +54,9 @@ class VariantFile:
     variant: Variant
 
 
-def make_variants(network: Network, precision: str, report: Report, *, rewrites: bool = True) -> list[VariantFile]:
+def make_variants(
+    network: Network, precision: str, report: Report, *, rewrites: bool = True
+) -> list[VariantFile]:
     """The plain file of a precision, and the rewritten one where it is measured faster on a backend.
 
     Args:
@@ -70,7 +72,9 @@ def make_variants(network: Network, precision: str, report: Report, *, rewrites:
     report(f"{precision}: verifying")
     references, of_torch = [network.full], []
     if precision != "fp32":
-        half = verify.run_torch(network.module, network.inputs, network.outputs, network.full.feeds, precision)
+        half = verify.run_torch(
+            network.module, network.inputs, network.outputs, network.full.feeds, precision
+        )
         references.append(half)
         of_torch.append(verify.compare_references(half, network.full, precision, network.psnr_min))
     if precision == "fp16":
@@ -116,26 +120,41 @@ def _verified(
 def _serialize(network: Network, graph: ir.Model, precision: str, form: str) -> bytes:
     generator = network.generator
     model = {"family": generator.family, "name": generator.name, "config": generator.config}
-    return serialize(graph, network.inputs, network.outputs, {"model": model, "precision": precision, "form": form})
+    return serialize(
+        graph, network.inputs, network.outputs, {"model": model, "precision": precision, "form": form}
+    )
 
 
 def _refusal(network: Network, data: bytes, precision: str, verdict: Parity) -> GantkError:
     """Say what is off, by how much, and which layer is the first to be."""
     if verdict.backend == "torch":
         what = f"the network does not survive {precision}: PyTorch's own {verdict.reason}"
-        return GantkError(what, where=f"{precision}, {verdict.reference}", hint="--precision fp32, or a lower --psnr-min")
-    found = verify.locate(from_bytes(data), network.traced.program, network.full.feeds[0], verdict.backend, precision)
-    layer = "" if found is None else f"; layer `{found[0]}` is the first to part, by {found[1]:.2g} of its largest value"
+        return GantkError(
+            what, where=f"{precision}, {verdict.reference}", hint="--precision fp32, or a lower --psnr-min"
+        )
+    found = verify.locate(
+        from_bytes(data), network.traced.program, network.full.feeds[0], verdict.backend, precision
+    )
+    layer = (
+        ""
+        if found is None
+        else f"; layer `{found[0]}` is the first to part, by {found[1]:.2g} of its largest value"
+    )
     return GantkError(
-        f"the {precision} file does not compute what {verdict.reference} does on {verdict.backend}: {verdict.reason}{layer}",
+        f"the {precision} file does not compute on {verdict.backend} what {verdict.reference} does: "
+        f"{verdict.reason}{layer}",
         where=f"{precision}, {verdict.backend} {verdict.version}",
         hint="nothing was written; --psnr-min DB accepts less, another --precision may hold",
     )
 
 
-def _keep_faster(network: Network, plain: VariantFile, other: VariantFile, report: Report) -> list[VariantFile]:
+def _keep_faster(
+    network: Network, plain: VariantFile, other: VariantFile, report: Report
+) -> list[VariantFile]:
     """Both files where the rewritten one is faster on a backend on which it is right, else the plain one."""
-    backends = [b for b in verify.working_backends(plain.variant.precision) if other.variant.failed_on(b) is None]
+    backends = [
+        b for b in verify.working_backends(plain.variant.precision) if other.variant.failed_on(b) is None
+    ]
     faster = faster_backends(plain.data, other.data, backends, network.inputs, report)
     if not faster:
         return [plain]

@@ -51,7 +51,9 @@ class Reference:
     spans: dict[str, float]
 
 
-def make_feeds(inputs: Sequence[TensorSpec], batches: Sequence[int] = BATCHES, seed: int = 0) -> tuple[Feeds, ...]:
+def make_feeds(
+    inputs: Sequence[TensorSpec], batches: Sequence[int] = BATCHES, seed: int = 0
+) -> tuple[Feeds, ...]:
     """Random inputs: standard normal, or uniform over a spec's range; a batch of each size."""
     random = np.random.default_rng(seed)
 
@@ -65,7 +67,11 @@ def make_feeds(inputs: Sequence[TensorSpec], batches: Sequence[int] = BATCHES, s
 
 
 def run_torch(
-    module: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], feeds: Sequence[Feeds], precision: str
+    module: nn.Module,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    feeds: Sequence[Feeds],
+    precision: str,
 ) -> Reference:
     """Run a float32 module in PyTorch, in a precision, with float32 inputs and outputs.
 
@@ -98,7 +104,9 @@ def working_backends(precision: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def measure(data: bytes, precision: str, backend: str, references: Sequence[Reference], psnr_min: float | None) -> list[Parity]:
+def measure(
+    data: bytes, precision: str, backend: str, references: Sequence[Reference], psnr_min: float | None
+) -> list[Parity]:
     """Run a file on one backend and compare it with each reference.
 
     Args:
@@ -111,7 +119,16 @@ def measure(data: bytes, precision: str, backend: str, references: Sequence[Refe
     with open_model(from_bytes(data), backend) as runner:
         outputs = [runner.run(feed) for feed in references[0].feeds]
         return [
-            _judge(outputs, reference, precision, psnr_min, runner.backend, runner.version, runner.device, runner.precision)
+            _judge(
+                outputs,
+                reference,
+                precision,
+                psnr_min,
+                runner.backend,
+                runner.version,
+                runner.device,
+                runner.precision,
+            )
             for reference in references
         ]
 
@@ -172,7 +189,9 @@ def _judge(
         difference = parity.compare([o[name] for o in outputs], [r[name] for r in reference.outputs], span)
         verdicts.append((difference.against(threshold, span), difference))
     # Of several outputs the worst one speaks.
-    reason, worst = min(verdicts, key=lambda v: (v[0] is None, v[1].psnr_db if v[1].psnr_db is not None else -1.0))
+    reason, worst = min(
+        verdicts, key=lambda v: (v[0] is None, v[1].psnr_db if v[1].psnr_db is not None else -1.0)
+    )
     return Parity(
         backend=backend,
         version=version,
@@ -242,7 +261,7 @@ class _Recorder(torch.fx.Interpreter):
 
 
 def _intermediates(program: torch.export.ExportedProgram, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    recorder = _Recorder(program.module())  # type: ignore[arg-type]
+    recorder = _Recorder(program.module())
     with torch.inference_mode():
         recorder.run(*(torch.from_numpy(array) for array in feeds.values()))
     return recorder.tensors

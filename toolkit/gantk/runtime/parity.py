@@ -32,8 +32,8 @@ class Threshold:
 # rounding (above 120 dB), fp16 has 11 significant bits, bf16 has 8, int8 is judged as a picture.
 THRESHOLDS = {
     "fp32": Threshold(psnr_db=80.0, max_abs=1e-3),
-    "fp16": Threshold(psnr_db=50.0, max_abs=0.05),
-    "bf16": Threshold(psnr_db=35.0, max_abs=0.25),
+    "fp16": Threshold(psnr_db=50.0, max_abs=0.15),
+    "bf16": Threshold(psnr_db=35.0, max_abs=0.5),
     "int8": Threshold(psnr_db=30.0, max_abs=0.5),
 }
 
@@ -47,6 +47,7 @@ class Difference:
         psnr_db: 10 log10(range^2 / mean squared difference), at most `PSNR_CAP_DB`.
         cosine: The smallest cosine similarity of a sample with its reference.
         samples: The number of samples compared.
+        quantum: The step of the output's values: 1 for integers, which rounding may move by one; 0 for floats.
         fault: What is wrong with the outputs whatever the reference: not finite, or constant where the
             reference is not.
     """
@@ -55,6 +56,7 @@ class Difference:
     psnr_db: float | None
     cosine: float | None
     samples: int
+    quantum: float = 0.0
     fault: str | None = None
 
     def against(self, threshold: Threshold, span: float) -> str | None:
@@ -63,8 +65,9 @@ class Difference:
             return self.fault or "outputs are not finite"
         if self.psnr_db < threshold.psnr_db:
             return f"{self.psnr_db:.1f} dB PSNR, at least {threshold.psnr_db:g} dB wanted"
-        if self.max_abs > threshold.max_abs * span:
-            return f"a value differs by {self.max_abs:.3g}, at most {threshold.max_abs * span:.3g} allowed"
+        allowed = max(threshold.max_abs * span, self.quantum)
+        if self.max_abs > allowed:
+            return f"a value differs by {self.max_abs:.3g}, at most {allowed:.3g} allowed"
         return None
 
 
@@ -80,17 +83,25 @@ def compare(outputs: Sequence[Array], references: Sequence[Array], span: float) 
     for output, reference in zip(outputs, references, strict=True):
         if output.shape != reference.shape:
             fault = f"an output has shape {list(output.shape)}, its reference {list(reference.shape)}"
-            return Difference(None, None, None, samples, fault)
+            return Difference(None, None, None, samples, fault=fault)
         if not np.isfinite(output.astype(np.float64)).all():
-            return Difference(None, None, None, samples, _non_finite(output))
-    flat = [(np.asarray(o, np.float64), np.asarray(r, np.float64)) for o, r in zip(outputs, references, strict=True)]
+            return Difference(None, None, None, samples, fault=_non_finite(output))
+    flat = [
+        (np.asarray(o, np.float64), np.asarray(r, np.float64))
+        for o, r in zip(outputs, references, strict=True)
+    ]
     squares = sum(float(np.square(o - r).sum()) for o, r in flat)
     count = sum(r.size for _, r in flat)
     max_abs = max((float(np.abs(o - r).max()) for o, r in flat), default=0.0)
     cosine = min((_cosine(a, b) for o, r in flat for a, b in zip(o, r, strict=True)), default=1.0)
     constant = all(np.ptp(o) == 0 for o, _ in flat) and any(np.ptp(r) > 0 for _, r in flat)
     return Difference(
-        max_abs, psnr_db(squares / count, span), cosine, samples, "every output is one constant" if constant else None
+        max_abs=max_abs,
+        psnr_db=psnr_db(squares / count, span),
+        cosine=cosine,
+        samples=samples,
+        quantum=1.0 if all(reference.dtype.kind in "iu" for reference in references) else 0.0,
+        fault="every output is one constant" if constant else None,
     )
 
 
