@@ -32,7 +32,7 @@ def make_generator(family: str = "dcgan", **config: int) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def generator() -> nn.Module:
-    return make_generator(width=4)
+    return make_generator(width=8)
 
 
 @pytest.fixture(scope="session")
