@@ -92,7 +92,9 @@ class TensorSpec:
         ):
             raise GantkError(f"tensor {name!r} has a range {limits!r}; two numbers are wanted")
         if layout is not None and not isinstance(layout, str):
-            raise GantkError(f"tensor {name!r} has a layout {layout!r}; one of {', '.join(LAYOUTS)} is wanted")
+            raise GantkError(
+                f"tensor {name!r} has a layout {layout!r}; one of {', '.join(LAYOUTS)} is wanted"
+            )
         return cls(
             name=name,
             dtype=dtype,

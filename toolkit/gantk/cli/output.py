@@ -11,13 +11,24 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from gantk.files import write_text
 
 JsonOption = Annotated[
     str | None,
-    typer.Option("--json", metavar="FILE|-", help="Write the result, or the error, as JSON to a file, or to - for standard output."),
+    typer.Option(
+        "--json",
+        metavar="FILE|-",
+        help="Write the result, or the error, as JSON to a file, or to - for standard output.",
+    ),
 ]
 
 

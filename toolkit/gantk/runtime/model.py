@@ -153,7 +153,10 @@ def from_bytes(data: bytes, path: Path | None = None) -> Model:
 
 def weights_precision(proto: onnx.ModelProto) -> str:
     """What a graph computes in: int8 where it is quantised, else the type of most of its weights."""
-    if any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv") for node in proto.graph.node):
+    if any(
+        node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv")
+        for node in proto.graph.node
+    ):
         return "int8"
     counts: Counter[str] = Counter()
     for dtype, size in _weights(proto):
@@ -183,7 +186,9 @@ def _parse(data: bytes, where: str) -> onnx.ModelProto:
 
 
 def _not_onnx(where: str, reason: str) -> GantkError:
-    return GantkError(f"`{where}` is not an ONNX file: {reason}", where=where, hint="export or download it again")
+    return GantkError(
+        f"`{where}` is not an ONNX file: {reason}", where=where, hint="export or download it again"
+    )
 
 
 def _specs(values: Sequence[onnx.ValueInfoProto], where: str) -> tuple[TensorSpec, ...]:
@@ -195,9 +200,13 @@ def _specs(values: Sequence[onnx.ValueInfoProto], where: str) -> tuple[TensorSpe
 def _spec(value: onnx.ValueInfoProto, fresh: Iterator[str], where: str) -> TensorSpec:
     dtype = _dtype_name(value.type.tensor_type.elem_type)
     if value.type.WhichOneof("value") != "tensor_type" or not value.type.tensor_type.HasField("shape"):
-        raise GantkError(f"`{value.name}` of `{where}` is not a tensor of a known number of axes", where=where)
+        raise GantkError(
+            f"`{value.name}` of `{where}` is not a tensor of a known number of axes", where=where
+        )
     if dtype not in DTYPES:
-        raise GantkError(f"`{value.name}` of `{where}` has type {dtype}; known are {', '.join(DTYPES)}", where=where)
+        raise GantkError(
+            f"`{value.name}` of `{where}` has type {dtype}; known are {', '.join(DTYPES)}", where=where
+        )
     shape = tuple(
         axis.dim_value if axis.HasField("dim_value") else axis.dim_param or next(fresh)
         for axis in value.type.tensor_type.shape.dim
@@ -259,7 +268,9 @@ def _has_external(proto: onnx.ModelProto, path: Path | None, where: str) -> bool
     ]
     for place in set(places):
         if path is None:
-            raise GantkError(f"the weights of `{where}` lie in `{place}`, and its folder is not known", where=where)
+            raise GantkError(
+                f"the weights of `{where}` lie in `{place}`, and its folder is not known", where=where
+            )
         folder = path.absolute().parent.resolve()
         if not (folder / place).resolve().is_relative_to(folder):
             raise GantkError(f"the weights of `{where}` lie outside its folder, in `{place}`", where=where)

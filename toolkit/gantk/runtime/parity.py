@@ -83,14 +83,21 @@ def compare(outputs: Sequence[Array], references: Sequence[Array], span: float) 
             return Difference(None, None, None, samples, fault)
         if not np.isfinite(output.astype(np.float64)).all():
             return Difference(None, None, None, samples, _non_finite(output))
-    flat = [(np.asarray(o, np.float64), np.asarray(r, np.float64)) for o, r in zip(outputs, references, strict=True)]
+    flat = [
+        (np.asarray(o, np.float64), np.asarray(r, np.float64))
+        for o, r in zip(outputs, references, strict=True)
+    ]
     squares = sum(float(np.square(o - r).sum()) for o, r in flat)
     count = sum(r.size for _, r in flat)
     max_abs = max((float(np.abs(o - r).max()) for o, r in flat), default=0.0)
     cosine = min((_cosine(a, b) for o, r in flat for a, b in zip(o, r, strict=True)), default=1.0)
     constant = all(np.ptp(o) == 0 for o, _ in flat) and any(np.ptp(r) > 0 for _, r in flat)
     return Difference(
-        max_abs, psnr_db(squares / count, span), cosine, samples, "every output is one constant" if constant else None
+        max_abs,
+        psnr_db(squares / count, span),
+        cosine,
+        samples,
+        "every output is one constant" if constant else None,
     )
 
 

@@ -34,7 +34,9 @@ class BackendEntry:
 
 # In the order in which `auto` tries them.
 BACKENDS = {
-    "onnxruntime": BackendEntry("gantk.runtime.backends.onnxruntime", "pip install 'gantk[cpu]' (or 'gantk[gpu]')"),
+    "onnxruntime": BackendEntry(
+        "gantk.runtime.backends.onnxruntime", "pip install 'gantk[cpu]' (or 'gantk[gpu]')"
+    ),
     "openvino": BackendEntry("gantk.runtime.backends.openvino", "pip install 'gantk[openvino]'"),
 }
 
@@ -167,7 +169,9 @@ def _open_first(
             missing = False
             reasons.append(f"{name}: {error.what}")
     kind = BackendMissingError if missing else GantkError
-    raise kind(f"no backend can run `{path}` here: {'; '.join(reasons)}", where=str(path), hint="gantk doctor")
+    raise kind(
+        f"no backend can run `{path}` here: {'; '.join(reasons)}", where=str(path), hint="gantk doctor"
+    )
 
 
 def _entry(name: str) -> BackendEntry:
@@ -184,7 +188,8 @@ def _device(found: BackendStatus, device: str | None) -> str:
     check_choice("device", device, DEVICES)
     if not found.works:
         raise BackendMissingError(
-            f"{found.name} does not work here: {found.reason}", hint=found.hint or BACKENDS[found.name].install
+            f"{found.name} does not work here: {found.reason}",
+            hint=found.hint or BACKENDS[found.name].install,
         )
     if device is not None and device not in found.devices:
         raise BackendMissingError(
@@ -197,6 +202,10 @@ def _device(found: BackendStatus, device: str | None) -> str:
 def _instead(precision: str, device: str, backend: str) -> str:
     for name in BACKENDS:
         found = status(name)
-        if name != backend and device in found.devices and _module(name).executed(precision, device) is not None:
+        if (
+            name != backend
+            and device in found.devices
+            and _module(name).executed(precision, device) is not None
+        ):
             return f"backend={name!r} can; or use precision='fp32'"
     return "use precision='fp32'"

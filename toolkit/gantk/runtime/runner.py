@@ -86,7 +86,9 @@ class Runner(ABC):
     def __enter__(self) -> Runner:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -111,7 +113,8 @@ class Runner(ABC):
         if array.dtype.kind == "f" and not math.isfinite(array.sum()) and not np.isfinite(array).all():
             bad = int(array.size - np.count_nonzero(np.isfinite(array)))
             raise GantkError(
-                f"input {spec.name!r} has {bad} of {array.size} values that are NaN or infinite", where=str(spec)
+                f"input {spec.name!r} has {bad} of {array.size} values that are NaN or infinite",
+                where=str(spec),
             )
         return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
@@ -121,9 +124,13 @@ class Runner(ABC):
             if name not in specs:
                 raise GantkError(f"the network has no output {name!r}; it has {', '.join(specs)}")
             if not isinstance(array, np.ndarray) or array.dtype != self._dtypes[name]:
-                raise GantkError(f"`out` for {name!r} must be a numpy array of {specs[name].dtype}", where=str(specs[name]))
+                raise GantkError(
+                    f"`out` for {name!r} must be a numpy array of {specs[name].dtype}", where=str(specs[name])
+                )
             if not array.flags.c_contiguous or not array.flags.writeable:
-                raise GantkError(f"`out` for {name!r} must be contiguous and writeable", where=str(specs[name]))
+                raise GantkError(
+                    f"`out` for {name!r} must be contiguous and writeable", where=str(specs[name])
+                )
 
     def _wrong_names(self, feeds: Mapping[str, Any]) -> GantkError:
         wanted = ", ".join(str(spec) for spec in self.inputs)
@@ -131,7 +138,9 @@ class Runner(ABC):
         return GantkError(f"the inputs given are {got}; the network wants {wanted}")
 
 
-def _wrong_shape(spec: TensorSpec, shape: tuple[int, ...], sizes: Mapping[str, int] | None = None) -> GantkError:
+def _wrong_shape(
+    spec: TensorSpec, shape: tuple[int, ...], sizes: Mapping[str, int] | None = None
+) -> GantkError:
     bound = ", ".join(f"{symbol} = {size}" for symbol, size in (sizes or {}).items())
     return GantkError(
         f"input {spec.name!r} has shape {list(shape)}; the network wants [{', '.join(map(str, spec.shape))}]"
@@ -149,7 +158,11 @@ def _as_array(spec: TensorSpec, value: Any) -> Array:
             where=str(spec),
             hint="copy it to the CPU first, or open the bundle with device='cuda'",
         )
-    if not hasattr(value, "__dlpack__") and not hasattr(value, "__array__") and not hasattr(value, "__array_interface__"):
+    if (
+        not hasattr(value, "__dlpack__")
+        and not hasattr(value, "__array__")
+        and not hasattr(value, "__array_interface__")
+    ):
         raise GantkError(
             f"input {spec.name!r} is a {type(value).__name__}; an array is wanted",
             where=str(spec),
@@ -158,7 +171,9 @@ def _as_array(spec: TensorSpec, value: Any) -> Array:
     try:
         return np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        raise GantkError(f"input {spec.name!r} cannot be viewed as an array: {error}", where=str(spec)) from error
+        raise GantkError(
+            f"input {spec.name!r} cannot be viewed as an array: {error}", where=str(spec)
+        ) from error
 
 
 def _numpy_dtype(spec: TensorSpec) -> np.dtype[Any]:
