@@ -26,7 +26,9 @@ def specs(pictures: bool = False) -> tuple[TensorSpec, TensorSpec]:
     return latent, TensorSpec("picture", "float32", ("N", 3, SIDE, SIDE), (-1.0, 1.0), "NCHW")
 
 
-def generator(precision: str = "fp32", *, pictures: bool = False, seed: int = 0, metadata: bool = True) -> bytes:
+def generator(
+    precision: str = "fp32", *, pictures: bool = False, seed: int = 0, metadata: bool = True
+) -> bytes:
     """An ONNX file: latent [N, 4] -> transposed convolution -> tanh -> picture of 8 x 8."""
     rng, kind = np.random.default_rng(seed), TYPES[precision]
     weights = [
@@ -74,12 +76,20 @@ def model_bytes(graph: onnx.GraphProto, facts: Mapping[str, Any] | None = None) 
 
 
 def simple(
-    op: str, inputs: Sequence[TensorSpec], output: TensorSpec, weights: Mapping[str, Any] | None = None, **attributes: Any
+    op: str,
+    inputs: Sequence[TensorSpec],
+    output: TensorSpec,
+    weights: Mapping[str, Any] | None = None,
+    **attributes: Any,
 ) -> bytes:
     """A network of one node, whose inputs are `inputs` and then `weights`."""
     stored = [numpy_helper.from_array(np.asarray(value), name) for name, value in (weights or {}).items()]
-    node = helper.make_node(op, [*(spec.name for spec in inputs), *(weights or {})], [output.name], **attributes)
-    return model_bytes(helper.make_graph([node], op, [_value(spec) for spec in inputs], [_value(output)], stored))
+    node = helper.make_node(
+        op, [*(spec.name for spec in inputs), *(weights or {})], [output.name], **attributes
+    )
+    return model_bytes(
+        helper.make_graph([node], op, [_value(spec) for spec in inputs], [_value(output)], stored)
+    )
 
 
 def parity(backend: str, *, passed: bool = True) -> Parity:
@@ -115,7 +125,9 @@ def bundle(
         weights = writer.add("checkpoint/generator.safetensors", b"weights")
         config = {"size": SIDE, "latent_size": LATENT}
         return writer.commit(
-            Manifest("dcgan", "tiny", config, (latent,), (picture,), variants, probe, weights, {"gantk": "0.1.0"})
+            Manifest(
+                "dcgan", "tiny", config, (latent,), (picture,), variants, probe, weights, {"gantk": "0.1.0"}
+            )
         )
 
 

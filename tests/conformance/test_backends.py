@@ -122,7 +122,9 @@ def test_any_memory_order_is_taken(runner: Runner, order: str) -> None:
 def test_torch_tensors_are_taken(runner: Runner) -> None:
     torch = pytest.importorskip("torch")
     tensor = torch.from_numpy(networks.latents(2))
-    np.testing.assert_allclose(runner.run({"latent": tensor})["picture"], reference(networks.latents(2)), atol=2e-6)
+    np.testing.assert_allclose(
+        runner.run({"latent": tensor})["picture"], reference(networks.latents(2)), atol=2e-6
+    )
     with pytest.raises(GantkError, match="grad"):
         runner.run({"latent": tensor.clone().requires_grad_()})
 
@@ -184,7 +186,10 @@ def test_a_scalar_input(backend: str) -> None:
 
 def test_a_network_that_the_backend_refuses(backend: str) -> None:
     data = networks.simple(
-        "MatMul", [TensorSpec("x", "float32", (2, 3))], TensorSpec("y", "float32", (2, 5)), {"w": np.ones((3, 4), np.float32)}
+        "MatMul",
+        [TensorSpec("x", "float32", (2, 3))],
+        TensorSpec("y", "float32", (2, 5)),
+        {"w": np.ones((3, 4), np.float32)},
     ).replace(b"MatMul", b"MatMuX")
     with pytest.raises(GantkError) as caught:
         open_model(from_bytes(data), backend, threads=1)
@@ -194,7 +199,9 @@ def test_a_network_that_the_backend_refuses(backend: str) -> None:
 
 def test_a_failure_while_running(backend: str) -> None:
     if backend == "openvino":
-        pytest.skip("OpenVINO 2026.4 does not check this: it yields an empty output and writes past its memory")
+        pytest.skip(
+            "OpenVINO 2026.4 does not check this: it yields an empty output and writes past its memory"
+        )
     a, b = TensorSpec("a", "float32", ("N", 2)), TensorSpec("b", "float32", ("M", 2))
     data = networks.simple("Add", [a, b], TensorSpec("sum", "float32", ("K", 2)))
     ones = np.ones((3, 2), np.float32)

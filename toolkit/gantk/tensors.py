@@ -39,7 +39,9 @@ class TensorSpec:
     def __post_init__(self) -> None:
         # Other exporters write names such as `495` and `serving_default_x:0`.
         if not self.name.isprintable() or not 1 <= len(self.name) <= NAME_LIMIT:
-            raise GantkError(f"{self.name[:NAME_LIMIT]!r} is not a tensor name: 1 to {NAME_LIMIT} printable characters")
+            raise GantkError(
+                f"{self.name[:NAME_LIMIT]!r} is not a tensor name: 1 to {NAME_LIMIT} printable characters"
+            )
         if self.dtype not in DTYPES:
             raise GantkError(f"tensor {self.name!r} has dtype {self.dtype!r}; known are {', '.join(DTYPES)}")
         for size in self.shape:
