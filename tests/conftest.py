@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all tests share: one thread each, so that two workers of pytest suit two cores."""
+"""What all tests share: one thread each, so that two workers of pytest suit two cores, and a calm hypothesis."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # Before anybody imports torch.
-os.environ.setdefault("MPLBACKEND", "Agg")
+
+settings.register_profile(
+    "gantk", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("gantk")
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,8 +34,3 @@ def data_dir() -> Path:
     if not path.is_dir():
         pytest.skip("no trial data here; GANTK_DATA names its folder")
     return path
-
-
-@pytest.fixture(scope="session")
-def python() -> str:
-    return sys.executable
