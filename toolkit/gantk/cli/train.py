@@ -43,7 +43,7 @@ def train() -> None:
 
 
 @app.command(epilog=_EPILOG)
-def dcgan(
+def dcgan(  # noqa: PLR0917 - Typer makes an option of each argument
     context: typer.Context,
     data: Annotated[
         str | None,
@@ -117,7 +117,7 @@ def dcgan(
     ema: Annotated[
         float,
         typer.Option(
-            help="What the averaged generator, which samples and exports are made with, keeps at a step; 0: no average.",
+            help="What the average, which makes samples and exports, keeps at a step; 0: no average.",
             rich_help_panel=_BALANCE,
         ),
     ] = 0.999,
@@ -125,7 +125,7 @@ def dcgan(
         str,
         typer.Option(
             metavar="auto|fp32|bf16|fp16",
-            help="Of the heavy layers; fp16 on CUDA alone. auto: bf16 where it is fast (CUDA, AMX), else fp32.",
+            help="Of the heavy layers; fp16 wants CUDA. auto: bf16 where it is fast (CUDA, AMX), else fp32.",
             rich_help_panel=_MACHINE,
         ),
     ] = "auto",
@@ -219,8 +219,8 @@ def _tell(result: TrainResult, json: str | None) -> int:
         )
     else:
         console.print(
-            f"trained {result.step} steps in {result.seconds:.0f} s ({result.samples_per_second:.0f} pictures/s); "
-            f"samples and curves are in {result.run}\n"
+            f"trained {result.step} steps in {result.seconds:.0f} s "
+            f"({result.samples_per_second:.0f} pictures/s); samples and curves are in {result.run}\n"
             f"next: [bold]gantk generate {result.run}[/bold], [bold]gantk export {result.run}[/bold]"
         )
     if json is not None:

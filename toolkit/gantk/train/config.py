@@ -70,7 +70,7 @@ class TrainConfig:
         lr_g: The generator's learning rate.
         lr_d: The discriminator's.
         label_smoothing: Real pictures are labelled 1 minus this (arXiv 1606.03498, section 3.4), 0 to 0.5.
-        skip_d_below: The discriminator does not learn from a batch on which its loss is lower. 0: it always does.
+        skip_d_below: The discriminator does not learn from a batch on which its loss is lower; 0: it does.
         ema: The share that the averaged generator keeps at each step once warm.
         flip: Whether to mirror pictures at random.
         seed: Of weights, latents and the order of pictures.

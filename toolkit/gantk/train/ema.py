@@ -50,7 +50,7 @@ class Average:
             norm.reset_running_stats()
             norm.momentum = None  # A plain mean over the batches.
         self.module.train()
-        for part in latents.split(batch):
+        for part in torch.split(latents, batch):
             self.module(part)
         self.module.eval()
         for norm, momentum in zip(norms, momenta, strict=True):
@@ -59,5 +59,7 @@ class Average:
     @torch.no_grad()
     def sample(self, latents: Tensor, batch: int = 64) -> Tensor:
         """Pictures of latents: uint8[N, C, H, W] on the CPU."""
-        parts = [self.module(part).add(1).mul(127.5).round().clamp(0, 255) for part in latents.split(batch)]
+        parts = [
+            self.module(part).add(1).mul(127.5).round().clamp(0, 255) for part in torch.split(latents, batch)
+        ]
         return torch.cat(parts).to(torch.uint8).cpu().contiguous()

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -11,24 +10,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gantk import checkpoint
 from gantk.data import Batches, Pictures, find_source, load
 from gantk.data.batches import normalise
 from gantk.errors import GantkError, UsageError
-from gantk.train import health, run_folder
+from gantk.train import run_folder
 from gantk.train import state as states
 from gantk.train.config import CHANGEABLE, TrainConfig, resolve
 from gantk.train.interrupt import Interruption
 from gantk.train.launch import launch
-from gantk.train.log import Log, Window, check_finite, check_tensorboard
+from gantk.train.log import check_tensorboard
 from gantk.train.reporter import Reporter
-from gantk.train.samples import Showroom
-from gantk.train.state import State
+from gantk.train.session import Session, gather_all
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,8 @@ def train(config: TrainConfig, *, force: bool = False, reporter: Reporter | None
 
     Raises:
         UsageError: A value is not allowed on this machine.
-        GantkError: The pictures cannot be read, the folder is taken or cannot be written, or the training diverged.
+        GantkError: The pictures cannot be read, the folder is taken or cannot be written, or the training
+            diverged.
     """
     config = resolve(config, find_source(config.data))
     if config.tensorboard:
@@ -115,12 +112,14 @@ def _train(fabric: Any, config: TrainConfig, resumed: bool, reporter: Reporter) 
     try:
         with run_folder.locked(run) if main else nullcontext():
             pictures, config, per_epoch = _load(fabric, config, reporter)
-            state = states.build(config, fabric.device, fabric.global_rank)
-            if resumed:
-                _restore(fabric, state, run, pictures, reporter)
             facts = {"data": {"pictures": len(pictures), "fingerprint": pictures.fingerprint()}}
+            state = states.build(config, fabric.device, fabric.global_rank)
+            session = Session(fabric, config, state, reporter)
+            if resumed:
+                session.restore(facts)
             if main:
                 (run_folder.write if resumed else run_folder.start)(run, config.to_json(), facts)
+            session.open(pictures)
             batches = Batches(
                 pictures.array,
                 config.batch,
@@ -130,41 +129,33 @@ def _train(fabric: Any, config: TrainConfig, resumed: bool, reporter: Reporter) 
                 pin=fabric.device.type == "cuda",
             )
             with batches:
-                return loop(fabric, config, state, batches, pictures, reporter)
+                return loop(session, batches)
     finally:
         reporter.close()
 
 
-def loop(
-    fabric: Any, config: TrainConfig, state: State, batches: Batches, pictures: Pictures, reporter: Reporter
-) -> TrainResult:
-    """Train until the last step or a signal, from where `state` stands."""
-    run, main = Path(config.out), fabric.is_global_zero
+def loop(session: Session, batches: Batches) -> TrainResult:
+    """Train until the last step or a signal, from where the session's state stands."""
+    fabric, config, state, device = session.fabric, session.config, session.state, session.fabric.device
     per_epoch, total = batches.per_epoch, config.steps or config.epochs * batches.per_epoch
-    sample_every = config.sample_every or math.ceil(25 / per_epoch)
     generator, optimizer_g = fabric.setup(state.generator, state.optimizer_generator)
     discriminator, optimizer_d = fabric.setup(state.discriminator, state.optimizer_discriminator)
-    log = Log(run, state.step, tensorboard=config.tensorboard) if main else None
-    showroom = Showroom(run, config, pictures, fabric.device) if main else None
-    real_label = torch.full((config.batch,), 1.0 - config.label_smoothing, device=fabric.device)
-    ones, zeros = torch.ones_like(real_label), torch.zeros_like(real_label)
-    began_s, window, trained_s, begin_step = time.perf_counter(), Window(), 0.0, state.step
-    interrupted = False
+    ones, zeros = torch.ones(config.batch, device=device), torch.zeros(config.batch, device=device)
+    real_labels = ones - config.label_smoothing
+    began_s, first_step, trained_s, interrupted = time.perf_counter(), state.step, 0.0, False
 
     with Interruption() as interruption:
         while state.step < total and not interrupted:
             step_s = time.perf_counter()
             gathered = batches.get(state.step)
             wait_s = time.perf_counter() - step_s
-            real = normalise(gathered, fabric.device)
-            latents = torch.randn(
-                config.batch, config.latent_size, generator=state.latents, device=fabric.device
-            )
+            real = normalise(gathered, device)
+            latents = torch.randn(config.batch, config.latent_size, generator=state.latents, device=device)
             fakes = generator(latents)
 
             # Phase 1: the discriminator learns to tell real pictures from detached samples.
             real_logits, fake_logits = discriminator(real), discriminator(fakes.detach())
-            loss_d = (_loss(real_logits, real_label) + _loss(fake_logits, zeros)) / 2
+            loss_d = (_loss(real_logits, real_labels) + _loss(fake_logits, zeros)) / 2
             skipped = (
                 config.skip_d_below > 0 and float(fabric.all_reduce(loss_d.detach())) < config.skip_d_below
             )
@@ -182,42 +173,24 @@ def loop(
 
             state.average.update(state.generator, state.step)
             state.step += 1
-            window.add(wait_s, _measure(loss_d, loss_g, real_logits, fake_logits, skipped))
+            session.window.add(wait_s, _measure(loss_d, loss_g, real_logits, fake_logits, skipped))
             trained_s += time.perf_counter() - step_s
-            interrupted = _any(fabric, interruption.requested)
+            interrupted = session.any(interruption.requested)
+            session.after_step(per_epoch, total, last=interrupted or state.step == total)
 
-            epoch, within = divmod(state.step, per_epoch)
-            last = interrupted or state.step == total
-            snapshot = state.step == total or (within == 0 and epoch % sample_every == 0)
-            save = last or snapshot or (config.checkpoint_every and state.step % config.checkpoint_every == 0)
-            if save or window.steps >= config.log_every:
-                record = _close(
-                    fabric, window, config.batch, state.step, (state.step - 1) // per_epoch + 1, run
-                )
-                window = Window()
-                if log is not None:
-                    log.add(record)
-            if main:
-                reporter.step(state.step, total, log.history[-1] if log is not None and log.history else {})
-            if save:
-                _save(fabric, state, config, epoch, showroom, log if snapshot else None, reporter)
-                window = Window()
-
-    seconds = time.perf_counter() - began_s
-    if log is not None:
-        log.close()
+    session.close()
     return TrainResult(
-        run=run,
+        run=Path(config.out),
         step=state.step,
         epoch=state.step // per_epoch,
         interrupted=interrupted and state.step < total,
-        seconds=seconds,
+        seconds=time.perf_counter() - began_s,
         samples_per_second=config.batch
         * fabric.world_size
-        * (state.step - begin_step)
+        * (state.step - first_step)
         / max(trained_s, 1e-9),
-        warnings=tuple(health.warnings(log.history).values()) if log is not None else (),
-        metrics=next((line for line in reversed(log.history) if line["event"] == "step"), {}) if log else {},
+        warnings=session.warnings(),
+        metrics=session.latest(),
     )
 
 
@@ -233,7 +206,7 @@ def _load(fabric: Any, config: TrainConfig, reporter: Reporter) -> tuple[Picture
         threads=config.threads,
         progress=reporter.loading,
     )
-    counts = _gather(fabric, torch.tensor([len(pictures), len(pictures.skipped)]))
+    counts = gather_all(fabric, torch.tensor([len(pictures), len(pictures.skipped)]))
     fewest, skipped = int(counts[:, 0].min()), int(counts[:, 1].sum())
     if skipped:
         files = "; ".join(f"`{path}`: {reason}" for path, reason in pictures.skipped[:5])
@@ -251,28 +224,6 @@ def _load(fabric: Any, config: TrainConfig, reporter: Reporter) -> tuple[Picture
         reporter.say(f"the batch is {fewest} instead of {config.batch}: there are no more pictures")
         config = replace(config, batch=fewest)
     return pictures, config, fewest // config.batch
-
-
-def _restore(fabric: Any, state: State, run: Path, pictures: Pictures, reporter: Reporter) -> None:
-    """Bring `state` to the newest whole checkpoint, or leave it at the beginning where there is none yet."""
-    known = run_folder.read(run).get("data", {}).get("fingerprint")
-    if fabric.is_global_zero and known != pictures.fingerprint():
-        raise GantkError(
-            "the pictures are not those that the run began with",
-            where=str(run),
-            hint="begin a new run with another --out",
-        )
-    if not checkpoint.list_paths(run):
-        reporter.say("the run has no checkpoint yet: it begins anew")
-        return
-    saved, path, problems = checkpoint.read_newest(run)
-    for problem in problems:
-        reporter.warn(f"skipped a checkpoint: {problem.what}")
-        if fabric.is_global_zero:
-            Path(str(problem.where)).unlink(missing_ok=True)
-    states.restore(state, saved, path, fabric.global_rank)
-    _set_scaler(fabric, saved.state.get("scaler"))
-    reporter.say(f"resumed from {path.name}")
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -302,67 +253,3 @@ def _measure(
         "d_accuracy": right / 2,
         "skipped": torch.full_like(loss_d, float(skipped)),
     }
-
-
-def _close(fabric: Any, window: Window, batch: int, step: int, epoch: int, run: Path) -> dict[str, Any]:
-    """The window's line for the log; every process stops where it is not finite in one."""
-    record = {"event": "step", "step": step, "epoch": epoch, **window.close(batch * fabric.world_size)}
-    if fabric.world_size > 1:
-        names = ("loss_d", "loss_g", "d_real", "d_fake", "d_accuracy", "skipped")
-        means = fabric.all_reduce(torch.tensor([record[name] for name in names], dtype=torch.float64))
-        record |= {name: round(float(mean), 6) for name, mean in zip(names, means, strict=True)}
-    check_finite(record, run)
-    return record
-
-
-def _save(
-    fabric: Any,
-    state: State,
-    config: TrainConfig,
-    epoch: int,
-    showroom: Any,
-    log: Log | None,
-    reporter: Reporter,
-) -> None:
-    """Write a checkpoint; with a `log` also samples, curves, and what is wrong in words."""
-    run = Path(config.out)
-    rngs = [
-        {name: tensor[rank].to(torch.uint8) for name, tensor in gathered.items()}
-        for gathered in [{name: _gather(fabric, tensor) for name, tensor in states.rng_states(state).items()}]
-        for rank in range(fabric.world_size)
-    ]
-    if showroom is None:
-        return
-    showroom.settle(state.average)
-    if log is not None:
-        before = health.warnings(log.history)
-        showroom.show(state.average, log, state.step, epoch, reporter)
-        for name, sentence in health.warnings(log.history).items():
-            if name not in before:
-                reporter.warn(sentence)
-    states.save(checkpoint.path_of(run, state.step), state, config, epoch, rngs, _scaler(fabric))
-    run_folder.drop_old_checkpoints(run, config.keep)
-
-
-def _gather(fabric: Any, tensor: Tensor) -> Tensor:
-    """The tensors of all processes, stacked on the CPU in the order of their ranks."""
-    if fabric.world_size == 1:
-        return tensor[None]
-    gathered: Tensor = fabric.all_gather(tensor.to(fabric.device)).cpu()
-    return gathered
-
-
-def _any(fabric: Any, flag: bool) -> bool:
-    if fabric.world_size == 1:
-        return flag
-    return bool(fabric.all_reduce(torch.tensor(float(flag), device=fabric.device), reduce_op="sum") > 0)
-
-
-def _scaler(fabric: Any) -> dict[str, Any] | None:
-    """fp16's loss scale, which Fabric keeps in its precision plugin."""
-    return fabric.strategy.precision.state_dict() or None
-
-
-def _set_scaler(fabric: Any, scaler: dict[str, Any] | None) -> None:
-    if scaler:
-        fabric.strategy.precision.load_state_dict(scaler)

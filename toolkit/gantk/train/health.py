@@ -60,12 +60,12 @@ def warnings(history: Sequence[Record]) -> dict[str, str]:
         )
     if min(accuracy) > PERFECT_ABOVE:
         found["perfect discriminator"] = (
-            f"dying gradient: the discriminator is right on {accuracy[-1]:.1%} of pictures, so the generator learns "
-            "little from it; try a lower --lr-d, --skip-d-below 0.2, or --label-smoothing 0.1"
+            f"dying gradient: the discriminator is right on {accuracy[-1]:.1%} of pictures, so the generator "
+            "learns little from it; try a lower --lr-d, --skip-d-below 0.2, or --label-smoothing 0.1"
         )
     if max(accuracy) < LOST_BELOW:
         found["lost discriminator"] = (
-            f"dying discriminator: it is right on {accuracy[-1]:.1%} of pictures, hardly better than chance, so what "
-            "the generator learns is noise; try a higher --lr-d, a lower --lr-g, or a larger --width"
+            f"dying discriminator: it is right on {accuracy[-1]:.1%} of pictures, hardly better than chance, "
+            "so what the generator learns is noise; try a higher --lr-d, a lower --lr-g, or a larger --width"
         )
     return found

@@ -12,6 +12,7 @@ import torch
 import torch.multiprocessing as mp
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from gantk.errors import GantkError
 from gantk.train.config import TrainConfig
@@ -54,36 +55,31 @@ def launch(function: Callable[..., T], config: TrainConfig, *args: Any) -> T:
         else "auto",
         precision=_FABRIC_PRECISIONS[config.precision],
     )
-    threads = max(1, (config.threads or 1) // processes)
     if not several or torchrun:
         fabric.launch()
-        return _call(fabric, function, config, args, threads, None)
+        return _call(fabric, function, config, args, None)
     errors = mp.get_context("spawn").SimpleQueue()
     try:
         with Interruption(forward=True):
-            result: T = fabric.launch(_call, function, config, args, threads, errors)
+            result: T = fabric.launch(_call, function, config, args, errors)
             return result
-    except mp.ProcessException as error:
+    except (ProcessRaisedException, ProcessExitedException) as error:
         if not errors.empty():
             raise errors.get() from error
         raise GantkError(f"a training process died: {str(error).strip().splitlines()[-1]}") from error
 
 
 def _call(
-    fabric: Any,
-    function: Callable[..., T],
-    config: TrainConfig,
-    args: tuple[Any, ...],
-    threads: int,
-    errors: Any,
+    fabric: Any, function: Callable[..., T], config: TrainConfig, args: tuple[Any, ...], errors: Any
 ) -> T:
-    torch.set_num_threads(threads)
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))
+    torch.set_num_threads(max(1, (config.threads or 1) // local_processes))
     try:
         return function(fabric, config, *args)
     except (GantkError, KeyboardInterrupt) as error:
         if errors is None:
             raise
+        # A process's exception reaches its parent as text alone; the queue carries the error itself.
         named = error if isinstance(error, GantkError) else GantkError("interrupted")
-        if fabric.global_rank == 0 or errors.empty():
-            errors.put(named)
+        errors.put(named)
         raise RuntimeError(named.what) from error

@@ -127,7 +127,7 @@ def _writer(folder: Path, step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     with named_errors(folder, "write"):
-        return SummaryWriter(os.fspath(folder), purge_step=step + 1)  # type: ignore[no-untyped-call]
+        return SummaryWriter(os.fspath(folder), purge_step=step + 1)
 
 
 def _line(record: Record) -> str:

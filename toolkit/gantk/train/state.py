@@ -62,16 +62,13 @@ def build(config: TrainConfig, device: torch.device, rank: int) -> State:
     )
 
 
-def save(
-    path: Path, state: State, config: TrainConfig, epoch: int, rngs: list[dict[str, Tensor]], scaler: Any
-) -> None:
+def save(path: Path, state: State, config: TrainConfig, rngs: list[dict[str, Tensor]], scaler: Any) -> None:
     """Write a checkpoint.
 
     Args:
         path: Its file.
         state: Of the first process.
         config: The resolved configuration.
-        epoch: Whole epochs done.
         rngs: What `rng_states` gave in each process.
         scaler: The JSON state of fp16's loss scale, or `None`.
     """
@@ -89,7 +86,6 @@ def save(
         "family": config.network,
         "config": models.configure(config.network, config.network_config()).to_json(),
         "step": state.step,
-        "epoch": epoch,
         "training": config.to_json(),
         "scaler": scaler,
     }
