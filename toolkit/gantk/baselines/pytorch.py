@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PyTorch as its users run it, in each of its modes, behind the runner's interface."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gantk.bundle import Bundle
+from gantk.checkpoint import load_generator
+from gantk.errors import GantkError, UsageError
+from gantk.runtime.runner import Array, Runner
+from gantk.tensors import TensorSpec
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+MODES = ("eager", "channels_last", "default", "freezing", "max-autotune")
+
+
+class Lowered(nn.Module):
+    """A network in another precision, with the inputs and outputs of the exported one.
+
+    Args:
+        module: Float inputs to one float output; it is converted in place.
+        dtype: What it computes in.
+        pixels: Whether to yield uint8 NHWC pixels from pictures (N, C, H, W) in [-1, 1].
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype, *, pixels: bool) -> None:
+        super().__init__()
+        self.module = module.to(dtype)
+        self.dtype = dtype
+        self.pixels = pixels
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        output: Tensor = self.module(*(t.to(self.dtype) if t.is_floating_point() else t for t in inputs)).float()
+        if not self.pixels:
+            return output
+        return (output * 127.5 + 127.5).round().clamp(0.0, 255.0).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+class TorchRunner(Runner):
+    """A PyTorch module.
+
+    Args:
+        call: Tensors, in the order of `inputs`, to one tensor.
+        backend: ``torch`` or ``torch-compile``.
+        precision: What `call` computes in.
+        device: Where it computes.
+    """
+
+    def __init__(
+        self,
+        call: Callable[..., Tensor],
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        *,
+        backend: str,
+        precision: str,
+        device: str,
+    ) -> None:
+        self._call: Callable[..., Tensor] | None = call
+        super().__init__(
+            inputs,
+            outputs,
+            backend=backend,
+            version=torch.__version__,
+            device=device,
+            precision=precision,
+            file_precision=precision,
+        )
+
+    def bind(self, feeds: Mapping[str, Array]) -> Callable[[], Tensor]:
+        """The call alone, on tensors made once: what a PyTorch program pays. It returns when the output is there."""
+        call, device = self._open(), self.device
+        tensors = [torch.from_numpy(feeds[spec.name]).to(device) for spec in self.inputs]
+        if device == "cpu":
+            return torch.inference_mode()(lambda: call(*tensors))
+
+        def synchronous() -> Tensor:
+            output = call(*tensors)
+            torch.cuda.synchronize()
+            return output
+
+        return torch.inference_mode()(synchronous)
+
+    def _run(self, arrays: dict[str, Array], out: Mapping[str, Array]) -> dict[str, Array]:
+        call, name = self._open(), self.outputs[0].name
+        with torch.inference_mode():
+            result = call(*(torch.from_numpy(arrays[spec.name]).to(self.device) for spec in self.inputs))
+        array = np.ascontiguousarray(result.cpu().numpy())
+        if name in out:
+            np.copyto(out[name], array)
+            array = out[name]
+        return {name: array}
+
+    def _open(self) -> Callable[..., Tensor]:
+        if self._call is None:
+            raise GantkError("the runner is closed")
+        return self._call
+
+    def close(self) -> None:
+        self._call = None
+
+
+def open_network(
+    path: str | os.PathLike[str],
+    backend: str = "torch",
+    precision: str = "fp32",
+    mode: str = "eager",
+    device: str = "cpu",
+    threads: int | None = None,
+) -> TorchRunner:
+    """Load the network of a bundle into PyTorch.
+
+    Args:
+        path: A bundle that holds its checkpoint.
+        backend: ``torch`` or ``torch-compile``; it names the runner.
+        precision: ``fp32``, ``fp16`` or ``bf16``: weights and layers; inputs and outputs stay as exported.
+        mode: One of `MODES`; the last three compile at the first call.
+        device: ``cpu`` or ``cuda``.
+        threads: For one operation.
+
+    Raises:
+        GantkError: The bundle is damaged or holds no checkpoint.
+        UsageError: An unknown precision or mode.
+    """
+    if precision not in DTYPES or mode not in MODES:
+        known = f"{', '.join(DTYPES)} and {', '.join(MODES)}"
+        raise UsageError(f"{precision!r}, {mode!r} is not a way to run PyTorch; known are {known}")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    manifest = Bundle.read(path).manifest
+    pixels = manifest.outputs[0].dtype == "uint8"
+    module = Lowered(load_generator(path).module, DTYPES[precision], pixels=pixels).eval().to(device)
+    call = _prepare(module, mode)
+    return TorchRunner(
+        call, manifest.inputs, manifest.outputs, backend=backend, precision=precision, device=device
+    )
+
+
+def _prepare(module: nn.Module, mode: str) -> Callable[..., Tensor]:
+    """The module as `mode` runs it. Weights are constants of an exported network; freezing makes them so here."""
+    if mode == "eager":
+        return module
+    if mode == "channels_last":
+        return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    import torch._inductor.config as inductor
+
+    inductor.freezing = mode != "default"
+    compiled: Callable[..., Tensor] = torch.compile(
+        module, dynamic=False, mode="max-autotune" if mode == "max-autotune" else None
+    )
+    return compiled

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who takes part: every backend, precision, form and mode that works here; and who does not, and why."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sysconfig
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from gantk.bench.subject import File, Subject
+from gantk.bundle import PRECISIONS
+from gantk.errors import BackendMissingError, UsageError
+from gantk.runtime.registry import BACKENDS, status
+
+# The ways PyTorch runs one network. On a CPU, max-autotune has templates to choose among only for frozen weights.
+TORCH_MODES = {
+    "torch": ("eager", "channels_last"),
+    "torch-compile": ("default", "freezing", "max-autotune"),
+}
+TORCH_PRECISIONS = ("fp32", "fp16", "bf16")
+NAMES = (*TORCH_MODES, *BACKENDS)
+
+_TORCH_FACTORY = "gantk.baselines.pytorch:open_network"
+_FILE_FACTORY = "gantk.bench.subject:open_file"
+
+_NOT_EXECUTED = {
+    ("onnxruntime", "fp16"): "its CPU provider computes fp16 graphs in fp32, so it is no fp16 contender",
+    ("onnxruntime", "bf16"): "its CPU provider has no bf16 convolutions",
+    ("openvino", "fp16"): "its CPU plug-in has no fp16 that is worth having: it computes in fp32 or bf16",
+    ("openvino", "bf16"): "this CPU has no bf16 instructions",
+}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to run the network.
+
+    Args:
+        backend: One of `NAMES`.
+        precision: What it is expected to compute in.
+        file_precision: Of what it loads.
+        form: Of the file, or `None` for PyTorch.
+        mode: PyTorch's, or `None`.
+        artefact_bytes: The length of what it loads.
+        factory: ``module:function`` for the worker (see `gantk.bench.protocol`).
+        options: For the factory.
+        imports: Modules that the worker imports first, so that their cost is known apart.
+    """
+
+    backend: str
+    precision: str
+    file_precision: str
+    form: str | None
+    mode: str | None
+    artefact_bytes: int
+    factory: str
+    options: dict[str, Any] = field(hash=False)
+    imports: tuple[str, ...] = ()
+
+    @property
+    def compiles(self) -> bool:
+        return self.backend == "torch-compile"
+
+    @property
+    def label(self) -> str:
+        """E.g. ``torch-compile freezing fp32``."""
+        shown = [self.backend, self.mode, self.precision]
+        if self.precision != self.file_precision:
+            shown.append(f"({self.file_precision} file)")
+        if self.form not in (None, "plain"):
+            shown.append(self.form)
+        return " ".join(part for part in shown if part)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A contender that does not take part, and why."""
+
+    name: str
+    reason: str
+
+
+Entry = tuple[list[Contender], list[Skipped]]
+
+
+def find(
+    subject: Subject,
+    backends: Sequence[str] | None,
+    precisions: Sequence[str] | None,
+    device: str,
+    threads: int,
+) -> Entry:
+    """The contenders, PyTorch's first, and who was skipped.
+
+    Args:
+        subject: What is benchmarked.
+        backends: Only these, of `NAMES`; all that work by default.
+        precisions: Only what computes in these; by default whatever the files hold.
+        device: Where they run.
+        threads: For one operation.
+
+    Raises:
+        UsageError: An unknown backend or precision.
+        BackendMissingError: A backend in `backends` does not work here.
+    """
+    check_names("backend", backends, NAMES)
+    check_names("precision", precisions, PRECISIONS)
+    contenders: list[Contender] = []
+    skipped: list[Skipped] = []
+    for name in backends or NAMES:
+        entry = _torch(name, subject, precisions, device, threads) if name in TORCH_MODES else None
+        found, left_out = entry or _backend(name, subject, precisions, device, threads)
+        contenders += found
+        skipped += left_out
+        if backends and not found and left_out and left_out[0].name == name:
+            raise BackendMissingError(f"{name} was asked for: {left_out[0].reason}", where="--backend", hint="gantk doctor")
+    return contenders, skipped
+
+
+def check_names(what: str, names: Sequence[str] | None, known: Sequence[str]) -> None:
+    """Refuse a name that is not known."""
+    for name in names or ():
+        if name not in known:
+            raise UsageError(f"{name!r} is not a {what}; known are {', '.join(known)}", where=f"--{what}")
+
+
+def has_torch() -> bool:
+    return importlib.util.find_spec("torch") is not None
+
+
+def compiler_fault() -> str | None:
+    """Why torch.compile cannot make CPU code here, or `None`."""
+    compiler = os.environ.get("CXX") or "g++"
+    if shutil.which(compiler) is None:
+        return f"there is no C++ compiler `{compiler}`, which torch.compile calls (apt-get install g++)"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        return "Python.h is missing, which torch.compile's kernels include (apt-get install python3-dev)"
+    return None
+
+
+def _torch(
+    name: str, subject: Subject, precisions: Sequence[str] | None, device: str, threads: int
+) -> Entry:
+    if not has_torch():
+        return [], [Skipped(name, "PyTorch is not installed (pip install 'gantk[train]')")]
+    if name == "torch-compile" and device == "cpu" and (fault := compiler_fault()):
+        return [], [Skipped(name, fault)]
+    if subject.checkpoint_bytes is None:
+        return [], [Skipped(f"{name} (all)", "an ONNX file holds no PyTorch network; benchmark a bundle for that")]
+    wanted = [p for p in precisions or subject.precisions if p in TORCH_PRECISIONS]
+    options = {"path": str(subject.path), "backend": name, "device": device, "threads": threads}
+    return [
+        Contender(
+            backend=name,
+            precision=precision,
+            file_precision=precision,
+            form=None,
+            mode=mode,
+            artefact_bytes=subject.checkpoint_bytes,
+            factory=_TORCH_FACTORY,
+            options={**options, "precision": precision, "mode": mode},
+            imports=("torch",),
+        )
+        for precision in wanted
+        for mode in TORCH_MODES[name]
+    ], []
+
+
+def _backend(
+    name: str, subject: Subject, precisions: Sequence[str] | None, device: str, threads: int
+) -> Entry:
+    here = status(name)
+    if not here.works:
+        return [], [Skipped(name, here.reason or "it does not work here")]
+    if device not in here.devices:
+        return [], [Skipped(name, f"it has no {device} here, only {', '.join(here.devices)}")]
+    executed = import_module(BACKENDS[name].module).executed
+    contenders, skipped = [], []
+    for file in subject.files:
+        precision = executed(file.precision, device)
+        title = f"{name} {file.precision}" + (f" {file.form}" if file.form != "plain" else "")
+        if precision is None or (precision != file.precision and precision in subject.precisions):
+            if not precisions or file.precision in precisions:
+                reason = _NOT_EXECUTED.get((name, file.precision), f"it computes that in {precision or 'nothing'} here")
+                skipped.append(Skipped(title, reason))
+        elif not precisions or precision in precisions:
+            contenders.append(_of_file(name, subject, file, precision, device, threads))
+        elif file.precision in precisions:
+            skipped.append(Skipped(title, f"here it computes that in {precision}, which was not asked for"))
+    return contenders, skipped
+
+
+def _of_file(name: str, subject: Subject, file: File, precision: str, device: str, threads: int) -> Contender:
+    return Contender(
+        backend=name,
+        precision=precision,
+        file_precision=file.precision,
+        form=file.form,
+        mode=None,
+        artefact_bytes=file.size_bytes,
+        factory=_FILE_FACTORY,
+        options={
+            "path": str(subject.path),
+            "backend": name,
+            "precision": file.precision,
+            "form": file.form,
+            "device": device,
+            "threads": threads,
+        },
+        imports=(name, BACKENDS[name].module),
+    )

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is benchmarked: the files of a bundle or a lone ONNX file, and inputs for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gantk.bundle import Bundle
+from gantk.errors import GantkError, UsageError
+from gantk.runtime.model import from_path
+from gantk.runtime.registry import open_model
+from gantk.runtime.runner import Array, Runner
+from gantk.tensors import TensorSpec
+
+Arrays = dict[str, Array]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class File:
+    """One ONNX file.
+
+    Args:
+        precision: Of the file.
+        form: ``plain`` or ``rewritten``.
+        size_bytes: Its length.
+    """
+
+    precision: str
+    form: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to benchmark.
+
+    Args:
+        path: Of the bundle or the file.
+        name: The network's name.
+        inputs: What goes in.
+        outputs: What comes out.
+        files: Its ONNX files.
+        checkpoint_bytes: The length of the weights that PyTorch can load, or `None` where it cannot.
+        probe: Inputs ``input.NAME`` with PyTorch's float32 outputs ``output.NAME``; may be empty.
+        about: What the JSON document says of it.
+    """
+
+    path: Path
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    files: tuple[File, ...]
+    checkpoint_bytes: int | None = None
+    probe: Arrays = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(file.precision for file in self.files))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One set of input shapes.
+
+    Args:
+        shapes: Of each input, by name.
+        batch: The size of the first axis of the first input.
+    """
+
+    shapes: dict[str, Shape]
+    batch: int
+
+    @property
+    def label(self) -> str:
+        return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in self.shapes.items())
+
+
+def describe(path: Path) -> Subject:
+    """Read what there is to benchmark at `path`.
+
+    Raises:
+        GantkError: There is neither a bundle nor an ONNX file, or it is damaged.
+    """
+    if path.is_dir():
+        return _of_bundle(path)
+    model = from_path(path)
+    return Subject(
+        path=path,
+        name=model.name,
+        inputs=model.inputs,
+        outputs=model.outputs,
+        files=(File(model.precision, model.form, len(model.data)),),
+        about={"kind": "onnx", "path": path.name, "name": model.name},
+    )
+
+
+def open_file(
+    path: str, backend: str, precision: str | None, form: str | None, device: str, threads: int
+) -> Runner:
+    """Open one ONNX file in a worker, whatever its recorded parity: the benchmark judges for itself."""
+    return open_model(from_path(path, precision, form, backend), backend, device, threads)
+
+
+def make_cases(
+    inputs: Sequence[TensorSpec], batches: Sequence[int] | None, shapes: Sequence[tuple[str, Shape]]
+) -> list[Case]:
+    """Every combination of the batch sizes and the shapes asked for.
+
+    Args:
+        inputs: The network's.
+        batches: For the first axis of every input that has a symbol there; 1 where `None`.
+        shapes: Whole shapes by the input's name; a name may come several times.
+
+    Raises:
+        UsageError: A shape does not fit an input, or a free size was not given.
+    """
+    names = [spec.name for spec in inputs]
+    for name, _ in shapes:
+        if name not in names:
+            raise UsageError(f"there is no input {name!r}; there are {', '.join(names)}", where="--shape")
+    if any(batch < 1 for batch in batches or ()):
+        raise UsageError(f"a batch of {min(batches or ())}; at least 1 is wanted", where="--batch")
+    choices = [[shape for n, shape in shapes if n == name] or [None] for name in names]
+    cases = []
+    for *chosen, batch in product(*choices, batches or [None]):
+        case = _make_case(inputs, chosen, batch)
+        if case not in cases:
+            cases.append(case)
+    return cases
+
+
+def make_feeds(inputs: Sequence[TensorSpec], case: Case, probe: Mapping[str, Array], seed: int) -> Arrays:
+    """Inputs for a case: the probe's samples, repeated as needed, where they fit, else random ones.
+
+    Random floats are standard normal, or uniform over the input's range; integers are uniform over the range, or
+    0 and 1 where none is declared.
+    """
+    generator = np.random.default_rng(seed)
+    if fits_probe(inputs, case, probe):
+        return {name: _repeat(probe[f"input.{name}"], shape[0]) for name, shape in case.shapes.items()}
+    return {spec.name: _draw(spec, case.shapes[spec.name], generator) for spec in inputs}
+
+
+def fits_probe(inputs: Sequence[TensorSpec], case: Case, probe: Mapping[str, Array]) -> bool:
+    """Whether the probe has every input of a case, but for the number of samples."""
+    arrays = {spec.name: probe.get(f"input.{spec.name}") for spec in inputs}
+    return all(
+        array is not None and array.ndim > 0 and array.shape[1:] == case.shapes[name][1:]
+        for name, array in arrays.items()
+    )
+
+
+def probe_outputs(outputs: Sequence[TensorSpec], case: Case, probe: Mapping[str, Array]) -> Arrays | None:
+    """PyTorch's float32 outputs for the inputs of `make_feeds`, where the probe has them."""
+    arrays = {spec.name: probe.get(f"output.{spec.name}") for spec in outputs}
+    found = {name: _repeat(array, case.batch) for name, array in arrays.items() if array is not None}
+    return found if len(found) == len(arrays) else None
+
+
+def _of_bundle(path: Path) -> Subject:
+    bundle = Bundle.read(path)
+    manifest = bundle.manifest
+    probe: Arrays = {}
+    if manifest.probe is not None:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            probe = load(bundle.read_file(manifest.probe))
+        except SafetensorError as error:
+            raise GantkError(f"the probe cannot be read: {error}", where=manifest.probe.path) from error
+    files = tuple(File(v.precision, v.form, v.file.size_bytes) for v in manifest.variants)
+    return Subject(
+        path=path,
+        name=manifest.name,
+        inputs=manifest.inputs,
+        outputs=manifest.outputs,
+        files=files,
+        checkpoint_bytes=None if manifest.checkpoint is None else manifest.checkpoint.size_bytes,
+        probe=probe,
+        about={
+            "kind": "bundle",
+            "path": path.name,
+            "name": manifest.name,
+            "family": manifest.family,
+            "config": manifest.config,
+        },
+    )
+
+
+def _make_case(inputs: Sequence[TensorSpec], chosen: Sequence[Shape | None], batch: int | None) -> Case:
+    sizes: dict[str, int] = {}
+    for spec, shape in zip(inputs, chosen, strict=True):
+        if shape is not None:
+            _bind(spec, shape, sizes)
+    symbol = inputs[0].shape[0] if inputs[0].shape else None
+    if isinstance(symbol, str) and symbol not in sizes:
+        sizes[symbol] = batch or 1
+    elif batch is not None and batch != (sizes.get(symbol) if isinstance(symbol, str) else symbol):
+        fixed = sizes.get(symbol) if isinstance(symbol, str) else symbol
+        raise UsageError(f"a batch of {batch} was asked for; {inputs[0]} has a batch of {fixed}", where="--batch")
+    for spec in inputs:
+        free = [size for size in spec.shape if isinstance(size, str) and size not in sizes]
+        # Exporters give each input's batch a symbol of its own; the first axis is the batch all the same.
+        if free and spec.shape[0] == free[0]:
+            sizes[free.pop(0)] = batch or 1
+        if free:
+            example = "x".join("512" if size in free else str(sizes.get(str(size), size)) for size in spec.shape)
+            raise UsageError(
+                f"{spec} has sizes that are free: {', '.join(free)}",
+                where=str(spec.name),
+                hint=f"choose them, for example --shape {spec.name}={example}",
+            )
+    shapes = {spec.name: spec.concrete(sizes) for spec in inputs}
+    return Case(shapes, next(iter(shapes.values()), (1,))[0] if inputs[0].shape else 1)
+
+
+def _bind(spec: TensorSpec, shape: Shape, sizes: dict[str, int]) -> None:
+    fits = len(shape) == len(spec.shape) and all(
+        size == (sizes.setdefault(wanted, size) if isinstance(wanted, str) else wanted) and size > 0
+        for size, wanted in zip(shape, spec.shape, strict=True)
+    )
+    if not fits:
+        known = ", ".join(f"{symbol} = {size}" for symbol, size in sizes.items())
+        raise UsageError(
+            f"the shape {'x'.join(map(str, shape))} does not fit {spec}" + (f" with {known}" if known else ""),
+            where="--shape",
+        )
+
+
+def _draw(spec: TensorSpec, shape: Shape, generator: np.random.Generator) -> Array:
+    if spec.dtype.startswith(("float", "bfloat")):
+        values = generator.uniform(*spec.range, shape) if spec.range else generator.standard_normal(shape)
+        return values.astype(_numpy_name(spec.dtype))
+    low, high = spec.range or ((0, 255) if spec.dtype == "uint8" else (0, 1))
+    return generator.integers(int(low), int(high) + 1, shape).astype(spec.dtype)
+
+
+def _numpy_name(dtype: str) -> Any:
+    if dtype == "bfloat16":
+        import ml_dtypes
+
+        return ml_dtypes.bfloat16
+    return dtype
+
+
+def _repeat(array: Array, count: int) -> Array:
+    return np.ascontiguousarray(np.take(array, np.arange(count) % len(array), axis=0))
