@@ -82,9 +82,10 @@ def from_path(
         bundle = Bundle.read(path)
         return from_variant(bundle, choose(bundle, precision, form, backend))
     model = from_bytes(read_bytes(path, ONNX_LIMIT_BYTES), path)
-    if (precision or model.precision) != model.precision or (form or model.form) != model.form:
+    wanted = (precision or model.precision, form or model.form)
+    if wanted != (model.precision, model.form):
         raise GantkError(
-            f"`{path}` is {model.precision} ({model.form}), not {precision or model.precision} ({form or model.form})",
+            f"`{path}` is {model.precision} ({model.form}), not {wanted[0]} ({wanted[1]})",
             where=str(path),
             hint="leave --precision out, or export a bundle, which holds several",
         )
@@ -238,7 +239,7 @@ def _dtype_name(element: int) -> str:
     import onnx
 
     try:
-        name = onnx.TensorProto.DataType.Name(element).lower()
+        name = str(onnx.TensorProto.DataType.Name(element)).lower()
     except ValueError:
         return f"number {element}"
     return {"float": "float32", "double": "float64"}.get(name, name)
