@@ -21,6 +21,8 @@ PARTIAL = ".partial"
 @contextmanager
 def named_errors(path: Path, doing: str) -> Iterator[None]:
     """Turn an `OSError` into a `GantkError` that says what could not be done with `path`, and why."""
+    if "\0" in str(path):
+        raise GantkError(f"{str(path)!r} is not a path: it holds a NUL")
     try:
         yield
     except OSError as error:
@@ -46,6 +48,14 @@ def free_bytes(path: Path) -> int:
 def partial_name(path: Path) -> Path:
     """A fresh hidden name beside `path` under which to write it."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+
+
+def leads_inside(path: Path, folder: Path) -> bool:
+    """Whether `path`, with its links followed, lies in `folder`."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # A loop of links, a NUL.
+        return False
 
 
 def sync_folder(path: Path) -> None:

@@ -17,7 +17,15 @@ from types import TracebackType
 
 from gantk.bundle.manifest import FORMS, MANIFEST, PRECISIONS, FileRef, Manifest, Variant
 from gantk.errors import GantkError
-from gantk.files import PARTIAL, named_errors, partial_name, read_bytes, sync_folder, write_bytes
+from gantk.files import (
+    PARTIAL,
+    leads_inside,
+    named_errors,
+    partial_name,
+    read_bytes,
+    sync_folder,
+    write_bytes,
+)
 
 MANIFEST_LIMIT_BYTES = 16 * 2**20
 
@@ -87,7 +95,7 @@ class Bundle:
             GantkError: It is missing, leads out of the bundle, or is not the file that was exported.
         """
         path = self.root / ref.path
-        if not _leads_inside(path, self.root):
+        if not leads_inside(path, self.root):
             raise GantkError(f"`{ref.path}` is a link that leads out of the bundle", where=str(path))
         data = read_bytes(path, limit_bytes=ref.size_bytes)
         digest = hashlib.sha256(data).hexdigest()
@@ -204,7 +212,7 @@ class Writer:
             stem, dot, suffix = path.rpartition(".")
             ref = FileRef(f"{stem}-{ref.sha256[:8]}{dot}{suffix}", ref.sha256, ref.size_bytes)
         target = self._folder / ref.path
-        if not _leads_inside(target.parent, self._folder):
+        if not leads_inside(target.parent, self._folder):
             raise GantkError(
                 f"`{Path(path).parent}` is a link that leads out of the bundle", where=str(self.root)
             )
@@ -293,14 +301,6 @@ class Writer:
         except GantkError as error:
             hidden, shown = str(self._folder), str(self.root)
             raise type(error)(error.what.replace(hidden, shown), where=shown, hint=error.hint) from error
-
-
-def _leads_inside(path: Path, folder: Path) -> bool:
-    """Whether `path`, with its links followed, lies in `folder`."""
-    try:
-        return path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # A loop of links.
-        return False
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class FileRef:
             raise GantkError(f"{self.path[:TEXT_LIMIT]!r} is not the path of a file inside a bundle")
         if not _SHA256.fullmatch(self.sha256):
             raise GantkError(
-                f"the sha256 of `{self.path}` is {self.sha256!r}; 64 hexadecimal digits are wanted"
+                f"the sha256 of `{self.path}` is {self.sha256[:100]!r}; 64 hexadecimal digits are wanted"
             )
         if self.size_bytes < 0:
             raise GantkError(f"`{self.path}` cannot have {self.size_bytes} bytes")
@@ -144,7 +144,7 @@ class Variant:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS or self.form not in FORMS:
             raise GantkError(
-                f"`{self.file.path}` is {self.precision!r}, {self.form!r}; "
+                f"`{self.file.path}` is {self.precision[:100]!r}, {self.form[:100]!r}; "
                 f"known are {', '.join(PRECISIONS)} and {', '.join(FORMS)}"
             )
         if not 1 <= self.opset <= OPSET_LIMIT:

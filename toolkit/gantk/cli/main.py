@@ -28,6 +28,8 @@ VERBS = {
     "doctor": "Say what works on this machine, what does not, and what to install.",
 }
 
+INTERRUPTED = 130
+
 # What the optional packages belong to.
 _EXTRAS = {
     "torch": "train",
@@ -91,16 +93,16 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
     try:
         status = app(arguments or ["--help"], prog_name="gantk", standalone_mode=False)
         sys.stdout.flush()
-        if not arguments:
-            return 2
-        return status if isinstance(status, int) else 0
+        if status == INTERRUPTED:  # Typer made this of Ctrl-C.
+            raise KeyboardInterrupt
+        return (status or 0) if arguments else UsageError.exit_code
     except GantkError as error:
         return _report(error, arguments)
     except typer.TyperException as error:
         return _report_usage(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted", err=True)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output left, as `head` does; what is still buffered must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gantk.bundle import FORMS, PRECISIONS, Bundle, Variant
 from gantk.errors import GantkError, UsageError
-from gantk.files import read_bytes
+from gantk.files import leads_inside, read_bytes
 from gantk.tensors import DTYPES, TensorSpec
 
 if TYPE_CHECKING:
@@ -297,19 +297,9 @@ def _has_external(proto: onnx.ModelProto, path: Path | None, where: str) -> bool
             raise GantkError(
                 f"the weights of `{where}` lie in `{place}`, and its folder is not known", where=where
             )
-        folder = path.absolute().parent.resolve()
-        if not _inside(folder, place):
+        folder = path.absolute().parent
+        if not leads_inside(folder / place, folder):
             raise GantkError(f"the weights of `{where}` lie outside its folder, in {place!r}", where=where)
         if not (folder / place).is_file():
             raise GantkError(f"the weights of `{where}` lie in `{place}`, which does not exist", where=where)
     return bool(places)
-
-
-def _inside(folder: Path, place: str) -> bool:
-    try:
-        return (folder / place).resolve().is_relative_to(folder)
-    except (OSError, ValueError):  # A loop of links, a NUL.
-        return False
-
-
-__all__ = ["Model", "choose", "from_bytes", "from_path", "from_variant", "weights_precision"]

@@ -95,7 +95,7 @@ def save(path: str | Path, pixels: Pixels) -> None:
     """
     path = Path(path)
     kind = check_suffix(path, FORMATS)
-    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}.get(kind, {})
+    options: dict[str, Any] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}.get(kind, {})
     picture = _image(pixels)
     with replacing(path) as partial:
         picture.save(partial, format=kind, **options)
@@ -192,7 +192,9 @@ def _channels_last(batch: Array, layout: str | None) -> Array:
     if layout not in (None, "NCHW", "NHWC"):
         raise GantkError(f"layout {layout!r} is not of a picture; NCHW and NHWC are")
     if layout is None:
-        layout = "NCHW" if batch.shape[1] in _MODES and batch.shape[3] not in _MODES else "NHWC"
+        first, last = batch.shape[1] in _MODES, batch.shape[3] in _MODES
+        # Where both fit, floats come from networks and bytes from picture files.
+        layout = "NCHW" if first and not (last and batch.dtype == np.uint8) else "NHWC"
     batch = batch.transpose(0, 2, 3, 1) if layout == "NCHW" else batch
     if batch.shape[3] not in _MODES:
         raise GantkError(f"pictures with {batch.shape[3]} channels, as {layout}; 1, 3 or 4 are wanted")
