@@ -33,7 +33,7 @@ def rank(rows: Sequence[Row], blocks: Blocks) -> None:
         row["rank"] = place
     for row in rows:
         best = _torch_best(right, row["precision"])
-        if row["status"] == "ok" and best is not None and best is not row:
+        if is_right(row) and best is not None and best is not row:
             factor, interval = speedup(blocks[best["id"]], blocks[row["id"]])
             row["speedup"] = {"factor": factor, "ci95": interval and list(interval), "against": best["label"]}
 
