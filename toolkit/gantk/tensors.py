@@ -13,7 +13,8 @@ from gantk.errors import GantkError
 DTYPES = ("float32", "float16", "bfloat16", "float64", "uint8", "int8", "int32", "int64", "bool")
 LAYOUTS = ("NC", "NCHW", "NHWC")
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:/-]{0,127}")
+NAME_LIMIT = 200
+
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
@@ -36,8 +37,11 @@ class TensorSpec:
     layout: str | None = None
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise GantkError(f"{self.name!r} is not a tensor name: letters, digits and _.:/- are")
+        # Other exporters write names such as `495` and `serving_default_x:0`.
+        if not self.name.isprintable() or not 1 <= len(self.name) <= NAME_LIMIT:
+            raise GantkError(
+                f"{self.name[:NAME_LIMIT]!r} is not a tensor name: 1 to {NAME_LIMIT} printable characters"
+            )
         if self.dtype not in DTYPES:
             raise GantkError(f"tensor {self.name!r} has dtype {self.dtype!r}; known are {', '.join(DTYPES)}")
         for size in self.shape:
@@ -92,7 +96,9 @@ class TensorSpec:
         ):
             raise GantkError(f"tensor {name!r} has a range {limits!r}; two numbers are wanted")
         if layout is not None and not isinstance(layout, str):
-            raise GantkError(f"tensor {name!r} has a layout {layout!r}; one of {', '.join(LAYOUTS)} is wanted")
+            raise GantkError(
+                f"tensor {name!r} has a layout {layout!r}; one of {', '.join(LAYOUTS)} is wanted"
+            )
         return cls(
             name=name,
             dtype=dtype,

@@ -22,7 +22,14 @@ MANIFEST = "manifest.json"
 MANIFEST_LIMIT_BYTES = 16 * 2**20
 
 # What a bundle's own files are called. Only these are ever swept: a note that somebody puts in the folder stays.
-_OWN_FILES = ("model.*.onnx", "probe*.safetensors", "checkpoint/*", "engines/*", f".*{PARTIAL}", f"*/.*{PARTIAL}")
+_OWN_FILES = (
+    "model.*.onnx",
+    "probe*.safetensors",
+    "checkpoint/*",
+    "engines/*",
+    f".*{PARTIAL}",
+    f"*/.*{PARTIAL}",
+)
 
 
 def is_bundle(path: Path) -> bool:
@@ -52,14 +59,22 @@ class Bundle:
         root = Path(root)
         if not root.is_dir():
             found = "is a file" if root.exists() else "does not exist"
-            raise GantkError(f"`{root}` {found}; a bundle is a folder", where=str(root), hint="gantk export RUN -o X.gantk")
+            raise GantkError(
+                f"`{root}` {found}; a bundle is a folder", where=str(root), hint="gantk export RUN -o X.gantk"
+            )
         if not is_bundle(root):
-            raise GantkError(f"`{root}` is not a bundle: it has no {MANIFEST}", where=str(root), hint="gantk export RUN -o X.gantk")
+            raise GantkError(
+                f"`{root}` is not a bundle: it has no {MANIFEST}",
+                where=str(root),
+                hint="gantk export RUN -o X.gantk",
+            )
         data = read_bytes(root / MANIFEST, MANIFEST_LIMIT_BYTES)
         try:
             return cls(root, Manifest.loads(data))
         except GantkError as error:
-            raise GantkError(error.what, where=str(root / MANIFEST), hint=error.hint or "export the bundle again") from error
+            raise GantkError(
+                error.what, where=str(root / MANIFEST), hint=error.hint or "export the bundle again"
+            ) from error
 
     def read_file(self, ref: FileRef) -> bytes:
         """The bytes of a file, after its length and hash have been checked against the manifest.
@@ -140,12 +155,16 @@ class Writer:
             except BlockingIOError as error:
                 self._release()
                 raise GantkError(
-                    f"another process is writing `{self.root}`", where=str(self.root), hint="wait for it to end"
+                    f"another process is writing `{self.root}`",
+                    where=str(self.root),
+                    hint="wait for it to end",
                 ) from error
             self._sweep()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if not self._committed:
             if self._replaces:
                 for path in self._added:

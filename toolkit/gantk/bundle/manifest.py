@@ -43,7 +43,9 @@ class FileRef:
         if len(parts) > 4 or not all(_PART.fullmatch(part) for part in parts):
             raise GantkError(f"{self.path!r} is not a path inside a bundle")
         if not _SHA256.fullmatch(self.sha256):
-            raise GantkError(f"the sha256 of `{self.path}` is {self.sha256!r}; 64 hexadecimal digits are wanted")
+            raise GantkError(
+                f"the sha256 of `{self.path}` is {self.sha256!r}; 64 hexadecimal digits are wanted"
+            )
         if self.size_bytes < 0:
             raise GantkError(f"`{self.path}` cannot have {self.size_bytes} bytes")
 
@@ -143,7 +145,9 @@ class Variant:
 
     def failed_on(self, backend: str) -> Parity | None:
         """The verdict that forbids this file on `backend`, if there is one."""
-        return next((parity for parity in self.parity if parity.backend == backend and not parity.passed), None)
+        return next(
+            (parity for parity in self.parity if parity.backend == backend and not parity.passed), None
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {

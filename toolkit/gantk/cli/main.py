@@ -59,7 +59,8 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def gantk_(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop."),
     ] = False,
 ) -> None:
     """Generative picture networks from PyTorch to a fast, verified, embeddable engine."""
@@ -85,7 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except typer.TyperException as error:
         message = error.format_message()
-        return _report(UsageError(message[:1].lower() + message[1:].rstrip("."), hint=_help_hint(arguments)), arguments)
+        return _report(
+            UsageError(message[:1].lower() + message[1:].rstrip("."), hint=_help_hint(arguments)), arguments
+        )
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted", err=True)
         return 130

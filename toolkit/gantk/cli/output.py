@@ -5,29 +5,47 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gantk.files import write_text
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
 JsonOption = Annotated[
     str | None,
-    typer.Option("--json", metavar="FILE|-", help="Write the result, or the error, as JSON to a file, or to - for standard output."),
+    typer.Option(
+        "--json",
+        metavar="FILE|-",
+        help="Write the result, or the error, as JSON to a file, or to - for standard output.",
+    ),
 ]
 
 
 def prose() -> Console:
     """The console for people: standard error, without colour where it is not a terminal."""
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def progress() -> Progress:
     """A progress bar on standard error that is silent where that is not a terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     console = Console(stderr=True, highlight=False)
     return Progress(
         TextColumn("{task.description}"),
@@ -39,6 +57,24 @@ def progress() -> Progress:
         console=console,
         disable=not console.is_terminal,
     )
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    """Print a table to standard output; what is `None` shows as a dash. Lines are never cut."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        # Text, not markup: names may hold brackets.
+        table.add_row(*(Text("-" if cell is None else str(cell)) for cell in row))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 200
+    console.print(table)
 
 
 def write_json(data: Mapping[str, Any], target: str) -> None:

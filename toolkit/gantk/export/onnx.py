@@ -41,10 +41,9 @@ class PictureOutput(nn.Module):
 
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
         """Latent float (N, latent) to pixels uint8 (N, H, W, C) in [0, 255]."""
-        pixels = (self.module(latent) * 127.5 + 127.5).round().clamp(0.0, 255.0)
-        return pixels.permute(0, 2, 3, 1).to(
-            torch.uint8
-        )  # TensorRT takes the cast to uint8 only as the last node.
+        pixels: torch.Tensor = (self.module(latent) * 127.5 + 127.5).round().clamp(0.0, 255.0)
+        # TensorRT takes the cast to uint8 only as the last node.
+        return pixels.permute(0, 2, 3, 1).to(torch.uint8)
 
 
 @dataclass(frozen=True)

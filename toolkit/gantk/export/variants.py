@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -15,8 +15,8 @@ from gantk.errors import GantkError
 from gantk.export import verify
 from gantk.export.onnx import OPSET, Traced, serialize
 from gantk.export.precision import audit_range, convert, refuse_overflow
-from gantk.export.rewrite import rewrite
-from gantk.export.speed import faster_backends
+from gantk.export.rewrite import REWRITES, rewrite
+from gantk.export.speed import PAYS, speedup
 from gantk.runtime.model import from_bytes
 from gantk.tensors import TensorSpec
 
@@ -79,14 +79,18 @@ def make_variants(
         of_torch.append(verify.compare_references(half, network.full, precision, network.psnr_min))
     if precision == "fp16":
         _audit_range(network)
-    plain = _verified(network, network.traced.graph, precision, "plain", references, of_torch)
-    graph, applied = rewrite(network.traced.graph) if rewrites else (network.traced.graph, ())
-    if not applied:
-        return [plain]
-    report(f"{precision}: measuring {', '.join(applied)}")
-    other = _verified(network, graph, precision, "rewritten", references, of_torch)
-    other = replace(other, variant=replace(other.variant, rewrites=applied))
-    return _keep_faster(network, plain, other, report)
+    checks = _Checks(precision, tuple(references), tuple(of_torch))
+    plain = _verified(network, network.traced.graph, checks, "plain")
+    return _with_rewritten(network, plain, checks, report) if rewrites else [plain]
+
+
+@dataclass(frozen=True)
+class _Checks:
+    """What every file of one precision is held against."""
+
+    precision: str
+    references: tuple[verify.Reference, ...]
+    of_torch: tuple[Parity, ...]
 
 
 def _audit_range(network: Network) -> None:
@@ -94,20 +98,14 @@ def _audit_range(network: Network) -> None:
     refuse_overflow(audit_range(data, network.full.feeds, verify.working_backends("fp32")[0]))
 
 
-def _verified(
-    network: Network,
-    graph: ir.Model,
-    precision: str,
-    form: str,
-    references: Sequence[verify.Reference],
-    of_torch: Sequence[Parity],
-) -> VariantFile:
+def _verified(network: Network, graph: ir.Model, checks: _Checks, form: str) -> VariantFile:
     """Lower a float32 graph and pass its file through the gate."""
+    precision = checks.precision
     data = _serialize(network, convert(graph, precision), precision, form)
     backends = verify.working_backends(precision)
-    verdicts = list(of_torch)
+    verdicts = list(checks.of_torch)
     for backend in backends:
-        verdicts += verify.measure(data, precision, backend, references, network.psnr_min)
+        verdicts += verify.measure(data, precision, backend, checks.references, network.psnr_min)
     # Another backend's failure is recorded, and `auto` passes it by; PyTorch's or the default one's is final.
     decisive = {"torch", *backends[:1]}
     for verdict in verdicts:
@@ -148,18 +146,49 @@ def _refusal(network: Network, data: bytes, precision: str, verdict: Parity) -> 
     )
 
 
-def _keep_faster(
-    network: Network, plain: VariantFile, other: VariantFile, report: Report
+def _with_rewritten(
+    network: Network, plain: VariantFile, checks: _Checks, report: Report
 ) -> list[VariantFile]:
-    """Both files where the rewritten one is faster on a backend on which it is right, else the plain one."""
-    backends = [
-        b for b in verify.working_backends(plain.variant.precision) if other.variant.failed_on(b) is None
-    ]
-    faster = faster_backends(plain.data, other.data, backends, network.inputs, report)
-    if not faster:
+    """The plain file, and for each backend the rewritten one that is fastest there, if one is."""
+    fastest: dict[tuple[str, ...], list[str]] = {}
+    made: dict[tuple[str, ...], VariantFile | None] = {(): plain}
+    for backend in verify.working_backends(checks.precision):
+        best: tuple[str, ...] = ()
+        for name in REWRITES:
+            tried = (*best, name)
+            if tried not in made:
+                made[tried] = _rewritten(network, tried, checks)
+            if _is_faster(made[best], made[tried], backend, network, report):
+                best = tried
+        fastest.setdefault(best, []).append(backend)
+    if set(fastest) <= {()}:
         return [plain]
-    rest = tuple(backend for backend in backends if backend not in faster)
+    files = ((made[applied], backends) for applied, backends in {(): [], **fastest}.items())
     return [
-        replace(plain, variant=replace(plain.variant, fastest_on=rest)),
-        replace(other, variant=replace(other.variant, fastest_on=faster)),
+        replace(file, variant=replace(file.variant, fastest_on=tuple(backends)))
+        for file, backends in files
+        if file is not None
     ]
+
+
+def _rewritten(network: Network, names: tuple[str, ...], checks: _Checks) -> VariantFile | None:
+    """The verified file of a rewritten graph, or `None` where a rewrite finds nothing to do."""
+    graph = rewrite(network.traced.graph, names)
+    if graph is None:
+        return None
+    file = _verified(network, graph, checks, "rewritten")
+    return replace(file, variant=replace(file.variant, rewrites=names))
+
+
+def _is_faster(
+    best: VariantFile | None, tried: VariantFile | None, backend: str, network: Network, report: Report
+) -> bool:
+    if best is None or tried is None or tried.variant.failed_on(backend) is not None:
+        return False
+    gain = speedup(best.data, tried.data, backend, network.inputs)
+    if gain is None:
+        return False
+    report(
+        f"  {tried.variant.precision} on {backend}: {tried.variant.rewrites[-1]} makes it {gain:.2f} times as fast"
+    )
+    return gain >= PAYS

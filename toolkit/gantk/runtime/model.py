@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gantk.bundle import FORMS, PRECISIONS, Bundle, Variant, is_bundle
+from gantk.bundle import FORMS, PRECISIONS, Bundle, Variant
 from gantk.errors import GantkError, UsageError
 from gantk.files import read_bytes
 from gantk.tensors import DTYPES, TensorSpec
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 ONNX_LIMIT_BYTES = 2**31 - 1
 """The largest message that protobuf reads."""
 
+_QUANTISED = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul")
 _WEIGHT_PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp32"}
 
 
@@ -96,13 +100,19 @@ def choose(bundle: Bundle, precision: str | None, form: str | None, backend: str
     held = [variant.precision for variant in bundle.manifest.variants]
     precision = precision or ("fp32" if "fp32" in held else held[0])
     fitting = [variant for variant in bundle.manifest.variants if variant.precision == precision]
-    if form is None and backend is not None:
-        for variant in fitting:
-            if backend in variant.fastest_on and variant.failed_on(backend) is None:
-                return variant
-    if form is None and fitting and all(variant.form != "plain" for variant in fitting):
-        return fitting[0]
-    return bundle.find(precision, form or "plain")
+    if form is not None or not fitting:
+        return bundle.find(precision, form or "plain")
+
+    def preference(variant: Variant) -> tuple[bool, bool, bool]:
+        if backend is None:
+            return (False, False, variant.form != "plain")
+        return (
+            variant.failed_on(backend) is not None,
+            backend not in variant.fastest_on,
+            variant.form != "plain",
+        )
+
+    return min(fitting, key=preference)
 
 
 def from_variant(bundle: Bundle, variant: Variant) -> Model:
@@ -153,12 +163,13 @@ def from_bytes(data: bytes, path: Path | None = None) -> Model:
 
 def weights_precision(proto: onnx.ModelProto) -> str:
     """What a graph computes in: int8 where it is quantised, else the type of most of its weights."""
-    if any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv") for node in proto.graph.node):
+    if any(node.op_type in _QUANTISED for node in proto.graph.node):
         return "int8"
     counts: Counter[str] = Counter()
-    for dtype, size in _weights(proto):
-        if dtype in _WEIGHT_PRECISIONS:
-            counts[_WEIGHT_PRECISIONS[dtype]] += size
+    for tensor in _all_stored(proto):
+        precision = _WEIGHT_PRECISIONS.get(_dtype_name(tensor.data_type))
+        if precision is not None:
+            counts[precision] += math.prod(tensor.dims)
     return counts.most_common(1)[0][0] if counts else "fp32"
 
 
@@ -170,11 +181,10 @@ def check_choice(what: str, value: str | None, allowed: Sequence[str]) -> None:
 
 def _parse(data: bytes, where: str) -> onnx.ModelProto:
     import onnx
-    from google.protobuf.message import DecodeError
 
     try:
         proto = onnx.load_from_string(data)
-    except DecodeError as error:
+    except Exception as error:  # Protobuf's DecodeError, whose package has no types.
         raise _not_onnx(where, "it is cut short, damaged or something else") from error
     # Protobuf reads many a piece of rubbish as a message of unknown fields.
     if not proto.ir_version or not proto.opset_import or not proto.graph.output:
@@ -183,26 +193,45 @@ def _parse(data: bytes, where: str) -> onnx.ModelProto:
 
 
 def _not_onnx(where: str, reason: str) -> GantkError:
-    return GantkError(f"`{where}` is not an ONNX file: {reason}", where=where, hint="export or download it again")
+    return GantkError(
+        f"`{where}` is not an ONNX file: {reason}", where=where, hint="export or download it again"
+    )
 
 
 def _specs(values: Sequence[onnx.ValueInfoProto], where: str) -> tuple[TensorSpec, ...]:
-    used = {axis.dim_param for value in values for axis in value.type.tensor_type.shape.dim if axis.dim_param}
-    fresh = (symbol for count in range(10**6) if (symbol := f"size_{count}") not in used)
+    used = {_symbol(axis.dim_param) for value in values for axis in value.type.tensor_type.shape.dim}
+    fresh = (symbol for number in count() if (symbol := f"size_{number}") not in used)
     return tuple(_spec(value, fresh, where) for value in values)
 
 
 def _spec(value: onnx.ValueInfoProto, fresh: Iterator[str], where: str) -> TensorSpec:
-    dtype = _dtype_name(value.type.tensor_type.elem_type)
-    if value.type.WhichOneof("value") != "tensor_type" or not value.type.tensor_type.HasField("shape"):
-        raise GantkError(f"`{value.name}` of `{where}` is not a tensor of a known number of axes", where=where)
+    tensor = value.type.tensor_type
+    if value.type.WhichOneof("value") != "tensor_type" or not tensor.HasField("shape"):
+        raise GantkError(
+            f"`{value.name}` of `{where}` is not a tensor with a known number of axes",
+            where=where,
+            hint="onnx.shape_inference.infer_shapes adds what can be known",
+        )
+    dtype = _dtype_name(tensor.elem_type)
     if dtype not in DTYPES:
-        raise GantkError(f"`{value.name}` of `{where}` has type {dtype}; known are {', '.join(DTYPES)}", where=where)
+        raise GantkError(
+            f"`{value.name}` of `{where}` has type {dtype}; known are {', '.join(DTYPES)}", where=where
+        )
+    # Some exporters write 0 or -1 for a size that they do not know.
     shape = tuple(
-        axis.dim_value if axis.HasField("dim_value") else axis.dim_param or next(fresh)
-        for axis in value.type.tensor_type.shape.dim
+        axis.dim_value if axis.dim_value > 0 else _symbol(axis.dim_param) or next(fresh)
+        for axis in tensor.shape.dim
     )
-    return TensorSpec(value.name, dtype, shape)
+    try:
+        return TensorSpec(value.name, dtype, shape)
+    except GantkError as error:
+        raise GantkError(error.what, where=where) from error
+
+
+def _symbol(text: str) -> str:
+    """A size's name as an identifier; exporters also write expressions such as ``2*H``."""
+    symbol = re.sub(r"\W+", "_", text, flags=re.ASCII)[:64]
+    return f"_{symbol[:63]}" if symbol[:1].isdigit() else symbol if symbol.strip("_") else ""
 
 
 def _dtype_name(element: int) -> str:
@@ -236,36 +265,50 @@ def _fact(facts: dict[str, str], key: str, kind: type) -> Any:
     return value if isinstance(value, kind) else None
 
 
-def _weights(proto: onnx.ModelProto) -> Iterator[tuple[str, int]]:
-    import math
+def _stored(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor stored in a graph, in its constants and in its subgraphs."""
+    yield from getattr(graph, "initializer", ())
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
+                yield from _stored(inner)
 
-    for tensor in proto.graph.initializer:
-        yield _dtype_name(tensor.data_type), math.prod(tensor.dims)
-    for node in proto.graph.node:
-        if node.op_type == "Constant":
-            for attribute in node.attribute:
-                if attribute.name == "value":
-                    yield _dtype_name(attribute.t.data_type), math.prod(attribute.t.dims)
+
+def _all_stored(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    for graph in (proto.graph, *proto.functions):
+        yield from _stored(graph)
 
 
 def _has_external(proto: onnx.ModelProto, path: Path | None, where: str) -> bool:
     """Whether weights lie in other files, which must be beside this one."""
     places = [
         entry.value
-        for tensor in proto.graph.initializer
+        for tensor in _all_stored(proto)
         if tensor.data_location == tensor.EXTERNAL
         for entry in tensor.external_data
         if entry.key == "location"
     ]
     for place in set(places):
         if path is None:
-            raise GantkError(f"the weights of `{where}` lie in `{place}`, and its folder is not known", where=where)
+            raise GantkError(
+                f"the weights of `{where}` lie in `{place}`, and its folder is not known", where=where
+            )
         folder = path.absolute().parent.resolve()
-        if not (folder / place).resolve().is_relative_to(folder):
-            raise GantkError(f"the weights of `{where}` lie outside its folder, in `{place}`", where=where)
+        if not _inside(folder, place):
+            raise GantkError(f"the weights of `{where}` lie outside its folder, in {place!r}", where=where)
         if not (folder / place).is_file():
             raise GantkError(f"the weights of `{where}` lie in `{place}`, which does not exist", where=where)
     return bool(places)
 
 
-__all__ = ["Model", "choose", "from_bytes", "from_path", "from_variant", "is_bundle", "weights_precision"]
+def _inside(folder: Path, place: str) -> bool:
+    try:
+        return (folder / place).resolve().is_relative_to(folder)
+    except (OSError, ValueError):  # A loop of links, a NUL.
+        return False
+
+
+__all__ = ["Model", "choose", "from_bytes", "from_path", "from_variant", "weights_precision"]

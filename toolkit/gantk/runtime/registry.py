@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from gantk.bundle import FORMS, PRECISIONS, Bundle
+from gantk.bundle import FORMS, PRECISIONS, Bundle, Variant
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.runtime.model import Model, check_choice, choose, from_path, from_variant
 from gantk.runtime.runner import Runner
@@ -34,7 +35,9 @@ class BackendEntry:
 
 # In the order in which `auto` tries them.
 BACKENDS = {
-    "onnxruntime": BackendEntry("gantk.runtime.backends.onnxruntime", "pip install 'gantk[cpu]' (or 'gantk[gpu]')"),
+    "onnxruntime": BackendEntry(
+        "gantk.runtime.backends.onnxruntime", "pip install 'gantk[cpu]' (or 'gantk[gpu]')"
+    ),
     "openvino": BackendEntry("gantk.runtime.backends.openvino", "pip install 'gantk[openvino]'"),
 }
 
@@ -71,6 +74,11 @@ def status(name: str) -> BackendStatus:
     return _module(name).probe()  # type: ignore[no-any-return]
 
 
+def core_count() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def available() -> list[BackendStatus]:
     """What every backend says of itself here, in the order in which ``auto`` tries them."""
     return [status(name) for name in BACKENDS]
@@ -104,10 +112,19 @@ def open(  # noqa: A001
     check_choice("device", device, DEVICES)
     if threads is not None and threads < 1:
         raise UsageError(f"{threads} threads; at least 1 is wanted", where="threads")
+    path = Path(path)
     if backend != "auto":
-        _entry(backend)
-        return _open(Path(path), backend, precision, device, form, threads)
-    return _open_first(Path(path), precision, device, form, threads)
+        _device(status(backend), device)  # What is missing is said before any file is read.
+        return open_model(_finder(path, precision, form)(backend), backend, device, threads)
+    find = _finder(path, precision, form)
+    failures: dict[str, GantkError] = {}
+    for name in BACKENDS:
+        try:
+            _device(status(name), device)
+            return open_model(find(name), name, device, threads)
+        except GantkError as error:
+            failures[name] = error
+    raise _none_left(path, failures)
 
 
 def open_model(model: Model, backend: str, device: str | None = None, threads: int | None = None) -> Runner:
@@ -126,48 +143,53 @@ def open_model(model: Model, backend: str, device: str | None = None, threads: i
             where=model.where,
             hint=_instead(model.precision, device, backend),
         )
-    threads = threads or len(os.sched_getaffinity(0))
-    return module.open(model, device, threads)  # type: ignore[no-any-return]
+    return module.open(model, device, threads or core_count())  # type: ignore[no-any-return]
 
 
-def _open(
-    path: Path, backend: str, precision: str | None, device: str | None, form: str | None, threads: int | None
-) -> Runner:
-    """Open with one backend, unless its outputs were found wrong."""
-    _device(status(backend), device)  # What is missing is said before any file is read.
+def _finder(path: Path, precision: str | None, form: str | None) -> Callable[[str], Model]:
+    """A function from a backend's name to the file it should run.
+
+    Raises:
+        GantkError: There is no such file, whatever the backend.
+    """
     if not path.is_dir():
-        return open_model(from_path(path, precision, form, backend), backend, device, threads)
+        model = from_path(path, precision, form)
+        return lambda backend: model
     check_choice("precision", precision, PRECISIONS)
     check_choice("form", form, FORMS)
     bundle = Bundle.read(path)
-    variant = choose(bundle, precision, form, backend)
+    choose(bundle, precision, form, None)
+    return lambda backend: from_variant(
+        bundle, _right(choose(bundle, precision, form, backend), backend, path)
+    )
+
+
+def _right(variant: Variant, backend: str, path: Path) -> Variant:
+    """`variant`, unless its outputs on `backend` were found wrong when the bundle was made."""
     failed = variant.failed_on(backend)
-    if failed is not None:
-        raise GantkError(
-            f"{backend} computes `{variant.file.path}` wrong: {failed.reason or 'its parity check failed'}",
+    if failed is None:
+        return variant
+    off_by = f", off by up to {failed.max_abs:.3g}" if failed.max_abs is not None else ""
+    raise GantkError(
+        f"{backend} computes `{variant.file.path}` wrong: "
+        f"{failed.reason or 'its parity check failed'}{off_by}, against {failed.reference}",
+        where=str(path),
+        hint="backend='auto' takes one that computes it right",
+    )
+
+
+def _none_left(path: Path, failures: Mapping[str, GantkError]) -> GantkError:
+    """The error that lists why each backend did not do; a backend that is missing might have."""
+    reasons = "; ".join(error.what for error in failures.values())
+    missing = [error for error in failures.values() if isinstance(error, BackendMissingError)]
+    if missing:
+        return BackendMissingError(
+            f"no backend runs `{path}` here: {reasons}",
             where=str(path),
-            hint="backend='auto' chooses one that is right",
+            hint=missing[0].hint or "gantk doctor",
         )
-    return open_model(from_variant(bundle, variant), backend, device, threads)
-
-
-def _open_first(
-    path: Path, precision: str | None, device: str | None, form: str | None, threads: int | None
-) -> Runner:
-    """Open with the first backend that works and may; the error of the last attempt lists every reason."""
-    reasons: list[str] = []
-    missing = True
-    from_path(path, precision, form)  # A file that nobody can open is no backend's fault.
-    for name in BACKENDS:
-        try:
-            return _open(path, name, precision, device, form, threads)
-        except BackendMissingError as error:
-            reasons.append(f"{name}: {error.what}")
-        except GantkError as error:
-            missing = False
-            reasons.append(f"{name}: {error.what}")
-    kind = BackendMissingError if missing else GantkError
-    raise kind(f"no backend can run `{path}` here: {'; '.join(reasons)}", where=str(path), hint="gantk doctor")
+    hint = next((error.hint for error in failures.values() if error.hint), None)
+    return GantkError(f"no backend runs `{path}` here: {reasons}", where=str(path), hint=hint)
 
 
 def _entry(name: str) -> BackendEntry:
@@ -184,7 +206,8 @@ def _device(found: BackendStatus, device: str | None) -> str:
     check_choice("device", device, DEVICES)
     if not found.works:
         raise BackendMissingError(
-            f"{found.name} does not work here: {found.reason}", hint=found.hint or BACKENDS[found.name].install
+            f"{found.name} does not work here: {found.reason}",
+            hint=found.hint or BACKENDS[found.name].install,
         )
     if device is not None and device not in found.devices:
         raise BackendMissingError(
@@ -197,6 +220,10 @@ def _device(found: BackendStatus, device: str | None) -> str:
 def _instead(precision: str, device: str, backend: str) -> str:
     for name in BACKENDS:
         found = status(name)
-        if name != backend and device in found.devices and _module(name).executed(precision, device) is not None:
+        if (
+            name != backend
+            and device in found.devices
+            and _module(name).executed(precision, device) is not None
+        ):
             return f"backend={name!r} can; or use precision='fp32'"
     return "use precision='fp32'"

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -30,6 +29,8 @@ class Runner(ABC):
         precision: The precision it really computes in, which may not be that of the file: ONNX Runtime
             computes a fp16 graph in fp32 on a CPU.
         file_precision: The precision of the file it runs.
+        layers: How many heavy layers (convolutions, matrix products) run in each precision, where the
+            backend tells.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Runner(ABC):
         device: str,
         precision: str,
         file_precision: str,
+        layers: Mapping[str, int] | None = None,
     ) -> None:
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
@@ -50,6 +52,8 @@ class Runner(ABC):
         self.device = device
         self.precision = precision
         self.file_precision = file_precision
+        self.layers = dict(layers or {})
+        self._input_names = {spec.name for spec in inputs}
         self._dtypes = {spec.name: _numpy_dtype(spec) for spec in (*inputs, *outputs)}
 
     def run(self, feeds: Mapping[str, Any], out: Mapping[str, Array] | None = None) -> dict[str, Array]:
@@ -67,7 +71,7 @@ class Runner(ABC):
             GantkError: An input is missing, unknown, of the wrong dtype or shape, or has a value that is
                 not finite; an array in `out` does not fit; the runner is closed; the backend failed.
         """
-        if feeds.keys() != {spec.name for spec in self.inputs}:
+        if not isinstance(feeds, Mapping) or feeds.keys() != self._input_names:
             raise self._wrong_names(feeds)
         sizes: dict[str, int] = {}
         arrays = {spec.name: self._checked(spec, feeds[spec.name], sizes) for spec in self.inputs}
@@ -86,14 +90,16 @@ class Runner(ABC):
     def __enter__(self) -> Runner:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.backend} {self.version} {self.precision} on {self.device}>"
 
     def _checked(self, spec: TensorSpec, value: Any, sizes: dict[str, int]) -> Array:
-        array = value if type(value) is np.ndarray else _as_array(spec, value)
+        array = value if isinstance(value, np.ndarray) else _as_array(spec, value)
         if array.dtype != self._dtypes[spec.name]:
             raise GantkError(
                 f"input {spec.name!r} has dtype {array.dtype}; the network wants {spec.dtype}",
@@ -107,11 +113,11 @@ class Runner(ABC):
                 wanted = sizes.setdefault(wanted, size)  # noqa: PLW2901
             if size != wanted or size == 0:
                 raise _wrong_shape(spec, array.shape, sizes)
-        # A sum is not finite if any term is not: one quick pass. Only where it overflows is the exact test wanted.
-        if array.dtype.kind == "f" and not math.isfinite(array.sum()) and not np.isfinite(array).all():
+        if array.dtype.kind in "fV" and not np.isfinite(array).all():  # ml_dtypes' bfloat16 has kind V.
             bad = int(array.size - np.count_nonzero(np.isfinite(array)))
             raise GantkError(
-                f"input {spec.name!r} has {bad} of {array.size} values that are NaN or infinite", where=str(spec)
+                f"input {spec.name!r} has {bad} of {array.size} values that are NaN or infinite",
+                where=str(spec),
             )
         return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
@@ -121,17 +127,52 @@ class Runner(ABC):
             if name not in specs:
                 raise GantkError(f"the network has no output {name!r}; it has {', '.join(specs)}")
             if not isinstance(array, np.ndarray) or array.dtype != self._dtypes[name]:
-                raise GantkError(f"`out` for {name!r} must be a numpy array of {specs[name].dtype}", where=str(specs[name]))
+                raise GantkError(
+                    f"`out` for {name!r} must be a numpy array of {specs[name].dtype}", where=str(specs[name])
+                )
             if not array.flags.c_contiguous or not array.flags.writeable:
-                raise GantkError(f"`out` for {name!r} must be contiguous and writeable", where=str(specs[name]))
+                raise GantkError(
+                    f"`out` for {name!r} must be contiguous and writeable", where=str(specs[name])
+                )
 
-    def _wrong_names(self, feeds: Mapping[str, Any]) -> GantkError:
+    def _wrong_names(self, feeds: object) -> GantkError:
         wanted = ", ".join(str(spec) for spec in self.inputs)
+        if not isinstance(feeds, Mapping):
+            first = self.inputs[0].name
+            what = (
+                f"the inputs are a {type(feeds).__name__}; a mapping from names to arrays is wanted: {wanted}"
+            )
+            return GantkError(what, hint=f"runner.run({{{first!r}: array}})")
         got = ", ".join(map(repr, feeds)) or "none"
         return GantkError(f"the inputs given are {got}; the network wants {wanted}")
 
+    def _delivered(
+        self, results: dict[str, Array], out: Mapping[str, Array], *, copy: bool = False
+    ) -> dict[str, Array]:
+        """Put results where `out` wants them; with `copy` the others are views, and fresh arrays are made."""
+        for name, array in out.items():
+            if array.shape != results[name].shape:
+                raise GantkError(
+                    f"`out` for {name!r} has shape {list(array.shape)}; the output has {list(results[name].shape)}"
+                )
+        for name, result in results.items():
+            if name in out:
+                np.copyto(out[name], result)
+                results[name] = out[name]
+            elif copy:
+                results[name] = result.copy()
+        return results
 
-def _wrong_shape(spec: TensorSpec, shape: tuple[int, ...], sizes: Mapping[str, int] | None = None) -> GantkError:
+    def _closed(self) -> GantkError:
+        return GantkError("the runner is closed", where=repr(self), hint="open the bundle again")
+
+    def _failed(self, text: str) -> GantkError:
+        return GantkError(f"{self.backend} failed to run the network: {text}", where=repr(self))
+
+
+def _wrong_shape(
+    spec: TensorSpec, shape: tuple[int, ...], sizes: Mapping[str, int] | None = None
+) -> GantkError:
     bound = ", ".join(f"{symbol} = {size}" for symbol, size in (sizes or {}).items())
     return GantkError(
         f"input {spec.name!r} has shape {list(shape)}; the network wants [{', '.join(map(str, spec.shape))}]"
@@ -149,7 +190,11 @@ def _as_array(spec: TensorSpec, value: Any) -> Array:
             where=str(spec),
             hint="copy it to the CPU first, or open the bundle with device='cuda'",
         )
-    if not hasattr(value, "__dlpack__") and not hasattr(value, "__array__") and not hasattr(value, "__array_interface__"):
+    if (
+        not hasattr(value, "__dlpack__")
+        and not hasattr(value, "__array__")
+        and not hasattr(value, "__array_interface__")
+    ):
         raise GantkError(
             f"input {spec.name!r} is a {type(value).__name__}; an array is wanted",
             where=str(spec),
@@ -158,12 +203,14 @@ def _as_array(spec: TensorSpec, value: Any) -> Array:
     try:
         return np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        raise GantkError(f"input {spec.name!r} cannot be viewed as an array: {error}", where=str(spec)) from error
+        raise GantkError(
+            f"input {spec.name!r} cannot be viewed as an array: {error}", where=str(spec)
+        ) from error
 
 
 def _numpy_dtype(spec: TensorSpec) -> np.dtype[Any]:
     if spec.dtype == "bfloat16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        return np.dtype(getattr(ml_dtypes, spec.dtype))
     return np.dtype(spec.dtype)

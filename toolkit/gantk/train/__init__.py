@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Training loops that read top to bottom, and what they keep an eye on."""

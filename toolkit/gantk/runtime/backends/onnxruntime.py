@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from gantk.errors import BackendMissingError, GantkError
+from gantk.errors import BackendMissingError
+from gantk.runtime import driver
+from gantk.runtime.backends.vendor import check_interface, installed, shortened, vendor_errors
 from gantk.runtime.model import Model
 from gantk.runtime.registry import BACKENDS, BackendStatus
 from gantk.runtime.runner import Array, Runner
@@ -18,22 +18,36 @@ if TYPE_CHECKING:
     import onnxruntime
 
 NAME = "onnxruntime"
+PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+_NUMPY_NAMES = {"float": "float32", "double": "float64"}
 
 
 def probe() -> BackendStatus:
     """Whether ONNX Runtime is installed, and where it can run."""
+    versions = installed(*PACKAGES)
+    number = next(iter(versions.values()), None)
+    if not versions and find_spec("onnxruntime") is None:
+        return BackendStatus(NAME, None, (), "it is not installed", BACKENDS[NAME].install)
     try:
         import onnxruntime
-    except ImportError as error:
-        return BackendStatus(NAME, _installed(), (), f"cannot be imported: {error}", BACKENDS[NAME].install)
-    found = onnxruntime.get_available_providers()
-    devices = tuple(device for device in ("cuda", "cpu") if PROVIDERS[device] in found)
-    return BackendStatus(NAME, onnxruntime.__version__, devices)
+
+        number, providers = onnxruntime.__version__, onnxruntime.get_available_providers()
+    except Exception as error:  # A half-removed package fails in many ways.
+        return BackendStatus(NAME, number, (), f"it cannot be imported: {shortened(error)}", _mend(versions))
+    gpu = PROVIDERS["cuda"] in providers
+    devices = ("cuda", "cpu") if gpu and driver.probe().works else ("cpu",)
+    if len(versions) > 1:
+        reason = "onnxruntime and onnxruntime-gpu are both installed, and one has overwritten the other"
+        return BackendStatus(NAME, number, devices, reason, _mend(versions))
+    if not gpu:
+        return BackendStatus(NAME, number, devices)
+    return BackendStatus(NAME, number, devices, driver.probe().reason)
 
 
 def executed(precision: str, device: str) -> str | None:
-    """What a file of that precision is computed in; the CPU provider turns fp16 into fp32 and refuses bf16."""
+    """What a file of a precision is computed in: the CPU provider casts fp16 to fp32 and has no bf16."""
     if device == "cuda":
         return precision
     return {"fp32": "fp32", "fp16": "fp32", "int8": "int8"}.get(precision)
@@ -45,7 +59,7 @@ def open(model: Model, device: str, threads: int) -> Runner:  # noqa: A001
 
 
 class OnnxRuntimeRunner(Runner):
-    """An inference session."""
+    """An inference session, which threads may share."""
 
     def __init__(self, model: Model, device: str, threads: int) -> None:
         import onnxruntime
@@ -65,15 +79,12 @@ class OnnxRuntimeRunner(Runner):
     def _run(self, arrays: dict[str, Array], out: Mapping[str, Array]) -> dict[str, Array]:
         session = self._session
         if session is None:
-            raise GantkError("the runner is closed")
+            raise self._closed()
         try:
-            results = dict(zip(self._names, session.run(self._names, arrays), strict=True))
+            results = session.run(self._names, arrays)
         except Exception as error:
-            raise GantkError(f"ONNX Runtime failed: {error}") from error
-        for name, array in out.items():
-            np.copyto(array, results[name])
-            results[name] = array
-        return results
+            raise self._failed(shortened(error)) from error
+        return self._delivered(dict(zip(self._names, results, strict=True)), out)
 
     def close(self) -> None:
         self._session = None
@@ -85,20 +96,31 @@ def _session(model: Model, device: str, threads: int) -> onnxruntime.InferenceSe
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3
-    providers: list[Any] = [PROVIDERS[device]]
+    options.log_severity_level = 3  # Errors only; they come as exceptions.
+    provider: Any = PROVIDERS[device]
+    if device == "cuda":
+        onnxruntime.preload_dlls()
+        provider = (provider, {"use_tf32": "0"})  # Its default computes fp32 files with 10-bit mantissas.
     source = str(model.path) if model.external else model.data
-    try:
-        session = onnxruntime.InferenceSession(source, options, providers=providers)
-    except Exception as error:
-        raise GantkError(f"ONNX Runtime cannot load `{model.where}`: {error}", where=model.where) from error
+    with vendor_errors(f"ONNX Runtime cannot load `{model.where}`", model.where):
+        session = onnxruntime.InferenceSession(source, options, providers=[provider])
+    session.disable_fallback()
+    # A provider that does not start is replaced by the CPU's with no more than a warning.
     if session.get_providers()[0] != PROVIDERS[device]:
-        raise BackendMissingError(f"onnxruntime has no working {PROVIDERS[device]} here", hint="gantk doctor")
+        raise BackendMissingError(
+            f"onnxruntime cannot use {PROVIDERS[device]} here; it fell back to {session.get_providers()[0]}",
+            hint="pip install 'onnxruntime-gpu[cuda,cudnn]'; device='cpu' works without",
+        )
+    check_interface(model, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
     return session
 
 
-def _installed() -> str | None:
-    try:
-        return version("onnxruntime")
-    except PackageNotFoundError:
-        return None
+def _tensors(arguments: list[Any]) -> dict[str, str]:
+    """Name to dtype; ONNX Runtime calls float32 ``tensor(float)``."""
+    types = {argument.name: argument.type.removeprefix("tensor(").removesuffix(")") for argument in arguments}
+    return {name: _NUMPY_NAMES.get(kind, kind) for name, kind in types.items()}
+
+
+def _mend(versions: Mapping[str, str]) -> str:
+    keep = "gantk[gpu]" if "onnxruntime-gpu" in versions else "gantk[cpu]"
+    return f"pip uninstall -y {' '.join(PACKAGES)} && pip install '{keep}'"

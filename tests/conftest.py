@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all tests share: one thread each, so that two workers of pytest suit two cores, and a calm hypothesis."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # Before anybody imports torch.
+
+settings.register_profile(
+    "gantk", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("gantk")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output does not depend on the terminal that the suite happens to run in."""
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Real pictures for trials, kept outside the project; what needs them is skipped without."""
+    path = Path(os.environ.get("GANTK_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip("no trial data here; GANTK_DATA names its folder")
+    return path

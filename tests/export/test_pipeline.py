@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a checkpoint to a bundle, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load
+from torch import nn
+
+import gantk
+from gantk import checkpoint
+from gantk.bundle import Bundle
+from gantk.cli.main import main
+from gantk.errors import BackendMissingError, GantkError, UsageError
+from gantk.export import export, speed, variants, verify
+
+
+def tree(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_a_bundle_holds_what_its_manifest_says(source: Path, generator: nn.Module, tmp_path: Path) -> None:
+    bundle = export(source, tmp_path / "x.gantk", precisions=("fp32", "fp16", "bf16"), rewrites=False)
+    read = Bundle.read(bundle.root)
+    assert read.manifest == bundle.manifest
+    assert [variant.precision for variant in read.manifest.variants] == ["fp32", "fp16", "bf16"]
+    for ref in read.manifest.files:
+        assert len(read.read_file(ref)) == ref.size_bytes
+    assert read.manifest.tools["gantk"] == gantk.__version__
+    half = read.find("fp16").file.size_bytes / read.find("fp32").file.size_bytes
+    assert 0.4 < half < 0.7
+
+
+def test_the_probe_is_what_pytorch_makes(source: Path, generator: nn.Module, tmp_path: Path) -> None:
+    bundle = export(source, tmp_path / "x.gantk", precisions=("fp32",), rewrites=False)
+    assert bundle.manifest.probe is not None
+    probe = load(bundle.read_file(bundle.manifest.probe))
+    with gantk.open(bundle.root) as runner:
+        outputs = runner.run({"latent": probe["input.latent"]})
+    np.testing.assert_allclose(outputs["picture"], probe["output.picture"], atol=1e-4)
+
+
+def test_a_bundle_can_be_exported_again(source: Path, tmp_path: Path) -> None:
+    first = export(source, tmp_path / "a.gantk", precisions=("fp32",), rewrites=False)
+    second = export(first.root, tmp_path / "b.gantk", precisions=("fp32",), rewrites=False)
+    assert second.find("fp32").file == first.find("fp32").file
+    weights = checkpoint.load_generator(second.root).module.state_dict()
+    for name, tensor in checkpoint.load_generator(source).module.state_dict().items():
+        assert bool((weights[name] == tensor).all())
+
+
+def test_pixels_come_out_where_asked_for(source: Path, tmp_path: Path) -> None:
+    bundle = export(source, tmp_path / "x.gantk", precisions=("fp32", "fp16"), pictures=True, rewrites=False)
+    latent = np.random.default_rng(0).standard_normal((2, 16), np.float32)
+    with gantk.open(bundle.root) as full, gantk.open(bundle.root, precision="fp16") as half:
+        a, b = full.run({"latent": latent})["picture"], half.run({"latent": latent})["picture"]
+    assert (a.dtype, a.shape) == (np.uint8, (2, 28, 28, 1))
+    assert np.abs(a.astype(int) - b.astype(int)).max() <= 3
+
+
+@pytest.fixture
+def gains(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What each backend is pretended to gain by each rewrite; the files themselves are real."""
+    table: dict[str, float] = {}
+
+    def speedup(plain: bytes, other: bytes, backend: str, inputs: object) -> float:
+        return table[backend]
+
+    monkeypatch.setattr(variants, "speedup", speedup)
+    return table
+
+
+def test_the_rewritten_form_is_kept_for_the_backends_on_which_it_is_faster(
+    source: Path, tmp_path: Path, gains: dict[str, float]
+) -> None:
+    default, *others = verify.working_backends("fp32")
+    gains.update({default: 1.5, **dict.fromkeys(others, 0.5)})
+    bundle = export(source, tmp_path / "x.gantk", precisions=("fp32",))
+    plain, other = bundle.find("fp32"), bundle.find("fp32", "rewritten")
+    assert other.fastest_on == (default,)
+    assert plain.fastest_on == tuple(others)
+    assert other.rewrites == ("narrow-transposed-to-subpixel", "transposed-to-subpixel")
+    latent = np.random.default_rng(0).standard_normal((2, 16), np.float32)
+    with gantk.open(bundle.root, default) as chosen, gantk.open(bundle.root, default, form="plain") as runner:
+        a, b = chosen.run({"latent": latent})["picture"], runner.run({"latent": latent})["picture"]
+    np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize("gain", [0.9, 1.0, 1.02])
+def test_no_rewritten_form_is_kept_where_it_hardly_pays(
+    source: Path, tmp_path: Path, gains: dict[str, float], gain: float
+) -> None:
+    gains.update(dict.fromkeys(verify.working_backends("fp32"), gain))
+    bundle = export(source, tmp_path / "x.gantk", precisions=("fp32",))
+    assert [(variant.form, variant.fastest_on) for variant in bundle.manifest.variants] == [("plain", ())]
+
+
+@dataclass
+class TimedRunner:
+    latency_s: float
+    precision: str = "fp32"
+    file_precision: str = "fp32"
+
+    def __enter__(self) -> TimedRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def test_the_speedup_is_the_ratio_of_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
+    runners = {
+        b"plain": TimedRunner(3.0),
+        b"other": TimedRunner(2.0),
+        b"cast": TimedRunner(1.0, "fp32", "fp16"),
+    }
+    monkeypatch.setattr(speed, "from_bytes", lambda data: data)
+    monkeypatch.setattr(speed, "open_model", lambda model, backend: runners[model])
+    monkeypatch.setattr(speed, "_latency_s", lambda runner, feeds: runner.latency_s)
+    assert speed.speedup(b"plain", b"other", "onnxruntime", ()) == pytest.approx(1.5)
+    # A backend that computes in another precision than the file's says nothing of it.
+    assert speed.speedup(b"cast", b"other", "onnxruntime", ()) is None
+
+
+def test_the_first_calls_of_a_block_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clocked:
+        now = 0.0
+        calls = 0
+
+        def run(self, feeds: object) -> None:
+            Clocked.calls += 1
+            Clocked.now += 5.0 if Clocked.calls <= 2 else 0.01
+
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: Clocked.now)
+    assert speed._latency_s(Clocked(), {}) == pytest.approx(0.01)  # type: ignore[arg-type]
+
+
+def test_a_refused_export_writes_nothing(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(GantkError, match="at least 199 dB wanted"):
+        export(source, tmp_path / "x.gantk", precisions=("fp32",), psnr_min=199.0, rewrites=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_replacement_leaves_the_old_bundle(source: Path, tmp_path: Path) -> None:
+    root = export(source, tmp_path / "x.gantk", precisions=("fp32",), rewrites=False).root
+    before = tree(root)
+    with pytest.raises(GantkError, match="exists"):
+        export(source, root, precisions=("fp32",))
+    with pytest.raises(GantkError, match="at least 199 dB"):
+        export(source, root, precisions=("fp32",), psnr_min=199.0, force=True)
+    assert tree(root) == before
+
+
+def test_exporting_twice_gives_the_same_files(source: Path, tmp_path: Path) -> None:
+    a, b = (
+        export(source, tmp_path / name, precisions=("fp32", "fp16"), rewrites=False) for name in ("a", "b")
+    )
+    assert [ref.sha256 for ref in a.manifest.files] == [ref.sha256 for ref in b.manifest.files]
+
+
+@pytest.mark.parametrize("precisions", [("fp8",), ("fp32", "int4"), ()])
+def test_an_unknown_precision_is_a_usage_error(
+    source: Path, tmp_path: Path, precisions: tuple[str, ...]
+) -> None:
+    with pytest.raises(UsageError, match="fp32, fp16, bf16"):
+        export(source, tmp_path / "x.gantk", precisions=precisions)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_backend_there_is_no_export(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "working_backends", lambda precision: ())
+    with pytest.raises(BackendMissingError, match="no backend works here"):
+        export(source, tmp_path / "x.gantk")
+
+
+def test_the_command_says_what_it_made(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "x.gantk"
+    arguments = ["export", str(source), "-o", str(root), "--no-rewrite", "--precision", "fp32"]
+    assert main([*arguments, "--json", "-"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["manifest"]["variants"][0]["precision"] == "fp32"
+    assert "model.fp32.onnx" in said.err
+    assert main(arguments) == 1
+    assert "hint: --force" in capsys.readouterr().err
+    assert main([*arguments, "--force"]) == 0
+    assert capsys.readouterr().out.strip() == str(root)
+
+
+def test_a_source_that_is_missing_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tmp_path / "none"), "-o", str(tmp_path / "x.gantk")]) == 1
+    assert "No such file" in capsys.readouterr().err

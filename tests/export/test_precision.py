@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lowering a graph to fp16 or bf16, and the audit that forbids it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from gantk.errors import GantkError
+from gantk.export.precision import audit_range, convert, expose_intermediates, refuse_overflow
+from gantk.runtime.model import from_bytes
+from gantk.runtime.registry import open_model
+
+LOW = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+
+
+def graph_of(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray]) -> ir.Model:
+    shape = ["N", 2, "H", "W"]
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+    return ir.from_proto(onnx.shape_inference.infer_shapes(model, strict_mode=True))
+
+
+def conv_graph(scale: float = 1.0) -> ir.Model:
+    weight = np.random.default_rng(0).standard_normal((2, 2, 3, 3)).astype(np.float32) * scale
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="first", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["y"], name="last"),
+    ]
+    return graph_of(nodes, {"w": weight})
+
+
+def norm_graph() -> ir.Model:
+    """An instance norm: summing squares of values near 1000 overflows fp16."""
+    nodes = [
+        helper.make_node("Mul", ["x", "k"], ["m"], name="scale"),
+        helper.make_node("InstanceNormalization", ["m", "g", "b"], ["n"], name="norm"),
+        helper.make_node("Relu", ["n"], ["y"], name="last"),
+    ]
+    weights = {"k": np.float32([1000.0]), "g": np.ones(2, np.float32), "b": np.zeros(2, np.float32)}
+    return graph_of(nodes, weights)
+
+
+def run(graph: ir.Model, x: np.ndarray) -> np.ndarray:
+    with open_model(from_bytes(ir.to_proto(graph).SerializeToString()), "onnxruntime") as runner:
+        return runner.run({"x": x})["y"]
+
+
+def types(graph: ir.Model) -> dict[str, ir.DataType | None]:
+    return {value.name or "": value.dtype for node in graph.graph for value in node.outputs}
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_weights_and_layers_are_lowered_and_borders_stay_float32(precision: str) -> None:
+    lowered = convert(conv_graph(), precision)
+    proto = ir.to_proto(lowered)
+    onnx.checker.check_model(proto, full_check=True)
+    assert {tensor.data_type for tensor in proto.graph.initializer} == {LOW[precision]}
+    assert types(lowered)["c"] == LOW[precision]
+    assert proto.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
+    assert proto.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
+    assert [node.op_type for node in proto.graph.node] == ["Cast", "Conv", "Relu", "Cast"]
+
+
+def test_the_graph_that_is_lowered_is_left_as_it_was() -> None:
+    graph = conv_graph()
+    before = ir.to_proto(graph).SerializeToString(deterministic=True)
+    convert(graph, "fp16")
+    assert ir.to_proto(graph).SerializeToString(deterministic=True) == before
+
+
+def test_a_lowered_graph_computes_the_same_to_half_precision() -> None:
+    x = np.random.default_rng(1).standard_normal((2, 2, 5, 7), np.float32)
+    exact = run(conv_graph(), x)
+    lowered = run(convert(conv_graph(), "fp16"), x)
+    assert 0 < np.abs(lowered - exact).max() < 2e-3 * np.abs(exact).max()
+
+
+def test_sums_of_many_terms_stay_in_float32_islands() -> None:
+    lowered = convert(norm_graph(), "fp16")
+    onnx.checker.check_model(ir.to_proto(lowered), full_check=True)
+    assert types(lowered)["m"] == ir.DataType.FLOAT16
+    assert types(lowered)["n"] == ir.DataType.FLOAT
+    assert types(lowered)["m.float"] == ir.DataType.FLOAT
+    # The island's output is joined to the fp16 layer behind it.
+    assert types(lowered)["n.float16"] == ir.DataType.FLOAT16
+
+
+def test_an_instance_norm_overflows_without_its_island() -> None:
+    """In fp16 throughout the squares are infinite and the picture is black; with the island it is right."""
+    x = np.random.default_rng(2).standard_normal((1, 2, 8, 8), np.float32)
+    values = (x * 1000).astype(np.float16)
+    with np.errstate(over="ignore", invalid="ignore"):
+        variance = (values**2).mean(axis=(2, 3), dtype=np.float16)
+        naive = values / np.sqrt(variance)[..., None, None]
+    assert not naive.any()
+    island = run(convert(norm_graph(), "fp16"), x)
+    np.testing.assert_allclose(island, run(norm_graph(), x), atol=5e-3)
+
+
+def test_scales_that_an_operator_wants_in_float32_stay() -> None:
+    node = helper.make_node("Resize", ["x", "", "s"], ["r"], name="grow", mode="nearest")
+    shrink = helper.make_node("MaxPool", ["r"], ["y"], name="shrink", kernel_shape=[2, 2], strides=[2, 2])
+    lowered = convert(graph_of([node, shrink], {"s": np.float32([1, 1, 2, 2])}), "fp16")
+    onnx.checker.check_model(ir.to_proto(lowered), full_check=True)
+    assert lowered.graph.initializers["s"].dtype == ir.DataType.FLOAT
+
+
+def test_a_weight_that_fp16_cannot_hold_is_refused_by_layer() -> None:
+    with pytest.raises(GantkError, match=r"layer `first` is .*fp16 cannot hold it"):
+        convert(conv_graph(scale=1e5), "fp16")
+    assert np.isfinite(
+        convert(conv_graph(scale=1e5), "bf16").graph.initializers["w.bf16"].const_value.numpy()
+    ).all()
+
+
+def test_the_audit_finds_the_peak_of_each_layer() -> None:
+    graph = conv_graph(scale=100.0)
+    x = np.random.default_rng(3).standard_normal((2, 2, 6, 6), np.float32)
+    data = ir.to_proto(graph).SerializeToString()
+    peaks = audit_range(data, [{"x": x}, {"x": 3 * x}], "onnxruntime")
+    assert list(peaks) == ["first", "last"]
+    np.testing.assert_allclose(peaks["last"], run(graph, 3 * x).max(), rtol=1e-5)
+
+
+def test_a_range_beyond_fp16_is_refused_by_its_first_layer() -> None:
+    refuse_overflow({"a": 1.0, "b": 2.0**15})
+    with pytest.raises(GantkError, match=r"layer `b` reaches 3\.3e\+04 in float32") as caught:
+        refuse_overflow({"a": 1.0, "b": 33000.0, "c": 1e9})
+    assert "--precision" in (caught.value.hint or "")
+    with pytest.raises(GantkError, match="layer `a` reaches nan"):
+        refuse_overflow({"a": float("nan")})
+
+
+def test_intermediates_of_a_lowered_graph_come_out_in_float32() -> None:
+    lowered = convert(conv_graph(), "fp16")
+    exposed = expose_intermediates(lowered)
+    assert exposed["c.float"] == ("c", "first")
+    assert all(output.dtype == ir.DataType.FLOAT for output in lowered.graph.outputs)

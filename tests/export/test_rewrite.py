@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every rewrite is proven equal to what it replaces."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from gantk.export.rewrite import REWRITES, rewrite
+from gantk.runtime.model import from_bytes
+from gantk.runtime.registry import open_model
+
+
+def transposed(
+    inputs: int,
+    outputs: int,
+    *,
+    bias: bool,
+    after: str = "Relu",
+    kernel: int = 4,
+    seed: int = 0,
+    **attributes: object,
+) -> ir.Model:
+    random = np.random.default_rng(seed)
+    group = int(attributes.get("group", 1))  # type: ignore[call-overload]
+    weights = {"w": random.standard_normal((inputs, outputs // group, kernel, kernel)).astype(np.float32)}
+    if bias:
+        weights["b"] = random.standard_normal(outputs).astype(np.float32)
+    attributes = {"strides": [2, 2], "pads": [1, 1, 1, 1], **attributes}
+    nodes = [helper.make_node("ConvTranspose", ["x", *weights], ["t"], name="grow", **attributes)]
+    nodes.append(helper.make_node(after, ["t"], ["y"], name="after"))
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", inputs, "H", "W"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", outputs, "P", "Q"])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10))
+
+
+def rewritten(graph: ir.Model) -> ir.Model:
+    """With the one rewrite that applies."""
+    (copy,) = (copy for name in REWRITES if (copy := rewrite(graph, [name])) is not None)
+    return copy
+
+
+def run(graph: ir.Model, x: np.ndarray) -> np.ndarray:
+    proto = ir.to_proto(graph)
+    onnx.checker.check_model(proto, full_check=True)
+    with open_model(from_bytes(proto.SerializeToString()), "onnxruntime") as runner:
+        return runner.run({"x": x})["y"]
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    batch=st.integers(1, 3),
+    inputs=st.integers(1, 5),
+    outputs=st.integers(1, 7),
+    height=st.integers(1, 7),
+    width=st.integers(1, 7),
+    bias=st.booleans(),
+    after=st.sampled_from(["Relu", "Tanh", "Neg"]),
+    seed=st.integers(0, 100),
+)
+def test_subpixel_convolutions_equal_the_transposed_one(
+    batch: int, inputs: int, outputs: int, height: int, width: int, bias: bool, after: str, seed: int
+) -> None:
+    graph = transposed(inputs, outputs, bias=bias, after=after, seed=seed)
+    x = np.random.default_rng(seed).standard_normal((batch, inputs, height, width)).astype(np.float32)
+    other = rewritten(graph)
+    assert "ConvTranspose" not in {node.op_type for node in other.graph}
+    np.testing.assert_allclose(run(other, x), run(graph, x), atol=2e-5)
+
+
+def test_a_layer_with_few_outputs_becomes_one_convolution_and_others_four() -> None:
+    few, many = rewritten(transposed(8, 3, bias=True)), rewritten(transposed(8, 5, bias=True))
+    assert [node.op_type for node in few.graph] == ["Conv", "Relu", "DepthToSpace"]
+    assert [node.op_type for node in many.graph] == ["Conv", "Relu"] * 4 + ["Concat", "DepthToSpace"]
+
+
+def test_only_an_activation_moves_before_the_depth_to_space() -> None:
+    other = rewritten(transposed(2, 2, bias=True, after="Softmax"))
+    assert [node.op_type for node in other.graph] == ["Conv", "DepthToSpace", "Softmax"]
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"kernel": 3, "output_padding": [1, 1]},
+        {"pads": [0, 0, 0, 0]},
+        {"strides": [1, 1]},
+        {"group": 2},
+        {"output_padding": [1, 1]},
+        {"dilations": [2, 2]},
+    ],
+    ids=lambda attributes: next(iter(attributes)),
+)
+def test_other_transposed_convolutions_are_left_alone(attributes: dict[str, object]) -> None:
+    graph = transposed(4, 4, bias=True, **attributes)  # type: ignore[arg-type]
+    assert all(rewrite(graph, [name]) is None for name in REWRITES)
+    assert [node.op_type for node in graph.graph] == ["ConvTranspose", "Relu"]
+
+
+def test_the_graph_that_is_rewritten_is_left_as_it_was() -> None:
+    graph = transposed(2, 2, bias=True)
+    rewritten(graph)
+    assert [node.op_type for node in graph.graph] == ["ConvTranspose", "Relu"]
+    assert set(graph.graph.initializers) == {"w", "b"}
+
+
+def test_weights_that_nothing_uses_any_more_are_dropped() -> None:
+    other = rewritten(transposed(2, 2, bias=True))
+    assert set(other.graph.initializers) == {"grow/phases.weight", "grow/phases.bias"}

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parity gate refuses every fault that is planted, and says where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from gantk.bundle import Parity
+from gantk.checkpoint import Generator
+from gantk.errors import GantkError
+from gantk.export import variants, verify
+from gantk.export.onnx import trace
+from gantk.export.pipeline import specs
+from gantk.export.variants import Network, make_variants
+
+
+@pytest.fixture(scope="module")
+def network(generator: nn.Module) -> Network:
+    inputs, outputs = specs(generator.config, pictures=False)
+    full = verify.run_torch(generator, inputs, outputs, verify.make_feeds(inputs), "fp32")
+    origin = Generator(generator, "dcgan", "tiny", generator.config.to_json(), 1)
+    return Network(origin, generator, inputs, outputs, trace(generator, inputs, outputs), full, None)
+
+
+def silent(line: str) -> None:
+    """A report that nobody reads."""
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, fault: Callable[[onnx.ModelProto], None]) -> None:
+    """Let every file that is serialised carry a fault."""
+    honest = variants.serialize
+
+    def faulty(*args: object, **kwargs: object) -> bytes:
+        model = onnx.load_from_string(honest(*args, **kwargs))  # type: ignore[arg-type]
+        fault(model)
+        return model.SerializeToString()
+
+    monkeypatch.setattr(variants, "serialize", faulty)
+
+
+def weight_of(model: onnx.ModelProto, layer: str) -> onnx.TensorProto:
+    node = next(node for node in model.graph.node if node.name == layer)
+    return next(tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
+
+
+def change(model: onnx.ModelProto, layer: str, edit: Callable[[np.ndarray], np.ndarray]) -> None:
+    tensor = weight_of(model, layer)
+    tensor.CopyFrom(
+        numpy_helper.from_array(np.ascontiguousarray(edit(numpy_helper.to_array(tensor))), tensor.name)
+    )
+
+
+def one_wrong_weight(model: onnx.ModelProto) -> None:
+    def edit(weight: np.ndarray) -> np.ndarray:
+        weight = weight.copy()
+        weight[1, 1, 2, 2] += 0.5
+        return weight
+
+    change(model, "enlarge.1/ConvTranspose", edit)
+
+
+def swapped_axes(model: onnx.ModelProto) -> None:
+    change(model, "enlarge.3/ConvTranspose", lambda weight: weight.transpose(0, 1, 3, 2))
+
+
+def nan_weight(model: onnx.ModelProto) -> None:
+    change(model, "enlarge.1/ConvTranspose", lambda weight: np.where(weight == weight.max(), np.nan, weight))
+
+
+def dead_weights(model: onnx.ModelProto) -> None:
+    change(model, "enlarge.3/ConvTranspose", np.zeros_like)
+
+
+@pytest.mark.parametrize(
+    ("fault", "layer", "reason"),
+    [
+        (one_wrong_weight, "enlarge.1/ConvTranspose", "dB PSNR"),
+        (swapped_axes, "enlarge.3/ConvTranspose", "dB PSNR"),
+        (nan_weight, "enlarge.1/ConvTranspose", "values are NaN"),
+        (dead_weights, "enlarge.3/ConvTranspose", "one constant"),
+    ],
+)
+def test_a_fault_in_the_file_is_refused_and_located(
+    network: Network,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Callable[[onnx.ModelProto], None],
+    layer: str,
+    reason: str,
+) -> None:
+    plant(monkeypatch, fault)
+    with pytest.raises(GantkError) as caught:
+        make_variants(network, "fp32", silent, rewrites=False)
+    assert reason in caught.value.what
+    assert f"layer `{layer}` is the first to part" in caught.value.what
+
+
+def test_a_healthy_network_passes_on_every_backend(network: Network) -> None:
+    (file,) = make_variants(network, "fp32", silent, rewrites=False)
+    assert {parity.backend for parity in file.variant.parity} == set(verify.working_backends("fp32"))
+    for parity in file.variant.parity:
+        assert parity.passed
+        assert parity.samples == sum(verify.BATCHES)
+        assert parity.max_abs is not None
+        assert parity.max_abs < 1e-4
+
+
+def test_half_precision_is_also_held_against_pytorchs_own(network: Network) -> None:
+    (file,) = make_variants(network, "fp16", silent, rewrites=False)
+    pairs = {(parity.backend, parity.reference) for parity in file.variant.parity}
+    assert ("torch", "torch float32") in pairs
+    assert {("onnxruntime", "torch float32"), ("onnxruntime", "torch float16")} <= pairs
+
+
+def test_an_overflowing_layer_is_refused_in_fp16_alone(network: Network) -> None:
+    """Scale one layer up and the next one down: the same function, with a tensor that fp16 cannot hold."""
+    graph = ir.from_proto(ir.to_proto(network.traced.graph))
+    for name, factor in (
+        ("enlarge.0.weight", 1e6),
+        ("enlarge.0.weight_bias", 1e6),
+        ("enlarge.3.weight", 1e-6),
+    ):
+        value = graph.graph.initializers[name]
+        assert value.const_value is not None
+        scaled = value.const_value.numpy() * np.float32(factor)
+        value.const_value = ir.Tensor(scaled, name=name)
+    loud = replace(network, traced=replace(network.traced, graph=graph))
+    make_variants(loud, "fp32", silent, rewrites=False)
+    with pytest.raises(
+        GantkError, match=r"layer `enlarge\.1/ConvTranspose` reaches .* in float32; fp16 is safe"
+    ):
+        make_variants(loud, "fp16", silent, rewrites=False)
+
+
+def test_a_backend_that_fails_is_recorded_and_the_default_one_decides(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = verify.measure
+
+    def wrong_on(name: str) -> None:
+        def measure(data: bytes, precision: str, backend: str, *rest: object) -> list[Parity]:
+            verdicts = honest(data, precision, backend, *rest)  # type: ignore[arg-type]
+            if backend != name:
+                return verdicts
+            return [replace(v, passed=False, reason="12.0 dB PSNR") for v in verdicts]
+
+        monkeypatch.setattr(verify, "measure", measure)
+
+    default, *others = verify.working_backends("fp32")
+    for other in others:
+        wrong_on(other)
+        (file,) = make_variants(network, "fp32", silent, rewrites=False)
+        assert file.variant.failed_on(other) is not None
+        assert file.variant.failed_on(default) is None
+    wrong_on(default)
+    with pytest.raises(GantkError, match="12.0 dB PSNR"):
+        make_variants(network, "fp32", silent, rewrites=False)
+
+
+class Constant(nn.Module):
+    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(latent), 1, 4, 4) + 0 * latent[:, :1, None, None]
+
+
+class Overflowing(nn.Module):
+    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+        return (latent[:, :1, None, None] * 1e30) ** 2
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"), [(Constant(), "the constant 0"), (Overflowing(), "NaN or infinite")]
+)
+def test_a_network_that_is_dead_in_pytorch_is_refused(
+    generator: nn.Module, module: nn.Module, reason: str
+) -> None:
+    inputs, outputs = specs(generator.config, pictures=False)
+    with pytest.raises(GantkError, match=reason):
+        verify.run_torch(module, inputs, outputs, verify.make_feeds(inputs), "fp32")
+
+
+def test_feeds_are_fresh_for_each_seed_and_the_same_for_one(generator: nn.Module) -> None:
+    inputs, _ = specs(generator.config, pictures=False)
+    first, again, other = (verify.make_feeds(inputs, seed=seed) for seed in (0, 0, 1))
+    assert [len(feed["latent"]) for feed in first] == list(verify.BATCHES)
+    assert all(np.array_equal(a["latent"], b["latent"]) for a, b in zip(first, again, strict=True))
+    assert not any(np.array_equal(a["latent"], b["latent"]) for a, b in zip(first, other, strict=True))

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The house is in order: style, types and the direction of imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = Path(sys.executable).parent
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["mypy"],
+        ["lint-imports"],
+    ],
+    ids=" ".join,
+)
+def test_a_checker_finds_nothing(command: list[str]) -> None:
+    tool = SCRIPTS / command[0]
+    if not tool.exists():
+        pytest.fail(f"{command[0]} is not installed; pip install -e '.[dev]'")
+    done = subprocess.run([tool, *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_source_file_says_its_licence() -> None:
+    files = [
+        path
+        for folder in ("toolkit", "tests", "benchmarks", "kernels")
+        for path in (ROOT / folder).rglob("*.py")
+        if "__pycache__" not in path.parts
+    ]
+    assert len(files) > 30
+    lacking = [
+        str(path) for path in files if "SPDX-License-Identifier: Apache-2.0" not in path.read_text()[:200]
+    ]
+    assert lacking == []

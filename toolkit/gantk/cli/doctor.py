@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`gantk doctor`: what works on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+from gantk.cli.output import JsonOption, print_table, write_json
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+_EPILOG = """Examples:
+
+gantk doctor
+
+gantk doctor --json report.json"""
+
+
+@app.command(epilog=_EPILOG)
+def doctor(json: JsonOption = None) -> None:
+    """Say what works on this machine, what does not and why, and what to install. Changes nothing.
+
+    Exits with 0 if at least one backend works, else with 1.
+    """
+    from gantk.runtime.doctor import examine
+
+    report = examine()
+    if json is not None:
+        write_json(report, json)
+    if json != "-":
+        _print(report)
+    if not report["works"]:
+        raise typer.Exit(1)
+
+
+def _print(report: Mapping[str, Any]) -> None:
+    cpu, memory, driver, torch = report["cpu"], report["memory_bytes"], report["driver"], report["torch"]
+    gpus = ", ".join(driver["devices"])
+    print_table(
+        ("machine", ""),
+        [
+            ("gantk", f"{report['gantk']}, Python {report['python']}, {report['system']}"),
+            ("CPU", f"{cpu['name']}, {cpu['usable_cores']} of {cpu['cores']} cores usable"),
+            ("features", ", ".join(cpu["features"]) or None),
+            ("memory", f"{_gib(memory['available'])} of {_gib(memory['total'])} GiB available"),
+            ("GPU", f"{gpus} (CUDA {driver['cuda_version']})" if driver["works"] else driver["reason"]),
+            ("torch", torch["version"] or "not installed"),
+            ("C++ compiler", report["compiler"] or "none"),
+            (
+                "free disk",
+                ", ".join(f"{_gib(free)} GiB at {path}" for path, free in report["free_bytes"].items()),
+            ),
+        ],
+    )
+    typer.echo()
+    print_table(
+        ("backend", "version", "works on", "reason"),
+        [
+            (status["name"], status["version"], ", ".join(status["devices"]) or "nothing", status["reason"])
+            for status in report["backends"]
+        ],
+    )
+    typer.echo()
+    for line in report["advice"]:
+        typer.echo(f"-> {line}")
+    if not report["advice"]:
+        typer.echo("Everything that gantk uses on this machine works.")
+
+
+def _gib(size_bytes: int | None) -> str:
+    return "?" if size_bytes is None else f"{size_bytes / 2**30:.1f}"

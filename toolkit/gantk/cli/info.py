@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`gantk info`: what a bundle, an ONNX file or a run holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gantk.cli.output import JsonOption, print_table, prose, write_json
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+_EPILOG = """Examples:
+
+gantk info flowers.gantk
+
+gantk info someone-elses.onnx --json -"""
+
+
+@app.command(epilog=_EPILOG)
+def info(
+    source: Annotated[Path, typer.Argument(help="A bundle, an .onnx file or a run.", show_default=False)],
+    json: JsonOption = None,
+) -> None:
+    """Say what a bundle, an ONNX file or a run holds, and check every file of a bundle against its hash."""
+    from gantk.runtime.describe import describe
+
+    about = describe(source)
+    if json is not None:
+        write_json(about, json)
+    if json != "-":
+        {"bundle": _print_bundle, "onnx": _print_onnx, "run": _print_run}[about["kind"]](about)
+    if about.get("damaged"):
+        prose().print(f"error: damaged: {', '.join(about['damaged'])}", markup=False)
+        raise typer.Exit(1)
+
+
+def _print_bundle(about: Mapping[str, Any]) -> None:
+    model = about["model"]
+    print_table(
+        ("bundle", str(about["path"])),
+        [
+            ("model", f"{model['name']} ({model['family']})"),
+            ("config", _pairs(model["config"])),
+            ("created", about["created"] or None),
+            ("made with", _pairs(about["tools"])),
+        ],
+    )
+    _print_tensors(about)
+    typer.echo()
+    print_table(
+        ("precision", "form", "file", "MiB", "opset", "fastest on", "hash"),
+        [
+            (
+                variant["precision"],
+                variant["form"],
+                variant["file"]["path"],
+                _mib(variant["file"]["size_bytes"]),
+                variant["opset"],
+                ", ".join(variant["fastest_on"]) or None,
+                "ok" if variant["damage"] is None else "WRONG",
+            )
+            for variant in about["variants"]
+        ],
+    )
+    rows = [(variant, parity) for variant in about["variants"] for parity in variant["parity"]]
+    if rows:
+        typer.echo()
+        print_table(
+            ("parity", "form", "backend", "computes in", "against", "PSNR dB", "max abs", "verdict"),
+            [_parity_row(variant, parity) for variant, parity in rows],
+        )
+
+
+def _parity_row(variant: Mapping[str, Any], parity: Mapping[str, Any]) -> tuple[object, ...]:
+    return (
+        variant["precision"],
+        variant["form"],
+        f"{parity['backend']} {parity['version']} ({parity['device']})",
+        parity["executed"],
+        parity["reference"],
+        None if parity["psnr_db"] is None else f"{parity['psnr_db']:.1f}",
+        None if parity["max_abs"] is None else f"{parity['max_abs']:.2g}",
+        "ok" if parity["passed"] else f"WRONG: {parity['reason']}",
+    )
+
+
+def _print_onnx(about: Mapping[str, Any]) -> None:
+    print_table(
+        ("ONNX file", str(about["path"])),
+        [
+            ("model", about["model"]["name"]),
+            ("config", _pairs(about["model"]["config"])),
+            ("precision", f"{about['precision']} ({about['form']})"),
+            ("MiB", _mib(about["size_bytes"])),
+            ("opsets", _pairs(about["opsets"])),
+            ("producer", about["producer"] or None),
+            ("operators", _pairs(about["operators"])),
+            ("sha256", about["sha256"]),
+        ],
+    )
+    _print_tensors(about)
+
+
+def _print_run(about: Mapping[str, Any]) -> None:
+    resolved = about["run"] if isinstance(about["run"], dict) else {}
+    rows: list[tuple[object, object]] = [
+        (name, _pairs(value) if isinstance(value, dict) else value) for name, value in resolved.items()
+    ]
+    newest = about["checkpoints"][-1]["path"] if about["checkpoints"] else None
+    rows += [
+        ("checkpoints", len(about["checkpoints"])),
+        ("newest", newest),
+        ("samples", len(about["samples"])),
+    ]
+    print_table(("run", str(about["path"])), rows)
+
+
+def _print_tensors(about: Mapping[str, Any]) -> None:
+    typer.echo()
+    print_table(
+        ("", "tensor", "dtype", "shape", "range", "layout"),
+        [
+            (
+                kind,
+                spec["name"],
+                spec["dtype"],
+                " x ".join(map(str, spec["shape"])) or "scalar",
+                None if spec["range"] is None else f"{spec['range'][0]:g}..{spec['range'][1]:g}",
+                spec["layout"],
+            )
+            for kind in ("input", "output")
+            for spec in about[f"{kind}s"]
+        ],
+    )
+
+
+def _pairs(values: Mapping[str, Any]) -> str | None:
+    return ", ".join(f"{name} {value}" for name, value in values.items()) or None
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:.2f}"

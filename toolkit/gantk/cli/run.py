@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`gantk run`: any network on one's own arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gantk.cli.output import JsonOption, print_table, prose, write_json
+from gantk.errors import GantkError, UsageError
+
+if TYPE_CHECKING:
+    from gantk.runtime.runner import Array, Runner
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+_INPUTS, _COMPUTE = "Inputs and outputs", "How to compute"
+_EPILOG = """Examples:
+
+gantk run flowers.gantk
+
+gantk run flowers.gantk --input latent=z.npy --output-dir out
+
+gantk run style.onnx --input picture=cat.jpg --backend openvino --json -"""
+
+
+@app.command(epilog=_EPILOG)
+def run(
+    source: Annotated[Path, typer.Argument(help="A bundle or an .onnx file.", show_default=False)],
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            "-i",
+            metavar="NAME=FILE",
+            help="An .npy file, or a picture for a uint8 NHWC input; inputs not named are random.",
+            rich_help_panel=_INPUTS,
+        ),
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=1x3x64x64",
+            help="The shape of a random input; a size that is free is 1 otherwise.",
+            rich_help_panel=_INPUTS,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random inputs.", rich_help_panel=_INPUTS)] = 0,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--output-dir",
+            "-o",
+            help="Save every output there as NAME.npy.",
+            show_default="nothing is saved",
+            rich_help_panel=_INPUTS,
+        ),
+    ] = None,
+    backend: Annotated[
+        str, typer.Option(help="onnxruntime, openvino or auto.", rich_help_panel=_COMPUTE)
+    ] = "auto",
+    precision: Annotated[
+        str | None,
+        typer.Option(help="fp32, fp16, bf16 or int8.", show_default="fp32", rich_help_panel=_COMPUTE),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(help="plain or rewritten.", show_default="the fastest", rich_help_panel=_COMPUTE),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda.", show_default="the best", rich_help_panel=_COMPUTE)
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="CPU threads.", show_default="all cores", rich_help_panel=_COMPUTE),
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """Run a bundle or an ONNX file once, on arrays from files or on random ones, and say what came out."""
+    from gantk.runtime.arrays import save_outputs, summary
+    from gantk.runtime.registry import open as open_runner
+
+    with open_runner(source, backend, precision, device, form=form, threads=threads) as runner:
+        feeds, random = _feeds(runner, given or [], shape or [], seed)
+        outputs = runner.run(feeds)
+    if random:
+        prose().print(f"random values for {', '.join(random)}, seed {seed}", markup=False)
+    files = save_outputs(output_dir, outputs) if output_dir is not None else []
+    rows = [{"kind": "input", **summary(name, array)} for name, array in feeds.items()]
+    rows += [{"kind": "output", **summary(name, array)} for name, array in outputs.items()]
+    if json is not None:
+        about = {"backend": runner.backend, "device": runner.device, "precision": runner.precision}
+        write_json({**about, "random": random, "tensors": rows, "files": [str(file) for file in files]}, json)
+    if json != "-":
+        _print(
+            rows, f"{source} with {runner.backend} {runner.version}, {runner.precision} on {runner.device}"
+        )
+    if files:
+        prose().print(f"wrote {', '.join(map(str, files))}", markup=False)
+
+
+def _feeds(
+    runner: Runner, given: list[str], shapes: list[str], seed: int
+) -> tuple[dict[str, Array], list[str]]:
+    """The inputs, and the names of those that are random."""
+    from gantk.runtime.arrays import bound_sizes, load_input, parse_shape, random_feeds
+
+    specs = {spec.name: spec for spec in runner.inputs}
+    loaded: dict[str, Array] = {}
+    for item in given:
+        name, _, file = item.partition("=")
+        if name not in specs or not file:
+            known = ", ".join(map(str, runner.inputs))
+            raise UsageError(f"{item!r} is not NAME=FILE; the inputs are {known}", where="--input")
+        loaded[name] = load_input(specs[name], file)
+    wanted = dict(parse_shape(item, runner.inputs) for item in shapes)
+    sizes = bound_sizes({**wanted, **{name: array.shape for name, array in loaded.items()}}, runner.inputs)
+    missing = [spec for spec in runner.inputs if spec.name not in loaded]
+    try:
+        feeds = {**random_feeds(missing, sizes, seed), **loaded}
+    except (MemoryError, ValueError) as error:
+        raise GantkError(
+            f"inputs of these shapes do not fit into memory: {error}", where="--shape"
+        ) from error
+    return {name: feeds[name] for name in specs}, [spec.name for spec in missing]
+
+
+def _print(rows: list[dict[str, object]], title: str) -> None:
+    columns = ("kind", "name", "dtype", "shape", "min", "max", "mean", "not_finite")
+    shown = [
+        [
+            f"{value:.5g}"
+            if isinstance(value, float)
+            else " x ".join(map(str, value))
+            if isinstance(value, list)
+            else value
+            for value in (row[column] for column in columns)
+        ]
+        for row in rows
+    ]
+    print_table(("", "tensor", "dtype", "shape", "min", "max", "mean", "not finite"), shown, title)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The progress of a training on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gantk.cli.output import progress, prose
+from gantk.train.reporter import Reporter
+
+
+class BarReporter(Reporter):
+    """A bar on standard error with both losses and the speed; sentences above it.
+
+    It can be sent to another process until it has shown something.
+    """
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+        self._title = ""
+
+    def say(self, text: str) -> None:
+        self._console().print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        self._console().print(f"warning: {text}", style="yellow", markup=False)
+
+    def loading(self, done: int, total: int) -> None:
+        self._show("reading pictures", done, total, "")
+
+    def step(self, step: int, total: int, metrics: Mapping[str, Any]) -> None:
+        note = ""
+        if "loss_d" in metrics:
+            note = (
+                f"D {metrics['loss_d']:.2f}  G {metrics['loss_g']:.2f}  {metrics['samples_per_second']:.0f} pictures/s"
+            )
+        self._show("training", step, total, note)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _console(self) -> Any:
+        return prose() if self._bar is None else self._bar.console
+
+    def _show(self, title: str, done: int, total: int, note: str) -> None:
+        if title != self._title:
+            self.close()
+            self._title, self._bar = title, progress()
+            self._bar.start()
+            self._task = self._bar.add_task(title, total=total, note="")
+        keep = {"note": note} if note else {}
+        self._bar.update(self._task, completed=done, **keep)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches in an order that depends on the seed and the epoch alone."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Batches:
+    """Gathers batches from decoded pictures, one ahead in a thread. The last incomplete batch is left out.
+
+    Args:
+        array: uint8[N, channels, size, size].
+        batch: Pictures in a batch.
+        seed: Of the order.
+        flip: Whether to mirror each picture with a chance of one half.
+        per_epoch: Batches in an epoch; as many as the array gives by default.
+        pin: Whether to put batches where a GPU copies from without waiting.
+    """
+
+    def __init__(
+        self,
+        array: NDArray[np.uint8],
+        batch: int,
+        *,
+        seed: int,
+        flip: bool = False,
+        per_epoch: int | None = None,
+        pin: bool = False,
+    ) -> None:
+        self._array = array
+        self._batch = batch
+        self._seed = seed
+        self._flip = flip
+        self._pin = pin
+        self._epoch = -1
+        self._order: NDArray[np.int64] = np.empty(0, np.int64)
+        self._flipped: NDArray[np.bool_] = np.empty(0, np.bool_)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._next: tuple[int, Future[Tensor]] | None = None
+        self.per_epoch = per_epoch or len(array) // batch
+
+    def get(self, step: int) -> Tensor:
+        """The batch of a step of the whole training.
+
+        Returns:
+            uint8[batch, channels, size, size]; `normalise` makes it what networks take.
+        """
+        if self._next is not None and self._next[0] == step:
+            batch = self._next[1].result()
+        else:
+            batch = self._pool.submit(self._gather, step).result()
+        self._next = (step + 1, self._pool.submit(self._gather, step + 1))
+        return batch
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def _gather(self, step: int) -> Tensor:
+        epoch, index = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            rng = np.random.default_rng([self._seed, epoch])
+            self._order = rng.permutation(len(self._array))
+            self._flipped = rng.random(len(self._array)) < 0.5
+            self._epoch = epoch
+        chosen = slice(index * self._batch, (index + 1) * self._batch)
+        pictures = self._array[self._order[chosen]]
+        if self._flip:
+            flipped = self._flipped[chosen]
+            pictures[flipped] = pictures[flipped, :, :, ::-1]
+        batch = torch.from_numpy(pictures)
+        return batch.pin_memory() if self._pin else batch
+
+
+def normalise(pictures: Tensor, device: torch.device) -> Tensor:
+    """uint8 pictures to float32 in [-1, 1] on a device, with channels last in memory, as convolutions like it."""
+    moved = pictures.to(device, non_blocking=True)
+    return moved.to(torch.float32, memory_format=torch.channels_last).mul_(1 / 127.5).sub_(1.0)

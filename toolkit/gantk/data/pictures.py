@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder of pictures, or an idx file, decoded once into one uint8 array in memory or in a mapped file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from gantk.data import idx
+from gantk.data.decode import SUFFIXES, Pixels, UnreadableError, decode, decode_grey, is_grey
+from gantk.errors import GantkError
+from gantk.files import named_errors, partial_name, read_bytes, write_text
+
+MEMORY_BYTES = 2**30
+"""A data set that is larger when decoded goes into a mapped file, which is kept for the next run."""
+
+Progress = Callable[[int, int], None]
+"""Called with the number of pictures done and the number in all."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where pictures come from.
+
+    Args:
+        path: A folder, or an idx file.
+        files: The picture files of the folder, sorted; empty for an idx file.
+        channels: 1 where the pictures are grey, else 3.
+        size: Their height and width where all have one and the same, as in an idx file.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    channels: int
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Decoded pictures.
+
+    Args:
+        array: uint8[N, channels, size, size].
+        skipped: The files that could not be read, each with the reason.
+    """
+
+    array: NDArray[np.uint8]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def sample(self, count: int) -> NDArray[np.uint8]:
+        """Up to `count` pictures, spread evenly over all."""
+        chosen = np.linspace(0, len(self) - 1, min(count, len(self))).astype(np.int64)
+        return self.array[chosen]
+
+    def fingerprint(self) -> str:
+        """A hash by which a resumed run knows that it has the pictures it began with."""
+        digest = hashlib.sha256(repr(self.array.shape).encode())
+        digest.update(np.ascontiguousarray(self.sample(1024)))
+        return digest.hexdigest()[:16]
+
+
+def find_source(path: str | os.PathLike[str]) -> Source:
+    """Look what is at `path`: a folder of pictures (nested folders too), or of an idx file, or such a file.
+
+    Raises:
+        GantkError: There is nothing, or nothing of that kind.
+    """
+    path = Path(path)
+    with named_errors(path, "read"):
+        found = path if path.is_file() else idx.find(path) if path.is_dir() else None
+        if found is not None:
+            shape = idx.read(found).shape
+            return Source(found, (), 1, shape[1] if shape[1] == shape[2] else None)
+        if not path.is_dir():
+            raise GantkError(f"`{path}` does not exist", where=str(path), hint="--data wants a folder of pictures")
+        entries, files = _scan(path)
+    if not files:
+        what = f"has {entries} files and none is a picture" if entries else "is empty"
+        raise GantkError(
+            f"`{path}` {what}; {', '.join(s[1:] for s in SUFFIXES)} files are, and MNIST's idx files",
+            where=str(path),
+        )
+    peeked = files[:: max(1, len(files) // 32)]
+    return Source(path, tuple(files), 1 if all(map(is_grey, peeked)) else 3)
+
+
+def load(
+    source: Source,
+    size: int,
+    channels: int,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    memory_bytes: int = MEMORY_BYTES,
+    cache: Path | None = None,
+) -> Pictures:
+    """Decode the pictures of a source, or every `world`-th of them.
+
+    Args:
+        source: Where they are.
+        size: The height and width to resize them to, in pixels.
+        channels: 1 or 3.
+        rank: Which of every `world` pictures to take, from 0.
+        world: The number of processes that share the source.
+        threads: How many decode; by default as many as there are cores.
+        progress: Told after every few pictures.
+        memory_bytes: A larger array goes into a mapped file in `cache`.
+        cache: A folder for such files; ``~/.cache/gantk`` by default.
+
+    Raises:
+        GantkError: No picture can be read, or the mapped file cannot be written.
+    """
+    items: Any = source.files[rank::world] if source.files else idx.read(source.path)[rank::world]
+    shape = (len(items), channels, size, size)
+    decoder = _file_decoder(size, channels) if source.files else _idx_decoder(size, channels)
+    threads = threads or len(os.sched_getaffinity(0))
+    if np.prod(shape) <= memory_bytes:
+        array = np.empty(shape, np.uint8)
+        count, skipped = _fill(array, items, decoder, threads, progress)
+        pictures = Pictures(array[:count], tuple(skipped))
+    else:
+        pictures = _load_mapped(source, items, shape, decoder, threads, progress, cache or _cache_folder())
+    if not len(pictures):
+        first = pictures.skipped[0]
+        raise GantkError(
+            f"none of the {len(items)} picture files in `{source.path}` can be read; "
+            f"`{first[0]}`: {first[1]}",
+            where=str(source.path),
+        )
+    return pictures
+
+
+Decoder = Callable[[Any], "Pixels | tuple[str, str]"]
+
+
+def _file_decoder(size: int, channels: int) -> Decoder:
+    def run(path: Path) -> Pixels | tuple[str, str]:
+        try:
+            return decode(path, size, channels)
+        except UnreadableError as error:
+            return str(path), str(error).replace(str(path), path.name)
+
+    return run
+
+
+def _idx_decoder(size: int, channels: int) -> Decoder:
+    return lambda pixels: decode_grey(pixels, size, channels)
+
+
+def _fill(
+    array: NDArray[np.uint8], items: Any, decoder: Decoder, threads: int, progress: Progress | None
+) -> tuple[int, list[tuple[str, str]]]:
+    """Decode `items` in their order into the front of `array`."""
+    count, skipped = 0, []
+    for done, result in enumerate(_map(decoder, items, threads), 1):
+        if isinstance(result, tuple):
+            skipped.append(result)
+        else:
+            array[count] = result
+            count += 1
+        if progress is not None and (done % 64 == 0 or done == len(items)):
+            progress(done, len(items))
+    return count, skipped
+
+
+def _map(decoder: Decoder, items: Any, threads: int) -> Iterator[Pixels | tuple[str, str]]:
+    """Apply `decoder` in threads, in order, a block at a time so that results do not pile up."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    try:
+        # Our own limit, in words, replaces the warning; it is set here as filters are not a thread's own.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for start in range(0, len(items), 512):
+                yield from pool.map(decoder, items[start : start + 512])
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _load_mapped(
+    source: Source,
+    items: Any,
+    shape: tuple[int, ...],
+    decoder: Decoder,
+    threads: int,
+    progress: Progress | None,
+    cache: Path,
+) -> Pictures:
+    """As `load`, into a file that is mapped; the next run with the same pictures finds it there."""
+    file = cache / f"{_key(source, items, shape)}.u8"
+    index = file.with_suffix(".json")
+    if index.is_file() and file.is_file():
+        try:
+            known = json.loads(read_bytes(index))
+            array = np.memmap(file, np.uint8, "r", shape=(known["count"], *shape[1:]))
+            return Pictures(array, tuple((path, reason) for path, reason in known["skipped"]))
+        except (GantkError, ValueError, KeyError, TypeError):
+            pass  # A damaged index is as good as none: decode again.
+    partial = partial_name(file)
+    with named_errors(file, "write"):
+        cache.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as stream:
+                # Without the room set aside, a full disk would kill the process on a write to mapped memory.
+                os.posix_fallocate(stream.fileno(), 0, int(np.prod(shape)))
+            whole = np.memmap(partial, np.uint8, "r+", shape=shape)
+            count, skipped = _fill(whole, items, decoder, threads, progress)
+            whole.flush()
+            partial.replace(file)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    write_text(index, json.dumps({"count": count, "skipped": skipped}))
+    return Pictures(whole[:count], tuple(skipped))
+
+
+def _key(source: Source, items: Any, shape: tuple[int, ...]) -> str:
+    """A name that changes with the files, their sizes and dates, and the form they are decoded to."""
+    paths = items if source.files else [source.path]
+    digest = hashlib.sha256(repr((shape, len(items))).encode())
+    for path in paths:
+        stat = path.stat()
+        digest.update(f"{path.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+    if not source.files:
+        digest.update(items[0].tobytes())  # Tells the ranks' shares of one file apart.
+    return digest.hexdigest()[:32]
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "gantk"
+
+
+def _scan(folder: Path) -> tuple[int, list[Path]]:
+    """The number of files in a folder and its folders, and the picture files among them, sorted."""
+    entries, files, seen = 0, [], set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:  # A link that leads back up.
+            folders.clear()
+            continue
+        seen.add(real)
+        # Hidden names are not pictures, whatever their suffix: macOS puts `._name.jpg` beside `name.jpg`.
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        names = [name for name in names if not name.startswith(".")]
+        entries += len(names)
+        files += [Path(root, name) for name in names if name.lower().endswith(SUFFIXES)]
+    return entries, sorted(files)

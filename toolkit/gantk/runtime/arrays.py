@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inputs from files or at random, and outputs to files."""
+
+from __future__ import annotations
+
+import io
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gantk.errors import GantkError, UsageError
+from gantk.files import read_bytes, write_bytes
+from gantk.runtime.pictures import FORMATS, load
+from gantk.runtime.runner import Array
+from gantk.tensors import TensorSpec
+
+SIZE_LIMIT = 2**31 - 1
+
+
+def load_input(spec: TensorSpec, path: str | Path) -> Array:
+    """Read one input: an ``.npy`` file (never a pickle), or a picture for a uint8 NHWC input.
+
+    Raises:
+        GantkError: It is missing, damaged, holds objects, or is a picture and the input is not one.
+    """
+    path = Path(path)
+    if path.suffix.lower() in FORMATS:
+        if (spec.dtype, len(spec.shape)) != ("uint8", 4) or spec.layout not in (None, "NHWC"):
+            raise GantkError(f"`{path}` is a picture; input {spec} wants an .npy file", where=str(path))
+        return load(path)
+    data = read_bytes(path)
+    try:
+        return np.asarray(np.lib.format.read_array(io.BytesIO(data), allow_pickle=False))
+    except Exception as error:  # A damaged header fails in many ways.
+        reason = "it is a pickle, which gantk does not open" if "pickle" in str(error) else str(error)
+        raise GantkError(
+            f"`{path}` is not an .npy file: {reason}",
+            where=str(path),
+            hint="numpy.save(FILE, array) writes one",
+        ) from error
+
+
+def random_feeds(
+    inputs: Sequence[TensorSpec], sizes: Mapping[str, int] | None = None, seed: int = 0
+) -> dict[str, Array]:
+    """An array for each input, the same for the same seed.
+
+    Floats are Gaussian, or even over the range where one is declared; integers are small, uint8 is 0..255.
+
+    Args:
+        sizes: The sizes that symbols stand for; 1 where it names none.
+    """
+    feeds: dict[str, Array] = {}
+    for spec in inputs:
+        # By name, so that an input's values do not depend on the others.
+        rng = np.random.default_rng([seed, zlib.crc32(spec.name.encode())])
+        feeds[spec.name] = _random(spec, spec.concrete(sizes or {}), rng)
+    return feeds
+
+
+def parse_shape(text: str, inputs: Sequence[TensorSpec]) -> tuple[str, tuple[int, ...]]:
+    """Read ``NAME=1x3x512x512``, and check it against the input of that name.
+
+    Raises:
+        UsageError: It does not read so, or does not fit the input.
+    """
+    name, _, shape = text.rpartition("=")
+    spec = next((spec for spec in inputs if spec.name == name), None)
+    if spec is None or not re.fullmatch(r"[1-9]\d{0,9}(x[1-9]\d{0,9})*", shape):
+        known = ", ".join(map(str, inputs))
+        raise UsageError(f"{text!r} is not NAME=SIZExSIZE...; the inputs are {known}", where="--shape")
+    sizes = tuple(int(size) for size in shape.split("x"))
+    fits = len(sizes) == len(spec.shape) and all(
+        isinstance(wanted, str) or size == wanted for size, wanted in zip(sizes, spec.shape, strict=True)
+    )
+    if not fits or max(sizes) > SIZE_LIMIT:
+        raise UsageError(f"{text!r} does not fit {spec}", where="--shape")
+    return name, sizes
+
+
+def bound_sizes(shapes: Mapping[str, tuple[int, ...]], inputs: Sequence[TensorSpec]) -> dict[str, int]:
+    """What each symbol stands for, given some inputs' shapes.
+
+    Raises:
+        UsageError: Two of them disagree.
+    """
+    sizes: dict[str, int] = {}
+    for spec in inputs:
+        for symbol, size in zip(spec.shape, shapes.get(spec.name, ()), strict=False):
+            if isinstance(symbol, str) and sizes.setdefault(symbol, size) != size:
+                raise UsageError(f"{symbol} is {sizes[symbol]} and {size} at once", where="--shape")
+    return sizes
+
+
+def save_outputs(folder: str | Path, outputs: Mapping[str, Array]) -> list[Path]:
+    """Write each output as ``NAME.npy``; each appears whole or not at all."""
+    written: list[Path] = []
+    for name, array in outputs.items():
+        path = Path(folder) / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[:100].lstrip('.') or 'output'}.npy"
+        if path in written:
+            path = path.with_name(f"{path.stem}-{len(written)}.npy")
+        stream = io.BytesIO()
+        np.save(stream, array, allow_pickle=False)
+        write_bytes(path, stream.getvalue())
+        written.append(path)
+    return written
+
+
+def summary(name: str, array: Array) -> dict[str, Any]:
+    """Shape, dtype, smallest, largest and mean value of an array; `None` where it has no finite one."""
+    values = array.astype(np.float64)
+    finite = values[np.isfinite(values)]
+    some = finite.size > 0
+    return {
+        "name": name,
+        "dtype": str(array.dtype),
+        "shape": list(array.shape),
+        "min": float(finite.min()) if some else None,
+        "max": float(finite.max()) if some else None,
+        "mean": float(finite.mean()) if some else None,
+        "not_finite": int(values.size - finite.size),
+    }
+
+
+def _random(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    if spec.dtype == "uint8":
+        return rng.integers(0, 256, shape, np.uint8)
+    if spec.dtype == "bool":
+        return rng.integers(0, 2, shape).astype(np.bool_)
+    if spec.dtype.startswith("int"):
+        return rng.integers(0, 10, shape).astype(spec.dtype)
+    values = rng.uniform(*spec.range, shape) if spec.range else rng.standard_normal(shape)
+    return values.astype(spec.dtype)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one probe of NVIDIA's driver; every use of a GPU asks here first."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+
+_LIBRARY = "libcuda.so.1"
+
+
+@dataclass(frozen=True)
+class Driver:
+    """What the driver said.
+
+    Args:
+        works: Whether it starts and sees a GPU.
+        cuda_version: The newest CUDA version it serves, e.g. ``13.0``, where it starts.
+        devices: The names of the GPUs.
+        reason: Why it does not work.
+    """
+
+    works: bool
+    cuda_version: str | None = None
+    devices: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+@cache
+def probe() -> Driver:
+    """Ask the driver once: `cuInit`, its version and its GPUs."""
+    try:
+        cuda = ctypes.CDLL(_LIBRARY)
+    except OSError:
+        return Driver(works=False, reason=f"no NVIDIA driver: {_LIBRARY} is not there")
+    status = cuda.cuInit(0)
+    if status != 0:
+        return Driver(
+            works=False, reason=f"the NVIDIA driver does not start: cuInit gives {_error_name(cuda, status)}"
+        )
+    number, count = ctypes.c_int(0), ctypes.c_int(0)
+    cuda.cuDriverGetVersion(ctypes.byref(number))
+    cuda.cuDeviceGetCount(ctypes.byref(count))
+    version = f"{number.value // 1000}.{number.value % 1000 // 10}"
+    names = tuple(_device_name(cuda, index) for index in range(count.value))
+    return Driver(bool(names), version, names, None if names else "the NVIDIA driver sees no GPU")
+
+
+def _device_name(cuda: ctypes.CDLL, index: int) -> str:
+    device, name = ctypes.c_int(0), ctypes.create_string_buffer(256)
+    if cuda.cuDeviceGet(ctypes.byref(device), index) != 0 or cuda.cuDeviceGetName(name, 256, device) != 0:
+        return f"GPU {index}"
+    return name.value.decode(errors="replace")
+
+
+def _error_name(cuda: ctypes.CDLL, status: int) -> str:
+    text = ctypes.c_char_p()
+    if cuda.cuGetErrorName(status, ctypes.byref(text)) != 0 or not text.value:
+        return str(status)
+    return text.value.decode(errors="replace")

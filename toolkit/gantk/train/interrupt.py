@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ctrl-C and SIGTERM end a training after its step, not within it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """While open, the first signal sets `requested`; one a second later interrupts at once.
+
+    Outside the main thread, where Python allows no handlers, it does nothing.
+
+    Args:
+        forward: Whether to pass signals on to child processes, which then end by themselves.
+    """
+
+    def __init__(self, *, forward: bool = False) -> None:
+        self.requested = False
+        self._forward = forward
+        self._first_s = 0.0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._forward:
+            for child in multiprocessing.active_children():
+                if child.pid is not None:
+                    os.kill(child.pid, signal.SIGINT)
+        elif self.requested and now - self._first_s > 1.0:
+            # Nearer ones are one Ctrl-C that came twice: from the terminal and through the parent process.
+            raise KeyboardInterrupt
+        if not self.requested:
+            self.requested, self._first_s = True, now

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One process, several that we start, or those that torchrun started: a function runs in each."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.multiprocessing as mp
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+
+from gantk.errors import GantkError
+from gantk.train.config import TrainConfig
+from gantk.train.interrupt import Interruption
+
+T = TypeVar("T")
+
+_FABRIC_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+# Fabric announces each process on standard error, which is ours for the progress bar.
+logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+
+
+def launch(function: Callable[..., T], config: TrainConfig, *args: Any) -> T:
+    """Call ``function(fabric, config, *args)`` in every process.
+
+    Args:
+        function: At the top level of a module, so that other processes find it.
+        config: Says device, precision, processes and threads.
+        args: More arguments; picklable where there are several processes.
+
+    Returns:
+        What the first process returned.
+
+    Raises:
+        GantkError: As the first process raised it, or another process died.
+    """
+    torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if torchrun else config.devices
+    nodes = int(os.environ.get("WORLD_SIZE", "1")) // processes if torchrun else 1
+    several = processes * nodes > 1
+    fabric = Fabric(
+        accelerator=config.device,
+        devices=processes,
+        num_nodes=nodes,
+        # Buffers are batch-norm statistics that training does not use. Passing them round before each of the
+        # discriminator's two passes would change them between a pass and its gradient.
+        strategy=DDPStrategy(start_method="popen" if torchrun else "spawn", broadcast_buffers=False)
+        if several
+        else "auto",
+        precision=_FABRIC_PRECISIONS[config.precision],
+    )
+    if not several or torchrun:
+        fabric.launch()
+        return _call(fabric, function, config, args, None)
+    errors = mp.get_context("spawn").SimpleQueue()
+    try:
+        with Interruption(forward=True):
+            result: T = fabric.launch(_call, function, config, args, errors)
+            return result
+    except (ProcessRaisedException, ProcessExitedException) as error:
+        if not errors.empty():
+            raise errors.get() from error
+        raise GantkError(f"a training process died: {str(error).strip().splitlines()[-1]}") from error
+
+
+def _call(
+    fabric: Any, function: Callable[..., T], config: TrainConfig, args: tuple[Any, ...], errors: Any
+) -> T:
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))
+    torch.set_num_threads(max(1, (config.threads or 1) // local_processes))
+    try:
+        return function(fabric, config, *args)
+    except (GantkError, KeyboardInterrupt) as error:
+        if errors is None:
+            raise
+        # A process's exception reaches its parent as text alone; the queue carries the error itself.
+        named = error if isinstance(error, GantkError) else GantkError("interrupted")
+        errors.put(named)
+        raise RuntimeError(named.what) from error

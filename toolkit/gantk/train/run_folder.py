@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The run folder: taken only when it is free, and one training's at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import gantk
+from gantk import checkpoint
+from gantk.checkpoint import RUN_FILE
+from gantk.errors import GantkError
+from gantk.files import named_errors, partial_name, read_bytes, write_text
+
+SCHEMA_VERSION = 1
+METRICS = "metrics.jsonl"
+
+# What a training writes, and so all that a new one with --force removes.
+_OWN = (RUN_FILE, METRICS, "losses.png", "health.png", checkpoint.FOLDER, "samples", "tensorboard")
+
+
+def check_free(run: Path, *, force: bool) -> None:
+    """Refuse a folder that a new run cannot have, before any work is done.
+
+    Raises:
+        GantkError: It holds a run and `force` is not set, or holds something else, or cannot be written.
+    """
+    if (run / RUN_FILE).exists():
+        if not force:
+            raise GantkError(
+                f"`{run}` holds a run", where=str(run), hint="--resume goes on with it; --force replaces it"
+            )
+    elif run.is_file() or (run.is_dir() and any(run.iterdir())):
+        raise GantkError(
+            f"`{run}` exists and is not a run; gantk replaces nothing else",
+            where=str(run),
+            hint="choose another --out",
+        )
+    with named_errors(run, "write"):
+        run.mkdir(parents=True, exist_ok=True)
+        probe = partial_name(run / "probe")
+        probe.touch()
+        probe.unlink()
+
+
+def start(run: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Clear what an older run left and write ``run.json``."""
+    with named_errors(run, "write"):
+        for name in _OWN:
+            path = run / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+    write(run, config, facts)
+
+
+def write(run: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Write ``run.json``: the resolved configuration, facts about the data, and versions."""
+    tools = {"gantk": gantk.__version__, "python": platform.python_version()}
+    tools |= {name: version(name) for name in ("torch", "lightning-fabric", "numpy", "pillow")}
+    record = {"schema": SCHEMA_VERSION, "config": dict(config), **facts, "tools": tools}
+    write_text(run / RUN_FILE, json.dumps(record, indent=2, allow_nan=False) + "\n")
+
+
+def read(run: Path) -> dict[str, Any]:
+    """What `write` wrote.
+
+    Raises:
+        GantkError: There is no run, or its ``run.json`` is damaged.
+    """
+    path = run / RUN_FILE
+    if not path.is_file():
+        raise GantkError(
+            f"`{run}` holds no run to resume: it has no {RUN_FILE}",
+            where=str(run),
+            hint="leave --resume out to begin one",
+        )
+    try:
+        record = json.loads(read_bytes(path))
+        if record["schema"] != SCHEMA_VERSION or not isinstance(record["config"], dict):
+            raise ValueError(f"its schema is {record['schema']}, not {SCHEMA_VERSION}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise GantkError(f"`{path}` cannot be understood: {error}", where=str(path)) from error
+    return dict(record)
+
+
+def drop_old_checkpoints(run: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints."""
+    for path in checkpoint.list_paths(run)[keep:]:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold the folder, so that a second training into it is refused."""
+    with named_errors(run, "open"):
+        descriptor = os.open(run, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise GantkError(
+                f"another process is training into `{run}`",
+                where=str(run),
+                hint="wait for it, or choose another --out",
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
