@@ -206,7 +206,9 @@ def _backend(
         title = f"{name} {file.precision}" + (f" {file.form}" if file.form != "plain" else "")
         if precision is None or (precision != file.precision and precision in subject.precisions):
             if not precisions or file.precision in precisions:
-                reason = _NOT_EXECUTED.get((name, file.precision), f"it computes that in {precision or 'nothing'} here")
+                reason = _NOT_EXECUTED.get(
+                    (name, file.precision), f"it computes that in {precision or 'nothing'} here"
+                )
                 skipped.append(Skipped(title, reason))
         elif not precisions or precision in precisions:
             contenders.append(_of_file(name, subject, file, precision, device, threads))

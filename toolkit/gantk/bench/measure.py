@@ -90,5 +90,7 @@ def measure(
 
 def _status(rounds: int, widths: Sequence[float | None], elapsed_s: float, budget_s: float) -> str:
     known = [width for width in widths if width is not None]
-    spread = f"p50 known to {max(known):.1%} or better" if len(known) == len(widths) and known else "warming up"
+    spread = (
+        f"p50 known to {max(known):.1%} or better" if len(known) == len(widths) and known else "warming up"
+    )
     return f"round {rounds}, {elapsed_s:.0f} of {budget_s:.0f} s: {spread}"

@@ -81,7 +81,9 @@ def compare(
     document = _start_document(subject, before, settings, cases, skipped)
     if machine.busy(before):
         load = before["load_average"][0]
-        document["warnings"].append(f"the machine was busy before the benchmark began: load average {load:.1f}")
+        document["warnings"].append(
+            f"the machine was busy before the benchmark began: load average {load:.1f}"
+        )
     with tempfile.TemporaryDirectory(prefix="gantk-bench-", ignore_cleanup_errors=True) as folder:
         _run_cases(document, subject, cases, contenders, settings, Path(folder), progress or (lambda _: None))
     return document
@@ -100,7 +102,8 @@ def _run_cases(
     feeds = []
     for index, case in enumerate(cases):
         feeds.append(folder / f"feeds-{index}.npz")
-        np.savez(feeds[-1], **make_feeds(subject.inputs, case, subject.probe, settings.seed))
+        arrays: dict[str, Any] = dict(make_feeds(subject.inputs, case, subject.probe, settings.seed))
+        np.savez(feeds[-1], **arrays)
     reference, problems = compute(
         subject,
         cases,
@@ -116,8 +119,13 @@ def _run_cases(
         result = run_case(task, contenders, settings, len(document["rows"]), progress)
         verdict.rank(result.rows, result.blocks)
         document["rows"] += result.rows
-        document["recommendation"] += verdict.recommend(result.rows, result.blocks, case.label)
-        document["warnings"] += [f"{case.label}: {line}" for line in verdict.warnings(result.rows, result.rounds)]
+        advice = verdict.recommend(result.rows, result.blocks, case.label)
+        if result.interference > DISTURBED:
+            advice = [f"{line} Measured on a busy machine: do not rely on it." for line in advice]
+        document["recommendation"] += advice
+        document["warnings"] += [
+            f"{case.label}: {line}" for line in verdict.warnings(result.rows, result.rounds)
+        ]
         document["interference"][case.label] = round(result.interference, 4)
         if result.interference > DISTURBED:
             document["warnings"].append(
@@ -139,7 +147,11 @@ def _check_settings(
 
 
 def _start_document(
-    subject: Subject, before: dict[str, Any], settings: Settings, cases: Sequence[Case], skipped: Sequence[Skipped]
+    subject: Subject,
+    before: dict[str, Any],
+    settings: Settings,
+    cases: Sequence[Case],
+    skipped: Sequence[Skipped],
 ) -> Document:
     return {
         "schema": SCHEMA_VERSION,
@@ -166,7 +178,9 @@ def _start_document(
 
 def _nobody(subject: Subject, precisions: Sequence[str] | None, skipped: Sequence[Skipped]) -> GantkError:
     wanted = f" in {', '.join(precisions)}" if precisions else ""
-    reasons = "; ".join(f"{skip.name}: {skip.reason}" for skip in skipped) or "its files hold other precisions"
+    reasons = (
+        "; ".join(f"{skip.name}: {skip.reason}" for skip in skipped) or "its files hold other precisions"
+    )
     return GantkError(
         f"nothing here can run `{subject.path}`{wanted}: {reasons}",
         where=str(subject.path),

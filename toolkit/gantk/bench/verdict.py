@@ -103,7 +103,9 @@ def _gain(row: Row) -> str:
     gain = row["speedup"]
     if gain is None:
         return ""
-    low, high = gain["ci95"] or (gain["factor"], gain["factor"])
+    if gain["ci95"] is None:
+        return f" (roughly {gain['factor']:.2g} times as fast as torch's best {row['precision']}, {gain['against']})"
+    low, high = gain["ci95"]
     if low <= 1.0 <= high:
         return f" (as fast as torch's best {row['precision']}, {gain['against']})"
     return f" ({gain['factor']:.2f} times as fast as torch's best {row['precision']}, {gain['against']})"
