@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,10 +36,19 @@ class Lowered(nn.Module):
         self.pixels = pixels
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        output: Tensor = self.module(*(t.to(self.dtype) if t.is_floating_point() else t for t in inputs)).float()
+        output: Tensor = self.module(
+            *(t.to(self.dtype) if t.is_floating_point() else t for t in inputs)
+        ).float()
         if not self.pixels:
             return output
-        return (output * 127.5 + 127.5).round().clamp(0.0, 255.0).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        return (
+            (output * 127.5 + 127.5)
+            .round()
+            .clamp(0.0, 255.0)
+            .to(torch.uint8)
+            .permute(0, 2, 3, 1)
+            .contiguous()
+        )
 
 
 class TorchRunner(Runner):

@@ -25,6 +25,7 @@ TORCH_MODES = {
 }
 TORCH_PRECISIONS = ("fp32", "fp16", "bf16")
 NAMES = (*TORCH_MODES, *BACKENDS)
+MODES = tuple(mode for modes in TORCH_MODES.values() for mode in modes)
 
 _TORCH_FACTORY = "gantk.baselines.pytorch:open_network"
 _FILE_FACTORY = "gantk.bench.subject:open_file"
@@ -80,10 +81,17 @@ class Contender:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A contender that does not take part, and why."""
+    """A contender that does not take part, and why.
+
+    Args:
+        name: The contender's, or its backend's.
+        reason: In words.
+        missing: Whether something is not installed, or does not work on this machine.
+    """
 
     name: str
     reason: str
+    missing: bool = False
 
 
 Entry = tuple[list[Contender], list[Skipped]]
@@ -95,6 +103,7 @@ def find(
     precisions: Sequence[str] | None,
     device: str,
     threads: int,
+    modes: Sequence[str] | None = None,
 ) -> Entry:
     """The contenders, PyTorch's first, and who was skipped.
 
@@ -104,22 +113,26 @@ def find(
         precisions: Only what computes in these; by default whatever the files hold.
         device: Where they run.
         threads: For one operation.
+        modes: Only these of PyTorch's modes; all by default.
 
     Raises:
-        UsageError: An unknown backend or precision.
+        UsageError: An unknown backend, precision or mode.
         BackendMissingError: A backend in `backends` does not work here.
     """
     check_names("backend", backends, NAMES)
     check_names("precision", precisions, PRECISIONS)
+    check_names("mode", modes, MODES)
     contenders: list[Contender] = []
     skipped: list[Skipped] = []
     for name in backends or NAMES:
-        entry = _torch(name, subject, precisions, device, threads) if name in TORCH_MODES else None
+        entry = _torch(name, subject, precisions, modes, device, threads) if name in TORCH_MODES else None
         found, left_out = entry or _backend(name, subject, precisions, device, threads)
         contenders += found
         skipped += left_out
-        if backends and not found and left_out and left_out[0].name == name:
-            raise BackendMissingError(f"{name} was asked for: {left_out[0].reason}", where="--backend", hint="gantk doctor")
+        missing = [skip for skip in left_out if skip.missing]
+        if backends and missing:
+            reason = f"{name} was asked for and does not work here: {missing[0].reason}"
+            raise BackendMissingError(reason, where="--backend", hint="gantk doctor")
     return contenders, skipped
 
 
@@ -145,14 +158,19 @@ def compiler_fault() -> str | None:
 
 
 def _torch(
-    name: str, subject: Subject, precisions: Sequence[str] | None, device: str, threads: int
+    name: str,
+    subject: Subject,
+    precisions: Sequence[str] | None,
+    modes: Sequence[str] | None,
+    device: str,
+    threads: int,
 ) -> Entry:
     if not has_torch():
-        return [], [Skipped(name, "PyTorch is not installed (pip install 'gantk[train]')")]
+        return [], [Skipped(name, "PyTorch is not installed (pip install 'gantk[train]')", missing=True)]
     if name == "torch-compile" and device == "cpu" and (fault := compiler_fault()):
-        return [], [Skipped(name, fault)]
+        return [], [Skipped(name, fault, missing=True)]
     if subject.checkpoint_bytes is None:
-        return [], [Skipped(f"{name} (all)", "an ONNX file holds no PyTorch network; benchmark a bundle for that")]
+        return [], [Skipped(name, "an ONNX file holds no PyTorch network; benchmark a bundle for that")]
     wanted = [p for p in precisions or subject.precisions if p in TORCH_PRECISIONS]
     options = {"path": str(subject.path), "backend": name, "device": device, "threads": threads}
     return [
@@ -169,6 +187,7 @@ def _torch(
         )
         for precision in wanted
         for mode in TORCH_MODES[name]
+        if modes is None or mode in modes
     ], []
 
 
@@ -177,9 +196,9 @@ def _backend(
 ) -> Entry:
     here = status(name)
     if not here.works:
-        return [], [Skipped(name, here.reason or "it does not work here")]
+        return [], [Skipped(name, here.reason or "it does not work here", missing=True)]
     if device not in here.devices:
-        return [], [Skipped(name, f"it has no {device} here, only {', '.join(here.devices)}")]
+        return [], [Skipped(name, f"it has no {device} here, only {', '.join(here.devices)}", missing=True)]
     executed = import_module(BACKENDS[name].module).executed
     contenders, skipped = [], []
     for file in subject.files:
@@ -187,7 +206,9 @@ def _backend(
         title = f"{name} {file.precision}" + (f" {file.form}" if file.form != "plain" else "")
         if precision is None or (precision != file.precision and precision in subject.precisions):
             if not precisions or file.precision in precisions:
-                reason = _NOT_EXECUTED.get((name, file.precision), f"it computes that in {precision or 'nothing'} here")
+                reason = _NOT_EXECUTED.get(
+                    (name, file.precision), f"it computes that in {precision or 'nothing'} here"
+                )
                 skipped.append(Skipped(title, reason))
         elif not precisions or precision in precisions:
             contenders.append(_of_file(name, subject, file, precision, device, threads))

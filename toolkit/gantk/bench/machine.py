@@ -15,10 +15,31 @@ BUSY_LOAD = 0.5
 """The load average for each core above which the machine counts as busy."""
 
 _FEATURES = (
-    *("sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16"),
+    *(
+        "sse4_2",
+        "avx",
+        "avx2",
+        "fma",
+        "f16c",
+        "avx_vnni",
+        "avx512f",
+        "avx512bw",
+        "avx512_vnni",
+        "avx512_bf16",
+    ),
     *("avx512_fp16", "amx_tile", "amx_bf16", "amx_int8", "amx_fp16", "asimd", "fphp", "bf16", "i8mm", "sve"),
 )
-_PACKAGES = ("gantk", "numpy", "onnx", "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
+_PACKAGES = (
+    "gantk",
+    "numpy",
+    "onnx",
+    "torch",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx",
+)
 
 
 def describe() -> dict[str, Any]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ TARGET = 0.01
 """The half-width of the p50's confidence interval, as a share of it, at which a contender has converged."""
 
 MIN_ROUNDS = 6  # fewer blocks carry no 95 % interval of their median
-MAX_ITERATIONS = 20_000
+MOST_CALLS = 20_000
 
 Progress = Callable[[str], None]
 
@@ -40,29 +39,20 @@ class Lane:
     worker: Worker
     blocks: list[Nanoseconds] = field(default_factory=list)
     error: str | None = None
-    call_s: float = 0.0
 
     @property
     def half_width(self) -> float | None:
         return half_width([float(np.median(block)) for block in self.blocks])
 
-    def calibrate(self, timeout_s: float) -> None:
-        """Learn roughly how long a call takes."""
-        times = self.worker.ask(timeout_s, do="run", warmup=1, iterations=3)["ns"]
-        self.call_s = max(min(times) / 1e9, 1e-7)
-
     def run_block(self, block_s: float, timeout_s: float) -> None:
-        """Time one block, and let the estimate of a call's time follow it."""
-        warmup = math.ceil(min(WARMUP_S, block_s) / self.call_s)
-        iterations = math.ceil(block_s / self.call_s)
-        answer = self.worker.ask(
-            timeout_s,
-            do="run",
-            warmup=min(max(1, warmup), MAX_ITERATIONS),
-            iterations=min(iterations, MAX_ITERATIONS),
-        )
-        self.blocks.append(np.array(answer["ns"], np.int64))
-        self.call_s = max(float(np.median(self.blocks[-1])) / 1e9, 1e-7)
+        """Time one block."""
+        try:
+            warmup_s = min(WARMUP_S, block_s)
+            answer = self.worker.ask(timeout_s, do="run", warmup_s=warmup_s, block_s=block_s, most=MOST_CALLS)
+            self.blocks.append(np.array(answer["ns"], np.int64))
+            self.worker.pause()
+        except WorkerError as error:
+            self.error = error.what
 
 
 def measure(
@@ -83,14 +73,12 @@ def measure(
     """
     order = random.Random(seed)
     start = time.monotonic()
-    for lane in lanes:
-        _attempt(lane, lambda lane=lane: lane.calibrate(timeout_s))  # type: ignore[misc]
     block_s = min(BLOCK_S, budget_s / (2.0 * MIN_ROUNDS * max(1, len(lanes))))
     rounds = 0
     while racing := [lane for lane in lanes if lane.error is None]:
         order.shuffle(racing)
         for lane in racing:
-            _attempt(lane, lambda lane=lane: lane.run_block(block_s, timeout_s))  # type: ignore[misc]
+            lane.run_block(block_s, timeout_s)
         rounds += 1
         widths = [lane.half_width for lane in racing if lane.error is None]
         progress(_status(rounds, widths, time.monotonic() - start, budget_s))
@@ -100,15 +88,9 @@ def measure(
     return rounds
 
 
-def _attempt(lane: Lane, action: Callable[[], None]) -> None:
-    try:
-        action()
-        lane.worker.pause()
-    except WorkerError as error:
-        lane.error = error.what
-
-
 def _status(rounds: int, widths: Sequence[float | None], elapsed_s: float, budget_s: float) -> str:
     known = [width for width in widths if width is not None]
-    spread = f"p50 known to {max(known):.1%} or better" if len(known) == len(widths) and known else "warming up"
+    spread = (
+        f"p50 known to {max(known):.1%} or better" if len(known) == len(widths) and known else "warming up"
+    )
     return f"round {rounds}, {elapsed_s:.0f} of {budget_s:.0f} s: {spread}"

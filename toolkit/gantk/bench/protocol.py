@@ -11,8 +11,9 @@ before it loads a library that may print. It ends when it is told to, when its i
             "file_precision"}; precision is what it really computes in
     {"do": "feed", "path": "FILE.npz"}
         use the arrays of this file as inputs, each under the name of its tensor -> {}
-    {"do": "run", "warmup": W, "iterations": K}
-        W calls that do not count, then K that do -> {"ns": [K durations in nanoseconds]}
+    {"do": "run", "warmup_s": W, "block_s": B, "most": K}
+        calls that do not count for W seconds, then calls that do for B seconds, but no more than K; each time at
+        least one -> {"ns": [the duration of each in nanoseconds]}
     {"do": "output", "path": "FILE.npz"}
         call once and write the outputs to this file -> {"ns": the duration of that call}
     {"do": "memory"}

@@ -93,10 +93,14 @@ def compute(
             return Reference(name, _run(contender, feeds, folder, threads, timeout_s)), problems
         except WorkerError as error:
             problems.append(f"no reference from {name}: {error.what}")
-    raise GantkError("; ".join(problems) or "nothing here can run it", where=str(subject.path), hint="gantk doctor")
+    raise GantkError(
+        "; ".join(problems) or "nothing here can run it", where=str(subject.path), hint="gantk doctor"
+    )
 
 
-def judge(outputs: Arrays, reference: Arrays, specs: Sequence[TensorSpec], name: str, precision: str) -> dict[str, Any]:
+def judge(
+    outputs: Arrays, reference: Arrays, specs: Sequence[TensorSpec], name: str, precision: str
+) -> dict[str, Any]:
     """The parity of outputs with their reference; of several the worst one speaks.
 
     Args:
@@ -113,7 +117,9 @@ def judge(outputs: Arrays, reference: Arrays, specs: Sequence[TensorSpec], name:
         span = spec.range[1] - spec.range[0] if spec.range else float(np.ptp(right.astype(np.float64))) or 1.0
         difference = parity.compare([values], [right], span)
         verdicts.append((difference.against(parity.THRESHOLDS[precision], span), difference))
-    reason, worst = min(verdicts, key=lambda v: (v[0] is None, v[1].psnr_db if v[1].psnr_db is not None else -1.0))
+    reason, worst = min(
+        verdicts, key=lambda v: (v[0] is None, v[1].psnr_db if v[1].psnr_db is not None else -1.0)
+    )
     return {
         "reference": name,
         "max_abs": worst.max_abs,
@@ -137,8 +143,10 @@ def _sources(subject: Subject, threads: int) -> list[tuple[str, Contender | None
         sources.append(("torch float32", eager))
     if subject.probe:
         sources.append(("torch float32 (probe)", None))
-    first = subject.files[0] if "fp32" not in subject.precisions else next(
-        file for file in subject.files if file.precision == "fp32"
+    first = (
+        subject.files[0]
+        if "fp32" not in subject.precisions
+        else next(file for file in subject.files if file.precision == "fp32")
     )
     for backend in BACKENDS:
         if backend != "onnxruntime" or not status(backend).works:
@@ -152,10 +160,16 @@ def _sources(subject: Subject, threads: int) -> list[tuple[str, Contender | None
             "threads": threads,
         }
         factory = "gantk.bench.subject:open_file"
-        name = "onnxruntime float32" if first.precision in ("fp32", "fp16") else f"onnxruntime {first.precision}"
-        sources.append((name, Contender(backend, "fp32", first.precision, first.form, None, 0, factory, options)))
+        name = (
+            "onnxruntime float32" if first.precision in ("fp32", "fp16") else f"onnxruntime {first.precision}"
+        )
+        sources.append(
+            (name, Contender(backend, "fp32", first.precision, first.form, None, 0, factory, options))
+        )
     options = {"path": str(subject.path)}
-    evaluator = Contender(ONNX_REFERENCE, "fp32", "fp32", None, None, 0, f"{__name__}:OnnxReferenceRunner", options)
+    evaluator = Contender(
+        ONNX_REFERENCE, "fp32", "fp32", None, None, 0, f"{__name__}:OnnxReferenceRunner", options
+    )
     return [*sources, (ONNX_REFERENCE, evaluator)]
 
 

@@ -128,9 +128,10 @@ def make_cases(
             raise UsageError(f"there is no input {name!r}; there are {', '.join(names)}", where="--shape")
     if any(batch < 1 for batch in batches or ()):
         raise UsageError(f"a batch of {min(batches or ())}; at least 1 is wanted", where="--batch")
-    choices = [[shape for n, shape in shapes if n == name] or [None] for name in names]
-    cases = []
-    for *chosen, batch in product(*choices, batches or [None]):
+    choices: list[list[Shape | None]] = [[s for n, s in shapes if n == name] or [None] for name in names]
+    sizes: Sequence[int | None] = batches or [None]
+    cases: list[Case] = []
+    for chosen, batch in product(product(*choices), sizes):
         case = _make_case(inputs, chosen, batch)
         if case not in cases:
             cases.append(case)
@@ -206,14 +207,18 @@ def _make_case(inputs: Sequence[TensorSpec], chosen: Sequence[Shape | None], bat
         sizes[symbol] = batch or 1
     elif batch is not None and batch != (sizes.get(symbol) if isinstance(symbol, str) else symbol):
         fixed = sizes.get(symbol) if isinstance(symbol, str) else symbol
-        raise UsageError(f"a batch of {batch} was asked for; {inputs[0]} has a batch of {fixed}", where="--batch")
+        raise UsageError(
+            f"a batch of {batch} was asked for; {inputs[0]} has a batch of {fixed}", where="--batch"
+        )
     for spec in inputs:
         free = [size for size in spec.shape if isinstance(size, str) and size not in sizes]
         # Exporters give each input's batch a symbol of its own; the first axis is the batch all the same.
         if free and spec.shape[0] == free[0]:
             sizes[free.pop(0)] = batch or 1
         if free:
-            example = "x".join("512" if size in free else str(sizes.get(str(size), size)) for size in spec.shape)
+            example = "x".join(
+                "512" if size in free else str(sizes.get(str(size), size)) for size in spec.shape
+            )
             raise UsageError(
                 f"{spec} has sizes that are free: {', '.join(free)}",
                 where=str(spec.name),
@@ -231,7 +236,8 @@ def _bind(spec: TensorSpec, shape: Shape, sizes: dict[str, int]) -> None:
     if not fits:
         known = ", ".join(f"{symbol} = {size}" for symbol, size in sizes.items())
         raise UsageError(
-            f"the shape {'x'.join(map(str, shape))} does not fit {spec}" + (f" with {known}" if known else ""),
+            f"the shape {'x'.join(map(str, shape))} does not fit {spec}"
+            + (f" with {known}" if known else ""),
             where="--shape",
         )
 

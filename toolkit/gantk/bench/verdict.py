@@ -33,7 +33,7 @@ def rank(rows: Sequence[Row], blocks: Blocks) -> None:
         row["rank"] = place
     for row in rows:
         best = _torch_best(right, row["precision"])
-        if row["status"] == "ok" and best is not None and best is not row:
+        if is_right(row) and best is not None and best is not row:
             factor, interval = speedup(blocks[best["id"]], blocks[row["id"]])
             row["speedup"] = {"factor": factor, "ci95": interval and list(interval), "against": best["label"]}
 
@@ -103,7 +103,9 @@ def _gain(row: Row) -> str:
     gain = row["speedup"]
     if gain is None:
         return ""
-    low, high = gain["ci95"] or (gain["factor"], gain["factor"])
+    if gain["ci95"] is None:
+        return f" (roughly {gain['factor']:.2g} times as fast as torch's best {row['precision']}, {gain['against']})"
+    low, high = gain["ci95"]
     if low <= 1.0 <= high:
         return f" (as fast as torch's best {row['precision']}, {gain['against']})"
     return f" ({gain['factor']:.2f} times as fast as torch's best {row['precision']}, {gain['against']})"

@@ -60,13 +60,13 @@ class Session:
         self._call = bind(feeds) if bind else lambda: runner.run(feeds)
         return {}
 
-    def run(self, warmup: int, iterations: int) -> Answer:
+    def run(self, warmup_s: float, block_s: float, most: int) -> Answer:
         call = self._ready()
         gc.collect()
         gc.disable()
         try:
-            time_calls(call, warmup)
-            return {"ns": time_calls(call, iterations)}
+            time_calls(call, warmup_s, most)
+            return {"ns": time_calls(call, block_s, most)}
         finally:
             gc.enable()
 
@@ -89,14 +89,18 @@ class Session:
         return self._call
 
 
-def time_calls(call: Callable[[], Any], count: int) -> list[int]:
-    """Call so many times; the duration of each, in ns."""
+def time_calls(call: Callable[[], Any], block_s: float, most: int) -> list[int]:
+    """Call for so long, at least once and at most so often; the duration of each call, in ns."""
     clock = perf_counter_ns
-    durations = [0] * count
-    for index in range(count):
+    durations = []
+    deadline = clock() + int(block_s * 1e9)
+    for _ in range(most):
         start = clock()
         call()
-        durations[index] = clock() - start
+        end = clock()
+        durations.append(end - start)
+        if end >= deadline:
+            break
     return durations
 
 

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Slower than before, or only noise?"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+from conftest import make_document, make_row
+
+from gantk.bench.regression import changes, parse_share, read_document, regressions
+from gantk.errors import GantkError, UsageError
+
+
+def test_only_sure_and_large_changes_count() -> None:
+    old = make_document([make_row("a fp32", 1.0), make_row("b fp32", 1.0), make_row("c fp32", 1.0)])
+    wide = make_row("b fp32", 1.5)
+    wide["latency_ms"]["p50_ci95"] = [0.9, 2.0]
+    new = make_document([make_row("a fp32", 1.2), wide, make_row("c fp32", 1.03)])
+    found, doubts = changes(old, new)
+    assert doubts == []
+    assert [change.label for change in regressions(found, 0.05)] == ["a fp32, latent 1x100"]
+    assert str(regressions(found, 0.05)[0]) == "a fp32, latent 1x100: 20.0% slower (1 -> 1.2 ms)"
+    assert [change.label[0] for change in regressions(found, 0.02)] == ["a", "c"]
+
+
+def test_another_machine_and_missing_rows_raise_doubts() -> None:
+    old = make_document([make_row("a fp32", 1.0), make_row("b fp32", 1.0)])
+    new = copy.deepcopy(make_document([make_row("a fp32", 0.5)]))
+    new["machine"]["cpu"], new["versions"]["torch"] = "Another", "2.14"
+    found, doubts = changes(old, new)
+    assert "50.0% faster" in str(found[0])
+    assert "another processor: A processor then, Another now" in doubts
+    assert "another torch: 2.13 then, 2.14 now" in doubts
+    assert any("b fp32" in doubt for doubt in doubts)
+
+
+def test_nothing_in_common_is_an_error() -> None:
+    with pytest.raises(GantkError, match="no contender in common"):
+        changes(make_document([make_row("a fp32", 1.0)]), make_document([make_row("b fp32", 1.0)]))
+
+
+@pytest.mark.parametrize(("text", "share"), [("5%", 0.05), ("0.1", 0.1), ("150%", 1.5)])
+def test_shares(text: str, share: float) -> None:
+    assert parse_share(text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "%", "-5%", "fast", "nan", "0"])
+def test_what_is_no_share(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a share"):
+        parse_share(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "not JSON"), ("[]", "not a benchmark"), ('{"kind": "gantk bench", "schema": 9}', "schema 9")]
+)
+def test_files_that_are_no_benchmark(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(text)
+    with pytest.raises(GantkError, match=message):
+        read_document(path)
+
+
+def test_a_damaged_document_is_an_error_not_a_crash(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({"kind": "gantk bench", "schema": 1, "rows": [{}]}))
+    with pytest.raises(GantkError, match="damaged"):
+        changes(read_document(path), make_document([make_row("a fp32", 1.0)]))

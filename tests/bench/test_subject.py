@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shapes and inputs for bundles and for strangers' files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gantk.bench.subject import Case, make_cases, make_feeds, probe_outputs
+from gantk.errors import UsageError
+from gantk.tensors import TensorSpec
+
+LATENT = TensorSpec("latent", "float32", ("N", 4))
+CONTENT = TensorSpec("content", "float32", ("N", 3, "H", "W"))
+
+
+def test_the_batch_is_one_unless_told() -> None:
+    assert make_cases([LATENT], None, []) == [Case({"latent": (1, 4)}, 1)]
+    assert [case.batch for case in make_cases([LATENT], [1, 16, 1], [])] == [1, 16]
+    assert make_cases([LATENT], [16], [])[0].label == "latent 16x4"
+
+
+def test_free_sizes_must_be_chosen() -> None:
+    with pytest.raises(UsageError, match="sizes that are free: H, W") as caught:
+        make_cases([CONTENT], None, [])
+    assert caught.value.hint == "choose them, for example --shape content=1x3x512x512"
+    case = make_cases([CONTENT], None, [("content", (2, 3, 32, 48))])[0]
+    assert (case.shapes["content"], case.batch) == ((2, 3, 32, 48), 2)
+
+
+def test_a_shape_may_come_several_times() -> None:
+    shapes = [("content", (1, 3, 8, 8)), ("content", (1, 3, 16, 16))]
+    assert [case.shapes["content"][2] for case in make_cases([CONTENT], None, shapes)] == [8, 16]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "batch", "message"),
+    [
+        ([("style", (1,))], None, "no input 'style'; there are content"),
+        ([("content", (1, 3, 8))], None, "the shape 1x3x8 does not fit content"),
+        ([("content", (1, 4, 8, 8))], None, "the shape 1x4x8x8 does not fit content"),
+        ([("content", (2, 3, 8, 8))], [16], "a batch of 16 was asked for; .* has a batch of 2"),
+        ([], [0], "a batch of 0; at least 1"),
+    ],
+)
+def test_shapes_that_do_not_fit(shapes: list[tuple[str, tuple[int, ...]]], batch: list[int] | None, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_cases([CONTENT], batch, shapes)
+
+
+def test_a_fixed_batch_refuses_another() -> None:
+    fixed = TensorSpec("latent", "float32", (1, 4))
+    assert make_cases([fixed], [1], [])[0].batch == 1
+    with pytest.raises(UsageError, match="has a batch of 1"):
+        make_cases([fixed], [8], [])
+
+
+def test_inputs_share_symbols() -> None:
+    other = TensorSpec("style", "float32", ("N", 3, "H", "W"))
+    with pytest.raises(UsageError, match="does not fit style.* with N = 1, H = 8"):
+        make_cases([CONTENT, other], None, [("content", (1, 3, 8, 8)), ("style", (1, 3, 9, 8))])
+    assert make_cases([CONTENT, other], None, [("content", (1, 3, 8, 8))])[0].shapes["style"] == (1, 3, 8, 8)
+
+
+@given(st.integers(1, 20), st.integers(0, 5))
+def test_random_inputs_are_seeded_and_in_range(batch: int, seed: int) -> None:
+    pixels = TensorSpec("pixels", "uint8", ("N", 3), (0.0, 255.0))
+    unit = TensorSpec("unit", "float32", ("N", 5), (-1.0, 1.0))
+    case = Case({"pixels": (batch, 3), "unit": (batch, 5)}, batch)
+    feeds, again = (make_feeds([pixels, unit], case, {}, seed) for _ in range(2))
+    assert feeds["pixels"].dtype == np.uint8
+    assert feeds["unit"].dtype == np.float32
+    assert np.abs(feeds["unit"]).max() <= 1.0
+    for name in feeds:
+        np.testing.assert_array_equal(feeds[name], again[name])
+
+
+def test_the_probe_is_repeated_with_its_outputs() -> None:
+    probe = {
+        "input.latent": np.arange(12, dtype=np.float32).reshape(3, 4),
+        "output.picture": np.arange(3, dtype=np.float32)[:, None],
+    }
+    case = Case({"latent": (5, 4)}, 5)
+    feeds = make_feeds([LATENT], case, probe, 0)
+    np.testing.assert_array_equal(feeds["latent"][:, 0], [0, 4, 8, 0, 4])
+    outputs = probe_outputs([TensorSpec("picture", "float32", ("N", 1))], case, probe)
+    assert outputs is not None
+    np.testing.assert_array_equal(outputs["picture"][:, 0], [0, 1, 2, 0, 1])

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ranking, speed-ups and advice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from conftest import make_row
+
+from gantk.bench.verdict import rank, recommend, warnings
+
+Blocks = dict[int, list[np.ndarray[Any, np.dtype[np.int64]]]]
+
+
+def race(times: dict[str, float], wrong: tuple[str, ...] = (), jitter: float = 0.0) -> tuple[list[dict[str, Any]], Blocks]:
+    """Rows and blocks of contenders with these p50s in ms."""
+    generator = np.random.default_rng(0)
+    rows, blocks = [], {}
+    for number, (label, p50) in enumerate(times.items()):
+        row = make_row(label, p50, id=number)
+        if label in wrong:
+            row["parity"] = {**row["parity"], "passed": False, "psnr_db": 10.0, "reason": "10 dB"}
+        rows.append(row)
+        blocks[number] = [np.array([int(1e6 * p50 * (1 + jitter * generator.standard_normal()))]) for _ in range(10)]
+    rank(rows, blocks)
+    return rows, blocks
+
+
+def by_label(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {row["label"]: row for row in rows}
+
+
+TIMES = {
+    "torch eager fp32": 2.0,
+    "torch channels_last fp32": 1.8,
+    "torch-compile default fp32": 8.0,
+    "torch-compile freezing fp32": 0.9,
+    "onnxruntime fp32": 0.6,
+    "torch eager bf16": 1.5,
+    "openvino bf16": 0.3,
+}
+
+
+def test_only_the_best_mode_of_a_backend_is_ranked() -> None:
+    rows = by_label(race(TIMES)[0])
+    assert [label for label, row in rows.items() if row["rank"] is None] == ["torch eager fp32", "torch-compile default fp32"]
+    assert rows["openvino bf16"]["rank"] == 1
+    assert rows["torch channels_last fp32"]["rank"] == 5
+
+
+def test_speedups_are_against_torchs_best_of_the_same_precision() -> None:
+    rows = by_label(race(TIMES)[0])
+    assert rows["onnxruntime fp32"]["speedup"]["against"] == "torch-compile freezing fp32"
+    assert abs(rows["onnxruntime fp32"]["speedup"]["factor"] - 1.5) < 1e-6
+    assert rows["openvino bf16"]["speedup"]["against"] == "torch eager bf16"
+    assert rows["torch-compile freezing fp32"]["speedup"] is None
+    assert rows["torch channels_last fp32"]["speedup"]["factor"] < 1
+
+
+def test_what_is_wrong_has_no_rank_no_speedup_and_is_no_yardstick() -> None:
+    rows = by_label(race(TIMES, wrong=("openvino bf16", "torch-compile freezing fp32"))[0])
+    assert rows["openvino bf16"]["rank"] is None
+    assert rows["openvino bf16"]["speedup"] is None
+    assert rows["onnxruntime fp32"]["rank"] == 1
+    assert rows["onnxruntime fp32"]["speedup"]["against"] == "torch channels_last fp32"
+
+
+def test_a_wrong_mode_gives_way_to_the_next_best() -> None:
+    rows = by_label(race(TIMES, wrong=("torch-compile freezing fp32",))[0])
+    assert rows["torch-compile default fp32"]["rank"] is not None
+
+
+def test_advice_names_the_fastest_and_the_fastest_exact() -> None:
+    rows, blocks = race(TIMES)
+    lines = recommend(rows, blocks, "latent 1x100")
+    assert lines[0].startswith("latent 1x100: use openvino bf16, 0.3 ms (5.00 times as fast as torch's best bf16")
+    assert "140 dB from torch float32" in lines[0]
+    assert "if it must be fp32: use onnxruntime fp32, 0.6 ms" in lines[1]
+
+
+def test_advice_says_what_cannot_be_told_apart() -> None:
+    rows, blocks = race({"onnxruntime fp32": 1.0, "openvino fp32": 1.001, "torch eager fp32": 3.0}, jitter=0.05)
+    assert "indistinguishable from it: openvino fp32" in recommend(rows, blocks, "x")[0]
+
+
+def test_advice_when_torch_wins_and_when_nothing_is_right() -> None:
+    rows, blocks = race({"torch-compile freezing fp32": 1.0, "onnxruntime fp32": 2.0})
+    assert recommend(rows, blocks, "x") == ["x: use torch-compile freezing fp32, 1 ms."]
+    rows, blocks = race({"onnxruntime fp32": 2.0}, wrong=("onnxruntime fp32",))
+    assert "no contender can be recommended" in recommend(rows, blocks, "x")[0]
+
+
+def test_noise_is_flagged() -> None:
+    rows, _ = race({"onnxruntime fp32": 1.0})
+    assert warnings(rows, 8) == []
+    rows[0]["noisy"], rows[0]["latency_ms"]["cv"] = True, 0.3
+    assert "1 of 1 contenders spread by more than 2.5% (worst: onnxruntime fp32, 30%)" in warnings(rows, 8)[0]

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One case of a benchmark: load every contender, judge it, measure it, and fill in its row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gantk.bench.contenders import Contender
+from gantk.bench.load import Interference
+from gantk.bench.measure import Lane, Progress, measure
+from gantk.bench.process import Worker, WorkerError
+from gantk.bench.reference import coarser, judge, load_arrays
+from gantk.bench.stats import NOISY_CV, Nanoseconds, summarise
+from gantk.bench.subject import Arrays, Case
+from gantk.tensors import TensorSpec
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure; the same for every contender.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        threads: For one operation.
+        budget_s: Time to measure each case, without loading.
+        load_timeout_s: For one contender to load, or to compile, or to answer at all.
+        seed: Of the inputs and of the rotation.
+    """
+
+    device: str
+    threads: int
+    budget_s: float
+    load_timeout_s: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every contender of a case is given, and judged by.
+
+    Args:
+        case: The shapes.
+        feeds: The file of the inputs.
+        reference: The right outputs.
+        reference_name: Who computed them.
+        outputs: The specs of the outputs.
+        folder: For temporary files.
+    """
+
+    case: Case
+    feeds: Path
+    reference: Arrays
+    reference_name: str
+    outputs: Sequence[TensorSpec]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one case gave.
+
+    Args:
+        rows: One a contender, in their order.
+        blocks: The durations of each row's blocks, by its id.
+        rounds: How often each was measured.
+        interference: The share of the machine's time that other work took meanwhile.
+    """
+
+    rows: list[Row]
+    blocks: dict[int, list[Nanoseconds]]
+    rounds: int
+    interference: float
+
+
+@dataclass
+class _Entry:
+    contender: Contender
+    worker: Worker
+    row: Row
+
+
+def run_case(
+    task: Task, contenders: Sequence[Contender], settings: Settings, first_id: int, progress: Progress
+) -> Result:
+    """Run one case; a contender that fails becomes a row that says why, and the others go on."""
+    with ExitStack() as stack:
+        entries = []
+        try:
+            for number, contender in enumerate(contenders, start=first_id):
+                worker = stack.enter_context(_start(task, contender, settings.threads))
+                entries.append(_Entry(contender, worker, _new_row(contender, task.case, number)))
+                if not contender.compiles:
+                    _load(task, entries[-1:], settings, progress)
+            _load(task, [entry for entry in entries if entry.contender.compiles], settings, progress)
+            return _measure(task, entries, settings, progress)
+        except BaseException:
+            for entry in entries:  # at once, for threads may be waiting for them
+                entry.worker.kill()
+            raise
+
+
+def _start(task: Task, contender: Contender, threads: int) -> Worker:
+    # Compiled kernels are never those of an earlier benchmark: a load time is that of a first start.
+    cache = {"TORCHINDUCTOR_CACHE_DIR": str(task.folder / "inductor")} if contender.compiles else {}
+    return Worker(contender.label, task.folder, threads, cache)
+
+
+def _load(task: Task, entries: Sequence[_Entry], settings: Settings, progress: Progress) -> None:
+    """Load contenders, as many at once as there are threads: one alone unless they compile for many seconds."""
+    at_once = min(len(entries), settings.threads)
+
+    def load(entry: _Entry) -> None:
+        doing = "compiling" if entry.contender.compiles else "loading"
+        progress(f"{task.case.label}: {doing} {entry.contender.label}")
+        try:
+            _load_one(task, entry, settings.load_timeout_s)
+            entry.row["load"]["at_once"] = at_once
+            entry.worker.pause()
+        except WorkerError as error:
+            _fail(entry.row, error.what, progress)
+
+    if at_once == 1:
+        load(entries[0])
+    elif entries:
+        pool = ThreadPoolExecutor(at_once)
+        try:
+            list(pool.map(load, entries))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _load_one(task: Task, entry: _Entry, timeout_s: float) -> None:
+    """Load a contender, run it once, and judge what it computed."""
+    contender, worker, row = entry.contender, entry.worker, entry.row
+    imports = list(contender.imports)
+    loaded = worker.ask(
+        timeout_s, do="load", factory=contender.factory, options=contender.options, imports=imports
+    )
+    worker.ask(timeout_s, do="feed", path=str(task.feeds))
+    target = task.folder / f"output-{row['id']}.npz"
+    first_ms = worker.ask(timeout_s, do="output", path=str(target))["ns"] / 1e6
+    outputs = load_arrays(target)
+    target.unlink()
+    precision = coarser(loaded["precision"], loaded["file_precision"])
+    row.update(
+        precision=loaded["precision"],
+        version=loaded["version"],
+        device=loaded["device"],
+        load_ms=loaded["open_ms"] + first_ms,
+        load={"import_ms": loaded["import_ms"], "open_ms": loaded["open_ms"], "first_call_ms": first_ms},
+        memory_bytes={
+            "baseline_rss": loaded["baseline_rss_bytes"],
+            "loaded_rss": worker.ask(timeout_s, do="memory")["rss_bytes"],
+            "peak_rss": None,
+        },
+        parity=judge(outputs, task.reference, task.outputs, task.reference_name, precision),
+    )
+
+
+def _measure(task: Task, entries: Sequence[_Entry], settings: Settings, progress: Progress) -> Result:
+    lanes = {
+        entry.row["id"]: Lane(entry.contender.label, entry.worker)
+        for entry in entries
+        if entry.row["reason"] is None
+    }
+    watch = Interference([lane.worker.pid for lane in lanes.values()])
+    rounds = measure(
+        list(lanes.values()),
+        settings.budget_s,
+        seed=settings.seed,
+        timeout_s=settings.load_timeout_s,
+        progress=lambda line: progress(f"{task.case.label}: {line}"),
+    )
+    others = watch.share()
+    for entry in entries:
+        if entry.row["id"] in lanes:
+            _finish(entry.row, lanes[entry.row["id"]], task.case.batch, settings.load_timeout_s, progress)
+    blocks = {number: lane.blocks for number, lane in lanes.items()}
+    return Result([entry.row for entry in entries], blocks, rounds, others)
+
+
+def _finish(row: Row, lane: Lane, batch: int, timeout_s: float, progress: Progress) -> None:
+    """Fill in a row from what was measured."""
+    try:
+        peak = lane.worker.ask(timeout_s, do="memory")["peak_rss_bytes"] if lane.error is None else None
+        lane.worker.pause()
+    except WorkerError as error:
+        lane.error = error.what
+    if lane.error is not None or not lane.blocks:
+        _fail(row, lane.error or "it was not measured", progress)
+        return
+    row["memory_bytes"]["peak_rss"] = peak
+    latency = summarise(lane.blocks)
+    row.update(
+        status="ok",
+        latency_ms=latency,
+        iterations=sum(len(block) for block in lane.blocks),
+        blocks=len(lane.blocks),
+        block_p50_ms=[float(np.median(block)) / 1e6 for block in lane.blocks],
+        throughput=1000.0 * batch / latency["p50"],
+        noisy=latency["cv"] > NOISY_CV,
+    )
+
+
+def _fail(row: Row, reason: str, progress: Progress) -> None:
+    row.update(status="failed", reason=reason)
+    progress(f"  {row['label']} failed: {reason}")
+
+
+def _new_row(contender: Contender, case: Case, number: int) -> Row:
+    nothing = ("version", "device", "reason", "rank", "speedup", "latency_ms", "throughput", "noisy")
+    return {
+        "id": number,
+        "label": contender.label,
+        "backend": contender.backend,
+        "precision": contender.precision,
+        "file_precision": contender.file_precision,
+        "form": contender.form,
+        "mode": contender.mode,
+        "shape": {name: list(shape) for name, shape in case.shapes.items()},
+        "batch": case.batch,
+        "status": "failed",
+        "best_mode": False,
+        **dict.fromkeys(nothing),
+        "iterations": 0,
+        "blocks": 0,
+        "block_p50_ms": [],
+        "memory_bytes": None,
+        "artefact_bytes": contender.artefact_bytes,
+        "load_ms": None,
+        "load": None,
+        "parity": None,
+    }

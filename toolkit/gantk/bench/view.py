@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every form of a report shows of a benchmark's JSON document: which rows, in which order, and as what text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gantk.bench.verdict import is_right
+
+Document = dict[str, Any]
+Row = dict[str, Any]
+
+HEADINGS = (
+    "",
+    "contender",
+    "p50 ms",
+    "95 % CI",
+    "p90",
+    "p99",
+    "spread",
+    "pictures/s",
+    "vs torch",
+    "peak MiB",
+    "file MiB",
+    "load ms",
+    "parity",
+)
+NOTES = (
+    "p50: the median wall time of one call, with its 95 % confidence interval over rounds; p90 and p99 only where "
+    "at least 10 calls lie beyond. spread: standard deviation / mean of single calls. vs torch: against torch's "
+    "best in the same precision, paired by round. peak: resident memory of the contender's whole process. "
+    "load: opening the file and the first call, without starting Python and importing the library. "
+    "parity: against float32, in dB."
+)
+
+
+def cases_of(document: Document) -> list[str]:
+    """The labels of the cases, in order."""
+    return list(document["settings"]["cases"])
+
+
+def rows_of(document: Document, case: str, *, everything: bool = False) -> list[Row]:
+    """The rows of one case: by rank, then those without one; PyTorch's slower modes only with `everything`."""
+    rows = [row for row in document["rows"] if shape_label(row) == case]
+    if not everything:
+        rows = [row for row in rows if row["best_mode"] or not is_right(row)]
+    return sorted(rows, key=lambda row: (row["rank"] or 10**6, row["status"] != "ok", p50_ms(row)))
+
+
+def shape_label(row: Row) -> str:
+    """The case of a row."""
+    return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in row["shape"].items())
+
+
+def cells(row: Row) -> dict[str, str]:
+    """One row as text, by heading."""
+    parity = row["parity"]
+    verdict = "-" if parity is None else f"{parity['psnr_db']:.0f} dB" if parity["passed"] else "WRONG"
+    text = dict.fromkeys(HEADINGS, "-") | {
+        "": str(row["rank"] or ""),
+        "contender": row["label"],
+        "file MiB": f"{row['artefact_bytes'] / 2**20:.1f}",
+        "load ms": "-" if row["load_ms"] is None else f"{row['load_ms']:.0f}",
+        "parity": verdict,
+    }
+    if row["status"] != "ok":
+        return text | {"p50 ms": row["status"]}
+    latency, gain = row["latency_ms"], row["speedup"]
+    interval = latency["p50_ci95"]
+    return text | {
+        "p50 ms": number(latency["p50"]),
+        "95 % CI": "-" if interval is None else f"{number(interval[0])} - {number(interval[1])}",
+        "p90": number(latency["p90"]),
+        "p99": number(latency["p99"]),
+        "spread": f"{latency['cv']:.0%}" + (" !" if row["noisy"] else ""),
+        "pictures/s": f"{row['throughput']:,.0f}" if row["throughput"] >= 10 else number(row["throughput"]),
+        "vs torch": "-" if gain is None else f"{gain['factor']:.2f}x",
+        "peak MiB": f"{row['memory_bytes']['peak_rss'] / 2**20:.0f}",
+    }
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, without an exponent."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def failures(document: Document) -> list[str]:
+    """Every row that failed or is wrong, and every contender that was skipped, with the reason."""
+    lines = []
+    for row in document["rows"]:
+        if row["status"] != "ok":
+            lines.append(f"{row['label']} ({shape_label(row)}) failed: {row['reason']}")
+        elif not row["parity"]["passed"]:
+            lines.append(
+                f"{row['label']} ({shape_label(row)}) is wrong and not ranked: {row['parity']['reason']}"
+            )
+    return lines + [f"{skip['name']} skipped: {skip['reason']}" for skip in document["skipped"]]
+
+
+def machine_line(document: Document) -> str:
+    """The machine and the versions that took part, on one line."""
+    machine, settings = document["machine"], document["settings"]
+    packages = [
+        name
+        for name in ("torch", "onnxruntime", "onnxruntime-gpu", "openvino")
+        if name in document["versions"]
+    ]
+    where = f"{machine['cpu']}, {machine['usable_cores']} of {machine['cores']} cores"
+    virtual = ", virtual machine" if machine["virtual"] else ""
+    versions = ", ".join(f"{name} {document['versions'][name]}" for name in packages)
+    return f"{where}{virtual}; {settings['threads']} threads on {settings['device']}; {versions}"
+
+
+def p50_ms(row: Row) -> float:
+    return float(row["latency_ms"]["p50"]) if row["latency_ms"] else float("inf")
