@@ -109,7 +109,7 @@ class Bundle:
         return data
 
     def find(self, precision: str, form: str = "plain") -> Variant:
-        """The variant of one precision and form.
+        """The first variant of one precision and form.
 
         Raises:
             GantkError: There is none.
@@ -117,7 +117,7 @@ class Bundle:
         for variant in self.manifest.variants:
             if (variant.precision, variant.form) == (precision, form):
                 return variant
-        held = ", ".join(f"{v.precision} ({v.form})" for v in self.manifest.variants)
+        held = ", ".join(variant.label for variant in self.manifest.variants)
         raise GantkError(
             f"`{self.root}` has no {precision} ({form}) variant; it has {held}",
             where=str(self.root / MANIFEST),

@@ -126,7 +126,8 @@ class Variant:
         file: The file.
         precision: One of `PRECISIONS`: the type its heavy layers compute in; inputs and outputs are the same
             in all.
-        form: ``plain`` as exported, or ``rewritten`` by exact rewrites that were measured to pay.
+        form: ``plain`` as exported, or ``rewritten`` by exact rewrites that were measured to pay; backends that
+            like different rewrites have a file each.
         opset: Of the default ONNX domain.
         parity: One verdict for each (backend, reference) pair that was checked.
         fastest_on: The backends on which this form was measured faster than the other.
@@ -149,6 +150,11 @@ class Variant:
             )
         if not 1 <= self.opset <= OPSET_LIMIT:
             raise GantkError(f"`{self.file.path}` has opset {self.opset}; 1 to {OPSET_LIMIT} are known")
+
+    @property
+    def label(self) -> str:
+        """What tells it from the other variants, in words."""
+        return f"{self.precision} ({' + '.join((self.form, *self.rewrites))})"
 
     def failed_on(self, backend: str) -> Parity | None:
         """The verdict that forbids this file on `backend`, if there is one."""
@@ -266,7 +272,7 @@ class Manifest:
         for what, keys in (
             ("inputs", [spec.name for spec in manifest.inputs]),
             ("outputs", [spec.name for spec in manifest.outputs]),
-            ("variants", [f"{variant.precision} ({variant.form})" for variant in manifest.variants]),
+            ("variants", [variant.label for variant in manifest.variants]),
         ):
             if len(set(keys)) != len(keys):
                 raise GantkError(f"two {what} are called the same: {', '.join(sorted(keys))}")

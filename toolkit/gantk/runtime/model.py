@@ -100,8 +100,8 @@ def choose(bundle: Bundle, precision: str | None, form: str | None, backend: str
     """
     held = [variant.precision for variant in bundle.manifest.variants]
     precision = precision or ("fp32" if "fp32" in held else held[0])
-    fitting = [variant for variant in bundle.manifest.variants if variant.precision == precision]
-    if form is not None or not fitting:
+    fitting = [v for v in bundle.manifest.variants if v.precision == precision and form in (None, v.form)]
+    if not fitting:
         return bundle.find(precision, form or "plain")
 
     def preference(variant: Variant) -> tuple[bool, bool, bool]:
