@@ -29,7 +29,6 @@ from gantk.runtime.model import Model, from_bytes, from_path
 from gantk.runtime.registry import available, open_model
 from gantk.runtime.runner import Array, Runner
 
-
 LIMIT = 0.03
 
 
