@@ -95,7 +95,8 @@ def save(path: str | Path, pixels: Pixels) -> None:
     """
     path = Path(path)
     kind = check_suffix(path, FORMATS)
-    options: dict[str, Any] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}.get(kind, {})
+    per_format: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}
+    options = per_format.get(kind, {})
     picture = _image(pixels)
     with replacing(path) as partial:
         picture.save(partial, format=kind, **options)
