@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from gantk.bench.subject import File, Subject
-from gantk.bundle import PRECISIONS
 from gantk.errors import BackendMissingError, UsageError
 from gantk.runtime.registry import BACKENDS, status
 
@@ -116,12 +115,8 @@ def find(
         modes: Only these of PyTorch's modes; all by default.
 
     Raises:
-        UsageError: An unknown backend, precision or mode.
         BackendMissingError: A backend in `backends` does not work here.
     """
-    check_names("backend", backends, NAMES)
-    check_names("precision", precisions, PRECISIONS)
-    check_names("mode", modes, MODES)
     contenders: list[Contender] = []
     skipped: list[Skipped] = []
     for name in backends or NAMES:
