@@ -110,14 +110,10 @@ def test_unknown_ways_are_refused(bundle: Path) -> None:
 
 
 def test_torch_is_benchmarked_from_a_bundle(bundle: Path) -> None:
-    document = run.compare(bundle, backends=["torch"], batch=[1, 2], threads=1, budget_s=0.3)
-    assert [(row["mode"], row["batch"], row["status"]) for row in document["rows"]] == [
-        ("eager", 1, "ok"),
-        ("channels_last", 1, "ok"),
-        ("eager", 2, "ok"),
-        ("channels_last", 2, "ok"),
-    ]
-    assert sum(row["best_mode"] for row in document["rows"]) == 2
+    document = run.compare(bundle, backends=["torch"], batch=[3], threads=1, budget_s=0.3)
+    found = [(row["mode"], row["batch"], row["status"]) for row in document["rows"]]
+    assert found == [("eager", 3, "ok"), ("channels_last", 3, "ok")]
+    assert sum(row["best_mode"] for row in document["rows"]) == 1
     assert {row["parity"]["reference"] for row in document["rows"]} == {"torch float32"}
     assert all(row["parity"]["passed"] for row in document["rows"])
 

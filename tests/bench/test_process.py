@@ -89,8 +89,8 @@ def test_a_worker_that_leaves_says_its_status(worker: Worker) -> None:
 def test_a_worker_that_hangs_is_killed_with_what_it_started(worker: Worker, tmp_path: Path) -> None:
     note = tmp_path / "child"
     options = {"note": str(note), "trouble": "hang", "when": "open"}
-    with pytest.raises(WorkerError, match="no answer to `load` within 3 s"):
-        worker.ask(3.0, do="load", factory="bench_fakes:make_with_child", options=options, imports=[])
+    with pytest.raises(WorkerError, match="no answer to `load` within 2 s"):
+        worker.ask(2.0, do="load", factory="bench_fakes:make_with_child", options=options, imports=[])
     assert fakes.wait_dead([worker.pid, int(note.read_text())])
 
 

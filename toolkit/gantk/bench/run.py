@@ -25,7 +25,7 @@ from gantk.errors import GantkError, UsageError
 
 SCHEMA_VERSION = 1
 KIND = "gantk bench"
-BUDGET_S = 20.0
+BUDGET_S = 15.0
 LOAD_TIMEOUT_S = 120.0
 
 Document = dict[str, Any]
@@ -118,6 +118,10 @@ def _run_cases(
         timeout_s=settings.load_timeout_s,
     )
     document["warnings"] += problems
+    if reference.name.startswith("onnxruntime"):
+        document["warnings"].append(
+            "there is no PyTorch network to compare with: parity is against ONNX Runtime, whose own row cannot fail"
+        )
     for case, path, outputs in zip(cases, feeds, reference.outputs, strict=True):
         task = Task(case, path, outputs, reference.name, subject.outputs, folder)
         result = run_case(task, contenders, settings, len(document["rows"]), progress)
