@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import fakes
+import bench_fakes as fakes
 import numpy as np
 import pytest
 
@@ -35,7 +35,7 @@ def feeds(tmp_path: Path) -> Path:
 
 
 def load(worker: Worker, feeds: Path, **options: object) -> dict[str, object]:
-    answer = worker.ask(TIMEOUT_S, do="load", factory="fakes:make", options=options, imports=["json"])
+    answer = worker.ask(TIMEOUT_S, do="load", factory="bench_fakes:make", options=options, imports=["json"])
     worker.ask(TIMEOUT_S, do="feed", path=str(feeds))
     return answer
 
@@ -60,7 +60,13 @@ def test_errors_are_answers_and_the_worker_lives_on(worker: Worker, feeds: Path)
     with pytest.raises(WorkerError, match="'dance' is not a request; known are load, feed"):
         worker.ask(TIMEOUT_S, do="dance")
     with pytest.raises(WorkerError, match="ValueError: no such kernel"):
-        worker.ask(TIMEOUT_S, do="load", factory="fakes:make", options={"trouble": "raise", "when": "open"}, imports=[])
+        worker.ask(
+            TIMEOUT_S,
+            do="load",
+            factory="bench_fakes:make",
+            options={"trouble": "raise", "when": "open"},
+            imports=[],
+        )
     with pytest.raises(WorkerError, match="ModuleNotFoundError"):
         worker.ask(TIMEOUT_S, do="load", factory="no_such_module:make", options={}, imports=[])
     assert load(worker, feeds)["backend"] == "fake"
@@ -69,7 +75,7 @@ def test_errors_are_answers_and_the_worker_lives_on(worker: Worker, feeds: Path)
 def test_a_worker_that_aborts_says_how_it_died(worker: Worker) -> None:
     options = {"trouble": "abort", "when": "open"}
     with pytest.raises(WorkerError, match=r"killed by SIGABRT: .*the vendor's last words"):
-        worker.ask(TIMEOUT_S, do="load", factory="fakes:make", options=options, imports=[])
+        worker.ask(TIMEOUT_S, do="load", factory="bench_fakes:make", options=options, imports=[])
     with pytest.raises(WorkerError):
         worker.ask(TIMEOUT_S, do="memory")
 
@@ -77,14 +83,14 @@ def test_a_worker_that_aborts_says_how_it_died(worker: Worker) -> None:
 def test_a_worker_that_leaves_says_its_status(worker: Worker) -> None:
     options = {"trouble": "exit", "when": "open"}
     with pytest.raises(WorkerError, match="ended with status 7"):
-        worker.ask(TIMEOUT_S, do="load", factory="fakes:make", options=options, imports=[])
+        worker.ask(TIMEOUT_S, do="load", factory="bench_fakes:make", options=options, imports=[])
 
 
 def test_a_worker_that_hangs_is_killed_with_what_it_started(worker: Worker, tmp_path: Path) -> None:
     note = tmp_path / "child"
     options = {"note": str(note), "trouble": "hang", "when": "open"}
-    with pytest.raises(WorkerError, match="no answer to `load` within 3 s"):
-        worker.ask(3.0, do="load", factory="fakes:make_with_child", options=options, imports=[])
+    with pytest.raises(WorkerError, match="no answer to `load` within 2 s"):
+        worker.ask(2.0, do="load", factory="bench_fakes:make_with_child", options=options, imports=[])
     assert fakes.wait_dead([worker.pid, int(note.read_text())])
 
 
@@ -112,9 +118,9 @@ def test_close_ends_a_paused_worker(tmp_path: Path) -> None:
 
 def test_something_that_does_not_speak_the_protocol(tmp_path: Path) -> None:
     command = (sys.executable, "-c", "print('hello', flush=True); input()")
-    with Worker("stranger", tmp_path, threads=1, command=command) as worker:
-        with pytest.raises(WorkerError, match="does not speak the protocol"):
-            worker.ask(TIMEOUT_S, do="memory")
+    worker = Worker("stranger", tmp_path, threads=1, command=command)
+    with worker, pytest.raises(WorkerError, match="does not speak the protocol"):
+        worker.ask(TIMEOUT_S, do="memory")
     assert not fakes.is_alive(worker.pid)
 
 

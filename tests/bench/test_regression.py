@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import make_document, make_row
+from bench_helpers import make_document, make_row
 
 from gantk.bench.regression import changes, parse_share, read_document, regressions
 from gantk.errors import GantkError, UsageError
@@ -54,7 +54,8 @@ def test_what_is_no_share(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "not JSON"), ("[]", "not a benchmark"), ('{"kind": "gantk bench", "schema": 9}', "schema 9")]
+    ("text", "message"),
+    [("{", "not JSON"), ("[]", "not a benchmark"), ('{"kind": "gantk bench", "schema": 9}', "schema 9")],
 )
 def test_files_that_are_no_benchmark(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "old.json"

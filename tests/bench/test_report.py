@@ -10,7 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from conftest import make_document, make_row
+from bench_helpers import make_document, make_row
 from rich.console import Console
 
 from gantk.bench import report
@@ -20,7 +20,9 @@ from gantk.bench import report
 def document() -> dict[str, Any]:
     wrong = make_row("openvino bf16", 0.2, rank=None, best_mode=False)
     wrong["parity"] = {**wrong["parity"], "passed": False, "reason": "12.0 dB PSNR, at least 35 dB wanted"}
-    failed = make_row("onnxruntime int8", 1.0, rank=None, best_mode=False, status="failed", reason="killed by SIGABRT")
+    failed = make_row(
+        "onnxruntime int8", 1.0, rank=None, best_mode=False, status="failed", reason="killed by SIGABRT"
+    )
     failed.update(latency_ms=None, parity=None, memory_bytes=None, load_ms=None, throughput=None)
     gain = {"factor": 2.5, "ci95": [2.4, 2.6], "against": "torch eager fp32"}
     rows = [

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import fakes
+import bench_fakes as fakes
 import numpy as np
 import pytest
-from conftest import MakeFake, make_onnx
+from bench_helpers import MakeFake, make_onnx
 
 from gantk.bench import case, contenders, machine, run
 from gantk.bench.load import Interference
@@ -24,11 +24,14 @@ from gantk.cli.main import main
 from gantk.errors import BackendMissingError, GantkError, UsageError
 
 
-def run_fakes(tmp_path: Path, found: list[contenders.Contender], budget_s: float = 0.3, load_timeout_s: float = 20.0) -> case.Result:
+def run_fakes(
+    tmp_path: Path, found: list[contenders.Contender], budget_s: float = 0.3, load_timeout_s: float = 20.0
+) -> case.Result:
     feeds = {"latent": np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)}
     np.savez(tmp_path / "feeds.npz", **feeds)
     right = {"picture": np.tanh(feeds["latent"][:, :2])}
-    task = case.Task(Case({"latent": (2, 4)}, 2), tmp_path / "feeds.npz", right, "torch float32", [fakes.PICTURE], tmp_path)
+    shapes = Case({"latent": (2, 4)}, 2)
+    task = case.Task(shapes, tmp_path / "feeds.npz", right, "torch float32", [fakes.PICTURE], tmp_path)
     return case.run_case(task, found, case.Settings("cpu", 1, budget_s, load_timeout_s, 0), 0, lambda _: None)
 
 
@@ -50,7 +53,7 @@ def test_contenders_that_fail_do_not_stop_the_others(tmp_path: Path, fake: MakeF
     assert "SIGABRT" in rows["aborts"]["reason"]
     assert rows["good"]["parity"]["passed"]
     assert not rows["wrong"]["parity"]["passed"]
-    assert 4.0 <= rows["good"]["latency_ms"]["min"]
+    assert rows["good"]["latency_ms"]["min"] >= 4.0
     assert rows["quick"]["latency_ms"]["min"] < rows["good"]["latency_ms"]["min"]
     assert rows["good"]["throughput"] == pytest.approx(2000.0 / rows["good"]["latency_ms"]["p50"])
     json.dumps(result.rows, allow_nan=False)
@@ -69,7 +72,9 @@ def test_blocks_rotate_and_only_one_contender_runs(tmp_path: Path, fake: MakeFak
     assert all(row["latency_ms"]["p50_ci95"] is not None for row in result.rows)
 
 
-def test_an_interruption_leaves_no_worker(tmp_path: Path, fake: MakeFake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_leaves_no_worker(
+    tmp_path: Path, fake: MakeFake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started: list[int] = []
     start = case._start
 
@@ -107,7 +112,9 @@ def test_foreign_onnx_on_every_backend(tmp_path: Path) -> None:
     json.dumps(document, allow_nan=False)
 
 
-def test_the_onnx_reference_serves_where_no_backend_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_onnx_reference_serves_where_no_backend_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from gantk.bench import reference
 
     monkeypatch.setattr(reference, "BACKENDS", {})
@@ -128,11 +135,13 @@ def test_free_sizes_and_unknown_names_are_usage_errors(onnx_file: Path) -> None:
 
 def test_a_missing_backend_that_was_asked_for(onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contenders, "has_torch", lambda: False)
-    with pytest.raises(BackendMissingError, match=r"torch was asked for and does not work here: PyTorch is not installed"):
+    with pytest.raises(BackendMissingError, match="torch was asked for and .*: PyTorch is not installed"):
         run.compare(onnx_file, backends=["torch"], shapes=[("content", (1, 3, 8, 8))])
 
 
-def test_without_a_compiler_torch_compile_is_skipped_in_words(onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_torch_compile_is_skipped_in_words(
+    onnx_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     _, skipped = contenders.find(describe(onnx_file), None, None, "cpu", 1)
     reasons = {skip.name: skip.reason for skip in skipped}
@@ -149,7 +158,9 @@ def test_the_worst_output_speaks() -> None:
     off = {"picture": np.full((2, 2), 0.5, np.float32)}
     assert judge(right, right, [fakes.PICTURE], "x", "fp32")["passed"]
     assert not judge(off, right, [fakes.PICTURE], "x", "fp32")["passed"]
-    assert "NaN" in judge({"picture": right["picture"] * np.nan}, right, [fakes.PICTURE], "x", "fp32")["reason"]
+    assert (
+        "NaN" in judge({"picture": right["picture"] * np.nan}, right, [fakes.PICTURE], "x", "fp32")["reason"]
+    )
     assert not judge({}, right, [fakes.PICTURE], "x", "fp32")["passed"]
 
 
@@ -176,11 +187,14 @@ def test_other_work_is_told_from_our_own() -> None:
     assert with_it > 0.1 / len(os.sched_getaffinity(0))
 
 
-def test_the_command_writes_every_form_and_compares(onnx_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_every_form_and_compares(
+    onnx_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     files = {name: tmp_path / f"out.{name}" for name in ("json", "md", "html")}
-    arguments = ["bench", str(onnx_file), "--shape", "content=1x3x16x16", "--threads", "1", "--backend", "onnxruntime"]
-    arguments += ["--budget", "300ms"]
-    assert main([*arguments, "--json", str(files["json"]), "--markdown", str(files["md"]), "--html", str(files["html"])]) == 0
+    arguments = ["bench", str(onnx_file), "--shape", "content=1x3x16x16", "--threads", "1"]
+    arguments += ["--backend", "onnxruntime", "--budget", "300ms"]
+    forms = ["--json", str(files["json"]), "--markdown", str(files["md"]), "--html", str(files["html"])]
+    assert main([*arguments, *forms]) == 0
     assert "onnxruntime fp32" in capsys.readouterr().out
     document = json.loads(files["json"].read_text())
     assert document["kind"] == "gantk bench"
@@ -189,7 +203,10 @@ def test_the_command_writes_every_form_and_compares(onnx_file: Path, tmp_path: P
 
     for row in document["rows"]:  # as if it had been a hundred times as fast
         latency = row["latency_ms"]
-        latency["p50"], latency["p50_ci95"] = latency["p50"] / 100, [latency["p50"] / 101, latency["p50"] / 99]
+        latency["p50"], latency["p50_ci95"] = (
+            latency["p50"] / 100,
+            [latency["p50"] / 101, latency["p50"] / 99],
+        )
     files["json"].write_text(json.dumps(document))
     capsys.readouterr()
     arguments[-1] = "1500ms"  # enough rounds for an interval

@@ -45,7 +45,9 @@ def test_a_shape_may_come_several_times() -> None:
         ([], [0], "a batch of 0; at least 1"),
     ],
 )
-def test_shapes_that_do_not_fit(shapes: list[tuple[str, tuple[int, ...]]], batch: list[int] | None, message: str) -> None:
+def test_shapes_that_do_not_fit(
+    shapes: list[tuple[str, tuple[int, ...]]], batch: list[int] | None, message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         make_cases([CONTENT], batch, shapes)
 

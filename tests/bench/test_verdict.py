@@ -6,14 +6,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from conftest import make_row
+from bench_helpers import make_row
 
 from gantk.bench.verdict import rank, recommend, warnings
 
 Blocks = dict[int, list[np.ndarray[Any, np.dtype[np.int64]]]]
 
 
-def race(times: dict[str, float], wrong: tuple[str, ...] = (), jitter: float = 0.0) -> tuple[list[dict[str, Any]], Blocks]:
+def race(
+    times: dict[str, float], wrong: tuple[str, ...] = (), jitter: float = 0.0
+) -> tuple[list[dict[str, Any]], Blocks]:
     """Rows and blocks of contenders with these p50s in ms."""
     generator = np.random.default_rng(0)
     rows, blocks = [], {}
@@ -22,7 +24,9 @@ def race(times: dict[str, float], wrong: tuple[str, ...] = (), jitter: float = 0
         if label in wrong:
             row["parity"] = {**row["parity"], "passed": False, "psnr_db": 10.0, "reason": "10 dB"}
         rows.append(row)
-        blocks[number] = [np.array([int(1e6 * p50 * (1 + jitter * generator.standard_normal()))]) for _ in range(10)]
+        blocks[number] = [
+            np.array([int(1e6 * p50 * (1 + jitter * generator.standard_normal()))]) for _ in range(10)
+        ]
     rank(rows, blocks)
     return rows, blocks
 
@@ -44,7 +48,8 @@ TIMES = {
 
 def test_only_the_best_mode_of_a_backend_is_ranked() -> None:
     rows = by_label(race(TIMES)[0])
-    assert [label for label, row in rows.items() if row["rank"] is None] == ["torch eager fp32", "torch-compile default fp32"]
+    unranked = [label for label, row in rows.items() if row["rank"] is None]
+    assert unranked == ["torch eager fp32", "torch-compile default fp32"]
     assert rows["openvino bf16"]["rank"] == 1
     assert rows["torch channels_last fp32"]["rank"] == 5
 
@@ -74,13 +79,17 @@ def test_a_wrong_mode_gives_way_to_the_next_best() -> None:
 def test_advice_names_the_fastest_and_the_fastest_exact() -> None:
     rows, blocks = race(TIMES)
     lines = recommend(rows, blocks, "latent 1x100")
-    assert lines[0].startswith("latent 1x100: use openvino bf16, 0.3 ms (5.00 times as fast as torch's best bf16")
+    assert lines[0].startswith(
+        "latent 1x100: use openvino bf16, 0.3 ms (5.00 times as fast as torch's best bf16"
+    )
     assert "140 dB from torch float32" in lines[0]
     assert "if it must be fp32: use onnxruntime fp32, 0.6 ms" in lines[1]
 
 
 def test_advice_says_what_cannot_be_told_apart() -> None:
-    rows, blocks = race({"onnxruntime fp32": 1.0, "openvino fp32": 1.001, "torch eager fp32": 3.0}, jitter=0.05)
+    rows, blocks = race(
+        {"onnxruntime fp32": 1.0, "openvino fp32": 1.001, "torch eager fp32": 3.0}, jitter=0.05
+    )
     assert "indistinguishable from it: openvino fp32" in recommend(rows, blocks, "x")[0]
 
 

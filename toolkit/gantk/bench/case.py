@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -126,14 +127,19 @@ def _load(task: Task, entries: Sequence[_Entry], settings: Settings, progress: P
             entry.row["load"]["at_once"] = at_once
             entry.worker.pause()
         except WorkerError as error:
-            _fail(entry.row, error.what, progress)
+            if not interrupted.is_set():
+                _fail(entry.row, error.what, progress)
 
+    interrupted = Event()
     if at_once == 1:
         load(entries[0])
     elif entries:
         pool = ThreadPoolExecutor(at_once)
         try:
             list(pool.map(load, entries))
+        except BaseException:
+            interrupted.set()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

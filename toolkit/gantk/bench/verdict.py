@@ -103,12 +103,17 @@ def _gain(row: Row) -> str:
     gain = row["speedup"]
     if gain is None:
         return ""
+    rival = f"torch's best {row['precision']}, {gain['against']}"
     if gain["ci95"] is None:
-        return f" (roughly {gain['factor']:.2g} times as fast as torch's best {row['precision']}, {gain['against']})"
+        return f" (roughly {_factor(gain['factor'])} times as fast as {rival})"
     low, high = gain["ci95"]
     if low <= 1.0 <= high:
-        return f" (as fast as torch's best {row['precision']}, {gain['against']})"
-    return f" ({gain['factor']:.2f} times as fast as torch's best {row['precision']}, {gain['against']})"
+        return f" (as fast as {rival}, as far as can be told)"
+    return f" ({_factor(gain['factor'])} times as fast as {rival})"
+
+
+def _factor(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2f}"
 
 
 def _ties(row: Row, order: Sequence[Row], blocks: Blocks) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from gantk.bench.verdict import is_right
+from gantk.runtime.parity import PSNR_CAP_DB
 
 Document = dict[str, Any]
 Row = dict[str, Any]
@@ -55,7 +56,7 @@ def shape_label(row: Row) -> str:
 def cells(row: Row) -> dict[str, str]:
     """One row as text, by heading."""
     parity = row["parity"]
-    verdict = "-" if parity is None else f"{parity['psnr_db']:.0f} dB" if parity["passed"] else "WRONG"
+    verdict = "-" if parity is None else _decibels(parity["psnr_db"]) if parity["passed"] else "WRONG"
     text = dict.fromkeys(HEADINGS, "-") | {
         "": str(row["rank"] or ""),
         "contender": row["label"],
@@ -77,6 +78,10 @@ def cells(row: Row) -> dict[str, str]:
         "vs torch": "-" if gain is None else f"{gain['factor']:.2f}x",
         "peak MiB": f"{row['memory_bytes']['peak_rss'] / 2**20:.0f}",
     }
+
+
+def _decibels(psnr_db: float) -> str:
+    return "equal" if psnr_db >= PSNR_CAP_DB else f"{psnr_db:.0f} dB"
 
 
 def number(value: float | None) -> str:

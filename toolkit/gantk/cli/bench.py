@@ -76,9 +76,9 @@ def bench_command(
     budget: Annotated[
         str,
         typer.Option(
-            metavar="TIME", help="To measure each shape, without loading: 20s, 2m.", rich_help_panel=_HOW
+            metavar="TIME", help="To measure each shape, without loading: 15s, 2m.", rich_help_panel=_HOW
         ),
-    ] = "20s",
+    ] = "15s",
     load_timeout: Annotated[
         str, typer.Option(metavar="TIME", help="For one contender to load or compile.", rich_help_panel=_HOW)
     ] = "120s",
@@ -113,6 +113,8 @@ def bench_command(
     until the medians stand still. A contender whose pictures are wrong is shown and not ranked. PyTorch is
     measured in every mode, and counts with its best.
     """
+    from rich.markup import escape
+
     from gantk.bench import regression, run
 
     old = None if compare is None else regression.read_document(compare)
@@ -121,7 +123,7 @@ def bench_command(
     with console.status("looking for contenders") as status:
 
         def report(line: str) -> None:
-            status.update(line.strip())
+            status.update(escape(line.strip()))
             if line.startswith(" ") or not console.is_terminal:
                 console.print(line, markup=False)
 
@@ -228,5 +230,5 @@ def _seconds(text: str, option: str) -> float:
     except (ValueError, KeyError):
         seconds = -1.0
     if not 0 < seconds < 86400:
-        raise UsageError(f"{text!r} is not a time; 20s, 500ms or 2m is", where=option)
+        raise UsageError(f"{text!r} is not a time; 15s, 500ms or 2m is", where=option)
     return seconds

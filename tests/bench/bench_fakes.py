@@ -25,7 +25,13 @@ class Fake(Runner):
 
     def __init__(self, nap_s: float, scale: float, trouble: str | None) -> None:
         self.nap_s, self.scale, self.trouble, self.calls = nap_s, scale, trouble, 0
-        kind = {"backend": "fake", "version": "1", "device": "cpu", "precision": "fp32", "file_precision": "fp32"}
+        kind = {
+            "backend": "fake",
+            "version": "1",
+            "device": "cpu",
+            "precision": "fp32",
+            "file_precision": "fp32",
+        }
         super().__init__([LATENT], [PICTURE], **kind)
 
     def _run(self, arrays: dict[str, Array], out: Mapping[str, Array]) -> dict[str, Array]:

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write the tables of README.md and benchmarks/README.md from benchmarks/results/*.json; --check only looks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+DOCUMENTS = (HERE / "README.md", ROOT / "README.md")
+COLUMNS = ("", "contender", "p50 ms", "95 % CI", "pictures/s", "vs torch", "peak MiB", "load ms", "parity")
+
+_MARKED = re.compile(r"(<!-- results:(?P<name>[a-z0-9_-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where a table is stale")
+    arguments = parser.parse_args()
+    stale = [path for path in DOCUMENTS if path.is_file() and path.read_text() != filled(path.read_text())]
+    for path in stale:
+        print(f"{'stale' if arguments.check else 'written'}: {path.relative_to(ROOT)}", file=sys.stderr)
+        if not arguments.check:
+            path.write_text(filled(path.read_text()))
+    return 1 if stale and arguments.check else 0
+
+
+def filled(text: str) -> str:
+    """`text` with what stands between each pair of markers made anew; it stays where there is no result yet."""
+
+    def fill(match: re.Match[str]) -> str:
+        result = HERE / "results" / f"{match['name']}.json"
+        body = section(json.loads(result.read_text())) if result.is_file() else "Not measured yet.\n"
+        return f"{match[1]}{body}{match[3]}"
+
+    return _MARKED.sub(fill, text)
+
+
+def section(document: dict[str, Any]) -> str:
+    """One suite's result: a table for each case, what to use, and what it was measured on."""
+    from gantk.bench.report import markdown_table
+    from gantk.bench.view import cases_of, machine_line, rows_of
+
+    lines: list[str] = []
+    for case in cases_of(document):
+        lines += [
+            f"**{document['title']}: {case}**",
+            "",
+            *markdown_table(rows_of(document, case), COLUMNS),
+            "",
+        ]
+    lines += [f"- {line}" for line in document["recommendation"]]
+    lines += [
+        f"- Goal {'met' if claim['holds'] else 'NOT met'}: {claim['text']}." for claim in document["claims"]
+    ]
+    lines += [overhead(entry) for entry in document["overhead"]]
+    lines += [f"- Warning: {line}." for line in document["warnings"]]
+    measured = f"{document['created'][:10]}, commit {document['commit'] or 'unknown'}"
+    return "\n".join([*lines, f"- {machine_line(document)}; {measured}.", ""])
+
+
+def overhead(entry: dict[str, Any]) -> str:
+    """What the runner costs, in a sentence."""
+    around = entry["share_ci95"]
+    interval = "" if around is None else f" (95 % CI {around[0]:+.1%} to {around[1]:+.1%})"
+    return (
+        f"- The runner's own overhead at batch {entry['batch']}: {entry['share']:+.1%}{interval} over calling "
+        f"ONNX Runtime directly ({entry['direct_ms']:.3g} ms)."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

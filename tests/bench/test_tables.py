@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Documents show what was measured: every table is made from a JSON file, and a stale one fails here."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from bench_helpers import make_document, make_row
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", BENCHMARKS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_committed_tables_are_those_of_the_committed_results() -> None:
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "tables.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{done.stderr}run: python benchmarks/tables.py"
+
+
+def test_a_changed_number_makes_a_table_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = load("tables")
+    monkeypatch.setattr(tables, "HERE", tmp_path)
+    (tmp_path / "results").mkdir()
+    extra = {"title": "A network", "claims": [], "overhead": []}
+    write = (tmp_path / "results" / "x.json").write_text
+    write(json.dumps(make_document([make_row("onnxruntime fp32", 1.25)]) | extra))
+    page = tables.filled("before\n<!-- results:x -->\nold\n<!-- /results -->\nafter\n")
+    assert "| 1 | onnxruntime fp32 | 1.25 |" in page
+    assert page.startswith("before\n")
+    assert page.endswith("after\n")
+    assert tables.filled(page) == page
+    write(json.dumps(make_document([make_row("onnxruntime fp32", 1.5)]) | extra))
+    assert "| 1 | onnxruntime fp32 | 1.5 |" in tables.filled(page)
+
+
+@pytest.mark.parametrize(("factor", "holds"), [(1.9, True), (2.1, False)])
+def test_claims_are_judged_within_one_precision_and_batch(factor: float, holds: bool) -> None:
+    rows = [
+        make_row("onnxruntime fp32", 1.0),
+        make_row("openvino bf16", 0.1),
+        make_row("torch eager fp32", 2.0),
+        make_row("torch eager bf16", 0.5),
+        make_row("torch channels_last fp32", 1.5, rank=None),
+        make_row("torch eager fp32", 0.1, batch=16),
+    ]
+    claim = load("run").judge({"batch": 1, "precision": "fp32", "over": "torch", "factor": factor}, rows)
+    assert claim["measured"] == pytest.approx(2.0)
+    assert claim["holds"] is holds
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("suites/*.toml")), ids=lambda path: path.stem)
+def test_suites_are_whole(path: Path) -> None:
+    suite = load("run").load(path.stem)
+    assert suite["name"] == path.stem
+    assert {claim["batch"] for claim in suite["claim"]} <= set(suite["bench"]["batch"])
+    assert {claim["precision"] for claim in suite["claim"]} <= set(suite["network"]["precisions"])
