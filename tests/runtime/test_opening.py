@@ -45,6 +45,8 @@ def test_auto_passes_over_a_backend_that_was_wrong(tmp_path: Path) -> None:
     networks.bundle(tmp_path / "x.gantk", parities=failed("onnxruntime"))
     with gantk.open(tmp_path / "x.gantk") as runner:
         assert runner.backend == "openvino"
+        assert list(runner.passed_over) == ["onnxruntime"]
+        assert "7.5 dB" in runner.passed_over["onnxruntime"]
     with pytest.raises(
         GantkError, match=r"onnxruntime computes `model.fp32.plain.onnx` wrong: 7.5 dB .* up to 1.9"
     ):

@@ -32,6 +32,7 @@ class Painter:
         backend: What computes, e.g. ``onnxruntime`` or ``torch``.
         precision: What it computes in.
         batch: The only number of latents that `paint` takes, or `None` where it takes any.
+        passed_over: Why backends that come before this one did not do.
     """
 
     latent_shape: tuple[int, ...]
@@ -40,6 +41,7 @@ class Painter:
     backend: str
     precision: str
     batch: int | None = None
+    passed_over: tuple[str, ...] = ()
 
     def __enter__(self) -> Painter:
         return self
@@ -125,6 +127,7 @@ def _of_runner(runner: Runner, path: Path) -> Painter:
         backend=runner.backend,
         precision=runner.precision,
         batch=size if isinstance(size, int) else None,
+        passed_over=tuple(runner.passed_over.values()),
     )
 
 

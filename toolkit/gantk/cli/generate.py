@@ -128,6 +128,8 @@ def generate(
             save(target, picture)
     else:
         save(output, grid(pixels[0], columns))
+    for reason in painter.passed_over:
+        prose().print(f"passed over: {reason}", markup=False)
     shown = f"{output}/ ({len(targets)} files)" if len(targets) > 1 else str(targets[0])
     prose().print(f"wrote {shown} with {painter.backend} in {painter.precision}", markup=False)
     if json is not None:

@@ -85,6 +85,8 @@ def run(
     with open_runner(source, backend, precision, device, form=form, threads=threads) as runner:
         feeds, random = _feeds(runner, given or [], shape or [], seed)
         outputs = runner.run(feeds)
+    for reason in runner.passed_over.values():
+        prose().print(f"passed over: {reason}", markup=False)
     if random:
         prose().print(f"random values for {', '.join(random)}, seed {seed}", markup=False)
     files = save_outputs(output_dir, outputs) if output_dir is not None else []

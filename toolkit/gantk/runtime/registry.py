@@ -121,7 +121,9 @@ def open(  # noqa: A001
     for name in BACKENDS:
         try:
             _device(status(name), device)
-            return open_model(find(name), name, device, threads)
+            runner = open_model(find(name), name, device, threads)
+            runner.passed_over = {other: error.what for other, error in failures.items()}
+            return runner
         except GantkError as error:
             failures[name] = error
     raise _none_left(path, failures)

@@ -31,6 +31,7 @@ class Runner(ABC):
         file_precision: The precision of the file it runs.
         layers: How many heavy layers (convolutions, matrix products) run in each precision, where the
             backend tells.
+        passed_over: The backends that ``auto`` tried before this one, and why each did not do.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Runner(ABC):
         self.precision = precision
         self.file_precision = file_precision
         self.layers = dict(layers or {})
+        self.passed_over: dict[str, str] = {}
         self._input_names = {spec.name for spec in inputs}
         self._dtypes = {spec.name: _numpy_dtype(spec) for spec in (*inputs, *outputs)}
 

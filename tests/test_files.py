@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files appear whole or not at all, and what goes wrong is said with the file's name."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gantk.errors import GantkError
+from gantk.files import (
+    leads_inside,
+    named_errors,
+    read_bytes,
+    replacing,
+    sync_folder,
+    write_bytes,
+    write_text,
+)
+
+
+def test_written_files_are_read(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a" / "b" / "x", b"\0\xff")
+    write_text(tmp_path / "y", "größer\n")
+    assert read_bytes(tmp_path / "a" / "b" / "x") == b"\0\xff"
+    assert (tmp_path / "y").read_bytes() == "größer\n".encode()
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "y"}
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    write_text(path, "old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as partial:
+        partial.write_text("new")
+        raise ZeroDivisionError
+    with pytest.raises(KeyboardInterrupt), replacing(path) as partial:
+        partial.write_text("new")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("what", ["replace", "fsync"])
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    path = tmp_path / "x"
+    write_text(path, "old")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path if what == "replace" else os, what, fail)
+    with pytest.raises(GantkError, match=r"cannot write .*x`: No space left on device") as caught:
+        write_text(path, "new")
+    assert caught.value.hint is not None
+    assert "MiB are free there" in caught.value.hint
+    monkeypatch.undo()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "mine").write_text("mine")
+    with pytest.raises(GantkError, match="Is a directory"):
+        write_text(tmp_path / "x", "new")
+    assert (tmp_path / "x" / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "device", "long", "nul"])
+def test_what_cannot_be_read(tmp_path: Path, kind: str) -> None:
+    path = {"device": Path("/dev/zero"), "long": tmp_path / ("x" * 5000), "nul": tmp_path / "a\0b"}.get(kind)
+    path = path or tmp_path / kind
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    with pytest.raises(GantkError):
+        read_bytes(path)
+
+
+def test_reading_leaks_no_descriptors(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        for path in (tmp_path, tmp_path / "missing", Path("/dev/null")):
+            with pytest.raises(GantkError):
+                read_bytes(path)
+        sync_folder(tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_limit(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"12345")
+    assert read_bytes(tmp_path / "x", 5) == b"12345"
+    with pytest.raises(GantkError, match="has 5 bytes; at most 4"):
+        read_bytes(tmp_path / "x", 4)
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"), [(errno.EACCES, "permissions"), (errno.EROFS, "permissions"), (errno.EIO, None)]
+)
+def test_hints(number: int, hint: str | None) -> None:
+    with pytest.raises(GantkError) as caught, named_errors(Path("x"), "read"):
+        raise OSError(number, "reason")
+    assert caught.value.what == "cannot read `x`: reason"
+    assert (caught.value.hint is None) if hint is None else (hint in (caught.value.hint or ""))
+
+
+def test_links(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    inside.mkdir()
+    outside.mkdir()
+    (inside / "there").symlink_to(outside)
+    (inside / "here").symlink_to(inside)
+    (inside / "loop").symlink_to("loop")
+    places = {"x": True, "here/x": True, "there/x": False, "../out": False, "loop/x": False, "../in/x": True}
+    assert {place: leads_inside(inside / place, inside) for place in places} == places
+    assert not leads_inside(tmp_path / "inn", inside)
+
+
+def test_killed_while_writing(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    code = (
+        "import itertools, sys\nfrom pathlib import Path\nfrom gantk.files import write_bytes\n"
+        f"for n in itertools.count(): write_bytes(Path({str(path)!r}), bytes([n % 256]) * 300_000)"
+    )
+    for wait in (0.02, 0.05, 0.11):
+        with subprocess.Popen([sys.executable, "-c", code]) as process:
+            while not path.exists():
+                time.sleep(0.001)
+            time.sleep(wait)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        data = path.read_bytes()
+        assert data == data[:1] * 300_000
