@@ -106,7 +106,9 @@ def test_another_architecture_is_told_by_its_names_and_shapes(tmp_path: Path) ->
     with pytest.raises(GantkError, match=r"project\.0\.weight is \[196, 8\], not \[392, 8\]"):
         checkpoint.load_generator(path)
     write(path, config={**CONFIG, "size": 32})
-    with pytest.raises(GantkError, match=r"lacks enlarge\.4\.weight, .* and 4 more; has enlarge\.3\.bias too"):
+    with pytest.raises(
+        GantkError, match=r"lacks enlarge\.4\.weight, .* and 4 more; has enlarge\.3\.bias too"
+    ):
         checkpoint.load_generator(path)
 
 

@@ -123,7 +123,7 @@ def test_what_holds_no_pictures(tmp_path: Path) -> None:
     with pytest.raises(GantkError, match="is empty"):
         find_source(tmp_path)
     (tmp_path / "a.txt").write_text("a")
-    with pytest.raises(GantkError, match="has 1 files and none is a picture"):
+    with pytest.raises(GantkError, match="has 1 file and no picture among them"):
         find_source(tmp_path)
     (tmp_path / "a.png").write_text("a")
     with pytest.raises(GantkError, match="none of the 1 picture files"):

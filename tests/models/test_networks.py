@@ -35,7 +35,12 @@ def test_width_128_at_64_pixels_is_the_papers_generator() -> None:
 def test_the_discriminator_mirrors_it_without_norm_on_its_first_layer() -> None:
     discriminator = models.build_discriminator("dcgan", {"size": 64, "channels": 3, "width": 8})
     layers = of_kind(discriminator, nn.Conv2d)
-    assert [(layer.in_channels, layer.out_channels) for layer in layers] == [(3, 8), (8, 16), (16, 32), (32, 64)]
+    assert [(layer.in_channels, layer.out_channels) for layer in layers] == [
+        (3, 8),
+        (8, 16),
+        (16, 32),
+        (32, 64),
+    ]
     assert [norm.num_features for norm in of_kind(discriminator, nn.BatchNorm2d)] == [16, 32, 64]
     assert {leaky.negative_slope for leaky in of_kind(discriminator, nn.LeakyReLU)} == {0.2}
 

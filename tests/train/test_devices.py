@@ -13,7 +13,10 @@ import pytest
 from gantk import checkpoint
 from gantk.cli.main import main
 
-OPTIONS = "--width 2 --size 32 --batch 8 --threads 2 --steps 4 --sample-every 1 --log-every 2".split()
+OPTIONS = [
+    *("--width", "2", "--size", "32", "--batch", "8", "--threads", "2"),
+    *("--steps", "4", "--sample-every", "1", "--log-every", "2"),
+]
 
 
 def train(pictures: Path, run: Path, *more: str) -> list[str]:
@@ -41,7 +44,9 @@ def test_two_processes_on_the_cpu(pictures: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_error_in_a_process_is_ours(tmp_path: Path, capfd: pytest.CaptureFixture[str], pictures: Path) -> None:
+def test_an_error_in_a_process_is_ours(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], pictures: Path
+) -> None:
     few = tmp_path / "few"
     few.mkdir()
     for path in sorted(pictures.iterdir())[:2]:

@@ -26,8 +26,8 @@ STEPS = 24
 def config(pictures: Path, run: Path) -> TrainConfig:
     # The fully connected discriminator has dropout, so that its random numbers are put to the test too.
     return TrainConfig(
-        data=str(pictures), out=str(run), network="mlp", size=8, batch=8, flip=True, threads=1, precision="fp32",
-        checkpoint_every=4, log_every=3, sample_every=2, steps=STEPS,
+        data=str(pictures), out=str(run), network="mlp", size=8, batch=8, flip=True, threads=1,
+        precision="fp32", checkpoint_every=4, log_every=3, sample_every=4, steps=STEPS,
     )  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def command(pictures: Path, run: Path, steps: int) -> list[str]:
     options = "--network mlp --size 8 --batch 8 --flip --threads 1 --precision fp32 --checkpoint-every 4"
     return [
         *(sys.executable, "-m", "gantk", "train", "dcgan", "--data", str(pictures), "--out", str(run)),
-        *(*options.split(), "--log-every", "3", "--sample-every", "2", "--steps", str(steps)),
+        *(*options.split(), "--log-every", "3", "--sample-every", "4", "--steps", str(steps)),
     ]
 
 
@@ -76,7 +76,9 @@ def test_sigkill_and_resume_give_bit_identical_weights(pictures: Path, tmp_path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_cleanly_with_a_checkpoint(pictures: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_cleanly_with_a_checkpoint(
+    pictures: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     run = tmp_path / "run"
     process = subprocess.Popen(command(pictures, run, 100_000), stderr=subprocess.PIPE)
     wait_for(checkpoint.path_of(run, 4), process)

@@ -23,10 +23,10 @@ class BarReporter(Reporter):
         self._title = ""
 
     def say(self, text: str) -> None:
-        self._console().print(text, markup=False)
+        self._console().print(text, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        self._console().print(f"warning: {text}", style="yellow", markup=False)
+        self._console().print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
     def loading(self, done: int, total: int) -> None:
         self._show("reading pictures", done, total, "")

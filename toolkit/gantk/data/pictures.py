@@ -89,9 +89,11 @@ def find_source(path: str | os.PathLike[str]) -> Source:
             raise GantkError(f"`{path}` does not exist", where=str(path), hint="--data wants a folder of pictures")
         entries, files = _scan(path)
     if not files:
-        what = f"has {entries} files and none is a picture" if entries else "is empty"
+        what = "is empty"
+        if entries:
+            what = f"has {entries} file{'s' * (entries > 1)} and no picture among them"
         raise GantkError(
-            f"`{path}` {what}; {', '.join(s[1:] for s in SUFFIXES)} files are, and MNIST's idx files",
+            f"`{path}` {what}; {', '.join(suffix[1:] for suffix in SUFFIXES)} or MNIST-type idx files are wanted",
             where=str(path),
         )
     peeked = files[:: max(1, len(files) // 32)]

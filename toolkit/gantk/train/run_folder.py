@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,8 @@ def drop_old_checkpoints(run: Path, keep: int) -> None:
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
     """Hold the folder, so that a second training into it is refused."""
-    with named_errors(run, "open"):
+    with named_errors(run, "write"):
+        run.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(run, os.O_RDONLY)
     try:
         try:
@@ -116,3 +117,5 @@ def locked(run: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+        with suppress(OSError):
+            run.rmdir()  # Only where it is empty: the training failed before it began.
