@@ -9,11 +9,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import networks
 import numpy as np
 import pytest
 
 import gantk
+import networks
 from gantk.errors import GantkError
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import BACKENDS, open_model, status

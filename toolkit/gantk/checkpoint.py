@@ -27,8 +27,7 @@ SCHEMA_VERSION = 1
 FOLDER = "checkpoints"
 RUN_FILE = "run.json"
 
-_STATE = "gantk.state"
-_SHA256 = "gantk.sha256"
+_ENTRY = "gantk"  # The hash, a space, and the state: one entry, for the order of several is not fixed.
 _NO_HASH = "0" * 64
 _NAME = re.compile(r"step-(\d{7,})\.safetensors")
 
@@ -235,24 +234,33 @@ def _as_stored(tensor: Tensor) -> Tensor:
 
 def _serialise(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> bytes:
     """The bytes of a file that carries its own hash: it was made with zeros where the hash stands."""
-    metadata = {_STATE: json.dumps(state, allow_nan=False), _SHA256: _NO_HASH}
+    metadata = {_ENTRY: f"{_NO_HASH} {json.dumps(state, allow_nan=False)}"}
     data = save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
     digest = hashlib.sha256(data).hexdigest()
-    return data.replace(f'"{_NO_HASH}"'.encode(), f'"{digest}"'.encode(), 1)
+    return data.replace(f'"{_NO_HASH} '.encode(), f'"{digest} '.encode(), 1)
 
 
 def _parse(data: bytes, path: Path) -> Checkpoint:
     try:
         header_bytes = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + header_bytes])["__metadata__"]
-        state, digest = json.loads(metadata[_STATE]), str(metadata[_SHA256])
+        digest, _, text = metadata[_ENTRY].partition(" ")
+        state = json.loads(text)
         tensors = load_tensors(data)
-    except (ValueError, KeyError, TypeError, RecursionError, MemoryError, SafetensorError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        MemoryError,
+        SafetensorError,
+    ) as error:
         raise GantkError(
             f"`{path.name}` is not a whole checkpoint of gantk: {str(error) or type(error).__name__}",
             where=str(path),
         ) from error
-    at = data.find(f'"{digest}"'.encode()) + 1
+    at = data.find(f'"{digest} '.encode()) + 1
     actual = hashlib.sha256(data[:at])
     actual.update(_NO_HASH.encode())
     actual.update(memoryview(data)[at + 64 :])

@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ PARTIAL = ".partial"
 @contextmanager
 def named_errors(path: Path, doing: str) -> Iterator[None]:
     """Turn an `OSError` into a `GantkError` that says what could not be done with `path`, and why."""
+    if "\0" in str(path):
+        raise GantkError(f"{str(path)!r} is not a path: it holds a NUL")
     try:
         yield
     except OSError as error:
@@ -47,11 +50,22 @@ def partial_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
 
 
+def leads_inside(path: Path, folder: Path) -> bool:
+    """Whether `path`, with its links followed, lies in `folder`."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # A loop of links, a NUL.
+        return False
+
+
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the names in a folder durable, where its file system can."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # Some network file systems sync no folders.
+            raise
     finally:
         os.close(descriptor)
 
@@ -96,14 +110,18 @@ def read_bytes(path: Path, limit_bytes: int | None = None) -> bytes:
     Raises:
         GantkError: It does not exist, is no regular file, cannot be read or is larger than `limit_bytes`.
     """
-    with named_errors(path, "read"):
-        # Without O_NONBLOCK a named pipe with no writer would block here for ever.
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as stream:  # noqa: PTH123
-            size = os.fstat(stream.fileno()).st_size
-            if not path.is_file():
-                raise GantkError(f"`{path}` is not a regular file", where=str(path))
-            if limit_bytes is not None and size > limit_bytes:
-                raise GantkError(
-                    f"`{path}` has {size} bytes; at most {limit_bytes} are expected here", where=str(path)
-                )
-            return stream.read()
+    with named_errors(path, "read"), open(path, "rb", opener=_open_at_once) as stream:
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise GantkError(f"`{path}` is not a regular file", where=str(path))
+        if limit_bytes is not None and status.st_size > limit_bytes:
+            raise GantkError(
+                f"`{path}` has {status.st_size} bytes; at most {limit_bytes} are expected here",
+                where=str(path),
+            )
+        return stream.read()
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # Without O_NONBLOCK a named pipe with no writer would block here for ever.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

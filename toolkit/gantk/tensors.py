@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ DTYPES = ("float32", "float16", "bfloat16", "float64", "uint8", "int8", "int32",
 LAYOUTS = ("NC", "NCHW", "NHWC")
 
 NAME_LIMIT = 200
+SIZE_LIMIT = 2**31 - 1
 
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
@@ -45,7 +47,7 @@ class TensorSpec:
         if self.dtype not in DTYPES:
             raise GantkError(f"tensor {self.name!r} has dtype {self.dtype!r}; known are {', '.join(DTYPES)}")
         for size in self.shape:
-            good = _SYMBOL.fullmatch(size) if isinstance(size, str) else size >= 0
+            good = _SYMBOL.fullmatch(size) if isinstance(size, str) else 0 <= size <= SIZE_LIMIT
             if not good or isinstance(size, bool):
                 raise GantkError(f"tensor {self.name!r} has a size {size!r}; a count or a symbol is wanted")
         if self.layout is not None and (self.layout not in LAYOUTS or len(self.layout) != len(self.shape)):
@@ -53,8 +55,10 @@ class TensorSpec:
                 f"tensor {self.name!r} has layout {self.layout!r} and {len(self.shape)} axes; "
                 f"known are {', '.join(LAYOUTS)}, a letter an axis"
             )
-        if self.range is not None and not self.range[0] < self.range[1]:
-            raise GantkError(f"tensor {self.name!r} has an empty range {self.range}")
+        if self.range is not None and not -math.inf < self.range[0] < self.range[1] < math.inf:
+            raise GantkError(
+                f"tensor {self.name!r} has range {self.range}; wanted: two finite numbers, smaller first"
+            )
 
     @property
     def is_dynamic(self) -> bool:
@@ -89,20 +93,28 @@ class TensorSpec:
         limits, layout = data.get("range"), data.get("layout")
         if not isinstance(name, str) or not isinstance(dtype, str) or not isinstance(shape, list):
             raise GantkError("a tensor wants a name, a dtype and a shape")
+        if any(len(text) > NAME_LIMIT for text in (name, dtype, layout, *shape) if isinstance(text, str)):
+            raise GantkError(f"a tensor's name, dtype, layout or size has more than {NAME_LIMIT} characters")
         if not all(isinstance(size, int | str) for size in shape) or len(shape) > 16:
-            raise GantkError(f"tensor {name!r} has a shape {shape!r}; up to 16 counts or symbols are wanted")
+            raise GantkError(
+                f"tensor {name!r} has a shape {str(shape)[:100]}; up to 16 counts or symbols are wanted"
+            )
         if limits is not None and not (
             isinstance(limits, list) and len(limits) == 2 and all(isinstance(v, int | float) for v in limits)
         ):
-            raise GantkError(f"tensor {name!r} has a range {limits!r}; two numbers are wanted")
+            raise GantkError(f"tensor {name!r} has a range {str(limits)[:100]}; two numbers are wanted")
         if layout is not None and not isinstance(layout, str):
             raise GantkError(
                 f"tensor {name!r} has a layout {layout!r}; one of {', '.join(LAYOUTS)} is wanted"
             )
+        try:
+            span = None if limits is None else (float(limits[0]), float(limits[1]))
+        except OverflowError:
+            raise GantkError(f"tensor {name!r} has a range beyond every float") from None
         return cls(
             name=name,
             dtype=dtype,
             shape=tuple(shape),
-            range=None if limits is None else (float(limits[0]), float(limits[1])),
+            range=span,
             layout=layout,
         )

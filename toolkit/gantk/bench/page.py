@@ -32,13 +32,26 @@ small, .muted { opacity: .75 }
 def html(document: dict[str, Any]) -> str:
     """Charts, tables, parity, and the machine; styles and charts are inside the page."""
     name = document["model"]["name"]
-    parts = [f"<h1>{escape(name)}: latency, memory, parity</h1>"]
-    parts.append(
-        f'<p class="muted">{escape(document["created"])}, commit {escape(document["commit"] or "unknown")}</p>'
+    heading = f"<h1>{escape(name)}: latency, memory, parity</h1>"
+    made = f'<p class="muted">{escape(document["created"])}, commit {escape(document["commit"] or "unknown")}</p>'
+    return page(f"gantk bench: {name}", "\n".join((heading, made, body(document))))
+
+
+def page(title: str, content: str, extra_style: str = "") -> str:
+    """A whole page around some HTML, light or dark as its reader likes it."""
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}{extra_style}</style>\n</head>\n<body>\n"
+        f"{content}\n</body>\n</html>\n"
     )
-    parts.append(
+
+
+def body(document: dict[str, Any]) -> str:
+    """A benchmark as HTML to stand within a `page`."""
+    parts = [
         '<div class="verdict">' + "".join(_paragraph(line) for line in document["recommendation"]) + "</div>"
-    )
+    ]
     for case in cases_of(document):
         rows = rows_of(document, case, everything=True)
         parts.append(f"<h2>{escape(case)}</h2>")
@@ -53,13 +66,7 @@ def html(document: dict[str, Any]) -> str:
     parts.append(_list("Warnings", document["warnings"]))
     parts.append(_list("Failed and left out", failures(document)))
     parts += ["<h2>Machine</h2>", _facts(_machine_facts(document))]
-    body = "\n".join(part for part in parts if part)
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>gantk bench: {escape(name)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"{body}\n</body>\n</html>\n"
-    )
+    return "\n".join(part for part in parts if part)
 
 
 def _paragraph(text: str) -> str:

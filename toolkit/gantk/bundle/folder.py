@@ -3,32 +3,39 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from types import TracebackType
 
-from gantk.bundle.manifest import FileRef, Manifest, Variant
+from gantk.bundle.manifest import FORMS, MANIFEST, PRECISIONS, FileRef, Manifest, Variant
 from gantk.errors import GantkError
-from gantk.files import PARTIAL, named_errors, partial_name, read_bytes, sync_folder, write_bytes
+from gantk.files import (
+    PARTIAL,
+    leads_inside,
+    named_errors,
+    partial_name,
+    read_bytes,
+    sync_folder,
+    write_bytes,
+)
 
-MANIFEST = "manifest.json"
 MANIFEST_LIMIT_BYTES = 16 * 2**20
 
-# What a bundle's own files are called. Only these are ever swept: a note that somebody puts in the folder stays.
-_OWN_FILES = (
-    "model.*.onnx",
-    "probe*.safetensors",
-    "checkpoint/*",
-    "engines/*",
-    f".*{PARTIAL}",
-    f"*/.*{PARTIAL}",
+# What a bundle's own files are called. Only these are ever swept: a note that somebody puts in stays.
+_HASHED = r"(-[0-9a-f]{8})?"
+_OWN_FILES = re.compile(
+    rf"model\.({'|'.join(PRECISIONS)})(\.({'|'.join(FORMS)}))?{_HASHED}\.onnx"
+    rf"|(checkpoint/generator|probe){_HASHED}\.safetensors"
+    r"|engines/[^/]+\.engine"
+    rf"|([^/]+/)*\.[^/]+\.[0-9a-f]{{8}}{re.escape(PARTIAL)}"
 )
 
 
@@ -57,6 +64,18 @@ class Bundle:
             GantkError: There is no such folder, it is no bundle, or its manifest is not valid.
         """
         root = Path(root)
+        with named_errors(root, "read"):
+            cls._check_folder(root)
+        data = read_bytes(root / MANIFEST, MANIFEST_LIMIT_BYTES)
+        try:
+            return cls(root, Manifest.loads(data))
+        except GantkError as error:
+            raise GantkError(
+                error.what, where=str(root / MANIFEST), hint=error.hint or "export the bundle again"
+            ) from error
+
+    @staticmethod
+    def _check_folder(root: Path) -> None:
         if not root.is_dir():
             found = "is a file" if root.exists() else "does not exist"
             raise GantkError(
@@ -68,13 +87,6 @@ class Bundle:
                 where=str(root),
                 hint="gantk export RUN -o X.gantk",
             )
-        data = read_bytes(root / MANIFEST, MANIFEST_LIMIT_BYTES)
-        try:
-            return cls(root, Manifest.loads(data))
-        except GantkError as error:
-            raise GantkError(
-                error.what, where=str(root / MANIFEST), hint=error.hint or "export the bundle again"
-            ) from error
 
     def read_file(self, ref: FileRef) -> bytes:
         """The bytes of a file, after its length and hash have been checked against the manifest.
@@ -83,8 +95,8 @@ class Bundle:
             GantkError: It is missing, leads out of the bundle, or is not the file that was exported.
         """
         path = self.root / ref.path
-        if not path.resolve().is_relative_to(self.root.resolve()):
-            raise GantkError(f"`{ref.path}` leads out of the bundle, to `{path.resolve()}`", where=str(path))
+        if not leads_inside(path, self.root):
+            raise GantkError(f"`{ref.path}` is a link that leads out of the bundle", where=str(path))
         data = read_bytes(path, limit_bytes=ref.size_bytes)
         digest = hashlib.sha256(data).hexdigest()
         if digest != ref.sha256:
@@ -97,7 +109,7 @@ class Bundle:
         return data
 
     def find(self, precision: str, form: str = "plain") -> Variant:
-        """The variant of one precision and form.
+        """The first variant of one precision and form.
 
         Raises:
             GantkError: There is none.
@@ -105,7 +117,7 @@ class Bundle:
         for variant in self.manifest.variants:
             if (variant.precision, variant.form) == (precision, form):
                 return variant
-        held = ", ".join(f"{v.precision} ({v.form})" for v in self.manifest.variants)
+        held = ", ".join(variant.label for variant in self.manifest.variants)
         raise GantkError(
             f"`{self.root}` has no {precision} ({form}) variant; it has {held}",
             where=str(self.root / MANIFEST),
@@ -116,50 +128,59 @@ class Bundle:
 class Writer:
     """Writes a new bundle, or replaces what an existing one holds.
 
-    A new bundle is made under a hidden name beside `root` and moved there by `commit`. In an existing one files
-    are added under names that are not in use and the manifest is replaced last; what it no longer names
-    is swept when the bundle is next written. So a crash at any moment leaves the old bundle or the new one.
+    A new bundle is made under a hidden name beside `root` and moved there by `commit`. In an existing one
+    files are added under names that are not in use and the manifest is replaced last; what it no longer
+    names is swept when the bundle is next written, for somebody may just be reading it. So a crash at any
+    moment leaves the old bundle or the new one.
 
     Args:
         root: The folder.
         force: Whether an existing bundle may be replaced.
 
     Raises:
-        GantkError: `root` exists and is not a bundle, or is one and `force` is not set, or cannot be written.
+        GantkError: `root` exists and is not a bundle, or is one and `force` is not set, or cannot be written,
+            or another process is writing it.
     """
 
     def __init__(self, root: str | os.PathLike[str], *, force: bool = False) -> None:
         self.root = Path(root)
-        self._replaces = is_bundle(self.root)
-        if self._replaces and not force:
-            raise GantkError(f"`{self.root}` exists", where=str(self.root), hint="--force replaces it")
-        if not self._replaces and (self.root.is_file() or (self.root.is_dir() and any(self.root.iterdir()))):
-            raise GantkError(
-                f"`{self.root}` exists and is not a bundle; gantk replaces nothing else",
-                where=str(self.root),
-                hint="choose another name",
-            )
+        with named_errors(self.root, "write"):
+            self._replaces = is_bundle(self.root)
+            if self._replaces and not force:
+                raise GantkError(f"`{self.root}` exists", where=str(self.root), hint="--force replaces it")
+            if not self._replaces and (
+                self.root.is_file() or (self.root.is_dir() and any(self.root.iterdir()))
+            ):
+                raise GantkError(
+                    f"`{self.root}` exists and is not a bundle; gantk replaces nothing else",
+                    where=str(self.root),
+                    hint="choose another name",
+                )
         self._folder = self.root if self._replaces else partial_name(self.root.absolute())
         self._added: list[Path] = []
         self._committed = False
         self._lock: int | None = None
 
     def __enter__(self) -> Writer:
-        with named_errors(self.root, "write"):
-            if not self._replaces:
-                self._folder.parent.mkdir(parents=True, exist_ok=True)
-                self._folder.mkdir()
-            self._lock = os.open(self._folder, os.O_RDONLY)
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                self._release()
-                raise GantkError(
-                    f"another process is writing `{self.root}`",
-                    where=str(self.root),
-                    hint="wait for it to end",
-                ) from error
-            self._sweep()
+        parent = self.root.absolute().parent
+        with self._named():
+            parent.mkdir(parents=True, exist_ok=True)
+            # While the parent is locked nobody sweeps the folder that is made here and not yet locked.
+            with _locked(parent):
+                others = [path for path in self._hidden_folders(parent) if _is_locked(path)]
+                if others:
+                    raise self._busy()
+                if not self._replaces:
+                    self._folder.mkdir()
+                self._lock = os.open(self._folder, os.O_RDONLY)
+                try:
+                    fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    self._sweep(parent)
+                except BaseException as error:
+                    self._release()
+                    if isinstance(error, BlockingIOError):
+                        raise self._busy() from error
+                    raise
         return self
 
     def __exit__(
@@ -167,8 +188,11 @@ class Writer:
     ) -> None:
         if not self._committed:
             if self._replaces:
+                # Should the manifest have been replaced before the failure, its files must stay.
+                kept = {self.root / path for path in self._named_files()}
                 for path in self._added:
-                    path.unlink(missing_ok=True)
+                    if path not in kept:
+                        path.unlink(missing_ok=True)
             else:
                 shutil.rmtree(self._folder, ignore_errors=True)
         self._release()
@@ -177,14 +201,21 @@ class Writer:
         """Write a file; where another one already has its name, the name gets a part of its hash.
 
         Args:
-            path: Relative to the bundle, e.g. ``model.fp32.onnx``.
+            path: Relative to the bundle: ``model.PRECISION.onnx``, ``model.PRECISION.FORM.onnx``,
+                ``probe.safetensors``, ``checkpoint/generator.safetensors`` or ``engines/NAME.engine``.
             data: Its bytes.
         """
+        if not _OWN_FILES.fullmatch(path):
+            raise GantkError(f"{path!r} is not what a file of a bundle is called", where=str(self.root))
         ref = FileRef.of(path, data)
         if (self._folder / path).exists():
-            stem, suffix = os.path.splitext(path)
-            ref = FileRef(f"{stem}-{ref.sha256[:8]}{suffix}", ref.sha256, ref.size_bytes)
+            stem, dot, suffix = path.rpartition(".")
+            ref = FileRef(f"{stem}-{ref.sha256[:8]}{dot}{suffix}", ref.sha256, ref.size_bytes)
         target = self._folder / ref.path
+        if not leads_inside(target.parent, self._folder):
+            raise GantkError(
+                f"`{Path(path).parent}` is a link that leads out of the bundle", where=str(self.root)
+            )
         if not target.exists():
             self._added.append(target)
         with self._named():
@@ -192,34 +223,73 @@ class Writer:
         return ref
 
     def commit(self, manifest: Manifest) -> Bundle:
-        """Make `manifest`, and so the files it names, the bundle."""
+        """Make `manifest`, and so the files it names, the bundle.
+
+        Raises:
+            GantkError: The manifest could not be read again, or names a file that was not added; or it cannot
+                be written.
+        """
+        data = manifest.dumps()
+        checked = Bundle(self._folder, Manifest.loads(data))
+        for ref in checked.manifest.files:
+            if not (self._folder / ref.path).is_file():
+                raise GantkError(
+                    f"the manifest names `{ref.path}`, which was not added", where=str(self.root)
+                )
         with self._named():
-            write_bytes(self._folder / MANIFEST, manifest.dumps())
+            write_bytes(self._folder / MANIFEST, data)
             if not self._replaces:
-                os.rename(self._folder, self.root)
-                sync_folder(self.root.absolute().parent)
+                self._move()
         self._committed = True
-        return Bundle(self.root, manifest)
+        return Bundle(self.root, checked.manifest)
+
+    def _move(self) -> None:
+        """Give the hidden folder its name."""
+        try:
+            self._folder.rename(self.root)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                raise GantkError(
+                    f"`{self.root}` was made by somebody else meanwhile",
+                    where=str(self.root),
+                    hint="--force replaces it",
+                ) from error
+            raise
+        sync_folder(self.root.absolute().parent)
 
     def _release(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
-    def _sweep(self) -> None:
-        """Remove what an interrupted or superseded export left: it is ours by name, and no manifest names it."""
-        for stale in self.root.absolute().parent.glob(f".{self.root.name}.*{PARTIAL}"):
-            if stale != self._folder and stale.is_dir() and not _is_locked(stale):
-                shutil.rmtree(stale, ignore_errors=True)
-        if not self._replaces:
-            return
+    def _busy(self) -> GantkError:
+        return GantkError(
+            f"another process is writing `{self.root}`", where=str(self.root), hint="wait for it to end"
+        )
+
+    def _hidden_folders(self, parent: Path) -> list[Path]:
+        """The folders in which a bundle of this name is, or was, being made."""
+        pattern = re.compile(rf"{re.escape(f'.{self.root.name}.')}[0-9a-f]{{8}}{re.escape(PARTIAL)}")
+        return [path for path in parent.iterdir() if pattern.fullmatch(path.name) and path.is_dir()]
+
+    def _named_files(self) -> set[str]:
+        """The files that the manifest on disk names; none where it cannot be read."""
         try:
-            named = {ref.path for ref in Bundle.read(self.root).manifest.files}
+            return {ref.path for ref in Bundle.read(self.root).manifest.files}
         except GantkError:
+            return set()
+
+    def _sweep(self, parent: Path) -> None:
+        """Remove what earlier exports left: files that are ours by name and that no manifest names."""
+        for stale in self._hidden_folders(parent):
+            if stale != self._folder:
+                shutil.rmtree(stale, ignore_errors=True)
+        named = self._named_files() if self._replaces else set()
+        if not named:
             return  # An unreadable manifest tells nothing of what is in use; the next export sweeps.
         for path in self.root.rglob("*"):
             relative = path.relative_to(self.root).as_posix()
-            if path.is_file() and relative not in named and any(fnmatch(relative, own) for own in _OWN_FILES):
+            if relative not in named and _OWN_FILES.fullmatch(relative) and path.is_file():
                 path.unlink(missing_ok=True)
 
     @contextmanager
@@ -230,7 +300,18 @@ class Writer:
                 yield
         except GantkError as error:
             hidden, shown = str(self._folder), str(self.root)
-            raise GantkError(error.what.replace(hidden, shown), where=shown, hint=error.hint) from error
+            raise type(error)(error.what.replace(hidden, shown), where=shown, hint=error.hint) from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, waiting for it; for the moments in which writers look at each other's folders."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _is_locked(folder: Path) -> bool:

@@ -18,6 +18,10 @@ SCHEMA_VERSION = 1
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 FORMS = ("plain", "rewritten")
 
+MANIFEST = "manifest.json"
+TEXT_LIMIT = 2000
+OPSET_LIMIT = 1000
+
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -40,11 +44,11 @@ class FileRef:
 
     def __post_init__(self) -> None:
         parts = self.path.split("/")
-        if len(parts) > 4 or not all(_PART.fullmatch(part) for part in parts):
-            raise GantkError(f"{self.path!r} is not a path inside a bundle")
+        if len(parts) > 4 or not all(_PART.fullmatch(part) for part in parts) or self.path == MANIFEST:
+            raise GantkError(f"{self.path[:TEXT_LIMIT]!r} is not the path of a file inside a bundle")
         if not _SHA256.fullmatch(self.sha256):
             raise GantkError(
-                f"the sha256 of `{self.path}` is {self.sha256!r}; 64 hexadecimal digits are wanted"
+                f"the sha256 of `{self.path}` is {self.sha256[:100]!r}; 64 hexadecimal digits are wanted"
             )
         if self.size_bytes < 0:
             raise GantkError(f"`{self.path}` cannot have {self.size_bytes} bytes")
@@ -120,8 +124,10 @@ class Variant:
 
     Args:
         file: The file.
-        precision: One of `PRECISIONS`: the type its heavy layers compute in; inputs and outputs do not change.
-        form: ``plain`` as exported, or ``rewritten`` by exact rewrites that were measured to pay.
+        precision: One of `PRECISIONS`: the type its heavy layers compute in; inputs and outputs are the same
+            in all.
+        form: ``plain`` as exported, or ``rewritten`` by exact rewrites that were measured to pay; backends that
+            like different rewrites have a file each.
         opset: Of the default ONNX domain.
         parity: One verdict for each (backend, reference) pair that was checked.
         fastest_on: The backends on which this form was measured faster than the other.
@@ -139,9 +145,16 @@ class Variant:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS or self.form not in FORMS:
             raise GantkError(
-                f"`{self.file.path}` is {self.precision!r}, {self.form!r}; "
+                f"`{self.file.path}` is {self.precision[:100]!r}, {self.form[:100]!r}; "
                 f"known are {', '.join(PRECISIONS)} and {', '.join(FORMS)}"
             )
+        if not 1 <= self.opset <= OPSET_LIMIT:
+            raise GantkError(f"`{self.file.path}` has opset {self.opset}; 1 to {OPSET_LIMIT} are known")
+
+    @property
+    def label(self) -> str:
+        """What tells it from the other variants, in words."""
+        return f"{self.precision} ({' + '.join((self.form, *self.rewrites))})"
 
     def failed_on(self, backend: str) -> Parity | None:
         """The verdict that forbids this file on `backend`, if there is one."""
@@ -248,7 +261,7 @@ class Manifest:
             variants=tuple(_take_list(data, "variants", Variant.from_json)),
             probe=_take_file(data, "probe"),
             checkpoint=_take_file(data, "checkpoint"),
-            tools={str(name): _text(version) for name, version in tools.items()},
+            tools={_text(name): _text(version) for name, version in tools.items()},
             created=_take(data, "created", str),
         )
         paths = [ref.path for ref in manifest.files]
@@ -256,6 +269,13 @@ class Manifest:
             raise GantkError(f"two entries name one file: {', '.join(sorted(paths))}")
         if not manifest.inputs or not manifest.outputs or not manifest.variants:
             raise GantkError("a bundle wants at least one input, one output and one variant")
+        for what, keys in (
+            ("inputs", [spec.name for spec in manifest.inputs]),
+            ("outputs", [spec.name for spec in manifest.outputs]),
+            ("variants", [variant.label for variant in manifest.variants]),
+        ):
+            if len(set(keys)) != len(keys):
+                raise GantkError(f"two {what} are called the same: {', '.join(sorted(keys))}")
         return manifest
 
     @classmethod
@@ -286,6 +306,8 @@ def _take(data: Any, key: str, kind: type[T], *, optional: bool = False) -> T:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         got = "nothing" if value is None else type(value).__name__
         raise GantkError(f"{key!r} wants {kind.__name__}, not {got}")
+    if isinstance(value, str):
+        _text(value)
     return value
 
 
@@ -295,9 +317,13 @@ def _take_number(data: Any, key: str) -> float | None:
     value = data[key]
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise GantkError(f"{key!r} wants a finite number, not {value!r}")
-    return float(value)
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if isinstance(value, str) or not math.isfinite(number):
+        raise GantkError(f"{key!r} wants a finite number, not {str(value)[:100]!r}")
+    return number
 
 
 def _take_list(data: Any, key: str, read: Callable[[Any], T]) -> list[T]:
@@ -318,6 +344,8 @@ def _take_file(data: Any, key: str) -> FileRef | None:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise GantkError(f"text is wanted, not {type(value).__name__}")
+    if len(value) > TEXT_LIMIT or not value.isprintable():  # It will be printed on terminals.
+        raise GantkError(f"printable text of up to {TEXT_LIMIT} characters is wanted, not {value[:100]!r}")
     return value
 
 

@@ -38,8 +38,8 @@ def generate(
         typer.Option(
             "--output",
             "-o",
-            help="A .png, .webp or .jpg for a grid; a folder (ending in /) for single pictures; a .gif or .webp "
-            "for a walk.",
+            help="A .png, .webp or .jpg for a grid; a folder (ending in /) for single pictures; "
+            "a .gif or .webp for a walk.",
             show_default="grid.png, or walk.webp",
         ),
     ] = None,

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated, Any
@@ -14,7 +16,7 @@ from typer.core import TyperGroup
 import gantk
 from gantk.errors import GantkError, UsageError
 
-# A verb, and its one line in `gantk --help`. The verb's file is `gantk/cli/VERB.py`, with a Typer named `app`.
+# A verb, and its line in `gantk --help`. The verb's file is `gantk/cli/VERB.py`, with a Typer named `app`.
 VERBS = {
     "demo": "The whole path in one command: draw pictures, train, export, verify, bench, report.",
     "train": "Train a network on your own pictures.",
@@ -24,6 +26,18 @@ VERBS = {
     "run": "Run a bundle or an ONNX file on your own arrays.",
     "info": "Say what a bundle or an ONNX file holds.",
     "doctor": "Say what works on this machine, what does not, and what to install.",
+}
+
+INTERRUPTED = 130
+
+# What the optional packages belong to.
+_EXTRAS = {
+    "torch": "train",
+    "lightning_fabric": "train",
+    "onnxscript": "train",
+    "onnxruntime": "cpu",
+    "openvino": "openvino",
+    "tensorboard": "tensorboard",
 }
 
 
@@ -39,7 +53,6 @@ class LazyGroup(TyperGroup):
 app = typer.Typer(
     cls=LazyGroup,
     name="gantk",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode="rich",
@@ -66,35 +79,60 @@ def gantk_(
     """Generative picture networks from PyTorch to a fast, verified, embeddable engine."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one way out for each way to fail
     """Run one command.
 
     Args:
         arguments: As on the command line, without the program's name; `sys.argv`'s by default.
 
     Returns:
-        0 where it worked, 1 where it failed, 2 for wrong usage, 3 where a backend that was asked for is missing.
+        0 where it worked, 1 where it failed, 2 for wrong usage, 3 where a backend that was asked for is
+        missing, 130 where it was interrupted.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = app(arguments, prog_name="gantk", standalone_mode=False)
-        return status if isinstance(status, int) else 0
+        status = app(arguments or ["--help"], prog_name="gantk", standalone_mode=False)
+        sys.stdout.flush()
+        if status == INTERRUPTED:  # Typer made this of Ctrl-C.
+            raise KeyboardInterrupt
+        return (status or 0) if arguments else UsageError.exit_code
     except GantkError as error:
         return _report(error, arguments)
-    except typer._click.exceptions.NoArgsIsHelpError as error:
-        typer.echo(error.format_message())
-        return 2
     except typer.TyperException as error:
-        message = error.format_message()
-        return _report(
-            UsageError(message[:1].lower() + message[1:].rstrip("."), hint=_help_hint(arguments)), arguments
-        )
+        return _report_usage(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted", err=True)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()  # The reader of our output left, as `| head` does; Python would complain at exit.
+        # The reader of our output left, as `head` does; what is still buffered must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            return _report_bug(error, arguments)
+        what = f"`{error.name}` is not installed, and this command wants it"
+        return _report(GantkError(what, hint=f"pip install 'gantk[{extra}]'"), arguments)
+    except Exception as error:
+        return _report_bug(error, arguments)
+
+
+def _report_bug(error: Exception, arguments: Sequence[str]) -> int:
+    """The traceback, for whoever mends it, and one line for whoever met it."""
+    traceback.print_exception(error)
+    what = f"{type(error).__name__}: {error}"
+    return _report(
+        GantkError(what, hint="this is a bug in gantk; please report it with the lines above"), arguments
+    )
+
+
+def _report_usage(error: typer.TyperException, arguments: Sequence[str]) -> int:
+    message = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":  # Not public; it carries a group's help.
+        typer.echo(message)
+        return 2
+    what = message[:1].lower() + message[1:].rstrip(".")
+    return _report(UsageError(what, hint=_help_hint(arguments)), arguments)
 
 
 def _help_hint(arguments: Sequence[str]) -> str:

@@ -70,11 +70,18 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
         table.add_column(column, overflow="fold")
     for row in rows:
         # Text, not markup: names may hold brackets.
-        table.add_row(*(Text("-" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(Text("-" if cell is None else _printable(str(cell))) for cell in row))
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 200
     console.print(table)
+
+
+def _printable(text: str) -> str:
+    """What files say of themselves must not steer the terminal."""
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
 
 
 def write_json(data: Mapping[str, Any], target: str) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gantk.bundle import FORMS, PRECISIONS, Bundle, Variant
 from gantk.errors import GantkError, UsageError
-from gantk.files import read_bytes
+from gantk.files import leads_inside, read_bytes
 from gantk.tensors import DTYPES, TensorSpec
 
 if TYPE_CHECKING:
@@ -82,9 +82,10 @@ def from_path(
         bundle = Bundle.read(path)
         return from_variant(bundle, choose(bundle, precision, form, backend))
     model = from_bytes(read_bytes(path, ONNX_LIMIT_BYTES), path)
-    if (precision or model.precision) != model.precision or (form or model.form) != model.form:
+    wanted = (precision or model.precision, form or model.form)
+    if wanted != (model.precision, model.form):
         raise GantkError(
-            f"`{path}` is {model.precision} ({model.form}), not {precision or model.precision} ({form or model.form})",
+            f"`{path}` is {model.precision} ({model.form}), not {wanted[0]} ({wanted[1]})",
             where=str(path),
             hint="leave --precision out, or export a bundle, which holds several",
         )
@@ -99,8 +100,8 @@ def choose(bundle: Bundle, precision: str | None, form: str | None, backend: str
     """
     held = [variant.precision for variant in bundle.manifest.variants]
     precision = precision or ("fp32" if "fp32" in held else held[0])
-    fitting = [variant for variant in bundle.manifest.variants if variant.precision == precision]
-    if form is not None or not fitting:
+    fitting = [v for v in bundle.manifest.variants if v.precision == precision and form in (None, v.form)]
+    if not fitting:
         return bundle.find(precision, form or "plain")
 
     def preference(variant: Variant) -> tuple[bool, bool, bool]:
@@ -238,7 +239,7 @@ def _dtype_name(element: int) -> str:
     import onnx
 
     try:
-        name = onnx.TensorProto.DataType.Name(element).lower()
+        name = str(onnx.TensorProto.DataType.Name(element)).lower()
     except ValueError:
         return f"number {element}"
     return {"float": "float32", "double": "float64"}.get(name, name)
@@ -296,19 +297,9 @@ def _has_external(proto: onnx.ModelProto, path: Path | None, where: str) -> bool
             raise GantkError(
                 f"the weights of `{where}` lie in `{place}`, and its folder is not known", where=where
             )
-        folder = path.absolute().parent.resolve()
-        if not _inside(folder, place):
+        folder = path.absolute().parent
+        if not leads_inside(folder / place, folder):
             raise GantkError(f"the weights of `{where}` lie outside its folder, in {place!r}", where=where)
         if not (folder / place).is_file():
             raise GantkError(f"the weights of `{where}` lie in `{place}`, which does not exist", where=where)
     return bool(places)
-
-
-def _inside(folder: Path, place: str) -> bool:
-    try:
-        return (folder / place).resolve().is_relative_to(folder)
-    except (OSError, ValueError):  # A loop of links, a NUL.
-        return False
-
-
-__all__ = ["Model", "choose", "from_bytes", "from_path", "from_variant", "weights_precision"]

@@ -38,7 +38,7 @@ def to_pixels(
         array: One picture or several: (C, H, W), (H, W, C), (N, C, H, W) or (N, H, W, C), 1, 3 or 4 channels.
         spec: The tensor's description, or the values of black and white; (-1, 1) where nothing is known, and
             (0, 255) for uint8.
-        layout: ``NCHW`` or ``NHWC``; by default that of `spec`, else the one that fits the number of channels.
+        layout: ``NCHW`` or ``NHWC``; by default that of `spec`, else the one that fits the channels.
 
     Returns:
         Pixels of shape (N, H, W, C), 0..255, rounded to the nearest, halves to even; what lies outside the
@@ -59,7 +59,8 @@ def to_pixels(
     values = (batch.astype(np.float32) - low) * (255.0 / (high - low))
     if not np.isfinite(values).all():
         raise GantkError("the pictures have values that are NaN or infinite; they would be black or noise")
-    return np.rint(values).clip(0, 255).astype(np.uint8)
+    pixels: Pixels = np.rint(values).clip(0, 255).astype(np.uint8)
+    return pixels
 
 
 def grid(pixels: Pixels, columns: int | None = None, padding: int = 2) -> Pixels:
@@ -86,7 +87,7 @@ def grid(pixels: Pixels, columns: int | None = None, padding: int = 2) -> Pixels
 
 
 def save(path: str | Path, pixels: Pixels) -> None:
-    """Save one picture (H, W, C) as PNG, WebP (lossless) or JPEG, by the name's suffix; it appears whole or not.
+    """Save one picture (H, W, C) as PNG, lossless WebP or JPEG, by the name's suffix; whole or not at all.
 
     Raises:
         UsageError: Another suffix.
@@ -94,7 +95,8 @@ def save(path: str | Path, pixels: Pixels) -> None:
     """
     path = Path(path)
     kind = check_suffix(path, FORMATS)
-    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}.get(kind, {})
+    per_format: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}
+    options = per_format.get(kind, {})
     picture = _image(pixels)
     with replacing(path) as partial:
         picture.save(partial, format=kind, **options)
@@ -115,7 +117,7 @@ def save_animation(path: str | Path, frames: Sequence[Pixels], fps: float = 20.0
         )
     # GIF counts time in hundredths of a second.
     duration_ms = max(20, round(100 / fps) * 10) if kind == "GIF" else max(1, round(1000 / fps))
-    options = {"quality": 90} if kind == "WEBP" else {"optimize": False}
+    options: dict[str, Any] = {"quality": 90} if kind == "WEBP" else {"optimize": False}
     first, *others = [_image(frame) for frame in frames]
     with replacing(path) as partial:
         first.save(
@@ -191,7 +193,9 @@ def _channels_last(batch: Array, layout: str | None) -> Array:
     if layout not in (None, "NCHW", "NHWC"):
         raise GantkError(f"layout {layout!r} is not of a picture; NCHW and NHWC are")
     if layout is None:
-        layout = "NCHW" if batch.shape[1] in _MODES and batch.shape[3] not in _MODES else "NHWC"
+        first, last = batch.shape[1] in _MODES, batch.shape[3] in _MODES
+        # Where both fit, floats come from networks and bytes from picture files.
+        layout = "NCHW" if first and not (last and batch.dtype == np.uint8) else "NHWC"
     batch = batch.transpose(0, 2, 3, 1) if layout == "NCHW" else batch
     if batch.shape[3] not in _MODES:
         raise GantkError(f"pictures with {batch.shape[3]} channels, as {layout}; 1, 3 or 4 are wanted")

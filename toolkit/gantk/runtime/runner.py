@@ -151,9 +151,10 @@ class Runner(ABC):
     ) -> dict[str, Array]:
         """Put results where `out` wants them; with `copy` the others are views, and fresh arrays are made."""
         for name, array in out.items():
-            if array.shape != results[name].shape:
+            wanted = results[name].shape
+            if array.shape != wanted:
                 raise GantkError(
-                    f"`out` for {name!r} has shape {list(array.shape)}; the output has {list(results[name].shape)}"
+                    f"`out` for {name!r} has shape {list(array.shape)}; the output has {list(wanted)}"
                 )
         for name, result in results.items():
             if name in out:
@@ -212,5 +213,6 @@ def _numpy_dtype(spec: TensorSpec) -> np.dtype[Any]:
     if spec.dtype == "bfloat16":
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, spec.dtype))
+        dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return dtype
     return np.dtype(spec.dtype)

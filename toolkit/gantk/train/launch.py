@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -57,29 +59,40 @@ def launch(function: Callable[..., T], config: TrainConfig, *args: Any) -> T:
     )
     if not several or torchrun:
         fabric.launch()
-        return _call(fabric, function, config, args, None)
-    errors = mp.get_context("spawn").SimpleQueue()
+        return _call(fabric, function, config, args)
+    outcome = mp.get_context("spawn").SimpleQueue()
+    # Bound, not passed: Fabric walks through arguments and results, and refuses frozen dataclasses.
+    work = partial(_call_and_tell, function=function, config=config, args=args, outcome=outcome)
     try:
         with Interruption(forward=True):
-            result: T = fabric.launch(_call, function, config, args, errors)
-            return result
+            fabric.launch(work)
     except (ProcessRaisedException, ProcessExitedException) as error:
-        if not errors.empty():
-            raise errors.get() from error
-        raise GantkError(f"a training process died: {str(error).strip().splitlines()[-1]}") from error
+        if outcome.empty():
+            raise GantkError(f"a training process died: {str(error).strip().splitlines()[-1]}") from error
+    result: T | GantkError = outcome.get()
+    if isinstance(result, GantkError):
+        raise result
+    return result
 
 
-def _call(
-    fabric: Any, function: Callable[..., T], config: TrainConfig, args: tuple[Any, ...], errors: Any
-) -> T:
+def _call(fabric: Any, function: Callable[..., T], config: TrainConfig, args: tuple[Any, ...]) -> T:
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))
     torch.set_num_threads(max(1, (config.threads or 1) // local_processes))
-    try:
+    with warnings.catch_warnings():
+        # Fabric calls functions that torch 2.13 deprecates; its users cannot change that.
+        warnings.filterwarnings("ignore", message=".*(all_gather|broadcast_buffers).* is deprecated")
         return function(fabric, config, *args)
+
+
+def _call_and_tell(
+    fabric: Any, function: Callable[..., T], config: TrainConfig, args: tuple[Any, ...], outcome: Any
+) -> None:
+    """As `_call`, but the result or the error goes into a queue: an error reaches a parent as text alone."""
+    try:
+        result = _call(fabric, function, config, args)
+        if fabric.global_rank == 0:
+            outcome.put(result)
     except (GantkError, KeyboardInterrupt) as error:
-        if errors is None:
-            raise
-        # A process's exception reaches its parent as text alone; the queue carries the error itself.
         named = error if isinstance(error, GantkError) else GantkError("interrupted")
-        errors.put(named)
+        outcome.put(named)
         raise RuntimeError(named.what) from error

@@ -48,7 +48,7 @@ def probe() -> BackendStatus:
 
 
 def executed(precision: str, device: str) -> str | None:
-    """What a file of a precision is computed in: bf16 wants a CPU that has it; fp16 is cast, so it has no row."""
+    """What a file of a precision is computed in; bf16 wants a CPU that has it, and fp16 would be cast."""
     if device != "cpu":
         return None
     if precision == "bf16":

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The manifest: what is written is read again, and whatever else is read is refused in words."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import networks
+from gantk.bundle import FORMS, PRECISIONS, FileRef, Manifest, Parity, Variant
+from gantk.errors import GantkError
+from gantk.tensors import DTYPES, TensorSpec
+
+text = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=20)
+symbols = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,10}", fullmatch=True)
+numbers = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+# The kinds of values that make hurried readers stumble.
+nasty = st.sampled_from(
+    [None, True, -1, 0, 1.5, 10**400, -(10**400), float("nan"), float("inf"), [], {}, [[]], {"path": "x"},
+     "", "..", "\0", "\ud800", "a" * 5000, "/etc/passwd", "model.fp32.onnx", "\x1b[2J", "fp32"]
+)  # fmt: skip
+
+
+@st.composite
+def manifests(draw: st.DrawFn) -> Manifest:
+    def specs() -> tuple[TensorSpec, ...]:
+        names = draw(st.lists(text, min_size=1, max_size=3, unique=True))
+        sizes = st.lists(st.integers(0, 4096) | symbols, max_size=4)
+        limits = st.none() | st.tuples(st.floats(-1e6, -1), st.floats(0, 1e6))
+        return tuple(
+            TensorSpec(n, draw(st.sampled_from(DTYPES)), tuple(draw(sizes)), draw(limits)) for n in names
+        )
+
+    kinds = st.tuples(st.sampled_from(PRECISIONS), st.sampled_from(FORMS))
+    parities = st.lists(
+        st.builds(
+            Parity, text, text, text, text, text, numbers, numbers, numbers, st.integers(0, 99),
+            st.lists(st.integers(1, 99), max_size=3).map(tuple), st.booleans(), st.none() | text,
+        ),
+        max_size=3,
+    ).map(tuple)  # fmt: skip
+    variants = tuple(
+        Variant(
+            FileRef.of(f"model.{precision}.{form}.onnx", draw(st.binary(max_size=9))),
+            precision,
+            form,
+            draw(st.integers(1, 30)),
+            draw(parities),
+            draw(st.lists(text, max_size=2).map(tuple)),
+            draw(st.lists(text, max_size=2).map(tuple)),
+        )
+        for precision, form in draw(st.lists(kinds, min_size=1, max_size=4, unique=True))
+    )
+    config = draw(st.dictionaries(text, st.integers() | text | st.booleans(), max_size=4))
+    probe = draw(st.none() | st.just(FileRef.of("probe.safetensors", b"p")))
+    tools = draw(st.dictionaries(text, text, max_size=3))
+    return Manifest(
+        draw(text), draw(text), config, specs(), specs(), variants, probe, None, tools, draw(text)
+    )
+
+
+@given(manifests())
+@settings(max_examples=60)
+def test_round_trip(manifest: Manifest) -> None:
+    assert Manifest.loads(manifest.dumps()) == manifest
+
+
+def good() -> dict[str, Any]:
+    latent, picture = networks.specs()
+    file = FileRef.of("model.fp32.onnx", b"x")
+    variant = Variant(file, "fp32", "plain", 20, (networks.parity("onnxruntime"),), ("onnxruntime",))
+    probe = FileRef.of("probe.safetensors", b"p")
+    made = Manifest(
+        "dcgan", "tiny", {"size": 8}, (latent,), (picture,), (variant,), probe, None, {"onnx": "1"}
+    )
+    return json.loads(made.dumps())  # type: ignore[no-any-return]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path to every value inside a JSON document."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, item in inner for place in places(item, (*path, key)))]
+
+
+PLACES = [place for place in places(good()) if place]
+
+
+def read(document: Any) -> Manifest | None:
+    """Read a document; the only exception allowed is ours, and what it says must be printable."""
+    try:
+        return Manifest.loads(json.dumps(document).encode())
+    except GantkError as error:
+        assert str(error).replace("\n", "").isprintable()
+        assert len(error.what) < 5000
+        return None
+
+
+@given(json_values)
+@settings(max_examples=150)
+def test_any_json_is_read_or_refused(document: Any) -> None:
+    assert read(document) is None
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=100)
+def test_any_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(GantkError):
+        Manifest.loads(data)
+
+
+@given(st.sampled_from(PLACES), nasty | json_values)
+@settings(max_examples=400)
+def test_a_changed_value_is_read_or_refused(place: tuple[Any, ...], value: Any) -> None:
+    document = good()
+    target = document
+    for key in place[:-1]:
+        target = target[key]
+    target[place[-1]] = value
+    manifest = read(document)
+    if manifest is not None:  # What is read can be written, and says the same again.
+        assert Manifest.loads(manifest.dumps()) == manifest
+
+
+@pytest.mark.parametrize("place", [place for place in PLACES if isinstance(place[-1], str)], ids=repr)
+def test_a_missing_field_is_read_as_absent_or_refused(place: tuple[Any, ...]) -> None:
+    document = good()
+    target = document
+    for key in place[:-1]:
+        target = target[key]
+    del target[place[-1]]
+    optional = {"range", "layout", "probe", "checkpoint", "reason", "engines", "size", "onnx"}
+    assert (read(document) is not None) == (place[-1] in optional)
+
+
+def test_deep_nesting_is_refused() -> None:
+    with pytest.raises(GantkError, match="not JSON"):
+        Manifest.loads(b"[" * 100_000)
+
+
+def test_another_schema_says_what_to_do() -> None:
+    with pytest.raises(GantkError, match="schema 2; this gantk reads schema 1") as caught:
+        Manifest.from_json({**good(), "schema": 2})
+    assert caught.value.hint == "pip install -U gantk"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/passwd", "../x", "a/../../x", "..", ".", "", "a//b", "a/", "/a", "a\\b", "..\\x", "C:\\x",
+        "C:x", "a\0b", "a\nb", "~/x", "a/./b", ".hidden", "a/.hidden", "\uff41.onnx", "a\u202eb", "-rf",
+        "a b", "x" * 200, "a/b/c/d/e", "manifest.json", "%2e%2e/x", "file:///etc/passwd", "//host/x",
+        "\\\\host\\x", "a/..", "x\t",
+    ],
+)  # fmt: skip
+def test_paths_that_leave_the_bundle_are_refused(path: str) -> None:
+    with pytest.raises(GantkError):
+        FileRef(path, "0" * 64, 1)
+
+
+@given(st.text(max_size=40))
+@settings(max_examples=300)
+def test_a_path_that_is_accepted_stays_inside(path: str) -> None:
+    from pathlib import PurePosixPath, PureWindowsPath
+
+    try:
+        FileRef(path, "0" * 64, 1)
+    except GantkError:
+        return
+    for kind in (PurePosixPath, PureWindowsPath):
+        assert not kind(path).is_absolute()
+        assert not kind(path).drive
+        assert ".." not in kind(path).parts
+
+
+@pytest.mark.parametrize("sha256", ["", "0" * 63, "0" * 65, "G" * 64, "A" * 64, "0" * 63 + "\n"])
+def test_hashes_that_are_none(sha256: str) -> None:
+    with pytest.raises(GantkError, match="64 hexadecimal digits"):
+        FileRef("x", sha256, 1)
+
+
+@pytest.mark.parametrize("what", ["inputs", "outputs", "variants"])
+def test_nothing_is_called_the_same_twice(what: str) -> None:
+    document = good()
+    twin = copy.deepcopy(document[what][0])
+    if what == "variants":
+        twin["file"]["path"] = "model.fp32.plain.onnx"
+    document[what].append(twin)
+    with pytest.raises(GantkError, match=f"two {what} are called the same"):
+        Manifest.from_json(document)
+
+
+def test_two_variants_of_one_file() -> None:
+    document = good()
+    document["variants"].append({**copy.deepcopy(document["variants"][0]), "precision": "fp16"})
+    with pytest.raises(GantkError, match="two entries name one file"):
+        Manifest.from_json(document)
+
+
+def test_errors_say_where() -> None:
+    document = good()
+    document["variants"][0]["parity"][0]["passed"] = "yes"
+    with pytest.raises(GantkError, match=r"variants\[0\]: parity\[0\]: 'passed' wants bool, not str"):
+        Manifest.from_json(document)
+
+
+def test_failed_on() -> None:
+    parity = (networks.parity("onnxruntime"), networks.parity("openvino", passed=False))
+    variant = Variant(FileRef.of("x", b""), "fp32", "plain", 20, parity)
+    assert variant.failed_on("onnxruntime") is None
+    assert variant.failed_on("openvino") is parity[1]
+    assert variant.failed_on("tensorrt") is None

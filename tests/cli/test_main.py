@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`gantk` itself: exit statuses, errors in words and in JSON, and verbs that keep the house's rules."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gantk.cli import main as cli
+from gantk.errors import BackendMissingError, GantkError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def shell(line: str) -> subprocess.CompletedProcess[str]:
+    line = line.replace("gantk ", f"{sys.executable} -m gantk ", 1)
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+
+
+def test_without_a_verb_help_is_shown(gantk: Callable[..., Any]) -> None:
+    done = gantk()
+    assert done.status == 2
+    assert all(verb in done.out for verb in cli.VERBS)
+    assert gantk("-h").status == gantk("--help").status == 0
+
+
+def test_version(gantk: Callable[..., Any]) -> None:
+    assert gantk("--version").out == "gantk 0.1.0\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("inof", "Did you mean 'info'"),
+        ("info", "missing argument"),
+        ("info a b", "unexpected extra argument"),
+        ("info --nope a", "no such option: --nope"),
+        ("generate x -n many", "integer"),
+        ("generate x -n 0", "greater than or equal to 1"),
+        ("generate x --backend", "requires an argument"),
+    ],
+)
+def test_usage_errors(gantk: Callable[..., Any], line: str, says: str) -> None:
+    done = gantk(*line.split())
+    assert done.status == 2
+    assert says in done.err
+    assert done.err.startswith("error: ")
+    assert "  hint: gantk " in done.err
+    assert done.out == ""
+
+
+@pytest.mark.parametrize(("line", "status"), [("info nothing --json -", 1), ("info --nope --json=-", 2)])
+def test_errors_as_json(gantk: Callable[..., Any], line: str, status: int) -> None:
+    done = gantk(*line.split())
+    assert done.status == done.json["exit_code"] == status
+    assert done.json["error"] in done.err
+
+
+def test_errors_as_json_in_a_file(gantk: Callable[..., Any], tmp_path: Path) -> None:
+    assert gantk("info", "nothing", "--json", "error.json").status == 1
+    assert "nothing" in json.loads((tmp_path / "error.json").read_text())["error"]
+    done = gantk("info", "nothing", "--json", "no/such\0/error.json")
+    assert done.status == 1
+    assert "nothing" in done.err
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "says"),
+    [
+        (
+            GantkError("it broke", where="here", hint="mend it"),
+            1,
+            "error: it broke\n  in: here\n  hint: mend it\n",
+        ),
+        (BackendMissingError("no such thing"), 3, "error: no such thing\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (ZeroDivisionError("oops"), 1, "error: ZeroDivisionError: oops\n  hint: this is a bug in gantk"),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), 1, "hint: pip install 'gantk[train]'"),
+        (ModuleNotFoundError("No module named 'x'", name="x"), 1, "this is a bug in gantk"),
+    ],
+)
+def test_what_a_verb_raises(
+    gantk: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, raised: BaseException, status: int, says: str
+) -> None:
+    def fail(_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("gantk.runtime.describe.describe", fail)
+    done = gantk("info", "x", "--json", "-")
+    assert done.status == status
+    assert says in done.err
+    if not isinstance(raised, KeyboardInterrupt):
+        assert done.json["exit_code"] == status
+    assert ("Traceback" in done.err) == ("bug" in done.err)
+
+
+def test_a_reader_that_leaves(onnx_file: Path) -> None:
+    for line in (
+        f"gantk info {onnx_file} --json - | true",
+        f"gantk info {onnx_file} | head -1",
+        "gantk -h | true",
+    ):
+        assert shell(line).stderr == ""
+
+
+def test_interrupted(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    code = "import time, gantk.runtime.describe as d\nfrom gantk.cli.main import main\nimport sys\n"
+    code += "d.describe = lambda _: (print('on', flush=True), time.sleep(60))\nsys.exit(main(['info', 'x']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "on\n"
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        assert process.stderr.read() == "interrupted\n"
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_explains_itself(gantk: Callable[..., Any], verb: str) -> None:
+    if importlib.util.find_spec(f"gantk.cli.{verb}") is None:
+        pytest.skip("not merged yet")
+    for flag in ("-h", "--help"):
+        done = gantk(verb, flag)
+        assert done.status == 0
+        assert f"gantk {verb}" in done.out
+        assert "Examples" in done.out or "COMMAND" in done.out
+    assert "--json" in done.out or "COMMAND" in done.out
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_is_in_the_readme(verb: str) -> None:
+    text = (ROOT / "README.md").read_text()
+    if len(text) < 1000:
+        pytest.skip("the README is not written yet")
+    assert f"gantk {verb}" in text
+
+
+def test_every_command_is_a_verb() -> None:
+    stems = {path.stem for path in (ROOT / "toolkit" / "gantk" / "cli").glob("*.py")} - {"__init__", "main"}
+    commands = {stem for stem in stems if hasattr(importlib.import_module(f"gantk.cli.{stem}"), "app")}
+    assert commands <= set(cli.VERBS)

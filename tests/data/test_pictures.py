@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders and idx files become one array, in order, with what could not be read named."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gantk.data import find_source, load
+from gantk.errors import GantkError
+
+
+def grey(path: Path, value: int, size: int = 10) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (size, size), (value, value, value)).save(path)
+
+
+def idx_bytes(pictures: np.ndarray) -> bytes:
+    return struct.pack(">IIII", 0x803, *pictures.shape) + pictures.tobytes()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "pictures"
+    for name, value in (("b.PNG", 2), ("a.jpg", 1), ("deep/er/c.webp", 3), ("d.bmp", 4)):
+        grey(root / name, value * 50)
+    (root / "notes.txt").write_text("not a picture")
+    (root / "._a.jpg").write_bytes(b"resource fork")
+    (root / "deep" / "up").symlink_to(root)  # A cycle.
+    return root
+
+
+def test_nested_folders_in_order(folder: Path) -> None:
+    source = find_source(folder)
+    assert [path.name for path in source.files] == ["a.jpg", "b.PNG", "d.bmp", "c.webp"]
+    told: list[tuple[int, int]] = []
+    pictures = load(source, 8, 3, threads=2, progress=lambda done, total: told.append((done, total)))
+    assert [round(picture.mean() / 50) for picture in pictures.array] == [1, 2, 4, 3]
+    assert told[-1] == (4, 4)
+    assert pictures.skipped == ()
+
+
+def test_broken_files_are_skipped_and_named(folder: Path) -> None:
+    (folder / "c.png").write_bytes((folder / "b.PNG").read_bytes()[:-30])
+    (folder / "e.jpeg").write_text("hello")
+    pictures = load(find_source(folder), 8, 1, threads=2)
+    assert [round(picture.mean() / 50) for picture in pictures.array] == [1, 2, 4, 3]
+    assert [Path(path).name for path, _ in pictures.skipped] == ["c.png", "e.jpeg"]
+    assert "known format" in pictures.skipped[1][1]
+
+
+def test_two_processes_share_without_overlap(folder: Path) -> None:
+    source = find_source(folder)
+    shares = [load(source, 8, 1, rank=rank, world=2).array for rank in (0, 1)]
+    assert [[round(picture.mean() / 50) for picture in share] for share in shares] == [[1, 4], [2, 3]]
+
+
+def test_grey_folders_have_one_channel(tmp_path: Path, folder: Path) -> None:
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    assert find_source(folder).channels == 3
+    only = tmp_path / "grey"
+    only.mkdir()
+    (tmp_path / "a.png").rename(only / "a.png")
+    assert find_source(only).channels == 1
+
+
+def test_past_the_memory_budget_a_mapped_file_is_used_and_found_again(folder: Path, tmp_path: Path) -> None:
+    (folder / "broken.png").write_text("hello")
+    source, cache = find_source(folder), tmp_path / "cache"
+    in_memory = load(source, 8, 3)
+    mapped = load(source, 8, 3, memory_bytes=100, cache=cache)
+    np.testing.assert_array_equal(mapped.array, in_memory.array)
+    assert mapped.fingerprint() == in_memory.fingerprint()
+
+    told: list[int] = []
+    again = load(source, 8, 3, memory_bytes=100, cache=cache, progress=lambda done, _: told.append(done))
+    assert told == []  # Nothing was decoded.
+    np.testing.assert_array_equal(again.array, in_memory.array)
+    assert again.skipped == mapped.skipped
+    assert len(list(cache.iterdir())) == 2
+
+    grey(folder / "a.jpg", 250)  # Another picture under the same name.
+    changed = load(find_source(folder), 8, 3, memory_bytes=100, cache=cache)
+    assert changed.array[0].mean() > 240
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_idx_files(tmp_path: Path, zipped: bool) -> None:
+    pictures = np.arange(3 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(3, 28, 28)
+    data = idx_bytes(pictures)
+    path = tmp_path / f"train-images-idx3-ubyte{'.gz' * zipped}"
+    path.write_bytes(gzip.compress(data) if zipped else data)
+    for given in (path, tmp_path):
+        source = find_source(given)
+        assert (source.path, source.channels, source.size) == (path, 1, 28)
+        np.testing.assert_array_equal(load(source, 28, 1).array[:, 0], pictures)
+
+
+def test_idx_files_that_are_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    whole = idx_bytes(np.zeros((4, 28, 28), np.uint8))
+    for data, words in (
+        (gzip.compress(whole)[:-12], "cut"),
+        (gzip.compress(whole[:-1]), "has 3135 of the 3136 bytes"),
+        (gzip.compress(b"\0\0\x08\x01" + whole[4:]), "begins with 00 00 08 01; 00 00 08 03 is wanted"),
+        (gzip.compress(struct.pack(">IIII", 0x803, 2**31, 2**31, 28)), "declares 2147483648 pictures"),
+        (gzip.compress(struct.pack(">IIII", 0x803, 0, 28, 28)), "declares 0 pictures"),
+        (b"", "begins with nothing"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(GantkError, match=words):
+            load(find_source(path), 28, 1)
+
+
+def test_what_holds_no_pictures(tmp_path: Path) -> None:
+    with pytest.raises(GantkError, match="does not exist"):
+        find_source(tmp_path / "no")
+    with pytest.raises(GantkError, match="is empty"):
+        find_source(tmp_path)
+    (tmp_path / "a.txt").write_text("a")
+    with pytest.raises(GantkError, match="has 1 files and none is a picture"):
+        find_source(tmp_path)
+    (tmp_path / "a.png").write_text("a")
+    with pytest.raises(GantkError, match="none of the 1 picture files"):
+        load(find_source(tmp_path), 8, 1)
+    for name in ("x-images-idx3-ubyte", "y-images-idx3-ubyte"):
+        (tmp_path / name).write_text("a")
+    with pytest.raises(GantkError, match="2 idx files of pictures"):
+        find_source(tmp_path)

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`gantk.open`: which file and which backend are chosen, and why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gantk
+import networks
+from gantk.errors import BackendMissingError, GantkError, UsageError
+from gantk.runtime import registry
+from gantk.runtime.model import from_path
+from gantk.runtime.registry import BackendStatus
+
+needs_both = pytest.mark.skipif(
+    not all(registry.status(name).works for name in registry.BACKENDS),
+    reason="wants onnxruntime and openvino",
+)
+PLAIN, REWRITTEN = ("fp32", "plain"), ("fp32", "rewritten")
+
+
+def missing(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    for name in names:
+        status = BackendStatus(name, None, (), "it is not installed", f"pip install {name}")
+        monkeypatch.setattr(registry._module(name), "probe", lambda status=status: status)
+
+
+def failed(*backends: str, kind: tuple[str, str] = PLAIN) -> dict[tuple[str, str], list[gantk.bundle.Parity]]:  # type: ignore[name-defined]
+    return {kind: [networks.parity(name, passed=False) for name in backends]}
+
+
+@needs_both
+def test_auto_takes_the_first_backend(tmp_path: Path) -> None:
+    networks.bundle(tmp_path / "x.gantk")
+    with gantk.open(tmp_path / "x.gantk") as runner:
+        assert (runner.backend, runner.precision) == ("onnxruntime", "fp32")
+
+
+@needs_both
+def test_auto_passes_over_a_backend_that_was_wrong(tmp_path: Path) -> None:
+    networks.bundle(tmp_path / "x.gantk", parities=failed("onnxruntime"))
+    with gantk.open(tmp_path / "x.gantk") as runner:
+        assert runner.backend == "openvino"
+    with pytest.raises(
+        GantkError, match=r"onnxruntime computes `model.fp32.plain.onnx` wrong: 7.5 dB .* up to 1.9"
+    ):
+        gantk.open(tmp_path / "x.gantk", "onnxruntime")
+
+
+@needs_both
+def test_auto_passes_over_a_form_that_was_wrong(tmp_path: Path) -> None:
+    files = {PLAIN: networks.generator(), REWRITTEN: networks.generator(seed=1)}
+    networks.bundle(tmp_path / "x.gantk", files, parities=failed("onnxruntime"))
+    with (
+        gantk.open(tmp_path / "x.gantk") as runner,
+        gantk.open(tmp_path / "x.gantk", form="rewritten") as other,
+    ):
+        assert runner.backend == other.backend == "onnxruntime"
+        latent = {"latent": networks.latents(1)}
+        np.testing.assert_array_equal(runner.run(latent)["picture"], other.run(latent)["picture"])
+
+
+@needs_both
+def test_when_all_were_wrong_every_reason_is_given(tmp_path: Path) -> None:
+    networks.bundle(tmp_path / "x.gantk", parities=failed("onnxruntime", "openvino"))
+    with pytest.raises(GantkError) as caught:
+        gantk.open(tmp_path / "x.gantk")
+    assert caught.value.exit_code == 1
+    assert all(f"{name} computes" in caught.value.what for name in registry.BACKENDS)
+
+
+def test_the_fastest_form_is_the_default(tmp_path: Path) -> None:
+    files = {PLAIN: networks.generator(), REWRITTEN: networks.generator(seed=1)}
+    networks.bundle(tmp_path / "x.gantk", files, fastest_on={REWRITTEN: ["openvino"]})
+    assert from_path(tmp_path / "x.gantk", backend="openvino").form == "rewritten"
+    assert from_path(tmp_path / "x.gantk", backend="onnxruntime").form == "plain"
+    assert from_path(tmp_path / "x.gantk").form == "plain"
+    assert from_path(tmp_path / "x.gantk", form="plain", backend="openvino").form == "plain"
+    networks.bundle(
+        tmp_path / "y.gantk",
+        files,
+        fastest_on={REWRITTEN: ["openvino"]},
+        parities=failed("openvino", kind=REWRITTEN),
+    )
+    assert from_path(tmp_path / "y.gantk", backend="openvino").form == "plain"
+
+
+def test_fp32_is_the_default_where_it_is(tmp_path: Path) -> None:
+    half = networks.generator("fp16")
+    networks.bundle(tmp_path / "both.gantk", {("fp16", "plain"): half, PLAIN: networks.generator()})
+    networks.bundle(tmp_path / "half.gantk", {("fp16", "rewritten"): half})
+    assert from_path(tmp_path / "both.gantk").precision == "fp32"
+    assert (from_path(tmp_path / "half.gantk").precision, from_path(tmp_path / "half.gantk").form) == (
+        "fp16",
+        "rewritten",
+    )
+    with pytest.raises(GantkError, match=r"no bf16 \(plain\) variant; it has fp16"):
+        gantk.open(tmp_path / "both.gantk", precision="bf16")
+
+
+def test_a_missing_backend_is_said_before_any_file_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing(monkeypatch, "openvino")
+    with pytest.raises(
+        BackendMissingError, match="openvino does not work here: it is not installed"
+    ) as caught:
+        gantk.open("nothing", "openvino")
+    assert (caught.value.exit_code, caught.value.hint) == (3, "pip install openvino")
+
+
+def test_auto_uses_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    networks.bundle(tmp_path / "x.gantk")
+    if not registry.status("openvino").works:
+        pytest.skip("wants openvino")
+    missing(monkeypatch, "onnxruntime")
+    with gantk.open(tmp_path / "x.gantk") as runner:
+        assert runner.backend == "openvino"
+    missing(monkeypatch, "openvino")
+    with pytest.raises(BackendMissingError, match=r"onnxruntime does not work.*openvino does not work"):
+        gantk.open(tmp_path / "x.gantk")
+
+
+@needs_both
+def test_a_precision_that_a_backend_does_not_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {("bf16", "plain"): networks.generator("bf16"), ("fp16", "plain"): networks.generator("fp16")}
+    networks.bundle(tmp_path / "x.gantk", files)
+    with pytest.raises(GantkError, match="onnxruntime cannot compute bf16 on this machine's cpu") as caught:
+        gantk.open(tmp_path / "x.gantk", "onnxruntime", "bf16")
+    assert caught.value.exit_code == 1
+    with pytest.raises(GantkError, match="openvino cannot compute fp16") as caught:
+        gantk.open(tmp_path / "x.gantk", "openvino", "fp16")
+    assert caught.value.hint is not None
+    assert "backend='onnxruntime' can" in caught.value.hint
+    with gantk.open(tmp_path / "x.gantk", precision="fp16") as runner:
+        assert (runner.backend, runner.precision, runner.file_precision) == ("onnxruntime", "fp32", "fp16")
+    missing(monkeypatch, "openvino")
+    with pytest.raises(BackendMissingError, match=r"onnxruntime cannot compute bf16.*openvino does not work"):
+        gantk.open(tmp_path / "x.gantk", precision="bf16")
+
+
+def test_bf16_runs_where_the_cpu_has_it(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    from gantk.runtime.backends import openvino
+
+    if openvino.executed("bf16", "cpu") is None:
+        pytest.skip("this CPU has no bf16")
+    networks.bundle(
+        tmp_path / "x.gantk", {("bf16", "plain"): networks.generator("bf16"), PLAIN: networks.generator()}
+    )
+    feeds = {"latent": networks.latents(4)}
+    with (
+        gantk.open(tmp_path / "x.gantk", precision="bf16") as narrow,
+        gantk.open(tmp_path / "x.gantk") as wide,
+    ):
+        assert narrow.backend == "openvino"
+        assert narrow.file_precision == "bf16"
+        assert narrow.precision == max(narrow.layers, key=lambda kind: narrow.layers[kind])
+        np.testing.assert_allclose(narrow.run(feeds)["picture"], wide.run(feeds)["picture"], atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"backend": "tensorflow"}, {"precision": "fp8"}, {"form": "fast"}, {"device": "tpu"}, {"threads": 0}],
+)
+def test_unknown_choices_are_usage_errors(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    networks.bundle(tmp_path / "x.gantk")
+    (tmp_path / "x.onnx").write_bytes(networks.generator())
+    for name in ("x.gantk", "x.onnx"):
+        with pytest.raises(UsageError) as caught:
+            gantk.open(tmp_path / name, **wrong)
+        assert caught.value.exit_code == 2
+
+
+def test_a_device_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(networks.generator())
+    if "cuda" in registry.status("onnxruntime").devices:
+        pytest.skip("there is a GPU")
+    with pytest.raises(BackendMissingError, match="cuda"):
+        gantk.open(tmp_path / "x.onnx", "onnxruntime", device="cuda")
+
+
+@pytest.mark.parametrize("name", ["nothing.onnx", "nothing.gantk", "folder"])
+def test_what_is_not_there_is_a_failure(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(GantkError) as caught:
+        gantk.open(tmp_path / name)
+    assert (type(caught.value), caught.value.exit_code) == (GantkError, 1)
+
+
+def test_a_provider_that_fell_back_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from gantk.runtime.backends import onnxruntime as backend
+    from gantk.runtime.model import from_bytes
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("there is a GPU")
+    with (
+        pytest.warns(UserWarning, match="CUDA"),
+        pytest.raises(BackendMissingError, match="fell back to CPU"),
+    ):
+        backend.open(from_bytes(networks.generator()), "cuda", 1)
+
+
+@pytest.mark.parametrize(
+    ("versions", "says"),
+    [({}, "not installed"), ({"onnxruntime": "1.31", "onnxruntime-gpu": "1.31"}, "both installed")],
+)
+def test_conflicting_packages(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str], says: str) -> None:
+    from gantk.runtime.backends import onnxruntime as backend
+
+    monkeypatch.setattr(backend, "installed", lambda *_: versions)
+    monkeypatch.setattr(backend, "find_spec", lambda _: None)
+    status = backend.probe()
+    assert says in (status.reason or "")
+    assert "pip" in (status.hint or "")
+    assert bool(status.devices) == bool(versions)

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What importing costs, and what must import without torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gantk
+
+ROOT = Path(__file__).resolve().parents[1]
+TORCH_FREE = ("errors", "files", "tensors", "bundle", "runtime", "bench", "generate")
+OPTIONAL = ("torch", "lightning_fabric", "onnxscript", "tensorboard")
+
+
+def modules(*packages: str) -> list[str]:
+    found = [info.name for info in pkgutil.walk_packages(gantk.__path__, "gantk.")]
+    return [name for name in found if name.split(".")[1] in packages]
+
+
+def python(code: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def imported(module: str) -> set[str]:
+    """What importing a module adds to a bare interpreter."""
+    code = f"import sys; bare = set(sys.modules); import {module}; print(*(set(sys.modules) - bare))"
+    return set(python(code).split())
+
+
+def test_importing_gantk_imports_nothing_heavy() -> None:
+    added = imported("gantk")
+    assert not {name.partition(".")[0] for name in added} - {"gantk", *sys.stdlib_module_names}
+    assert not [name for name in added if name.startswith("gantk.")]
+
+
+def test_every_name_of_gantk_resolves() -> None:
+    assert sorted(gantk.__all__) == dir(gantk)
+    assert all(getattr(gantk, name) is not None for name in gantk.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Bundel'"):
+        gantk.Bundel  # noqa: B018
+
+
+@pytest.mark.parametrize("package", TORCH_FREE)
+def test_modules_import_without_torch(package: str) -> None:
+    names = modules(package)
+    assert names
+    python(
+        f"import sys, importlib\n"
+        f"for name in {OPTIONAL!r}: sys.modules[name] = None\n"
+        f"for name in {names!r}: importlib.import_module(name)"
+    )
+
+
+def test_bundles_are_read_with_the_standard_library_alone() -> None:
+    tops = {name.partition(".")[0] for name in imported("gantk.bundle")}
+    assert not tops - {"gantk", *sys.stdlib_module_names}
+
+
+def test_a_bundle_runs_without_torch(tmp_path: Path) -> None:
+    import networks
+
+    networks.bundle(tmp_path / "x.gantk")
+    code = (
+        f"import sys; sys.modules.update({{name: None for name in {OPTIONAL!r}}})\n"
+        "import gantk, numpy\n"
+        f"runner = gantk.open({str(tmp_path / 'x.gantk')!r})\n"
+        "print(runner.run({'latent': numpy.ones((2, 4), 'float32')})['picture'].shape)\n"
+        "from gantk.cli.main import main\n"
+        f"assert main(['generate', {str(tmp_path / 'x.gantk')!r}, '-o', {str(tmp_path / 'g.png')!r}]) == 0\n"
+        "assert main(['doctor']) == 0"
+    )
+    assert python(code).startswith("(2, 3, 8, 8)")
+
+
+def test_help_imports_no_verb_and_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom gantk.cli.main import main\nmain(['--help'])\nprint('LOADED', *sorted(sys.modules))"
+    )
+    loaded = set(python(code).partition("LOADED")[2].split())
+    assert not loaded & {
+        "numpy",
+        "torch",
+        "onnx",
+        "onnxruntime",
+        "openvino",
+        "PIL",
+        "matplotlib",
+        "safetensors",
+    }
+    assert {name for name in loaded if name.startswith("gantk.cli.")} == {"gantk.cli.main"}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("importlinter") is None, reason="wants import-linter")
+def test_imports_go_down_only() -> None:
+    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small set of drawn pictures to train on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty pictures of 28 x 28: a bright square somewhere on dark."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for index in range(40):
+        pixels = np.full((28, 28), 20, np.uint8)
+        top, left = rng.integers(2, 18, 2)
+        pixels[top : top + 8, left : left + 8] = 230
+        Image.fromarray(pixels).save(folder / f"{index:02d}.png")
+    return folder

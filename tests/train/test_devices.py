@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two processes train one network."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gantk import checkpoint
+from gantk.cli.main import main
+
+OPTIONS = "--width 2 --size 32 --batch 8 --threads 2 --steps 4 --sample-every 1 --log-every 2".split()
+
+
+def train(pictures: Path, run: Path, *more: str) -> list[str]:
+    return ["train", "dcgan", "--data", str(pictures), "--out", str(run), *OPTIONS, *more]
+
+
+def check(run: Path) -> None:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["event"] == "step"] == [2, 4]
+    # Forty pictures give each of two processes two batches of eight.
+    assert [line["epoch"] for line in lines if line["event"] == "snapshot"] == [1, 2]
+    saved = checkpoint.read(checkpoint.path_of(run, 4))
+    latents = [saved.tensors[f"rng.{rank}.latents"] for rank in (0, 1)]
+    assert not latents[0].equal(latents[1])
+    checkpoint.load_generator(run)
+
+
+@pytest.mark.slow
+def test_two_processes_on_the_cpu(pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert main(train(pictures, run, "--devices", "2")) == 0
+    check(run)
+    assert main(["train", "dcgan", "--out", str(run), "--resume", "--steps", "6"]) == 0
+    assert checkpoint.list_paths(run)[0].name == "step-0000006.safetensors"
+
+
+@pytest.mark.slow
+def test_an_error_in_a_process_is_ours(tmp_path: Path, capfd: pytest.CaptureFixture[str], pictures: Path) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted(pictures.iterdir())[:2]:
+        (few / path.name).write_bytes(path.read_bytes())
+    assert main(train(few, tmp_path / "run", "--devices", "2")) == 1
+    assert "has 1 readable picture for each process; at least 2 are wanted" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_torchrun(pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    subprocess.run([*launcher, "-m", "gantk", *train(pictures, run)], check=True, timeout=240)
+    check(run)
