@@ -70,7 +70,7 @@ def overhead(entry: dict[str, Any]) -> str:
     interval = "" if around is None else f" (95 % CI {around[0]:+.1%} to {around[1]:+.1%})"
     return (
         f"- The runner's own overhead at batch {entry['batch']}: {entry['share']:+.1%}{interval} over calling "
-        f"ONNX Runtime directly ({entry['direct_ms']:.3g} ms)."
+        f"ONNX Runtime directly ({entry['added_us']:+.0f} us to {entry['direct_ms']:.3g} ms)."
     )
 
 
