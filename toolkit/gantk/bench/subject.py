@@ -30,11 +30,13 @@ class File:
         precision: Of the file.
         form: ``plain`` or ``rewritten``.
         size_bytes: Its length.
+        fastest_on: The backends that take it before others of its precision.
     """
 
     precision: str
     form: str
     size_bytes: int
+    fastest_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,15 @@ class Subject:
     @property
     def precisions(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(file.precision for file in self.files))
+
+    def files_for(self, backend: str) -> list[File]:
+        """Of each precision and form the file that `gantk.open` takes for a backend."""
+        chosen: dict[tuple[str, str], File] = {}
+        for file in self.files:
+            key = (file.precision, file.form)
+            if key not in chosen or backend in file.fastest_on:
+                chosen[key] = file
+        return list(chosen.values())
 
 
 @dataclass(frozen=True)
@@ -178,7 +189,7 @@ def _of_bundle(path: Path) -> Subject:
             probe = load(bundle.read_file(manifest.probe))
         except SafetensorError as error:
             raise GantkError(f"the probe cannot be read: {error}", where=manifest.probe.path) from error
-    files = tuple(File(v.precision, v.form, v.file.size_bytes) for v in manifest.variants)
+    files = tuple(File(v.precision, v.form, v.file.size_bytes, v.fastest_on) for v in manifest.variants)
     return Subject(
         path=path,
         name=manifest.name,
