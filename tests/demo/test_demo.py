@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo: its flowers, its folder, and the whole path on a small scale."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gantk.bundle import Bundle
+from gantk.cli.main import main
+from gantk.demo import pipeline
+from gantk.demo.pictures import draw_flower, draw_pictures
+from gantk.errors import GantkError
+
+
+def test_flowers_are_drawn_the_same_for_one_seed_and_no_two_are_alike(tmp_path: Path) -> None:
+    draw_pictures(tmp_path / "a", 12, 32, seed=5)
+    draw_pictures(tmp_path / "b", 12, 32, seed=5)
+    draw_pictures(tmp_path / "c", 12, 32, seed=6)
+    a, b, c = (
+        [np.asarray(Image.open(path)) for path in sorted((tmp_path / name).iterdir())] for name in "abc"
+    )
+    assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    assert not any(np.array_equal(x, y) for x, y in zip(a, c, strict=True))
+    assert len({picture.tobytes() for picture in a}) == 12
+
+
+def test_a_flower_is_a_blossom_on_a_meadow() -> None:
+    pixels = np.asarray(draw_flower(32, random.Random(0))).astype(int)
+    assert pixels.shape == (32, 32, 3)
+    sky, meadow, blossom = pixels[1, 1], pixels[30, 1], pixels[8:20, 10:22].reshape(-1, 3).mean(axis=0)
+    assert sky[2] > sky[0]
+    assert meadow[1] > meadow[2]
+    assert np.abs(blossom - sky).sum() > 100
+
+
+def test_the_demo_replaces_nothing_but_a_demo(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").touch()
+    with pytest.raises(GantkError, match=r"holds `holiday\.jpg`"):
+        pipeline.run_demo(tmp_path)
+    with pytest.raises(GantkError, match="is a file"):
+        pipeline.run_demo(tmp_path / "holiday.jpg")
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same path with fewer pictures, one precision less and hardly any measuring."""
+    for name, value in {
+        "PICTURES": 80,
+        "WIDTH": 8,
+        "PRECISIONS": ("fp32", "fp16"),
+        "BATCHES": (1,),
+        "BUDGET_S": 0.3,
+        "MODES": ("eager",),
+    }.items():
+        monkeypatch.setattr(pipeline, name, value)
+
+
+@pytest.mark.usefixtures("small")
+def test_the_whole_path_ends_in_a_page_that_stands_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out), "--steps", "30", "--json", "-"]) == 0
+    said = capsys.readouterr()
+    summary = json.loads(said.out)
+    assert set(summary["seconds"]) == {"draw", "train", "export", "generate", "bench"}
+    assert all(f"{number}/5" in said.err for number in range(1, 6))
+    assert [row["status"] for row in summary["benchmark"]["rows"]].count("ok") >= 2
+    assert Bundle.read(out / "flowers.gantk").manifest.family == "dcgan"
+
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 5
+    assert page.count("data:image/webp;base64,") == 1
+    assert "<svg" in page
+    assert "model.fp16.onnx" in page
+    assert re.findall(r"(?:src|href)=\"(?!data:)", page) == []
+    assert {path.name for path in out.iterdir()} == set(pipeline._PARTS)
+
+    pipeline._check_free(out)  # Another demo may take its place.
