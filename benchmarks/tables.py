@@ -70,8 +70,8 @@ def overhead(entry: dict[str, Any]) -> str:
     interval = "" if around is None else f", 95 % CI {around[0]:+.1%} to {around[1]:+.1%}"
     return (
         f"- The runner's own work at batch {entry['batch']}: {entry['own_us']:.1f} us a call, "
-        f"{entry['own_us'] / entry['direct_ms'] / 1000.0:.1%} of the {entry['direct_ms']:.3g} ms that ONNX Runtime takes "
-        f"when it is called directly (calls in turns, with and without the runner: {entry['share']:+.1%}{interval})."
+        f"{entry['own_us'] / entry['direct_ms'] / 1000.0:.1%} of the {entry['direct_ms']:.3g} ms that ONNX Runtime "
+        f"takes when it is called directly (calls in turns, with and without the runner: {entry['share']:+.1%}{interval})."
     )
 
 
