@@ -71,7 +71,7 @@ def overhead(entry: dict[str, Any]) -> str:
     return (
         f"- The runner's own work at batch {entry['batch']}: {entry['own_us']:.1f} us a call, "
         f"{entry['own_us'] / entry['direct_ms'] / 1000.0:.1%} of the {entry['direct_ms']:.3g} ms that ONNX Runtime "
-        f"takes when it is called directly (calls in turns, with and without the runner: {entry['share']:+.1%}{interval})."
+        f"takes when it is called directly (in turns, with and without the runner: {entry['share']:+.1%}{interval})."
     )
 
 
