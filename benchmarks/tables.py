@@ -67,10 +67,11 @@ def section(document: dict[str, Any]) -> str:
 def overhead(entry: dict[str, Any]) -> str:
     """What the runner costs, in a sentence."""
     around = entry["share_ci95"]
-    interval = "" if around is None else f" (95 % CI {around[0]:+.1%} to {around[1]:+.1%})"
+    interval = "" if around is None else f", 95 % CI {around[0]:+.1%} to {around[1]:+.1%}"
     return (
-        f"- The runner's own overhead at batch {entry['batch']}: {entry['share']:+.1%}{interval} over calling "
-        f"ONNX Runtime directly ({entry['added_us']:+.0f} us to {entry['direct_ms']:.3g} ms)."
+        f"- The runner's own work at batch {entry['batch']}: {entry['own_us']:.1f} us a call, "
+        f"{entry['own_us'] / entry['direct_ms'] / 1000.0:.1%} of the {entry['direct_ms']:.3g} ms that ONNX Runtime "
+        f"takes when it is called directly (in turns, with and without the runner: {entry['share']:+.1%}{interval})."
     )
 
 

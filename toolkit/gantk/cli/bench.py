@@ -16,7 +16,7 @@ from gantk.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 _WHAT, _HOW, _OUTPUT, _CHECK = "What is measured", "How it is measured", "Output", "Regression check"
 
@@ -35,7 +35,8 @@ def bench_command(
         str | None,
         typer.Option(
             metavar="P,...",
-            help="Only what computes in these. [default: all it holds]",
+            help="Only what computes in these.",
+            show_default="all it holds",
             rich_help_panel=_WHAT,
         ),
     ] = None,
@@ -43,7 +44,8 @@ def bench_command(
         str | None,
         typer.Option(
             metavar="B,...",
-            help="Only these: torch, torch-compile, onnxruntime, openvino. [default: all that work here]",
+            help="Only these: torch, torch-compile, onnxruntime, openvino.",
+            show_default="all that work here",
             rich_help_panel=_WHAT,
         ),
     ] = None,
@@ -51,12 +53,14 @@ def bench_command(
         str | None,
         typer.Option(
             metavar="M,...",
-            help="Only these of PyTorch's: eager, channels_last, default, freezing, max-autotune. [default: all]",
+            help="Only these of PyTorch's: eager, channels_last, default, freezing, max-autotune.",
+            show_default="all",
             rich_help_panel=_WHAT,
         ),
     ] = None,
     batch: Annotated[
-        str | None, typer.Option(metavar="N,...", help="Batch sizes. [default: 1]", rich_help_panel=_WHAT)
+        str | None,
+        typer.Option(metavar="N,...", help="Batch sizes.", show_default="1", rich_help_panel=_WHAT),
     ] = None,
     shape: Annotated[
         list[str] | None,
@@ -68,7 +72,9 @@ def bench_command(
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="For every contender. [default: all usable cores]", rich_help_panel=_HOW),
+        typer.Option(
+            min=1, help="For every contender.", show_default="all usable cores", rich_help_panel=_HOW
+        ),
     ] = None,
     device: Annotated[
         str, typer.Option(metavar="cpu|cuda", help="Where to run.", rich_help_panel=_HOW)
