@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from gantk.demo.pipeline import Demo
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 class DemoBar(BarReporter, DemoReporter):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from gantk.bundle import Bundle
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(
@@ -31,7 +31,9 @@ def export_command(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="X.gantk", help="The bundle to write. [default: NAME.gantk]"),
+        typer.Option(
+            "-o", "--output", metavar="X.gantk", show_default="NAME.gantk", help="The bundle to write."
+        ),
     ] = None,
     precision: Annotated[
         str, typer.Option(metavar="P,...", help="Variants to make: fp32, fp16, bf16.")
@@ -49,7 +51,11 @@ def export_command(
     psnr_min: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=200.0, metavar="DB", help="Smallest PSNR against PyTorch. [default: by precision]"
+            min=0.0,
+            max=200.0,
+            metavar="DB",
+            show_default="by precision",
+            help="Smallest PSNR against PyTorch.",
         ),
     ] = None,
     json: JsonOption = None,

@@ -34,9 +34,7 @@ class BarReporter(Reporter):
     def step(self, step: int, total: int, metrics: Mapping[str, Any]) -> None:
         note = ""
         if "loss_d" in metrics:
-            note = (
-                f"D {metrics['loss_d']:.2f}  G {metrics['loss_g']:.2f}  {metrics['samples_per_second']:.0f} pictures/s"
-            )
+            note = f"D {metrics['loss_d']:.2f}  G {metrics['loss_g']:.2f}  {metrics['samples_per_second']:.0f} pictures/s"
         self._show("training", step, total, note)
 
     def close(self) -> None:
