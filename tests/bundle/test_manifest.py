@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import networks
@@ -119,6 +119,7 @@ def test_any_bytes_are_refused(data: bytes) -> None:
 
 
 @given(st.sampled_from(PLACES), nasty | json_values)
+@example(("inputs", 0, "range"), "\x1b[2J")
 @settings(max_examples=400)
 def test_a_changed_value_is_read_or_refused(place: tuple[Any, ...], value: Any) -> None:
     document = good()

@@ -97,12 +97,12 @@ class TensorSpec:
             raise GantkError(f"a tensor's name, dtype, layout or size has more than {NAME_LIMIT} characters")
         if not all(isinstance(size, int | str) for size in shape) or len(shape) > 16:
             raise GantkError(
-                f"tensor {name!r} has a shape {str(shape)[:100]}; up to 16 counts or symbols are wanted"
+                f"tensor {name!r} has a shape {str(shape)[:100]!r}; up to 16 counts or symbols are wanted"
             )
         if limits is not None and not (
             isinstance(limits, list) and len(limits) == 2 and all(isinstance(v, int | float) for v in limits)
         ):
-            raise GantkError(f"tensor {name!r} has a range {str(limits)[:100]}; two numbers are wanted")
+            raise GantkError(f"tensor {name!r} has a range {str(limits)[:100]!r}; two numbers are wanted")
         if layout is not None and not isinstance(layout, str):
             raise GantkError(
                 f"tensor {name!r} has a layout {layout!r}; one of {', '.join(LAYOUTS)} is wanted"
