@@ -43,7 +43,7 @@ def train() -> None:
 
 
 @app.command(epilog=_EPILOG)
-def dcgan(  # noqa: PLR0917 - Typer makes an option of each argument
+def dcgan(
     context: typer.Context,
     data: Annotated[
         str | None,

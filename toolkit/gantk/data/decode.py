@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
 
@@ -52,7 +52,7 @@ def decode(path: Path, size: int, channels: int) -> Pixels:
         raise
     except Image.DecompressionBombError:
         raise UnreadableError(f"it declares far more than {MAX_PIXELS} pixels") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise UnreadableError("its content is not a picture of a known format") from None
     except Exception as error:  # A damaged file can raise anything inside a decoder; it is named and skipped.
         raise UnreadableError(str(error) or type(error).__name__) from error

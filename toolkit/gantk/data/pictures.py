@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from gantk.data import idx
 from gantk.data.decode import SUFFIXES, Pixels, UnreadableError, decode, decode_grey, is_grey
@@ -69,7 +68,7 @@ class Pictures:
     def fingerprint(self) -> str:
         """A hash by which a resumed run knows that it has the pictures it began with."""
         digest = hashlib.sha256(repr(self.array.shape).encode())
-        digest.update(np.ascontiguousarray(self.sample(1024)))
+        digest.update(self.sample(1024).tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -86,7 +85,9 @@ def find_source(path: str | os.PathLike[str]) -> Source:
             shape = idx.read(found).shape
             return Source(found, (), 1, shape[1] if shape[1] == shape[2] else None)
         if not path.is_dir():
-            raise GantkError(f"`{path}` does not exist", where=str(path), hint="--data wants a folder of pictures")
+            raise GantkError(
+                f"`{path}` does not exist", where=str(path), hint="--data wants a folder of pictures"
+            )
         entries, files = _scan(path)
     if not files:
         what = "is empty"
@@ -259,7 +260,7 @@ def _scan(folder: Path) -> tuple[int, list[Path]]:
         seen.add(real)
         # Hidden names are not pictures, whatever their suffix: macOS puts `._name.jpg` beside `name.jpg`.
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        names = [name for name in names if not name.startswith(".")]
-        entries += len(names)
-        files += [Path(root, name) for name in names if name.lower().endswith(SUFFIXES)]
+        shown = [name for name in names if not name.startswith(".")]
+        entries += len(shown)
+        files += [Path(root, name) for name in shown if name.lower().endswith(SUFFIXES)]
     return entries, sorted(files)
