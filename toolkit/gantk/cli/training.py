@@ -33,7 +33,8 @@ class BarReporter(Reporter):
     def step(self, step: int, total: int, metrics: Mapping[str, Any]) -> None:
         note = ""
         if "loss_d" in metrics:
-            note = f"D {metrics['loss_d']:.2f}  G {metrics['loss_g']:.2f}  {metrics['samples_per_second']:.0f} pictures/s"
+            speed = metrics["samples_per_second"]
+            note = f"D {metrics['loss_d']:.2f}  G {metrics['loss_g']:.2f}  {speed:.0f} pictures/s"
         self._show("training", step, total, note)
 
     def close(self) -> None:
