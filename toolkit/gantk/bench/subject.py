@@ -13,6 +13,7 @@ import numpy as np
 
 from gantk.bundle import Bundle
 from gantk.errors import GantkError, UsageError
+from gantk.runtime.arrays import random_array
 from gantk.runtime.model import from_path
 from gantk.runtime.registry import open_model
 from gantk.runtime.runner import Array, Runner
@@ -152,13 +153,11 @@ def make_cases(
 def make_feeds(inputs: Sequence[TensorSpec], case: Case, probe: Mapping[str, Array], seed: int) -> Arrays:
     """Inputs for a case: the probe's samples, repeated as needed, where they fit, else random ones.
 
-    Random floats are standard normal, or uniform over the input's range; integers are uniform over the range, or
-    0 and 1 where none is declared.
+    Random ones are those of `gantk.runtime.arrays.random_array`.
     """
-    generator = np.random.default_rng(seed)
     if fits_probe(inputs, case, probe):
         return {name: _repeat(probe[f"input.{name}"], shape[0]) for name, shape in case.shapes.items()}
-    return {spec.name: _draw(spec, case.shapes[spec.name], generator) for spec in inputs}
+    return {spec.name: random_array(spec, case.shapes[spec.name], seed) for spec in inputs}
 
 
 def fits_probe(inputs: Sequence[TensorSpec], case: Case, probe: Mapping[str, Array]) -> bool:
@@ -251,22 +250,6 @@ def _bind(spec: TensorSpec, shape: Shape, sizes: dict[str, int]) -> None:
             + (f" with {known}" if known else ""),
             where="--shape",
         )
-
-
-def _draw(spec: TensorSpec, shape: Shape, generator: np.random.Generator) -> Array:
-    if spec.dtype.startswith(("float", "bfloat")):
-        values = generator.uniform(*spec.range, shape) if spec.range else generator.standard_normal(shape)
-        return values.astype(_numpy_name(spec.dtype))
-    low, high = spec.range or ((0, 255) if spec.dtype == "uint8" else (0, 1))
-    return generator.integers(int(low), int(high) + 1, shape).astype(spec.dtype)
-
-
-def _numpy_name(dtype: str) -> Any:
-    if dtype == "bfloat16":
-        import ml_dtypes
-
-        return ml_dtypes.bfloat16
-    return dtype
 
 
 def _repeat(array: Array, count: int) -> Array:

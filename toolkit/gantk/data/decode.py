@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -71,13 +70,6 @@ def is_grey(path: Path) -> bool:
             return picture.mode in {"1", "L", "LA"} or picture.mode.startswith("I")
     except Exception:  # As in `decode`, which will name the file.
         return False
-
-
-def png_bytes(pixels: Pixels) -> bytes:
-    """A PNG file of uint8[H, W] or uint8[H, W, 3]."""
-    buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _check_size(picture: Image.Image) -> None:

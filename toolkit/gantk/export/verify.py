@@ -17,6 +17,7 @@ from gantk.bundle import Parity
 from gantk.errors import GantkError
 from gantk.export.precision import expose_intermediates
 from gantk.runtime import parity
+from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import Model, from_bytes
 from gantk.runtime.registry import BACKENDS, open_model, status
 from gantk.runtime.runner import Array
@@ -54,16 +55,10 @@ class Reference:
 def make_feeds(
     inputs: Sequence[TensorSpec], batches: Sequence[int] = BATCHES, seed: int = 0
 ) -> tuple[Feeds, ...]:
-    """Random inputs: standard normal, or uniform over a spec's range; a batch of each size."""
-    random = np.random.default_rng(seed)
-
-    def draw(spec: TensorSpec, batch: int) -> Array:
-        shape = spec.concrete({"N": batch})
-        if spec.range is None:
-            return random.standard_normal(shape).astype(spec.dtype)
-        return random.uniform(*spec.range, shape).astype(spec.dtype)
-
-    return tuple({spec.name: draw(spec, batch) for spec in inputs} for batch in batches)
+    """Random inputs in a batch of each size, other ones for each (see `gantk.runtime.arrays.random_array`)."""
+    return tuple(
+        random_feeds(inputs, {"N": batch}, seed=1000 * seed + index) for index, batch in enumerate(batches)
+    )
 
 
 def run_torch(

@@ -15,7 +15,7 @@ import numpy as np
 from gantk.errors import GantkError, UsageError
 from gantk.files import read_bytes, write_bytes
 from gantk.runtime.pictures import FORMATS, load
-from gantk.runtime.runner import Array
+from gantk.runtime.runner import Array, numpy_dtype
 from gantk.tensors import TensorSpec
 
 SIZE_LIMIT = 2**31 - 1
@@ -47,19 +47,24 @@ def load_input(spec: TensorSpec, path: str | Path) -> Array:
 def random_feeds(
     inputs: Sequence[TensorSpec], sizes: Mapping[str, int] | None = None, seed: int = 0
 ) -> dict[str, Array]:
-    """An array for each input, the same for the same seed.
+    """A `random_array` for each input; symbols stand for `sizes`, or 1 where it names none."""
+    return {spec.name: random_array(spec, spec.concrete(sizes or {}), seed) for spec in inputs}
 
-    Floats are Gaussian, or even over the range where one is declared; integers are small, uint8 is 0..255.
 
-    Args:
-        sizes: The sizes that symbols stand for; 1 where it names none.
+def random_array(spec: TensorSpec, shape: tuple[int, ...], seed: int = 0) -> Array:
+    """Values that suit an input, the same for the same seed.
+
+    Floats are standard normal, or uniform over the range where one is declared; integers are uniform over the
+    range, else 0 to 255 for uint8 and 0 or 1 for the others.
     """
-    feeds: dict[str, Array] = {}
-    for spec in inputs:
-        # By name, so that an input's values do not depend on the others.
-        rng = np.random.default_rng([seed, zlib.crc32(spec.name.encode())])
-        feeds[spec.name] = _random(spec, spec.concrete(sizes or {}), rng)
-    return feeds
+    # By name, so that an input's values do not depend on the others.
+    rng = np.random.default_rng([seed, zlib.crc32(spec.name.encode())])
+    dtype = numpy_dtype(spec)
+    if spec.dtype.startswith(("float", "bfloat")):
+        values = rng.uniform(*spec.range, shape) if spec.range else rng.standard_normal(shape)
+        return values.astype(dtype)
+    low, high = spec.range or ((0, 255) if spec.dtype == "uint8" else (0, 1))
+    return rng.integers(int(low), int(high) + 1, shape).astype(dtype)
 
 
 def parse_shape(text: str, inputs: Sequence[TensorSpec]) -> tuple[str, tuple[int, ...]]:
@@ -124,14 +129,3 @@ def summary(name: str, array: Array) -> dict[str, Any]:
         "mean": float(finite.mean()) if some else None,
         "not_finite": int(values.size - finite.size),
     }
-
-
-def _random(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    if spec.dtype == "uint8":
-        return rng.integers(0, 256, shape, np.uint8)
-    if spec.dtype == "bool":
-        return rng.integers(0, 2, shape).astype(np.bool_)
-    if spec.dtype.startswith("int"):
-        return rng.integers(0, 10, shape).astype(spec.dtype)
-    values = rng.uniform(*spec.range, shape) if spec.range else rng.standard_normal(shape)
-    return values.astype(spec.dtype)

@@ -56,7 +56,7 @@ class Runner(ABC):
         self.layers = dict(layers or {})
         self.passed_over: dict[str, str] = {}
         self._input_names = {spec.name for spec in inputs}
-        self._dtypes = {spec.name: _numpy_dtype(spec) for spec in (*inputs, *outputs)}
+        self._dtypes = {spec.name: numpy_dtype(spec) for spec in (*inputs, *outputs)}
 
     def run(self, feeds: Mapping[str, Any], out: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """Run the network once.
@@ -211,7 +211,7 @@ def _as_array(spec: TensorSpec, value: Any) -> Array:
         ) from error
 
 
-def _numpy_dtype(spec: TensorSpec) -> np.dtype[Any]:
+def numpy_dtype(spec: TensorSpec) -> np.dtype[Any]:
     if spec.dtype == "bfloat16":
         import ml_dtypes
 

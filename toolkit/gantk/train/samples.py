@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from gantk.data import Pictures
-from gantk.data.decode import png_bytes
-from gantk.files import write_bytes
+from gantk.runtime.pictures import grid, save
 from gantk.train import health
 from gantk.train.config import TrainConfig
 from gantk.train.ema import Average
@@ -48,9 +46,9 @@ class Showroom:
     def show(self, average: Average, log: Log, step: int, epoch: int, reporter: Reporter) -> None:
         """Write a grid, a line on the run's health, and the curves."""
         samples = average.sample(self._latents)
-        pixels = grid(samples[:_SHOWN].numpy())
+        pixels = grid(samples[:_SHOWN].permute(0, 2, 3, 1).numpy(), columns=8)
         path = self._run / "samples" / f"epoch-{max(epoch, 1):04d}.png"
-        write_bytes(path, png_bytes(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]))
+        save(path, pixels)
         spread = health.spread(samples)
         accuracy = _recent_accuracy(log)
         record = {
@@ -66,28 +64,6 @@ class Showroom:
         log.draw()
         log.show(pixels, step)
         reporter.snapshot(epoch, path, record)
-
-
-def grid(pictures: NDArray[np.uint8], columns: int = 8, gap: int = 2) -> NDArray[np.uint8]:
-    """Put pictures side by side on white.
-
-    Args:
-        pictures: uint8[N, C, H, W].
-        columns: In a row.
-        gap: Pixels between pictures.
-
-    Returns:
-        uint8[H', W', C].
-    """
-    count, channels, height, width = pictures.shape
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    whole = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 255, np.uint8)
-    for index, picture in enumerate(pictures):
-        row, column = divmod(index, columns)
-        top, left = gap + row * (height + gap), gap + column * (width + gap)
-        whole[top : top + height, left : left + width] = picture.transpose(1, 2, 0)
-    return whole
 
 
 def _recent_accuracy(log: Log) -> float:
