@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ settings.register_profile(
 )
 settings.load_profile("gantk")
 
+NOBODY = 65534
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -25,6 +29,20 @@ def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder in which the test acts as a user who may not do everything: as nobody, where it is root."""
+    folder = Path(tempfile.mkdtemp(prefix="gantk-test-"))
+    if os.getuid() == 0:
+        os.chown(folder, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+    try:
+        yield folder
+    finally:
+        os.seteuid(os.getuid())
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
