@@ -16,6 +16,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+import gantk
 from gantk.errors import GantkError
 from gantk.tensors import TensorSpec
 
@@ -130,7 +131,7 @@ def serialize(
     onnx.helper.set_model_props(
         proto, {f"gantk.{key}": json.dumps(value) for key, value in described.items()}
     )
-    proto.producer_name = "gantk"
+    proto.producer_name, proto.producer_version = "gantk", gantk.__version__
     try:
         proto = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
         onnx.checker.check_model(proto, full_check=True)
