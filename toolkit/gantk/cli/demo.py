@@ -53,7 +53,7 @@ def demo_command(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write it all.")] = Path(
         "demo"
     ),
-    steps: Annotated[int, typer.Option(min=1, help="Of training; fewer are quicker and blurrier.")] = 900,
+    steps: Annotated[int, typer.Option(min=1, help="Of training; fewer are quicker and blurrier.")] = 1300,
     json: JsonOption = None,
 ) -> None:
     """The whole path in one command, in three minutes on two CPU cores.

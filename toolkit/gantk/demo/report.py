@@ -19,7 +19,8 @@ STAGES = 6
 
 _STYLE = """
 .row { display: flex; flex-wrap: wrap; gap: 1.2rem } figure { margin: 0 } figcaption { font-size: .85rem; opacity: .75 }
-.pixels { image-rendering: pixelated; width: 100%; max-width: 26rem; border-radius: 6px }
+.pixels { image-rendering: pixelated; width: 25.7rem; max-width: 100%; border-radius: 6px }
+.walk .pixels { width: 52.6rem }
 .stages .pixels { width: 10.5rem } .curves img { max-width: 100%; background: #fff; border-radius: 6px }
 code { font-size: .95em }
 pre { padding: .8rem 1rem; border: 1px solid var(--line); border-radius: 6px; overflow-x: auto }
@@ -46,7 +47,9 @@ def write_report(
         _figure(out / "real.png", "What gantk drew: the training set", "pixels"),
         _figure(out / "generated.png", "What the exported network makes of noise", "pixels"),
         "</div>",
+        '<div class="walk">',
         _figure(out / "walk.webp", "A walk through its latent space", "pixels"),
+        "</div>",
         f"<h2>Training: {training.step} steps, {training.samples_per_second:.0f} pictures a second</h2>",
         *(f"<p>warning: {escape(warning)}</p>" for warning in training.warnings),
         '<div class="row stages">',
