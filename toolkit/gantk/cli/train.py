@@ -103,6 +103,14 @@ def dcgan(
     lr_d: Annotated[
         float, typer.Option(help="The discriminator's learning rate.", rich_help_panel=_BALANCE)
     ] = 2e-4,
+    anneal: Annotated[
+        bool,
+        typer.Option(
+            "--anneal",
+            help="Let both learning rates fall to zero over the second half of the steps.",
+            rich_help_panel=_BALANCE,
+        ),
+    ] = False,
     skip_d_below: Annotated[
         float,
         typer.Option(

@@ -16,7 +16,8 @@ from gantk.errors import UsageError
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda")
 
-# What a run may be resumed with another value of: none of it changes what a step computes.
+# What a run may be resumed with another value of. None of it changes what a step computes, but for the number
+# of steps of a run that anneals its learning rates.
 CHANGEABLE = frozenset(
     (
         "data",
@@ -70,6 +71,7 @@ class TrainConfig:
         lr_g: The generator's learning rate.
         lr_d: The discriminator's.
         label_smoothing: Real pictures are labelled 1 minus this (arXiv 1606.03498, section 3.4), 0 to 0.5.
+        anneal: Whether both learning rates fall to zero over the second half of the steps.
         skip_d_below: The discriminator does not learn from a batch on which its loss is lower; 0: it does.
         ema: The share that the averaged generator keeps at each step once warm.
         flip: Whether to mirror pictures at random.
@@ -100,6 +102,7 @@ class TrainConfig:
     batch: int = 64
     lr_g: float = 2e-4
     lr_d: float = 2e-4
+    anneal: bool = False
     label_smoothing: float = 0.0
     skip_d_below: float = 0.0
     ema: float = 0.999

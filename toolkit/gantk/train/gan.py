@@ -25,6 +25,7 @@ from gantk.train.launch import launch
 from gantk.train.log import check_tensorboard
 from gantk.train.reporter import Reporter
 from gantk.train.session import Session, gather_all
+from gantk.train.state import State
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,8 @@ def loop(session: Session, batches: Batches) -> TrainResult:
             latents = torch.randn(config.batch, config.latent_size, generator=state.latents, device=device)
             fakes = generator(latents)
 
+            _set_rates(state, config, total)
+
             # Phase 1: the discriminator learns to tell real pictures from detached samples.
             real_logits, fake_logits = discriminator(real), discriminator(fakes.detach())
             loss_d = (_loss(real_logits, real_labels) + _loss(fake_logits, zeros)) / 2
@@ -224,6 +227,17 @@ def _load(fabric: Any, config: TrainConfig, reporter: Reporter) -> tuple[Picture
         reporter.say(f"the batch is {fewest} instead of {config.batch}: there are no more pictures")
         config = replace(config, batch=fewest)
     return pictures, config, fewest // config.batch
+
+
+def _set_rates(state: State, config: TrainConfig, total: int) -> None:
+    """Set the learning rates of a step: constant, or falling to zero over the second half."""
+    share = min(1.0, 2 * (1 - state.step / total)) if config.anneal else 1.0
+    for optimizer, rate in (
+        (state.optimizer_generator, config.lr_g),
+        (state.optimizer_discriminator, config.lr_d),
+    ):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * share
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:
