@@ -7,11 +7,8 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 import tomllib
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
@@ -25,14 +22,16 @@ def main() -> int:
     parser.add_argument(
         "--budget", type=float, help="seconds to measure each batch size; default: the suite's"
     )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     arguments = parser.parse_args()
     suite = load(arguments.suite)
     if arguments.budget is not None:
         suite["bench"]["budget_s"] = arguments.budget
-    document = run(suite)
+    document = run(suite, arguments.device)
     from gantk.files import write_text
 
-    output = arguments.output or HERE / "results" / f"{suite['name']}.json"
+    suffix = "" if arguments.device == "cpu" else f"-{arguments.device}"
+    output = arguments.output or HERE / "results" / f"{suite['name']}{suffix}.json"
     write_text(output, json.dumps(document, indent=1, allow_nan=False) + "\n")
     print(f"wrote {output}", file=sys.stderr)
     for line in (*document["warnings"], *document["recommendation"]):
@@ -47,10 +46,11 @@ def load(name: str) -> Suite:
     return tomllib.loads((HERE / "suites" / f"{name}.toml").read_text())
 
 
-def run(suite: Suite) -> dict[str, Any]:
-    """Make the suite's network, export it, measure it, and judge the suite's claims."""
+def run(suite: Suite, device: str = "cpu") -> dict[str, Any]:
+    """Make the suite's network, export it, measure it on a device, and judge the suite's claims."""
     from gantk.bench.run import compare
     from gantk.export import export
+    from overhead import measure_all
 
     with tempfile.TemporaryDirectory() as folder:
         weights, bundle = (
@@ -59,10 +59,10 @@ def run(suite: Suite) -> dict[str, Any]:
         )
         weights.write_bytes(make_weights(suite["network"]))
         export(weights, bundle, precisions=suite["network"]["precisions"])
-        document = compare(bundle, **suite["bench"], progress=lambda line: print(line, file=sys.stderr))
-        overhead = [
-            measure_overhead(bundle, batch, suite["bench"]["threads"]) for batch in suite["bench"]["batch"]
-        ]
+        document = compare(
+            bundle, **suite["bench"], device=device, progress=lambda line: print(line, file=sys.stderr)
+        )
+        overhead = measure_all(bundle, suite["bench"]["threads"]) if device == "cpu" else []
     document.update(suite=suite["name"], title=suite["title"], overhead=overhead)
     document["claims"] = [judge(claim, document["rows"]) for claim in suite["claim"]]
     return document
@@ -111,55 +111,6 @@ def judge(claim: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
         "holds": measured is not None and measured >= claim["factor"],
         "text": text,
     }
-
-
-def measure_overhead(
-    bundle: Path, batch: int, threads: int, rounds: int = 15, round_s: float = 0.4
-) -> dict[str, Any]:
-    """What gantk's runner adds to calling ONNX Runtime directly: single calls take turns on one session."""
-    import numpy as np
-
-    import gantk
-    from gantk.bench.stats import interval
-
-    with gantk.open(bundle, "onnxruntime", "fp32", threads=threads) as runner:
-        spec, names = runner.inputs[0], [output.name for output in runner.outputs]
-        feeds = {
-            spec.name: np.random.default_rng(0)
-            .standard_normal(spec.concrete({"N": batch}))
-            .astype(np.float32)
-        }
-        session: Any = runner._session  # type: ignore[attr-defined]
-        calls = (lambda: session.run(names, feeds), lambda: runner.run(feeds))
-        medians_ms = np.array([in_turns_ms(calls, round_s) for _ in range(rounds)])
-        # Where ONNX Runtime's part is replaced by its ready result, what is left is the runner alone, without noise.
-        ready = session.run(names, feeds)
-        runner._session = SimpleNamespace(run=lambda *_: ready)  # type: ignore[attr-defined]
-        own_us = min(in_turns_ms(calls[1:], 0.05)[0] for _ in range(rounds)) * 1000.0
-    ratios = medians_ms[:, 1] / medians_ms[:, 0]
-    found = interval(ratios, 0.5)
-    return {
-        "backend": "onnxruntime",
-        "batch": batch,
-        "share": float(np.median(ratios)) - 1.0,
-        "share_ci95": None if found is None else [found[0] - 1.0, found[1] - 1.0],
-        "direct_ms": float(np.median(medians_ms[:, 0])),
-        "own_us": own_us,
-    }
-
-
-def in_turns_ms(calls: Sequence[Callable[[], Any]], round_s: float) -> list[float]:
-    """The median duration of each of some calls, made in turns."""
-    import numpy as np
-
-    from gantk.bench.worker import time_calls
-
-    durations: list[list[int]] = [[] for _ in calls]
-    end = time.perf_counter() + round_s
-    while time.perf_counter() < end:
-        for call, kept in zip(calls, durations, strict=True):
-            kept.extend(time_calls(call, 0.0, 1))
-    return [float(np.median(kept)) / 1e6 for kept in durations]
 
 
 if __name__ == "__main__":

@@ -66,12 +66,11 @@ def section(document: dict[str, Any]) -> str:
 
 def overhead(entry: dict[str, Any]) -> str:
     """What the runner costs, in a sentence."""
-    around = entry["share_ci95"]
-    interval = "" if around is None else f", 95 % CI {around[0]:+.1%} to {around[1]:+.1%}"
+    low, high = entry["overhead_ci95"]
     return (
-        f"- The runner's own work at batch {entry['batch']}: {entry['own_us']:.1f} us a call, "
-        f"{entry['own_us'] / entry['direct_ms'] / 1000.0:.1%} of the {entry['direct_ms']:.3g} ms that ONNX Runtime "
-        f"takes when it is called directly (in turns, with and without the runner: {entry['share']:+.1%}{interval})."
+        f"- The runner's own work over {entry['backend']}: {entry['own_us']:.1f} us a call, {entry['share']:.1%} "
+        f"of the {entry['direct_p50_ms']:.3g} ms that a direct call takes at batch 1 (calls in turns, with and without the "
+        f"runner: {entry['overhead']:+.1%}, 95 % CI {low:+.1%} to {high:+.1%})."
     )
 
 

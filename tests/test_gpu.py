@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only an NVIDIA GPU can show; `pytest -m gpu`. None of it has run on hardware yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gantk
+from gantk.runtime.driver import probe
+from gantk.runtime.registry import BACKENDS, status
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not probe().works, reason=f"no GPU here: {probe().reason}"),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few steps of training on the GPU."""
+    from gantk.demo.pictures import draw_pictures
+    from gantk.train.config import TrainConfig
+    from gantk.train.gan import train
+
+    folder = tmp_path_factory.mktemp("gpu")
+    draw_pictures(folder / "pictures", 128, 32)
+    config = TrainConfig(
+        data=str(folder / "pictures"), out=str(folder / "run"), size=32, width=16, steps=40, device="cuda"
+    )
+    result = train(config)
+    assert result.step == 40
+    assert np.isfinite(result.metrics["loss_g"])
+    return result.run
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_backends_on_the_gpu_compute_what_the_cpu_does(run: Path, tmp_path: Path, precision: str) -> None:
+    from gantk.export import export
+    from gantk.runtime.parity import THRESHOLDS, compare
+
+    backends = [name for name in BACKENDS if "cuda" in status(name).devices]
+    if not backends:
+        pytest.skip("no backend here runs on the GPU; pip install 'gantk[gpu]'")
+    bundle = export(run, tmp_path / "x.gantk", precisions=("fp32", precision), rewrites=False)
+    latent = np.random.default_rng(0).standard_normal((8, 100), np.float32)
+    with gantk.open(bundle.root, precision="fp32", device="cpu") as runner:
+        reference = runner.run({"latent": latent})["picture"]
+    for name in backends:
+        with gantk.open(bundle.root, name, precision, device="cuda") as runner:
+            picture = runner.run({"latent": latent})["picture"]
+            assert runner.precision == precision
+        assert compare([picture], [reference], 2.0).against(THRESHOLDS[precision], 2.0) is None
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_training_in_half_precision(tmp_path: Path, precision: str) -> None:
+    from gantk.demo.pictures import draw_pictures
+    from gantk.train.config import TrainConfig
+    from gantk.train.gan import train
+
+    draw_pictures(tmp_path / "pictures", 64, 32)
+    config = TrainConfig(
+        data=str(tmp_path / "pictures"),
+        out=str(tmp_path / "run"),
+        size=32,
+        width=16,
+        steps=20,
+        device="cuda",
+        precision=precision,
+    )
+    assert np.isfinite(train(config).metrics["loss_d"])
