@@ -69,8 +69,8 @@ def overhead(entry: dict[str, Any]) -> str:
     low, high = entry["overhead_ci95"]
     return (
         f"- The runner's own work over {entry['backend']}: {entry['own_us']:.1f} us a call, {entry['share']:.1%} "
-        f"of the {entry['direct_p50_ms']:.3g} ms that a direct call takes at batch 1 (calls in turns, with and without the "
-        f"runner: {entry['overhead']:+.1%}, 95 % CI {low:+.1%} to {high:+.1%})."
+        f"of the {entry['direct_p50_ms']:.3g} ms that a direct call takes at batch 1 (calls in turns, with and "
+        f"without the runner: {entry['overhead']:+.1%}, 95 % CI {low:+.1%} to {high:+.1%})."
     )
 
 
