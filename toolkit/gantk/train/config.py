@@ -158,8 +158,8 @@ def resolve(config: TrainConfig, source: Source) -> TrainConfig:
     """Put what is chosen by the pictures and the machine in place of every `auto` and `None`.
 
     `auto` precision is bf16 on a GPU that has it and on a CPU with AMX, else fp32. A step with 64 pictures,
-    bf16 and channels last took, of the time in fp32 and channels first, 48 % at 32 pixels (65 of 136 ms) and
-    39 % at 64 pixels (306 of 779 ms), on 2 cores of a Xeon with AMX and torch 2.13.
+    bf16 and channels last took, of the time in fp32 and channels first, 45 % at 32 pixels (65 of 146 ms) and
+    40 % at 64 pixels (306 of 757 ms), on 2 cores of a Xeon with AMX and torch 2.13.
 
     Raises:
         UsageError: CUDA was asked for and is not there, or fp16 on a CPU.
