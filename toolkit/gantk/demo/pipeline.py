@@ -125,7 +125,13 @@ def _draw(out: Path) -> None:
 
 def _train(out: Path, steps: int, reporter: DemoReporter) -> TrainResult:
     config = TrainConfig(
-        data=str(out / "pictures"), out=str(out / "run"), size=SIZE, width=WIDTH, steps=steps, flip=True
+        data=str(out / "pictures"),
+        out=str(out / "run"),
+        size=SIZE,
+        width=WIDTH,
+        steps=steps,
+        flip=True,
+        anneal=True,
     )
     result = train(config, force=True, reporter=reporter)
     if result.interrupted:
