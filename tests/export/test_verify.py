@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -21,6 +22,8 @@ from gantk.export import variants, verify
 from gantk.export.onnx import trace
 from gantk.export.pipeline import specs
 from gantk.export.variants import Network, make_variants
+from gantk.runtime.model import Model
+from gantk.runtime.runner import Runner
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +166,43 @@ def test_a_backend_that_fails_is_recorded_and_the_default_one_decides(
     wrong_on(default)
     with pytest.raises(GantkError, match="12.0 dB PSNR"):
         make_variants(network, "fp32", silent, rewrites=False)
+
+
+def test_a_network_that_overflows_in_pytorch_too_is_refused_by_layer(generator: nn.Module) -> None:
+    loud = copy.deepcopy(generator)
+    for name, factor in (("enlarge.0.weight", 1e6), ("enlarge.3.weight", 1e-6)):
+        loud.get_parameter(name).mul_(factor)
+    for norm in (module for module in loud.enlarge if isinstance(module, nn.BatchNorm2d)):
+        norm.running_var.fill_(1.0)
+    inputs, outputs = specs(loud.config, pictures=False)
+    feeds = verify.make_feeds(inputs)
+    with pytest.raises(GantkError, match="torch float16 itself yields"):
+        verify.run_torch(loud, inputs, outputs, feeds, "fp16")
+    origin = Generator(loud, "dcgan", "loud", loud.config.to_json(), 1)
+    full = verify.run_torch(loud, inputs, outputs, feeds, "fp32")
+    network = Network(origin, loud, inputs, outputs, trace(loud, inputs, outputs), full, None)
+    with pytest.raises(GantkError, match=r"layer `enlarge\.1/ConvTranspose` reaches"):
+        make_variants(network, "fp16", silent, rewrites=False)
+
+
+def test_a_backend_that_cannot_load_a_file_is_recorded(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default, *others = verify.working_backends("fp32")
+    honest = verify.open_model
+
+    def broken(model: Model, backend: str) -> Runner:
+        if backend in others:
+            raise GantkError("the vendor says:\n\x1b[31mno")
+        return honest(model, backend)
+
+    monkeypatch.setattr(verify, "open_model", broken)
+    (file,) = make_variants(network, "fp32", silent, rewrites=False)
+    assert file.variant.failed_on(default) is None
+    for other in others:
+        failed = file.variant.failed_on(other)
+        assert failed is not None
+        assert failed.reason == "the vendor says:  [31mno"
 
 
 class Constant(nn.Module):

@@ -70,6 +70,8 @@ def make_variants(
             precision; the layer is named.
     """
     report(f"{precision}: verifying")
+    if precision == "fp16":
+        _audit_range(network)  # First, for PyTorch's own fp16 would only tell that something overflowed.
     references, of_torch = [network.full], []
     if precision != "fp32":
         half = verify.run_torch(
@@ -77,8 +79,6 @@ def make_variants(
         )
         references.append(half)
         of_torch.append(verify.compare_references(half, network.full, precision, network.psnr_min))
-    if precision == "fp16":
-        _audit_range(network)
     checks = _Checks(precision, tuple(references), tuple(of_torch))
     plain = _verified(network, network.traced.graph, checks, "plain")
     return _with_rewritten(network, plain, checks, report) if rewrites else [plain]

@@ -110,22 +110,37 @@ def measure(
         backend: A working backend.
         references: All made from the same feeds.
         psnr_min: Replaces the precision's smallest PSNR, in dB.
+
+    Returns:
+        A verdict for each reference, or one that failed where the backend cannot run the file.
     """
-    with open_model(from_bytes(data), backend) as runner:
-        outputs = [runner.run(feed) for feed in references[0].feeds]
-        return [
-            _judge(
-                outputs,
-                reference,
-                precision,
-                psnr_min,
-                runner.backend,
-                runner.version,
-                runner.device,
-                runner.precision,
-            )
-            for reference in references
-        ]
+    try:
+        with open_model(from_bytes(data), backend) as runner:
+            outputs = [runner.run(feed) for feed in references[0].feeds]
+            by = (runner.backend, runner.version, runner.device, runner.precision)
+    except GantkError as error:
+        return [_unable(backend, precision, references[0], error.what)]
+    return [_judge(outputs, reference, precision, psnr_min, *by) for reference in references]
+
+
+def _unable(backend: str, precision: str, reference: Reference, reason: str) -> Parity:
+    """The verdict on a backend that cannot load or run a file at all."""
+    here = status(backend)
+    return Parity(
+        backend=backend,
+        version=here.version or "unknown",
+        device=here.devices[0],
+        executed=precision,
+        reference=reference.name,
+        max_abs=None,
+        psnr_db=None,
+        cosine=None,
+        samples=0,
+        batches=(),
+        passed=False,
+        # Vendors' texts are long and may hold what a manifest refuses.
+        reason="".join(c if c.isprintable() else " " for c in reason)[:500],
+    )
 
 
 def compare_references(half: Reference, full: Reference, precision: str, psnr_min: float | None) -> Parity:
