@@ -158,8 +158,8 @@ def resolve(config: TrainConfig, source: Source) -> TrainConfig:
     """Put what is chosen by the pictures and the machine in place of every `auto` and `None`.
 
     `auto` precision is bf16 on a GPU that has it and on a CPU with AMX, else fp32. A step with 64 pictures,
-    bf16 and channels last took, of the time in fp32 and channels first, 45 % at 32 pixels (65 of 146 ms) and
-    40 % at 64 pixels (306 of 757 ms), on 2 cores of a Xeon with AMX and torch 2.13.
+    bf16 and channels last took 48 % of the time in fp32 and channels first at 32 pixels (29 of 61 ms) and 39 %
+    at 64 pixels (310 of 786 ms), on 2 cores of a Xeon with AMX: `benchmarks/results/training.json`.
 
     Raises:
         UsageError: CUDA was asked for and is not there, or fp16 on a CPU.
