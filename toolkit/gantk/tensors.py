@@ -64,6 +64,13 @@ class TensorSpec:
     def is_dynamic(self) -> bool:
         return any(isinstance(size, str) for size in self.shape)
 
+    def as_pixels(self) -> TensorSpec:
+        """A picture as pixels, uint8 NHWC in [0, 255]; any other tensor as it is."""
+        if self.layout != "NCHW":
+            return self
+        count, channels, height, width = self.shape
+        return TensorSpec(self.name, "uint8", (count, height, width, channels), (0.0, 255.0), "NHWC")
+
     def concrete(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The shape with its symbols replaced from `sizes`; a symbol that is not there becomes 1."""
         return tuple(sizes.get(size, 1) if isinstance(size, str) else size for size in self.shape)

@@ -84,16 +84,13 @@ def specs(config: Any, *, pictures: bool) -> tuple[tuple[TensorSpec, ...], tuple
     """The inputs and outputs of a generator's graph.
 
     Args:
-        config: With ``size``, ``channels`` and ``latent_size``.
-        pictures: Whether pixels come out.
+        config: As `gantk.models.configure` makes it.
+        pictures: Whether pictures are pixels.
     """
-    size, channels = config.size, config.channels
-    latent = TensorSpec("latent", "float32", ("N", config.latent_size), layout="NC")
+    inputs, outputs = config.inputs, config.outputs
     if pictures:
-        picture = TensorSpec("picture", "uint8", ("N", size, size, channels), (0.0, 255.0), "NHWC")
-    else:
-        picture = TensorSpec("picture", "float32", ("N", channels, size, size), (-1.0, 1.0), "NCHW")
-    return (latent,), (picture,)
+        inputs, outputs = (tuple(spec.as_pixels() for spec in specs) for specs in (inputs, outputs))
+    return inputs, outputs
 
 
 def _checked(precisions: Sequence[str]) -> tuple[str, ...]:

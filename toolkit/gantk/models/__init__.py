@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gantk.errors import UsageError
 
@@ -14,29 +14,46 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from gantk.models.config import NetworkConfig
+    from gantk.tensors import TensorSpec
 
-# A family, and its module. The module has `Config`, `Generator(config)` and `Discriminator(config)`.
+# A family, and its module. The module has `Config` and `Generator(config)`, in a pair `Discriminator(config)` too.
 _MODULES = {
     "dcgan": "gantk.models.dcgan",
     "mlp": "gantk.models.mlp",
+    "style": "gantk.models.style",
 }
 
 FAMILIES = tuple(_MODULES)
+"""All networks that make pictures."""
+
+PAIRS = ("dcgan", "mlp")
+"""Those that are trained against a discriminator and make pictures of latent vectors."""
 
 
-def configure(family: str, config: Mapping[str, Any]) -> NetworkConfig:
+class Config(Protocol):
+    """What the configuration of every family says."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+def configure(family: str, config: Mapping[str, Any]) -> Config:
     """The checked configuration of a family.
 
     Raises:
         UsageError: The family or a field is unknown, or a value is not allowed.
     """
-    configuration: NetworkConfig = _module(family).Config.from_json(config)
+    configuration: Config = _module(family).Config.from_json(config)
     return configuration
 
 
 def build(family: str, config: Mapping[str, Any]) -> nn.Module:
-    """A generator with fresh weights: float[N, latent_size] -> float[N, channels, size, size] in [-1, 1].
+    """A generator with fresh weights; its configuration's `inputs` and `outputs` say what it maps to what.
 
     Raises:
         UsageError: As `configure`.
@@ -46,7 +63,7 @@ def build(family: str, config: Mapping[str, Any]) -> nn.Module:
 
 
 def build_discriminator(family: str, config: Mapping[str, Any]) -> nn.Module:
-    """Its discriminator with fresh weights: float[N, channels, size, size] -> logits float[N].
+    """The discriminator of one of `PAIRS`, with fresh weights: float[N, channels, size, size] -> logits float[N].
 
     Raises:
         UsageError: As `configure`.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the configurations of all families share: their fields are checked, and read from JSON."""
+"""What configurations share: their fields are checked, and read from JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
 from gantk.errors import UsageError
+from gantk.tensors import TensorSpec
 
 CHANNELS = (1, 3)
 LATENT_SIZES = range(1, 4097)
@@ -47,11 +48,27 @@ class NetworkConfig:
         Raises:
             UsageError: A field is unknown, or a value is not allowed.
         """
-        known = [field.name for field in fields(cls)]
-        unknown = [name for name in data if name not in known]
-        if unknown:
-            raise UsageError(f"a network has no {', '.join(map(repr, unknown))}; it has {', '.join(known)}")
+        check_fields(cls, data)
         return cls(**data)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What the generator takes."""
+        return (TensorSpec("latent", "float32", ("N", self.latent_size), layout="NC"),)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What the generator returns."""
+        shape = ("N", self.channels, self.size, self.size)
+        return (TensorSpec("picture", "float32", shape, (-1.0, 1.0), "NCHW"),)
+
+
+def check_fields(config: type, data: Mapping[str, Any]) -> None:
+    """Raise a `UsageError` where `data` has a field that a configuration does not."""
+    known = [field.name for field in fields(config)]
+    unknown = [name for name in data if name not in known]
+    if unknown:
+        raise UsageError(f"a network has no {', '.join(map(repr, unknown))}; it has {', '.join(known)}")
 
 
 def check(name: str, value: Any, allowed: tuple[int, ...] | range) -> None:

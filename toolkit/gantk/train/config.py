@@ -60,7 +60,7 @@ class TrainConfig:
     Args:
         data: A folder of pictures, or a MNIST-type idx file, or the folder of one.
         out: The run folder.
-        network: One of `gantk.models.FAMILIES`.
+        network: One of `gantk.models.PAIRS`.
         size: The height and width of pictures in pixels; by default 28 for idx files of that size, else 64.
         channels: 1 or 3; by default 1 where the pictures are grey.
         latent_size: The length of a latent vector.
@@ -125,7 +125,7 @@ class TrainConfig:
                 raise UsageError(
                     f"{name} is {value}; {lowest:g} to {highest:g} is allowed", where=_option(name)
                 )
-        for name, allowed in (("precision", PRECISIONS), ("device", DEVICES), ("network", models.FAMILIES)):
+        for name, allowed in (("precision", PRECISIONS), ("device", DEVICES), ("network", models.PAIRS)):
             if getattr(self, name) not in allowed:
                 raise UsageError(
                     f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}",
