@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from gantk.errors import GantkError, UsageError
 from gantk.files import cache_folder, replacing
-from gantk.models.foreign import check_finite, read_state_dict
+from gantk.models.weights import check_finite, read_state_dict
 
 URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 HASH = "dcbb9e9d"
