@@ -29,8 +29,8 @@ def check(run: Path) -> None:
     # Forty pictures give each of two processes two batches of eight.
     assert [line["epoch"] for line in lines if line["event"] == "snapshot"] == [1, 2]
     saved = checkpoint.read(checkpoint.path_of(run, 4))
-    latents = [saved.tensors[f"rng.{rank}.latents"] for rank in (0, 1)]
-    assert not latents[0].equal(latents[1])
+    draws = [saved.tensors[f"rng.{rank}.draws"] for rank in (0, 1)]
+    assert not draws[0].equal(draws[1])
     checkpoint.load_generator(run)
 
 

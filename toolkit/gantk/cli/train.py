@@ -12,7 +12,7 @@ from gantk.cli.output import JsonOption, prose, write_json
 from gantk.errors import GantkError, UsageError
 
 if TYPE_CHECKING:
-    from gantk.train.gan import TrainResult
+    from gantk.train.sitting import TrainResult
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
