@@ -112,5 +112,14 @@ def crops(
 
 def normalise(pictures: Tensor, device: torch.device) -> Tensor:
     """uint8 pictures to float32 in [-1, 1] on a device, with channels last in memory, as convolutions like it."""
+    return _floats(pictures, device).mul_(1 / 127.5).sub_(1.0)
+
+
+def normalise_unit(pictures: Tensor, device: torch.device) -> Tensor:
+    """As `normalise`, to [0, 1]."""
+    return _floats(pictures, device).mul_(1 / 255)
+
+
+def _floats(pictures: Tensor, device: torch.device) -> Tensor:
     moved = pictures.to(device, non_blocking=True)
-    return moved.to(torch.float32, memory_format=torch.channels_last).mul_(1 / 127.5).sub_(1.0)
+    return moved.to(torch.float32, memory_format=torch.channels_last)

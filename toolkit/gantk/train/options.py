@@ -15,6 +15,9 @@ from gantk.errors import UsageError
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda")
 
+MOST_SHOWN = 200
+"""The epochs of a run that are shown where nothing else is asked for, so that a thousand short ones are not."""
+
 
 @dataclass(frozen=True)
 class RunConfig(ABC):
@@ -129,6 +132,10 @@ class RunConfig(ABC):
     def crop(self) -> int | None:
         """The size that random parts of the decoded pictures have, or `None` for the whole of them."""
         return None
+
+    def show_every(self, per_epoch: int, total: int) -> int:
+        """The steps between samples: whole epochs, as many as `sample_every` says."""
+        return per_epoch * (self.sample_every or math.ceil(total / per_epoch / MOST_SHOWN))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

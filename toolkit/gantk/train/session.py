@@ -18,9 +18,6 @@ from gantk.train.log import Log, Window, check_finite
 from gantk.train.reporter import Reporter
 from gantk.train.training import Training
 
-MOST_SHOWN = 200
-"""The epochs of a run that are shown where nothing else is asked for, so that a thousand short ones are not."""
-
 
 class Session:
     """One process's sitting of a training. Only the first process writes.
@@ -80,9 +77,7 @@ class Session:
             last: Whether the training ends here.
         """
         step, config = self.state.step, self.config
-        epoch, within = divmod(step, per_epoch)
-        sample_every = config.sample_every or math.ceil(total / per_epoch / MOST_SHOWN)
-        shows = step == total or (within == 0 and epoch % sample_every == 0)
+        shows = step == total or step % config.show_every(per_epoch, total) == 0
         saves = last or shows or (config.checkpoint_every > 0 and step % config.checkpoint_every == 0)
         if saves or self.window.steps >= config.log_every:
             self._write_line(epoch=math.ceil(step / per_epoch))
