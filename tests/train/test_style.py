@@ -150,7 +150,9 @@ def test_only_the_styles_drawn_are_learned(files: Path, tmp_path: Path) -> None:
 
 def test_a_decoder_learns_and_its_encoder_does_not(files: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    sitting.begin(AdainTraining, adain_config(files, run, layer="relu1_2", steps=20, lr=3e-3, sample_every=100))
+    sitting.begin(
+        AdainTraining, adain_config(files, run, layer="relu1_2", steps=20, lr=3e-3, sample_every=100)
+    )
     first, last = lines(run, "step")[0], lines(run, "step")[-1]
     assert last["loss"] < 0.5 * first["loss"]
     saved = checkpoint.read_newest(run)[0]
