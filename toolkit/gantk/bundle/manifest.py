@@ -80,6 +80,7 @@ class Parity:
         cosine: The smallest cosine similarity of an output with its reference.
         samples: The number of pictures compared.
         batches: The batch sizes they came in.
+        sizes: Height and width of the pictures of each batch, where the network takes any.
         passed: Whether the thresholds of `gantk.export.verify` hold.
         reason: Why not, if it did not pass.
     """
@@ -96,9 +97,10 @@ class Parity:
     batches: tuple[int, ...]
     passed: bool
     reason: str | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.__dict__, "batches": list(self.batches)}
+        return {**self.__dict__, "batches": list(self.batches), "sizes": [list(size) for size in self.sizes]}
 
     @classmethod
     def from_json(cls, data: Any) -> Parity:
@@ -115,6 +117,7 @@ class Parity:
             batches=tuple(_take_list(data, "batches", _integer)),
             passed=_take(data, "passed", bool),
             reason=_take(data, "reason", str, optional=True),
+            sizes=tuple(_take_list(data, "sizes", _size)) if "sizes" in data else (),
         )
 
 
@@ -132,6 +135,8 @@ class Variant:
         parity: One verdict for each (backend, reference) pair that was checked.
         fastest_on: The backends on which this form was measured faster than the other.
         rewrites: The names of the rewrites that were applied, in order.
+        gains: Of each backend in `fastest_on`, how many times as fast each rewrite made it, by name, when it was
+            measured on the machine that made the bundle.
     """
 
     file: FileRef
@@ -141,6 +146,7 @@ class Variant:
     parity: tuple[Parity, ...] = ()
     fastest_on: tuple[str, ...] = ()
     rewrites: tuple[str, ...] = ()
+    gains: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS or self.form not in FORMS:
@@ -171,6 +177,7 @@ class Variant:
             "parity": [parity.to_json() for parity in self.parity],
             "fastest_on": list(self.fastest_on),
             "rewrites": list(self.rewrites),
+            "gains": self.gains,
         }
 
     @classmethod
@@ -183,6 +190,7 @@ class Variant:
             parity=tuple(_take_list(data, "parity", Parity.from_json)),
             fastest_on=tuple(_take_list(data, "fastest_on", _text)),
             rewrites=tuple(_take_list(data, "rewrites", _text)),
+            gains=_gains(_take(data, "gains", dict, optional=True) or {}),
         )
 
 
@@ -347,6 +355,21 @@ def _text(value: Any) -> str:
     if len(value) > TEXT_LIMIT or not value.isprintable():  # It will be printed on terminals.
         raise GantkError(f"printable text of up to {TEXT_LIMIT} characters is wanted, not {value[:100]!r}")
     return value
+
+
+def _gains(data: dict[str, Any]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for backend in data:
+        of_backend = _take(data, backend, dict)
+        numbers = {_text(name): _take_number(of_backend, name) for name in of_backend}
+        found[_text(backend)] = {name: number for name, number in numbers.items() if number is not None}
+    return found
+
+
+def _size(value: Any) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise GantkError("a size is a height and a width")
+    return _integer(value[0]), _integer(value[1])
 
 
 def _integer(value: Any) -> int:

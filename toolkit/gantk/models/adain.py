@@ -45,8 +45,8 @@ class Config:
     def inputs(self) -> tuple[TensorSpec, ...]:
         """What `Generator.forward` takes."""
         return (
-            TensorSpec("picture", "float32", ("N", 3, "H", "W"), (0.0, 1.0), "NCHW"),
-            TensorSpec("style", "float32", ("N", 3, "HS", "WS"), (0.0, 1.0), "NCHW"),
+            TensorSpec("picture", "float32", ("N", 3, "H", "W"), (0.0, 1.0), "NCHW", self.smallest),
+            TensorSpec("style", "float32", ("N", 3, "HS", "WS"), (0.0, 1.0), "NCHW", self.smallest),
             TensorSpec("alpha", "float32", ("N",), (0.0, 1.0)),
         )
 
