@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from gantk.errors import GantkError, UsageError
 from gantk.files import cache_folder, replacing
-from gantk.models.foreign import check_finite, read_state_dict
+from gantk.models.weights import check_finite, read_state_dict
 
 URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 HASH = "dcbb9e9d"
@@ -41,6 +41,8 @@ class Vgg19(nn.Module):
         last: One of `LAYERS`; what lies beyond it is not built.
         pooling: ``max`` as it was trained, or ``average``, which gives smoother pictures when they are
             optimised (Gatys et al., CVPR 2016, section 2).
+        round_up: Whether pooling keeps the last row and column of an odd size, as if they were there twice;
+            as it was trained, it leaves them out.
 
     Raises:
         UsageError: There is no such layer or pooling.
@@ -49,13 +51,14 @@ class Vgg19(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, last: str, pooling: str = "max") -> None:
+    def __init__(self, last: str, pooling: str = "max", *, round_up: bool = False) -> None:
         super().__init__()
         check_layer(last)
         if pooling not in POOLINGS:
             raise UsageError(f"pooling is {pooling!r}; allowed are {', '.join(POOLINGS)}")
         self.last = last
         self.pooling = pooling
+        self.round_up = round_up
         self.convolutions = nn.ModuleDict()
         before = 3
         for layer in LAYERS[: LAYERS.index(last) + 1]:
@@ -79,7 +82,7 @@ class Vgg19(nn.Module):
                 normalised with ImageNet's mean and standard deviation here.
 
         Returns:
-            By layer, float[N, C, H / s, W / s] where s doubles with each block and sizes round down.
+            By layer, float[N, C, H / s, W / s] where s doubles with each block; sizes round down, or up.
         """
         features = (pictures - self.mean) / self.std
         found: dict[str, Tensor] = {}
@@ -91,7 +94,8 @@ class Vgg19(nn.Module):
         return found
 
     def _pool(self, features: Tensor) -> Tensor:
-        return F.max_pool2d(features, 2) if self.pooling == "max" else F.avg_pool2d(features, 2)
+        pool = F.max_pool2d if self.pooling == "max" else F.avg_pool2d
+        return pool(features, 2, ceil_mode=self.round_up)
 
 
 def check_layer(layer: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights that were saved elsewhere: a state dict as safetensors, or as torch saves it. Nothing is unpickled."""
+"""Weights by name: read from files that other programs wrote, checked, compared. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -73,6 +73,19 @@ def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
             where=str(path),
             hint="take another copy of the file, or an earlier checkpoint",
         )
+
+
+def differences(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+    """In what names and shapes `found` is not what is `wanted`, as the end of a sentence on it."""
+    missing = [name for name in wanted if name not in found]
+    unknown = [name for name in found if name not in wanted]
+    shapes = [
+        f"{name} is {list(found[name].shape)}, not {list(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    parts = [f"lacks {some(missing)}"] * bool(missing) + [f"has {some(unknown)} too"] * bool(unknown)
+    return "; ".join([*parts, *[some(shapes)] * bool(shapes)]) or None
 
 
 def some(names: list[str]) -> str:
