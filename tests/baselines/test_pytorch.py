@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from gantk import models  # noqa: E402
-from gantk.baselines.pytorch import Lowered, open_network  # noqa: E402
+from gantk.baselines.pytorch import open_network  # noqa: E402
 from gantk.bench import run  # noqa: E402
 from gantk.bench.contenders import TORCH_MODES, compiler_fault  # noqa: E402
 from gantk.bundle import Manifest, Variant, Writer  # noqa: E402
@@ -77,11 +77,6 @@ def test_eager_modes_give_the_checkpoints_pictures(
     np.testing.assert_array_equal(bound.numpy(), outputs)
     if precision != "fp32":
         assert np.abs(outputs - expected(bundle, feeds)).max() > 0, "it must really have computed in less"
-
-
-def test_every_layer_is_in_the_precision(bundle: Path) -> None:
-    module = Lowered(load_generator(bundle).module, torch.bfloat16, pixels=False)
-    assert {p.dtype for p in module.parameters()} == {torch.bfloat16}
 
 
 def test_pixels_are_those_of_an_exported_picture_output(tmp_path: Path) -> None:

@@ -139,7 +139,18 @@ def test_a_missing_field_is_read_as_absent_or_refused(place: tuple[Any, ...]) ->
     for key in place[:-1]:
         target = target[key]
     del target[place[-1]]
-    optional = {"range", "layout", "probe", "checkpoint", "reason", "engines", "size", "onnx"}
+    optional = {
+        "range",
+        "layout",
+        "probe",
+        "checkpoint",
+        "reason",
+        "engines",
+        "size",
+        "onnx",
+        "smallest",
+        "sizes",
+    }
     assert (read(document) is not None) == (place[-1] in optional)
 
 

@@ -12,15 +12,17 @@ import torch
 from torch import nn
 
 from gantk.errors import GantkError
-from gantk.export.onnx import OPSET, PictureOutput, serialize, trace
+from gantk.export.onnx import OPSET, serialize, trace
 from gantk.export.pipeline import specs
+from gantk.models.borders import Bordered
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model
 
 
 def traced_bytes(module: nn.Module, *, pictures: bool = False) -> bytes:
-    inputs, outputs = specs(module.module.config if pictures else module.config, pictures=pictures)
-    return serialize(trace(module, inputs, outputs).graph, inputs, outputs, {"precision": "fp32"})
+    bordered = Bordered(module, module.config.inputs, module.config.outputs, pixels=pictures)
+    inputs, outputs = specs(module.config, pictures=pictures)
+    return serialize(trace(bordered, inputs, outputs).graph, inputs, outputs, {"precision": "fp32"})
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
@@ -33,9 +35,7 @@ def test_the_graph_computes_what_the_module_does(generator: nn.Module, batch: in
 
 def test_pixels_are_the_picture_on_the_scale_of_bytes(generator: nn.Module) -> None:
     latent = np.random.default_rng(0).standard_normal((3, 16), np.float32)
-    with open_model(
-        from_bytes(traced_bytes(PictureOutput(generator), pictures=True)), "onnxruntime"
-    ) as runner:
+    with open_model(from_bytes(traced_bytes(generator, pictures=True)), "onnxruntime") as runner:
         pixels = runner.run({"latent": latent})["picture"]
     exact = generator(torch.from_numpy(latent)).numpy().transpose(0, 2, 3, 1) * 127.5 + 127.5
     assert pixels.dtype == np.uint8

@@ -16,7 +16,7 @@ from PIL import Image
 
 from gantk import checkpoint, models
 from gantk.errors import GantkError
-from gantk.train import gan, launch
+from gantk.train import gan, launch, session
 from gantk.train.config import TrainConfig
 from gantk.train.ema import Average
 from gantk.train.reporter import Reporter
@@ -55,7 +55,7 @@ class Listener(Reporter):
 
 def test_a_run_holds_all_that_is_promised(pictures: Path, tmp_path: Path) -> None:
     run, listener = tmp_path / "run", Listener()
-    result = gan.train(config(pictures, run, sample_every=1), reporter=listener)
+    result = gan.train(config(pictures, run, sample_every=0), reporter=listener)
 
     assert (result.step, result.epoch, result.interrupted) == (10, 2, False)
     assert listener.steps == list(range(1, 11))
@@ -74,6 +74,15 @@ def test_a_run_holds_all_that_is_promised(pictures: Path, tmp_path: Path) -> Non
     assert (record["config"]["channels"], record["config"]["precision"]) == (1, "fp32")
     assert record["data"]["pictures"] == 40
     assert not list(run.rglob("*.partial"))
+
+
+def test_a_long_run_of_short_epochs_is_not_shown_after_each(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "MOST_SHOWN", 2)
+    listener = Listener()
+    gan.train(config(pictures, tmp_path / "run", sample_every=0, steps=25), reporter=listener)
+    assert listener.epochs == [3, 5]
 
 
 def test_it_learns_where_the_brightness_is(pictures: Path, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ class Listener(Reporter):
 def small(pictures: Path, run: Path, steps: int) -> TrainConfig:
     return TrainConfig(
         data=str(pictures), out=str(run), network="mlp", size=8, batch=8, steps=steps,
-        threads=1, precision="fp32", checkpoint_every=3,
+        threads=1, precision="fp32", checkpoint_every=3, sample_every=100,
     )  # fmt: skip
 
 

@@ -53,9 +53,15 @@ def test_defaults_follow_the_pictures() -> None:
     assert resolve(TrainConfig(data="a", out="b", size=32, channels=3), DIGITS).size == 32
 
 
-@pytest.mark.parametrize(("amx", "precision"), [(True, "bf16"), (False, "fp32")])
-def test_auto_precision_is_the_faster_one(amx: bool, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("amx", "avx512_bf16", "precision"),
+    [(True, True, "bf16"), (False, True, "bf16"), (True, False, "bf16"), (False, False, "fp32")],
+)
+def test_auto_precision_is_the_faster_one(
+    amx: bool, avx512_bf16: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16, raising=False)
     assert resolve(TrainConfig(data="a", out="b", device="cpu"), COLOUR).precision == precision
 
 

@@ -22,6 +22,7 @@ from gantk import models
 from gantk.bundle import Bundle, is_bundle
 from gantk.errors import GantkError
 from gantk.files import read_bytes, write_bytes
+from gantk.models.weights import differences, some
 
 SCHEMA_VERSION = 1
 FOLDER = "checkpoints"
@@ -175,21 +176,10 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -
     Raises:
         GantkError: They are those of another architecture; the message says which differ.
     """
-    wanted = module.state_dict()
-    missing = [name for name in wanted if name not in weights]
-    unknown = [name for name in weights if name not in wanted]
-    shapes = [
-        f"{name} is {list(weights[name].shape)}, not {list(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-    differences = [f"lacks {_some(missing)}"] * bool(missing) + [f"has {_some(unknown)} too"] * bool(unknown)
-    if shapes:
-        differences.append(_some(shapes))
-    if differences:
+    different = differences(module.state_dict(), weights)
+    if different is not None:
         raise GantkError(
-            "the checkpoint is of another architecture than its configuration says: "
-            f"it {'; '.join(differences)}",
+            f"the checkpoint is of another architecture than its configuration says: it {different}",
             where=str(path),
         )
     module.load_state_dict(dict(weights))
@@ -215,15 +205,11 @@ def _build(family: str, config: Mapping[str, Any], weights: Mapping[str, Tensor]
     bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise GantkError(
-            f"{_some(bad)} has values that are NaN or infinite: the training diverged",
+            f"{some(bad)} has values that are NaN or infinite: the training diverged",
             where=str(path),
-            hint="load an earlier checkpoint of the run, or train again with a lower --lr-g and --lr-d",
+            hint="load an earlier checkpoint of the run, or train again with lower learning rates",
         )
     return module.eval().requires_grad_(False)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _as_stored(tensor: Tensor) -> Tensor:

@@ -45,6 +45,12 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
+def cache_folder() -> Path:
+    """Where gantk keeps, for this user, what can be made or fetched again."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "gantk"
+
+
 def partial_name(path: Path) -> Path:
     """A fresh hidden name beside `path` under which to write it."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")

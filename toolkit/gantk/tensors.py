@@ -30,6 +30,7 @@ class TensorSpec:
         shape: A positive size, or a symbol such as ``"N"``, for each axis.
         range: The smallest and largest meaningful value, for pictures and latents that have one.
         layout: One of `LAYOUTS`, or `None` for a tensor that is not a picture.
+        smallest: The least height and width of a picture whose size is free; 1 where any will do.
     """
 
     name: str
@@ -37,6 +38,7 @@ class TensorSpec:
     shape: tuple[int | str, ...]
     range: tuple[float, float] | None = None
     layout: str | None = None
+    smallest: int = 1
 
     def __post_init__(self) -> None:
         # Other exporters write names such as `495` and `serving_default_x:0`.
@@ -59,17 +61,31 @@ class TensorSpec:
             raise GantkError(
                 f"tensor {self.name!r} has range {self.range}; wanted: two finite numbers, smaller first"
             )
+        if isinstance(self.smallest, bool) or not 1 <= self.smallest <= SIZE_LIMIT:
+            raise GantkError(
+                f"the smallest height of tensor {self.name!r} is {self.smallest!r}; at least 1 is wanted"
+            )
+        if self.smallest > 1 and self.picture_axes is None:
+            raise GantkError(f"tensor {self.name!r} has a smallest height and is no picture")
 
     @property
     def is_dynamic(self) -> bool:
         return any(isinstance(size, str) for size in self.shape)
+
+    @property
+    def picture_axes(self) -> tuple[int, int] | None:
+        """Where a picture has its height and its width; `None` for any other tensor."""
+        if self.layout in ("NCHW", "NHWC"):
+            return self.layout.index("H"), self.layout.index("W")
+        return None
 
     def as_pixels(self) -> TensorSpec:
         """A picture as pixels, uint8 NHWC in [0, 255]; any other tensor as it is."""
         if self.layout != "NCHW":
             return self
         count, channels, height, width = self.shape
-        return TensorSpec(self.name, "uint8", (count, height, width, channels), (0.0, 255.0), "NHWC")
+        shape = (count, height, width, channels)
+        return TensorSpec(self.name, "uint8", shape, (0.0, 255.0), "NHWC", self.smallest)
 
     def concrete(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The shape with its symbols replaced from `sizes`; a symbol that is not there becomes 1."""
@@ -85,6 +101,7 @@ class TensorSpec:
             "shape": list(self.shape),
             "range": None if self.range is None else list(self.range),
             "layout": self.layout,
+            "smallest": self.smallest,
         }
 
     @classmethod
@@ -97,7 +114,7 @@ class TensorSpec:
         if not isinstance(data, dict):
             raise GantkError(f"a tensor is described by an object, not by {type(data).__name__}")
         name, dtype, shape = data.get("name"), data.get("dtype"), data.get("shape")
-        limits, layout = data.get("range"), data.get("layout")
+        limits, layout, smallest = data.get("range"), data.get("layout"), data.get("smallest", 1)
         if not isinstance(name, str) or not isinstance(dtype, str) or not isinstance(shape, list):
             raise GantkError("a tensor wants a name, a dtype and a shape")
         if any(len(text) > NAME_LIMIT for text in (name, dtype, layout, *shape) if isinstance(text, str)):
@@ -114,6 +131,10 @@ class TensorSpec:
             raise GantkError(
                 f"tensor {name!r} has a layout {layout!r}; one of {', '.join(LAYOUTS)} is wanted"
             )
+        if not isinstance(smallest, int):
+            raise GantkError(
+                f"tensor {name!r} has a smallest size {str(smallest)[:100]!r}; a count is wanted"
+            )
         try:
             span = None if limits is None else (float(limits[0]), float(limits[1]))
         except OverflowError:
@@ -124,4 +145,5 @@ class TensorSpec:
             shape=tuple(shape),
             range=span,
             layout=layout,
+            smallest=smallest,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,42 +14,12 @@ from torch import Tensor, nn
 from gantk.bundle import Bundle
 from gantk.checkpoint import load_generator
 from gantk.errors import GantkError, UsageError
+from gantk.models.borders import Bordered
 from gantk.runtime.runner import Array, Runner
 from gantk.tensors import TensorSpec
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 MODES = ("eager", "channels_last", "default", "freezing", "max-autotune")
-
-
-class Lowered(nn.Module):
-    """A network in another precision, with the inputs and outputs of the exported one.
-
-    Args:
-        module: Float inputs to one float output; it is converted in place.
-        dtype: What it computes in.
-        pixels: Whether to yield uint8 NHWC pixels from pictures (N, C, H, W) in [-1, 1].
-    """
-
-    def __init__(self, module: nn.Module, dtype: torch.dtype, *, pixels: bool) -> None:
-        super().__init__()
-        self.module = module.to(dtype)
-        self.dtype = dtype
-        self.pixels = pixels
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        output: Tensor = self.module(
-            *(t.to(self.dtype) if t.is_floating_point() else t for t in inputs)
-        ).float()
-        if not self.pixels:
-            return output
-        return (
-            (output * 127.5 + 127.5)
-            .round()
-            .clamp(0.0, 255.0)
-            .to(torch.uint8)
-            .permute(0, 2, 3, 1)
-            .contiguous()
-        )
 
 
 class TorchRunner(Runner):
@@ -143,8 +114,10 @@ def open_network(
     if threads is not None:
         torch.set_num_threads(threads)
     manifest = Bundle.read(path).manifest
-    pixels = manifest.outputs[0].dtype == "uint8"
-    module = Lowered(load_generator(path).module, DTYPES[precision], pixels=pixels).eval().to(device)
+    network: Any = load_generator(path).module
+    pixels = any(spec.dtype == "uint8" for spec in manifest.outputs)
+    borders = network.config.inputs, network.config.outputs
+    module = Bordered(network, *borders, pixels=pixels).eval().to(device, DTYPES[precision])
     call = _prepare(module, mode)
     return TorchRunner(
         call, manifest.inputs, manifest.outputs, backend=backend, precision=precision, device=device

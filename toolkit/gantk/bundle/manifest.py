@@ -80,6 +80,7 @@ class Parity:
         cosine: The smallest cosine similarity of an output with its reference.
         samples: The number of pictures compared.
         batches: The batch sizes they came in.
+        sizes: Height and width of the pictures of each batch, where the network takes any.
         passed: Whether the thresholds of `gantk.export.verify` hold.
         reason: Why not, if it did not pass.
     """
@@ -96,9 +97,10 @@ class Parity:
     batches: tuple[int, ...]
     passed: bool
     reason: str | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.__dict__, "batches": list(self.batches)}
+        return {**self.__dict__, "batches": list(self.batches), "sizes": [list(size) for size in self.sizes]}
 
     @classmethod
     def from_json(cls, data: Any) -> Parity:
@@ -115,6 +117,7 @@ class Parity:
             batches=tuple(_take_list(data, "batches", _integer)),
             passed=_take(data, "passed", bool),
             reason=_take(data, "reason", str, optional=True),
+            sizes=tuple(_take_list(data, "sizes", _size)) if "sizes" in data else (),
         )
 
 
@@ -347,6 +350,12 @@ def _text(value: Any) -> str:
     if len(value) > TEXT_LIMIT or not value.isprintable():  # It will be printed on terminals.
         raise GantkError(f"printable text of up to {TEXT_LIMIT} characters is wanted, not {value[:100]!r}")
     return value
+
+
+def _size(value: Any) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise GantkError("a size is a height and a width")
+    return _integer(value[0]), _integer(value[1])
 
 
 def _integer(value: Any) -> int:

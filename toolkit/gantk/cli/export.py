@@ -23,7 +23,8 @@ app = typer.Typer(add_completion=False)
     epilog="[bold]Examples[/bold]\n\n"
     "gantk export runs/flowers -o flowers.gantk\n\n"
     "gantk export runs/flowers -o flowers.gantk --precision fp32,fp16,bf16 --force\n\n"
-    "gantk export runs/flowers -o pixels.gantk --pictures",
+    "gantk export runs/flowers -o pixels.gantk --pictures\n\n"
+    "gantk export runs/candy -o candy.gantk --precision fp32,bf16",
 )
 def export_command(
     source: Annotated[
@@ -39,8 +40,13 @@ def export_command(
         str, typer.Option(metavar="P,...", help="Variants to make: fp32, fp16, bf16.")
     ] = "fp32,fp16",
     pictures: Annotated[
-        bool, typer.Option("--pictures", help="Let the graph yield pixels: uint8, height x width x channels.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--pictures/--no-pictures",
+            show_default="where the network takes pictures",
+            help="Let pictures be pixels, in and out: uint8, height x width x channels; else float32.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     no_rewrite: Annotated[
         bool,
@@ -61,6 +67,8 @@ def export_command(
     json: JsonOption = None,
 ) -> None:
     """Turn a training run into a verified bundle.
+
+    A network that takes pictures, as those for styles do, takes and yields pixels of any height and width.
 
     Every file is compared with PyTorch on every backend that works here, before anything is written. A file
     that is too far off, or yields NaN or one constant, is refused, and the layer at fault is named.

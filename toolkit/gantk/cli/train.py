@@ -133,7 +133,7 @@ def dcgan(
         str,
         typer.Option(
             metavar="auto|fp32|bf16|fp16",
-            help="Of the heavy layers; fp16 wants CUDA. auto: bf16 where it is fast (CUDA, AMX), else fp32.",
+            help="Of the heavy layers; fp16 wants CUDA. auto: bf16 where the hardware computes in it, else fp32.",
             rich_help_panel=_MACHINE,
         ),
     ] = "auto",
@@ -169,7 +169,7 @@ def dcgan(
     sample_every: Annotated[
         int,
         typer.Option(
-            help="Epochs between samples, curves and checkpoints; 0: every one that has 25 steps or more.",
+            help="Epochs between samples, curves and checkpoints; 0: 1, or more in a run of over 200 epochs.",
             rich_help_panel=_RUN,
         ),
     ] = 0,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gantk.data import idx
 from gantk.data.decode import Pixels, decode, decode_grey, is_grey
 from gantk.errors import GantkError
-from gantk.files import named_errors, partial_name, read_bytes, write_text
+from gantk.files import cache_folder, named_errors, partial_name, read_bytes, write_text
 from gantk.runtime.decode import SUFFIXES, UnreadableError, find_pictures
 
 MEMORY_BYTES = 2**30
@@ -139,7 +139,7 @@ def load(
         count, skipped = _fill(array, items, decoder, threads, progress)
         pictures = Pictures(array[:count], tuple(skipped))
     else:
-        pictures = _load_mapped(source, items, shape, decoder, threads, progress, cache or _cache_folder())
+        pictures = _load_mapped(source, items, shape, decoder, threads, progress, cache or cache_folder())
     if not len(pictures):
         first = pictures.skipped[0]
         raise GantkError(
@@ -243,8 +243,3 @@ def _key(source: Source, items: Any, shape: tuple[int, ...]) -> str:
     if not source.files:
         digest.update(items[0].tobytes())  # Tells the ranks' shares of one file apart.
     return digest.hexdigest()[:32]
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "gantk"

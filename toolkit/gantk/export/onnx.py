@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
+import re
 import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -27,24 +29,8 @@ OPSET = 22
 """The first opset whose convolutions may be bfloat16."""
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
-
-
-class PictureOutput(nn.Module):
-    """A generator that yields pixels.
-
-    Args:
-        module: Maps a latent to float pictures (N, C, H, W) in [-1, 1].
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, latent: torch.Tensor) -> torch.Tensor:
-        """Latent float (N, latent) to pixels uint8 (N, H, W, C) in [0, 255]."""
-        pixels: torch.Tensor = (self.module(latent) * 127.5 + 127.5).round().clamp(0.0, 255.0)
-        # TensorRT takes the cast to uint8 only as the last node.
-        return pixels.permute(0, 2, 3, 1).to(torch.uint8)
+_WRAPPER = "module."  # What `gantk.models.borders` puts before every name.
+_SIDE = 37
 
 
 @dataclass(frozen=True)
@@ -71,17 +57,17 @@ def trace(module: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[Ten
     Raises:
         GantkError: PyTorch cannot capture the module or translate it.
     """
-    symbols = {
-        size: torch.export.Dim(size, min=1) for spec in inputs for size in spec.shape if isinstance(size, str)
-    }
-    # Sizes 0 and 1 are special to the tracer; any other stands for all sizes.
-    examples = tuple(_example(spec, dict.fromkeys(symbols, 2)) for spec in inputs)
-    dynamic = tuple(
-        {axis: symbols[s] for axis, s in enumerate(spec.shape) if isinstance(s, str)} for spec in inputs
-    )
+    sizes = _example_sizes(inputs)
+    examples = tuple(_example(spec, sizes) for spec in inputs)
     try:
         with _quiet():
-            program = torch.export.export(module, examples, dynamic_shapes=dynamic)
+            program = torch.export.export(
+                module,
+                examples,
+                dynamic_shapes=_dynamic_shapes(module, inputs),
+                # That a crop to H rows leaves H rows is beyond the tracer; the parity gate tries many sizes.
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
             exported = torch.onnx.export(
                 program,
                 (),
@@ -101,7 +87,7 @@ def trace(module: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[Ten
         ) from error
     assert exported is not None
     graph = exported.model
-    _name_sizes(graph, inputs)
+    _name_sizes(graph, inputs, outputs)
     _name_layers(graph)
     assert exported.exported_program is not None
     return Traced(graph, exported.exported_program)
@@ -149,7 +135,33 @@ def _example(spec: TensorSpec, sizes: dict[str, int]) -> torch.Tensor:
     return torch.randn(shape, dtype=dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
 
 
-def _name_sizes(graph: ir.Model, inputs: Sequence[TensorSpec]) -> None:
+def _example_sizes(inputs: Sequence[TensorSpec]) -> dict[str, int]:
+    """A size for each symbol. 0 and 1 are special to the tracer; any other that is large enough stands for all."""
+    sizes: dict[str, int] = {}
+    for spec in inputs:
+        for axis, size in enumerate(spec.shape):
+            if isinstance(size, str):
+                side = max(_SIDE, spec.smallest) + 6 * len(sizes)
+                sizes.setdefault(size, side if axis in (spec.picture_axes or ()) else 2)
+    return sizes
+
+
+def _dynamic_shapes(module: nn.Module, inputs: Sequence[TensorSpec]) -> Any:
+    """Which axes of the arguments of a module's `forward` may have any size."""
+    symbols: dict[str, Any] = {}
+    for spec in inputs:
+        for axis, size in enumerate(spec.shape):
+            least = spec.smallest if axis in (spec.picture_axes or ()) else 1
+            if isinstance(size, str) and size not in symbols:
+                symbols[size] = torch.export.Dim(size, min=least)
+    dynamic = tuple(
+        {axis: symbols[s] for axis, s in enumerate(spec.shape) if isinstance(s, str)} for spec in inputs
+    )
+    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
+    return (dynamic,) if kinds == [inspect.Parameter.VAR_POSITIONAL] else dynamic
+
+
+def _name_sizes(graph: ir.Model, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
     """Give symbolic sizes the names that the specs give them, in place of the tracer's ``s81``."""
     names: dict[str, str] = {}
     for value, spec in zip(graph.graph.inputs, inputs, strict=True):
@@ -160,9 +172,12 @@ def _name_sizes(graph: ir.Model, inputs: Sequence[TensorSpec]) -> None:
     values = [*graph.graph.inputs, *(output for node in graph.graph for output in node.outputs)]
     for value in values:
         for axis, size in enumerate(value.shape or ()):
-            if isinstance(size, ir.SymbolicDim) and size.value in names:
+            if isinstance(size, ir.SymbolicDim) and size.value is not None:
                 assert value.shape is not None
-                value.shape[axis] = names[size.value]
+                value.shape[axis] = re.sub(r"[A-Za-z_]\w*", lambda m: names.get(m[0], m[0]), size.value)
+    # The tracer says ``Min(H, 4*((H - 1)//4) + 4)`` where the network promises H.
+    for value, spec in zip(graph.graph.outputs, outputs, strict=True):
+        value.shape = ir.Shape(spec.shape)
 
 
 def _name_layers(graph: ir.Model) -> None:
@@ -173,12 +188,15 @@ def _name_layers(graph: ir.Model) -> None:
     used: dict[str, int] = {}
     for node in graph.graph:
         scopes = [scope for scope in ast.literal_eval(node.metadata_props.get(_SCOPES, "[]")) if scope]
-        layer = scopes[-2] if len(scopes) > 1 else ""
+        layer = scopes[-2].removeprefix(_WRAPPER) if len(scopes) > 1 else ""
         name = f"{layer}/{node.op_type}" if layer else node.op_type
         used[name] = used.get(name, 0) + 1
         node.name = name if used[name] == 1 else f"{name}.{used[name]}"
         node.metadata_props.clear()
         node.doc_string = None
+    for value in list(graph.graph.initializers.values()):
+        assert value.name is not None
+        value.name = value.name.removeprefix(_WRAPPER)
     for value in (
         *graph.graph.inputs,
         *graph.graph.initializers.values(),

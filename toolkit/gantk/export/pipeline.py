@@ -17,12 +17,16 @@ from gantk.bundle import Bundle, Manifest, Writer
 from gantk.checkpoint import Generator
 from gantk.errors import BackendMissingError, UsageError
 from gantk.export import verify
-from gantk.export.onnx import PictureOutput, trace
+from gantk.export.fold import fold_scales
+from gantk.export.onnx import trace
 from gantk.export.variants import Network, Report, make_variants
+from gantk.models.borders import Bordered
 from gantk.tensors import TensorSpec
 
 PRECISIONS = ("fp32", "fp16", "bf16")
-PROBE_SAMPLES = 4
+PROBE = (4, 48, 64)
+"""Samples, height and width of the probe's pictures, which is small, for every copy of a bundle carries it."""
+
 PROBE_SEED = 1
 
 _TOOLS = ("gantk", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy")
@@ -33,7 +37,7 @@ def export(
     output: str | os.PathLike[str],
     *,
     precisions: Sequence[str] = ("fp32", "fp16"),
-    pictures: bool = False,
+    pictures: bool | None = None,
     force: bool = False,
     rewrites: bool = True,
     psnr_min: float | None = None,
@@ -45,7 +49,8 @@ def export(
         source: A run folder, a checkpoint file, or a bundle to export again.
         output: The bundle's folder.
         precisions: Of `PRECISIONS`, a variant each. Inputs and outputs have the same types in all of them.
-        pictures: Let the graph yield uint8 NHWC pixels instead of float32 NCHW in [-1, 1].
+        pictures: Let pictures be uint8 NHWC pixels instead of float32 NCHW, on both sides of the graph; by
+            default where the network takes pictures.
         force: Replace an existing bundle.
         rewrites: Try the exact rewrites, and keep a rewritten form where it is measured faster.
         psnr_min: The smallest PSNR against PyTorch in dB, in place of each precision's own threshold.
@@ -80,8 +85,13 @@ def export(
         return writer.commit(manifest)
 
 
+def takes_pictures(config: Any) -> bool:
+    """Whether a network makes pictures of pictures, and not of latent vectors."""
+    return any(spec.picture_axes is not None for spec in config.inputs)
+
+
 def specs(config: Any, *, pictures: bool) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """The inputs and outputs of a generator's graph.
+    """The inputs and outputs of a network's graph.
 
     Args:
         config: As `gantk.models.configure` makes it.
@@ -103,23 +113,27 @@ def _checked(precisions: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(precisions))
 
 
-def _prepare(generator: Generator, pictures: bool, psnr_min: float | None, report: Report) -> Network:
+def _prepare(generator: Generator, pictures: bool | None, psnr_min: float | None, report: Report) -> Network:
     if not verify.working_backends("fp32"):
         raise BackendMissingError(
             "no backend works here to verify the export with",
             hint="pip install 'gantk[cpu]'; gantk doctor says more",
         )
-    module = PictureOutput(generator.module).eval() if pictures else generator.module
-    inputs, outputs = specs(generator.module.config, pictures=pictures)
+    config: Any = generator.module.config
+    pictures = takes_pictures(config) if pictures is None else pictures
+    module = Bordered(generator.module, config.inputs, config.outputs, pixels=pictures).eval()
+    inputs, outputs = specs(config, pictures=pictures)
     report("tracing with PyTorch")
     traced = trace(module, inputs, outputs)
+    fold_scales(traced.graph)
     full = verify.run_torch(module, inputs, outputs, verify.make_feeds(inputs), "fp32")
     return Network(generator, module, inputs, outputs, traced, full, psnr_min)
 
 
 def _probe(network: Network) -> bytes:
     """A few inputs with PyTorch's float32 outputs, by which a machine without PyTorch can check an engine."""
-    feeds = verify.make_feeds(network.inputs, (PROBE_SAMPLES,), seed=PROBE_SEED)
+    sizes = {**verify.trial_sizes(network.inputs, [PROBE])[0], "N": PROBE[0]}
+    feeds = verify.make_feeds(network.inputs, [sizes], seed=PROBE_SEED)
     reference = verify.run_torch(network.module, network.inputs, network.outputs, feeds, "fp32")
     inputs = {f"input.{name}": array for name, array in feeds[0].items()}
     outputs = {f"output.{name}": array for name, array in reference.outputs[0].items()}

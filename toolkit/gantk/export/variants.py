@@ -29,7 +29,7 @@ class Network:
 
     Args:
         generator: Where it came from.
-        module: What is exported: the generator's module, or that module with pixels as its output.
+        module: What is exported: the generator's module between its borders.
         inputs: Of the module.
         outputs: Of the module.
         traced: The module as a float32 graph.

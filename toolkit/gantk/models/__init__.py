@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # A family, and its module. The module has `Config` and `Generator(config)`, in a pair `Discriminator(config)` too.
 _MODULES = {
+    "adain": "gantk.models.adain",
     "dcgan": "gantk.models.dcgan",
     "mlp": "gantk.models.mlp",
     "style": "gantk.models.style",

@@ -54,7 +54,7 @@ class Config:
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """What `Generator.forward` takes: with one style there is nothing to weigh."""
-        picture = TensorSpec("picture", "float32", ("N", 3, "H", "W"), (0.0, 1.0), "NCHW")
+        picture = TensorSpec("picture", "float32", ("N", 3, "H", "W"), (0.0, 1.0), "NCHW", SMALLEST)
         weights = TensorSpec("style_weights", "float32", ("N", len(self.styles)), (0.0, 1.0), "NC")
         return (picture,) if len(self.styles) == 1 else (picture, weights)
 

@@ -16,6 +16,7 @@ from gantk.errors import GantkError, UsageError
 from gantk.files import read_bytes, write_bytes
 from gantk.runtime.pictures import FORMATS, load
 from gantk.runtime.runner import Array, numpy_dtype
+from gantk.runtime.scenes import draw_scenes
 from gantk.tensors import TensorSpec
 
 SIZE_LIMIT = 2**31 - 1
@@ -54,17 +55,33 @@ def random_feeds(
 def random_array(spec: TensorSpec, shape: tuple[int, ...], seed: int = 0) -> Array:
     """Values that suit an input, the same for the same seed.
 
-    Floats are standard normal, or uniform over the range where one is declared; integers are uniform over the
-    range, else 0 to 255 for uint8 and 0 or 1 for the others.
+    Pictures are scenes (see `gantk.runtime.scenes`). Weights, which are vectors with a range from 0 to 1, have
+    the sum 1. Other floats are standard normal, or uniform over the range where one is declared; other integers
+    are uniform over the range, else 0 to 255 for uint8 and 0 or 1 for the others.
     """
     # By name, so that an input's values do not depend on the others.
     rng = np.random.default_rng([seed, zlib.crc32(spec.name.encode())])
     dtype = numpy_dtype(spec)
-    if spec.dtype.startswith(("float", "bfloat")):
+    is_float = spec.dtype.startswith(("float", "bfloat"))
+    if spec.picture_axes is not None and spec.range is not None:
+        return _pictures(rng, spec, shape, whole=not is_float).astype(dtype)
+    if is_float and spec.layout == "NC" and spec.range == (0.0, 1.0):
+        return rng.dirichlet(np.full(shape[1], 0.5), shape[0]).astype(dtype)
+    if is_float:
         values = rng.uniform(*spec.range, shape) if spec.range else rng.standard_normal(shape)
         return values.astype(dtype)
     low, high = spec.range or ((0, 255) if spec.dtype == "uint8" else (0, 1))
     return rng.integers(int(low), int(high) + 1, shape).astype(dtype)
+
+
+def _pictures(rng: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...], *, whole: bool) -> Array:
+    """Scenes in the range and layout of `spec`; in whole numbers where it has these."""
+    assert spec.range is not None and spec.layout is not None
+    sizes = dict(zip(spec.layout, shape, strict=True))
+    scenes = draw_scenes(rng, sizes["N"], sizes["H"], sizes["W"], sizes["C"])
+    low, high = spec.range
+    values = low + (high - low) * (scenes if spec.layout == "NHWC" else scenes.transpose(0, 3, 1, 2))
+    return np.rint(values) if whole else values
 
 
 def parse_shape(text: str, inputs: Sequence[TensorSpec]) -> tuple[str, tuple[int, ...]]:

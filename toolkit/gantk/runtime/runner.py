@@ -115,6 +115,8 @@ class Runner(ABC):
                 wanted = sizes.setdefault(wanted, size)  # noqa: PLW2901
             if size != wanted or size == 0:
                 raise _wrong_shape(spec, array.shape, sizes)
+        if spec.smallest > 1:
+            _refuse_small(spec, array.shape)
         if array.dtype.kind in "fV" and not np.isfinite(array).all():  # ml_dtypes' bfloat16 has kind V.
             bad = int(array.size - np.count_nonzero(np.isfinite(array)))
             raise GantkError(
@@ -183,6 +185,19 @@ def _wrong_shape(
         + (", each at least 1" if 0 in shape else ""),
         where=str(spec),
     )
+
+
+def _refuse_small(spec: TensorSpec, shape: tuple[int, ...]) -> None:
+    """Refuse a picture that has too few pixels: backends crash on it, or make rubbish of it."""
+    assert spec.picture_axes is not None
+    height, width = (shape[axis] for axis in spec.picture_axes)
+    if min(height, width) < spec.smallest:
+        raise GantkError(
+            f"input {spec.name!r} is a picture of {width} x {height} pixels (width x height); the network wants "
+            f"at least {spec.smallest} x {spec.smallest}",
+            where=str(spec),
+            hint="enlarge it, or pad it, first",
+        )
 
 
 def _as_array(spec: TensorSpec, value: Any) -> Array:

@@ -81,7 +81,8 @@ class TrainConfig:
         devices: Processes, each with its share of the pictures.
         threads: CPU threads of all processes together; by default as many as there are cores.
         checkpoint_every: Steps between checkpoints within an epoch; 0: at its end alone.
-        sample_every: Epochs between sample grids, curves and checkpoints; 0: as many as make 25 steps.
+        sample_every: Epochs between sample grids, curves and checkpoints; 0: one, or more in
+            a run of over 200 epochs, which shows 200.
         log_every: Steps in a line of ``metrics.jsonl``.
         keep: The number of checkpoints kept.
         tensorboard: Whether to write TensorBoard's files too.
@@ -157,9 +158,8 @@ class TrainConfig:
 def resolve(config: TrainConfig, source: Source) -> TrainConfig:
     """Put what is chosen by the pictures and the machine in place of every `auto` and `None`.
 
-    `auto` precision is bf16 on a GPU that has it and on a CPU with AMX, else fp32. A step with 64 pictures,
-    bf16 and channels last took 48 % of the time in fp32 and channels first at 32 pixels (29 of 61 ms) and 39 %
-    at 64 pixels (310 of 786 ms), on 2 cores of a Xeon with AMX: `benchmarks/results/training.json`.
+    `auto` precision is bf16 on a GPU or a CPU that computes in it (AMX or AVX512-BF16), else fp32:
+    `benchmarks/results/training.json` has the times of a step in both.
 
     Raises:
         UsageError: CUDA was asked for and is not there, or fp16 on a CPU.
@@ -193,8 +193,10 @@ def _best_precision(device: str) -> str:
 
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return "bf16" if has_amx() else "fp32"
+    tests = (
+        getattr(torch.cpu, f"_is_{name}_supported", lambda: False) for name in ("amx_tile", "avx512_bf16")
+    )
+    return "bf16" if any(test() for test in tests) else "fp32"
 
 
 def _option(name: str) -> str:

@@ -119,7 +119,7 @@ def _train(fabric: Any, config: TrainConfig, resumed: bool, reporter: Reporter) 
             if resumed:
                 session.restore(facts)
             if main:
-                (run_folder.write if resumed else run_folder.start)(run, config.to_json(), facts)
+                (run_folder.write if resumed else run_folder.start)(run, "dcgan", config.to_json(), facts)
             session.open(pictures)
             batches = Batches(
                 pictures.array,

@@ -51,7 +51,7 @@ def check_free(run: Path, *, force: bool) -> None:
         probe.unlink()
 
 
-def start(run: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+def start(run: Path, kind: str, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Clear what an older run left and write ``run.json``."""
     with named_errors(run, "write"):
         for name in _OWN:
@@ -60,14 +60,21 @@ def start(run: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> Non
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-    write(run, config, facts)
+    write(run, kind, config, facts)
 
 
-def write(run: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Write ``run.json``: the resolved configuration, facts about the data, and versions."""
+def write(run: Path, kind: str, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Write ``run.json``: what made the run, the resolved configuration, facts about the data, and versions.
+
+    Args:
+        run: The run folder.
+        kind: The verb of ``gantk train`` that made it, or ``import``.
+        config: The resolved configuration.
+        facts: More entries.
+    """
     tools = {"gantk": gantk.__version__, "python": platform.python_version()}
     tools |= {name: version(name) for name in ("torch", "lightning-fabric", "numpy", "pillow")}
-    record = {"schema": SCHEMA_VERSION, "config": dict(config), **facts, "tools": tools}
+    record = {"schema": SCHEMA_VERSION, "kind": kind, "config": dict(config), **facts, "tools": tools}
     write_text(run / RUN_FILE, json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 

@@ -21,6 +21,9 @@ from gantk.train.reporter import Reporter
 from gantk.train.samples import Showroom
 from gantk.train.state import State
 
+MOST_SHOWN = 200
+"""The epochs of a run that are shown where nothing else is asked for, so that a thousand short ones are not."""
+
 _AVERAGED = ("loss_d", "loss_g", "d_real", "d_fake", "d_accuracy", "skipped")
 
 
@@ -85,7 +88,7 @@ class Session:
         """
         step, config = self.state.step, self.config
         epoch, within = divmod(step, per_epoch)
-        sample_every = config.sample_every or math.ceil(25 / per_epoch)
+        sample_every = config.sample_every or math.ceil(total / per_epoch / MOST_SHOWN)
         shows = step == total or (within == 0 and epoch % sample_every == 0)
         saves = last or shows or (config.checkpoint_every > 0 and step % config.checkpoint_every == 0)
         if saves or self.window.steps >= config.log_every:
