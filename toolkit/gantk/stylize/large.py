@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from gantk.runtime.model import Model, from_bytes, from_path
 from gantk.runtime.pictures import Pixels, to_pixels
 from gantk.runtime.registry import open_model
 from gantk.runtime.runner import Array, Runner
-from gantk.stylize.network import Look, StyleNetwork, pad_to_smallest, to_input
+from gantk.stylize.network import Look, StyleNetwork, pad_to, to_input
 from gantk.stylize.stages import MEAN, ROWS, SIZE, VARIANCE, Plan, Stage, plan_stages, sliced_name
 from gantk.stylize.statistics import STATISTICS, Pool
 
@@ -97,7 +98,7 @@ class LargePainter:
             GantkError: The backend failed, or temporary files cannot be written.
         """
         height, width, _ = pixels.shape
-        padded = pad_to_smallest(pixels[None])[0]
+        padded = pad_to(self._network.picture.smallest, pixels[None])[0]
         sweep = _Sweep(self._network, self.plan, padded, look.feeds(1), self._folder)
         works = [strips(len(padded), self.plan.stride, stage.above, stage.below, rows or self._rows(stage, padded))
                  for stage in self.plan.stages]  # fmt: skip
@@ -210,7 +211,7 @@ class _Rows:
                 hint="TMPDIR=FOLDER names a place with more room",
             )
         with named_errors(folder, "write a temporary file in"):
-            self._file = tempfile.TemporaryFile(buffering=0, dir=folder)
+            self._file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115 - closed by `close`
 
     def write(self, first: int, array: Array) -> None:
         with named_errors(self._folder, "write a temporary file in"):
@@ -232,7 +233,7 @@ class _Rows:
 
     def _all(self, move: Callable[[int, memoryview, int], int], plane: Array, place: int) -> None:
         """Read or write a whole plane; the system moves up to 2 GiB at a time."""
-        left = memoryview(plane).cast("B")
+        left = memoryview(plane.data).cast("B")
         while left:
             count = move(self._file.fileno(), left, place)
             assert count > 0, "a temporary file is shorter than what was written to it"
@@ -257,8 +258,7 @@ def strips(height: int, stride: int, above: int, below: int, rows: int) -> list[
     count = -(-units // max(1, rows // stride))
     cuts = [units * index // count * stride for index in range(count + 1)]
     return [
-        Strip(first, end, max(0, first - above), min(height, end + below))
-        for first, end in zip(cuts, cuts[1:], strict=False)
+        Strip(first, end, max(0, first - above), min(height, end + below)) for first, end in pairwise(cuts)
     ]
 
 

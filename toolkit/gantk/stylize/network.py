@@ -17,9 +17,6 @@ from gantk.runtime.registry import open as open_runner
 from gantk.runtime.runner import Array, Runner
 from gantk.tensors import TensorSpec
 
-SMALLEST = 8
-"""The smallest side that style networks take, in pixels; smaller pictures are padded and cropped back."""
-
 
 @dataclass(frozen=True)
 class Look:
@@ -92,11 +89,10 @@ class StyleNetwork:
             GantkError: The backend failed, or the network made values that are not finite.
         """
         count, height, width, _ = pixels.shape
-        padded = pad_to_smallest(pixels)
-        feeds = look.feeds(count) | {"picture": to_input(padded, self.picture)}
+        feeds = look.feeds(count) | {"picture": to_input(pixels, self.picture)}
         if self.takes_style_picture:
             style = next(spec for spec in self.runner.inputs if spec.name == "style")
-            feeds["style"] = to_input(pad_to_smallest(feeds["style"]), style)
+            feeds["style"] = to_input(feeds["style"], style)
         output = self.runner.outputs[0]
         painted = to_pixels(self.runner.run(feeds)[output.name], output, output.layout)
         return painted[:, :height, :width]
@@ -162,16 +158,17 @@ def choose_look(
     return Look(weights=shares if network.style_count > 1 else None)
 
 
-def pad_to_smallest(pixels: Pixels) -> Pixels:
-    """Pictures [N, H, W, 3] with their edges repeated below and right of them up to `SMALLEST`."""
-    missing = [max(0, SMALLEST - side) for side in pixels.shape[1:3]]
+def pad_to(smallest: int, pixels: Pixels) -> Pixels:
+    """Pictures [N, H, W, 3] with their edges repeated below and right of them up to sides of `smallest`."""
+    missing = [max(0, smallest - side) for side in pixels.shape[1:3]]
     if not any(missing):
         return pixels
     return np.pad(pixels, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
 
 
 def to_input(pixels: Pixels, spec: TensorSpec) -> Array:
-    """Pixels [N, H, W, 3] as a network takes them: as they are, or as floats [N, 3, H, W] in its range."""
+    """Pixels [N, H, W, 3] as a network takes them: padded, and as floats [N, 3, H, W] where it wants these."""
+    pixels = pad_to(spec.smallest, pixels)
     if spec.dtype == "uint8":
         return pixels
     low, high = spec.range or (0.0, 1.0)

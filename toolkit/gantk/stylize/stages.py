@@ -234,11 +234,12 @@ def _ints(name: str, values: list[int]) -> onnx.TensorProto:
 
 def _input(graph: onnx.GraphProto, name: str) -> onnx.ValueInfoProto:
     """An input of the network as it is, or a kept tensor, whose sizes have names of their own."""
-    known = next((value for value in graph.input if value.name == name), None)
-    if known is not None:
-        return known
-    shape = ["N", *(f"{name}.{axis}" for axis in "CHW")]
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)  # type: ignore[no-any-return]
+    for value in graph.input:
+        if value.name == name:
+            return value
+    return helper.make_tensor_value_info(
+        name, TensorProto.FLOAT, ["N", *(f"{name}.{axis}" for axis in "CHW")]
+    )
 
 
 def _row_axis(graph: onnx.GraphProto, picture: str) -> int:
