@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -232,7 +233,7 @@ def _ints(name: str, values: list[int]) -> onnx.TensorProto:
     return numpy_helper.from_array(np.array(values, np.int64), name)
 
 
-def _input(graph: onnx.GraphProto, name: str) -> onnx.ValueInfoProto:
+def _input(graph: onnx.GraphProto, name: str) -> Any:
     """An input of the network as it is, or a kept tensor, whose sizes have names of their own."""
     for value in graph.input:
         if value.name == name:
