@@ -39,6 +39,7 @@ _EXTRAS = {
     "onnxruntime": "cpu",
     "openvino": "openvino",
     "tensorboard": "tensorboard",
+    "av": "video",
 }
 
 

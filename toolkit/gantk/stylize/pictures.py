@@ -112,6 +112,11 @@ def keep_colors(painted: Pixels, content: Pixels) -> Pixels:
     return result
 
 
+def reduce(pixels: Pixels, size: int | None) -> Pixels:
+    """Pixels [H, W, 3] with a longest side of at most `size`."""
+    return pixels if size is None else np.asarray(_reduced(Image.fromarray(pixels), size))
+
+
 def _kept_exif(picture: Image.Image) -> bytes | None:
     exif = picture.getexif()
     exif.get_ifd(ExifTags.IFD.IFD1).clear()
