@@ -35,7 +35,7 @@ STILL_LEVELS = 6.0
 DAMPING_LIMIT = 0.95
 """The largest share of the frame before: what stands still may still follow slow changes."""
 
-END_SLACK_S = 0.5
+END_SLACK_S = 0.25
 """A file that ends by less before its declared length is whole: lengths are of the longest track, and rounded."""
 
 _CODECS = {"webm": "libvpx-vp9"}
@@ -104,7 +104,11 @@ def stylize_video(
                 reason = work.fault or "it has no frames"
                 raise GantkError(f"no frame of `{source}` can be decoded: {reason}", where=str(source))
     except av.error.FFmpegError as error:
-        raise GantkError(f"FFmpeg cannot handle `{source}`: {error.strerror}", where=str(source)) from error
+        raise GantkError(
+            f"FFmpeg cannot handle `{source}`: {error.strerror}",
+            where=str(source),
+            hint="an MP4 that was cut has lost its index, which is at its end",
+        ) from error
     return VideoResult(work.frames, work.expected, len(work.sounds), work.fault)
 
 
