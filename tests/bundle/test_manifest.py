@@ -58,7 +58,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
             draw(parities),
             draw(st.lists(text, max_size=2).map(tuple)),
             draw(st.lists(text, max_size=2).map(tuple)),
-            Interface(specs(), specs()) if draw(st.booleans()) else None,
+            interface=Interface(specs(), specs()) if draw(st.booleans()) else None,
         )
         for precision, form in draw(st.lists(kinds, min_size=1, max_size=4, unique=True))
     )
@@ -80,7 +80,7 @@ def good() -> dict[str, Any]:
     latent, picture = networks.specs()
     file = FileRef.of("model.fp32.onnx", b"x")
     parity, backends = (networks.parity("onnxruntime"),), ("onnxruntime",)
-    variant = Variant(file, "fp32", "adam", 20, parity, backends, (), Interface((latent,), (picture,)))
+    variant = Variant(file, "fp32", "adam", 20, parity, backends, interface=Interface((latent,), (picture,)))
     probe = FileRef.of("probe.safetensors", b"p")
     made = Manifest(
         "dcgan", "tiny", {"size": 8}, (latent,), (picture,), (variant,), probe, None, {"onnx": "1"}

@@ -116,6 +116,8 @@ class TimedRunner:
 
     def __exit__(self, *_: object) -> None: ...
 
+    def run(self, feeds: object) -> None: ...
+
 
 def test_the_speedup_is_the_ratio_of_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
     runners = {

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from gantk.export.rewrite import REWRITES, rewrite
+from gantk.export.rewrites import REWRITES, rewrite
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model
 

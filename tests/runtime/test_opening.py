@@ -99,7 +99,7 @@ def test_a_form_with_an_interface_of_its_own_is_only_taken_by_name(tmp_path: Pat
     with Writer(tmp_path / "x.gantk") as writer:
         variants = [
             Variant(
-                writer.add(f"model.fp32.{form}.onnx", networks.generator()), "fp32", form, 20, (), (), (), own
+                writer.add(f"model.fp32.{form}.onnx", networks.generator()), "fp32", form, 20, interface=own
             )
             for form, own in (("adam", adam), ("plain", None))
         ]

@@ -167,6 +167,8 @@ class Variant:
         parity: One verdict for each (backend, reference) pair that was checked.
         fastest_on: The backends on which this form was measured faster than the other.
         rewrites: The names of the rewrites that were applied, in order.
+        gains: Of each backend in `fastest_on`, how many times as fast each rewrite made it, by name, when it was
+            measured on the machine that made the bundle.
         interface: What goes in and out, where that differs from the manifest's.
     """
 
@@ -177,6 +179,7 @@ class Variant:
     parity: tuple[Parity, ...] = ()
     fastest_on: tuple[str, ...] = ()
     rewrites: tuple[str, ...] = ()
+    gains: dict[str, dict[str, float]] = field(default_factory=dict)
     interface: Interface | None = None
 
     def __post_init__(self) -> None:
@@ -208,6 +211,7 @@ class Variant:
             "parity": [parity.to_json() for parity in self.parity],
             "fastest_on": list(self.fastest_on),
             "rewrites": list(self.rewrites),
+            "gains": self.gains,
             "interface": None if self.interface is None else self.interface.to_json(),
         }
 
@@ -222,6 +226,7 @@ class Variant:
             parity=tuple(_take_list(data, "parity", Parity.from_json)),
             fastest_on=tuple(_take_list(data, "fastest_on", _text)),
             rewrites=tuple(_take_list(data, "rewrites", _text)),
+            gains=_gains(_take(data, "gains", dict, optional=True) or {}),
             interface=None if interface is None else Interface.from_json(interface),
         )
 
@@ -387,6 +392,15 @@ def _text(value: Any) -> str:
     if len(value) > TEXT_LIMIT or not value.isprintable():  # It will be printed on terminals.
         raise GantkError(f"printable text of up to {TEXT_LIMIT} characters is wanted, not {value[:100]!r}")
     return value
+
+
+def _gains(data: dict[str, Any]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for backend in data:
+        of_backend = _take(data, backend, dict)
+        numbers = {_text(name): _take_number(of_backend, name) for name in of_backend}
+        found[_text(backend)] = {name: number for name, number in numbers.items() if number is not None}
+    return found
 
 
 def _size(value: Any) -> tuple[int, int]:

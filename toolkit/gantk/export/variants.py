@@ -15,7 +15,7 @@ from gantk.errors import GantkError
 from gantk.export import verify
 from gantk.export.onnx import OPSET, Traced, serialize
 from gantk.export.precision import audit_range, convert, refuse_overflow
-from gantk.export.rewrite import REWRITES, rewrite
+from gantk.export.rewrites import STEPS, rewrite
 from gantk.export.speed import PAYS, speedup
 from gantk.runtime.model import from_bytes
 from gantk.tensors import TensorSpec
@@ -150,45 +150,62 @@ def _with_rewritten(
     network: Network, plain: VariantFile, checks: _Checks, report: Report
 ) -> list[VariantFile]:
     """The plain file, and for each backend the rewritten one that is fastest there, if one is."""
-    fastest: dict[tuple[str, ...], list[str]] = {}
-    made: dict[tuple[str, ...], VariantFile | None] = {(): plain}
-    for backend in verify.working_backends(checks.precision):
-        best: tuple[str, ...] = ()
-        for name in REWRITES:
-            tried = (*best, name)
-            if tried not in made:
-                made[tried] = _rewritten(network, tried, checks)
-            if _is_faster(made[best], made[tried], backend, network, report):
-                best = tried
-        fastest.setdefault(best, []).append(backend)
-    if set(fastest) <= {()}:
+    trials = _Trials(network, checks, report, {(): plain})
+    kept = {backend: trials.choose(backend) for backend in verify.working_backends(checks.precision)}
+    if not any(kept.values()):
         return [plain]
-    files = ((made[applied], backends) for applied, backends in {(): [], **fastest}.items())
-    return [
-        replace(file, variant=replace(file.variant, fastest_on=tuple(backends)))
-        for file, backends in files
-        if file is not None
-    ]
+    files = []
+    for names in dict.fromkeys([(), *(tuple(gains) for gains in kept.values())]):
+        gains = {backend: gains for backend, gains in kept.items() if tuple(gains) == names}
+        file = trials.made[names]
+        assert file is not None
+        measured = gains if names else {}
+        variant = replace(file.variant, fastest_on=tuple(gains), gains=measured)
+        files.append(replace(file, variant=variant))
+    return files
 
 
-def _rewritten(network: Network, names: tuple[str, ...], checks: _Checks) -> VariantFile | None:
-    """The verified file of a rewritten graph, or `None` where a rewrite finds nothing to do."""
-    graph = rewrite(network.traced.graph, names)
-    if graph is None:
-        return None
-    file = _verified(network, graph, checks, "rewritten")
-    return replace(file, variant=replace(file.variant, rewrites=names))
+@dataclass(frozen=True)
+class _Trials:
+    """The forms of a network in one precision that were tried, whichever backend asked for them first.
 
+    Args:
+        made: The verified file of each, by the names of its rewrites; `None` where there can be none.
+    """
 
-def _is_faster(
-    best: VariantFile | None, tried: VariantFile | None, backend: str, network: Network, report: Report
-) -> bool:
-    if best is None or tried is None or tried.variant.failed_on(backend) is not None:
-        return False
-    gain = speedup(best.data, tried.data, backend, network.inputs)
-    if gain is None:
-        return False
-    report(
-        f"  {tried.variant.precision} on {backend}: {tried.variant.rewrites[-1]} makes it {gain:.2f} times as fast"
-    )
-    return gain >= PAYS
+    network: Network
+    checks: _Checks
+    report: Report
+    made: dict[tuple[str, ...], VariantFile | None]
+
+    def choose(self, backend: str) -> dict[str, float]:
+        """The rewrites that pay on a backend, in order, with how many times as fast each makes it."""
+        kept: dict[str, float] = {}
+        for step in STEPS:
+            gains = {name: self._gain(tuple(kept), name, backend) for name in step}
+            best = max(step, key=lambda name: gains[name])  # Of equal ones the first, which is the simpler.
+            if gains[best] >= PAYS:
+                kept[best] = round(gains[best], 3)
+        return kept
+
+    def _gain(self, before: tuple[str, ...], name: str, backend: str) -> float:
+        """How many times as fast one more rewrite makes it; 0 where it cannot be had, or nothing can be told."""
+        names = (*before, name)
+        if names not in self.made:
+            self.made[names] = self._make(names)
+        best, tried = self.made[before], self.made[names]
+        if best is None or tried is None or tried.variant.failed_on(backend) is not None:
+            return 0.0
+        gain = speedup(best.data, tried.data, backend, self.network.inputs)
+        if gain is None:
+            return 0.0
+        self.report(f"  {tried.variant.precision} on {backend}: {name} makes it {gain:.2f} times as fast")
+        return gain
+
+    def _make(self, names: tuple[str, ...]) -> VariantFile | None:
+        """The verified file of a rewritten graph, or `None` where a rewrite finds nothing to do."""
+        graph = rewrite(self.network.traced.graph, names)
+        if graph is None:
+            return None
+        file = _verified(self.network, graph, self.checks, "rewritten")
+        return replace(file, variant=replace(file.variant, rewrites=names))

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exact rewrites of float32 graphs: the same function from other operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import onnx_ir as ir
+
+from gantk.export.rewrites.enlarged import enlarged_to_subpixel, enlarged_to_transposed
+from gantk.export.rewrites.narrow import narrow_to_phases
+from gantk.export.rewrites.transposed import narrow_transposed_to_subpixel, transposed_to_subpixel
+
+REWRITES: dict[str, Callable[[ir.Model], int]] = {
+    "narrow-transposed-to-subpixel": narrow_transposed_to_subpixel,
+    "transposed-to-subpixel": transposed_to_subpixel,
+    "enlarged-to-transposed": enlarged_to_transposed,
+    "enlarged-to-subpixel": enlarged_to_subpixel,
+    "narrow-to-phases": narrow_to_phases,
+}
+"""What may make a graph faster; each returns how many places it changed."""
+
+STEPS: tuple[tuple[str, ...], ...] = (
+    ("narrow-transposed-to-subpixel",),
+    ("transposed-to-subpixel",),
+    ("enlarged-to-transposed", "enlarged-to-subpixel"),
+    ("narrow-to-phases",),
+)
+"""The order of trial; of those in one step at most one is kept, and only where measured to pay: see
+`gantk.export.variants`."""
+
+
+def rewrite(graph: ir.Model, names: Sequence[str]) -> ir.Model | None:
+    """A copy of a graph with some of `REWRITES` applied, or `None` where one of them finds nothing to do."""
+    copy = ir.from_proto(ir.to_proto(graph))
+    return copy if all(REWRITES[name](copy) for name in names) else None

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A nearest enlargement to twice the size and a 3x3 convolution, as one layer that works on the small picture.
+
+Of the nine values that such a convolution reads, only four are different: row 2i + a of its output (a = 0 or 1)
+sums rows i - 1 + a and i + a of the small picture, and columns alike, so four 2x2 kernels hold all there is to
+compute, with 2.25 times fewer multiplications. Reflecting the enlarged picture by one pixel repeats the border
+of the small one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from gantk.export.rewrites.graphs import (
+    Float64,
+    Replacement,
+    constant,
+    drop_unused_weights,
+    ints,
+    is_simple,
+    only_user,
+    optional,
+    text,
+)
+
+# Of a phase: which taps of a kernel of 3 fall on its first and on its second value of the small picture.
+_TAPS = {0: ([0], [1, 2]), 1: ([0, 1], [2])}
+# Of a phase: the taps of a transposed kernel of 4 and stride 2 that meet these two.
+_TRANSPOSED_TAPS = {0: (3, 1), 1: (2, 0)}
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the rewrites apply: enlargement, padding and convolution.
+
+    Args:
+        nodes: In order; the padding may be part of the convolution.
+        phases: The four kernels, float64[2, 2, outputs, inputs, 2, 2]: of output rows 2i + a and columns 2j + b.
+        bias: float64[outputs].
+        mode: How the small picture is padded: ``edge``, or ``constant`` with zeros.
+    """
+
+    nodes: tuple[ir.Node, ...]
+    phases: Float64
+    bias: Float64
+    mode: str
+
+
+def enlarged_to_transposed(graph: ir.Model) -> int:
+    """Turn each such pair into a transposed convolution of kernel 4 and stride 2 on the padded small picture.
+
+    Returns:
+        The number of convolutions turned.
+    """
+    places = _find(graph.graph)
+    for place in places:
+        kernel = np.zeros((*place.phases.shape[3:1:-1], 4, 4))
+        for a, b, i, j in np.ndindex(2, 2, 2, 2):
+            row, column = _TRANSPOSED_TAPS[a][i], _TRANSPOSED_TAPS[b][j]
+            kernel[:, :, row, column] = place.phases[a, b, :, :, i, j].T
+        new = Replacement(graph.graph, place.nodes[-1])
+        weights = [new.weight("weight", kernel), new.weight("bias", place.bias)]
+        # One pixel is the phases' own border, two are what the padding grew to.
+        value = new.add(
+            "ConvTranspose",
+            [_padded(new, place), *weights],
+            "ConvTranspose",
+            kernel_shape=[4, 4],
+            strides=[2, 2],
+            pads=[3, 3, 3, 3],
+        )
+        new.finish(value, place.nodes)
+    drop_unused_weights(graph.graph)
+    return len(places)
+
+
+def enlarged_to_subpixel(graph: ir.Model) -> int:
+    """Turn each such pair into one 2x2 convolution that yields all four phases, and a depth-to-space.
+
+    The phases that look up and to the left go last, so that each block of 2x2 pixels is cut from between four
+    blocks of the picture, and cropping one pixel all around leaves every phase where it belongs.
+
+    Returns:
+        The number of convolutions turned.
+    """
+    places = _find(graph.graph)
+    for place in places:
+        new = Replacement(graph.graph, place.nodes[-1])
+        kernel = place.phases[::-1, ::-1].reshape(-1, *place.phases.shape[3:])
+        weights = [new.weight("weight", kernel), new.weight("bias", np.tile(place.bias, 4))]
+        value = new.add("Conv", [_padded(new, place), *weights], "phases", kernel_shape=[2, 2])
+        value = new.add("DepthToSpace", [value], "DepthToSpace", blocksize=2, mode="DCR")
+        crop = {"starts": [1, 1], "ends": [-1, -1], "axes": [2, 3]}
+        bounds = [new.weight(name, np.array(numbers)) for name, numbers in crop.items()]
+        new.finish(new.add("Slice", [value, *bounds], "crop"), place.nodes)
+    drop_unused_weights(graph.graph)
+    return len(places)
+
+
+def _padded(new: Replacement, place: _Place) -> ir.Value:
+    """The small picture with a border of one pixel."""
+    pads = new.weight("pads", np.array([0, 0, 1, 1, 0, 0, 1, 1]))
+    return new.add("Pad", [place.nodes[0].inputs[0], pads], "Pad", mode=place.mode)
+
+
+def _find(graph: ir.Graph) -> list[_Place]:
+    places = (_place(node) for node in graph if node.op_type == "Resize" and _doubles(node))
+    return [place for place in places if place is not None]
+
+
+def _place(resize: ir.Node) -> _Place | None:
+    """The enlargement with its convolution, unless something else needs what is between them."""
+    pad, convolution = None, only_user(resize.outputs[0])
+    if convolution is not None and convolution.op_type == "Pad":
+        pad, convolution = convolution, only_user(convolution.outputs[0])
+    if convolution is None or convolution.op_type != "Conv" or not is_simple(convolution):
+        return None
+    weight, bias = constant(convolution.inputs[1]), constant(optional(convolution, 2))
+    mode = _mode(pad, convolution)
+    if weight is None or weight.shape[2:] != (3, 3) or mode is None:
+        return None
+    if bias is None and optional(convolution, 2) is not None:
+        return None
+    nodes = (resize, convolution) if pad is None else (resize, pad, convolution)
+    return _Place(nodes, _phases(weight), np.zeros(len(weight)) if bias is None else bias, mode)
+
+
+def _mode(pad: ir.Node | None, convolution: ir.Node) -> str | None:
+    """How the small picture is to be padded, or `None` where the large one is not padded by one pixel."""
+    if pad is None:
+        return "constant" if ints(convolution, "pads") == [1, 1, 1, 1] else None
+    amounts, value, mode = constant(pad.inputs[1]), optional(pad, 2), text(pad, "mode", "constant")
+    around = amounts is not None and amounts.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
+    if not around or optional(pad, 3) is not None or ints(convolution, "pads") not in ([], [0, 0, 0, 0]):
+        return None
+    if mode in ("reflect", "edge"):
+        return "edge"
+    zero = value is None or ((found := constant(value)) is not None and not found.any())
+    return "constant" if mode == "constant" and zero else None
+
+
+def _doubles(resize: ir.Node) -> bool:
+    """Whether each pixel becomes two by two."""
+    scales = constant(optional(resize, 2))
+    return (
+        scales is not None
+        and scales.tolist() == [1, 1, 2, 2]
+        and text(resize, "mode", "nearest") == "nearest"
+        and text(resize, "coordinate_transformation_mode", "half_pixel") == "asymmetric"
+        and text(resize, "nearest_mode", "round_prefer_floor") == "floor"
+    )
+
+
+def _phases(weight: Float64) -> Float64:
+    """The four kernels of a 3x3 one (outputs, inputs, 3, 3)."""
+    phases = np.zeros((2, 2, *weight.shape[:2], 2, 2))
+    for a, b, i, j in np.ndindex(2, 2, 2, 2):
+        taps = weight[:, :, _TAPS[a][i]][:, :, :, _TAPS[b][j]]
+        phases[a, b, :, :, i, j] = taps.sum((2, 3))
+    return phases

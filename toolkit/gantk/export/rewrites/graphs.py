@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the rewrites share: reading a node's attributes and constants, and putting other nodes in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+
+SIMD_FLOATS = 16
+"""The float32 values of a 512-bit register."""
+
+
+class Replacement:
+    """Nodes that take the place of another.
+
+    Args:
+        graph: That holds the node.
+        node: What is to be replaced; it has one output.
+    """
+
+    def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
+        self._graph = graph
+        self._node = node
+        self._added: list[ir.Node] = []
+
+    def add(
+        self, op_type: str, inputs: Sequence[ir.Value | None], name: str, **attributes: int | str | list[int]
+    ) -> ir.Value:
+        """Add a node, named after the one that is replaced."""
+        node = ir.node(op_type, inputs, attributes, name=f"{self._node.name}/{name}")
+        node.outputs[0].name = f"{node.name}.output"
+        self._added.append(node)
+        return node.outputs[0]
+
+    def weight(self, name: str, array: NDArray[Any]) -> ir.Value:
+        """Add a constant: float32, or int64 where it is whole."""
+        array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
+        tensor = ir.Tensor(array, name=f"{self._node.name}/{name}")
+        value = ir.Value(
+            name=tensor.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
+        self._graph.register_initializer(value)
+        return value
+
+    def finish(self, value: ir.Value, replaced: Sequence[ir.Node] = ()) -> None:
+        """Let `value`, the output of an added node, be what the node yielded, or what the last of `replaced` did.
+
+        Args:
+            value: What it is now.
+            replaced: A chain of nodes that goes, the node among them, each the only user of the one before it.
+        """
+        chain = replaced or (self._node,)
+        self._graph.insert_before(self._node, self._added)
+        old = chain[-1].outputs[0]
+        value.name, value.type, value.shape = old.name, old.type, old.shape
+        old.replace_all_uses_with(value, replace_graph_outputs=True)
+        self._graph.remove(chain, safe=True)
+
+
+def constant(value: ir.Value | None) -> Float64 | None:
+    """The value of a constant in float64, or `None` where it is none."""
+    if value is None or value.const_value is None:
+        return None
+    array: Float64 = value.const_value.numpy().astype(np.float64)
+    return array
+
+
+def optional(node: ir.Node, index: int) -> ir.Value | None:
+    """An input that a node may lack."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def ints(node: ir.Node, name: str) -> list[int]:
+    return list(node.attributes[name].as_ints()) if name in node.attributes else []
+
+
+def attribute(node: ir.Node, name: str, default: int) -> int:
+    return node.attributes[name].as_int() if name in node.attributes else default
+
+
+def text(node: ir.Node, name: str, default: str) -> str:
+    return node.attributes[name].as_string() if name in node.attributes else default
+
+
+def only_user(value: ir.Value) -> ir.Node | None:
+    """The node that alone uses a value."""
+    users = [user for user, _ in value.uses()]
+    return users[0] if len(users) == 1 and not value.is_graph_output() else None
+
+
+def is_simple(convolution: ir.Node) -> bool:
+    """Whether a convolution has stride 1, no dilation, and one group."""
+    return (
+        ints(convolution, "strides") in ([], [1, 1])
+        and ints(convolution, "dilations") in ([], [1, 1])
+        and attribute(convolution, "group", 1) == 1
+        and text(convolution, "auto_pad", "NOTSET") == "NOTSET"
+    )
+
+
+def drop_unused_weights(graph: ir.Graph) -> None:
+    for name, value in list(graph.initializers.items()):
+        if not value.uses():
+            del graph.initializers[name]

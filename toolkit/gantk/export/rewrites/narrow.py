@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A convolution with few outputs, such as the one that paints a picture, as a strided one with four times as many.
+
+A convolution keeps an output channel in each lane of a SIMD register: three of them leave thirteen of sixteen
+empty. Four neighbouring pixels of three channels fill twelve, for a kernel that is one pixel larger.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from gantk.export.rewrites.graphs import (
+    SIMD_FLOATS,
+    Float64,
+    Replacement,
+    attribute,
+    constant,
+    drop_unused_weights,
+    ints,
+    is_simple,
+    optional,
+)
+
+_POINTWISE = ("Relu", "LeakyRelu", "Clip", "Tanh", "Sigmoid", "InstanceNormalization", "BatchNormalization")
+
+
+def narrow_to_phases(graph: ir.Model) -> int:
+    """Let each convolution with few outputs compute blocks of 2x2 pixels at stride 2, and spread them out after.
+
+    Only where the height and the width of the output are even, whatever the input's size.
+
+    Returns:
+        The number of convolutions turned.
+    """
+    turned = 0
+    for node in [node for node in graph.graph if node.op_type == "Conv"]:
+        weight = constant(node.inputs[1])
+        if weight is not None and _is_narrow(node, weight) and _is_even(node.outputs[0]):
+            _turn(graph.graph, node, weight)
+            turned += 1
+    drop_unused_weights(graph.graph)
+    return turned
+
+
+def _is_narrow(node: ir.Node, weight: Float64) -> bool:
+    return is_simple(node) and 4 * len(weight) <= SIMD_FLOATS and min(weight.shape[2:]) > 1
+
+
+def _turn(graph: ir.Graph, node: ir.Node, weight: Float64) -> None:
+    outputs, inputs, height, width = weight.shape
+    kernel = np.zeros((2, 2, outputs, inputs, height + 1, width + 1))
+    for a, b in np.ndindex(2, 2):
+        kernel[a, b, :, :, a : a + height, b : b + width] = weight
+    new = Replacement(graph, node)
+    weights = [new.weight("weight", kernel.reshape(-1, *kernel.shape[3:]))]
+    bias = constant(optional(node, 2))
+    if bias is not None:
+        weights.append(new.weight("bias", np.tile(bias, 4)))
+    value = new.add(
+        "Conv",
+        [node.inputs[0], *weights],
+        "phases",
+        kernel_shape=[height + 1, width + 1],
+        strides=[2, 2],
+        pads=ints(node, "pads") or [0, 0, 0, 0],
+    )
+    new.finish(new.add("DepthToSpace", [value], "DepthToSpace", blocksize=2, mode="DCR"))
+
+
+def _is_even(value: ir.Value | None) -> bool:
+    """Whether height and width are even, whatever the size of the network's inputs."""
+    if value is None or value.shape is None or len(value.shape) != 4:
+        return False
+    if all(isinstance(size, int) for size in value.shape[2:]):
+        return all(int(size) % 2 == 0 for size in value.shape[2:])
+    node = value.producer()
+    return node is not None and _yields_even(node)
+
+
+def _yields_even(node: ir.Node) -> bool:
+    """Whether a node makes its output even, or keeps its input so."""
+    kind = node.op_type
+    if kind in _POINTWISE:
+        return _is_even(node.inputs[0])
+    if kind in ("Add", "Mul"):
+        # An even size is not 1, so that what it meets is of its size, or spread over it.
+        return any(map(_is_even, node.inputs))
+    if kind == "Resize":
+        scales = constant(optional(node, 2))
+        return scales is not None and all(scale % 2 == 0 for scale in scales[2:])
+    if kind == "DepthToSpace":
+        return attribute(node, "blocksize", 1) % 2 == 0
+    if kind == "ConvTranspose":
+        return _doubles(node)
+    grows = _growth(node)
+    return grows is not None and not any(change % 2 for change in grows) and _is_even(node.inputs[0])
+
+
+def _growth(node: ir.Node) -> list[int] | None:
+    """By how much height and width of what a padding, crop or convolution yields differ from its input's."""
+    if node.op_type == "Pad" and (amounts := constant(node.inputs[1])) is not None:
+        return [int(amounts[2] + amounts[6]), int(amounts[3] + amounts[7])] if len(amounts) == 8 else None
+    if node.op_type == "Slice" and (bounds := [constant(value) for value in node.inputs[1:]]):
+        # As `enlarged_to_subpixel` crops; how much another crop leaves may depend on the input.
+        return (
+            [-2, -2] if [b.tolist() for b in bounds if b is not None] == [[1, 1], [-1, -1], [2, 3]] else None
+        )
+    if node.op_type == "Conv" and is_simple(node) and (kernel := constant(node.inputs[1])) is not None:
+        pads = ints(node, "pads") or [0, 0, 0, 0]
+        return [pads[axis] + pads[axis + 2] - kernel.shape[2 + axis] + 1 for axis in (0, 1)]
+    return None
+
+
+def _doubles(node: ir.Node) -> bool:
+    """Whether a transposed convolution of stride 2 yields an even size."""
+    kernel, pads = constant(node.inputs[1]), ints(node, "pads") or [0, 0, 0, 0]
+    if kernel is None or ints(node, "strides") != [2, 2] or ints(node, "dilations") not in ([], [1, 1]):
+        return False
+    if ints(node, "output_padding") not in ([], [0, 0]) or ints(node, "output_shape"):
+        return False
+    return all((kernel.shape[2 + axis] - pads[axis] - pads[axis + 2]) % 2 == 0 for axis in (0, 1))

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transposed convolutions as sub-pixel ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from gantk.export.rewrites.graphs import (
+    SIMD_FLOATS,
+    Float64,
+    Replacement,
+    attribute,
+    constant,
+    drop_unused_weights,
+    ints,
+    only_user,
+    optional,
+)
+
+_TAPS = {
+    0: [3, 1],
+    1: [2, 0],
+}  # Of a phase: the taps of a kernel of 4 that meet its two inputs, in their order.
+_ACTIVATIONS = ("Relu", "Tanh", "Sigmoid")
+
+
+def transposed_to_subpixel(graph: ir.Model) -> int:
+    """Turn transposed convolutions of kernel 4, stride 2, padding 1 into four 2x2 ones and a depth-to-space.
+
+    Output row 2i + a sums input rows i - 1 and i (a = 0) or i and i + 1 (a = 1), and columns alike, so each
+    of the four phases of the output is a 2x2 convolution of the input (Shi et al., arXiv 1609.05158, section
+    2.2). An activation that follows moves before the depth-to-space, where convolutions absorb it. Layers
+    with few output channels are left to `narrow_transposed_to_subpixel`.
+
+    Returns:
+        The number of convolutions turned.
+    """
+    return _turn_all(graph, narrow=False)
+
+
+def narrow_transposed_to_subpixel(graph: ir.Model) -> int:
+    """The same for layers with few output channels, as the last one of a generator: one 3x3 convolution.
+
+    Its four phases, with zero taps, fill one SIMD register, which four convolutions would leave mostly empty.
+
+    Returns:
+        The number of convolutions turned.
+    """
+    return _turn_all(graph, narrow=True)
+
+
+def _turn_all(graph: ir.Model, *, narrow: bool) -> int:
+    turned = 0
+    for node in [node for node in graph.graph if node.op_type == "ConvTranspose"]:
+        weight = constant(node.inputs[1])
+        if weight is not None and _doubles(node, weight) and narrow == (4 * weight.shape[1] <= SIMD_FLOATS):
+            _turn(graph.graph, node, weight, joint=narrow)
+            turned += 1
+    drop_unused_weights(graph.graph)
+    return turned
+
+
+def _doubles(node: ir.Node, weight: Float64) -> bool:
+    """Whether a transposed convolution doubles height and width in the way that the rewrite expects."""
+    return (
+        weight.shape[2:] == (4, 4)
+        and ints(node, "strides") == [2, 2]
+        and ints(node, "pads") == [1, 1, 1, 1]
+        and ints(node, "dilations") in ([], [1, 1])
+        and ints(node, "output_padding") in ([], [0, 0])
+        and attribute(node, "group", 1) == 1
+    )
+
+
+def _turn(graph: ir.Graph, node: ir.Node, weight: Float64, *, joint: bool) -> None:
+    """Put the phases of a transposed convolution in its place."""
+    bias = constant(optional(node, 2))
+    activation = _activation_after(node)
+    new = Replacement(graph, node)
+
+    def convolve(name: str, kernel: Float64, offset: Float64 | None, pads: list[int]) -> ir.Value:
+        parts = {"weight": kernel, "bias": offset}
+        weights = [new.weight(f"{name}.{part}", a) for part, a in parts.items() if a is not None]
+        value = new.add(
+            "Conv", [node.inputs[0], *weights], name, kernel_shape=list(kernel.shape[2:]), pads=pads
+        )
+        return (
+            value
+            if activation is None
+            else new.add(activation.op_type, [value], f"{name}/{activation.op_type}")
+        )
+
+    if joint:
+        phases = convolve(
+            "phases", _joint_phases(weight), None if bias is None else np.tile(bias, 4), [1, 1, 1, 1]
+        )
+    else:
+        parts = [
+            convolve(f"phase{a}{b}", _phase(weight, a, b), bias, [1 - a, 1 - b, a, b])
+            for a in (0, 1)
+            for b in (0, 1)
+        ]
+        phases = new.add("Concat", parts, "phases", axis=1)
+    spread = new.add("DepthToSpace", [phases], "DepthToSpace", blocksize=2, mode="DCR")
+    new.finish(spread, (node,) if activation is None else (node, activation))
+
+
+def _phase(weight: Float64, a: int, b: int) -> Float64:
+    """Of weights (C_in, C_out, 4, 4), the kernel (C_out, C_in, 2, 2) of output rows 2i + a and columns 2j + b."""
+    rows, columns = _TAPS[a], _TAPS[b]
+    return weight[:, :, rows][:, :, :, columns].transpose(1, 0, 2, 3)
+
+
+def _joint_phases(weight: Float64) -> Float64:
+    """All four phases as one kernel (4 C_out, C_in, 3, 3), phase by phase."""
+    inputs, outputs = weight.shape[:2]
+    joint = np.zeros((2, 2, outputs, inputs, 3, 3))
+    for a in (0, 1):
+        for b in (0, 1):
+            joint[a, b, :, :, a : a + 2, b : b + 2] = _phase(weight, a, b)
+    return joint.reshape(4 * outputs, inputs, 3, 3)
+
+
+def _activation_after(node: ir.Node) -> ir.Node | None:
+    """The activation that alone uses a node's output."""
+    user = only_user(node.outputs[0])
+    return user if user is not None and user.op_type in _ACTIVATIONS else None
