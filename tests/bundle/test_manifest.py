@@ -153,6 +153,7 @@ def test_a_missing_field_is_read_as_absent_or_refused(place: tuple[Any, ...]) ->
         "smallest",
         "sizes",
         "interface",
+        "gains",
     }
     assert (read(document) is not None) == (place[-1] in optional)
 
