@@ -104,10 +104,15 @@ class Chain:
 
     @classmethod
     def of(cls, network: Vgg19) -> Chain:
+        stored = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
         layers = (
-            Layer(name, convolution.weight.detach().numpy(), convolution.bias.detach().numpy(), pooled)
-            for index, (name, convolution) in enumerate(network.convolutions.items())
-            for pooled in [index > 0 and name.endswith("_1")]
+            Layer(
+                name,
+                stored[f"convolutions.{name}.weight"],
+                stored[f"convolutions.{name}.bias"],
+                pooled=index > 0 and name.endswith("_1"),
+            )
+            for index, name in enumerate(network.layers)
         )
         return cls(tuple(layers), network.mean.numpy(), network.std.numpy())
 

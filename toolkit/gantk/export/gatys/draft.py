@@ -65,7 +65,7 @@ class Draft:
         self._stored.setdefault(name, numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def weights(self, name: str, values: Array | float) -> str:
+    def weights(self, name: str, values: Array | np.float32) -> str:
         """A stored tensor of the type that convolutions compute in."""
         dtype = helper.tensor_dtype_to_np_dtype(self._type)
         return self.constant(name, np.ascontiguousarray(values).astype(dtype).reshape(np.shape(values)))
@@ -94,8 +94,8 @@ class Draft:
             outputs: Named as what nodes yield.
             variation: The kind of total variation.
         """
-        values = [[_value(spec) for spec in specs] for specs in (inputs, outputs)]
-        graph = helper.make_graph(self._nodes, name, *values, [*self._stored.values()])
+        taken, given = ([_value(spec) for spec in specs] for specs in (inputs, outputs))
+        graph = helper.make_graph(self._nodes, name, taken, given, [*self._stored.values()])
         called = {node.op_type for node in self._nodes if node.domain == functions.DOMAIN}
         opsets = {"": OPSET, functions.DOMAIN: functions.VERSION}
         model = helper.make_model(

@@ -83,7 +83,7 @@ def make_adam(chain: Chain, config: StepConfig, precision: str = "fp32") -> Step
 def _forward(draft: Draft, chain: Chain, pooling: str) -> dict[str, str]:
     """The features of every layer, by its name; what a pooling yields is there as ``pool.`` and the layer after."""
     # The division goes into the first kernels. The mean cannot go into its offsets, for borders are of 0.
-    value = draft.add("Sub", "picture", "picture", draft.constant("mean", chain.mean))
+    value = draft.add("Sub", "picture", "picture", draft.constant("picture/mean", chain.mean))
     value = draft.narrow("picture", value)
     found: dict[str, str] = {}
     for layer in chain.layers:
