@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -76,6 +76,21 @@ def stylize_folder(
             or none could be stylised.
         UsageError: `target` is the source itself.
     """
+    files = find(source, target)
+    return stylize_files(
+        painter,
+        files,
+        target_names([file.relative_to(source) for file in files], target, suffix),
+        target,
+        force=force,
+        jobs=jobs,
+        batch=batch,
+        progress=progress,
+    )
+
+
+def find(source: Path, target: Path) -> list[Path]:
+    """The pictures of a folder and the folders in it, sorted, without those in `target`; errors as above."""
     with named_errors(source, "read"):
         if not source.is_dir():
             raise GantkError(f"`{source}` is not a folder", where=str(source))
@@ -86,8 +101,23 @@ def stylize_folder(
         entries, files = find_pictures(source, without=target)
     if not files:
         raise GantkError(f"`{source}` has {entries} files and no picture among them", where=str(source))
-    targets = dict(zip(files, target_names(source, files, target, suffix), strict=True))
-    same = _note_settings(target, list(targets.values()), painter.settings, force=force)
+    return files
+
+
+def stylize_files(
+    painter: Painter,
+    files: Sequence[Path],
+    outputs: Sequence[Path],
+    target: Path,
+    *,
+    force: bool = False,
+    jobs: int = 2,
+    batch: int = 1,
+    progress: Progress | None = None,
+) -> FolderResult:
+    """Stylise pictures as `stylize_folder` does: `files` to `outputs`, which lie in the folder `target`."""
+    targets = dict(zip(files, outputs, strict=True))
+    same = _note_settings(target, outputs, painter.settings, force=force)
     result = FolderResult()
     pending = []
     for file, output in targets.items():
@@ -95,24 +125,20 @@ def stylize_folder(
             result.kept.append(output)
         else:
             pending.append(file)
-    run = _Run(painter, targets, result, progress, len(files))
-    run.all(pending, jobs, batch)
+    _Run(painter, targets, result, progress, len(files)).all(pending, jobs, batch)
     if result.skipped and not result.written and not result.kept:
         path, reason = result.skipped[0]
-        raise GantkError(
-            f"none of the {len(files)} pictures could be stylised; `{path}`: {reason}", where=str(source)
-        )
+        raise GantkError(f"none of {len(files)} pictures could be stylised: {reason}", where=str(path))
     return result
 
 
-def target_names(source: Path, files: Sequence[Path], target: Path, suffix: str | None) -> list[Path]:
-    """Where each picture goes; two that would go to one place keep their suffixes in their names."""
-    plain = [_with_suffix(file.relative_to(source), suffix) for file in files]
-    folded = [str(name).casefold() for name in plain]  # Some file systems do not tell A from a.
+def target_names(names: Sequence[Path], target: Path, suffix: str | None) -> list[Path]:
+    """Where pictures of these names go; two that would go to one place keep their suffixes in their names."""
+    plain = [_with_suffix(name, suffix) for name in names]
+    counts = Counter(str(name).casefold() for name in plain)  # Some file systems do not tell A from a.
     return [
-        target
-        / (name if folded.count(folded[index]) == 1 else _full_name(files[index].relative_to(source), name))
-        for index, name in enumerate(plain)
+        target / (output if counts[str(output).casefold()] == 1 else _full_name(name, output))
+        for name, output in zip(names, plain, strict=True)
     ]
 
 
