@@ -179,8 +179,8 @@ def _target_folder(request: Request) -> Path:
 
 
 def _tell_folder(result: Any, target: Path, painter: Painter) -> dict[str, Any]:
-    for path, reason in result.skipped:
-        prose().print(f"skipped {path}: {reason}", style="yellow", markup=False)
+    for _, reason in result.skipped:
+        prose().print(f"skipped: {reason}", style="yellow", markup=False)
     parts = [f"wrote {len(result.written)} pictures to {target}"]
     if result.kept:
         parts.append(f"{len(result.kept)} were there already")

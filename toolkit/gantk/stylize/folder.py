@@ -280,7 +280,7 @@ def _note_settings(target: Path, outputs: Sequence[Path], settings: dict[str, An
         what = f"`{there}` exists, and was not made by this command"
         if isinstance(known, dict):
             other = ", ".join(key for key in settings if known.get(key) != settings[key])
-            what = f"`{target}` holds pictures that were made with another {other}"
+            what = f"`{target}` holds pictures that were made with other settings: {other}"
         raise GantkError(what, where=str(target), hint="--force replaces them; or choose another folder")
     write_text(path, json.dumps(settings, indent=2) + "\n")
     return False
