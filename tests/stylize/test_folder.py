@@ -140,6 +140,20 @@ def test_a_failing_network_stops_it(painter: Painter, folder: Path, tmp_path: Pa
         stylize_folder(painter, folder, tmp_path / "out")
 
 
+def test_two_do_not_write_one_folder(painter: Painter, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    refused: list[str] = []
+
+    def second(*_: object) -> None:
+        if not refused:
+            with pytest.raises(GantkError, match="another process is stylising") as caught:
+                stylize_folder(painter, folder, out)
+            refused.append(str(caught.value))
+
+    assert len(stylize_folder(painter, folder, out, progress=second).written) == 5
+    assert refused
+
+
 def test_killed_in_the_middle_it_goes_on(one_style: Path, painter: Painter, tmp_path: Path) -> None:
     """After kill -9 there are whole pictures and hidden partial ones, and a second run makes the rest."""
     source, out = tmp_path / "in", tmp_path / "out"
@@ -161,12 +175,15 @@ def test_killed_in_the_middle_it_goes_on(one_style: Path, painter: Painter, tmp_
         process.wait()
         for path in out.glob("*.png"):
             assert read(path).pixels.shape == (160, 200, 3)
+    (out / ".07.png.0123abcd.partial").write_bytes(b"half")
+    (out / ".mine.0123abcd.partial").write_bytes(b"whole")
     done = {path.name: path.stat().st_mtime_ns for path in out.glob("*.png")}
     assert 12 <= len(done) < 60
     result = stylize_folder(painter, source, out)
     assert len(result.kept) == len(done)
     assert len(result.written) == 60 - len(done)
     assert {name: (out / name).stat().st_mtime_ns for name in done} == done
+    assert [path.name for path in out.glob(".*.partial")] == [".mine.0123abcd.partial"]
 
 
 def _wait(process: subprocess.Popen[bytes], found: Iterator[Iterator[Path]], wanted: int) -> None:

@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import re
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from gantk.errors import GantkError, UsageError
-from gantk.files import named_errors, read_bytes, write_text
+from gantk.files import PARTIAL, named_errors, read_bytes, write_text
 from gantk.runtime.decode import UnreadableError, find_pictures, opened
 from gantk.runtime.pictures import FORMATS
 from gantk.stylize.painter import Painter
@@ -24,6 +28,8 @@ SETTINGS = ".gantk-stylize.json"
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of pictures done and in all, and the name of the last one."""
+
+_PARTIAL_NAME = re.compile(rf"\.(.+)\.[0-9a-f]{{8}}{re.escape(PARTIAL)}")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -72,8 +78,8 @@ def stylize_folder(
         progress: Told after each picture.
 
     Raises:
-        GantkError: There is no such folder or no picture in it; `target` holds pictures made with other settings;
-            or none could be stylised.
+        GantkError: There is no such folder or no picture in it; `target` holds pictures made with other settings,
+            or another process writes to it; or none could be stylised.
         UsageError: `target` is the source itself.
     """
     files = find(source, target)
@@ -117,15 +123,17 @@ def stylize_files(
 ) -> FolderResult:
     """Stylise pictures as `stylize_folder` does: `files` to `outputs`, which lie in the folder `target`."""
     targets = dict(zip(files, outputs, strict=True))
-    same = _note_settings(target, outputs, painter.settings, force=force)
     result = FolderResult()
-    pending = []
-    for file, output in targets.items():
-        if same and not force and _is_done(file, output):
-            result.kept.append(output)
-        else:
-            pending.append(file)
-    _Run(painter, targets, result, progress, len(files)).all(pending, jobs, batch)
+    with _locked(target):
+        same = _note_settings(target, outputs, painter.settings, force=force)
+        _sweep(outputs)
+        pending = []
+        for file, output in targets.items():
+            if same and not force and _is_done(file, output):
+                result.kept.append(output)
+            else:
+                pending.append(file)
+        _Run(painter, targets, result, progress, len(files)).all(pending, jobs, batch)
     if result.skipped and not result.written and not result.kept:
         path, reason = result.skipped[0]
         raise GantkError(f"none of {len(files)} pictures could be stylised: {reason}", where=str(path))
@@ -246,6 +254,38 @@ def _with_suffix(name: Path, suffix: str | None) -> Path:
 
 def _full_name(name: Path, output: Path) -> Path:
     return name if name.suffix == output.suffix else name.with_name(name.name + output.suffix)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder, so that no other process writes the same pictures into it.
+
+    Raises:
+        GantkError: Another one does.
+    """
+    with named_errors(folder, "write to"):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GantkError(
+                f"another process is stylising into `{folder}`", where=str(folder), hint="wait for it to end"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(outputs: Sequence[Path]) -> None:
+    """Remove what a run that was killed left half-written."""
+    names = {(output.parent, output.name) for output in outputs}
+    for folder in {output.parent for output in outputs}:
+        for path in folder.glob(f".*{PARTIAL}"):
+            found = _PARTIAL_NAME.fullmatch(path.name)
+            if found and (folder, found[1]) in names:
+                path.unlink(missing_ok=True)
 
 
 def _is_done(file: Path, output: Path) -> bool:
