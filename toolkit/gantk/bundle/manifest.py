@@ -16,7 +16,7 @@ from gantk.tensors import TensorSpec
 
 SCHEMA_VERSION = 1
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-FORMS = ("plain", "rewritten", "adam", "targets")
+FORMS = ("plain", "rewritten", "adam", "targets", "statistics")
 
 MANIFEST = "manifest.json"
 TEXT_LIMIT = 2000
@@ -162,7 +162,8 @@ class Variant:
             in all.
         form: ``plain`` as exported, or ``rewritten`` by exact rewrites that were measured to pay; backends that
             like different rewrites have a file each. Of an optimisation step ``plain`` is its gradient,
-            ``adam`` the whole step with the update, ``targets`` what it approaches.
+            ``adam`` the whole step with the update, ``targets`` what it approaches. Of a style network
+            ``statistics`` takes the means and variances of its normalisations as an input.
         opset: Of the default ONNX domain.
         parity: One verdict for each (backend, reference) pair that was checked.
         fastest_on: The backends on which this form was measured faster than the other.

@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-_LOSS, _COURSE, _REGIONS, _COMPUTE = (
+_LOSS, _COURSE, _REGIONS, _MODEL, _COMPUTE = (
     "What to match",
     "How to get there",
     "Colours and regions",
+    "With --model",
     "How to compute",
 )
+_OF_MODELS = (
+    "style_weights", "alpha", "damp", "format", "quality", "jobs", "batch", "memory", "tile_above", "backend",
+)  # fmt: skip
 _EPILOG = """Examples:
 
 gantk stylize kitten.jpg --style starry_night.jpg -o kitten.png
@@ -32,24 +36,60 @@ gantk stylize kitten.jpg --style starry_night.jpg --init noise --style-weight 30
 
 gantk stylize town.jpg --style a.jpg --style b.jpg --mask sky.png --mask ground.png --size 1024
 
-gantk stylize kitten.jpg --style marc.jpg --preset lesson-blend --curves losses.png"""
+gantk stylize kitten.jpg --style marc.jpg --preset lesson-blend --curves losses.png
+
+gantk stylize kitten.jpg --model mosaic.gantk -o kitten.png
+
+gantk stylize holidays/ --model many.gantk --style candy -o painted/ --format jpg
+
+gantk stylize clip.mp4 --model many.gantk --style-weights mosaic=0.7,candy=0.3 --damp 0.7
+
+gantk stylize kitten.jpg --model any.gantk --style starry_night.jpg --alpha 0.8"""
 
 
 @app.command(epilog=_EPILOG)
 def stylize(
     context: typer.Context,
-    content: Annotated[Path, typer.Argument(help="The picture to paint anew.", show_default=False)],
+    content: Annotated[
+        list[Path],
+        typer.Argument(
+            help="The picture to paint anew; with --model also several, a folder, or a video.",
+            show_default=False,
+        ),
+    ],
     style: Annotated[
         list[Path] | None,
-        typer.Option(help="A picture in the style; several are blended.", show_default=False),
+        typer.Option(
+            help="A picture in the style; several are blended. With --model: a style of the network, by name or "
+            "index, or a picture for a network that takes one.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="X.gantk",
+            help="Paint with this bundle in one go, instead of optimising.",
+            show_default=False,
+        ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="A .png, .webp or .jpg.", show_default="CONTENT-stylized.png, here"
+            "--output",
+            "-o",
+            help="A .png, .webp or .jpg; a folder for a folder; an .mp4, .mkv, .mov or .webm for a video.",
+            show_default="CONTENT-stylized, here",
         ),
     ] = None,
-    size: Annotated[int, typer.Option(help="The longer side of the result in pixels, up to 4096.")] = 256,
+    size: Annotated[
+        int,
+        typer.Option(
+            help="The longer side of the result in pixels, up to 4096; with --model, the size that larger pictures "
+            "are reduced to.",
+            show_default="256; with --model as it is",
+        ),
+    ] = 256,
     steps: Annotated[
         int,
         typer.Option(
@@ -163,6 +203,69 @@ def stylize(
             rich_help_panel=_REGIONS,
         ),
     ] = None,
+    style_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=SHARE,...",
+            help="A blend of the network's styles.",
+            show_default=False,
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(
+            help="How much of a style picture's style, 0 to 1.", show_default="1", rich_help_panel=_MODEL
+        ),
+    ] = None,
+    damp: Annotated[
+        float,
+        typer.Option(
+            help="How much to damp a video's flicker where it stands still, 0 to 1.", rich_help_panel=_MODEL
+        ),
+    ] = 0.0,
+    format: Annotated[  # noqa: A002
+        str | None,
+        typer.Option(
+            metavar="png|jpg|webp",
+            help="Of all outputs of a folder.",
+            show_default="as the inputs",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    quality: Annotated[
+        int, typer.Option(min=1, max=100, help="Of .jpg and .webp.", rich_help_panel=_MODEL)
+    ] = 92,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1, max=64, help="Threads that decode, and as many that encode.", rich_help_panel=_MODEL
+        ),
+    ] = 2,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Pictures of one size at a time.", rich_help_panel=_MODEL)
+    ] = 1,
+    memory: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE",
+            help="What to stay within, about: larger pictures are painted in strips, with the same result.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = "2GiB",
+    tile_above: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            metavar="MEGAPIXELS",
+            help="Paint larger pictures in strips, whatever the memory.",
+            show_default=False,
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    backend: Annotated[
+        str, typer.Option(help="onnxruntime, openvino or auto, for --model.", rich_help_panel=_MODEL)
+    ] = "auto",
     vgg: Annotated[
         Path | None,
         typer.Option(
@@ -181,13 +284,21 @@ def stylize(
     ] = None,
     json: JsonOption = None,
 ) -> int:
-    """Paint CONTENT in the style of other pictures, by optimising its pixels (Gatys et al., CVPR 2016).
+    """Paint CONTENT in the style of other pictures.
 
-    Ctrl-C ends it early and saves what there is.
+    Without --model by optimising its pixels (Gatys et al., CVPR 2016); Ctrl-C ends it early and saves what there
+    is. With --model by a network that was trained for it, in one go.
     """
+    if model is not None:
+        return _apply(context, model)
+    if len(content) > 1:
+        raise UsageError("one picture at a time; several want --model", where="CONTENT")
+    wanting = next((name for name in _OF_MODELS if _is_given(context, name)), None)
+    if wanting is not None:
+        raise UsageError(f"--{wanting.replace('_', '-')} wants --model", hint="gantk stylize -h")
     if not style:
         raise UsageError("--style is missing: a picture in the style", hint="gantk stylize -h")
-    output = output or Path(f"{content.stem}-stylized.png")
+    output = output or Path(f"{content[0].stem}-stylized.png")
     return _optimize(_config(context, preset), output, curves, force, json)
 
 
@@ -209,12 +320,33 @@ def _config(context: typer.Context, preset: str | None) -> GatysConfig:
             fields[name] = parse_layers(fields[name], f"--{name.replace('_', '-')}")
     return GatysConfig(
         **{**fields, "vgg": None if given["vgg"] is None else str(given["vgg"])},
-        content=str(given["content"]),
+        content=str(given["content"][0]),
         styles=tuple(map(str, given["style"])),
         shares=tuple(given["style_share"] or ()),
         masks=tuple(map(str, given["mask"] or ())),
         style_masks=tuple(map(str, given["style_mask"] or ())),
     )
+
+
+def _apply(context: typer.Context, model: Path) -> int:
+    """Paint with a network, by those of the options that it has."""
+    from gantk.cli.applying import Request, apply
+
+    given = {name: value for name, value in context.params.items() if _is_given(context, name)}
+    styles = given.pop("style", [])
+    if len(styles) > 1:
+        raise UsageError("one style at a time; --style-weights blends", where="--style")
+    about = {"model", "content", "json"}
+    known = {name: value for name, value in given.items() if name in Request.__dataclass_fields__}
+    foreign = sorted(given.keys() - known.keys() - about)
+    if foreign:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
+        raise UsageError(f"{names} cannot go with --model: the network decides that", hint="gantk stylize -h")
+    request = Request(
+        **{**known, "model": model, "inputs": given["content"], "style": str(styles[0]) if styles else None}
+    )
+    apply(request, given.get("json"))
+    return 0
 
 
 def _optimize(config: GatysConfig, output: Path, curves: Path | None, force: bool, json: str | None) -> int:

@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import re
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from gantk.errors import GantkError, UsageError
-from gantk.files import named_errors, read_bytes, write_text
+from gantk.files import PARTIAL, named_errors, read_bytes, write_text
 from gantk.runtime.decode import UnreadableError, find_pictures, opened
 from gantk.runtime.pictures import FORMATS
 from gantk.stylize.painter import Painter
@@ -24,6 +28,8 @@ SETTINGS = ".gantk-stylize.json"
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of pictures done and in all, and the name of the last one."""
+
+_PARTIAL_NAME = re.compile(rf"\.(.+)\.[0-9a-f]{{8}}{re.escape(PARTIAL)}")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -72,10 +78,25 @@ def stylize_folder(
         progress: Told after each picture.
 
     Raises:
-        GantkError: There is no such folder or no picture in it; `target` holds pictures made with other settings;
-            or none could be stylised.
+        GantkError: There is no such folder or no picture in it; `target` holds pictures made with other settings,
+            or another process writes to it; or none could be stylised.
         UsageError: `target` is the source itself.
     """
+    files = find(source, target)
+    return stylize_files(
+        painter,
+        files,
+        target_names([file.relative_to(source) for file in files], target, suffix),
+        target,
+        force=force,
+        jobs=jobs,
+        batch=batch,
+        progress=progress,
+    )
+
+
+def find(source: Path, target: Path) -> list[Path]:
+    """The pictures of a folder and the folders in it, sorted, without those in `target`; errors as above."""
     with named_errors(source, "read"):
         if not source.is_dir():
             raise GantkError(f"`{source}` is not a folder", where=str(source))
@@ -86,33 +107,46 @@ def stylize_folder(
         entries, files = find_pictures(source, without=target)
     if not files:
         raise GantkError(f"`{source}` has {entries} files and no picture among them", where=str(source))
-    targets = dict(zip(files, target_names(source, files, target, suffix), strict=True))
-    same = _note_settings(target, list(targets.values()), painter.settings, force=force)
+    return files
+
+
+def stylize_files(
+    painter: Painter,
+    files: Sequence[Path],
+    outputs: Sequence[Path],
+    target: Path,
+    *,
+    force: bool = False,
+    jobs: int = 2,
+    batch: int = 1,
+    progress: Progress | None = None,
+) -> FolderResult:
+    """Stylise pictures as `stylize_folder` does: `files` to `outputs`, which lie in the folder `target`."""
+    targets = dict(zip(files, outputs, strict=True))
     result = FolderResult()
-    pending = []
-    for file, output in targets.items():
-        if same and not force and _is_done(file, output):
-            result.kept.append(output)
-        else:
-            pending.append(file)
-    run = _Run(painter, targets, result, progress, len(files))
-    run.all(pending, jobs, batch)
+    with _locked(target):
+        same = _note_settings(target, outputs, painter.settings, force=force)
+        _sweep(outputs)
+        pending = []
+        for file, output in targets.items():
+            if same and not force and _is_done(file, output):
+                result.kept.append(output)
+            else:
+                pending.append(file)
+        _Run(painter, targets, result, progress, len(files)).all(pending, jobs, batch)
     if result.skipped and not result.written and not result.kept:
         path, reason = result.skipped[0]
-        raise GantkError(
-            f"none of the {len(files)} pictures could be stylised; `{path}`: {reason}", where=str(source)
-        )
+        raise GantkError(f"none of {len(files)} pictures could be stylised: {reason}", where=str(path))
     return result
 
 
-def target_names(source: Path, files: Sequence[Path], target: Path, suffix: str | None) -> list[Path]:
-    """Where each picture goes; two that would go to one place keep their suffixes in their names."""
-    plain = [_with_suffix(file.relative_to(source), suffix) for file in files]
-    folded = [str(name).casefold() for name in plain]  # Some file systems do not tell A from a.
+def target_names(names: Sequence[Path], target: Path, suffix: str | None) -> list[Path]:
+    """Where pictures of these names go; two that would go to one place keep their suffixes in their names."""
+    plain = [_with_suffix(name, suffix) for name in names]
+    counts = Counter(str(name).casefold() for name in plain)  # Some file systems do not tell A from a.
     return [
-        target
-        / (name if folded.count(folded[index]) == 1 else _full_name(files[index].relative_to(source), name))
-        for index, name in enumerate(plain)
+        target / (output if counts[str(output).casefold()] == 1 else _full_name(name, output))
+        for name, output in zip(names, plain, strict=True)
     ]
 
 
@@ -222,6 +256,38 @@ def _full_name(name: Path, output: Path) -> Path:
     return name if name.suffix == output.suffix else name.with_name(name.name + output.suffix)
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder, so that no other process writes the same pictures into it.
+
+    Raises:
+        GantkError: Another one does.
+    """
+    with named_errors(folder, "write to"):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GantkError(
+                f"another process is stylising into `{folder}`", where=str(folder), hint="wait for it to end"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(outputs: Sequence[Path]) -> None:
+    """Remove what a run that was killed left half-written."""
+    names = {(output.parent, output.name) for output in outputs}
+    for folder in {output.parent for output in outputs}:
+        for path in folder.glob(f".*{PARTIAL}"):
+            found = _PARTIAL_NAME.fullmatch(path.name)
+            if found and (folder, found[1]) in names:
+                path.unlink(missing_ok=True)
+
+
 def _is_done(file: Path, output: Path) -> bool:
     """Whether an output is there, newer than its picture, and whole."""
     try:
@@ -254,7 +320,7 @@ def _note_settings(target: Path, outputs: Sequence[Path], settings: dict[str, An
         what = f"`{there}` exists, and was not made by this command"
         if isinstance(known, dict):
             other = ", ".join(key for key in settings if known.get(key) != settings[key])
-            what = f"`{target}` holds pictures that were made with another {other}"
+            what = f"`{target}` holds pictures that were made with other settings: {other}"
         raise GantkError(what, where=str(target), hint="--force replaces them; or choose another folder")
     write_text(path, json.dumps(settings, indent=2) + "\n")
     return False

@@ -89,10 +89,10 @@ class StyleNetwork:
             GantkError: The backend failed, or the network made values that are not finite.
         """
         count, height, width, _ = pixels.shape
-        feeds = look.feeds(count) | {"picture": to_input(pixels, self.picture)}
+        feeds = look.feeds(count) | {"picture": to_input(pad_to(self.picture.smallest, pixels), self.picture)}
         if self.takes_style_picture:
             style = next(spec for spec in self.runner.inputs if spec.name == "style")
-            feeds["style"] = to_input(feeds["style"], style)
+            feeds["style"] = to_input(pad_to(style.smallest, feeds["style"]), style)
         output = self.runner.outputs[0]
         painted = to_pixels(self.runner.run(feeds)[output.name], output, output.layout)
         return painted[:, :height, :width]
@@ -167,8 +167,7 @@ def pad_to(smallest: int, pixels: Pixels) -> Pixels:
 
 
 def to_input(pixels: Pixels, spec: TensorSpec) -> Array:
-    """Pixels [N, H, W, 3] as a network takes them: padded, and as floats [N, 3, H, W] where it wants these."""
-    pixels = pad_to(spec.smallest, pixels)
+    """Pixels [N, H, W, 3] as a network takes them: as they are, or as floats [N, 3, H, W] in its range."""
     if spec.dtype == "uint8":
         return pixels
     low, high = spec.range or (0.0, 1.0)

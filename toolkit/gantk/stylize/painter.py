@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,27 @@ PIXEL_BYTES = 1150
 """What a style network of usual width takes of memory for each pixel of a picture that it paints whole."""
 
 
+@dataclass(frozen=True)
+class InStrips:
+    """A picture that was painted in strips.
+
+    Args:
+        width: In pixels.
+        height: Likewise.
+        distance_db: On the picture reduced, strips against the network run whole: PSNR.
+    """
+
+    width: int
+    height: int
+    distance_db: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.width} x {self.height} pixels, painted in strips with the statistics of the whole picture; "
+            f"on the picture reduced that is {self.distance_db:.1f} dB from the network run whole"
+        )
+
+
 @dataclass
 class Painter:
     """A style network, and all that decides how pictures look.
@@ -35,7 +56,7 @@ class Painter:
         memory_bytes: What to stay within, about; larger pictures are painted in strips.
         strips_above: The number of pixels from which pictures are painted in strips whatever the memory.
         progress: Told after each strip of a picture that is painted in strips.
-        report: Called with a sentence about such a picture.
+        in_strips: What was painted in strips.
     """
 
     network: StyleNetwork
@@ -46,7 +67,7 @@ class Painter:
     memory_bytes: int = MEMORY_BYTES
     strips_above: int | None = None
     progress: Progress | None = None
-    report: Callable[[str], None] = lambda text: None
+    in_strips: list[InStrips] = field(default_factory=list)
     _large: LargePainter | None = field(default=None, init=False, repr=False)
 
     def paint(self, picture: Picture) -> Picture:
@@ -93,11 +114,7 @@ class Painter:
             self._large = LargePainter(self.network, self.memory_bytes)
         height, width = pixels.shape[:2]
         painted = self._large.paint(pixels, self.look, self.progress).pixels
-        distance_db = self._large.distance_db(pixels, self.look)
-        self.report(
-            f"{width} x {height} pixels were painted in strips, with the statistics of the whole picture; "
-            f"on the picture reduced, strips are {distance_db:.1f} dB from the network run whole"
-        )
+        self.in_strips.append(InStrips(width, height, self._large.distance_db(pixels, self.look)))
         return painted
 
     def _finished(self, painted: Pixels, picture: Picture) -> Picture:

@@ -56,11 +56,8 @@ def read(path: Path, size: int | None = None) -> Picture:
             icc = picture.info.get("icc_profile") if picture.mode in ("RGB", "RGBA", "P") else None
             upright = ImageOps.exif_transpose(picture)
             exif = None if picture.format == "TIFF" else _kept_exif(upright)
-            alpha = upright.convert("RGBA").getchannel("A") if upright.has_transparency_data else None
-            flat = _reduced(flatten(upright), size)
-            return Picture(
-                np.asarray(flat), None if alpha is None else np.asarray(_reduced(alpha, size)), icc, exif
-            )
+            pixels = np.asarray(_reduced(flatten(upright), size))
+            return Picture(pixels, _alpha(upright, size), icc, exif)
     except UnreadableError as error:
         reason = str(error).replace(str(path), path.name)
         raise GantkError(f"`{path}` cannot be read as a picture: {reason}", where=str(path)) from error
@@ -115,6 +112,13 @@ def keep_colors(painted: Pixels, content: Pixels) -> Pixels:
 def reduce(pixels: Pixels, size: int | None) -> Pixels:
     """Pixels [H, W, 3] with a longest side of at most `size`."""
     return pixels if size is None else np.asarray(_reduced(Image.fromarray(pixels), size))
+
+
+def _alpha(picture: Image.Image, size: int | None) -> Pixels | None:
+    if not picture.has_transparency_data:
+        return None
+    alpha = np.asarray(_reduced(picture.convert("RGBA").getchannel("A"), size))
+    return None if alpha.min() == 255 else alpha
 
 
 def _kept_exif(picture: Image.Image) -> bytes | None:
