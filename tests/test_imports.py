@@ -14,8 +14,8 @@ import pytest
 import gantk
 
 ROOT = Path(__file__).resolve().parents[1]
-TORCH_FREE = ("errors", "files", "tensors", "bundle", "runtime", "bench", "generate")
-OPTIONAL = ("torch", "lightning_fabric", "onnxscript", "tensorboard")
+TORCH_FREE = ("errors", "files", "tensors", "bundle", "runtime", "bench", "stylize", "generate")
+OPTIONAL = ("torch", "lightning_fabric", "onnxscript", "tensorboard", "av")
 
 
 def modules(*packages: str) -> list[str]:

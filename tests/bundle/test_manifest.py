@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import networks
-from gantk.bundle import FORMS, PRECISIONS, FileRef, Manifest, Parity, Variant
+from gantk.bundle import FORMS, PRECISIONS, FileRef, Interface, Manifest, Parity, Variant
 from gantk.errors import GantkError
 from gantk.tensors import DTYPES, TensorSpec
 
@@ -60,6 +60,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
             draw(st.lists(text, max_size=2).map(tuple)),
             draw(st.lists(text, max_size=2).map(tuple)),
             draw(st.dictionaries(text, st.dictionaries(text, st.floats(0.1, 9.0), max_size=2), max_size=2)),
+            interface=Interface(specs(), specs()) if draw(st.booleans()) else None,
         )
         for precision, form in draw(st.lists(kinds, min_size=1, max_size=4, unique=True))
     )
@@ -80,7 +81,8 @@ def test_round_trip(manifest: Manifest) -> None:
 def good() -> dict[str, Any]:
     latent, picture = networks.specs()
     file = FileRef.of("model.fp32.onnx", b"x")
-    variant = Variant(file, "fp32", "plain", 20, (networks.parity("onnxruntime"),), ("onnxruntime",))
+    parity, backends = (networks.parity("onnxruntime"),), ("onnxruntime",)
+    variant = Variant(file, "fp32", "adam", 20, parity, backends, interface=Interface((latent,), (picture,)))
     probe = FileRef.of("probe.safetensors", b"p")
     made = Manifest(
         "dcgan", "tiny", {"size": 8}, (latent,), (picture,), (variant,), probe, None, {"onnx": "1"}
@@ -152,6 +154,7 @@ def test_a_missing_field_is_read_as_absent_or_refused(place: tuple[Any, ...]) ->
         "onnx",
         "smallest",
         "sizes",
+        "interface",
         "gains",
     }
     assert (read(document) is not None) == (place[-1] in optional)
@@ -211,6 +214,18 @@ def test_nothing_is_called_the_same_twice(what: str) -> None:
         twin["file"]["path"] = "model.fp32.plain.onnx"
     document[what].append(twin)
     with pytest.raises(GantkError, match=f"two {what} are called the same"):
+        Manifest.from_json(document)
+
+
+@pytest.mark.parametrize("what", ["inputs", "outputs"])
+def test_an_interface_of_its_own_is_checked_too(what: str) -> None:
+    document = good()
+    interface = document["variants"][0]["interface"]
+    interface[what].append(copy.deepcopy(interface[what][0]))
+    with pytest.raises(GantkError, match=f"two {what} are called the same"):
+        Manifest.from_json(document)
+    interface[what].clear()
+    with pytest.raises(GantkError, match="at least one input and one output"):
         Manifest.from_json(document)
 
 

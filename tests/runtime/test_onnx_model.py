@@ -17,7 +17,8 @@ from onnx import TensorProto, helper
 
 import networks
 from gantk.errors import GantkError
-from gantk.runtime.model import from_bytes, from_path
+from gantk.runtime.model import from_bytes, from_path, without_functions
+from gantk.runtime.registry import open_model, status
 from gantk.tensors import TensorSpec
 
 
@@ -180,3 +181,33 @@ def test_a_file_that_is_too_large(tmp_path: Path) -> None:
         stream.truncate(2**31)  # Sparse.
     with pytest.raises(GantkError, match="at most 2147483647"):
         from_path(tmp_path / "m.onnx")
+
+
+def with_functions(kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
+    """y = twice(x), where twice is a local function."""
+    value = [helper.make_tensor_value_info(name, kind, ["N"]) for name in "xy"]
+    body = helper.make_function(
+        "gantk", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])],
+        [helper.make_opsetid("", 20)],
+    )  # fmt: skip
+    node = helper.make_node("Twice", ["x"], ["y"], domain="gantk")
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("gantk", 1)]
+    graph = helper.make_graph([node], "twice", value[:1], value[1:])
+    return helper.make_model(graph, functions=[body], opset_imports=opsets, ir_version=10)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_local_functions_run_everywhere(backend: str) -> None:
+    if not status(backend).works:
+        pytest.skip(f"{backend} is not here")
+    with open_model(from_bytes(with_functions().SerializeToString()), backend) as runner:
+        values = np.array([1.5, -2.0], np.float32)
+        np.testing.assert_array_equal(runner.run({"x": values})["y"], 2 * values)
+
+
+def test_only_files_with_functions_are_written_anew() -> None:
+    plain = networks.generator()
+    assert without_functions(plain) is plain
+    inlined = onnx.load_from_string(without_functions(with_functions().SerializeToString()))
+    assert [node.op_type for node in inlined.graph.node] == ["Add"]
+    assert not inlined.functions

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 import gantk
 import networks
+from gantk.bundle import Interface, Manifest, Variant, Writer
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.runtime import registry
 from gantk.runtime.model import from_path
@@ -89,6 +91,22 @@ def test_the_fastest_form_is_the_default(tmp_path: Path) -> None:
         parities=failed("openvino", kind=REWRITTEN),
     )
     assert from_path(tmp_path / "y.gantk", backend="openvino").form == "plain"
+
+
+def test_a_form_with_an_interface_of_its_own_is_only_taken_by_name(tmp_path: Path) -> None:
+    latent, picture = networks.specs()
+    adam = Interface((latent,), (dataclasses.replace(picture, range=(0.0, 1.0)),))
+    with Writer(tmp_path / "x.gantk") as writer:
+        variants = [
+            Variant(
+                writer.add(f"model.fp32.{form}.onnx", networks.generator()), "fp32", form, 20, interface=own
+            )
+            for form, own in (("adam", adam), ("plain", None))
+        ]
+        writer.commit(Manifest("dcgan", "tiny", {}, (latent,), (picture,), tuple(variants)))
+    assert from_path(tmp_path / "x.gantk").form == "plain"
+    taken = from_path(tmp_path / "x.gantk", form="adam")
+    assert (taken.form, taken.outputs) == ("adam", adam.outputs)
 
 
 def test_fp32_is_the_default_where_it_is(tmp_path: Path) -> None:

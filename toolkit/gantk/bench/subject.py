@@ -189,7 +189,11 @@ def _of_bundle(path: Path) -> Subject:
             probe = load(bundle.read_file(manifest.probe))
         except SafetensorError as error:
             raise GantkError(f"the probe cannot be read: {error}", where=manifest.probe.path) from error
-    files = tuple(File(v.precision, v.form, v.file.size_bytes, v.fastest_on) for v in manifest.variants)
+    files = tuple(
+        File(v.precision, v.form, v.file.size_bytes, v.fastest_on)
+        for v in manifest.variants
+        if v.interface is None  # Others take and give something else.
+    )
     return Subject(
         path=path,
         name=manifest.name,

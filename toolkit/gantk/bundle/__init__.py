@@ -2,7 +2,7 @@
 """A bundle: a folder `NAME.gantk/` with a network in every exported form. Standard library only."""
 
 from gantk.bundle.folder import Bundle, Writer, is_bundle
-from gantk.bundle.manifest import FORMS, MANIFEST, PRECISIONS, FileRef, Manifest, Parity, Variant
+from gantk.bundle.manifest import FORMS, MANIFEST, PRECISIONS, FileRef, Interface, Manifest, Parity, Variant
 
 __all__ = [
     "FORMS",
@@ -10,6 +10,7 @@ __all__ = [
     "PRECISIONS",
     "Bundle",
     "FileRef",
+    "Interface",
     "Manifest",
     "Parity",
     "Variant",

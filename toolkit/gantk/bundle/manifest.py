@@ -16,7 +16,7 @@ from gantk.tensors import TensorSpec
 
 SCHEMA_VERSION = 1
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-FORMS = ("plain", "rewritten")
+FORMS = ("plain", "rewritten", "adam", "targets", "statistics")
 
 MANIFEST = "manifest.json"
 TEXT_LIMIT = 2000
@@ -122,6 +122,37 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Interface:
+    """What goes into a file and what comes out of it."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "inputs": [spec.to_json() for spec in self.inputs],
+            "outputs": [spec.to_json() for spec in self.outputs],
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Interface:
+        """Read what `to_json` made.
+
+        Raises:
+            GantkError: A field is missing or not allowed, there is no input or output, or two are called the same.
+        """
+        found = cls(
+            tuple(_take_list(data, "inputs", TensorSpec.from_json)),
+            tuple(_take_list(data, "outputs", TensorSpec.from_json)),
+        )
+        if not found.inputs or not found.outputs:
+            raise GantkError("at least one input and one output are wanted")
+        _check_different("inputs", [spec.name for spec in found.inputs])
+        _check_different("outputs", [spec.name for spec in found.outputs])
+        return found
+
+
+@dataclass(frozen=True)
 class Variant:
     """One ONNX file: the network in one precision and one form.
 
@@ -130,13 +161,16 @@ class Variant:
         precision: One of `PRECISIONS`: the type its heavy layers compute in; inputs and outputs are the same
             in all.
         form: ``plain`` as exported, or ``rewritten`` by exact rewrites that were measured to pay; backends that
-            like different rewrites have a file each.
+            like different rewrites have a file each. Of an optimisation step ``plain`` is its gradient,
+            ``adam`` the whole step with the update, ``targets`` what it approaches. Of a style network
+            ``statistics`` takes the means and variances of its normalisations as an input.
         opset: Of the default ONNX domain.
         parity: One verdict for each (backend, reference) pair that was checked.
         fastest_on: The backends on which this form was measured faster than the other.
         rewrites: The names of the rewrites that were applied, in order.
         gains: Of each backend in `fastest_on`, how many times as fast each rewrite made it, by name, when it was
             measured on the machine that made the bundle.
+        interface: What goes in and out, where that differs from the manifest's.
     """
 
     file: FileRef
@@ -147,6 +181,7 @@ class Variant:
     fastest_on: tuple[str, ...] = ()
     rewrites: tuple[str, ...] = ()
     gains: dict[str, dict[str, float]] = field(default_factory=dict)
+    interface: Interface | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS or self.form not in FORMS:
@@ -178,10 +213,12 @@ class Variant:
             "fastest_on": list(self.fastest_on),
             "rewrites": list(self.rewrites),
             "gains": self.gains,
+            "interface": None if self.interface is None else self.interface.to_json(),
         }
 
     @classmethod
     def from_json(cls, data: Any) -> Variant:
+        interface = _take(data, "interface", dict, optional=True)
         return cls(
             file=FileRef.from_json(_take(data, "file", dict)),
             precision=_take(data, "precision", str),
@@ -191,6 +228,7 @@ class Variant:
             fastest_on=tuple(_take_list(data, "fastest_on", _text)),
             rewrites=tuple(_take_list(data, "rewrites", _text)),
             gains=_gains(_take(data, "gains", dict, optional=True) or {}),
+            interface=None if interface is None else Interface.from_json(interface),
         )
 
 
@@ -260,12 +298,13 @@ class Manifest:
             )
         model = _take(data, "model", dict)
         tools = _take(data, "tools", dict)
+        interface = Interface.from_json(data)
         manifest = cls(
             family=_take(model, "family", str),
             name=_take(model, "name", str),
             config=_take(model, "config", dict),
-            inputs=tuple(_take_list(data, "inputs", TensorSpec.from_json)),
-            outputs=tuple(_take_list(data, "outputs", TensorSpec.from_json)),
+            inputs=interface.inputs,
+            outputs=interface.outputs,
             variants=tuple(_take_list(data, "variants", Variant.from_json)),
             probe=_take_file(data, "probe"),
             checkpoint=_take_file(data, "checkpoint"),
@@ -275,15 +314,9 @@ class Manifest:
         paths = [ref.path for ref in manifest.files]
         if len(set(paths)) != len(paths):
             raise GantkError(f"two entries name one file: {', '.join(sorted(paths))}")
-        if not manifest.inputs or not manifest.outputs or not manifest.variants:
-            raise GantkError("a bundle wants at least one input, one output and one variant")
-        for what, keys in (
-            ("inputs", [spec.name for spec in manifest.inputs]),
-            ("outputs", [spec.name for spec in manifest.outputs]),
-            ("variants", [variant.label for variant in manifest.variants]),
-        ):
-            if len(set(keys)) != len(keys):
-                raise GantkError(f"two {what} are called the same: {', '.join(sorted(keys))}")
+        if not manifest.variants:
+            raise GantkError("a bundle wants at least one variant")
+        _check_different("variants", [variant.label for variant in manifest.variants])
         return manifest
 
     @classmethod
@@ -298,6 +331,11 @@ class Manifest:
         except (ValueError, RecursionError) as error:
             raise GantkError(f"the manifest is not JSON: {error}") from error
         return cls.from_json(parsed)
+
+
+def _check_different(what: str, keys: list[str]) -> None:
+    if len(set(keys)) != len(keys):
+        raise GantkError(f"two {what} are called the same: {', '.join(sorted(keys))}")
 
 
 def _refuse_constant(text: str) -> Any:

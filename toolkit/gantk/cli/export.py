@@ -54,6 +54,14 @@ def export_command(
             "--no-rewrite", help="Do not try rewrites; saves the seconds that measuring them takes."
         ),
     ] = False,
+    tiles: Annotated[
+        bool,
+        typer.Option(
+            "--tiles",
+            help="For programs that paint tiles of a picture with a style network: a further file that takes the "
+            "statistics of its normalisations as an input. gantk stylize does without.",
+        ),
+    ] = False,
     psnr_min: Annotated[
         float | None,
         typer.Option(
@@ -90,6 +98,7 @@ def export_command(
             pictures=pictures,
             force=force,
             rewrites=not no_rewrite,
+            tiles=tiles,
             psnr_min=psnr_min,
             report=report,
         )

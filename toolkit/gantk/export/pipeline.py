@@ -19,6 +19,7 @@ from gantk.errors import BackendMissingError, UsageError
 from gantk.export import verify
 from gantk.export.fold import fold_scales
 from gantk.export.onnx import trace
+from gantk.export.statistics import make_statistics
 from gantk.export.variants import Network, Report, make_variants
 from gantk.models.borders import Bordered
 from gantk.tensors import TensorSpec
@@ -40,6 +41,7 @@ def export(
     pictures: bool | None = None,
     force: bool = False,
     rewrites: bool = True,
+    tiles: bool = False,
     psnr_min: float | None = None,
     report: Report = lambda line: None,
 ) -> Bundle:
@@ -53,6 +55,7 @@ def export(
             default where the network takes pictures.
         force: Replace an existing bundle.
         rewrites: Try the exact rewrites, and keep a rewritten form where it is measured faster.
+        tiles: Make a style network's form with statistics as an input too (`gantk.export.statistics`).
         psnr_min: The smallest PSNR against PyTorch in dB, in place of each precision's own threshold.
         report: Called with a line at each step.
 
@@ -67,6 +70,8 @@ def export(
     with Writer(output, force=force) as writer:  # First, for it refuses at once where it may not write.
         network = _prepare(generator, pictures, psnr_min, report)
         files = [file for p in precisions for file in make_variants(network, p, report, rewrites=rewrites)]
+        if tiles:
+            files.append(make_statistics(network, report))
         report("writing the bundle")
         manifest = Manifest(
             family=generator.family,
@@ -79,7 +84,7 @@ def export(
             checkpoint=writer.add(
                 "checkpoint/generator.safetensors", checkpoint.generator_bytes(generator.module)
             ),
-            tools=_tools(),
+            tools=tool_versions(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         return writer.commit(manifest)
@@ -140,7 +145,8 @@ def _probe(network: Network) -> bytes:
     return save({**inputs, **outputs})
 
 
-def _tools() -> dict[str, str]:
+def tool_versions() -> dict[str, str]:
+    """The versions of what makes a bundle, of those packages that are installed."""
     found = {}
     for name in _TOOLS:
         try:

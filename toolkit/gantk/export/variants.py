@@ -93,9 +93,13 @@ class _Checks:
     of_torch: tuple[Parity, ...]
 
 
+def plain_bytes(network: Network) -> bytes:
+    """The plain float32 file of a network."""
+    return _serialize(network, network.traced.graph, "fp32", "plain")
+
+
 def _audit_range(network: Network) -> None:
-    data = _serialize(network, network.traced.graph, "fp32", "plain")
-    refuse_overflow(audit_range(data, network.full.feeds, verify.working_backends("fp32")[0]))
+    refuse_overflow(audit_range(plain_bytes(network), network.full.feeds, verify.working_backends("fp32")[0]))
 
 
 def _verified(network: Network, graph: ir.Model, checks: _Checks, form: str) -> VariantFile:

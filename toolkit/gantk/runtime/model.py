@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gantk.bundle import FORMS, PRECISIONS, Bundle, Variant
+from gantk.bundle import FORMS, PRECISIONS, Bundle, Interface, Variant
 from gantk.errors import GantkError, UsageError
 from gantk.files import leads_inside, read_bytes
 from gantk.tensors import DTYPES, TensorSpec
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 ONNX_LIMIT_BYTES = 2**31 - 1
 """The largest message that protobuf reads."""
+
+# Of the message ModelProto in ONNX's own definition; its other fields are numbers and messages.
+_FUNCTIONS_FIELD = 25
+_LENGTH_DELIMITED = 2
 
 _QUANTISED = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul")
 _WEIGHT_PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp32"}
@@ -68,7 +72,8 @@ def from_path(
     Args:
         path: A bundle's folder or an ``.onnx`` file.
         precision: One of `PRECISIONS`; by default fp32 where the bundle has it, else what it has first.
-        form: One of `FORMS`; by default the one measured fastest on `backend`, else ``plain``.
+        form: One of `FORMS`; by default the one measured fastest on `backend`, else ``plain``, and none whose
+            inputs and outputs are not the bundle's.
         backend: The backend that will run it.
 
     Raises:
@@ -100,7 +105,11 @@ def choose(bundle: Bundle, precision: str | None, form: str | None, backend: str
     """
     held = [variant.precision for variant in bundle.manifest.variants]
     precision = precision or ("fp32" if "fp32" in held else held[0])
-    fitting = [v for v in bundle.manifest.variants if v.precision == precision and form in (None, v.form)]
+    fitting = [
+        v
+        for v in bundle.manifest.variants
+        if v.precision == precision and (v.interface is None if form is None else v.form == form)
+    ]
     if not fitting:
         return bundle.find(precision, form or "plain")
 
@@ -119,11 +128,12 @@ def choose(bundle: Bundle, precision: str | None, form: str | None, backend: str
 def from_variant(bundle: Bundle, variant: Variant) -> Model:
     """Read and check the file of one variant; what is known of it comes from the manifest."""
     manifest = bundle.manifest
+    interface = variant.interface or Interface(manifest.inputs, manifest.outputs)
     return Model(
         data=bundle.read_file(variant.file),
         path=bundle.root / variant.file.path,
-        inputs=manifest.inputs,
-        outputs=manifest.outputs,
+        inputs=interface.inputs,
+        outputs=interface.outputs,
         precision=variant.precision,
         name=manifest.name,
         form=variant.form,
@@ -174,6 +184,20 @@ def weights_precision(proto: onnx.ModelProto) -> str:
     return counts.most_common(1)[0][0] if counts else "fp32"
 
 
+def without_functions(data: bytes) -> bytes:
+    """The same ONNX file with the bodies of its local functions in place of the nodes that call them.
+
+    For backends that do not know local functions; a file that has none comes back as it is.
+    """
+    if not _has_functions(data):
+        return data
+    import onnx
+    import onnx.inliner
+
+    inlined: bytes = onnx.inliner.inline_local_functions(onnx.load_from_string(data)).SerializeToString()
+    return inlined
+
+
 def check_choice(what: str, value: str | None, allowed: Sequence[str]) -> None:
     """Refuse a value that is not among those allowed; `None` passes."""
     if value is not None and value not in allowed:
@@ -191,6 +215,30 @@ def _parse(data: bytes, where: str) -> onnx.ModelProto:
     if not proto.ir_version or not proto.opset_import or not proto.graph.output:
         raise _not_onnx(where, "it holds no graph with outputs")
     return proto
+
+
+def _has_functions(data: bytes) -> bool:
+    """Whether a ModelProto has its field 25, told without parsing the graph, which is all but a few bytes of it."""
+    at = 0
+    while at < len(data):
+        tag, at = _read_varint(data, at)
+        if tag >> 3 == _FUNCTIONS_FIELD:
+            return True
+        value, at = _read_varint(data, at)
+        if tag & 7 == _LENGTH_DELIMITED:
+            at += value
+    return False
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at + shift // 7]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at + shift // 7 + 1
+    raise AssertionError("not a file that protobuf wrote")
 
 
 def _not_onnx(where: str, reason: str) -> GantkError:

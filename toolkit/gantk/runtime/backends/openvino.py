@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from gantk.runtime.backends.vendor import check_interface, installed, shortened, vendor_errors
-from gantk.runtime.model import Model
+from gantk.runtime.model import Model, without_functions
 from gantk.runtime.registry import BACKENDS, BackendStatus
 from gantk.runtime.runner import Array, Runner
 from gantk.tensors import TensorSpec
@@ -132,7 +132,8 @@ def _compile(model: Model, threads: int) -> Any:
     }
     core = _core()
     with vendor_errors(f"OpenVINO cannot load `{model.where}`", model.where):
-        source = core.read_model(str(model.path)) if model.external else core.read_model(model.data)
+        # It knows no local functions of ONNX.
+        source = core.read_model(str(model.path) if model.external else without_functions(model.data))
         compiled = core.compile_model(source, "CPU", options)
     check_interface(model, _tensors(compiled.inputs, model.inputs), _tensors(compiled.outputs, model.outputs))
     return compiled

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The form of a style network that takes its statistics as an input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gantk import checkpoint, models
+from gantk.bundle import Bundle
+from gantk.errors import GantkError
+from gantk.export import export
+from gantk.models.style import ConditionalInstanceNorm
+from gantk.runtime.registry import open as open_runner
+from gantk.stylize.large import LargePainter, psnr_db
+from gantk.stylize.network import choose_look, open_network
+from style_pictures import scene
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    torch.manual_seed(1)
+    network = models.build("style", {"styles": ["waves", "candy"], "width": 4, "blocks": 1})
+    for norm in network.modules():
+        if isinstance(norm, ConditionalInstanceNorm):
+            nn.init.normal_(norm.scale, 1.0, 0.3)
+            nn.init.normal_(norm.offset, 0.0, 0.3)
+    folder = tmp_path_factory.mktemp("statistics")
+    (folder / "x.safetensors").write_bytes(checkpoint.generator_bytes(network.eval().requires_grad_(False)))
+    return export(
+        folder / "x.safetensors", folder / "x.gantk", precisions=["fp32"], rewrites=False, tiles=True
+    )
+
+
+def test_it_is_verified_and_never_chosen_unasked(bundle: Bundle) -> None:
+    plain, shared = bundle.manifest.variants
+    assert (plain.form, shared.form, shared.precision) == ("plain", "statistics", "fp32")
+    assert shared.parity
+    assert all(parity.passed for parity in shared.parity)
+    assert shared.interface is not None
+    assert [str(spec) for spec in shared.interface.inputs[2:]] == ["statistics: float32[N x 2 x 72]"]
+    assert [spec.name for spec in shared.interface.outputs] == ["stylized", "measured"]
+    with open_runner(bundle.root) as runner:
+        assert [spec.name for spec in runner.inputs] == ["picture", "style_weights"]
+
+
+def test_under_one_picture_statistics_it_paints_what_strips_paint(bundle: Bundle) -> None:
+    picture = scene(150, 110)
+    with open_network(bundle.root, threads=1) as network:
+        look = choose_look(network, weights="waves=1,candy=3")
+        strips = LargePainter(network).paint(picture, look, rows=20)
+        own = network.paint(picture[None], look)[0]
+    with open_runner(bundle.root, form="statistics", threads=1) as runner:
+        feeds = {**look.feeds(1), "picture": picture[None]}
+        statistics = strips.statistics[None].astype(np.float32)
+        shared = runner.run({**feeds, "statistics": statistics})
+        whole, measured = shared["stylized"][0], shared["measured"]
+        tile = runner.run({**feeds, "picture": picture[None, :100], "statistics": statistics})["stylized"][0]
+    assert psnr_db(whole, strips.pixels) >= 60
+    assert psnr_db(whole, own) >= 60
+    np.testing.assert_allclose(measured[0], strips.statistics, rtol=2e-3, atol=1e-4)
+    # A tile under the picture's statistics is the picture, but for the margin that sees beyond it.
+    assert psnr_db(tile[:60], own[:60]) >= 60
+
+
+def test_a_network_without_normalisation_has_no_such_form(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = models.build("dcgan", {"size": 28, "channels": 1, "latent_size": 8, "width": 4}).eval()
+    for parameter in network.parameters():
+        parameter.requires_grad_(False).mul_(3)
+    (tmp_path / "x.safetensors").write_bytes(checkpoint.generator_bytes(network))
+    with pytest.raises(GantkError, match="no instance normalisation"):
+        export(
+            tmp_path / "x.safetensors", tmp_path / "x.gantk", precisions=["fp32"], rewrites=False, tiles=True
+        )
+    assert not (tmp_path / "x.gantk").exists()
