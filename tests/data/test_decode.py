@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gantk.data.decode import UnreadableError, decode, decode_grey, decode_whole
+from gantk.data.decode import decode, decode_grey, decode_whole
+from gantk.runtime.decode import UnreadableError
 
 
 def save(path: Path, picture: Image.Image, **options: object) -> Path:

@@ -21,6 +21,7 @@ VERBS = {
     "demo": "The whole path in one command: draw pictures, train, export, verify, bench, report.",
     "train": "Train a network on your own pictures.",
     "import": "Take a checkpoint that another program trained, as a run.",
+    "stylize": "Paint a picture in the style of another.",
     "generate": "Make pictures: a grid, a folder, or a walk through the latent space.",
     "export": "Turn a training run into a verified bundle.",
     "bench": "Compare latency, memory and parity of every way to run a network here.",

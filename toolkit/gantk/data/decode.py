@@ -8,23 +8,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
+
+from gantk.runtime.decode import UnreadableError, flatten, opened
 
 Pixels = NDArray[np.uint8]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".pgm", ".ppm")
-MAX_PIXELS = 100_000_000
-"""A larger picture is not decoded: a file of some kilobytes can declare one that fills the memory."""
-
 LONGEST = 4
 """How many times longer than wide a whole picture may be."""
-
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM")
-_WHITE = (255, 255, 255, 255)
-
-
-class UnreadableError(Exception):
-    """A file is not a picture that can be used; the message says why."""
 
 
 def decode(path: Path, size: int, channels: int) -> Pixels:
@@ -34,7 +25,7 @@ def decode(path: Path, size: int, channels: int) -> Pixels:
     becomes `size` with a Lanczos filter as wide as the reduction asks for, so nothing aliases.
 
     Args:
-        path: A PNG, JPEG, WebP, BMP, GIF, PGM or PPM file.
+        path: As `gantk.runtime.decode.opened` takes it.
         size: The height and width of the result in pixels.
         channels: 1 or 3.
 
@@ -42,9 +33,11 @@ def decode(path: Path, size: int, channels: int) -> Pixels:
         uint8[channels, size, size].
 
     Raises:
-        UnreadableError: It cannot be read, is cut, is no picture, or has more than `MAX_PIXELS`.
+        UnreadableError: It cannot be read, is cut, is no picture, or is far too large.
     """
-    return _decode(path, 2 * size, lambda picture: _shrink(_flatten(picture, channels), size))
+    return _decode(
+        path, 2 * size, lambda picture: _shrink(flatten(picture, "L" if channels == 1 else "RGB"), size)
+    )
 
 
 def decode_whole(path: Path, size: int) -> Pixels:
@@ -58,25 +51,15 @@ def decode_whole(path: Path, size: int) -> Pixels:
     Raises:
         UnreadableError: As `decode`.
     """
-    return _decode(path, 2 * size, lambda picture: _shrink_whole(_flatten(picture, 3), size))
+    return _decode(path, 2 * size, lambda picture: _shrink_whole(flatten(picture, "RGB"), size))
 
 
 def _decode(path: Path, enough: int, finish: Callable[[Image.Image], Pixels]) -> Pixels:
     """Open a picture, upright, and finish it; a shorter side of `enough` pixels is all that is asked for."""
-    try:
-        with Image.open(path, formats=_FORMATS) as picture:
-            _check_size(picture)
-            # A JPEG decoder can shrink by 2, 4 or 8 on the way, which saves most of the time for photos.
-            picture.draft(None, (enough, enough))
-            return finish(ImageOps.exif_transpose(picture))
-    except UnreadableError:
-        raise
-    except Image.DecompressionBombError:
-        raise UnreadableError(f"it declares far more than {MAX_PIXELS} pixels") from None
-    except UnidentifiedImageError:
-        raise UnreadableError("its content is not a picture of a known format") from None
-    except Exception as error:  # A damaged file can raise anything inside a decoder; it is named and skipped.
-        raise UnreadableError(str(error) or type(error).__name__) from error
+    with opened(path) as picture:
+        # A JPEG decoder can shrink by 2, 4 or 8 on the way, which saves most of the time for photos.
+        picture.draft(None, (enough, enough))
+        return finish(ImageOps.exif_transpose(picture))
 
 
 def decode_grey(pixels: Pixels, size: int, channels: int) -> Pixels:
@@ -88,28 +71,10 @@ def decode_grey(pixels: Pixels, size: int, channels: int) -> Pixels:
 def is_grey(path: Path) -> bool:
     """Whether a file's header says that it has no colours; `False` where it cannot be read."""
     try:
-        with Image.open(path, formats=_FORMATS) as picture:
+        with opened(path) as picture:
             return picture.mode in {"1", "L", "LA"} or picture.mode.startswith("I")
-    except Exception:  # As in `decode`, which will name the file.
+    except UnreadableError:  # `decode` will name the file.
         return False
-
-
-def _check_size(picture: Image.Image) -> None:
-    width, height = picture.size
-    if width * height > MAX_PIXELS:
-        raise UnreadableError(f"it declares {width} x {height} pixels; at most {MAX_PIXELS} are decoded")
-
-
-def _flatten(picture: Image.Image, channels: int) -> Image.Image:
-    """Without transparency, in the mode of `channels`, with eight bits a channel."""
-    mode = "L" if channels == 1 else "RGB"
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture).astype(np.int64)
-        picture = Image.fromarray(((values.clip(0, 65535) * 255 + 32767) // 65535).astype(np.uint8))
-    elif picture.has_transparency_data:
-        white = Image.new("RGBA", picture.size, _WHITE)
-        picture = Image.alpha_composite(white, picture.convert("RGBA"))
-    return picture if picture.mode == mode else picture.convert(mode)
 
 
 def _shrink(picture: Image.Image, size: int) -> Pixels:

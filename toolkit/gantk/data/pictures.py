@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gantk.data import idx
-from gantk.data.decode import SUFFIXES, Pixels, UnreadableError, decode, decode_grey, is_grey
+from gantk.data.decode import Pixels, decode, decode_grey, is_grey
 from gantk.errors import GantkError
 from gantk.files import cache_folder, named_errors, partial_name, read_bytes, write_text
+from gantk.runtime.decode import SUFFIXES, UnreadableError, find_pictures
 
 MEMORY_BYTES = 2**30
 """A data set that is larger when decoded goes into a mapped file, which is kept for the next run."""
@@ -88,7 +89,7 @@ def find_source(path: str | os.PathLike[str]) -> Source:
             raise GantkError(
                 f"`{path}` does not exist", where=str(path), hint="--data wants a folder of pictures"
             )
-        entries, files = _scan(path)
+        entries, files = find_pictures(path)
     if not files:
         what = "is empty"
         if entries:
@@ -242,20 +243,3 @@ def _key(source: Source, items: Any, shape: tuple[int, ...]) -> str:
     if not source.files:
         digest.update(items[0].tobytes())  # Tells the ranks' shares of one file apart.
     return digest.hexdigest()[:32]
-
-
-def _scan(folder: Path) -> tuple[int, list[Path]]:
-    """The number of files in a folder and its folders, and the picture files among them, sorted."""
-    entries, files, seen = 0, [], set()
-    for root, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(root)
-        if real in seen:  # A link that leads back up.
-            folders.clear()
-            continue
-        seen.add(real)
-        # Hidden names are not pictures, whatever their suffix: macOS puts `._name.jpg` beside `name.jpg`.
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        shown = [name for name in names if not name.startswith(".")]
-        entries += len(shown)
-        files += [Path(root, name) for name in shown if name.lower().endswith(SUFFIXES)]
-    return entries, sorted(files)

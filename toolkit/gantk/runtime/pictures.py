@@ -126,27 +126,23 @@ def save_animation(path: str | Path, frames: Sequence[Pixels], fps: float = 20.0
 
 
 def load(path: str | Path) -> Pixels:
-    """Read one picture file as (1, H, W, 3) pixels; transparency is laid on white.
+    """Read one picture file as (1, H, W, 3) pixels, upright; transparency is laid on white.
 
     Raises:
-        GantkError: It is missing, not a picture, cut short, or larger than Pillow takes for sane.
+        GantkError: It is missing, not a picture, cut short, or far too large.
     """
-    import warnings
+    from PIL import ImageOps
 
-    from PIL import Image
+    from gantk.runtime.decode import UnreadableError, flatten, opened
 
     path = Path(path)
     if not path.is_file():
         raise GantkError(f"`{path}` does not exist", where=str(path), hint="check the path")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                picture: Image.Image = opened.convert("RGBA")
-    except Exception as error:  # Damaged files fail in many ways.
+        with opened(path) as picture:
+            return np.asarray(flatten(ImageOps.exif_transpose(picture)))[None]
+    except UnreadableError as error:
         raise GantkError(f"`{path}` cannot be read as a picture: {error}", where=str(path)) from error
-    white = Image.new("RGBA", picture.size, "white")
-    return np.asarray(Image.alpha_composite(white, picture).convert("RGB"))[None]
 
 
 def check_suffix(path: Path, known: dict[str, str]) -> str:

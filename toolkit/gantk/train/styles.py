@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gantk.data.decode import Pixels, UnreadableError, decode_whole
+from gantk.data.decode import Pixels, decode_whole
 from gantk.errors import GantkError
+from gantk.runtime.decode import UnreadableError
 from gantk.runtime.pictures import grid, save
 
 

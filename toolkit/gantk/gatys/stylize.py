@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole optimisation: from files, over sizes from coarse to fine, to files."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gantk.errors import GantkError, UsageError
+from gantk.files import named_errors, partial_name, write_bytes
+from gantk.gatys import pictures
+from gantk.gatys.config import GatysConfig
+from gantk.gatys.curves import draw_curves
+from gantk.gatys.layers import Judge, open_judge
+from gantk.gatys.objective import Losses, Objective
+from gantk.gatys.optimize import optimize
+from gantk.gatys.reporter import Reporter
+from gantk.gatys.targets import make_objective
+from gantk.models.vgg import smallest_size
+from gantk.runtime.pictures import FORMATS, Pixels, check_suffix, save
+from gantk.train.interrupt import Interruption
+
+_COARSEST = 64  # A picture does not begin smaller: its layers would have few places left to compare.
+_FULL_STEPS = 512  # Up to this size all steps are taken; they have done most of their work by then.
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an optimisation made.
+
+    Args:
+        picture: The file.
+        size: Width and height.
+        steps: Of all sizes together.
+        losses: Before the last step.
+        seconds: From the first step to the last.
+        interrupted: Whether it ended early.
+        notes: Sentences on what was chosen.
+        content_layers: The layers that told content, each with its weight.
+        style_layers: The layers that told style.
+    """
+
+    picture: Path
+    size: tuple[int, int]
+    steps: int
+    losses: Losses
+    seconds: float
+    interrupted: bool
+    notes: tuple[str, ...]
+    content_layers: tuple[tuple[str, float], ...]
+    style_layers: tuple[tuple[str, float], ...]
+
+
+@dataclass
+class _Files:
+    """The decoded pictures."""
+
+    content: Pixels
+    styles: list[Pixels]
+    masks: list[Pixels]
+    style_masks: list[Pixels]
+
+
+@dataclass
+class _Sitting:
+    """What goes on while a picture is optimised."""
+
+    config: GatysConfig
+    out: Path
+    reporter: Reporter
+    total: int
+    interruption: Interruption
+    history: list[Losses] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+
+
+def stylize(
+    config: GatysConfig,
+    out: Path,
+    *,
+    curves: Path | None = None,
+    force: bool = False,
+    reporter: Reporter | None = None,
+) -> Result:
+    """Paint a picture in a style by optimising it, and save it.
+
+    The first Ctrl-C ends it after its step, and saves what there is.
+
+    Args:
+        config: Everything else.
+        out: The file to make: .png, .webp or .jpg. Previews go beside it, as ``NAME.preview.png``.
+        curves: A PNG file for the curves of the losses; by default none.
+        force: Whether to replace files that exist.
+        reporter: Told of everything.
+
+    Raises:
+        UsageError: `out` has another suffix, or a picture is too narrow.
+        GantkError: A picture or the weights cannot be read, or a file cannot be written or exists.
+    """
+    reporter = reporter or Reporter()
+    _check_target(out, FORMATS, force)
+    if curves is not None:
+        _check_target(curves, {".png": "PNG"}, force)
+    files = _read(config)
+    device = _device(config.device)
+    torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
+    judge = open_judge(config, device, reporter.fetching)
+    for note in judge.notes:
+        reporter.say(note)
+    sizes = _sizes(config, files.content)
+    _check_sizes(config, files, judge, sizes)
+    began_s = time.perf_counter()
+    with Interruption() as interruption, torch.no_grad():
+        total = sum(steps_at(config.steps, size) for size in sizes)
+        sitting = _Sitting(config, out, reporter, total, interruption)
+        picture = _paint(sitting, files, judge, sizes, device)
+        pixels = _finished(sitting, files, picture)
+        save(out, pixels)
+        if curves is not None:
+            write_bytes(curves, draw_curves(sitting.history, sitting.sizes))
+        return Result(
+            out,
+            (pixels.shape[1], pixels.shape[0]),
+            len(sitting.history),
+            sitting.history[-1],
+            time.perf_counter() - began_s,
+            interruption.requested,
+            judge.notes,
+            judge.content,
+            judge.style,
+        )
+
+
+def preview_path(out: Path) -> Path:
+    """Where previews of `out` go."""
+    return out.with_name(f"{out.stem}.preview.png")
+
+
+def steps_at(steps: int, longer: int) -> int:
+    """How many steps are taken at a size: all up to 512 pixels, half as many with each doubling from there."""
+    while longer > _FULL_STEPS:
+        steps, longer = steps // 2, longer // 2
+    return max(steps, 1)
+
+
+def _paint(sitting: _Sitting, files: _Files, judge: Judge, sizes: list[int], device: torch.device) -> Tensor:
+    """The picture at the last size, or that at which it was interrupted."""
+    config, picture = sitting.config, None
+    for longer in sizes:
+        content, objective = _objective(config, files, judge, longer, device)
+        start = (
+            _start(config, content)
+            if picture is None
+            else pictures.enlarge(picture, (content.shape[2], content.shape[3]))
+        )
+
+        def on_step(number: int, losses: Losses, now: Tensor, longer: int = longer) -> bool:
+            sitting.history.append(losses)
+            sitting.sizes.append(longer)
+            done = len(sitting.history)
+            sitting.reporter.step(done, sitting.total, longer, losses)
+            if config.preview_every and done % config.preview_every == 0:
+                save(preview_path(sitting.out), _finished(sitting, files, now))
+            return not sitting.interruption.requested
+
+        picture = optimize(objective, start, config, steps_at(config.steps, longer), on_step)
+        if sitting.interruption.requested:
+            break
+    assert picture is not None
+    return picture
+
+
+def _objective(
+    config: GatysConfig, files: _Files, judge: Judge, longer: int, device: torch.device
+) -> tuple[Tensor, Objective]:
+    """The content picture and what is wanted, at one size."""
+    size = pictures.fitted(files.content, longer)
+    content = pictures.to_tensor(files.content, size).to(device)
+    share = longer / config.size
+    style_longer = round((config.style_size or config.size) * share)
+    sizes = [pictures.fitted(pixels, style_longer) for pixels in files.styles]
+    styles = [pictures.to_tensor(p, s).to(device) for p, s in zip(files.styles, sizes, strict=True)]
+    if config.keep_colors:
+        content = pictures.luminance(content)
+        styles = [pictures.match_luminance(pictures.luminance(style), content) for style in styles]
+    masks = [pictures.to_tensor(mask, size).to(device) for mask in files.masks]
+    style_masks = [
+        pictures.to_tensor(mask, s).to(device) for mask, s in zip(files.style_masks, sizes, strict=False)
+    ]
+    return content, make_objective(config, judge, content, styles, masks, style_masks)
+
+
+def _start(config: GatysConfig, content: Tensor) -> Tensor:
+    share = {"content": 0.0, "noise": 1.0, "blend": config.noise}[config.init]
+    rng = torch.Generator().manual_seed(config.seed)  # On the CPU, so that a seed is the same everywhere.
+    noise = torch.rand(content.shape, generator=rng).to(content.device)
+    if config.keep_colors:
+        noise = pictures.luminance(noise)
+    return content.lerp(noise, share)
+
+
+def _finished(sitting: _Sitting, files: _Files, picture: Tensor) -> Pixels:
+    """The pixels of a picture, with the content's colours where they are kept."""
+    if sitting.config.keep_colors:
+        size = (picture.shape[2], picture.shape[3])
+        picture = pictures.with_colours_of(
+            picture.clamp(0, 1), pictures.to_tensor(files.content, size).to(picture)
+        )
+    return pictures.to_pixels(picture)
+
+
+def _sizes(config: GatysConfig, content: Pixels) -> list[int]:
+    """The longer sides, from the coarsest."""
+    sizes = [config.size]
+    limit = config.scales or 10
+    while len(sizes) < limit and (config.scales or sizes[0] >= 2 * _COARSEST):
+        sizes.insert(0, round(sizes[0] / 2))
+    return sizes
+
+
+def _check_sizes(config: GatysConfig, files: _Files, judge: Judge, sizes: list[int]) -> None:
+    """Drop coarse sizes at which a layer has no features; refuse a last one at which it has none."""
+    layer = judge.network.last
+    smallest = smallest_size(layer)
+    while len(sizes) > 1 and min(pictures.fitted(files.content, sizes[0])) < 4 * smallest:
+        del sizes[0]
+    pictures.check_size(
+        config.content, pictures.fitted(files.content, config.size), smallest, layer, "--size"
+    )
+    style_size = config.style_size or config.size
+    for name, pixels in zip(config.styles, files.styles, strict=True):
+        longer = round(style_size * sizes[0] / config.size)
+        pictures.check_size(name, pictures.fitted(pixels, longer), smallest, layer, "--style-size")
+
+
+def _read(config: GatysConfig) -> _Files:
+    return _Files(
+        pictures.read(config.content),
+        [pictures.read(path) for path in config.styles],
+        [pictures.read_mask(path) for path in config.masks],
+        [pictures.read_mask(path) for path in config.style_masks],
+    )
+
+
+def _check_target(path: Path, formats: dict[str, str], force: bool) -> None:
+    """Find out now, not after minutes, whether a file can be written."""
+    check_suffix(path, formats)
+    if path.is_dir():
+        raise GantkError(f"`{path}` is a folder; a file is wanted", where=str(path))
+    if path.exists() and not force:
+        raise GantkError(f"`{path}` exists", where=str(path), hint="--force replaces it")
+    trial = partial_name(path)
+    with named_errors(path, "write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+        trial.unlink()
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device is 'cuda' and torch finds no CUDA device here", hint="--device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
