@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from pathlib import Path
@@ -106,7 +107,7 @@ def test_an_adain_run_holds_all_that_is_promised(files: Path, tmp_path: Path) ->
     sitting.begin(AdainTraining, adain_config(files, run), reporter=listener)
     assert "end at relu2_2: styles are taken from relu2_1 on, not from relu4_1" in listener.said[0]
     for line in lines(run, "step"):
-        assert line["loss"] == pytest.approx(line["content"] + line["style"], abs=1e-5)
+        assert line["loss"] == pytest.approx(line["content"] + 5 * line["style"], abs=1e-5)
     assert listener.sheets == ["step-0000003.png", "step-0000006.png"]
     with Image.open(run / "samples" / "step-0000006.png") as sheet:
         assert sheet.size == (3 * 66 + 2, 5 * 66 + 2)
@@ -153,6 +154,9 @@ def test_only_the_styles_drawn_are_learned(files: Path, tmp_path: Path) -> None:
     ]
     assert sorted(moved[0]) == [False, True]
     assert all(rows == moved[0] for rows in moved)
+    # Adam's first step is as long as the learning rate, whose warm-up takes 40 steps.
+    scale = checkpoint.read_newest(run)[0].tensors["generator.shrink.0.norm.scale"]
+    assert float((scale - 1).abs().max()) == pytest.approx(1e-3 / 40, rel=0.01)
 
 
 def test_a_decoder_learns_and_its_encoder_does_not(files: Path, tmp_path: Path) -> None:
@@ -191,6 +195,22 @@ def test_bf16_trains_to_nearly_the_same(kind: str, files: Path, tmp_path: Path) 
     exact, half = loss("fp32"), loss("bf16")
     assert half == pytest.approx(exact, rel=0.05)
     assert half != exact
+
+
+@pytest.mark.parametrize("kind", ["style", "adain"])
+def test_the_command_has_the_defaults_of_the_library(kind: str) -> None:
+    from dataclasses import fields
+
+    from gantk.cli.train import app
+
+    (command,) = [command for command in app.registered_commands if command.callback.__name__ == kind]  # type: ignore[union-attr]
+    config = {
+        field.name: field.default for field in fields({"style": StyleConfig, "adain": AdainConfig}[kind])
+    }
+    given = inspect.signature(command.callback).parameters  # type: ignore[arg-type]
+    shared = [name for name in given if name in config and name not in ("data", "out", "styles", "epochs")]
+    assert len(shared) > 15
+    assert {name: given[name].default for name in shared} == {name: config[name] for name in shared}
 
 
 def test_long_epochs_are_shown_within() -> None:

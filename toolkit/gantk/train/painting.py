@@ -110,7 +110,7 @@ class PaintingTraining(Training[P]):
 
     def learn(self, loss: Tensor) -> None:
         """Take the optimiser's step down a loss; the first steps are shorter, for Adam knows no gradients yet."""
-        for group in self._optimizer.param_groups:
+        for group in self.state.optimizers["generator"].param_groups:
             group["lr"] = self.config.lr * min(1.0, (self.state.step + 1) / _WARM_UP_STEPS)
         self._optimizer.zero_grad()
         self.fabric.backward(loss)
