@@ -79,7 +79,7 @@ def test_a_style_run_holds_all_that_is_promised(files: Path, tmp_path: Path) -> 
     assert (result.step, result.epoch, result.interrupted) == (6, 2, False)
     assert [line["step"] for line in lines(run, "step")] == [2, 3, 5, 6]
     for line in lines(run, "step"):
-        total = line["content"] + line["style"] + 0.1 * line["variation"]
+        total = line["content"] + 2 * line["style"] + 0.1 * line["variation"]
         assert line["loss"] == pytest.approx(total, abs=1e-5)
     assert listener.sheets == ["step-0000003.png", "step-0000006.png"]
     with Image.open(run / "samples" / "step-0000006.png") as sheet:
@@ -266,7 +266,7 @@ def test_a_run_is_resumed_by_its_own_kind_with_its_own_styles(files: Path, tmp_p
     sitting.begin(StyleTraining, style_config(files, run, styles=(str(flag),), steps=2))
     with pytest.raises(GantkError, match="is a run of `gantk train style`, not of `gantk train adain`"):
         sitting.resume(AdainTraining, run)
-    with pytest.raises(UsageError, match=r"has style_weight 1\.0 and cannot go on with 3\.0"):
+    with pytest.raises(UsageError, match=r"has style_weight 2\.0 and cannot go on with 3\.0"):
         sitting.resume(StyleTraining, run, {"style_weight": 3.0})
     write_style(flag, (RED, WHITE), 8)
     with pytest.raises(GantkError, match="the styles are not those that the run began with"):

@@ -61,7 +61,7 @@ class PaintingConfig(RunConfig):
     size: int = 256
     lr: float = 1e-3
     content_weight: float = 1.0
-    style_weight: float = 1.0
+    style_weight: float = 2.0
 
     @property
     def crop(self) -> int:
