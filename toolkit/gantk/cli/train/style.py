@@ -56,7 +56,7 @@ def style(
     batch: o.Batch = 4,
     lr: o.LearningRate = 1e-3,
     content_weight: o.ContentWeight = 1.0,
-    style_weight: o.StyleWeight = 1.0,
+    style_weight: o.StyleWeight = 2.0,
     variation_weight: Annotated[
         float, typer.Option(help="Of the total variation; more is smoother.", rich_help_panel=o.LOSS)
     ] = 0.1,
