@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from safetensors.numpy import load
 from torch import nn
@@ -89,11 +90,48 @@ def test_the_rewritten_form_is_kept_for_the_backends_on_which_it_is_faster(
     plain, other = bundle.find("fp32"), bundle.find("fp32", "rewritten")
     assert other.fastest_on == (default,)
     assert plain.fastest_on == tuple(others)
-    assert other.rewrites == ("narrow-transposed-to-subpixel", "transposed-to-subpixel")
+    assert other.rewrites == ("narrow-transposed-to-subpixel", "transposed-to-subpixel", "narrow-to-phases")
+    assert other.gains == {default: dict.fromkeys(other.rewrites, 1.5)}
     latent = np.random.default_rng(0).standard_normal((2, 16), np.float32)
     with gantk.open(bundle.root, default) as chosen, gantk.open(bundle.root, default, form="plain") as runner:
         a, b = chosen.run({"latent": latent})["picture"], runner.run({"latent": latent})["picture"]
     np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_of_alternatives_the_faster_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forms are told apart by their names alone: nothing is exported here."""
+    factors = {"a": 1.2, "b": 1.4, "c": 1.01, "d": 0.7, "e": 1.1}
+    monkeypatch.setattr(variants, "STEPS", (("a", "b"), ("c", "d"), ("e",)))
+    asked: list[tuple[tuple[str, ...], str]] = []
+
+    def gain(self: variants._Trials, before: tuple[str, ...], name: str, backend: str) -> float:
+        asked.append((before, name))
+        return factors[name]
+
+    monkeypatch.setattr(variants._Trials, "_gain", gain)
+    trials = variants._Trials(None, None, print, {})  # type: ignore[arg-type]
+    assert trials.choose("onnxruntime") == {"b": 1.4, "e": 1.1}
+    assert asked == [((), "a"), ((), "b"), (("b",), "c"), (("b",), "d"), (("b",), "e")]
+
+
+def test_a_rewritten_form_that_fails_the_gate_is_left_out_and_said_so(
+    source: Path, tmp_path: Path, gains: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gains.update(dict.fromkeys(verify.working_backends("fp32"), 1.5))
+    honest = variants.rewrite
+
+    def wrong(graph: ir.Model, names: tuple[str, ...]) -> ir.Model | None:
+        other = honest(graph, names)
+        for value in () if other is None else other.graph.initializers.values():
+            if value.name is not None and value.name.endswith("weight") and value.const_value is not None:
+                value.const_value = ir.Tensor(-value.const_value.numpy(), name=value.name)
+        return other
+
+    monkeypatch.setattr(variants, "rewrite", wrong)
+    said: list[str] = []
+    bundle = export(source, tmp_path / "x.gantk", precisions=("fp32",), report=said.append)
+    assert [variant.form for variant in bundle.manifest.variants] == ["plain"]
+    assert any("narrow-transposed-to-subpixel is left out, for the fp32 file" in line for line in said)
 
 
 @pytest.mark.parametrize("gain", [0.9, 1.0, 1.02])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,7 +61,7 @@ def _print_bundle(about: Mapping[str, Any]) -> None:
                 variant["file"]["path"],
                 _mib(variant["file"]["size_bytes"]),
                 variant["opset"],
-                ", ".join(variant["fastest_on"]) or None,
+                _fastest(variant),
                 "ok" if variant["damage"] is None else "WRONG",
             )
             for variant in about["variants"]
@@ -122,13 +123,14 @@ def _print_run(about: Mapping[str, Any]) -> None:
 def _print_tensors(about: Mapping[str, Any]) -> None:
     typer.echo()
     print_table(
-        ("", "tensor", "dtype", "shape", "range", "layout"),
+        ("", "tensor", "dtype", "shape", "at least", "range", "layout"),
         [
             (
                 kind,
                 spec["name"],
                 spec["dtype"],
                 " x ".join(map(str, spec["shape"])) or "scalar",
+                f"{spec['smallest']} x {spec['smallest']}" if spec["smallest"] > 1 else None,
                 None if spec["range"] is None else f"{spec['range'][0]:g}..{spec['range'][1]:g}",
                 spec["layout"],
             )
@@ -136,6 +138,13 @@ def _print_tensors(about: Mapping[str, Any]) -> None:
             for spec in about[f"{kind}s"]
         ],
     )
+
+
+def _fastest(variant: Mapping[str, Any]) -> str | None:
+    """The backends that take a variant, and how many times as fast its rewrites were measured to make it."""
+    factors = {backend: math.prod(gains.values()) for backend, gains in variant["gains"].items()}
+    named = [f"{b} ({factors[b]:.2f}x)" if b in factors else b for b in variant["fastest_on"]]
+    return ", ".join(named) or None
 
 
 def _pairs(values: Mapping[str, Any]) -> str | None:
