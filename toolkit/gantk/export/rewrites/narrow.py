@@ -70,10 +70,11 @@ def _turn(graph: ir.Graph, node: ir.Node, weight: Float64) -> None:
 
 def _is_even(value: ir.Value | None) -> bool:
     """Whether height and width are even, whatever the size of the network's inputs."""
-    if value is None or value.shape is None or len(value.shape) != 4:
+    if value is None:
         return False
-    if all(isinstance(size, int) for size in value.shape[2:]):
-        return all(int(size) % 2 == 0 for size in value.shape[2:])
+    known = [size for size in (value.shape or ())[2:] if isinstance(size, int)]
+    if len(known) == 2:
+        return all(size % 2 == 0 for size in known)
     node = value.producer()
     return node is not None and _yields_even(node)
 
