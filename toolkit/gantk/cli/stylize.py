@@ -117,10 +117,10 @@ def stylize(
     content_weight: Annotated[float, typer.Option(rich_help_panel=_LOSS)] = 1.0,
     style_weight: Annotated[
         float, typer.Option(help="Larger: more style, less content.", rich_help_panel=_LOSS)
-    ] = 10.0,
+    ] = 30.0,
     variation_weight: Annotated[
         float, typer.Option(help="Larger: smoother, less noise.", rich_help_panel=_LOSS)
-    ] = 0.0,
+    ] = 0.3,
     content_layers: Annotated[
         str | None,
         typer.Option(

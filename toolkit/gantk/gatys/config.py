@@ -107,8 +107,8 @@ class GatysConfig:
     content_layers: Layers | None = None
     style_layers: Layers | None = None
     content_weight: float = 1.0
-    style_weight: float = 10.0
-    variation_weight: float = 0.0
+    style_weight: float = 30.0
+    variation_weight: float = 0.3
     variation: str = "l1"
     measure: str = "relative"
     optimizer: str = "lbfgs"

@@ -88,7 +88,7 @@ def _content_coefficient(config: GatysConfig, judge: Judge, target: Tensor, weig
     share = config.content_weight * weight / sum(weight for _, weight in judge.content)
     if config.measure == "sums":
         return share * 0.5 * _COLOURS**2
-    return share / max(float(target.float().square().sum()), 1e-12)
+    return share / max(float(torch.linalg.vector_norm(target, dtype=torch.float64)) ** 2, 1e-12)
 
 
 def _style_coefficients(
