@@ -84,7 +84,7 @@ def export(
             checkpoint=writer.add(
                 "checkpoint/generator.safetensors", checkpoint.generator_bytes(generator.module)
             ),
-            tools=_tools(),
+            tools=tool_versions(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         return writer.commit(manifest)
@@ -145,7 +145,8 @@ def _probe(network: Network) -> bytes:
     return save({**inputs, **outputs})
 
 
-def _tools() -> dict[str, str]:
+def tool_versions() -> dict[str, str]:
+    """The versions of what makes a bundle, of those packages that are installed."""
     found = {}
     for name in _TOOLS:
         try:

@@ -136,7 +136,12 @@ def working_backends(precision: str) -> tuple[str, ...]:
 
 
 def measure(
-    data: bytes, precision: str, backend: str, references: Sequence[Reference], psnr_min: float | None
+    data: bytes,
+    precision: str,
+    backend: str,
+    references: Sequence[Reference],
+    psnr_min: float | None,
+    threshold: parity.Threshold | None = None,
 ) -> list[Parity]:
     """Run a file on one backend and compare it with each reference.
 
@@ -146,6 +151,7 @@ def measure(
         backend: A working backend.
         references: All made from the same feeds.
         psnr_min: Replaces the precision's smallest PSNR, in dB.
+        threshold: Replaces all of the precision's.
 
     Returns:
         A verdict for each reference, or one that failed where the backend cannot run the file.
@@ -156,7 +162,9 @@ def measure(
             by = (runner.backend, runner.version, runner.device, runner.precision)
     except GantkError as error:
         return [_unable(backend, precision, references[0], error.what)]
-    return [_judge(outputs, reference, precision, psnr_min, *by) for reference in references]
+    return [
+        _judge(outputs, reference, precision, psnr_min, *by, threshold=threshold) for reference in references
+    ]
 
 
 def _unable(backend: str, precision: str, reference: Reference, reason: str) -> Parity:
@@ -227,8 +235,9 @@ def _judge(
     version: str,
     device: str,
     executed: str,
+    threshold: parity.Threshold | None = None,
 ) -> Parity:
-    threshold = parity.THRESHOLDS[precision]
+    threshold = threshold or parity.THRESHOLDS[precision]
     if psnr_min is not None:
         threshold = replace(threshold, psnr_db=psnr_min)
     verdicts = []

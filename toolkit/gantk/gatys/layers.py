@@ -61,6 +61,12 @@ def open_judge(
     return Judge(network, _weighing(content), _weighing(style), tuple(notes))
 
 
+def default_layers(last: str) -> tuple[str, tuple[str, ...]]:
+    """The layer that tells content, and those that tell style, where the weights end at `last`."""
+    have = vgg.LAYERS[: vgg.LAYERS.index(last) + 1]
+    return _content(have)[0][0], tuple(name for name, _ in _style(have))
+
+
 def _content(have: tuple[str, ...]) -> Layers:
     return ((next(name for name in (*CONTENT, have[-1]) if name in have), 1.0),)
 

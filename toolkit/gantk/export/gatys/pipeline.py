@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From VGG-19 to a bundle with a verified optimisation step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save
+from torch import Tensor
+
+from gantk.bundle import Bundle, FileRef, Interface, Manifest, Parity, Variant, Writer
+from gantk.errors import BackendMissingError, GantkError, UsageError
+from gantk.export import verify
+from gantk.export.gatys.chain import MOMENTS, Chain, StepConfig
+from gantk.export.gatys.draft import TYPES, StepGraph
+from gantk.export.gatys.graphs import make_adam, make_gradient, make_targets
+from gantk.export.gatys.reference import compute_adam, compute_gradient, compute_targets, to_arrays
+from gantk.export.onnx import OPSET, serialize
+from gantk.export.pipeline import tool_versions
+from gantk.gatys.layers import default_layers
+from gantk.models.vgg import Progress, Vgg19, last_layer, load_vgg19, smallest_size
+from gantk.runtime.parity import Threshold
+from gantk.runtime.runner import Array
+from gantk.runtime.scenes import draw_scenes
+from gantk.tensors import TensorSpec
+
+FAMILY = "gatys-step"
+PRECISIONS = tuple(TYPES)
+
+PICTURES = ((1, 64, 80), (2, 37, 51), (1, 95, 48))
+"""Batch size, height and width of what each file is tried with; also of the probe, the first of them."""
+
+# An activation within rounding of 0 is cut off by one backend and not by the other. That is rare, and changes the
+# slopes of all pixels that it sees by up to some percents: so the largest difference says less than their sum.
+THRESHOLDS = {"fp32": Threshold(psnr_db=60.0, max_abs=0.05), "bf16": Threshold(psnr_db=35.0, max_abs=0.5)}
+
+TAKEN = (0, 1, 40)
+"""After how many steps an Adam step is tried."""
+
+Report = Callable[[str], None]
+Compute = Callable[[Vgg19, StepConfig, dict[str, Tensor]], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step on its way into a bundle."""
+
+    network: Vgg19
+    config: StepConfig
+    trials: tuple[dict[str, Tensor], ...]
+    psnr_min: float | None
+    name: str
+
+
+@dataclass(frozen=True)
+class _Form:
+    """One of the graphs of a step, and what PyTorch has in its place."""
+
+    name: str
+    make: Callable[[Chain, StepConfig, str], StepGraph]
+    compute: Compute
+
+
+_FORMS = (
+    _Form("plain", make_gradient, compute_gradient),
+    _Form("adam", make_adam, compute_adam),
+    _Form("targets", make_targets, lambda net, config, feeds: compute_targets(net, config, feeds["picture"])),
+)
+
+
+def export_step(
+    vgg: Path | None,
+    output: str | os.PathLike[str],
+    *,
+    style_layers: Sequence[str] | None = None,
+    content_layer: str | None = None,
+    pooling: str = "max",
+    variation: str = "l1",
+    epsilon: float = 1e-8,
+    precisions: Sequence[str] = ("fp32",),
+    force: bool = False,
+    psnr_min: float | None = None,
+    report: Report = lambda line: None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Export the step of an optimisation towards content and style, for pictures of any size.
+
+    Args:
+        vgg: VGG-19's weights (see `gantk.models.vgg.load_vgg19`); by default torchvision's, fetched once.
+        output: The bundle's folder.
+        style_layers: Whose Gram matrices tell the style; by default those of `gantk stylize`.
+        content_layer: Whose features tell the content; by default that of `gantk stylize`.
+        pooling: ``max`` or ``average``.
+        variation: The kind of total variation: ``l1``, ``l2`` or ``isotropic``.
+        epsilon: Of an isotropic variation.
+        precisions: Of `PRECISIONS`, what convolutions compute in; pictures, Gram matrices, losses and
+            gradients are float32.
+        force: Replace an existing bundle.
+        psnr_min: The smallest PSNR against PyTorch in dB, in place of each precision's own threshold.
+        report: Called with a line at each step.
+        progress: Told of a download.
+
+    Raises:
+        GantkError: The weights cannot be had or lack a layer, or a graph does not compute what PyTorch does:
+            then nothing is written.
+        UsageError: An unknown layer, pooling, variation or precision.
+        BackendMissingError: No backend is installed that computes in a precision.
+    """
+    precisions = _checked(precisions)
+    with Writer(output, force=force) as writer:  # First, for it refuses at once where it may not write.
+        report("loading VGG-19")
+        config = _configure(vgg, style_layers, content_layer, pooling, variation, epsilon, progress)
+        network = load_vgg19(vgg, config.last, pooling, progress=progress)
+        step = _Step(network, config, _make_trials(network, config), psnr_min, Path(output).stem)
+        made = [_make(step, form, precision, report) for precision in precisions for form in _FORMS]
+        report("writing the bundle")
+        interface = made[0][1].interface
+        assert interface is not None
+        manifest = Manifest(
+            family=FAMILY,
+            name=step.name,
+            config=config.to_json(),
+            inputs=interface.inputs,
+            outputs=interface.outputs,
+            variants=tuple(_added(writer, data, variant, interface) for data, variant in made),
+            probe=writer.add("probe.safetensors", _probe(step)),
+            tools=tool_versions(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        return writer.commit(manifest)
+
+
+def _checked(precisions: Sequence[str]) -> tuple[str, ...]:
+    unknown = [name for name in precisions if name not in PRECISIONS]
+    if unknown or not precisions:
+        got = ", ".join(map(repr, unknown)) or "none"
+        raise UsageError(
+            f"the precisions asked for are {got}; a step is exported in {', '.join(PRECISIONS)}",
+            where="--precision",
+        )
+    for precision in precisions:
+        if not verify.working_backends(precision):
+            raise BackendMissingError(
+                f"no backend that works here computes {precision}, so nothing can verify the step",
+                hint="pip install 'gantk[cpu,openvino]'; gantk doctor says more",
+            )
+    return tuple(dict.fromkeys(precisions))
+
+
+def _configure(
+    vgg: Path | None,
+    style_layers: Sequence[str] | None,
+    content_layer: str | None,
+    pooling: str,
+    variation: str,
+    epsilon: float,
+    progress: Progress | None,
+) -> StepConfig:
+    if style_layers is None or content_layer is None:
+        content, style = default_layers(last_layer(vgg, progress=progress))
+        style_layers, content_layer = style_layers or style, content_layer or content
+    return StepConfig(tuple(style_layers), content_layer, pooling, variation, epsilon)
+
+
+def _make_trials(network: Vgg19, config: StepConfig) -> tuple[dict[str, Tensor], ...]:
+    """What the graphs are tried with: scenes, and weights that make each loss pull as hard as the others.
+
+    Raises:
+        GantkError: The network does not tell pictures apart, so that there is nothing to verify or to optimise.
+    """
+    return tuple(
+        _make_trial(network, config, index, *sizes, taken)
+        for index, (sizes, taken) in enumerate(zip(PICTURES, TAKEN, strict=True))
+    )
+
+
+def _make_trial(
+    network: Vgg19, config: StepConfig, seed: int, count: int, height: int, width: int, taken: int
+) -> dict[str, Tensor]:
+    smallest = smallest_size(config.last)
+    rng = np.random.default_rng(seed)
+    height, width = max(height, smallest), max(width, smallest)
+    # The pictures of a step that has begun, their contents, and the one style of all.
+    scenes = [torch.from_numpy(_scenes(rng, n, height, width)) for n in (count, count, 1)]
+    content, style = (compute_targets(network, config, picture) for picture in scenes[1:])
+    sizes = torch.stack([style[name].square().mean() for name in config.targets[1:]])
+    layer_weights = torch.from_numpy(rng.uniform(0.5, 1.5, len(sizes)).astype(np.float32)) / sizes
+    feeds = {"picture": scenes[0], "layer_weights": layer_weights}
+    feeds |= {**style, config.targets[0]: content[config.targets[0]]}
+    for loss, pull in zip(("content", "style", "variation"), _pulls(network, config, feeds), strict=True):
+        if not pull > 0:
+            raise GantkError(
+                f"these weights give no gradient of the {loss} loss: two pictures look the same to them",
+                hint="give the weights of a trained VGG-19 with --vgg FILE",
+            )
+        feeds[f"{loss}_weight"] = torch.tensor(1.0 / pull)
+    return feeds | _state(rng, feeds["picture"], taken)
+
+
+def _pulls(network: Vgg19, config: StepConfig, feeds: dict[str, Tensor]) -> Iterator[float]:
+    """The largest slope that each loss alone gives."""
+    names = ("content_weight", "style_weight", "variation_weight")
+    for alone in names:
+        weights = {name: torch.tensor(float(name == alone)) for name in names}
+        yield float(compute_gradient(network, config, feeds | weights)["gradient"].abs().max())
+
+
+def _state(rng: np.random.Generator, picture: Tensor, taken: int) -> dict[str, Tensor]:
+    """Adam's moments after some steps, and its settings."""
+    betas = torch.tensor([0.9, 0.999])
+    state = {
+        name: torch.from_numpy(rng.uniform(0.2, 1.0, picture.shape).astype(np.float32)) * (taken > 0)
+        for name in MOMENTS
+    }
+    return {
+        **state,
+        "corrections": (1 - betas.double() ** taken).float(),
+        "learning_rate": torch.tensor(0.02),
+        "betas": betas,
+        "epsilon": torch.tensor(1e-3),
+    }
+
+
+def _scenes(rng: np.random.Generator, count: int, height: int, width: int) -> Array:
+    return np.ascontiguousarray(draw_scenes(rng, count, height, width, 3).transpose(0, 3, 1, 2))
+
+
+def _make(step: _Step, form: _Form, precision: str, report: Report) -> tuple[bytes, Variant]:
+    """The file of one form in one precision, through the gate."""
+    report(f"{precision} {form.name}: verifying against PyTorch")
+    made = form.make(Chain.of(step.network), step.config, precision)
+    model = {"family": FAMILY, "name": step.name, "config": step.config.to_json()}
+    facts = {"model": model, "precision": precision, "form": form.name}
+    data = serialize(made.graph, made.inputs, made.outputs, facts)
+    reference = _reference(step, form, made.inputs, made.outputs)
+    backends = verify.working_backends(precision)
+    verdicts: list[Parity] = []
+    for backend in backends:
+        verdicts += verify.measure(
+            data, precision, backend, [reference], step.psnr_min, THRESHOLDS[precision]
+        )
+    for verdict in verdicts:
+        # Another backend's failure is recorded, and `auto` passes it by; the default one's is final.
+        if verdict.backend == backends[0] and not verdict.passed:
+            raise GantkError(
+                f"the {precision} step ({form.name}) does not compute on {verdict.backend} what "
+                f"{verdict.reference} does: {verdict.reason}",
+                where=f"{precision}, {verdict.backend} {verdict.version}",
+                hint="nothing was written; --psnr-min DB accepts less, another --precision may hold",
+            )
+    name = f"model.{precision}.onnx" if form.name == "plain" else f"model.{precision}.{form.name}.onnx"
+    return data, Variant(
+        FileRef.of(name, data),
+        precision,
+        form.name,
+        OPSET,
+        tuple(verdicts),
+        interface=Interface(made.inputs, made.outputs),
+    )
+
+
+def _reference(
+    step: _Step, form: _Form, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> verify.Reference:
+    made = [to_arrays(form.compute(step.network, step.config, feeds)) for feeds in step.trials]
+    feeds = [to_arrays({spec.name: trial[spec.name] for spec in inputs}) for trial in step.trials]
+    # The span of all trials together: of one alone a loss has a single value.
+    spans = {
+        spec.name: float(max(m[spec.name].max() for m in made) - min(m[spec.name].min() for m in made))
+        for spec in outputs
+    }
+    sizes = tuple((feed["picture"].shape[2], feed["picture"].shape[3]) for feed in feeds)
+    return verify.Reference("torch float32", tuple(feeds), tuple(made), spans, sizes)
+
+
+def _added(writer: Writer, data: bytes, variant: Variant, common: Interface) -> Variant:
+    """The variant with its file in the bundle; the bundle's own interface is not said again."""
+    ref = writer.add(variant.file.path, data)
+    return Variant(
+        ref,
+        variant.precision,
+        variant.form,
+        variant.opset,
+        variant.parity,
+        interface=None if variant.interface == common else variant.interface,
+    )
+
+
+def _probe(step: _Step) -> bytes:
+    """A gradient's inputs with PyTorch's outputs, by which a machine without PyTorch can check an engine."""
+    form = _FORMS[0]
+    made = form.make(Chain.of(step.network), step.config, "fp32")
+    reference = _reference(step, form, made.inputs, made.outputs)
+    inputs = {f"input.{name}": array for name, array in reference.feeds[0].items()}
+    outputs = {f"output.{name}": array for name, array in reference.outputs[0].items()}
+    return save({**inputs, **outputs})

@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Style transfer by optimisation over an exported step: pictures in, a picture out, and no torch.
+
+It does what `gantk.gatys` does with the same settings: sizes from coarse to fine, the same start, the same losses.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from gantk.bundle import Bundle
+from gantk.errors import GantkError, UsageError
+from gantk.files import named_errors, partial_name
+from gantk.runtime.pictures import FORMATS, Pixels, check_suffix, load, save
+from gantk.runtime.registry import open as open_runner
+from gantk.runtime.runner import Array, Runner
+from gantk.stylize.descent import Losses, run_adam, run_lbfgs
+from gantk.stylize.resample import enlarge, fitted, noise, to_array, to_pixels
+
+FAMILY = "gatys-step"
+STARTS = ("content", "noise", "blend")
+OPTIMIZERS = ("lbfgs", "adam")
+MEASURES = ("relative", "sums")
+SIZE_LIMIT = 4096
+
+_COARSEST = 64  # A picture does not begin smaller: its layers would have few places left to compare.
+_FULL_STEPS = 512  # Up to this size all steps are taken; they have done most of their work by then.
+_COLOURS = 255 * 0.225  # What features grow by where colours are 0 to 255 and not divided by a deviation.
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to optimise; the names and meanings are those of `gantk.gatys.config.GatysConfig`.
+
+    Raises:
+        UsageError: A value is not allowed.
+    """
+
+    size: int = 256
+    style_size: int | None = None
+    steps: int = 200
+    scales: int | None = None
+    init: str = "content"
+    noise: float = 0.3
+    shares: tuple[float, ...] = ()
+    content_weight: float = 1.0
+    style_weight: float = 10.0
+    variation_weight: float = 0.0
+    measure: str = "relative"
+    optimizer: str = "lbfgs"
+    lr: float | None = None
+    beta1: float = 0.9
+    adam_eps: float = 1e-8
+    seed: int = 0
+    preview_every: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("init", STARTS), ("optimizer", OPTIMIZERS), ("measure", MEASURES)):
+            if getattr(self, name) not in allowed:
+                raise UsageError(
+                    f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}", where=f"--{name}"
+                )
+        for name in ("size", "style_size"):
+            if getattr(self, name) is not None and not 16 <= getattr(self, name) <= SIZE_LIMIT:
+                raise UsageError(f"{name} is {getattr(self, name)}; 16 to {SIZE_LIMIT} is allowed")
+        for name in ("steps", "scales"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; at least 1 is wanted", where=f"--{name}")
+        weights = (self.content_weight, self.style_weight, self.variation_weight, *self.shares)
+        if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+            raise UsageError(f"weights are {list(weights)}; numbers from 0 are wanted")
+        if self.content_weight == 0 and self.style_weight == 0:
+            raise UsageError("both --content-weight and --style-weight are 0: there is nothing to paint")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an optimisation made.
+
+    Args:
+        picture: The file.
+        size: Width and height.
+        steps: Of all sizes together.
+        losses: Before the last step.
+        seconds: From the first step to the last.
+        interrupted: Whether it ended early.
+        backend: What ran the step.
+        precision: What that computed in.
+    """
+
+    picture: Path
+    size: tuple[int, int]
+    steps: int
+    losses: Losses
+    seconds: float
+    interrupted: bool
+    backend: str
+    precision: str
+
+
+class Listener:
+    """Told of every step and silent; override what you want to hear. It can also end the work."""
+
+    def step(self, done: int, total: int, longer: int, losses: Losses) -> None:
+        """A step is done, at a size whose longer side is `longer`; `losses` are from before it."""
+
+    def ends(self) -> bool:
+        """Whether to stop after this step and save what there is."""
+        return False
+
+
+@dataclass
+class _Sitting:
+    """What goes on while a picture is optimised."""
+
+    settings: Settings
+    out: Path
+    listener: Listener
+    content: Pixels
+    styles: Sequence[Pixels]
+    targets: Runner
+    step: Runner
+    total: int = 0
+    history: list[Losses] = field(default_factory=list)
+
+
+def optimise(
+    content: str | os.PathLike[str],
+    styles: Sequence[str | os.PathLike[str]],
+    bundle: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    settings: Settings | None = None,
+    *,
+    backend: str = "auto",
+    precision: str | None = None,
+    threads: int | None = None,
+    force: bool = False,
+    listener: Listener | None = None,
+) -> Result:
+    """Paint a picture in a style by optimising it over an exported step, and save it.
+
+    Args:
+        content: The picture file to stylise.
+        styles: One or more picture files in the style; several are blended.
+        bundle: Made by ``gantk export --gatys``.
+        out: The file to make: .png, .webp or .jpg. Previews go beside it, as ``NAME.preview.png``.
+        settings: Everything else.
+        backend: As for `gantk.open`.
+        precision: As for `gantk.open`.
+        threads: As for `gantk.open`.
+        force: Whether to replace `out`.
+        listener: Told of everything.
+
+    Raises:
+        UsageError: `out` has another suffix, or a picture is too small.
+        GantkError: A picture or the bundle cannot be read, the bundle holds no step, or `out` exists or cannot be
+            written.
+        BackendMissingError: As for `gantk.open`.
+    """
+    settings, out = settings or Settings(), Path(out)
+    _check_target(out, force)
+    if not styles or (settings.shares and len(settings.shares) != len(styles)):
+        raise UsageError(
+            f"{len(styles)} styles and {len(settings.shares)} shares; at least one style is wanted, and as many "
+            "shares, or none",
+            hint="--style PICTURE",
+        )
+    smallest = check_step(bundle)
+    pixels = load(Path(content))[0]
+    pictures = [load(Path(path))[0] for path in styles]
+    sizes = _plan(settings, pixels, smallest)
+    _check_sizes(settings, content, pixels, list(zip(styles, pictures, strict=True)), sizes, smallest)
+    form = "adam" if settings.optimizer == "adam" else "plain"
+    began_s = time.perf_counter()
+    with (
+        open_runner(bundle, backend, precision, form="targets", threads=threads) as targets,
+        open_runner(bundle, backend, precision, form=form, threads=threads) as step,
+    ):
+        sitting = _Sitting(settings, out, listener or Listener(), pixels, pictures, targets, step)
+        sitting.total = sum(steps_at(settings.steps, size) for size in sizes)
+        picture = to_pixels(_paint(sitting, sizes))
+        ran = (step.backend, step.precision)
+    save(out, picture)
+    taken = len(sitting.history)
+    size = (picture.shape[1], picture.shape[0])
+    seconds = time.perf_counter() - began_s
+    return Result(out, size, taken, sitting.history[-1], seconds, taken < sitting.total, *ran)
+
+
+def check_step(bundle: str | os.PathLike[str]) -> int:
+    """The smallest height and width of the pictures that a bundle's step takes.
+
+    Raises:
+        GantkError: There is no bundle, it is damaged, or it holds something else.
+    """
+    manifest = Bundle.read(bundle).manifest
+    smallest = manifest.config.get("smallest_size")
+    forms = {variant.form for variant in manifest.variants}
+    if (
+        manifest.family != FAMILY
+        or not isinstance(smallest, int)
+        or not {"plain", "adam", "targets"} <= forms
+    ):
+        raise GantkError(
+            f"`{bundle}` holds a {manifest.family} network and no optimisation step",
+            where=str(bundle),
+            hint="gantk export --gatys --vgg FILE -o STEP.gantk makes one",
+        )
+    return smallest
+
+
+def steps_at(steps: int, longer: int) -> int:
+    """How many steps are taken at a size: all up to 512 pixels, half as many with each doubling from there."""
+    while longer > _FULL_STEPS:
+        steps, longer = steps // 2, longer // 2
+    return max(steps, 1)
+
+
+def _paint(sitting: _Sitting, sizes: Sequence[int]) -> Array:
+    settings, picture = sitting.settings, None
+    for longer in sizes:
+        size = fitted(sitting.content, longer)
+        content = to_array(sitting.content, size)
+        wanted = _wanted(sitting, content, longer)
+        start = _start(settings, content) if picture is None else enlarge(picture, size)
+
+        def on_step(number: int, losses: Losses, now: Array, longer: int = longer) -> bool:
+            sitting.history.append(losses)
+            done, every = len(sitting.history), settings.preview_every
+            sitting.listener.step(done, sitting.total, longer, losses)
+            if every and done % every == 0:
+                save(sitting.out.with_name(f"{sitting.out.stem}.preview.png"), to_pixels(now))
+            return not sitting.listener.ends()
+
+        steps, lr = steps_at(settings.steps, longer), settings.lr
+        if settings.optimizer == "adam":
+            decays = {"beta1": settings.beta1, "epsilon": settings.adam_eps}
+            picture = run_adam(sitting.step, wanted, start, steps, on_step, lr=lr, **decays)
+        else:
+            picture = run_lbfgs(sitting.step, wanted, start, steps, on_step, lr=lr)
+        if sitting.listener.ends():
+            break
+    assert picture is not None
+    return picture
+
+
+def _wanted(sitting: _Sitting, content: Array, longer: int) -> dict[str, Array]:
+    """The targets at one size, and the weights of the losses that suit them."""
+    settings = sitting.settings
+    made = sitting.targets.run({"picture": content})
+    name = next(name for name in made if name.startswith("content."))
+    layers = [name for name in made if name.startswith("gram.")]
+    style_longer = round((settings.style_size or settings.size) * longer / settings.size)
+    given = settings.shares or (1.0,) * len(sitting.styles)
+    blend = {layer: np.zeros_like(made[layer]) for layer in layers}
+    for share, pixels in zip(given, sitting.styles, strict=True):
+        style = sitting.targets.run({"picture": to_array(pixels, fitted(pixels, style_longer))})
+        # The sum over styles of share * (G - A)^2 is (G - mean A)^2 and a constant.
+        for layer in layers:
+            blend[layer] += np.float32(share / sum(given)) * style[layer]
+    relative = settings.measure == "relative"
+    squares = max(float(np.square(made[name], dtype=np.float64).sum()), _TINY)
+    # The graph's content loss has a half of its own.
+    content_weight = settings.content_weight * (2.0 / squares if relative else _COLOURS**2)
+    per_layer = [
+        1.0 / max(float(np.square(gram, dtype=np.float64).mean()), _TINY) if relative else _COLOURS**-4
+        for gram in blend.values()
+    ]
+    weights = {
+        "content_weight": content_weight,
+        "style_weight": settings.style_weight,
+        "variation_weight": settings.variation_weight / (content.size if relative else 1),
+        "layer_weights": np.array(per_layer) / len(layers),
+    }
+    scaled = {weight: np.asarray(value, np.float32) for weight, value in weights.items()}
+    return {name: made[name], **blend, **scaled}
+
+
+def _start(settings: Settings, content: Array) -> Array:
+    share = np.float32({"content": 0.0, "noise": 1.0, "blend": settings.noise}[settings.init])
+    drawn = noise(content.shape, settings.seed)
+    way = drawn - content
+    # As torch interpolates, which meets both ends exactly.
+    return content + share * way if share < 0.5 else drawn - way * (np.float32(1.0) - share)
+
+
+def _plan(settings: Settings, content: Pixels, smallest: int) -> list[int]:
+    """The longer sides from the coarsest on, without those at which a layer would have no features."""
+    sizes = [settings.size]
+    limit = settings.scales or 10
+    while len(sizes) < limit and (settings.scales or sizes[0] >= 2 * _COARSEST):
+        sizes.insert(0, round(sizes[0] / 2))
+    while len(sizes) > 1 and min(fitted(content, sizes[0])) < 4 * smallest:
+        del sizes[0]
+    return sizes
+
+
+def _check_sizes(
+    settings: Settings,
+    name: str | os.PathLike[str],
+    content: Pixels,
+    styles: Sequence[tuple[str | os.PathLike[str], Pixels]],
+    sizes: Sequence[int],
+    smallest: int,
+) -> None:
+    coarsest = round((settings.style_size or settings.size) * sizes[0] / settings.size)
+    for path, size in (
+        (name, fitted(content, sizes[0])),
+        *((path, fitted(pixels, coarsest)) for path, pixels in styles),
+    ):
+        if min(size) < smallest:
+            raise UsageError(
+                f"`{path}` would have {size[1]} x {size[0]} pixels; the step wants at least {smallest} each way",
+                where=str(path),
+                hint="choose a larger --size or --style-size, or cut the picture to a less narrow one",
+            )
+
+
+def _check_target(path: Path, force: bool) -> None:
+    """Find out now, not after minutes, whether the file can be written."""
+    check_suffix(path, FORMATS)
+    if path.is_dir():
+        raise GantkError(f"`{path}` is a folder; a file is wanted", where=str(path))
+    if path.exists() and not force:
+        raise GantkError(f"`{path}` exists", where=str(path), hint="--force replaces it")
+    trial = partial_name(path)
+    with named_errors(path, "write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+        trial.unlink()
