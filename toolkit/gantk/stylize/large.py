@@ -29,7 +29,8 @@ from gantk.stylize.network import Look, StyleNetwork, pad_to, to_input
 from gantk.stylize.stages import MEAN, ROWS, SIZE, VARIANCE, Plan, Stage, plan_stages, sliced_name
 from gantk.stylize.statistics import STATISTICS, Pool
 
-MEMORY_BYTES = 2 * 2**30
+MEMORY_BYTES = 5 * 2**29
+"""So that a frame of 1920 x 1080 pixels is painted whole by a style network of usual width."""
 PROBE_SIDE = 384
 
 Progress = Callable[[int, int], None]
