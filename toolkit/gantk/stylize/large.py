@@ -37,7 +37,7 @@ Progress = Callable[[int, int], None]
 """Called with the number of strips done and in all."""
 
 _STRIPS_LEAST_BYTES = 256 * 2**20
-_ARENA = 2.0  # Backends take memory ahead, up to twice what they need.
+_ARENA = 2.4  # Backends take memory ahead, and lay tensors out anew.
 
 
 @dataclass(frozen=True)

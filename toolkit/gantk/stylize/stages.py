@@ -192,7 +192,7 @@ class _Cutter:
                 max(0, last + self._stride - 1) // self._stride * self._stride)  # fmt: skip
 
     def _pixel_bytes(self, names: set[str]) -> float:
-        """Four buffers as large as the largest tensor: what goes in, comes out, is padded and is laid out anew."""
+        """Four buffers as large as the largest tensor: what goes in, comes out, is padded and is measured."""
         sizes = [4.0 * self._channels.get(n, 3) / self._rows[n].scale ** 2 for n in names & self._rows.keys()]
         return 4.0 * max(sizes)
 
