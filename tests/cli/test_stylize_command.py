@@ -48,8 +48,8 @@ def test_it_paints_and_says_what_it_did(gantk: Callable[..., Any], files: Path) 
     assert done.json["size"] == [40, 30]
     assert done.json["losses"]["style"] > 0
     assert done.json["config"]["style_weight"] == 30.0
-    with Image.open("out.webp") as painted, Image.open("out.losses.png") as curves:
-        assert painted.size == (40, 30)
+    with Image.open("out.webp") as picture, Image.open("out.losses.png") as curves:
+        assert picture.size == (40, 30)
         assert curves.size[0] > 400
 
 
