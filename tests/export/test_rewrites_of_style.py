@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -139,8 +140,34 @@ def test_an_enlargement_that_something_else_needs_stays() -> None:
     assert all(rewrite(graph, [name]) is None for name in ENLARGED)
 
 
-def painted(*between: str, outputs: int = 3, kernel: int = 9, seed: int = 0, bias: bool = True) -> ir.Model:
-    """An enlargement to an even size, some layers between, and a convolution with few outputs."""
+LAYERS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
+    "grow": (
+        "Resize",
+        ["", "scales"],
+        {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+    ),
+    "relu": ("Relu", [], {}),
+    "scale": ("Mul", ["k"], {}),
+    "same": ("Conv", ["v"], {"pads": [1, 1, 1, 1]}),
+    "shrink": ("Conv", ["v"], {"pads": [1, 1, 0, 0]}),
+    "uneven": ("Pad", ["one"], {"mode": "edge"}),
+    "around": ("Pad", ["pads"], {"mode": "constant"}),
+    "crop": ("Slice", ["starts", "ends", "axes"], {}),
+    "round": ("Round", [], {}),
+    "clip": ("Clip", ["low", "high"], {}),
+    "turn": ("Transpose", [], {"perm": [0, 2, 3, 1]}),
+}
+
+
+def painted(
+    *between: str,
+    outputs: int = 3,
+    kernel: int = 9,
+    seed: int = 0,
+    bias: bool = True,
+    after: Sequence[str] = (),
+) -> ir.Model:
+    """Some layers, a padding, a convolution with few outputs, and some layers more."""
     random = np.random.default_rng(seed)
     half = kernel // 2
     weights = {
@@ -151,26 +178,20 @@ def painted(*between: str, outputs: int = 3, kernel: int = 9, seed: int = 0, bia
         "k": random.standard_normal((1, 4, 1, 1)).astype(np.float32),
         "w": random.standard_normal((outputs, 4, kernel, kernel)).astype(np.float32),
         "b": random.standard_normal(outputs).astype(np.float32),
+        "starts": np.array([0]),
+        "ends": np.array([-1]),
+        "axes": np.array([2]),
+        "low": np.float32(-20),
+        "high": np.float32(20),
     }
-    made = {
-        "grow": (
-            "Resize",
-            ["", "scales"],
-            {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
-        ),
-        "relu": ("Relu", [], {}),
-        "scale": ("Mul", ["k"], {}),
-        "same": ("Conv", ["v"], {"pads": [1, 1, 1, 1]}),
-        "shrink": ("Conv", ["v"], {"pads": [1, 1, 0, 0]}),
-        "uneven": ("Pad", ["one"], {"mode": "edge"}),
-        "around": ("Pad", ["pads"], {"mode": "constant"}),
-    }
+    paint = ("Conv", ["w", *(["b"] if bias else [])], {})
+    steps = [*((name, LAYERS[name]) for name in (*between, "around")), ("paint", paint)]
+    steps += [(name, LAYERS[name]) for name in after]
     value, nodes = "x", []
-    for index, name in enumerate([*between, "around"]):
-        kind, rest, attributes = made[name]
-        nodes.append(helper.make_node(kind, [value, *rest], [f"t{index}"], name=name, **attributes))
-        value = f"t{index}"
-    nodes.append(helper.make_node("Conv", [value, "w", *(["b"] if bias else [])], ["y"], name="paint"))
+    for index, (name, (kind, rest, attributes)) in enumerate(steps):
+        made = "y" if index == len(steps) - 1 else f"t{index}"
+        nodes.append(helper.make_node(kind, [value, *rest], [made], name=f"{name}{index}", **attributes))
+        value = made
     used = {name for node in nodes for name in node.input}
     return make_graph(nodes, {name: array for name, array in weights.items() if name in used}, 4, outputs)
 
@@ -234,3 +255,28 @@ def test_evenness_is_seen_through_what_the_other_rewrites_leave(first: str) -> N
     x = picture(2, 4, 5, 3)
     expected = run(graph, x)
     np.testing.assert_allclose(run(other, x), expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_what_is_done_to_each_pixel_is_done_before_they_are_spread_out() -> None:
+    """As the end of a network that yields pixels: crop, round, clamp, turn."""
+    graph = painted("grow", "relu", after=["crop", "crop", "round", "clip", "turn"])
+    other = rewrite(graph, ["narrow-to-phases"])
+    assert other is not None
+    assert kinds(other)[-7:] == ["Conv", "Round", "Clip", "DepthToSpace", "Slice", "Slice", "Transpose"]
+    for size in [(2, 1), (4, 7)]:
+        x = picture(2, 4, *size)
+        expected = run(graph, x)
+        assert len(np.unique(expected)) > 5
+        np.testing.assert_allclose(run(other, x), expected, atol=1e-3)
+
+
+def test_what_others_need_stays_where_it_is() -> None:
+    graph = painted("grow", after=["round", "clip"])
+    rounded = graph.graph[-2].outputs[0]
+    rounded.type = ir.TensorType(ir.DataType.FLOAT)
+    graph.graph.outputs.append(rounded)
+    other = rewrite(graph, ["narrow-to-phases"])
+    assert other is not None
+    assert kinds(other)[-3:] == ["Round", "DepthToSpace", "Clip"]
+    x = picture(1, 4, 5, 3)
+    np.testing.assert_allclose(run(other, x), run(graph, x), atol=1e-3)
