@@ -53,7 +53,7 @@ def test_it_paints_what_torch_paints(
     assert (made.steps, made.size) == (wanted.steps, wanted.size)
     off = np.abs(pixels(made.picture) - pixels(wanted.picture))
     assert off.max() <= 4  # Where a slope is next to 0 the rounding has a say in its sign.
-    assert off.mean() < 0.05
+    assert off.mean() < 0.1
     for name, value in dataclasses.asdict(made.losses).items():
         assert value == pytest.approx(getattr(wanted.losses, name), rel=2e-3, abs=1e-9)
 
