@@ -48,8 +48,9 @@ def test_it_paints_and_says_what_it_did(gantk: Callable[..., Any], files: Path) 
     assert done.json["size"] == [40, 30]
     assert done.json["losses"]["style"] > 0
     assert done.json["config"]["style_weight"] == 30.0
-    assert Image.open("out.webp").size == (40, 30)
-    assert Image.open("out.losses.png").size[0] > 400
+    with Image.open("out.webp") as picture, Image.open("out.losses.png") as curves:
+        assert picture.size == (40, 30)
+        assert curves.size[0] > 400
 
 
 def test_the_name_of_the_result_has_a_default_and_nothing_is_replaced(

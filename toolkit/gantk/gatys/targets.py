@@ -15,8 +15,8 @@ from gantk.gatys.objective import Content, Objective, Style
 from gantk.gatys.tiles import compute_features, compute_grams
 from gantk.models.vgg import Vgg19
 
-_COLOURS = 255 * 0.225
-"""What features grow by where colours are 0 to 255 and not divided by ImageNet's standard deviation."""
+_FIRST_WEIGHTS = 11.03
+"""The deviation of the first convolution's weights in the VGG-19 of 2014, which was trained on colours of 0 to 255."""
 
 
 @torch.no_grad()
@@ -87,7 +87,7 @@ def _blend(shares: Sequence[float], parts: Sequence[Tensor]) -> Tensor:
 def _content_coefficient(config: GatysConfig, judge: Judge, target: Tensor, weight: float) -> float:
     share = config.content_weight * weight / sum(weight for _, weight in judge.content)
     if config.measure == "sums":
-        return share * 0.5 * _COLOURS**2
+        return share * 0.5 * _growth(judge.network) ** 2
     return share / max(float(torch.linalg.vector_norm(target, dtype=torch.float64)) ** 2, 1e-12)
 
 
@@ -97,9 +97,21 @@ def _style_coefficients(
     whole = sum(weight for _, weight in judge.style)
     found = []
     for (_, weight), target in zip(judge.style, targets, strict=True):
-        size = _COLOURS**-4 if config.measure == "sums" else max(float(target.square().mean()), 1e-12)
+        size = (
+            _growth(judge.network) ** -4
+            if config.measure == "sums"
+            else max(float(target.square().mean()), 1e-12)
+        )
         found.append(config.style_weight * share * weight / whole / size)
     return found
+
+
+def _growth(network: Vgg19) -> float:
+    """What features are to grow by so that they are as large as those of the lesson, which took that network.
+
+    The weights that people have were trained on colours of other sizes; the first layer shows of which.
+    """
+    return _FIRST_WEIGHTS / float(network.convolutions["relu1_1"].weight.float().std())  # type: ignore[operator]
 
 
 def _layer_masks(mask: Tensor, names: tuple[str, ...], network: Vgg19) -> list[Tensor]:
