@@ -35,7 +35,9 @@ def decode(path: Path, size: int, channels: int) -> Pixels:
     Raises:
         UnreadableError: It cannot be read, is cut, is no picture, or is far too large.
     """
-    return _decode(path, 2 * size, lambda picture: _shrink(flatten(picture, _mode(channels)), size))
+    return _decode(
+        path, 2 * size, lambda picture: _shrink(flatten(picture, "L" if channels == 1 else "RGB"), size)
+    )
 
 
 def decode_whole(path: Path, size: int) -> Pixels:
@@ -49,7 +51,7 @@ def decode_whole(path: Path, size: int) -> Pixels:
     Raises:
         UnreadableError: As `decode`.
     """
-    return _decode(path, 2 * size, lambda picture: _shrink_whole(flatten(picture), size))
+    return _decode(path, 2 * size, lambda picture: _shrink_whole(flatten(picture, "RGB"), size))
 
 
 def _decode(path: Path, enough: int, finish: Callable[[Image.Image], Pixels]) -> Pixels:
@@ -73,10 +75,6 @@ def is_grey(path: Path) -> bool:
             return picture.mode in {"1", "L", "LA"} or picture.mode.startswith("I")
     except UnreadableError:  # `decode` will name the file.
         return False
-
-
-def _mode(channels: int) -> str:
-    return "L" if channels == 1 else "RGB"
 
 
 def _shrink(picture: Image.Image, size: int) -> Pixels:

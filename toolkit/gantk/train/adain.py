@@ -26,6 +26,7 @@ from gantk.train.state import State
 from gantk.train.styles import middle
 
 _LAYER = "relu4_1"  # The paper's, section 6.1.
+_MEASURED = 8  # Pictures that say how large VGG-19's features are.
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class AdainTraining(PaintingTraining[AdainConfig]):
         self._layer = config.layer
         self._style_layers = _first_layers(config.layer)
         self._styles = load(find_source(config.styles), size, channels, threads=config.threads)
-        self._network = _network(config, fabric.device)
+        self._network = _network(config, fabric.device, self._styles)
         self.state = _state(self._network, config, fabric.device, fabric.global_rank)
 
     @classmethod
@@ -144,14 +145,14 @@ def _first_layers(last: str) -> tuple[str, ...]:
     return tuple(layer for layer in reach if layer.endswith("_1"))
 
 
-def _network(config: AdainConfig, device: torch.device) -> Generator:
-    """VGG-19 and a decoder with fresh weights, which are the same in every process."""
+def _network(config: AdainConfig, device: torch.device, styles: Pictures) -> Generator:
+    """VGG-19 with features of unit size, and a decoder with fresh weights, the same in every process."""
     torch.manual_seed(config.seed)
     assert config.layer is not None
     network = Generator(Config(config.layer))
     network.encoder.load_state_dict(vgg.load_vgg19(config.vgg_path, config.layer).state_dict())
-    # It begins with grey, not with black: half of the range is nearer to every picture.
-    torch.nn.init.constant_(network.decoder.convolutions[-1].conv.bias, 0.5)  # type: ignore[arg-type, union-attr]
+    shown = torch.from_numpy(middle(styles.sample(_MEASURED), config.size))
+    network.encoder.rescale(normalise_unit(shown, torch.device("cpu")))
     return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

@@ -26,6 +26,7 @@ from gantk.train.training import Training
 
 CONTENTS_SHOWN = 4
 STYLES_SHOWN = 6
+_WARM_UP_STEPS = 40
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,9 @@ class PaintingTraining(Training[P]):
         """
 
     def learn(self, loss: Tensor) -> None:
-        """Take the optimiser's step down a loss."""
+        """Take the optimiser's step down a loss; the first steps are shorter, for Adam knows no gradients yet."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.config.lr * min(1.0, (self.state.step + 1) / _WARM_UP_STEPS)
         self._optimizer.zero_grad()
         self.fabric.backward(loss)
         self._optimizer.step()

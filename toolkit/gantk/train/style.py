@@ -95,6 +95,7 @@ class StyleTraining(PaintingTraining[StyleConfig]):
         self._layers = Layers(config.content_layer, config.style_layers)
         self._styles = [read_style(path, config.style_size or config.size) for path in config.styles]
         vgg = load_vgg19(config.vgg_path, self._layers.last)
+        vgg.rescale(normalise_unit(torch.from_numpy(self._styles[0])[None], torch.device("cpu")))
         self._vgg = vgg.to(device=fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._grams = self._read_grams(self._vgg)
         self.state = _build(config, fabric.device, fabric.global_rank)
@@ -172,8 +173,7 @@ def _build(config: StyleConfig, device: torch.device, rank: int) -> State:
     torch.manual_seed(config.seed)
     generator = models.build(config.family, config.network_config())
     assert isinstance(generator, Generator)
-    # It begins with grey, not with black: half of the range is nearer to every picture.
-    torch.nn.init.constant_(generator.paint.conv.bias, 0.5)  # type: ignore[arg-type]
+    _begin_calmly(generator)
     generator.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return State(
         {"generator": generator},
@@ -181,3 +181,16 @@ def _build(config: StyleConfig, device: torch.device, rank: int) -> State:
         Average(generator, config.ema),
         torch.Generator(device).manual_seed(config.seed * 1000 + rank),
     )
+
+
+@torch.no_grad()
+def _begin_calmly(generator: Generator) -> None:
+    """Let the first pictures be of middle grey with little contrast, and residual blocks let all through.
+
+    (Goyal et al., arXiv 1706.02677, section 5.1, on the latter.)
+    """
+    paint = generator.paint.conv
+    paint.weight.mul_(0.2)
+    torch.nn.init.constant_(paint.bias, 0.5)  # type: ignore[arg-type]
+    for block in generator.blocks:
+        block.norm.scale.zero_()  # type: ignore[union-attr, operator]
