@@ -82,7 +82,7 @@ def compare(
     if not contenders:
         raise _nobody(subject, precisions, skipped)
     before = machine.describe()
-    document = _start_document(subject, before, settings, cases, skipped)
+    document = start_document(subject, before, settings, cases, skipped)
     if machine.busy(before):
         load = before["load_average"][0]
         document["warnings"].append(
@@ -154,13 +154,14 @@ def _check_settings(
     return Settings(device, threads or len(os.sched_getaffinity(0)), budget_s, load_timeout_s, seed)
 
 
-def _start_document(
+def start_document(
     subject: Subject,
     before: dict[str, Any],
     settings: Settings,
     cases: Sequence[Case],
     skipped: Sequence[Skipped],
 ) -> Document:
+    """What a benchmark's JSON says before anything is measured."""
     return {
         "schema": SCHEMA_VERSION,
         "kind": KIND,

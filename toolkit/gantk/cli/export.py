@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gantk.cli.output import JsonOption, prose, write_json
+from gantk.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
+_STEP = "The step of an optimisation"
+
 
 @app.command(
     "export",
@@ -24,12 +28,16 @@ app = typer.Typer(add_completion=False)
     "gantk export runs/flowers -o flowers.gantk\n\n"
     "gantk export runs/flowers -o flowers.gantk --precision fp32,fp16,bf16 --force\n\n"
     "gantk export runs/flowers -o pixels.gantk --pictures\n\n"
-    "gantk export runs/candy -o candy.gantk --precision fp32,bf16",
+    "gantk export runs/candy -o candy.gantk --precision fp32,bf16\n\n"
+    "gantk export --gatys --vgg vgg19.pth -o step.gantk",
 )
 def export_command(
     source: Annotated[
-        Path, typer.Argument(metavar="RUN|FILE", help="A run folder, a checkpoint file, or a bundle.")
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="RUN|FILE", help="A run folder, a checkpoint file, or a bundle.", show_default=False
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -37,8 +45,13 @@ def export_command(
         ),
     ] = None,
     precision: Annotated[
-        str, typer.Option(metavar="P,...", help="Variants to make: fp32, fp16, bf16.")
-    ] = "fp32,fp16",
+        str | None,
+        typer.Option(
+            metavar="P,...",
+            help="Variants to make: fp32, fp16, bf16; with --gatys fp32, bf16.",
+            show_default="fp32,fp16; with --gatys fp32",
+        ),
+    ] = None,
     pictures: Annotated[
         bool | None,
         typer.Option(
@@ -72,6 +85,56 @@ def export_command(
             help="Smallest PSNR against PyTorch.",
         ),
     ] = None,
+    gatys: Annotated[
+        bool,
+        typer.Option(
+            "--gatys",
+            help="Export the step of gantk stylize's optimisation instead of a network: its gradient, its update "
+            "by Adam, and what it compares with, for pictures of any size.",
+            rich_help_panel=_STEP,
+        ),
+    ] = False,
+    vgg: Annotated[
+        Path | None,
+        typer.Option(
+            help="VGG-19's weights, .pth or .safetensors with torchvision's names; may end early.",
+            show_default="fetched once",
+            rich_help_panel=_STEP,
+        ),
+    ] = None,
+    style_layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="L,...",
+            help="VGG-19's layers that tell style.",
+            show_default="relu1_1 to relu5_1, or what --vgg has",
+            rich_help_panel=_STEP,
+        ),
+    ] = None,
+    content_layer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="L",
+            help="The layer that tells content.",
+            show_default="relu4_2, or what --vgg has",
+            rich_help_panel=_STEP,
+        ),
+    ] = None,
+    pooling: Annotated[
+        str | None,
+        typer.Option(
+            metavar="max|average",
+            help="Average is smoother, and faster.",
+            show_default="max",
+            rich_help_panel=_STEP,
+        ),
+    ] = None,
+    variation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="l1|l2|isotropic", help="Total variation.", show_default="l1", rich_help_panel=_STEP
+        ),
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Turn a training run into a verified bundle.
@@ -81,6 +144,24 @@ def export_command(
     Every file is compared with PyTorch on every backend that works here, before anything is written. A file
     that is too far off, or yields NaN or one constant, is refused, and the layer at fault is named.
     """
+    step = {
+        "--vgg": vgg,
+        "--style-layers": style_layers,
+        "--content-layer": content_layer,
+        "--pooling": pooling,
+        "--variation": variation,
+    }
+    if gatys:
+        _refuse_given(
+            {"RUN|FILE": source, "--pictures": pictures, "--no-rewrite": no_rewrite, "--tiles": tiles}
+        )
+        _export_step(step, output or Path("step.gantk"), _listed(precision or "fp32"), force, psnr_min, json)
+        return
+    if source is None:
+        raise UsageError("there is nothing to export: a run folder, a checkpoint file or a bundle is wanted")
+    given = next((option for option, value in step.items() if value is not None), None)
+    if given is not None:
+        raise UsageError(f"{given} wants --gatys", hint="gantk export -h")
     console = prose()
     with console.status("loading PyTorch") as status:
         from gantk.export import export
@@ -94,7 +175,7 @@ def export_command(
         bundle = export(
             source,
             output,
-            precisions=[name.strip() for name in precision.split(",") if name.strip()],
+            precisions=_listed(precision or "fp32,fp16"),
             pictures=pictures,
             force=force,
             rewrites=not no_rewrite,
@@ -102,6 +183,54 @@ def export_command(
             psnr_min=psnr_min,
             report=report,
         )
+    _tell(console, bundle, json)
+
+
+def _export_step(
+    step: Mapping[str, Any],
+    output: Path,
+    precisions: list[str],
+    force: bool,
+    psnr_min: float | None,
+    json: str | None,
+) -> None:
+    """`gantk export --gatys`."""
+    console = prose()
+    with console.status("loading PyTorch") as status:
+        from gantk.export.gatys.pipeline import export_step
+
+        bundle = export_step(
+            step["--vgg"],
+            output,
+            style_layers=_listed(step["--style-layers"]) if step["--style-layers"] else None,
+            content_layer=step["--content-layer"],
+            pooling=step["--pooling"] or "max",
+            variation=step["--variation"] or "l1",
+            precisions=precisions,
+            force=force,
+            psnr_min=psnr_min,
+            report=status.update,
+            progress=lambda done, total: status.update(
+                f"fetching VGG-19: {done // 10**6} of {total // 10**6} MB"
+            ),
+        )
+    _tell(console, bundle, json)
+    console.print(
+        f"next: [bold]gantk stylize CONTENT --style PICTURE --model {bundle.root}[/bold]", soft_wrap=True
+    )
+
+
+def _refuse_given(options: Mapping[str, Any]) -> None:
+    given = next((option for option, value in options.items() if value not in (None, False)), None)
+    if given is not None:
+        raise UsageError(f"{given} cannot go with --gatys, which exports a step and no network")
+
+
+def _listed(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _tell(console: Console, bundle: Bundle, json: str | None) -> None:
     _print_summary(console, bundle)
     if json is not None:
         write_json({"bundle": str(bundle.root), "manifest": bundle.manifest.to_json()}, json)

@@ -38,6 +38,8 @@ gantk stylize town.jpg --style a.jpg --style b.jpg --mask sky.png --mask ground.
 
 gantk stylize kitten.jpg --style marc.jpg --preset lesson-blend --curves losses.png
 
+gantk stylize kitten.jpg --style marc.jpg --model step.gantk      # exported with gantk export --gatys; no torch
+
 gantk stylize kitten.jpg --model mosaic.gantk -o kitten.png
 
 gantk stylize holidays/ --model many.gantk --style candy -o painted/ --format jpg
@@ -252,7 +254,7 @@ def stylize(
             help="What to stay within, about: larger pictures are painted in strips, with the same result.",
             rich_help_panel=_MODEL,
         ),
-    ] = "2GiB",
+    ] = "2.5GiB",
     tile_above: Annotated[
         float | None,
         typer.Option(
@@ -305,15 +307,13 @@ def stylize(
 def _config(context: typer.Context, preset: str | None) -> GatysConfig:
     """The configuration that the options and the preset make; what was given wins."""
     _check_installed()
-    from gantk.gatys.config import PRESETS, GatysConfig, parse_layers
+    from gantk.gatys.config import GatysConfig, find_preset, parse_layers
 
-    if preset is not None and preset not in PRESETS:
-        raise UsageError(f"there is no preset {preset!r}; there are {', '.join(PRESETS)}", where="--preset")
     given = context.params
     fields: dict[str, Any] = {
         name: given[name] for name in GatysConfig.__dataclass_fields__ if name in given and name != "content"
     }
-    preset_fields = PRESETS.get(preset or "", {})
+    preset_fields = find_preset(preset)
     fields |= {name: value for name, value in preset_fields.items() if not _is_given(context, name)}
     for name in ("content_layers", "style_layers"):
         if fields[name] is not None:
@@ -330,9 +330,16 @@ def _config(context: typer.Context, preset: str | None) -> GatysConfig:
 
 def _apply(context: typer.Context, model: Path) -> int:
     """Paint with a network, by those of the options that it has."""
+    from gantk.bundle import Bundle, is_bundle
     from gantk.cli.applying import Request, apply
+    from gantk.stylize.optimise import FAMILY
 
     given = {name: value for name, value in context.params.items() if _is_given(context, name)}
+    if is_bundle(model) and Bundle.read(model).manifest.family == FAMILY:
+        from gantk.cli.optimising import optimise_command
+        from gantk.gatys.config import find_preset
+
+        return optimise_command(model, given, find_preset(given.get("preset")))
     styles = given.pop("style", [])
     if len(styles) > 1:
         raise UsageError("one style at a time; --style-weights blends", where="--style")

@@ -184,6 +184,17 @@ PRESETS["lesson-style-noise"] = {**_LESSON, "init": "noise", "content_weight": 2
 PRESETS["lesson-blend"] = {**_LESSON, "init": "blend", "style_weight": 150.0, "variation_weight": 30.0}
 
 
+def find_preset(name: str | None) -> dict[str, Any]:
+    """The fields of a preset; none where no name is given.
+
+    Raises:
+        UsageError: There is no preset of that name.
+    """
+    if name is not None and name not in PRESETS:
+        raise UsageError(f"there is no preset {name!r}; there are {', '.join(PRESETS)}", where="--preset")
+    return PRESETS.get(name or "", {})
+
+
 def parse_layers(text: str, option: str) -> Layers:
     """Read ``relu1_1:0.5,relu2_1``; a layer without a number weighs 1.
 

@@ -153,7 +153,7 @@ class Lbfgs:
         """What to add to the place at which the loss has this gradient."""
         rate = self._rate
         if self._gradient is None:
-            rate *= min(1.0, 1.0 / float(np.abs(gradient).sum()))
+            rate /= max(1.0, float(np.abs(gradient).sum()))
         else:
             self._remember(gradient)
         direction = self._direction(gradient)

@@ -52,8 +52,8 @@ class Settings:
     noise: float = 0.3
     shares: tuple[float, ...] = ()
     content_weight: float = 1.0
-    style_weight: float = 10.0
-    variation_weight: float = 0.0
+    style_weight: float = 30.0
+    variation_weight: float = 0.3
     measure: str = "relative"
     optimizer: str = "lbfgs"
     lr: float | None = None
@@ -271,7 +271,7 @@ def _wanted(sitting: _Sitting, content: Array, longer: int) -> dict[str, Array]:
     # The graph's content loss has a half of its own.
     content_weight = settings.content_weight * (2.0 / squares if relative else _COLOURS**2)
     per_layer = [
-        1.0 / max(float(np.square(gram, dtype=np.float64).mean()), _TINY) if relative else _COLOURS**-4
+        1.0 / max(float(np.square(gram, dtype=np.float64).mean()), _TINY) if relative else _COLOURS**4
         for gram in blend.values()
     ]
     weights = {

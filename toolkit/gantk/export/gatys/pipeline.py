@@ -189,8 +189,9 @@ def _make_trial(
     # The pictures of a step that has begun, their contents, and the one style of all.
     scenes = [torch.from_numpy(_scenes(rng, n, height, width)) for n in (count, count, 1)]
     content, style = (compute_targets(network, config, picture) for picture in scenes[1:])
-    layer_weights = rng.uniform(0.5, 1.5, len(config.style_layers)).astype(np.float32)
-    feeds = {"picture": scenes[0], "layer_weights": torch.from_numpy(layer_weights)}
+    sizes = torch.stack([style[name].square().mean() for name in config.targets[1:]])
+    layer_weights = torch.from_numpy(rng.uniform(0.5, 1.5, len(sizes)).astype(np.float32)) / sizes
+    feeds = {"picture": scenes[0], "layer_weights": layer_weights}
     feeds |= {**style, config.targets[0]: content[config.targets[0]]}
     for loss, pull in zip(("content", "style", "variation"), _pulls(network, config, feeds), strict=True):
         if not pull > 0:

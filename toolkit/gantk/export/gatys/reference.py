@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from gantk.runtime.runner import Array
 
 Arrays = dict[str, Array]
 Tensors = Mapping[str, Tensor]
+Features = Callable[[Tensor], Mapping[str, Tensor]]
 
 
 def compute_targets(network: Vgg19, config: StepConfig, picture: Tensor) -> dict[str, Tensor]:
@@ -26,30 +27,34 @@ def compute_targets(network: Vgg19, config: StepConfig, picture: Tensor) -> dict
         return content | dict(zip(config.targets[1:], grams, strict=True))
 
 
-def compute_losses(network: Vgg19, config: StepConfig, feeds: Tensors, picture: Tensor) -> dict[str, Tensor]:
+def compute_losses(
+    features_of: Features, config: StepConfig, feeds: Tensors, picture: Tensor, layer_weights: Sequence[float]
+) -> dict[str, Tensor]:
     """The three losses of each picture, without their weights (see `gantk.export.gatys.graphs`)."""
-    features = network(picture)
+    features = features_of(picture)
     difference = features[config.content_layer] - feeds[config.targets[0]]
     content = 0.5 * difference.square().sum((1, 2, 3))
     style = style_loss(
         [features[layer] for layer in config.style_layers],
         [feeds[name] for name in config.targets[1:]],
-        feeds["layer_weights"].tolist(),
+        list(layer_weights),
     )
     variation = total_variation(picture, config.variation, config.epsilon)
     return dict(zip(LOSSES, (content, style, variation), strict=True))
 
 
-def compute_gradient(network: Vgg19, config: StepConfig, feeds: Tensors) -> dict[str, Tensor]:
+def compute_gradient(network: Features, config: StepConfig, feeds: Tensors) -> dict[str, Tensor]:
     """What the plain graph of a step yields."""
     picture = feeds["picture"].detach().requires_grad_()
     with torch.enable_grad():
-        losses = compute_losses(network, config, feeds, picture)
-        weights = (feeds[name.replace("loss", "weight")] for name in LOSSES)
-        total = sum(weight * losses[name] for name, weight in zip(LOSSES, weights, strict=True))
-        assert isinstance(total, Tensor)
-        (gradient,) = torch.autograd.grad(total.sum(), picture)
+        losses = compute_losses(network, config, feeds, picture, feeds["layer_weights"].tolist())
+        (gradient,) = torch.autograd.grad(add_losses(losses, feeds), picture)
     return {"gradient": gradient, **{name: loss.detach() for name, loss in losses.items()}}
+
+
+def add_losses(losses: Tensors, feeds: Tensors) -> Tensor:
+    """The weighted sum of the losses of all pictures, whose gradient is each picture's own."""
+    return torch.stack([feeds[name.replace("loss", "weight")] * losses[name].sum() for name in LOSSES]).sum()
 
 
 def compute_adam(network: Vgg19, config: StepConfig, feeds: Tensors) -> dict[str, Tensor]:

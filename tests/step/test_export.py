@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bundle of a step: what is in it, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load
+from safetensors.torch import save_file
+
+import gantk
+from gantk.bundle import Bundle
+from gantk.errors import BackendMissingError, GantkError, UsageError
+from gantk.export import verify
+from gantk.export.gatys import graphs, pipeline
+from gantk.export.gatys.chain import Chain, StepConfig
+from gantk.export.gatys.draft import StepGraph
+from gantk.export.gatys.pipeline import export_step
+from step_networks import CONTENT, LAYERS, make_weights
+
+
+def test_what_a_bundle_says(bundle: Path) -> None:
+    manifest = Bundle.read(bundle).manifest
+    assert manifest.family == "gatys-step"
+    assert manifest.config == {
+        "style_layers": list(LAYERS), "content_layer": CONTENT, "pooling": "max", "variation": "l1",
+        "epsilon": 1e-8, "smallest_size": 4,
+    }  # fmt: skip
+    assert [variant.form for variant in manifest.variants] == ["plain", "adam", "targets"]
+    assert [spec.name for spec in manifest.outputs] == [
+        "gradient",
+        "content_loss",
+        "style_loss",
+        "variation_loss",
+    ]
+    plain, adam, targets = manifest.variants
+    assert plain.interface is None
+    assert adam.interface is not None and targets.interface is not None
+    given = {
+        spec.name.removeprefix("next_") for spec in adam.interface.outputs if spec.name.startswith("next_")
+    }
+    assert given == {spec.name for spec in adam.interface.inputs} - {spec.name for spec in manifest.inputs} - {
+        "learning_rate", "betas", "epsilon"
+    } | {"picture"}  # fmt: skip
+    assert {spec.name for spec in targets.interface.outputs} <= {spec.name for spec in manifest.inputs}
+    for variant in manifest.variants:
+        assert {parity.backend for parity in variant.parity} == set(verify.working_backends("fp32"))
+        assert all(
+            parity.passed and parity.psnr_db is not None and parity.psnr_db > 80 for parity in variant.parity
+        )
+        assert variant.parity[0].sizes == ((64, 80), (37, 51), (95, 48))
+
+
+def test_the_probe_holds_what_pytorch_says(bundle: Path) -> None:
+    opened = Bundle.read(bundle)
+    assert opened.manifest.probe is not None
+    probe = load(opened.read_file(opened.manifest.probe))
+    with gantk.open(bundle) as runner:
+        made = runner.run({spec.name: probe[f"input.{spec.name}"] for spec in runner.inputs})
+    for name, array in made.items():
+        wanted = probe[f"output.{name}"]
+        np.testing.assert_allclose(array, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_each_loss_pulls_in_the_trials(bundle: Path) -> None:
+    opened = Bundle.read(bundle)
+    assert opened.manifest.probe is not None
+    probe = load(opened.read_file(opened.manifest.probe))
+    feeds = {name.removeprefix("input."): a for name, a in probe.items() if name.startswith("input.")}
+    with gantk.open(bundle) as runner:
+        for weight in ("content_weight", "style_weight", "variation_weight"):
+            others = {name: np.zeros_like(feeds[name]) for name in feeds if name.endswith("_weight")}
+            gradient = runner.run({**feeds, **others, weight: feeds[weight]})["gradient"]
+            assert np.abs(gradient).max() == pytest.approx(1, rel=1e-3)
+
+
+def test_a_graph_that_is_wrong_is_refused(
+    vgg_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = graphs.make_gradient
+
+    def wrong(chain: Chain, config: StepConfig, precision: str) -> StepGraph:
+        return right(Chain(chain.layers, chain.mean, chain.std * np.float32(1.02)), config, precision)
+
+    forms = (pipeline._Form("plain", wrong, pipeline._FORMS[0].compute), *pipeline._FORMS[1:])
+    monkeypatch.setattr(pipeline, "_FORMS", forms)
+    with pytest.raises(
+        GantkError, match=r"the fp32 step \(plain\) does not compute on .* what torch float32 does"
+    ):
+        export_step(vgg_file, tmp_path / "x.gantk", style_layers=("relu1_1",), content_layer="relu1_1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_layers_that_the_weights_lack(vgg_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(GantkError, match=r"lacks the layers relu3_2, .*; its last is relu3_1") as caught:
+        export_step(vgg_file, tmp_path / "x.gantk", style_layers=("relu1_1",), content_layer="relu4_2")
+    assert caught.value.hint is not None
+    assert "up to relu3_1" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_by_default_the_layers_are_those_of_stylize(vgg_file: Path, tmp_path: Path) -> None:
+    made = export_step(vgg_file, tmp_path / "x.gantk", pooling="average", variation="isotropic")
+    config = made.manifest.config
+    assert (config["style_layers"], config["content_layer"]) == (["relu1_1", "relu2_1", "relu3_1"], "relu2_2")
+    assert (config["pooling"], config["variation"]) == ("average", "isotropic")
+    # Another one in its place, and no longer the old one's files.
+    again = export_step(
+        vgg_file, tmp_path / "x.gantk", style_layers=("relu1_1",), content_layer="relu1_1", force=True
+    )
+    assert again.manifest.config["smallest_size"] == 1
+    with pytest.raises(GantkError, match="exists"):
+        export_step(vgg_file, tmp_path / "x.gantk")
+
+
+def changed(change: Any, folder: Path) -> Path:
+    weights = {name: change(tensor) for name, tensor in make_weights().items()}
+    save_file(weights, folder / "changed.safetensors")
+    return folder / "changed.safetensors"
+
+
+def test_weights_that_see_nothing(tmp_path: Path) -> None:
+    dead = changed(torch.zeros_like, tmp_path)
+    with pytest.raises(GantkError, match="no gradient of the content loss") as caught:
+        export_step(dead, tmp_path / "x.gantk", style_layers=("relu1_1",), content_layer="relu1_1")
+    assert caught.value.hint is not None
+    assert "--vgg FILE" in caught.value.hint
+
+
+def test_weights_that_are_not_numbers(tmp_path: Path) -> None:
+    broken = changed(lambda tensor: tensor * torch.nan, tmp_path)
+    with pytest.raises(GantkError, match="finite|NaN"):
+        export_step(broken, tmp_path / "x.gantk", style_layers=("relu1_1",), content_layer="relu1_1")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precisions": ("fp16",)}, "asked for are 'fp16'; a step is exported in fp32, bf16"),
+        ({"precisions": ()}, "asked for are none"),
+        ({"style_layers": ("relu1_1", "relu1_1"), "content_layer": "relu1_1"}, "different ones"),
+        ({"style_layers": ("relu9_1",), "content_layer": "relu1_1"}, "VGG-19 has no layer 'relu9_1'"),
+        ({"pooling": "median"}, "'median'.*max, average"),
+        ({"variation": "l3"}, "'l3'.*l1, l2, isotropic"),
+    ],
+)
+def test_options_that_are_wrong(
+    vgg_file: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        export_step(vgg_file, tmp_path / "x.gantk", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_backend(vgg_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "working_backends", lambda precision: ())
+    with pytest.raises(BackendMissingError, match="no backend that works here computes fp32"):
+        export_step(vgg_file, tmp_path / "x.gantk")

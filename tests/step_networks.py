@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A VGG-19 with random weights that ends early."""
+
+from __future__ import annotations
+
+import torch
+
+# torchvision's index, and the channels before and after, of the convolutions up to relu3_1.
+CONVOLUTIONS = ((0, 3, 64), (2, 64, 64), (5, 64, 128), (7, 128, 128), (10, 128, 256))
+LAYERS = ("relu1_1", "relu2_1", "relu3_1")
+CONTENT = "relu2_2"
+
+
+def make_weights() -> dict[str, torch.Tensor]:
+    rng, tensors = torch.Generator().manual_seed(1), {}
+    for index, before, after in CONVOLUTIONS:
+        scale = (2 / (9 * before)) ** 0.5
+        tensors[f"features.{index}.weight"] = torch.randn(after, before, 3, 3, generator=rng) * scale
+        tensors[f"features.{index}.bias"] = torch.randn(after, generator=rng) * 0.05
+    return tensors

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`gantk stylize --model STEP.gantk`: the optimisation over an exported step, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from gantk.cli.output import progress, prose, write_json
+from gantk.errors import UsageError
+from gantk.stylize.descent import Losses
+from gantk.stylize.optimise import Listener, Settings, optimise
+from gantk.train.interrupt import Interruption
+
+# Of the options of `gantk stylize`, those that have another name here.
+_RENAMED = {"style_share": "shares"}
+_HOW = ("backend", "precision", "threads", "force")
+_WHAT = ("model", "content", "style", "output", "json", "preset")
+
+
+class BarListener(Listener):
+    """A bar on standard error with the size and the losses.
+
+    Args:
+        interruption: What ends the work after its step.
+    """
+
+    def __init__(self, interruption: Interruption) -> None:
+        self._interruption = interruption
+        self._bar = progress()
+        self._task: Any = None
+
+    def __enter__(self) -> BarListener:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def step(self, done: int, total: int, longer: int, losses: Losses) -> None:
+        if self._task is None:
+            self._task = self._bar.add_task("painting", total=total, note="")
+        parts = "  ".join(f"{name} {value:.3g}" for name, value in asdict(losses).items() if value)
+        self._bar.update(self._task, completed=done, note=f"{longer} px  {parts}")
+
+    def ends(self) -> bool:
+        return self._interruption.requested
+
+
+def optimise_command(model: Path, given: Mapping[str, Any], preset: Mapping[str, Any]) -> int:
+    """Optimise one picture.
+
+    Args:
+        model: The bundle of a step.
+        given: What the user said, by the names of the options of `gantk stylize`.
+        preset: What a preset says instead of the defaults.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        UsageError: There is no style, more than one picture, or an option that the bundle decides.
+    """
+    contents, styles = given["content"], given.get("style") or ()
+    if len(contents) > 1:
+        raise UsageError("one picture at a time; several want a network and no step", where="CONTENT")
+    if not styles:
+        raise UsageError(
+            "--style is missing: a picture in the style; the model is a step of an optimisation towards one",
+            hint=f"gantk stylize {contents[0]} --style PICTURE --model {model}",
+        )
+    options = {
+        _RENAMED.get(name, name): value for name, value in given.items() if name not in (*_HOW, *_WHAT)
+    }
+    foreign = sorted(options.keys() - Settings.__dataclass_fields__.keys())
+    if foreign:
+        raise UsageError(
+            f"{', '.join('--' + name.replace('_', '-') for name in foreign)} cannot go with an exported step",
+            hint="what it compares is chosen by gantk export --gatys; without --model all options are there",
+        )
+    chosen = {
+        name: value for name, value in preset.items() if name in Settings.__dataclass_fields__
+    } | options
+    if "shares" in chosen:
+        chosen["shares"] = tuple(chosen["shares"])
+    settings = Settings(**chosen)
+    output = given.get("output") or Path(f"{contents[0].stem}-stylized.png")
+    how = {name: given[name] for name in _HOW if name in given}
+    with Interruption() as interruption, BarListener(interruption) as listener:
+        result = optimise(contents[0], styles, model, output, settings, listener=listener, **how)
+    width, height = result.size
+    prose().print(
+        f"{'interrupted: ' if result.interrupted else ''}wrote {result.picture} ({width} x {height}) after "
+        f"{result.steps} steps in {result.seconds:.0f} s, by {result.backend} in {result.precision}",
+        markup=False,
+    )
+    if given.get("json") is not None:
+        facts = {**asdict(result), "size": [width, height], "settings": asdict(settings), "model": str(model)}
+        write_json(facts, given["json"])
+    else:
+        typer.echo(result.picture)
+    return 130 if result.interrupted else 0
