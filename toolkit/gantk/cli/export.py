@@ -157,11 +157,11 @@ def export_command(
         )
         _export_step(step, output or Path("step.gantk"), _listed(precision or "fp32"), force, psnr_min, json)
         return
-    if source is None:
-        raise UsageError("there is nothing to export: a run folder, a checkpoint file or a bundle is wanted")
     given = next((option for option, value in step.items() if value is not None), None)
     if given is not None:
         raise UsageError(f"{given} wants --gatys", hint="gantk export -h")
+    if source is None:
+        raise UsageError("there is nothing to export: a run folder, a checkpoint file or a bundle is wanted")
     console = prose()
     with console.status("loading PyTorch") as status:
         from gantk.export import export

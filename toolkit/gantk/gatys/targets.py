@@ -87,7 +87,7 @@ def _blend(shares: Sequence[float], parts: Sequence[Tensor]) -> Tensor:
 def _content_coefficient(config: GatysConfig, judge: Judge, target: Tensor, weight: float) -> float:
     share = config.content_weight * weight / sum(weight for _, weight in judge.content)
     if config.measure == "sums":
-        return share * 0.5 * _growth(judge.network) ** 2
+        return share * 0.5 * feature_growth(judge.network) ** 2
     return share / max(float(torch.linalg.vector_norm(target, dtype=torch.float64)) ** 2, 1e-12)
 
 
@@ -98,7 +98,7 @@ def _style_coefficients(
     found = []
     for (_, weight), target in zip(judge.style, targets, strict=True):
         size = (
-            _growth(judge.network) ** -4
+            feature_growth(judge.network) ** -4
             if config.measure == "sums"
             else max(float(target.square().mean()), 1e-12)
         )
@@ -106,7 +106,7 @@ def _style_coefficients(
     return found
 
 
-def _growth(network: Vgg19) -> float:
+def feature_growth(network: Vgg19) -> float:
     """What features are to grow by so that they are as large as those of the lesson, which took that network.
 
     The weights that people have were trained on colours of other sizes; the first layer shows of which.

@@ -32,7 +32,6 @@ SIZE_LIMIT = 4096
 
 _COARSEST = 64  # A picture does not begin smaller: its layers would have few places left to compare.
 _FULL_STEPS = 512  # Up to this size all steps are taken; they have done most of their work by then.
-_COLOURS = 255 * 0.225  # What features grow by where colours are 0 to 255 and not divided by a deviation.
 _TINY = 1e-12
 
 
@@ -128,6 +127,7 @@ class _Sitting:
     styles: Sequence[Pixels]
     targets: Runner
     step: Runner
+    growth: float
     total: int = 0
     history: list[Losses] = field(default_factory=list)
 
@@ -173,18 +173,20 @@ def optimise(
             "shares, or none",
             hint="--style PICTURE",
         )
-    smallest = check_step(bundle)
+    facts = read_step(bundle)
     pixels = load(Path(content))[0]
     pictures = [load(Path(path))[0] for path in styles]
-    sizes = _plan(settings, pixels, smallest)
-    _check_sizes(settings, content, pixels, list(zip(styles, pictures, strict=True)), sizes, smallest)
+    sizes = _plan(settings, pixels, facts.smallest)
+    _check_sizes(settings, content, pixels, list(zip(styles, pictures, strict=True)), sizes, facts.smallest)
     form = "adam" if settings.optimizer == "adam" else "plain"
     began_s = time.perf_counter()
     with (
         open_runner(bundle, backend, precision, form="targets", threads=threads) as targets,
         open_runner(bundle, backend, precision, form=form, threads=threads) as step,
     ):
-        sitting = _Sitting(settings, out, listener or Listener(), pixels, pictures, targets, step)
+        sitting = _Sitting(
+            settings, out, listener or Listener(), pixels, pictures, targets, step, facts.growth
+        )
         sitting.total = sum(steps_at(settings.steps, size) for size in sizes)
         picture = to_pixels(_paint(sitting, sizes))
         ran = (step.backend, step.precision)
@@ -195,26 +197,36 @@ def optimise(
     return Result(out, size, taken, sitting.history[-1], seconds, taken < sitting.total, *ran)
 
 
-def check_step(bundle: str | os.PathLike[str]) -> int:
-    """The smallest height and width of the pictures that a bundle's step takes.
+@dataclass(frozen=True)
+class StepFacts:
+    """What a bundle says of its step.
+
+    Args:
+        smallest: The smallest height and width of the pictures that it takes.
+        growth: What its features are to grow by so that the lesson's weights fit them (``sums``).
+    """
+
+    smallest: int
+    growth: float
+
+
+def read_step(bundle: str | os.PathLike[str]) -> StepFacts:
+    """What is to be known of the step in a bundle.
 
     Raises:
         GantkError: There is no bundle, it is damaged, or it holds something else.
     """
     manifest = Bundle.read(bundle).manifest
-    smallest = manifest.config.get("smallest_size")
+    smallest, growth = manifest.config.get("smallest_size"), manifest.config.get("growth")
     forms = {variant.form for variant in manifest.variants}
-    if (
-        manifest.family != FAMILY
-        or not isinstance(smallest, int)
-        or not {"plain", "adam", "targets"} <= forms
-    ):
+    known = isinstance(smallest, int) and isinstance(growth, float)
+    if manifest.family != FAMILY or not known or not {"plain", "adam", "targets"} <= forms:
         raise GantkError(
             f"`{bundle}` holds a {manifest.family} network and no optimisation step",
             where=str(bundle),
             hint="gantk export --gatys --vgg FILE -o STEP.gantk makes one",
         )
-    return smallest
+    return StepFacts(smallest, growth)  # type: ignore[arg-type]
 
 
 def steps_at(steps: int, longer: int) -> int:
@@ -269,9 +281,9 @@ def _wanted(sitting: _Sitting, content: Array, longer: int) -> dict[str, Array]:
     relative = settings.measure == "relative"
     squares = max(float(np.square(made[name], dtype=np.float64).sum()), _TINY)
     # The graph's content loss has a half of its own.
-    content_weight = settings.content_weight * (2.0 / squares if relative else _COLOURS**2)
+    content_weight = settings.content_weight * (2.0 / squares if relative else sitting.growth**2)
     per_layer = [
-        1.0 / max(float(np.square(gram, dtype=np.float64).mean()), _TINY) if relative else _COLOURS**4
+        1.0 / max(float(np.square(gram, dtype=np.float64).mean()), _TINY) if relative else sitting.growth**4
         for gram in blend.values()
     ]
     weights = {

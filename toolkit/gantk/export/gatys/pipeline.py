@@ -24,6 +24,7 @@ from gantk.export.gatys.reference import compute_adam, compute_gradient, compute
 from gantk.export.onnx import OPSET, serialize
 from gantk.export.pipeline import tool_versions
 from gantk.gatys.layers import default_layers
+from gantk.gatys.targets import feature_growth
 from gantk.models.vgg import Progress, Vgg19, last_layer, load_vgg19, smallest_size
 from gantk.runtime.parity import Threshold
 from gantk.runtime.runner import Array
@@ -125,7 +126,7 @@ def export_step(
         manifest = Manifest(
             family=FAMILY,
             name=step.name,
-            config=config.to_json(),
+            config={**config.to_json(), "growth": feature_growth(network)},
             inputs=interface.inputs,
             outputs=interface.outputs,
             variants=tuple(_added(writer, data, variant, interface) for data, variant in made),
