@@ -124,9 +124,10 @@ def test_a_gradient_that_was_not_computed_is_not_given() -> None:
 def test_no_temporary_is_as_large_as_the_picture() -> None:
     """In a fresh process, by the peak of its memory: the gradient is one picture, all else blocks."""
     code = (
-        "import resource, torch\n"
+        "import pathlib, torch\n"
         "from gantk.ops.variation import total_variation_op\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "status = pathlib.Path('/proc/self/status')\n"
+        "peak = lambda: int(status.read_text().partition('VmHWM:')[2].split()[0]) / 1024\n"
         "total_variation_op(torch.rand(1, 3, 512, 512), 'isotropic')\n"
         "picture = torch.rand(1, 3, 2048, 2048)\n"
         "before = peak()\n"
@@ -134,7 +135,7 @@ def test_no_temporary_is_as_large_as_the_picture() -> None:
         "print(peak() - before)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 48 + 12  # MiB: a picture, and a quarter.
+    assert 40 < float(done.stdout) < 48 + 12  # MiB: a picture, and a quarter.
 
 
 @pytest.mark.parametrize(
