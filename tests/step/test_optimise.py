@@ -20,8 +20,9 @@ from gantk.errors import GantkError, UsageError
 from gantk.gatys.config import GatysConfig
 from gantk.gatys.stylize import stylize
 from gantk.stylize.descent import Lbfgs, Losses
-from gantk.stylize.optimise import Listener, Settings, optimise, steps_at
+from gantk.stylize.optimise import Listener, optimise, steps_at
 from gantk.stylize.resample import enlarge, noise
+from gantk.stylize.settings import Settings
 from step_networks import CONTENT, LAYERS
 
 CASES: list[dict[str, Any]] = [

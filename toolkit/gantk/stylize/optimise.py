@@ -6,7 +6,6 @@ It does what `gantk.gatys` does with the same settings: sizes from coarse to fin
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Sequence
@@ -23,61 +22,13 @@ from gantk.runtime.registry import open as open_runner
 from gantk.runtime.runner import Array, Runner
 from gantk.stylize.descent import Losses, run_adam, run_lbfgs
 from gantk.stylize.resample import enlarge, fitted, noise, to_array, to_pixels
+from gantk.stylize.settings import Settings
 
 FAMILY = "gatys-step"
-STARTS = ("content", "noise", "blend")
-OPTIMIZERS = ("lbfgs", "adam")
-MEASURES = ("relative", "sums")
-SIZE_LIMIT = 4096
 
 _COARSEST = 64  # A picture does not begin smaller: its layers would have few places left to compare.
 _FULL_STEPS = 512  # Up to this size all steps are taken; they have done most of their work by then.
 _TINY = 1e-12
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to optimise; the names and meanings are those of `gantk.gatys.config.GatysConfig`.
-
-    Raises:
-        UsageError: A value is not allowed.
-    """
-
-    size: int = 256
-    style_size: int | None = None
-    steps: int = 200
-    scales: int | None = None
-    init: str = "content"
-    noise: float = 0.3
-    shares: tuple[float, ...] = ()
-    content_weight: float = 1.0
-    style_weight: float = 30.0
-    variation_weight: float = 0.3
-    measure: str = "relative"
-    optimizer: str = "lbfgs"
-    lr: float | None = None
-    beta1: float = 0.9
-    adam_eps: float = 1e-8
-    seed: int = 0
-    preview_every: int = 0
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("init", STARTS), ("optimizer", OPTIMIZERS), ("measure", MEASURES)):
-            if getattr(self, name) not in allowed:
-                raise UsageError(
-                    f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}", where=f"--{name}"
-                )
-        for name in ("size", "style_size"):
-            if getattr(self, name) is not None and not 16 <= getattr(self, name) <= SIZE_LIMIT:
-                raise UsageError(f"{name} is {getattr(self, name)}; 16 to {SIZE_LIMIT} is allowed")
-        for name in ("steps", "scales"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; at least 1 is wanted", where=f"--{name}")
-        weights = (self.content_weight, self.style_weight, self.variation_weight, *self.shares)
-        if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
-            raise UsageError(f"weights are {list(weights)}; numbers from 0 are wanted")
-        if self.content_weight == 0 and self.style_weight == 0:
-            raise UsageError("both --content-weight and --style-weight are 0: there is nothing to paint")
 
 
 @dataclass(frozen=True)
