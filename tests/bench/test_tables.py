@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from bench_helpers import make_document, make_row
@@ -48,6 +49,42 @@ def test_a_changed_number_makes_a_table_stale(tmp_path: Path, monkeypatch: pytes
     assert "| 1 | onnxruntime fp32 | 1.5 |" in tables.filled(page)
 
 
+def wrong(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "parity": {**row["parity"], "passed": False}}
+
+
+def near(row: dict[str, Any], psnr_db: float) -> dict[str, Any]:
+    return {**row, "parity": {**row["parity"], "psnr_db": psnr_db}}
+
+
+@pytest.mark.parametrize(
+    ("claim", "measured"),
+    [
+        ({"precision": "fp32", "over": "onnxruntime", "form": "plain"}, 3.0),
+        ({"precision": "bf16", "over": ["torch", "torch-compile"]}, 4.0),
+        ({"precision": "any", "over": "torch", "over_precision": "fp32", "mode": "eager"}, 80.0),
+        (
+            {"precision": "any", "psnr_db": 45.0, "over": "torch", "over_precision": "fp32", "mode": "eager"},
+            8.0,
+        ),
+        ({"precision": "bf16", "psnr_db": 45.0, "over": "torch"}, None),
+    ],
+)
+def test_claims_may_be_narrowed(claim: dict[str, Any], measured: float | None) -> None:
+    rows = [
+        {**make_row("onnxruntime fp32", 3.0), "form": "plain"},
+        {**make_row("onnxruntime fp32", 1.0), "form": "rewritten"},
+        near({**make_row("openvino bf16", 0.1), "form": "plain"}, 43.0),
+        {**make_row("torch eager fp32", 8.0), "mode": "eager"},
+        {**make_row("torch channels_last fp32", 6.0), "mode": "channels_last"},
+        {**make_row("torch eager bf16", 0.5), "mode": "eager"},
+        {**make_row("torch-compile default bf16", 0.4), "mode": "default"},
+    ]
+    judged = load("run").judge({"batch": 1, "factor": 2.0, **claim}, rows)
+    assert judged["measured"] == (None if measured is None else pytest.approx(measured))
+    assert judged["holds"] is (measured is not None)
+
+
 @pytest.mark.parametrize(("factor", "holds"), [(1.9, True), (2.1, False)])
 def test_claims_are_judged_within_one_precision_and_batch(factor: float, holds: bool) -> None:
     rows = [
@@ -55,7 +92,7 @@ def test_claims_are_judged_within_one_precision_and_batch(factor: float, holds: 
         make_row("openvino bf16", 0.1),
         make_row("torch eager fp32", 2.0),
         make_row("torch eager bf16", 0.5),
-        make_row("torch channels_last fp32", 1.5, rank=None),
+        wrong(make_row("torch channels_last fp32", 1.5)),
         make_row("torch eager fp32", 0.1, batch=16),
     ]
     claim = load("run").judge({"batch": 1, "precision": "fp32", "over": "torch", "factor": factor}, rows)
@@ -67,5 +104,6 @@ def test_claims_are_judged_within_one_precision_and_batch(factor: float, holds: 
 def test_suites_are_whole(path: Path) -> None:
     suite = load("run").load(path.stem)
     assert suite["name"] == path.stem
-    assert {claim["batch"] for claim in suite["claim"]} <= set(suite["bench"]["batch"])
-    assert {claim["precision"] for claim in suite["claim"]} <= set(suite["network"]["precisions"])
+    batches = suite["bench"].get("batch") or [shape[0] for shape in suite["bench"]["shapes"].values()]
+    assert {claim["batch"] for claim in suite["claim"]} <= set(batches)
+    assert {claim["precision"] for claim in suite["claim"]} <= {*suite["network"]["precisions"], "any"}
