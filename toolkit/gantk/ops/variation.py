@@ -83,14 +83,11 @@ def _measure(dx: Tensor, dy: Tensor, kind: str, eps: float, rows: int) -> Tensor
     every = (1, 2, 3)
     value: Tensor
     if kind == "l1":
-        value = torch.linalg.vector_norm(dx, 1, every) + torch.linalg.vector_norm(dy, 1, every)
+        value = dx.abs().sum(every) + dy.abs().sum(every)  # vector_norm takes four times as long.
         dx.sign_()
         dy.sign_()
     elif kind == "l2":
-        value = (
-            torch.linalg.vector_norm(dx, 2, every).square_()
-            + torch.linalg.vector_norm(dy, 2, every).square_()
-        )
+        value = dx.square().sum(every) + dy.square().sum(every)
         dx.mul_(2)
         dy.mul_(2)
     else:
@@ -105,12 +102,17 @@ def _measure(dx: Tensor, dy: Tensor, kind: str, eps: float, rows: int) -> Tensor
 
 
 def _spread(dx: Tensor, dy: Tensor, above: Tensor | None, into: Tensor) -> Tensor | None:
-    """Make the gradient of a block of rows of its terms' slopes; return what it adds to the row below."""
+    """Make the gradient of a block of rows of its terms' slopes; return what these add to the row below."""
     rows, below = into.shape[2], dy.shape[2]
     part = into if into.dtype == dx.dtype else torch.empty_like(into, dtype=dx.dtype)
     part[:, :, 0] = 0 if above is None else above
-    part[:, :, 1:] = dy[:, :, : rows - 1]
-    part[:, :, :below] -= dy
+    if (
+        below > 0
+    ):  # Each row gets the slope from above, less its own to the row below, which the last has not.
+        part[:, :, 0] -= dy[:, :, 0]
+        torch.sub(dy[:, :, :-1], dy[:, :, 1:], out=part[:, :, 1:below])
+    if 0 < below < rows:
+        part[:, :, below] = dy[:, :, -1]
     part[..., 1:] += dx
     part[..., :-1] -= dx
     if part is not into:
