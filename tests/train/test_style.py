@@ -107,7 +107,7 @@ def test_an_adain_run_holds_all_that_is_promised(files: Path, tmp_path: Path) ->
     sitting.begin(AdainTraining, adain_config(files, run), reporter=listener)
     assert "end at relu2_2: styles are taken from relu2_1 on, not from relu4_1" in listener.said[0]
     for line in lines(run, "step"):
-        assert line["loss"] == pytest.approx(line["content"] + 5 * line["style"], abs=1e-5)
+        assert line["loss"] == pytest.approx(line["content"] + 3 * line["style"], abs=1e-5)
     assert listener.sheets == ["step-0000003.png", "step-0000006.png"]
     with Image.open(run / "samples" / "step-0000006.png") as sheet:
         assert sheet.size == (3 * 66 + 2, 5 * 66 + 2)

@@ -44,7 +44,7 @@ class AdainConfig(PaintingConfig):
     changeable: ClassVar[frozenset[str]] = PaintingConfig.changeable | {"styles"}
     limits: ClassVar[Mapping[str, tuple[float, float]]] = PaintingConfig.limits
 
-    style_weight: float = 5.0
+    style_weight: float = 3.0
     styles: str = ""
     layer: str | None = None
 

@@ -56,7 +56,7 @@ def adain(
     batch: o.Batch = 4,
     lr: o.LearningRate = 1e-3,
     content_weight: o.ContentWeight = 1.0,
-    style_weight: o.StyleWeight = 5.0,
+    style_weight: o.StyleWeight = 3.0,
     ema: o.Ema = 0.999,
     precision: o.Precision = "auto",
     device: o.Device = "auto",
