@@ -80,6 +80,11 @@ def _bundle(
         return writer.commit(Manifest(family, "tiny", config, inputs, (output,), (variant,)))
 
 
+def adain_encoder_network() -> bytes:
+    """AdaIN proper: a convolution with zeros around, a pooling that rounds up, the style's statistics, and back."""
+    return _Style(1, True, np.random.default_rng(5)).build_adain()
+
+
 class _Style:
     def __init__(self, styles: int, pixels: bool, rng: np.random.Generator) -> None:
         self._styles, self._pixels, self._rng = styles, pixels, rng
@@ -101,10 +106,34 @@ class _Style:
         inputs, stylized = specs(self._styles, pixels=self._pixels)
         return _model(self._nodes, inputs, stylized, self._weights, {"styles": list(STYLES[: self._styles])})
 
-    def _enter(self) -> str:
+    def build_adain(self, width: int = 6) -> bytes:
+        kernel = self._rng.standard_normal((width, 3, 3, 3)).astype(np.float32) * 0.3
+        weight, plane = self._constant(kernel), self._constant(np.array([2, 3], np.int64))
+
+        def encode(name: str) -> str:
+            value = self._add("Conv", [self._enter(name), weight], pads=[1, 1, 1, 1])
+            return self._add(
+                "MaxPool", [self._add("Relu", [value])], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1
+            )
+
+        content, style = encode("picture"), encode("style")
+        mean = self._add("ReduceMean", [style, plane])
+        off = self._add("Sub", [style, mean])
+        spread = self._add("Sqrt", [self._add("ReduceMean", [self._add("Mul", [off, off]), plane])])
+        flat = [self._constant(np.full(width, value, np.float32)) for value in (1, 0)]
+        normal = self._add("InstanceNormalization", [content, *flat])
+        moved = self._add("Add", [self._add("Mul", [normal, spread]), mean])
+        way = self._add("Sub", [moved, content])
+        share = self._add("Reshape", ["alpha", self._constant(np.array([-1, 1, 1, 1], np.int64))])
+        blended = self._add("Add", [content, self._add("Mul", [way, share])])
+        self._leave(self._convolve(self._enlarge(blended), width, 3, 3))
+        inputs, stylized = adain_specs()
+        return _model(self._nodes, inputs, stylized, self._weights, {})
+
+    def _enter(self, name: str = "picture") -> str:
         if not self._pixels:
-            return "picture"
-        floats = self._add("Cast", ["picture"], to=TensorProto.FLOAT)
+            return name
+        floats = self._add("Cast", [name], to=TensorProto.FLOAT)
         planes = self._add("Transpose", [floats], perm=[0, 3, 1, 2])
         return self._add("Mul", [planes, self._constant(np.float32(1 / 255))])
 

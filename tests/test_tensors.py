@@ -51,6 +51,7 @@ def test_every_dtype_is_one_of_numpy_or_bfloat16(dtype: str) -> None:
         ),
         ("range", [[float("-inf"), 0], [0, float("inf")]]),
         ("layout", ["NHWC", "CN", "", 3, "nc"]),
+        ("smallest", [0, -1, True, 2, 1.5, "8", None, 2**40]),
     ],
 )
 def test_what_is_refused(field: str, values: list[Any]) -> None:
@@ -58,6 +59,17 @@ def test_what_is_refused(field: str, values: list[Any]) -> None:
         with pytest.raises(GantkError) as caught:
             TensorSpec.from_json({**GOOD, field: value})
         assert len(str(caught.value)) < 600
+
+
+def test_only_pictures_have_a_height_a_width_and_a_smallest_one() -> None:
+    floats = TensorSpec("x", "float32", ("N", 3, "H", "W"), (0.0, 1.0), "NCHW", 8)
+    pixels = floats.as_pixels()
+    assert (floats.picture_axes, pixels.picture_axes) == ((2, 3), (1, 2))
+    assert pixels.smallest == 8
+    assert TensorSpec.from_json(pixels.to_json()) == pixels
+    assert TensorSpec("x", "float32", ("N", 3), None, "NC").picture_axes is None
+    with pytest.raises(GantkError, match="has a smallest height and is no picture"):
+        TensorSpec("x", "float32", ("N", 3), None, "NC", 8)
 
 
 @pytest.mark.parametrize("data", [None, [], "x", 3, {}, {"name": "x"}])

@@ -30,6 +30,17 @@ def test_free_sizes_must_be_chosen() -> None:
     assert (case.shapes["content"], case.batch) == ((2, 3, 32, 48), 2)
 
 
+def test_pictures_of_any_size_have_a_default_one() -> None:
+    pixels = TensorSpec("picture", "uint8", ("N", "H", "W", 3), (0.0, 255.0), "NHWC")
+    weights = TensorSpec("style_weights", "float32", ("N", 2), (0.0, 1.0), "NC")
+    assert make_cases([pixels, weights], [3], [])[0].shapes == {
+        "picture": (3, 512, 512, 3),
+        "style_weights": (3, 2),
+    }
+    chosen = make_cases([pixels, weights], None, [("picture", (1, 31, 48, 3))])[0].shapes
+    assert chosen["picture"] == (1, 31, 48, 3)
+
+
 def test_a_shape_may_come_several_times() -> None:
     shapes = [("content", (1, 3, 8, 8)), ("content", (1, 3, 16, 16))]
     assert [case.shapes["content"][2] for case in make_cases([CONTENT], None, shapes)] == [8, 16]

@@ -46,6 +46,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         st.builds(
             Parity, text, text, text, text, text, numbers, numbers, numbers, st.integers(0, 99),
             st.lists(st.integers(1, 99), max_size=3).map(tuple), st.booleans(), st.none() | text,
+            st.lists(st.tuples(st.integers(1, 99), st.integers(1, 99)), max_size=2).map(tuple),
         ),
         max_size=3,
     ).map(tuple)  # fmt: skip
@@ -58,7 +59,8 @@ def manifests(draw: st.DrawFn) -> Manifest:
             draw(parities),
             draw(st.lists(text, max_size=2).map(tuple)),
             draw(st.lists(text, max_size=2).map(tuple)),
-            interface=Interface(specs(), specs()) if draw(st.booleans()) else None,
+            draw(st.dictionaries(text, st.dictionaries(text, st.floats(0.1, 9.0), max_size=2), max_size=2)),
+            Interface(specs(), specs()) if draw(st.booleans()) else None,
         )
         for precision, form in draw(st.lists(kinds, min_size=1, max_size=4, unique=True))
     )

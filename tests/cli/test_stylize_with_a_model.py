@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,11 @@ def many(tmp_path: Path) -> Path:
 def photo(tmp_path: Path) -> Path:
     Image.fromarray(scene(40, 60)).save(tmp_path / "photo.jpg", quality=95)
     return tmp_path / "photo.jpg"
+
+
+def pixels(path: str | Path) -> np.ndarray[Any, Any]:
+    with Image.open(path) as picture:
+        return np.asarray(picture).astype(int)
 
 
 def test_a_picture(gantk: Callable[..., object], many: Path, photo: Path) -> None:
@@ -52,7 +58,7 @@ def test_in_strips_it_says_how_far_it_is(gantk: Callable[..., object], many: Pat
     assert "60 x 40 pixels, painted in strips" in done.err
     assert done.json["in_strips"][0]["distance_db"] >= 60
     gantk("stylize", photo, "--model", many, "-o", "b.png")
-    parts, whole = (np.asarray(Image.open(name), int) for name in ("a.png", "b.png"))
+    parts, whole = (pixels(name) for name in ("a.png", "b.png"))
     assert np.abs(parts - whole).max() <= 1
 
 
@@ -99,8 +105,8 @@ def test_a_style_picture(gantk: Callable[..., object], photo: Path, tmp_path: Pa
     Image.new("RGB", (9, 9), (0, 0, 255)).save("blue.png")
     done = gantk("stylize", photo, "--model", bundle, "--style", "blue.png", "--alpha", 0.5, "-o", "half.png")
     assert done.status == 0, done.err
-    half = np.asarray(Image.open("half.png"), float)
-    content = np.asarray(Image.open(photo), float)
+    half = pixels("half.png")
+    content = pixels(photo)
     assert np.abs(half - (content + np.array([0, 0, 255])) / 2).max() <= 1
     missing = gantk("stylize", photo, "--model", bundle, "-o", "other.png")
     assert missing.status == 2

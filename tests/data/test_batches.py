@@ -55,3 +55,17 @@ def test_normalised_range_and_layout() -> None:
     normal = normalise(pictures, torch.device("cpu"))
     torch.testing.assert_close(normal[0, 0].flatten(), torch.tensor([-1.0, 1.0, -0.6, 0.6]))
     assert normal.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_crops_are_parts_of_their_pictures_and_move_from_epoch_to_epoch() -> None:
+    row, column = np.mgrid[:12, :12]
+    array = (row * 12 + column).astype(np.uint8)[None, None].repeat(50, 0)
+    with Batches(array, 50, seed=0, crop=9) as batches:
+        first, second = batches.get(0), batches.get(1)
+    for batch in (first, second):
+        assert batch.shape == (50, 1, 9, 9)
+        corners = batch[:, 0, 0, 0]
+        assert ((batch[:, 0] - corners[:, None, None]) == torch.from_numpy(row * 12 + column)[:9, :9]).all()
+        tops, lefts = corners // 12, corners % 12
+        assert {*tops.tolist()} == {*lefts.tolist()} == {0, 1, 2, 3}  # Every place that a crop has room for.
+    assert not torch.equal(first, second)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gantk.data.decode import decode, decode_grey
+from gantk.data.decode import decode, decode_grey, decode_whole
 from gantk.runtime.decode import UnreadableError
 
 
@@ -143,3 +143,38 @@ def test_any_other_bytes_are_unreadable(
         assert str(error)
     else:  # By chance a picture, e.g. a PGM of one pixel.
         assert pixels.shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((60, 40), (20, 30)),
+        ((40, 60), (30, 20)),
+        ((1, 1), (20, 20)),
+        ((1, 5000), (80, 20)),
+        ((300, 3), (20, 80)),
+    ],
+)
+def test_a_whole_picture_keeps_its_shape(
+    size: tuple[int, int], expected: tuple[int, int], tmp_path: Path
+) -> None:
+    path = save(tmp_path / "a.png", Image.new("RGB", size, (9, 120, 200)))
+    pixels = decode_whole(path, 20)
+    assert pixels.shape == (3, *expected)
+    assert pixels.reshape(3, -1).T.tolist() == [[9, 120, 200]] * (expected[0] * expected[1])
+
+
+def test_a_whole_picture_loses_nothing(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 255, 90).astype(np.uint8)[None, :].repeat(30, 0)
+    pixels = decode_whole(save(tmp_path / "a.png", Image.fromarray(ramp)), 30)
+    np.testing.assert_array_equal(pixels, ramp[None].repeat(3, 0))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "I;16", "1", "P"])
+def test_a_whole_picture_of_any_mode_is_colour(mode: str, tmp_path: Path) -> None:
+    picture = Image.new(mode, (12, 8))
+    path = save(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"), picture)
+    assert decode_whole(path, 8).shape == (3, 8, 12)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UnreadableError):
+        decode_whole(path, 8)

@@ -91,8 +91,32 @@ def test_sums_of_many_terms_stay_in_float32_islands() -> None:
     assert types(lowered)["m"] == ir.DataType.FLOAT16
     assert types(lowered)["n"] == ir.DataType.FLOAT
     assert types(lowered)["m.float"] == ir.DataType.FLOAT
-    # The island's output is joined to the fp16 layer behind it.
-    assert types(lowered)["n.float16"] == ir.DataType.FLOAT16
+    # What follows an island value by value goes with it; then there is nothing to cast back from.
+    assert types(lowered)["y"] == ir.DataType.FLOAT
+    assert [node.op_type for node in lowered.graph] == [
+        "Cast",
+        "Mul",
+        "Cast",
+        "InstanceNormalization",
+        "Relu",
+    ]
+
+
+def test_an_island_ends_before_whole_tensors_that_are_not_of_it() -> None:
+    nodes = [
+        helper.make_node("InstanceNormalization", ["x", "g", "b"], ["n"], name="norm"),
+        helper.make_node("Mul", ["n", "v"], ["s"], name="scale"),
+        helper.make_node("Add", ["s", "x"], ["a"], name="residual"),
+        helper.make_node("Relu", ["a"], ["y"], name="last"),
+    ]
+    weights = {
+        "g": np.ones(2, np.float32),
+        "b": np.zeros(2, np.float32),
+        "v": np.ones((1, 2, 1, 1), np.float32),
+    }
+    found = types(convert(graph_of(nodes, weights), "fp16"))
+    assert (found["n"], found["s"]) == (ir.DataType.FLOAT, ir.DataType.FLOAT)
+    assert found["a"] == ir.DataType.FLOAT16
 
 
 def test_an_instance_norm_overflows_without_its_island() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from gantk.export.rewrites import REWRITES, rewrite
+from gantk.export.rewrites import REWRITES, STEPS, rewrite
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model
 
@@ -117,3 +117,7 @@ def test_the_graph_that_is_rewritten_is_left_as_it_was() -> None:
 def test_weights_that_nothing_uses_any_more_are_dropped() -> None:
     other = rewritten(transposed(2, 2, bias=True))
     assert set(other.graph.initializers) == {"grow/phases.weight", "grow/phases.bias"}
+
+
+def test_every_rewrite_is_tried_once() -> None:
+    assert sorted(name for step in STEPS for name in step) == sorted(REWRITES)

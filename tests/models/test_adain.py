@@ -17,11 +17,7 @@ from gantk.models.adain import AdaptiveInstanceNorm, Decoder, Generator
 
 def make(layer: str) -> nn.Module:
     torch.manual_seed(0)
-    network = models.build("adain", {"layer": layer}).eval().requires_grad_(False)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):  # PyTorch's own let features fade.
-            nn.init.kaiming_normal_(module.weight)
-    return network
+    return models.build("adain", {"layer": layer}).eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize("layer", ["relu1_1", "relu2_2", "relu3_1"])
@@ -121,6 +117,15 @@ def test_its_pictures_carry_symbols_of_their_own() -> None:
 def test_wrong_configurations_are_refused(config: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"relu9_1|no layer 3|no 'width'"):
         models.configure("adain", config)
+
+
+@pytest.mark.parametrize("layer", ["relu1_2", "relu4_1"])
+def test_features_of_unit_size_begin_as_a_grey_picture_with_some_contrast(layer: str) -> None:
+    decoder: Any = make(layer).decoder
+    features = torch.randn(1, decoder.convolutions[0].conv.in_channels, 12, 12).abs()
+    painted = decoder(features)
+    assert painted.mean() == pytest.approx(0.5, abs=0.25)
+    assert 0.02 < painted.std() < 0.6
 
 
 def test_only_the_decoder_learns() -> None:

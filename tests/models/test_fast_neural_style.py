@@ -151,6 +151,8 @@ def test_a_file_becomes_a_run(suffix: str, tmp_path: Path, capsys: pytest.Captur
 
     assert main(["import", "fast-neural-style", str(file), "-o", str(run)]) == 1
     assert "holds a run" in capsys.readouterr().err
+    assert main(["generate", str(run)]) == 1
+    assert "makes pictures of pictures; dcgan, mlp make them of latents" in capsys.readouterr().err
     again = ["import", "fast-neural-style", str(file), "-o", str(run), "--force", "--name", "sea"]
     assert main(again) == 0
     assert checkpoint.load_generator(run).config["styles"] == ["sea"]

@@ -264,3 +264,28 @@ def test_the_real_weights_see_edges_and_colours(data_dir: Path) -> None:
     assert vgg.last_layer(path) == "relu3_4"
     smooth = network(torch.full((1, 3, 32, 32), 0.5))["relu3_3"]
     assert network(torch.rand(1, 3, 32, 32))["relu3_3"].mean() > 2 * smooth.mean()
+
+
+def test_rescaled_features_are_of_unit_size_and_nothing_is_rounded(whole: Path) -> None:
+    network, before = vgg.load_vgg19(whole, "relu4_1"), vgg.load_vgg19(whole, "relu4_1")
+    for layer, factor in (("relu1_1", 300.0), ("relu2_2", 1 / 77.0), ("relu3_4", 1e4)):
+        for each in (network, before):
+            each.convolutions[layer].weight.mul_(factor)
+    shown = torch.rand(3, 3, 40, 48)
+    network.rescale(shown)
+    for layer, features in network(shown).items():
+        assert 0.7 < features.square().mean().sqrt() < 1.42, layer
+    other = torch.rand(1, 3, 33, 21)
+    for (layer, scaled), plain_features in zip(network(other).items(), before(other).values(), strict=True):
+        strongest = plain_features.abs().max()
+        factor = 2.0 ** torch.log2(scaled.abs().max() / strongest).round()
+        assert torch.equal(scaled, plain_features * factor), layer
+
+
+def test_rescaling_survives_features_of_nothing() -> None:
+    network = vgg.Vgg19("relu1_2")
+    network.requires_grad_(False)
+    network.convolutions["relu1_1"].weight.zero_()
+    network.convolutions["relu1_1"].bias.fill_(-1)
+    network.rescale(torch.rand(1, 3, 8, 8))
+    assert all(torch.isfinite(tensor).all() for tensor in network.state_dict().values())

@@ -153,3 +153,17 @@ def test_a_read_only_out(runner: Doubler) -> None:
     out.flags.writeable = False
     with pytest.raises(GantkError, match="writeable"):
         runner.run({"x": GOOD}, out={"y": out})
+
+
+@pytest.mark.parametrize(("layout", "shape"), [("NHWC", (1, 30, 7, 3)), ("NCHW", (1, 3, 7, 30))])
+def test_a_picture_below_the_smallest_size_is_refused(layout: str, shape: tuple[int, ...]) -> None:
+    sizes = tuple(3 if letter == "C" else letter for letter in layout)
+    spec = TensorSpec("x", "uint8", sizes, (0.0, 255.0), layout, 8)
+    with Doubler(spec) as small:
+        caught = error(small, np.zeros(shape, np.uint8))
+        assert "at least 8 x 8" in caught.what
+        assert ("7 x 30" if layout == "NHWC" else "30 x 7") in caught.what
+        enough = tuple(
+            max(8, size) if letter in "HW" else size for letter, size in zip(layout, shape, strict=True)
+        )
+        assert small.run({"x": np.zeros(enough, np.uint8)})["y"].shape == enough

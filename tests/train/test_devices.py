@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from style_helpers import write_photos, write_style, write_vgg
 
 from gantk import checkpoint
 from gantk.cli.main import main
@@ -29,8 +30,8 @@ def check(run: Path) -> None:
     # Forty pictures give each of two processes two batches of eight.
     assert [line["epoch"] for line in lines if line["event"] == "snapshot"] == [1, 2]
     saved = checkpoint.read(checkpoint.path_of(run, 4))
-    latents = [saved.tensors[f"rng.{rank}.latents"] for rank in (0, 1)]
-    assert not latents[0].equal(latents[1])
+    draws = [saved.tensors[f"rng.{rank}.draws"] for rank in (0, 1)]
+    assert not draws[0].equal(draws[1])
     checkpoint.load_generator(run)
 
 
@@ -61,3 +62,25 @@ def test_torchrun(pictures: Path, tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     subprocess.run([*launcher, "-m", "gantk", *train(pictures, run)], check=True, timeout=240)
     check(run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["style", "adain"])
+def test_two_processes_train_a_style_network(kind: str, tmp_path: Path) -> None:
+    """Each draws its own styles; what they learn they share."""
+    write_photos(tmp_path / "photos", 8)
+    painting = write_style(tmp_path / "paintings" / "a.png", ((220, 30, 30), (20, 40, 220)), 8)
+    write_style(tmp_path / "paintings" / "b.png", ((0, 0, 0), (255, 255, 255)), 3)
+    vgg, run = write_vgg(tmp_path / "vgg.safetensors"), tmp_path / "run"
+    own = {
+        "style": ["--style", str(painting), "--style", str(painting), "--width", "2", "--blocks", "1"],
+        "adain": ["--styles", str(painting.parent)],
+    }
+    common = "--size 64 --batch 2 --steps 4 --threads 2 --precision fp32 --devices 2 --log-every 2"
+    places = ["--data", str(tmp_path / "photos"), "--vgg", str(vgg), "--out", str(run)]
+    assert main(["train", kind, *places, *own[kind], *common.split()]) == 0
+    saved = checkpoint.read(checkpoint.path_of(run, 4))
+    draws = [saved.tensors[f"rng.{rank}.draws"] for rank in (0, 1)]
+    assert not draws[0].equal(draws[1])
+    assert main(["train", kind, "--out", str(run), "--resume", "--steps", "6"]) == 0
+    assert checkpoint.list_paths(run)[0].name == "step-0000006.safetensors"

@@ -16,7 +16,7 @@ from PIL import Image
 
 from gantk import checkpoint, models
 from gantk.errors import GantkError
-from gantk.train import gan, launch, session
+from gantk.train import gan, launch, options
 from gantk.train.config import TrainConfig
 from gantk.train.ema import Average
 from gantk.train.reporter import Reporter
@@ -79,7 +79,7 @@ def test_a_run_holds_all_that_is_promised(pictures: Path, tmp_path: Path) -> Non
 def test_a_long_run_of_short_epochs_is_not_shown_after_each(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "MOST_SHOWN", 2)
+    monkeypatch.setattr(options, "MOST_SHOWN", 2)
     listener = Listener()
     gan.train(config(pictures, tmp_path / "run", sample_every=0, steps=25), reporter=listener)
     assert listener.epochs == [3, 5]

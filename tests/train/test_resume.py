@@ -23,19 +23,18 @@ from gantk.train.reporter import Reporter
 STEPS = 24
 
 
-def config(pictures: Path, run: Path) -> TrainConfig:
-    # The fully connected discriminator has dropout, so that its random numbers are put to the test too.
-    return TrainConfig(
-        data=str(pictures), out=str(run), network="mlp", size=8, batch=8, flip=True, threads=1,
-        precision="fp32", checkpoint_every=4, log_every=3, sample_every=4, steps=STEPS,
-    )  # fmt: skip
+# The fully connected discriminator has dropout, so that its random numbers are put to the test too.
+MLP = "--network mlp --size 8 --threads 1 --precision fp32"
+DCGAN = "--network dcgan --size 28 --width 4 --threads 2 --precision bf16"
 
 
-def command(pictures: Path, run: Path, steps: int) -> list[str]:
-    options = "--network mlp --size 8 --batch 8 --flip --threads 1 --precision fp32 --checkpoint-every 4"
+def command(pictures: Path, run: Path, network: str, steps: int) -> list[str]:
+    options = (
+        f"{network} --batch 8 --flip --checkpoint-every 4 --log-every 3 --sample-every 4 --steps {steps}"
+    )
     return [
         *(sys.executable, "-m", "gantk", "train", "dcgan", "--data", str(pictures), "--out", str(run)),
-        *(*options.split(), "--log-every", "3", "--sample-every", "4", "--steps", str(steps)),
+        *options.split(),
     ]
 
 
@@ -52,12 +51,13 @@ def lines(run: Path) -> list[dict[str, object]]:
     return [{key: value for key, value in record.items() if key not in timed} for record in records]
 
 
-def test_sigkill_and_resume_give_bit_identical_weights(pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", [MLP, DCGAN], ids=["mlp", "dcgan"])
+def test_sigkill_and_resume_give_bit_identical_weights(network: str, pictures: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    gan.train(config(pictures, whole))
+    subprocess.run(command(pictures, whole, network, STEPS), stderr=subprocess.DEVNULL, check=True)
 
     # Much longer, so that it is surely still at work when it is killed.
-    process = subprocess.Popen(command(pictures, killed, 4000), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(pictures, killed, network, 4000), stderr=subprocess.DEVNULL)
     wait_for(checkpoint.path_of(killed, 8), process)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -80,7 +80,7 @@ def test_a_signal_ends_cleanly_with_a_checkpoint(
     pictures: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     run = tmp_path / "run"
-    process = subprocess.Popen(command(pictures, run, 100_000), stderr=subprocess.PIPE)
+    process = subprocess.Popen(command(pictures, run, MLP, 100_000), stderr=subprocess.PIPE)
     wait_for(checkpoint.path_of(run, 4), process)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)

@@ -58,8 +58,8 @@ class Generator:
     """A trained generator, ready to use.
 
     Args:
-        module: float[N, latent_size] -> float[N, channels, size, size] in [-1, 1]; averaged (EMA) weights,
-            float32, on the CPU, in evaluation mode, without gradients.
+        module: Maps `inputs` to `outputs` of its configuration; averaged (EMA) weights, float32, on the CPU, in
+            evaluation mode, without gradients.
         family: One of `gantk.models.FAMILIES`.
         name: The run's name.
         config: As `gantk.models.build` takes it.
@@ -128,7 +128,7 @@ def read_newest(run: Path) -> tuple[Checkpoint, Path, list[GantkError]]:
     raise GantkError(
         f"`{run}` has no checkpoint",
         where=str(run / FOLDER),
-        hint=f"gantk train dcgan --data DIR --out {run} --force",
+        hint=f"gantk train KIND --out {run} with --resume, or with --data and --force; gantk train -h",
     )
 
 
@@ -150,7 +150,7 @@ def load_generator(path: str | os.PathLike[str]) -> Generator:
             raise GantkError(
                 f"`{path}` is neither a run nor a bundle: it has no {RUN_FILE}, {FOLDER}/ or manifest.json",
                 where=str(path),
-                hint=f"gantk train dcgan --data DIR --out {path}",
+                hint=f"gantk train dcgan --data DIR --out {path} makes one; so do the others in gantk train -h",
             )
         checkpoint, path, _ = read_newest(path)
     else:

@@ -11,6 +11,7 @@ import numpy as np
 
 from gantk.bundle import is_bundle
 from gantk.errors import GantkError, UsageError
+from gantk.models import PAIRS
 from gantk.runtime.pictures import Pixels, to_pixels, walk
 from gantk.runtime.registry import core_count
 from gantk.runtime.registry import open as open_runner
@@ -166,6 +167,13 @@ def _of_run(path: Path, threads: int) -> Painter:
     from gantk.checkpoint import load_generator
 
     generator = load_generator(path)
+    if generator.family not in PAIRS:
+        raise GantkError(
+            f"`{path}` is a network of the family {generator.family!r}, which makes pictures of pictures; "
+            f"{', '.join(PAIRS)} make them of latents",
+            where=str(path),
+            hint=f"gantk export {path} -o X.gantk, then gantk stylize PICTURE --model X.gantk",
+        )
     torch.set_num_threads(threads)
 
     def run(given: Array) -> Pixels:

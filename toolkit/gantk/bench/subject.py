@@ -13,7 +13,7 @@ import numpy as np
 
 from gantk.bundle import Bundle
 from gantk.errors import GantkError, UsageError
-from gantk.runtime.arrays import random_array
+from gantk.runtime.arrays import default_sizes, random_array
 from gantk.runtime.model import from_path
 from gantk.runtime.registry import open_model
 from gantk.runtime.runner import Array, Runner
@@ -129,7 +129,8 @@ def make_cases(
     Args:
         inputs: The network's.
         batches: For the first axis of every input that has a symbol there; 1 where `None`.
-        shapes: Whole shapes by the input's name; a name may come several times.
+        shapes: Whole shapes by the input's name; a name may come several times. Pictures of any size for
+            which there is none have `gantk.runtime.arrays.PICTURE_SIDE`.
 
     Raises:
         UsageError: A shape does not fit an input, or a free size was not given.
@@ -224,6 +225,7 @@ def _make_case(inputs: Sequence[TensorSpec], chosen: Sequence[Shape | None], bat
         raise UsageError(
             f"a batch of {batch} was asked for; {inputs[0]} has a batch of {fixed}", where="--batch"
         )
+    sizes = default_sizes(inputs, sizes)
     for spec in inputs:
         free = [size for size in spec.shape if isinstance(size, str) and size not in sizes]
         # Exporters give each input's batch a symbol of its own; the first axis is the batch all the same.

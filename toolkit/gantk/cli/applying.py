@@ -44,7 +44,7 @@ class Request:
     jobs: int = 2
     batch: int = 1
     damp: float = 0.0
-    memory: str = "2GiB"
+    memory: str = "2.5GiB"
     tile_above: float | None = None
     backend: str = "auto"
     precision: str | None = None
@@ -76,8 +76,9 @@ def apply(request: Request, json: str | None) -> None:
         facts = _by_kind(request, painter, suffix)
         for reason in network.runner.passed_over.values():
             prose().print(f"passed over: {reason}", markup=False)
-        for large in painter.in_strips:
-            prose().print(str(large), markup=False)
+        for large in painter.in_strips[:1]:
+            others = f"; likewise {len(painter.in_strips) - 1} more" if len(painter.in_strips) > 1 else ""
+            prose().print(f"{large}{others}", markup=False)
         if json is not None:
             about = {"backend": network.runner.backend, "precision": network.runner.precision}
             look = {"styles": list(network.styles), "style_weights": painter.look.weights}

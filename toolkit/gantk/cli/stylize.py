@@ -254,7 +254,7 @@ def stylize(
             help="What to stay within, about: larger pictures are painted in strips, with the same result.",
             rich_help_panel=_MODEL,
         ),
-    ] = "2GiB",
+    ] = "2.5GiB",
     tile_above: Annotated[
         float | None,
         typer.Option(

@@ -9,9 +9,12 @@ from typing import Any
 from gantk.cli.output import progress, prose
 from gantk.train.reporter import Reporter
 
+# The metrics beside the bar, and how they are called there.
+_SHOWN = {"loss_d": "D", "loss_g": "G", "content": "content", "style": "style"}
+
 
 class BarReporter(Reporter):
-    """A bar on standard error with both losses and the speed; sentences above it.
+    """A bar on standard error with the losses and the speed; sentences above it.
 
     It can be sent to another process until it has shown something.
     """
@@ -27,14 +30,17 @@ class BarReporter(Reporter):
     def warn(self, text: str) -> None:
         self._console().print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
+    def fetching(self, done: int, total: int) -> None:
+        self._show("fetching weights", done, total, "")
+
     def loading(self, done: int, total: int) -> None:
         self._show("reading pictures", done, total, "")
 
     def step(self, step: int, total: int, metrics: Mapping[str, Any]) -> None:
-        note = ""
-        if "loss_d" in metrics:
-            speed = metrics["samples_per_second"]
-            note = f"D {metrics['loss_d']:.2f}  G {metrics['loss_g']:.2f}  {speed:.0f} pictures/s"
+        shown = [f"{label} {metrics[name]:.2f}" for name, label in _SHOWN.items() if name in metrics]
+        if shown:
+            shown.append(f"{metrics['samples_per_second']:.3g} pictures/s")
+        note = "  ".join(shown)
         self._show("training", step, total, note)
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ class Batches:
         batch: Pictures in a batch.
         seed: Of the order.
         flip: Whether to mirror each picture with a chance of one half.
+        crop: The height and width of a random part to take of each picture; all of it by default.
         per_epoch: Batches in an epoch; as many as the array gives by default.
         pin: Whether to put batches where a GPU copies from without waiting.
     """
@@ -31,6 +32,7 @@ class Batches:
         *,
         seed: int,
         flip: bool = False,
+        crop: int | None = None,
         per_epoch: int | None = None,
         pin: bool = False,
     ) -> None:
@@ -38,10 +40,12 @@ class Batches:
         self._batch = batch
         self._seed = seed
         self._flip = flip
+        self._crop = crop
         self._pin = pin
         self._epoch = -1
         self._order: NDArray[np.int64] = np.empty(0, np.int64)
         self._flipped: NDArray[np.bool_] = np.empty(0, np.bool_)
+        self._corners: NDArray[np.int64] = np.empty((0, 2), np.int64)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._next: tuple[int, Future[Tensor]] | None = None
         self.per_epoch = per_epoch or len(array) // batch
@@ -50,7 +54,7 @@ class Batches:
         """The batch of a step of the whole training.
 
         Returns:
-            uint8[batch, channels, size, size]; `normalise` makes it what networks take.
+            uint8[batch, channels, size, size], or of the size of a crop; `normalise` makes it what networks take.
         """
         if self._next is not None and self._next[0] == step:
             batch = self._next[1].result()
@@ -73,17 +77,49 @@ class Batches:
             rng = np.random.default_rng([self._seed, epoch])
             self._order = rng.permutation(len(self._array))
             self._flipped = rng.random(len(self._array)) < 0.5
+            if self._crop is not None:
+                room = self._array.shape[2] - self._crop
+                self._corners = rng.integers(0, room + 1, (len(self._array), 2))
             self._epoch = epoch
         chosen = slice(index * self._batch, (index + 1) * self._batch)
-        pictures = self._array[self._order[chosen]]
+        pictures = (
+            self._array[self._order[chosen]] if self._crop is None else self._cropped(chosen, self._crop)
+        )
         if self._flip:
             flipped = self._flipped[chosen]
             pictures[flipped] = pictures[flipped, :, :, ::-1]
         batch = torch.from_numpy(pictures)
         return batch.pin_memory() if self._pin else batch
 
+    def _cropped(self, chosen: slice, size: int) -> NDArray[np.uint8]:
+        return crops(self._array, self._order[chosen], self._corners[chosen], size)
+
+
+def crops(
+    array: NDArray[np.uint8], chosen: NDArray[np.int64], corners: NDArray[np.int64], size: int
+) -> NDArray[np.uint8]:
+    """Square parts of some pictures, copied.
+
+    Args:
+        array: uint8[N, channels, height, width].
+        chosen: [K], the pictures to take.
+        corners: [K, 2], the top and left of each part.
+        size: Their height and width.
+    """
+    pairs = zip(chosen, corners, strict=True)
+    return np.stack([array[n, :, top : top + size, left : left + size] for n, (top, left) in pairs])
+
 
 def normalise(pictures: Tensor, device: torch.device) -> Tensor:
     """uint8 pictures to float32 in [-1, 1] on a device, with channels last in memory, as convolutions like it."""
+    return _floats(pictures, device).mul_(1 / 127.5).sub_(1.0)
+
+
+def normalise_unit(pictures: Tensor, device: torch.device) -> Tensor:
+    """As `normalise`, to [0, 1]."""
+    return _floats(pictures, device).mul_(1 / 255)
+
+
+def _floats(pictures: Tensor, device: torch.device) -> Tensor:
     moved = pictures.to(device, non_blocking=True)
-    return moved.to(torch.float32, memory_format=torch.channels_last).mul_(1 / 127.5).sub_(1.0)
+    return moved.to(torch.float32, memory_format=torch.channels_last)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ from PIL import Image, ImageOps
 from gantk.runtime.decode import UnreadableError, flatten, opened
 
 Pixels = NDArray[np.uint8]
+
+LONGEST = 4
+"""How many times longer than wide a whole picture may be."""
 
 
 def decode(path: Path, size: int, channels: int) -> Pixels:
@@ -31,10 +35,31 @@ def decode(path: Path, size: int, channels: int) -> Pixels:
     Raises:
         UnreadableError: It cannot be read, is cut, is no picture, or is far too large.
     """
+    return _decode(
+        path, 2 * size, lambda picture: _shrink(flatten(picture, "L" if channels == 1 else "RGB"), size)
+    )
+
+
+def decode_whole(path: Path, size: int) -> Pixels:
+    """Decode one colour picture as `decode` does, whole: its shorter side becomes `size`.
+
+    What is more than `LONGEST` times as long as wide loses its ends.
+
+    Returns:
+        uint8[3, H, W].
+
+    Raises:
+        UnreadableError: As `decode`.
+    """
+    return _decode(path, 2 * size, lambda picture: _shrink_whole(flatten(picture, "RGB"), size))
+
+
+def _decode(path: Path, enough: int, finish: Callable[[Image.Image], Pixels]) -> Pixels:
+    """Open a picture, upright, and finish it; a shorter side of `enough` pixels is all that is asked for."""
     with opened(path) as picture:
         # A JPEG decoder can shrink by 2, 4 or 8 on the way, which saves most of the time for photos.
-        picture.draft(None, (2 * size, 2 * size))
-        return _shrink(flatten(ImageOps.exif_transpose(picture), "L" if channels == 1 else "RGB"), size)
+        picture.draft(None, (enough, enough))
+        return finish(ImageOps.exif_transpose(picture))
 
 
 def decode_grey(pixels: Pixels, size: int, channels: int) -> Pixels:
@@ -54,10 +79,21 @@ def is_grey(path: Path) -> bool:
 
 def _shrink(picture: Image.Image, size: int) -> Pixels:
     """The middle square, resized to uint8[C, size, size]."""
-    width, height = picture.size
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    box = (left, top, left + side, top + side)
-    small = picture.resize((size, size), Image.Resampling.LANCZOS, box=box)
+    side = min(picture.size)
+    return _resize_middle(picture, (side, side), (size, size))
+
+
+def _shrink_whole(picture: Image.Image, size: int) -> Pixels:
+    """All but the ends of a very long picture, resized to uint8[C, H, W] with a shorter side of `size`."""
+    side = min(picture.size)
+    width, height = (min(length, LONGEST * side) for length in picture.size)
+    return _resize_middle(picture, (width, height), (round(size * width / side), round(size * height / side)))
+
+
+def _resize_middle(picture: Image.Image, part: tuple[int, int], size: tuple[int, int]) -> Pixels:
+    """The middle part of a width and a height, resized to another width and height; channels first."""
+    left, top = ((whole - piece) / 2 for whole, piece in zip(picture.size, part, strict=True))
+    box = (left, top, left + part[0], top + part[1])
+    small = picture.resize(size, Image.Resampling.LANCZOS, box=box)
     pixels = np.asarray(small, dtype=np.uint8)
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))

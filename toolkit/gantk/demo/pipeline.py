@@ -24,7 +24,8 @@ from gantk.files import write_text
 from gantk.generate import latents, open_painter, paint, walk_latents
 from gantk.runtime.pictures import grid, save, save_animation
 from gantk.train.config import TrainConfig
-from gantk.train.gan import TrainResult, train
+from gantk.train.gan import train
+from gantk.train.sitting import TrainResult
 
 PICTURES, SIZE = 2048, 32
 WIDTH, STEPS = 32, 1300

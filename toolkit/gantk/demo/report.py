@@ -12,7 +12,7 @@ from typing import Any
 from gantk.bench.page import body, page
 from gantk.bundle import Bundle, Parity
 from gantk.files import read_bytes, write_text
-from gantk.train.gan import TrainResult
+from gantk.train.sitting import TrainResult
 
 STAGES = 6
 """How many of the training's sample grids are shown."""

@@ -188,7 +188,7 @@ def _name_layers(graph: ir.Model) -> None:
     used: dict[str, int] = {}
     for node in graph.graph:
         scopes = [scope for scope in ast.literal_eval(node.metadata_props.get(_SCOPES, "[]")) if scope]
-        layer = scopes[-2].removeprefix(_WRAPPER) if len(scopes) > 1 else ""
+        layer = f"{scopes[-2]}.".removeprefix(_WRAPPER)[:-1] if len(scopes) > 1 else ""
         name = f"{layer}/{node.op_type}" if layer else node.op_type
         used[name] = used.get(name, 0) + 1
         node.name = name if used[name] == 1 else f"{name}.{used[name]}"

@@ -32,6 +32,12 @@ FP32_ISLANDS = frozenset(
 )
 """Operators that sum many terms: they stay in float32, between casts."""
 
+_FOLLOWERS = frozenset(
+    {"Relu", "LeakyRelu", "Clip", "Tanh", "Sigmoid", "Sqrt", "Reciprocal", "Add", "Sub", "Mul", "Div"}
+)
+"""Operators that stay in float32 after an island, as backends compute them in one go with it, unless there is a
+cast between; they may take whole tensors from islands alone, besides one value for each channel."""
+
 FP16_LIMIT = 2.0**15
 """Half of what fp16 can hold: values beyond it leave no room for pictures that were not tried."""
 
@@ -52,10 +58,11 @@ def convert(graph: ir.Model, precision: str) -> ir.Model:
     if precision == "fp32":
         return copy
     dtype = DTYPES[precision]
+    islands = _islands(copy.graph)
     for node in list(copy.graph):
-        if node.op_type not in FP32_ISLANDS:
+        if node not in islands:
             _lower(copy.graph, node, dtype)
-    _join_types(copy.graph, dtype)
+    _join_types(copy.graph, islands, dtype)
     return copy
 
 
@@ -123,6 +130,26 @@ def expose_intermediates(graph: ir.Model) -> dict[str, tuple[str, str]]:
     return exposed
 
 
+def _islands(graph: ir.Graph) -> set[ir.Node]:
+    """The nodes that stay in float32."""
+    islands: set[ir.Node] = set()
+    for node in graph:
+        if node.op_type in FP32_ISLANDS or (
+            node.op_type in _FOLLOWERS
+            and any(value and value.producer() in islands for value in node.inputs)
+            and all(value is None or value.producer() in islands or _is_small(value) for value in node.inputs)
+        ):
+            islands.add(node)
+    return islands
+
+
+def _is_small(value: ir.Value) -> bool:
+    """Whether a tensor is a constant, or has no height and width to speak of."""
+    if value.const_value is not None:
+        return True
+    return value.shape is not None and len(value.shape) == 4 and list(value.shape[2:]) == [1, 1]
+
+
 def _lower(graph: ir.Graph, node: ir.Node, dtype: ir.DataType) -> None:
     """Give a node's weights and outputs the lower type."""
     fixed = _FLOAT32_INPUTS.get(node.op_type, ())
@@ -164,11 +191,11 @@ def _lowered_weight(graph: ir.Graph, value: ir.Value, dtype: ir.DataType, node: 
     return weight
 
 
-def _join_types(graph: ir.Graph, dtype: ir.DataType) -> None:
+def _join_types(graph: ir.Graph, islands: set[ir.Node], dtype: ir.DataType) -> None:
     """Put casts where a tensor of one type meets a node that wants the other, and at the graph's borders."""
     casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
     for node in list(graph):
-        island = node.op_type in FP32_ISLANDS
+        island = node in islands
         fixed = _FLOAT32_INPUTS.get(node.op_type, ())
         if node.op_type == "Cast":
             continue  # A cast takes any type.

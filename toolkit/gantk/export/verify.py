@@ -15,6 +15,7 @@ from torch import nn
 
 from gantk.bundle import Parity
 from gantk.errors import GantkError
+from gantk.export.fold import SCALED
 from gantk.export.precision import expose_intermediates
 from gantk.runtime import parity
 from gantk.runtime.arrays import random_feeds
@@ -217,7 +218,8 @@ def locate(
         return None
     found: list[tuple[str, float]] = []
     for name, (tensor, layer) in exposed.items():
-        reference = wanted.get(tensor, wanted.get(name))
+        reference = _reference(tensor, wanted, outputs[name])
+        reference = wanted.get(name) if reference is None else reference
         if reference is not None and reference.shape == outputs[name].shape:
             found.append((layer, _relative(outputs[name], reference)))
     parted = [entry for entry in found if not entry[1] <= _LAYER_TOLERANCE[precision]]
@@ -261,6 +263,16 @@ def _judge(
         passed=reason is None,
         reason=reason,
     )
+
+
+def _reference(tensor: str, wanted: Mapping[str, Array], output: Array) -> Array | None:
+    """PyTorch's values of a tensor; of one that holds a multiple of them, the multiple that is nearest."""
+    reference = wanted.get(tensor.removesuffix(SCALED))
+    if reference is None or not tensor.endswith(SCALED) or reference.shape != output.shape:
+        return reference
+    factor = float(np.vdot(output, reference)) / (float(np.vdot(reference, reference)) or 1.0)
+    nearest: Array = factor * reference
+    return nearest
 
 
 def _executed(backend: str, precision: str, device: str) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,6 +18,7 @@ from gantk.models.vgg import Vgg19
 from gantk.tensors import TensorSpec
 
 _EPSILON = 1e-5
+_CONTRAST = 0.2
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,13 @@ class Decoder(nn.Module):
             )
             for n in reversed(range(len(layers)))
         )
+        self.apply(_initialise)
+        last = self.convolutions[-1].conv
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        with torch.no_grad():
+            # Features of unit size begin as a picture of middle grey with little contrast, near to any other.
+            last.weight.mul_(_CONTRAST)
+            last.bias.fill_(0.5)
 
     def forward(self, features: Tensor) -> Tensor:
         """Paint.
@@ -160,3 +169,12 @@ class Decoder(nn.Module):
             features = F.relu(convolution(features))
         painted: Tensor = self.convolutions[-1](features)
         return painted
+
+
+@torch.no_grad()
+def _initialise(module: nn.Module) -> None:
+    """Weights that keep features as large as they are through ReLU (He et al., arXiv 1502.01852), biases 0."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            module.bias.zero_()

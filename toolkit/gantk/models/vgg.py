@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import math
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,6 +93,27 @@ class Vgg19(nn.Module):
             features = F.relu(convolution(features))
             found[layer] = features
         return found
+
+    @torch.no_grad()
+    def rescale(self, pictures: Tensor) -> None:
+        """Scale the weights so that all layers have features of about unit size for some pictures.
+
+        Files of VGG-19 differ here by factors of hundreds, which learning on top of the features would feel. ReLU
+        and pooling let factors through (Gatys et al., CVPR 2016, section 2); these are powers of two, so that
+        nothing is rounded. The root mean square of each layer comes to lie between 0.7 and 1.42.
+
+        Args:
+            pictures: float[N, 3, H, W] in [0, 1].
+        """
+        before = 0
+        for layer, features in self(pictures).items():
+            size = float(features.float().square().mean().sqrt())
+            exponent = round(math.log2(size)) if size > 0 else 0
+            convolution = self.convolutions[layer]
+            assert isinstance(convolution, nn.Conv2d) and convolution.bias is not None
+            convolution.weight.mul_(2.0 ** (before - exponent))
+            convolution.bias.mul_(2.0**-exponent)
+            before = exponent
 
     def _pool(self, features: Tensor) -> Tensor:
         pool = F.max_pool2d if self.pooling == "max" else F.avg_pool2d

@@ -21,6 +21,9 @@ from gantk.tensors import TensorSpec
 
 SIZE_LIMIT = 2**31 - 1
 
+PICTURE_SIDE = 512
+"""Height and width of a random picture whose size is free and was not said."""
+
 
 def load_input(spec: TensorSpec, path: str | Path) -> Array:
     """Read one input: an ``.npy`` file (never a pickle), or a picture for a uint8 NHWC input.
@@ -48,8 +51,15 @@ def load_input(spec: TensorSpec, path: str | Path) -> Array:
 def random_feeds(
     inputs: Sequence[TensorSpec], sizes: Mapping[str, int] | None = None, seed: int = 0
 ) -> dict[str, Array]:
-    """A `random_array` for each input; symbols stand for `sizes`, or 1 where it names none."""
-    return {spec.name: random_array(spec, spec.concrete(sizes or {}), seed) for spec in inputs}
+    """A `random_array` for each input; symbols stand for `sizes`, or where it names none for `default_sizes`."""
+    sizes = default_sizes(inputs, sizes or {})
+    return {spec.name: random_array(spec, spec.concrete(sizes), seed) for spec in inputs}
+
+
+def default_sizes(inputs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> dict[str, int]:
+    """`sizes`, and `PICTURE_SIDE` for the height and width of pictures that it does not name."""
+    free = [spec.shape[axis] for spec in inputs for axis in spec.picture_axes or ()]
+    return {**{size: PICTURE_SIDE for size in free if isinstance(size, str)}, **sizes}
 
 
 def random_array(spec: TensorSpec, shape: tuple[int, ...], seed: int = 0) -> Array:

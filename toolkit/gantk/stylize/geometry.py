@@ -72,7 +72,7 @@ class Geometry:
         if node.op_type == "Pad":
             above = int(self._values(node, 1)[rows.axis]) * rows.scale
             return replace(rows, first=rows.first - above, last=rows.last - above)
-        if node.op_type == "Conv" and rows.axis == 2:
+        if node.op_type in ("Conv", "MaxPool", "AveragePool") and rows.axis == 2:
             return self._convolved(node, rows)
         if node.op_type == "Resize" and _text(node, "mode") == "nearest":
             return self._enlarged(node, rows)
@@ -81,11 +81,16 @@ class Geometry:
         raise GantkError(
             f"operator {node.op_type} cannot be run in strips of a picture",
             where=node.name or node.output[0],
-            hint="--size makes the picture small enough to be run whole",
+            hint="--size makes the picture small enough to be run whole, --memory allows it more",
         )
 
     def _convolved(self, node: onnx.NodeProto, rows: Rows) -> Rows:
-        kernel = self._constants[node.input[1]].dims[2]
+        """Also pooling, which rounds up or down at the picture's end alone."""
+        kernel = (
+            self._constants[node.input[1]].dims[2]
+            if node.op_type == "Conv"
+            else _ints(node, "kernel_shape")[0]
+        )
         stride = (_ints(node, "strides") or [1])[0]
         reach = (kernel - 1) * (_ints(node, "dilations") or [1])[0]
         above = (_ints(node, "pads") or [0])[0]

@@ -29,14 +29,15 @@ from gantk.stylize.network import Look, StyleNetwork, pad_to, to_input
 from gantk.stylize.stages import MEAN, ROWS, SIZE, VARIANCE, Plan, Stage, plan_stages, sliced_name
 from gantk.stylize.statistics import STATISTICS, Pool
 
-MEMORY_BYTES = 2 * 2**30
+MEMORY_BYTES = 5 * 2**29
+"""So that a frame of 1920 x 1080 pixels is painted whole by a style network of usual width."""
 PROBE_SIDE = 384
 
 Progress = Callable[[int, int], None]
 """Called with the number of strips done and in all."""
 
 _STRIPS_LEAST_BYTES = 256 * 2**20
-_ARENA = 2.0  # Backends take memory ahead, up to twice what they need.
+_ARENA = 2.4  # Backends take memory ahead, and lay tensors out anew.
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,13 @@ class LargePainter:
         """
         height, width, _ = pixels.shape
         padded = pad_to(self._network.picture.smallest, pixels[None])[0]
-        sweep = _Sweep(self._network, self.plan, padded, look.feeds(1), self._folder)
+        sweep = _Sweep(self._network, self.plan, padded, self._given(look), self._folder)
         works = [strips(len(padded), self.plan.stride, stage.above, stage.below, rows or self._rows(stage, padded))
                  for stage in self.plan.stages]  # fmt: skip
         total, done = sum(map(len, works)), 0
         try:
             for stage, work in zip(self.plan.stages, works, strict=True):
-                with self._open(stage) as runner:
+                with self._open(stage.data) as runner:
                     for strip in work:
                         sweep.run(runner, stage, strip)
                         done += 1
@@ -123,11 +124,17 @@ class LargePainter:
         parts = self.paint(probe, look, rows=max(self.plan.stride, len(probe) // 4)).pixels
         return psnr_db(whole, parts)
 
-    def _open(self, stage: Stage) -> Runner:
+    def _given(self, look: Look) -> dict[str, Array]:
+        """All inputs of the stages that are the same for all strips."""
+        feeds = self._network.feeds(look, 1)
+        if self.plan.prelude is None:
+            return feeds
+        with self._open(self.plan.prelude) as runner:
+            return {**feeds, **runner.run({spec.name: feeds[spec.name] for spec in runner.inputs})}
+
+    def _open(self, data: bytes) -> Runner:
         network = self._network
-        return open_model(
-            from_bytes(stage.data), network.runner.backend, network.runner.device, network.threads
-        )
+        return open_model(from_bytes(data), network.runner.backend, network.runner.device, network.threads)
 
     def _rows(self, stage: Stage, pixels: Pixels) -> int:
         """The height of a strip for which the memory suffices, with the rows around it."""

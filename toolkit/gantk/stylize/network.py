@@ -89,13 +89,19 @@ class StyleNetwork:
             GantkError: The backend failed, or the network made values that are not finite.
         """
         count, height, width, _ = pixels.shape
-        feeds = look.feeds(count) | {"picture": to_input(pad_to(self.picture.smallest, pixels), self.picture)}
-        if self.takes_style_picture:
-            style = next(spec for spec in self.runner.inputs if spec.name == "style")
-            feeds["style"] = to_input(pad_to(style.smallest, feeds["style"]), style)
+        picture = to_input(pad_to(self.picture.smallest, pixels), self.picture)
+        feeds = {**self.feeds(look, count), self.picture.name: picture}
         output = self.runner.outputs[0]
         painted = to_pixels(self.runner.run(feeds)[output.name], output, output.layout)
         return painted[:, :height, :width]
+
+    def feeds(self, look: Look, count: int) -> dict[str, Array]:
+        """The inputs beside the pictures, for `count` of them."""
+        feeds = look.feeds(count)
+        for spec in self.runner.inputs:
+            if spec.name == "style":
+                feeds["style"] = to_input(pad_to(spec.smallest, feeds["style"]), spec)
+        return feeds
 
     def close(self) -> None:
         self.runner.close()

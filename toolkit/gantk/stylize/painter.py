@@ -29,18 +29,21 @@ class InStrips:
     Args:
         width: In pixels.
         height: Likewise.
-        distance_db: On the picture reduced, strips against the network run whole: PSNR.
+        distance_db: On the picture reduced, strips against the network run whole: PSNR. Measured on the first
+            picture alone.
     """
 
     width: int
     height: int
-    distance_db: float
+    distance_db: float | None
 
     def __str__(self) -> str:
-        return (
-            f"{self.width} x {self.height} pixels, painted in strips with the statistics of the whole picture; "
-            f"on the picture reduced that is {self.distance_db:.1f} dB from the network run whole"
+        text = (
+            f"{self.width} x {self.height} pixels, painted in strips with the statistics of the whole picture"
         )
+        if self.distance_db is None:
+            return text
+        return f"{text}; on the picture reduced that is {self.distance_db:.1f} dB from the network run whole"
 
 
 @dataclass
@@ -114,7 +117,8 @@ class Painter:
             self._large = LargePainter(self.network, self.memory_bytes)
         height, width = pixels.shape[:2]
         painted = self._large.paint(pixels, self.look, self.progress).pixels
-        self.in_strips.append(InStrips(width, height, self._large.distance_db(pixels, self.look)))
+        distance_db = None if self.in_strips else self._large.distance_db(pixels, self.look)
+        self.in_strips.append(InStrips(width, height, distance_db))
         return painted
 
     def _finished(self, painted: Pixels, picture: Picture) -> Picture:

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from gantk.errors import GantkError
 from gantk.stylize.geometry import Geometry, Rows
-from gantk.stylize.statistics import Norm, give_statistics, measuring_nodes
+from gantk.stylize.statistics import STATISTICS, Norm, give_statistics, measuring_nodes
 
 MEAN, VARIANCE, SIZE, ROWS = "gantk.mean", "gantk.variance", "gantk.size", "gantk.rows"
 
@@ -53,11 +53,14 @@ class Plan:
     """All stages, in order.
 
     Args:
+        prelude: The part that depends on other inputs than the picture, as an ONNX file to be run once before;
+            its outputs are inputs of the stages. `None` where there is none.
         stages: One for each normalisation, and the last.
         norms: The normalisations.
         stride: Rows of the picture to one row of the smallest tensor; strips begin at multiples of it.
     """
 
+    prelude: bytes | None
     stages: tuple[Stage, ...]
     norms: tuple[Norm, ...]
     stride: int
@@ -77,7 +80,7 @@ def plan_stages(data: bytes, picture: str, output: str) -> Plan:
         GantkError: The network has no instance normalisation, or an operator that strips of a picture do
             not suffice for.
     """
-    proto = onnx.load_from_string(data)
+    proto = onnx.shape_inference.infer_shapes(onnx.load_from_string(data))
     opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset < _OPSET or any(node.domain not in ("", "ai.onnx") for node in proto.graph.node):
         raise GantkError(f"only networks of plain operators from opset {_OPSET} on can be run in strips")
@@ -101,8 +104,11 @@ class _Cutter:
         self._channels = _channels(proto.graph, rows)
         self._done: set[int] = set()
         self._stored: set[str] = set()
+        self._values = {value.name: value for value in (*proto.graph.value_info, *proto.graph.input)}
+        self._given = self._given_once()
 
     def plan(self) -> Plan:
+        prelude = self._prelude()
         targets = [*(norm.input for norm in self._norms), self._output]
         stages = [
             self._stage(
@@ -110,17 +116,37 @@ class _Cutter:
             )
             for index, target in enumerate(targets)
         ]
-        return Plan(tuple(stages), tuple(self._norms), self._stride)
+        return Plan(prelude, tuple(stages), tuple(self._norms), self._stride)
+
+    def _given_once(self) -> set[str]:
+        """What the stages take of values that depend on inputs, and on neither the picture nor its statistics."""
+        inputs = {value.name for value in self._proto.graph.input}
+        changing, lasting = {self._picture, STATISTICS}, inputs - {self._picture, STATISTICS}
+        for node in self._nodes:
+            if not changing.isdisjoint(node.input):
+                changing.update(node.output)
+            elif not lasting.isdisjoint(node.input):
+                lasting.update(node.output)
+        taken = {name for node in self._nodes if not changing.isdisjoint(node.output) for name in node.input}
+        return (taken & lasting) - inputs
+
+    def _prelude(self) -> bytes | None:
+        if not self._given:
+            return None
+        needed, sources = self._walk(self._given, ())
+        nodes = [self._nodes[index] for index in sorted(needed)]
+        inputs = [self._values[name] for name in sorted(sources)]
+        return self._model(nodes, inputs, [self._values[name] for name in sorted(self._given)])
 
     def _stage(self, target: str, later: list[str], norm: Norm | None) -> Stage:
-        needed, sources = self._walk([target], self._stored)
+        needed, sources = self._walk([target], self._stored | self._given)
         made = {name for index in needed for name in self._nodes[index].output} & self._rows.keys()
         self._done |= needed
         kept = {
             name for name in made if self._rows[name].scale == self._stride and self._is_wanted(name, target)
         }
         before = self._stored | kept
-        self._stored = self._walk(later, before)[1] & before if later else set()
+        self._stored = self._walk(later, before | self._given)[1] & before if later else set()
         kept &= self._stored
         nodes = [self._nodes[index] for index in sorted(needed)]
         above, below = self._halo(nodes, sources, {target, *kept})
@@ -166,7 +192,7 @@ class _Cutter:
                 max(0, last + self._stride - 1) // self._stride * self._stride)  # fmt: skip
 
     def _pixel_bytes(self, names: set[str]) -> float:
-        """Four buffers as large as the largest tensor: what goes in, comes out, is padded and is laid out anew."""
+        """Four buffers as large as the largest tensor: what goes in, comes out, is padded and is measured."""
         sizes = [4.0 * self._channels.get(n, 3) / self._rows[n].scale ** 2 for n in names & self._rows.keys()]
         return 4.0 * max(sizes)
 
@@ -189,20 +215,38 @@ class _Cutter:
         constants += [_ints(f"gantk.scale.{scale}", [scale]) for scale in sorted(scales)]
         constants += [_ints("gantk.one", [1]), _ints("gantk.two", [2]), _ints("gantk.zero", [0])]
         graph = self._proto.graph
-        inputs = [_input(graph, name) for name in sorted(sources)]
+        inputs = [self._input(name) for name in sorted(sources)]
         if scales:
             inputs.append(helper.make_tensor_value_info(ROWS, TensorProto.INT64, [2]))
         if norm is None:
             results = [value for value in graph.output if value.name == target]
         else:
             results = [helper.make_tensor_value_info(n, kind, [None] * axes) for n, kind, axes in values]
-        every = [*bounds, *nodes, *added]
-        used = {name for node in every for name in node.input}
-        stored = [tensor for tensor in (*graph.initializer, *constants) if tensor.name in used]
-        made = helper.make_graph(every, "stage", inputs, results, stored)
+        return self._model([*bounds, *nodes, *added], inputs, results, constants)
+
+    def _model(
+        self,
+        nodes: list[onnx.NodeProto],
+        inputs: list[Any],
+        outputs: list[Any],
+        constants: Iterable[Any] = (),
+    ) -> bytes:
+        used = {name for node in nodes for name in node.input}
+        stored = [tensor for tensor in (*self._proto.graph.initializer, *constants) if tensor.name in used]
+        graph = helper.make_graph(nodes, "stage", inputs, outputs, stored)
         opsets = list(self._proto.opset_import)
-        model = helper.make_model(made, opset_imports=opsets, ir_version=self._proto.ir_version)
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=self._proto.ir_version)
         return model.SerializeToString()  # type: ignore[no-any-return]
+
+    def _input(self, name: str) -> Any:
+        """An input of the network as it is; any other tensor with names of its own for its sizes."""
+        known = self._values.get(name)
+        if known is not None and (name == STATISTICS or name not in self._maker):
+            return known
+        tensor = None if known is None else known.type.tensor_type
+        kind = TensorProto.FLOAT if tensor is None else tensor.elem_type
+        axes = 4 if tensor is None else len(tensor.shape.dim)
+        return helper.make_tensor_value_info(name, kind, [f"{name}.{axis}" for axis in range(axes)])
 
 
 def sliced_name(tensor: str) -> str:
@@ -231,16 +275,6 @@ def _bounds(scale: int) -> list[onnx.NodeProto]:
 
 def _ints(name: str, values: list[int]) -> onnx.TensorProto:
     return numpy_helper.from_array(np.array(values, np.int64), name)
-
-
-def _input(graph: onnx.GraphProto, name: str) -> Any:
-    """An input of the network as it is, or a kept tensor, whose sizes have names of their own."""
-    for value in graph.input:
-        if value.name == name:
-            return value
-    return helper.make_tensor_value_info(
-        name, TensorProto.FLOAT, ["N", *(f"{name}.{axis}" for axis in "CHW")]
-    )
 
 
 def _row_axis(graph: onnx.GraphProto, picture: str) -> int:

@@ -17,8 +17,8 @@ from lightning_fabric.strategies import DDPStrategy
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from gantk.errors import GantkError
-from gantk.train.config import TrainConfig
 from gantk.train.interrupt import Interruption
+from gantk.train.options import RunConfig
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ _FABRIC_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed
 logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
 
 
-def launch(function: Callable[..., T], config: TrainConfig, *args: Any) -> T:
+def launch(function: Callable[..., T], config: RunConfig, *args: Any) -> T:
     """Call ``function(fabric, config, *args)`` in every process.
 
     Args:
@@ -75,7 +75,7 @@ def launch(function: Callable[..., T], config: TrainConfig, *args: Any) -> T:
     return result
 
 
-def _call(fabric: Any, function: Callable[..., T], config: TrainConfig, args: tuple[Any, ...]) -> T:
+def _call(fabric: Any, function: Callable[..., T], config: RunConfig, args: tuple[Any, ...]) -> T:
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))
     torch.set_num_threads(max(1, (config.threads or 1) // local_processes))
     with warnings.catch_warnings():
@@ -85,7 +85,7 @@ def _call(fabric: Any, function: Callable[..., T], config: TrainConfig, args: tu
 
 
 def _call_and_tell(
-    fabric: Any, function: Callable[..., T], config: TrainConfig, args: tuple[Any, ...], outcome: Any
+    fabric: Any, function: Callable[..., T], config: RunConfig, args: tuple[Any, ...], outcome: Any
 ) -> None:
     """As `_call`, but the result or the error goes into a queue: an error reaches a parent as text alone."""
     try:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from gantk.errors import GantkError
 from gantk.files import named_errors, read_bytes, write_bytes, write_text
-from gantk.train import plots
 from gantk.train.run_folder import METRICS
 
 Record = dict[str, Any]
@@ -36,12 +35,11 @@ class Window:
         self._wait_s += wait_s
         self.steps += 1
 
-    def close(self, pictures_a_step: int) -> Record:
-        """The means, and the speed, since the window was opened."""
+    def close(self, pictures_a_step: int) -> tuple[Record, Record]:
+        """The means, and the speeds, since the window was opened."""
         means = {name: float(total) / self.steps for name, total in self._sums.items()}
         elapsed_s = max(time.perf_counter() - self._began_s, 1e-9)
-        return {
-            **{name: round(mean, 6) for name, mean in means.items()},
+        return {name: round(mean, 6) for name, mean in means.items()}, {
             "samples_per_second": round(pictures_a_step * self.steps / elapsed_s, 2),
             "data_wait_ms": round(self._wait_s / self.steps * 1000, 4),
         }
@@ -80,10 +78,9 @@ class Log:
                 if isinstance(value, int | float) and name not in ("step", "epoch"):
                     self._writer.add_scalar(f"{record['event']}/{name}", value, record["step"])
 
-    def draw(self) -> None:
-        """Draw ``losses.png`` and ``health.png`` anew."""
-        write_bytes(self._run / "losses.png", plots.draw_losses(self.history))
-        write_bytes(self._run / "health.png", plots.draw_health(self.history))
+    def draw(self, name: str, curves: bytes) -> None:
+        """Write curves, the bytes of a PNG file, into the run folder."""
+        write_bytes(self._run / name, curves)
 
     def show(self, pictures: Any, step: int) -> None:
         """Show a grid uint8[H, W, C] in TensorBoard."""
@@ -107,7 +104,7 @@ def check_finite(record: Record, run: Path) -> None:
         raise GantkError(
             f"the training diverged before step {record['step']}: {', '.join(bad)} is not a finite number",
             where=str(run),
-            hint="train again with a lower --lr-g and --lr-d; the checkpoints are from before",
+            hint="train again with lower learning rates; the checkpoints are from before",
         )
 
 

@@ -13,6 +13,7 @@ from gantk.train import health
 Record = dict[str, Any]
 
 _DISCRIMINATOR, _GENERATOR, _FAINT, _BAD = "#c2410c", "#1d4ed8", "#6b7280", "#fde2e1"
+_COLOURS = (_GENERATOR, _DISCRIMINATOR, _FAINT)
 
 
 def draw_losses(history: Sequence[Record]) -> bytes:
@@ -64,6 +65,20 @@ def draw_health(history: Sequence[Record]) -> bytes:
     bottom.set_ylim(0, 1.02)
     bottom.set_ylabel("discriminator")
     return _finish(figure, [top, bottom])
+
+
+def draw_distances(history: Sequence[Record], names: Sequence[str]) -> bytes:
+    """Distances from what is wanted over the steps: pale as measured, strong as a running mean."""
+    lines = [line for line in history if line["event"] == "step"]
+    figure, (axes,) = _figure(1, "Distances")
+    steps = [line["step"] for line in lines]
+    for name, colour in zip(names, _COLOURS, strict=False):
+        values = [line[name] for line in lines]
+        axes.plot(steps, values, color=colour, alpha=0.22, linewidth=0.8)
+        axes.plot(steps, _smooth(values), color=colour, linewidth=1.8, label=name)
+    axes.set_yscale("log")
+    axes.set_ylabel("relative distance, without weights")
+    return _finish(figure, [axes])
 
 
 def _figure(rows: int, title: str) -> Any:

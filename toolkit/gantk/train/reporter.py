@@ -20,6 +20,9 @@ class Reporter:
     def warn(self, text: str) -> None:
         """A sentence on something that goes wrong, e.g. a mode collapse."""
 
+    def fetching(self, done: int, total: int) -> None:
+        """So many bytes of a file are fetched."""
+
     def loading(self, done: int, total: int) -> None:
         """So many pictures are decoded."""
 

@@ -10,7 +10,7 @@ import torch
 
 from gantk.data import Pictures
 from gantk.runtime.pictures import grid, save
-from gantk.train import health
+from gantk.train import health, plots
 from gantk.train.config import TrainConfig
 from gantk.train.ema import Average
 from gantk.train.log import Log
@@ -61,7 +61,8 @@ class Showroom:
             "d_accuracy": round(accuracy, 6),
         }
         log.add(record)
-        log.draw()
+        log.draw("losses.png", plots.draw_losses(log.history))
+        log.draw("health.png", plots.draw_health(log.history))
         log.show(pixels, step)
         reporter.snapshot(epoch, path, record)
 

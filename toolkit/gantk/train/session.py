@@ -11,41 +11,31 @@ import torch
 from torch import Tensor
 
 from gantk import checkpoint
-from gantk.data import Pictures
 from gantk.errors import GantkError
-from gantk.train import health, run_folder
+from gantk.train import run_folder
 from gantk.train import state as states
-from gantk.train.config import TrainConfig
 from gantk.train.log import Log, Window, check_finite
 from gantk.train.reporter import Reporter
-from gantk.train.samples import Showroom
-from gantk.train.state import State
-
-MOST_SHOWN = 200
-"""The epochs of a run that are shown where nothing else is asked for, so that a thousand short ones are not."""
-
-_AVERAGED = ("loss_d", "loss_g", "d_real", "d_fake", "d_accuracy", "skipped")
+from gantk.train.training import Training
 
 
 class Session:
     """One process's sitting of a training. Only the first process writes.
 
     Args:
-        fabric: Lightning's, launched.
-        config: The resolved configuration.
-        state: What is trained.
+        training: What is trained.
         reporter: Told of the progress.
     """
 
-    def __init__(self, fabric: Any, config: TrainConfig, state: State, reporter: Reporter) -> None:
-        self.fabric = fabric
-        self.config = config
-        self.state = state
+    def __init__(self, training: Training[Any], reporter: Reporter) -> None:
+        self.training = training
+        self.fabric = training.fabric
+        self.config = training.config
+        self.state = training.state
         self.window = Window()
         self._reporter = reporter
-        self._run = Path(config.out)
+        self._run = Path(self.config.out)
         self._log: Log | None = None
-        self._showroom: Showroom | None = None
 
     def restore(self, facts: dict[str, Any]) -> None:
         """Go to the newest whole checkpoint, or stay at the beginning where there is none yet.
@@ -53,13 +43,14 @@ class Session:
         Raises:
             GantkError: The pictures are others now, or no checkpoint is whole.
         """
-        known = run_folder.read(self._run).get("data")
-        if self.fabric.is_global_zero and known != facts["data"]:
-            raise GantkError(
-                "the pictures are not those that the run began with",
-                where=str(self._run),
-                hint="begin a new run with another --out",
-            )
+        known = run_folder.read(self._run)
+        for name, fact in facts.items():
+            if self.fabric.is_global_zero and known.get(name) != fact:
+                raise GantkError(
+                    f"the {'pictures' if name == 'data' else name} are not those that the run began with",
+                    where=str(self._run),
+                    hint="begin a new run with another --out",
+                )
         if not checkpoint.list_paths(self._run):
             self._reporter.say("the run has no checkpoint yet: it begins anew")
             return
@@ -71,11 +62,10 @@ class Session:
             self.fabric.strategy.precision.load_state_dict(saved.state["scaler"])
         self._reporter.say(f"goes on from step {self.state.step} ({path.name})")
 
-    def open(self, pictures: Pictures) -> None:
-        """Open the log, and keep some real pictures to compare samples with."""
+    def open(self) -> None:
+        """Open the log."""
         if self.fabric.is_global_zero:
             self._log = Log(self._run, self.state.step, tensorboard=self.config.tensorboard)
-            self._showroom = Showroom(self._run, self.config, pictures, self.fabric.device)
         self.window = Window()
 
     def after_step(self, per_epoch: int, total: int, *, last: bool) -> None:
@@ -87,9 +77,7 @@ class Session:
             last: Whether the training ends here.
         """
         step, config = self.state.step, self.config
-        epoch, within = divmod(step, per_epoch)
-        sample_every = config.sample_every or math.ceil(total / per_epoch / MOST_SHOWN)
-        shows = step == total or (within == 0 and epoch % sample_every == 0)
+        shows = step == total or step % config.show_every(per_epoch, total) == 0
         saves = last or shows or (config.checkpoint_every > 0 and step % config.checkpoint_every == 0)
         if saves or self.window.steps >= config.log_every:
             self._write_line(epoch=math.ceil(step / per_epoch))
@@ -112,7 +100,7 @@ class Session:
 
     def warnings(self) -> tuple[str, ...]:
         """What is wrong now, in words, in the first process."""
-        return tuple(health.warnings(self._log.history).values()) if self._log is not None else ()
+        return tuple(self.training.warnings(self._log.history).values()) if self._log is not None else ()
 
     def close(self) -> None:
         if self._log is not None:
@@ -121,17 +109,13 @@ class Session:
     def _write_line(self, epoch: int) -> None:
         """Close the window with a line in the log; every process stops where a loss is not finite in one."""
         pictures_a_step = self.config.batch * self.fabric.world_size
-        record = {
-            "event": "step",
-            "step": self.state.step,
-            "epoch": epoch,
-            **self.window.close(pictures_a_step),
-        }
+        means, times = self.window.close(pictures_a_step)
         self.window = Window()
         if self.fabric.world_size > 1:
-            mine = torch.tensor([record[name] for name in _AVERAGED], device=self.fabric.device)
-            means = self.fabric.all_reduce(mine).tolist()
-            record |= {name: round(mean, 6) for name, mean in zip(_AVERAGED, means, strict=True)}
+            mine = torch.tensor([*means.values()], device=self.fabric.device)
+            shared = self.fabric.all_reduce(mine).tolist()
+            means = {name: round(mean, 6) for name, mean in zip(means, shared, strict=True)}
+        record = {"event": "step", "step": self.state.step, "epoch": epoch, **means, **times}
         check_finite(record, self._run)
         if self._log is not None:
             self._log.add(record)
@@ -141,13 +125,13 @@ class Session:
         # All processes take part in gathering their random states, then the first goes on alone.
         mine = states.rng_states(self.state)
         gathered = {name: gather_all(self.fabric, tensor) for name, tensor in mine.items()}
-        if self._log is None or self._showroom is None:
+        if self._log is None:
             return
-        self._showroom.settle(self.state.average)
+        self.training.settle()
         if shows:
-            before = health.warnings(self._log.history)
-            self._showroom.show(self.state.average, self._log, self.state.step, epoch, self._reporter)
-            for name, sentence in health.warnings(self._log.history).items():
+            before = self.training.warnings(self._log.history)
+            self.training.show(self._log, epoch, self._reporter)
+            for name, sentence in self.training.warnings(self._log.history).items():
                 if name not in before:
                     self._reporter.warn(sentence)
         rngs = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two networks with all that a training remembers, to a checkpoint and back."""
+"""The networks with all that a training remembers, to a checkpoint and back."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from gantk import checkpoint, models
 from gantk.checkpoint import Checkpoint
 from gantk.errors import GantkError
-from gantk.train.config import TrainConfig
 from gantk.train.ema import Average
-
-_BETAS = (0.5, 0.999)  # Section 4 of the DCGAN paper.
+from gantk.train.options import RunConfig
 
 
 @dataclass
@@ -24,45 +22,25 @@ class State:
     """Everything that changes from step to step.
 
     Args:
-        generator: Latents to pictures.
-        discriminator: Pictures to logits.
+        networks: By name; ``generator`` is the one that pictures are made with.
+        optimizers: Adam, by the names of the networks that learn.
         average: The averaged generator.
-        optimizer_generator: Adam.
-        optimizer_discriminator: Adam.
-        latents: Draws this process's latents.
+        draws: Draws what is random in this process's steps, such as latents.
         step: Steps done.
     """
 
-    generator: nn.Module
-    discriminator: nn.Module
+    networks: dict[str, nn.Module]
+    optimizers: dict[str, torch.optim.Optimizer]
     average: Average
-    optimizer_generator: torch.optim.Optimizer
-    optimizer_discriminator: torch.optim.Optimizer
-    latents: torch.Generator
+    draws: torch.Generator
     step: int = 0
 
-
-def build(config: TrainConfig, device: torch.device, rank: int) -> State:
-    """Networks with fresh weights, which are the same in every process; latents and dropout are not."""
-    torch.manual_seed(config.seed)
-    network = config.network_config()
-    # Convolutions are faster with channels last, see `config.resolve`.
-    generator, discriminator = (
-        make(config.network, network).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for make in (models.build, models.build_discriminator)
-    )
-    torch.manual_seed(config.seed * 1000 + rank + 1)
-    return State(
-        generator,
-        discriminator,
-        Average(generator, config.ema),
-        torch.optim.Adam(generator.parameters(), config.lr_g, _BETAS, fused=True),
-        torch.optim.Adam(discriminator.parameters(), config.lr_d, _BETAS, fused=True),
-        torch.Generator(device).manual_seed(config.seed * 1000 + rank),
-    )
+    @property
+    def generator(self) -> nn.Module:
+        return self.networks["generator"]
 
 
-def save(path: Path, state: State, config: TrainConfig, rngs: list[dict[str, Tensor]], scaler: Any) -> None:
+def save(path: Path, state: State, config: RunConfig, rngs: list[dict[str, Tensor]], scaler: Any) -> None:
     """Write a checkpoint.
 
     Args:
@@ -72,19 +50,17 @@ def save(path: Path, state: State, config: TrainConfig, rngs: list[dict[str, Ten
         rngs: What `rng_states` gave in each process.
         scaler: The JSON state of fp16's loss scale, or `None`.
     """
-    tensors = {
-        **_prefixed("generator", state.generator.state_dict()),
-        **_prefixed("ema", state.average.module.state_dict()),
-        **_prefixed("discriminator", state.discriminator.state_dict()),
-        **_prefixed("optimizer_generator", _optimizer_tensors(state.optimizer_generator)),
-        **_prefixed("optimizer_discriminator", _optimizer_tensors(state.optimizer_discriminator)),
-    }
+    tensors = _prefixed("ema", state.average.module.state_dict())
+    for name, network in state.networks.items():
+        tensors |= _prefixed(name, network.state_dict())
+    for name, optimizer in state.optimizers.items():
+        tensors |= _prefixed(f"optimizer_{name}", _optimizer_tensors(optimizer))
     for rank, rng in enumerate(rngs):
         tensors |= _prefixed(f"rng.{rank}", rng)
     record = {
         "schema": checkpoint.SCHEMA_VERSION,
-        "family": config.network,
-        "config": models.configure(config.network, config.network_config()).to_json(),
+        "family": config.family,
+        "config": models.configure(config.family, config.network_config()).to_json(),
         "step": state.step,
         "training": config.to_json(),
         "scaler": scaler,
@@ -98,14 +74,14 @@ def restore(state: State, saved: Checkpoint, path: Path, rank: int) -> None:
     Raises:
         GantkError: It is of another architecture, or lacks a part.
     """
-    checkpoint.load_weights(state.generator, saved.part("generator"), path)
     checkpoint.load_weights(state.average.module, saved.part("ema"), path)
-    checkpoint.load_weights(state.discriminator, saved.part("discriminator"), path)
+    for name, network in state.networks.items():
+        checkpoint.load_weights(network, saved.part(name), path)
     try:
-        _restore_optimizer(state.optimizer_generator, saved.part("optimizer_generator"))
-        _restore_optimizer(state.optimizer_discriminator, saved.part("optimizer_discriminator"))
+        for name, optimizer in state.optimizers.items():
+            _restore_optimizer(optimizer, saved.part(f"optimizer_{name}"))
         rng = saved.part(f"rng.{rank}")
-        state.latents.set_state(rng["latents"])
+        state.draws.set_state(rng["draws"])
         torch.set_rng_state(rng["torch"])
         if "cuda" in rng and torch.cuda.is_available():
             torch.cuda.set_rng_state(rng["cuda"])
@@ -117,9 +93,9 @@ def restore(state: State, saved: Checkpoint, path: Path, rank: int) -> None:
 
 
 def rng_states(state: State) -> dict[str, Tensor]:
-    """The states of this process's random number generators: latents, and dropout's."""
-    states = {"latents": state.latents.get_state(), "torch": torch.get_rng_state()}
-    if state.latents.device.type == "cuda":
+    """The states of this process's random number generators: its draws, and dropout's."""
+    states = {"draws": state.draws.get_state(), "torch": torch.get_rng_state()}
+    if state.draws.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state()
     return states
 

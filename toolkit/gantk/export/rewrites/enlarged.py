@@ -63,16 +63,9 @@ def enlarged_to_transposed(graph: ir.Model) -> int:
             kernel[:, :, row, column] = place.phases[a, b, :, :, i, j].T
         new = Replacement(graph.graph, place.nodes[-1])
         weights = [new.weight("weight", kernel), new.weight("bias", place.bias)]
-        # One pixel is the phases' own border, two are what the padding grew to.
-        value = new.add(
-            "ConvTranspose",
-            [_padded(new, place), *weights],
-            "ConvTranspose",
-            kernel_shape=[4, 4],
-            strides=[2, 2],
-            pads=[3, 3, 3, 3],
-        )
-        new.finish(value, place.nodes)
+        picture, border = _bordered(new, place)
+        how = {"kernel_shape": [4, 4], "strides": [2, 2], "pads": [1 + 2 * border] * 4}
+        new.finish(new.add("ConvTranspose", [picture, *weights], "ConvTranspose", **how), place.nodes)
     drop_unused_weights(graph.graph)
     return len(places)
 
@@ -91,7 +84,9 @@ def enlarged_to_subpixel(graph: ir.Model) -> int:
         new = Replacement(graph.graph, place.nodes[-1])
         kernel = place.phases[::-1, ::-1].reshape(-1, *place.phases.shape[3:])
         weights = [new.weight("weight", kernel), new.weight("bias", np.tile(place.bias, 4))]
-        value = new.add("Conv", [_padded(new, place), *weights], "phases", kernel_shape=[2, 2])
+        picture, border = _bordered(new, place)
+        pads = [1 - border] * 4
+        value = new.add("Conv", [picture, *weights], "phases", kernel_shape=[2, 2], pads=pads)
         value = new.add("DepthToSpace", [value], "DepthToSpace", blocksize=2, mode="DCR")
         crop = {"starts": [1, 1], "ends": [-1, -1], "axes": [2, 3]}
         bounds = [new.weight(name, np.array(numbers)) for name, numbers in crop.items()]
@@ -100,10 +95,14 @@ def enlarged_to_subpixel(graph: ir.Model) -> int:
     return len(places)
 
 
-def _padded(new: Replacement, place: _Place) -> ir.Value:
-    """The small picture with a border of one pixel."""
+def _bordered(new: Replacement, place: _Place) -> tuple[ir.Value | None, int]:
+    """The small picture, and how many pixels of border it was given: none where it is one of zeros, for
+    convolutions have these for nothing."""
+    picture = place.nodes[0].inputs[0]
+    if place.mode == "constant":
+        return picture, 0
     pads = new.weight("pads", np.array([0, 0, 1, 1, 0, 0, 1, 1]))
-    return new.add("Pad", [place.nodes[0].inputs[0], pads], "Pad", mode=place.mode)
+    return new.add("Pad", [picture, pads], "Pad", mode=place.mode), 1
 
 
 def _find(graph: ir.Graph) -> list[_Place]:

@@ -19,8 +19,12 @@ from gantk.export.rewrites.graphs import (
     drop_unused_weights,
     ints,
     is_simple,
+    only_user,
     optional,
 )
+
+_LATE = ("Relu", "Tanh", "Sigmoid", "Round", "Clip")
+"""What may be done to pixels before they are spread out, four times as many to a register."""
 
 _POINTWISE = ("Relu", "LeakyRelu", "Clip", "Tanh", "Sigmoid", "InstanceNormalization", "BatchNormalization")
 
@@ -65,15 +69,45 @@ def _turn(graph: ir.Graph, node: ir.Node, weight: Float64) -> None:
         strides=[2, 2],
         pads=ints(node, "pads") or [0, 0, 0, 0],
     )
+    crops, late = _after(node)
+    for other in late:
+        value = new.add(other.op_type, [value, *other.inputs[1:]], other.op_type)
     new.finish(new.add("DepthToSpace", [value], "DepthToSpace", blocksize=2, mode="DCR"))
+    if late:
+        _take_out(graph, late, crops)
+
+
+def _after(node: ir.Node) -> tuple[list[ir.Node], list[ir.Node]]:
+    """The crops after a convolution, and the operators after these that look at each value alone."""
+    crops: list[ir.Node] = []
+    late: list[ir.Node] = []
+    user = only_user(node.outputs[0])
+    while user is not None and (user.op_type in _LATE or (user.op_type == "Slice" and not late)):
+        (late if user.op_type in _LATE else crops).append(user)
+        user = only_user(user.outputs[0])
+    return crops, late
+
+
+def _take_out(graph: ir.Graph, late: list[ir.Node], crops: list[ir.Node]) -> None:
+    """Remove nodes whose work is done before now; the tensors before them hold other values, and say so."""
+    before, after = late[0].inputs[0], late[-1].outputs[0]
+    assert before is not None
+    for value in (late[0].inputs[0], *(crop.inputs[0] for crop in crops)):
+        assert value is not None
+        value.name = f"{value.name}.done"
+    name = after.name
+    after.name, before.name = f"{name}.gone", name
+    after.replace_all_uses_with(before, replace_graph_outputs=True)
+    graph.remove(late, safe=True)
 
 
 def _is_even(value: ir.Value | None) -> bool:
     """Whether height and width are even, whatever the size of the network's inputs."""
-    if value is None or value.shape is None or len(value.shape) != 4:
+    if value is None:
         return False
-    if all(isinstance(size, int) for size in value.shape[2:]):
-        return all(int(size) % 2 == 0 for size in value.shape[2:])
+    known = [size for size in (value.shape or ())[2:] if isinstance(size, int)]
+    if len(known) == 2:
+        return all(size % 2 == 0 for size in known)
     node = value.producer()
     return node is not None and _yields_even(node)
 

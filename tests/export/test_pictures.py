@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks from pictures to pictures: any size, pixels on both sides, and every fault refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import numpy_helper
+from safetensors.numpy import load
+from torch import nn
+
+import gantk
+from gantk import checkpoint, models
+from gantk.bundle import Bundle
+from gantk.errors import GantkError
+from gantk.export import export, pipeline, variants, verify
+from gantk.export.precision import convert
+from gantk.export.rewrites import rewrite
+from gantk.export.variants import Network, make_variants
+from gantk.runtime.arrays import random_feeds
+from gantk.runtime.model import from_bytes
+from gantk.runtime.registry import open_model
+
+SIZES = [(1, 8, 8), (2, 9, 13), (1, 31, 10), (2, 64, 45), (3, 20, 8)]
+REWRITTEN = (("enlarged-to-transposed", "narrow-to-phases"), ("enlarged-to-subpixel", "narrow-to-phases"))
+
+
+def silent(line: str) -> None:
+    """A report that nobody reads."""
+
+
+def make_network(family: str, **config: object) -> nn.Module:
+    """Random weights whose pictures have contrast, and whose norms and styles differ from each other."""
+    torch.manual_seed(5)
+    module = models.build(family, config)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name.endswith(("scale", "offset")):
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        last = module.paint.conv if family == "style" else module.decoder.convolutions[-1].conv
+        feeds = random_feeds(module.config.inputs, {"N": 2, "H": 32, "W": 32, "HS": 32, "WS": 32})
+        painted = module(*(torch.from_numpy(array) for array in feeds.values()))
+        last.weight.mul_(0.2 / painted.std())
+        last.bias.add_(0.5 - last.bias - 0.2 * (painted.mean() - last.bias.mean()) / painted.std())
+    return module.eval().requires_grad_(False)
+
+
+def prepare(module: nn.Module) -> Network:
+    origin = checkpoint.Generator(module, module.family, "tiny", module.config.to_json(), 1)
+    return pipeline._prepare(origin, None, None, silent)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Network:
+    return prepare(make_network("style", width=4, blocks=1))
+
+
+@pytest.fixture(scope="module", params=["one style", "three styles", "adain"])
+def network(request: pytest.FixtureRequest, plain: Network) -> Network:
+    if request.param == "one style":
+        return plain
+    if request.param == "adain":
+        return prepare(make_network("adain", layer="relu2_1"))
+    return prepare(make_network("style", styles=["a", "b", "c"], width=6, blocks=1))
+
+
+def file_of(network: Network, names: tuple[str, ...] = (), precision: str = "fp32") -> bytes:
+    graph = rewrite(network.traced.graph, names)
+    assert graph is not None
+    return variants._serialize(network, convert(graph, precision), precision, "plain")
+
+
+def feeds_of(network: Network, batch: int, height: int, width: int, seed: int = 7) -> dict[str, np.ndarray]:
+    sizes = {"N": batch, "H": height, "W": width, "HS": width + 3, "WS": height + 1}
+    return random_feeds(network.inputs, sizes, seed)
+
+
+def in_float64(network: Network, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    """What the network's own module makes of the pixels, in float64, on the scale of pixels."""
+    tensors = [torch.from_numpy(array) for array in feeds.values()]
+    inputs = [t.permute(0, 3, 1, 2).double() / 255 if t.dtype == torch.uint8 else t.double() for t in tensors]
+    module = network.generator.module
+    made = module.double()(*inputs)
+    module.float()
+    return (255 * made).clamp(0, 255).permute(0, 2, 3, 1).numpy()
+
+
+@pytest.mark.parametrize("names", [(), *REWRITTEN], ids=lambda names: "+".join(names) or "plain")
+@pytest.mark.parametrize("backend", verify.working_backends("fp32"))
+def test_every_size_comes_out_as_pytorch_makes_it(
+    network: Network, backend: str, names: tuple[str, ...]
+) -> None:
+    if network.generator.family == "adain" and names[:1] == ("enlarged-to-subpixel",):
+        pytest.skip("as for the others")
+    with open_model(from_bytes(file_of(network, names)), backend, threads=1) as runner:
+        for size in SIZES:
+            feeds = feeds_of(network, *size)
+            pixels = runner.run(feeds)["stylized"]
+            exact = in_float64(network, feeds)
+            assert pixels.dtype == np.uint8
+            assert pixels.shape == feeds["picture"].shape == (*size, 3)
+            assert exact.std() > 10, "the test wants pictures with contrast"
+            # Half a level for rounding, and a little for float32: instance norms of few pixels enlarge it.
+            np.testing.assert_allclose(pixels, exact, atol=0.55)
+
+
+def test_a_blend_of_styles_is_between_them_and_each_style_is_its_own(network: Network) -> None:
+    if len(network.inputs) != 2:
+        pytest.skip("for a network of several styles")
+    feeds = feeds_of(network, 3, 20, 24)
+    feeds["picture"][:] = feeds["picture"][:1]
+    feeds["style_weights"] = np.array([[1, 0, 0], [0, 1, 0], [0.5, 0.5, 0]], np.float32)
+    with open_model(from_bytes(file_of(network)), "onnxruntime", threads=1) as runner:
+        first, second, blend = runner.run(feeds)["stylized"].astype(float)
+    assert np.abs(first - second).mean() > 3
+    assert np.abs(blend - first).mean() < np.abs(first - second).mean()
+    assert np.abs(blend - second).mean() < np.abs(first - second).mean()
+
+
+def test_pixels_enter_the_first_convolution_as_they_are(plain: Network) -> None:
+    nodes = onnx.load_from_string(file_of(plain)).graph.node
+    assert [node.op_type for node in nodes if node.op_type != "Shape"][:4] == [
+        "Cast",
+        "Transpose",
+        "Pad",
+        "Conv",
+    ]
+    assert [node.op_type for node in nodes[-4:]] == ["Round", "Clip", "Transpose", "Cast"]
+    assert "Mul" not in {node.op_type for node in nodes}
+
+
+def test_a_picture_too_small_is_refused_in_words(plain: Network) -> None:
+    with open_model(from_bytes(file_of(plain)), "onnxruntime", threads=1) as runner:
+        with pytest.raises(GantkError, match=r"7 x 30 pixels .* at least 8 x 8"):
+            runner.run({"picture": np.zeros((1, 30, 7, 3), np.uint8)})
+        assert runner.run({"picture": np.zeros((1, 8, 30, 3), np.uint8)})["stylized"].shape == (1, 8, 30, 3)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("style")
+    source = folder / "tiny.safetensors"
+    source.write_bytes(checkpoint.generator_bytes(make_network("style", width=4, blocks=1)))
+    return export(source, folder / "tiny.gantk", precisions=("fp32", "fp16", "bf16"), rewrites=False)
+
+
+def test_a_bundle_of_pictures_has_pixels_any_size_and_a_small_probe(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    assert [str(spec) for spec in (*manifest.inputs, *manifest.outputs)] == [
+        "picture: uint8[N x H x W x 3]",
+        "stylized: uint8[N x H x W x 3]",
+    ]
+    assert manifest.inputs[0].smallest == 8
+    assert manifest.probe is not None
+    probe = load(bundle.read_file(manifest.probe))
+    assert probe["input.picture"].shape == (4, 48, 64, 3)
+    assert manifest.probe.size_bytes < 100_000
+    with gantk.open(bundle.root) as runner:
+        made = runner.run({"picture": probe["input.picture"]})["stylized"]
+    assert np.abs(made.astype(int) - probe["output.stylized"]).max() <= 1
+
+
+def test_the_parity_tells_its_sizes(bundle: Bundle) -> None:
+    for variant in bundle.manifest.variants:
+        for parity in variant.parity:
+            assert (parity.batches, parity.sizes) == ((1, 3, 2), ((96, 128), (37, 61), (50, 23)))
+            assert parity.passed
+    full = bundle.find("fp32").parity
+    assert all(parity.max_abs is not None and parity.max_abs <= 1 for parity in full)
+
+
+def test_a_lone_file_knows_the_smallest_size(bundle: Bundle) -> None:
+    with gantk.open(bundle.root / bundle.find("fp32").file.path) as runner:
+        assert runner.inputs == bundle.manifest.inputs
+
+
+def test_exporting_again_gives_the_same_bytes(bundle: Bundle, tmp_path: Path) -> None:
+    again = export(bundle.root, tmp_path / "again.gantk", precisions=("fp32", "fp16"), rewrites=False)
+    for precision in ("fp32", "fp16"):
+        assert again.find(precision).file == bundle.find(precision).file
+    assert again.manifest.probe == bundle.manifest.probe
+
+
+def test_floats_are_exported_where_asked_for(bundle: Bundle, tmp_path: Path) -> None:
+    other = export(bundle.root, tmp_path / "f.gantk", precisions=("fp32",), pictures=False, rewrites=False)
+    assert str(other.manifest.inputs[0]) == "picture: float32[N x 3 x H x W]"
+    pixels = random_feeds(bundle.manifest.inputs, {"H": 21, "W": 18})["picture"]
+    with gantk.open(bundle.root) as a, gantk.open(other.root) as b:
+        made = a.run({"picture": pixels})["stylized"]
+        floats = b.run({"picture": (pixels / np.float32(255)).transpose(0, 3, 1, 2)})["stylized"]
+    exact = np.clip(255 * floats.transpose(0, 2, 3, 1), 0, 255)
+    np.testing.assert_allclose(made, exact, atol=0.51)
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, layer: str, edit: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Let every file that is serialised have other weights in a layer."""
+    honest = variants.serialize
+
+    def faulty(*args: object, **kwargs: object) -> bytes:
+        model = onnx.load_from_string(honest(*args, **kwargs))  # type: ignore[arg-type]
+        node = next(node for node in model.graph.node if node.name == layer)
+        tensor = next(tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
+        weights = np.ascontiguousarray(edit(numpy_helper.to_array(tensor).copy()))
+        tensor.CopyFrom(numpy_helper.from_array(weights, tensor.name))
+        return model.SerializeToString()
+
+    monkeypatch.setattr(variants, "serialize", faulty)
+
+
+def wrong_weight(weight: np.ndarray) -> np.ndarray:
+    weight[1, 2, 0, 1] += 0.5
+    return weight
+
+
+def swapped_channels(weight: np.ndarray) -> np.ndarray:
+    return weight[:, ::-1]
+
+
+def mirrored(weight: np.ndarray) -> np.ndarray:
+    return weight[:, :, :, ::-1]
+
+
+@pytest.mark.parametrize(
+    ("layer", "edit"),
+    [
+        ("blocks.0.convolve.conv/Conv", wrong_weight),
+        ("shrink.0.convolve.conv/Conv", swapped_channels),
+        ("paint.conv/Conv", mirrored),
+    ],
+)
+def test_a_fault_in_the_file_is_refused_and_located(
+    plain: Network, monkeypatch: pytest.MonkeyPatch, layer: str, edit: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    plant(monkeypatch, layer, edit)
+    with pytest.raises(GantkError, match="dB PSNR") as caught:
+        make_variants(plain, "fp32", silent, rewrites=False)
+    assert f"layer `{layer}` is the first to part" in caught.value.what
+
+
+def test_a_layer_that_overflows_is_refused_in_fp16(plain: Network) -> None:
+    """An instance norm undoes any scale of the convolution before it: the same function, beyond fp16."""
+    graph = ir.from_proto(ir.to_proto(plain.traced.graph))
+    value = graph.graph.initializers["blocks.0.layer.convolve.conv.weight"]
+    assert value.const_value is not None
+    value.const_value = ir.Tensor(value.const_value.numpy() * np.float32(1e6), name=value.name)
+    loud = replace(plain, traced=replace(plain.traced, graph=graph))
+    make_variants(loud, "fp32", silent, rewrites=False)
+    with pytest.raises(
+        GantkError, match=r"layer `blocks\.0\.layer\.convolve\.conv/Conv` reaches .* fp16 is safe"
+    ):
+        make_variants(loud, "fp16", silent, rewrites=False)
+
+
+def test_instance_norms_are_float32_islands(plain: Network) -> None:
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(file_of(plain, precision="fp16")))
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
+    types.update({tensor.name: tensor.data_type for tensor in model.graph.initializer})
+    norms = [node for node in model.graph.node if node.op_type == "InstanceNormalization"]
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert norms
+    assert {types[name] for node in norms for name in node.input} == {onnx.TensorProto.FLOAT}
+    assert {types[name] for node in convolutions for name in node.input} == {onnx.TensorProto.FLOAT16}
