@@ -4,7 +4,8 @@
     python benchmarks/scene.py --vgg VGG19.pth --wave shipwreck.jpg --night starry_night.jpg
 
 `--wave` makes docs/stylized-from-noise.png, `--night` makes docs/stylized-from-content.png. The paintings are not
-kept here; those in docs are Turner's "The Shipwreck of the Minotaur" and van Gogh's "The Starry Night".
+kept here; those in docs are Turner's "The Shipwreck of the Minotaur" and van Gogh's "The Starry Night", by weights of
+VGG-19 that end at relu3_4.
 """
 
 from __future__ import annotations

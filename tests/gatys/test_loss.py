@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gantk.errors import GantkError
 from gantk.gatys import tiles
 from gantk.gatys.config import GatysConfig, Layers
 from gantk.gatys.layers import Judge
@@ -160,3 +161,10 @@ def test_a_masked_part_of_a_style_has_the_statistics_of_that_part(judge: Judge) 
     masked = make_objective(told, judge, picture(1), [style], (), [half])
     plain = gram(features(judge.network, style)["relu1_1"][..., :32])
     torch.testing.assert_close(masked.styles[0].targets[0], plain)
+
+
+def test_a_mask_that_vanishes_in_a_deep_layer_is_named(judge: Judge) -> None:
+    mask = torch.zeros(1, 1, 26, 33, dtype=torch.float64)
+    mask[..., -1] = 1.0  # The odd last column, which pooling drops.
+    with pytest.raises(GantkError, match="as good as black at the size of relu2_1, 16 x 13"):
+        make_objective(config(), judge, picture(1), [picture(2)], [mask])

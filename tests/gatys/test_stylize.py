@@ -188,7 +188,7 @@ def test_bf16_comes_close(config: GatysConfig, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_run(preset: str, config: GatysConfig, tmp_path: Path) -> None:
-    told = replace(config, **{**PRESETS[preset], "steps": 60, "lr": 0.02, "scales": 1})
+    told = replace(config, **{**PRESETS[preset], "steps": 30, "lr": 0.02, "scales": 1})
     ear = Ear()
     stylize(told, tmp_path / "out.png", reporter=ear)
     first, last = ear.steps[0][3], ear.steps[-1][3]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gantk.errors import GantkError
 from gantk.gatys.config import GatysConfig
 from gantk.gatys.layers import Judge
 from gantk.gatys.objective import Content, Objective, Style
@@ -17,6 +18,8 @@ from gantk.models.vgg import Vgg19
 
 _FIRST_WEIGHTS = 11.03
 """The deviation of the first convolution's weights in the VGG-19 of 2014, which was trained on colours of 0 to 255."""
+
+_EMPTY = 1e-8  # The mean square of a mask that leaves nothing to compare.
 
 
 @torch.no_grad()
@@ -37,6 +40,9 @@ def make_objective(
         styles: The style pictures, likewise, each of its own size.
         masks: Of each style float[1, 1, H, W] in [0, 1], where the picture takes it.
         style_masks: Of each style float[1, 1, h, w] in [0, 1] of its own size, where it is taken from.
+
+    Raises:
+        GantkError: A mask leaves nothing to compare at the size of a layer.
     """
     found: dict[str, Content] = {}
     if config.content_weight > 0:
@@ -121,5 +127,11 @@ def _layer_masks(mask: Tensor, names: tuple[str, ...], network: Vgg19) -> list[T
         small = mask
         for _ in range(int(name[4]) - 1):
             small = F.avg_pool2d(small, 2)
-        found.append((small / small.square().mean().sqrt()).to(network.mean.dtype))
+        power = float(small.square().mean())
+        if power < _EMPTY:
+            raise GantkError(
+                f"a mask is as good as black at the size of {name}, {small.shape[3]} x {small.shape[2]}",
+                hint="choose a larger region, or a larger --size",
+            )
+        found.append((small / power**0.5).to(network.mean.dtype))
     return found
