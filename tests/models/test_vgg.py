@@ -210,6 +210,15 @@ def test_the_file_of_torch_hub_serves(remote: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_damaged_file_of_torch_hub_is_passed_by(remote: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "hub" / "hub" / "checkpoints" / remote.name
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(remote.read_bytes()[:-1])
+    fetched = vgg.fetch()
+    assert fetched != damaged
+    assert fetched.read_bytes() == remote.read_bytes()
+
+
 def test_another_file_is_refused_and_not_kept(
     remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -180,14 +180,18 @@ def last_layer(path: Path | None, *, progress: Progress | None = None) -> str:
 def fetch(progress: Progress | None = None) -> Path:
     """torchvision's file of weights: from the user's cache, from that of `torch.hub`, or from `URL`.
 
+    What is not in the cache is checked by its hash; a damaged copy of `torch.hub` is passed by.
+
     Raises:
         GantkError: It cannot be fetched or kept, or what came is another file.
     """
     name = URL.rpartition("/")[2]
     kept = cache_folder() / name
-    for path in (kept, Path(torch.hub.get_dir()) / "checkpoints" / name):
-        if path.is_file():
-            return path
+    if kept.is_file():
+        return kept
+    hub = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if hub.is_file() and _sha256(hub).startswith(HASH):
+        return hub
     digest = hashlib.sha256()
     with replacing(kept) as partial, partial.open("wb") as stream:
         for chunk in _download(progress):
@@ -201,6 +205,11 @@ def fetch(progress: Progress | None = None) -> Path:
                 hint="try again, or give the weights with --vgg FILE",
             )
     return kept
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _download(progress: Progress | None) -> Iterator[bytes]:
