@@ -22,7 +22,7 @@ from .mma import fragments_a
 from .numbers import Array
 from .operands import Mask, names_in
 from .segments import WRAPPERS, Step, emitter
-from .text import Immediate, Instruction, Register, Vector
+from .syntax import Immediate, Instruction, Register, Vector
 from .warp import full_warps
 
 TAG = np.uint32(0x7FA00000)  # a quiet-bit-free NaN; the low 20 bits name the pending result
