@@ -304,7 +304,7 @@ class _Parser:
         if _is_number(token):
             return _number(token)
         name = scope.find(token)
-        if name.startswith("%") or "@" in name or name in scope.names:
+        if name == "_" or name.startswith("%") or "@" in name or name in scope.names:
             return Register(name)
         return Symbol(name, self.offset())
 
