@@ -74,7 +74,7 @@ def observe(launch: Launch, arch: str) -> None:
 @contextmanager
 def sources(folder: Path, options: tuple[str, ...] = ()) -> Iterator[None]:
     """Within: kernels are compiled from this copy of the sources, with more options, past the cache (for mutants)."""
-    global KERNELS, _options  # noqa: PLW0603 (what is compiled is one state of the process)
+    global KERNELS, _options
     before = KERNELS, _options
     KERNELS, _options = folder, options
     _parsed.cache_clear()
