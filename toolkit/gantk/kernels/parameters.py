@@ -119,3 +119,19 @@ class GramGradientParameters(Structure):
         ("count", c_int32),
         ("unused", c_int32),
     )
+
+
+class FeatureMap(Structure):
+    """Room for a CUtensorMap."""
+
+    _fields_ = (("words", c_uint64 * 16),)
+
+
+class GramSm90Parameters(Structure):
+    """`GramParameters` for Hopper's kernels, and a tensor map of each layer's features."""
+
+    _fields_ = (
+        ("maps", FeatureMap * MAX_GRAM_LAYERS),
+        ("gram", GramParameters),
+        ("unused", c_int64 * 6),
+    )
