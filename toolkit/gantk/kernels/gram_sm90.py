@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gantk.kernels.gram_variants import Variant
 from gantk.kernels.launch import ELEMENT_BYTES, Device, Features, Launch, TensorMap
 from gantk.kernels.parameters import FeatureMap, GramLayer, GramSm90Parameters
 
@@ -22,9 +23,10 @@ _ROW_BYTES = 128  # Of a channel, in one step.
 _MOST_SLICE = 2**30
 _MOST_PLACES = 2**31 - 256  # Coordinates are 32 bits, and the last step may begin that far out.
 _NAMES = {"float32": "tf32", "float16": "f16", "bfloat16": "bf16"}
-# Picoseconds on an H100, only to weigh: 1 KiB of features at a multiprocessor's share of memory's and of L2's rate,
-# and the products of a step; what a block costs beside.
-_MEMORY_PS, _L2_PS, _TRIANGLE_PS, _BLOCK_PS = 31_400, 24_000, 750_000, 3_000_000
+# Picoseconds on an H100, only to weigh plans: 1 KiB of features at a multiprocessor's share of memory's and of L2's
+# rate; 64 partial sums written and read, whole GPU; what a block costs beside.
+_MEMORY_PS, _L2_PS, _PARTIAL_PS, _BLOCK_PS = 31_400, 24_000, 150, 3_000_000
+_HALF_WAVES = (1, 2, 4, 6, 8)  # Blocks for every two multiprocessors.
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,11 @@ def takes(features: Features, device: Device, precision: str) -> bool:
     )
 
 
-def kernel_of(features: Features) -> str:
-    """The kernel's name."""
-    return f"gantk_gram_sm90_{_NAMES[features.dtype]}"
+def variant_of(features: Features) -> Variant:
+    """The kernel of a layer that it takes; that plans weigh its slices here leaves no costs to say there."""
+    kernel = f"gantk_gram_sm90_{_NAMES[features.dtype]}"
+    step = _ROW_BYTES // ELEMENT_BYTES[features.dtype]
+    return Variant("gram_sm90", kernel, TILE, step, THREADS, SHARED_BYTES, 1, 0, 0)
 
 
 def step_of(features: Features) -> int:
@@ -70,15 +74,36 @@ def step_of(features: Features) -> int:
     return _ROW_BYTES // ELEMENT_BYTES[features.dtype] * (2 if features.shape[1] <= TILE else 1)
 
 
+def tiles_of(features: Features) -> int:
+    """Of the partial sums of a split, 64 x 64."""
+    rows = -(-features.shape[1] // TILE)
+    return rows * (rows + 1) // 2
+
+
 def cut(layers: Sequence[Features], device: Device, pictures: int) -> list[Sm90Cut]:
-    """Slices with which a block of any layer takes about as long, one block a multiprocessor where work allows."""
-    room = max(1, device.multiprocessors // pictures)
-    low, high = 1, max(_steps(layer) * _step_ps(layer) for layer in layers)
-    while low < high:
-        middle = (low + high) // 2
-        fits = sum(_pieces(layer) * _slices(layer, middle) for layer in layers) <= room
-        low, high = (low, middle) if fits else (middle + 1, high)
-    return [_cut(layer, low) for layer in layers]
+    """Slices with which blocks of all layers take about as long; of so many that the whole is fastest.
+
+    Half as many blocks as multiprocessors can be best: they share the memory's rate, and leave half the partial sums.
+    """
+    best: list[Sm90Cut] = []
+    least = 0
+    for half_waves in _HALF_WAVES:
+        room = max(1, device.multiprocessors * half_waves // (2 * pictures))
+        busy = min(device.multiprocessors, room * pictures)
+        steps_ps = [_step_ps(layer, busy, device.multiprocessors) for layer in layers]
+        cuts = _within(layers, steps_ps, room)
+        waves = -(-sum(each.pieces * each.blocks for each in cuts) * pictures // device.multiprocessors)
+        longest = max(
+            each.slice // step_of(layer) * step_ps
+            for each, layer, step_ps in zip(cuts, layers, steps_ps, strict=True)
+        )
+        sums = sum(
+            tiles_of(layer) * TILE * each.splits for each, layer in zip(cuts, layers, strict=True)
+        )
+        cost = waves * (longest + _BLOCK_PS) + sums * pictures * _PARTIAL_PS
+        if not best or cost < least:
+            best, least = cuts, cost
+    return best
 
 
 def launch(
@@ -100,8 +125,9 @@ def launch(
         parameters.gram.layers[index] = one
         maps.append(_map(features, one.features, pictures, index))
     parameters.gram.count = len(layers)
-    kernel, grid = kernel_of(layers[0]), (blocks, pictures, 1)
-    return Launch("gram_sm90", kernel, grid, (THREADS, 1, 1), SHARED_BYTES, parameters, tuple(maps))
+    variant = variant_of(layers[0])
+    grid, block = (blocks, pictures, 1), (THREADS, 1, 1)
+    return Launch(variant.unit, variant.kernel, grid, block, SHARED_BYTES, parameters, tuple(maps))
 
 
 def _map(features: Features, address: int, pictures: int, index: int) -> TensorMap:
@@ -129,24 +155,38 @@ def _steps(features: Features) -> int:
     return -(-features.shape[2] // step_of(features))
 
 
-def _step_ps(features: Features) -> int:
-    """About how long a step of a layer's slowest piece takes, when all multiprocessors are busy."""
+def _step_ps(features: Features, busy: int, multiprocessors: int) -> int:
+    """About how long a step of a layer's slowest piece takes: its products, or its features on the way."""
     channels = features.shape[1]
+    # One that has the others' share too draws at most 5/3 of its own, 32 bytes a cycle.
+    share, whole = max(5 * busy, 3 * multiprocessors), 5 * multiprocessors
+    if channels <= 64:
+        return max(150_000, channels * _MEMORY_PS // 4 * share // whole)
     if channels <= 128:
-        return 16 * _MEMORY_PS
+        return max(225_000, channels * _MEMORY_PS // 8 * share // whole)
     if channels <= 256:
-        return max(_TRIANGLE_PS, channels * _MEMORY_PS // 8)
-    return 48 * _L2_PS
+        return max(750_000, channels * _MEMORY_PS // 8 * share // whole)
+    return max(750_000, 48 * _L2_PS * share // whole)
 
 
-def _slices(features: Features, block_ps: int) -> int:
-    """Blocks along the places that take no longer than that, as near as one step."""
-    return -(-_steps(features) // max(1, block_ps // _step_ps(features)))
+def _within(layers: Sequence[Features], steps_ps: Sequence[int], room: int) -> list[Sm90Cut]:
+    """The shortest blocks of which there are no more than that; one slice of each layer where nothing helps."""
+    work = list(zip(layers, steps_ps, strict=True))
+
+    def fits(block_ps: int) -> bool:
+        return sum(_pieces(layer) * _cut(layer, step_ps, block_ps).blocks for layer, step_ps in work) <= room
+
+    low, high = 1, max(_steps(layer) * step_ps for layer, step_ps in work)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle + 1, high)
+    return [_cut(layer, step_ps, low) for layer, step_ps in work]
 
 
-def _cut(features: Features, block_ps: int) -> Sm90Cut:
+def _cut(features: Features, step_ps: int, block_ps: int) -> Sm90Cut:
+    """Slices that take no longer than that, or one step; as even as steps allow."""
     steps, step = _steps(features), step_of(features)
-    each = max(-(-steps // _slices(features, block_ps)), 1)  # As even as steps allow.
-    each = min(each, _MOST_SLICE // step)
+    most = min(max(1, block_ps // step_ps), _MOST_SLICE // step)
+    each = -(-steps // -(-steps // most))
     blocks = -(-steps // each)
     return Sm90Cut(_pieces(features), each * step, blocks, blocks * (2 if features.shape[1] <= TILE else 1))
