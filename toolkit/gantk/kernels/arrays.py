@@ -11,7 +11,6 @@ from gantk.errors import GantkError
 from gantk.kernels import dlpack
 from gantk.kernels.device import gpu
 from gantk.kernels.driver import bindings, call
-from gantk.kernels.launch import ELEMENT_BYTES
 from gantk.kernels.streams import Stream
 
 _TYPES = {"<f8": "float64", "<f4": "float32", "<f2": "float16"}
@@ -26,7 +25,8 @@ class View:
         address: Of its first element.
         shape: In elements.
         strides: In elements.
-        dtype: One of `ELEMENT_BYTES`, or another type's name.
+        dtype: E.g. ``float32`` or ``bfloat16``.
+        item_bytes: Of an element.
         ordinal: The GPU whose memory it is.
         read_only: Whether its owner forbids writing.
         owner: Keeps the memory alive.
@@ -37,6 +37,7 @@ class View:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: str
+    item_bytes: int
     ordinal: int
     read_only: bool = False
     owner: object = None
@@ -47,26 +48,44 @@ class View:
     @property
     def span(self) -> tuple[int, int]:
         """The first address of its memory and the one after its last."""
-        item = ELEMENT_BYTES[self.dtype]
+        item = self.item_bytes
         steps = [(size - 1) * stride * item for size, stride in zip(self.shape, self.strides, strict=True)]
         first = self.address + sum(step for step in steps if step < 0)
         return first, self.address + sum(step for step in steps if step > 0) + item
 
     def is_contiguous(self) -> bool:
         """Whether elements lie as in C, whatever the strides of axes of one element."""
-        return all(
-            size == 1 or stride == wanted
-            for size, stride, wanted in zip(self.shape, self.strides, dense(self.shape), strict=True)
-        )
+        return self._lies_as(dense(self.shape))
+
+    def is_channels_last(self) -> bool:
+        """Whether these are pictures [N, C, H, W] whose channels are neighbours, and that do not lie as in C."""
+        if len(self.shape) != 4 or self.is_contiguous():
+            return False
+        return self._lies_as(channels_last(self.shape))
+
+    def _lies_as(self, strides: tuple[int, ...]) -> bool:
+        every = zip(self.shape, self.strides, strides, strict=True)
+        return all(size == 1 or stride == wanted for size, stride, wanted in every)
 
     def overlaps(self, other: View) -> bool:
         (first, end), (other_first, other_end) = self.span, other.span
         return self.ordinal == other.ordinal and first < other_end and other_first < end
 
+    @property
+    def alignment(self) -> int:
+        """The largest power of two, up to 16, that divides the address."""
+        return math.gcd(self.address, 16)
+
 
 def dense(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The strides of an array that lies as in C, in elements."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides of pictures [N, C, H, W] whose channels are neighbours."""
+    _, c, h, w = shape
+    return (c * h * w, 1, w * c, c)
 
 
 def view(value: Any, name: str, stream: Stream) -> View:
@@ -117,6 +136,7 @@ def _from_dlpack(value: Any, name: str, stream: Stream) -> View:
         shape=shape,
         strides=tuple(tensor.strides[: tensor.ndim]) if tensor.strides else dense(shape),
         dtype=str(tensor.dtype),
+        item_bytes=-(-tensor.dtype.bits * tensor.dtype.lanes // 8),
         ordinal=int(ordinal),
         read_only=bool(flags & dlpack.READ_ONLY),
         owner=(value, capsule),
@@ -132,11 +152,10 @@ def _from_interface(value: Any, name: str, stream: Stream) -> View:
     if found.get("mask") is not None:
         raise GantkError(f"{name} has a mask; an array without one is wanted")
     shape, typestr = tuple(found["shape"]), str(found["typestr"])
-    dtype = _TYPES.get(typestr, f"numpy type {typestr}")
+    item = int(typestr[2:])
     address, read_only = found["data"]
     strides = dense(shape)
     if found.get("strides") is not None:
-        item = ELEMENT_BYTES.get(dtype, 1)
         if any(stride % item for stride in found["strides"]):
             raise GantkError(
                 f"{name} has strides of {found['strides']} bytes; multiples of {item} are wanted"
@@ -145,7 +164,17 @@ def _from_interface(value: Any, name: str, stream: Stream) -> View:
     ordinal = _owner_of(address)
     if found.get("stream") is not None:
         stream.wait_for(Stream.of(found["stream"]), gpu(ordinal))
-    return View(name, address or 0, shape, strides, dtype, ordinal, bool(read_only), value)
+    return View(
+        name=name,
+        address=address or 0,
+        shape=shape,
+        strides=strides,
+        dtype=_TYPES.get(typestr, f"numpy type {typestr}"),
+        item_bytes=item,
+        ordinal=ordinal,
+        read_only=bool(read_only),
+        owner=value,
+    )
 
 
 def _owner_of(address: int) -> int:

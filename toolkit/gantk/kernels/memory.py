@@ -97,7 +97,14 @@ class DeviceArray:
 
     def view(self, name: str) -> View:
         return View(
-            name, self._memory.address, self.shape, self.strides, self.dtype, self._gpu.ordinal, owner=self
+            name=name,
+            address=self._memory.address,
+            shape=self.shape,
+            strides=self.strides,
+            dtype=self.dtype,
+            item_bytes=ELEMENT_BYTES[self.dtype],
+            ordinal=self._gpu.ordinal,
+            owner=self,
         )
 
     @property
