@@ -25,8 +25,8 @@ class GramLayer(Structure):
         ("place_stride", c_int64),
         ("gram_stride", c_int64),
         ("target_stride", c_int64),
-        ("slice", c_int64),
         ("channels", c_int32),
+        ("slice", c_int32),
         ("tile", c_int32),
         ("tiles", c_int32),
         ("splits", c_int32),
@@ -35,7 +35,6 @@ class GramLayer(Structure):
         ("vectorised", c_int32),
         ("scale", c_float),
         ("weight", c_float),
-        ("unused", c_int32),
     )
 
 

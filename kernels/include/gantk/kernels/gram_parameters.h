@@ -23,8 +23,8 @@ struct GramLayer {
     int64_t place_stride;
     int64_t gram_stride;     // Between pictures of `gram` and of `target` (0: one for all), in elements.
     int64_t target_stride;
-    int64_t slice;           // Places of a split, a multiple of the kernel's step; the last may have fewer.
     int32_t channels;        // C >= 1.
+    int32_t slice;           // Places of a split, a multiple of the kernel's step; the last may have fewer.
     int32_t tile;            // 64 or 128.
     int32_t tiles;           // r (r + 1) / 2 with r = ceil(C / tile).
     int32_t splits;          // ceil(K / slice).
@@ -33,7 +33,6 @@ struct GramLayer {
     int32_t vectorised;      // 1: every row begins at a multiple of 16 bytes and is contiguous.
     float scale;             // Gram matrix = scale * F F^T.
     float weight;            // The loss is the sum over layers of weight * sum of squared differences.
-    int32_t unused;
 };
 
 // A launch has N = gridDim.y pictures. The Gram matrix of one tensor is a group of one layer.
