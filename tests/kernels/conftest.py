@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,10 +15,22 @@ from gantk.runtime.driver import Driver
 
 
 @pytest.fixture
+def interpreted(install: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Puts a fake driver in place whose GPU runs the real PTX of the kernels."""
+    from interpreted_gpu import InterpretedMemory, execute
+
+    def put(**arguments: Any) -> Any:
+        memory = InterpretedMemory(monkeypatch)
+        return install(memory=memory, execute=partial(execute, memory), **arguments)
+
+    return put
+
+
+@pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """Puts a fake driver in place, as if this process had not used one before; afterwards nothing may leak."""
     bindings = pytest.importorskip("cuda.bindings", reason="wants cuda-bindings")
-    from kernels.fake_cuda import FakeCuda
+    from fake_cuda import FakeCuda, stand_in
 
     installed: list[FakeCuda] = []
 
@@ -26,6 +39,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
         found = Driver(works=True, cuda_version="13.0", devices=("Fake",) * len(fake.gpus))
         monkeypatch.setattr(bindings, "driver", fake, raising=False)
         monkeypatch.setattr(device, "_gpus", {})
+        monkeypatch.setattr(launcher, "compiled", stand_in)
         monkeypatch.setattr(launcher, "_libraries", {})
         monkeypatch.setattr(launcher, "_kernels", {})
         monkeypatch.setattr(tensor_map, "_encode_tiled", lambda: fake.encode_tiled)
