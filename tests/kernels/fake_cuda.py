@@ -206,6 +206,10 @@ class FakeCuda:
         self._in_context()
         ctypes.memmove(to, self.memory.read(source, size), size)
 
+    def _cuMemsetD32Async(self, to: int, word: int, count: int, stream: int) -> None:
+        self._in_context()
+        self.memory.write(to, word.to_bytes(4, "little") * count)
+
     # Streams and events.
 
     def _cuStreamSynchronize(self, stream: int) -> None:

@@ -38,7 +38,9 @@ class InterpretedMemory(Memory):
         start = address - ptx.memory.BASE
         self._allocations = [each for each in self._allocations if each.start != start]
         self._starts = np.array([each.start + ptx.memory.BASE for each in self._allocations], np.int64)
-        self._ends = np.array([each.start + each.bytes + ptx.memory.BASE for each in self._allocations], np.int64)
+        self._ends = np.array(
+            [each.start + each.bytes + ptx.memory.BASE for each in self._allocations], np.int64
+        )
 
     def owner(self, address: int, owners: Mapping[int, int]) -> int | None:
         """The GPU that an address belongs to, by that of each allocation."""
