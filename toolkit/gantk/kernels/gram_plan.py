@@ -4,7 +4,7 @@
 Up to eight layers are one launch of partial sums for each variant they need (mostly one), one of the reduction and,
 for the style loss, one that adds up the squares. The triangle of a Gram matrix has few tiles, one where C <= 128, so
 that the places are cut into slices to occupy all multiprocessors. Each slice costs a tile of partial sums, written
-and read; the plan weighs both. All arithmetic is in integers, and the same in C++.
+and read; the plan weighs both.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gantk.errors import GantkError
+from gantk.kernels import gram_sm90
 from gantk.kernels.gram_variants import Variant, is_vectorised, variant_of
 from gantk.kernels.launch import Device, Features, Launch
 from gantk.kernels.parameters import MAX_GRAM_LAYERS, PATCH_COLUMNS, PATCH_ROWS, GramLayer, GramParameters
@@ -58,6 +59,7 @@ class LayerPlan:
         splits: Of the places.
         partial_offset: Of its partial sums in the workspace, in bytes.
         squares_offset: Of its sums of squares in the workspace, in bytes.
+        hopper: How the blocks of a kernel of `gram_sm90` cut it up instead.
     """
 
     features: Features
@@ -67,10 +69,11 @@ class LayerPlan:
     splits: int
     partial_offset: int = 0
     squares_offset: int = 0
+    hopper: gram_sm90.Sm90Cut | None = None
 
     @property
     def blocks(self) -> int:
-        """Of the partial kernel, for one picture."""
+        """Tiles of partial sums, for one picture; each a block's of the partial kernel, but on Hopper."""
         return self.tiles * self.splits
 
     @property
@@ -145,6 +148,11 @@ class GramPlan:
         launches = []
         for variant in dict.fromkeys(layer.variant for layer in self.layers):
             own = [index for index, layer in enumerate(self.layers) if layer.variant == variant]
+            cuts = [cut for index in own if (cut := self.layers[index].hopper)]
+            if cuts:
+                layers = [self.layers[index].features for index in own]
+                launches.append(gram_sm90.launch(layers, cuts, [filled[index] for index in own], pictures))
+                continue
             blocks = 0
             for index in own:
                 filled[index].first_block = blocks
@@ -198,7 +206,9 @@ def plan_gram(
 
 
 def _cut(layers: Sequence[Features], device: Device, precision: str, pictures: int) -> list[LayerPlan]:
-    """The better of small and of large tiles, the same for all layers, so that one launch does."""
+    """Hopper's kernel, or the better of small and of large tiles; the same for all layers, so that one launch does."""
+    if all(gram_sm90.takes(layer, device, precision) for layer in layers):
+        return _on_hopper(layers, device, pictures)
     large = _with_tile(layers, device, precision, pictures, 128)
     small = _with_tile(layers, device, precision, pictures, 64)
     fits = all(layer.variant.stage_bytes * min(layer.tiles, 2) <= device.shared_bytes for layer in large)
@@ -224,14 +234,25 @@ def _with_tile(
     return best
 
 
+def _on_hopper(layers: Sequence[Features], device: Device, pictures: int) -> list[LayerPlan]:
+    plans = []
+    for features, cut in zip(layers, gram_sm90.cut(layers, device, pictures), strict=True):
+        variant = gram_sm90.variant_of(features)
+        tiles = gram_sm90.tiles_of(features)
+        plans.append(LayerPlan(features, variant, tiles, cut.slice, cut.splits, hopper=cut))
+    return plans
+
+
 def _smallest_slice(layers: list[LayerPlan], pictures: int, blocks: int) -> int:
     """The fewest places a slice with which there are no more blocks than that; all of them where nothing helps."""
+    sizes = [(layer.tiles, layer.features.shape[2], layer.variant.step) for layer in layers]
 
     def is_enough(size: int) -> bool:
-        return sum(_sliced(layer, size).blocks for layer in layers) * pictures <= blocks
+        return (
+            sum(tiles * _slices(places, step, size)[1] for tiles, places, step in sizes) * pictures <= blocks
+        )
 
-    most = min(_MOST_SLICE, max(layer.features.shape[2] for layer in layers))
-    return _first(is_enough, 1, most)
+    return _first(is_enough, 1, min(_MOST_SLICE, max(places for _, places, _ in sizes)))
 
 
 def _first(holds: Callable[[int], bool], low: int, high: int) -> int:
@@ -243,26 +264,31 @@ def _first(holds: Callable[[int], bool], low: int, high: int) -> int:
 
 
 def _sliced(layer: LayerPlan, size: int) -> LayerPlan:
-    """A layer in slices of at least `size` places, in whole steps of its kernel."""
-    step, places = layer.variant.step, layer.features.shape[2]
+    size, splits = _slices(layer.features.shape[2], layer.variant.step, size)
+    return replace(layer, slice=size, splits=splits)
+
+
+def _slices(places: int, step: int, size: int) -> tuple[int, int]:
+    """Cut places into slices of about `size`, as even as whole steps allow; the size of one, and how many."""
     size = min(-(-size // step) * step, _MOST_SLICE)
-    splits = -(-places // size)
-    even = -(-places // splits)
-    size = -(-even // step) * step  # As even as steps allow.
-    return replace(layer, slice=size, splits=-(-places // size))
+    even = -(-places // -(-places // size))
+    size = -(-even // step) * step
+    return size, -(-places // size)
 
 
-def _cost(layers: list[LayerPlan], device: Device, pictures: int) -> int:
+def _cost(layers: list[LayerPlan], device: Device, pictures: int) -> float:
     """About how long partial sums and reduction take, in picoseconds."""
     blocks = sum(layer.blocks for layer in layers) * pictures
     resident = min(layer.variant.resident for layer in layers)
-    work = sum(layer.tiles * layer.features.shape[2] * layer.variant.place_ps for layer in layers) * pictures
-    longest = max(layer.slice * layer.variant.lone_place_ps for layer in layers)
-    waves = -(-blocks // (device.multiprocessors * resident))
-    each = -(-blocks // device.multiprocessors)  # Of the busiest multiprocessor.
-    busy = work * each // blocks
-    rows = sum(layer.blocks * (layer.variant.tile**2 // 64) for layer in layers) * pictures
-    return max(busy, longest * waves) + waves * _WAVE_PS + rows * _PARTIAL_PS
+    work = longest = rows = 0.0
+    for layer in layers:  # In floats, which cannot overflow in C++ either; in the same order there.
+        work += float(layer.tiles) * float(layer.features.shape[2]) * float(layer.variant.place_ps)
+        longest = max(longest, float(layer.slice) * float(layer.variant.lone_place_ps))
+        rows += float(layer.blocks) * float(layer.variant.tile**2 // 64)
+    waves = float(-(-blocks // (device.multiprocessors * resident)))
+    busiest = float(-(-blocks // device.multiprocessors))
+    busy = work * float(pictures) * busiest / float(blocks)
+    return max(busy, longest * waves) + waves * float(_WAVE_PS) + rows * float(pictures) * float(_PARTIAL_PS)
 
 
 def _placed(layers: list[LayerPlan], pictures: int, style: bool) -> tuple[tuple[LayerPlan, ...], int]:
