@@ -54,6 +54,8 @@ def register() -> None:
 
 def gram_matrix(features: Tensor, scale: float | None = None) -> Tensor:
     check_features(features)
+    if not _is_taken(features):
+        return gram_matrix_reference(features, scale)
     count, channels = features.shape[:2]
     gram = features.new_empty(count, channels, channels, dtype=sum_dtype(features))
     flat = features.flatten(2)  # A copy only where rows have gaps between them.
@@ -66,6 +68,8 @@ def gram_matrix(features: Tensor, scale: float | None = None) -> Tensor:
 
 def gram_matrix_grad(grad: Tensor, features: Tensor, scale: float | None = None) -> Tensor:
     check_grad(grad, features)
+    if not _is_taken(features):
+        return gram_matrix_grad_reference(grad, features, scale)
     gradient = empty_dense_like(features)
     flat, into = features.flatten(2), gradient.flatten(2)
 
@@ -77,6 +81,8 @@ def gram_matrix_grad(grad: Tensor, features: Tensor, scale: float | None = None)
 
 def style_loss(features: list[Tensor], targets: list[Tensor], weights: list[float]) -> tuple[Tensor, Tensor]:
     check_layers(features, targets, weights)
+    if not _is_taken(features[0]):
+        return style_loss_reference(features, targets, weights)
     differences = empty_differences(features)
     loss = differences.new_empty(len(differences))
     layers = [layer.flatten(2) for layer in features]
@@ -95,6 +101,8 @@ def style_loss(features: list[Tensor], targets: list[Tensor], weights: list[floa
 def style_loss_grad(
     grad: Tensor, features: list[Tensor], differences: Tensor, weights: list[float]
 ) -> list[Tensor]:
+    if not _is_taken(features[0]):
+        return style_loss_grad_reference(grad, features, differences, weights)
     gradients = [empty_dense_like(layer) for layer in features]
     layers, into = [layer.flatten(2) for layer in features], [each.flatten(2) for each in gradients]
 
@@ -112,6 +120,8 @@ def total_variation(
     pictures: Tensor, kind: str = "l1", eps: float = 1e-8, with_gradient: bool = True
 ) -> tuple[Tensor, Tensor]:
     check_pictures(pictures, kind, eps)
+    if not _is_taken(pictures):
+        return total_variation_reference(pictures, kind, eps, with_gradient)
     value = pictures.new_empty(len(pictures), dtype=sum_dtype(pictures))
     gradient = empty_dense_like(pictures) if with_gradient else pictures.new_empty(0)
 
@@ -124,11 +134,15 @@ def total_variation(
     return total_variation_reference(pictures, kind, eps, with_gradient)
 
 
+def _is_taken(tensor: Tensor) -> bool:
+    """Whether there are kernels for a tensor's type, and they run on its GPU."""
+    return tensor.dtype != torch.float64 and _gpu(tensor.get_device()) is not None
+
+
 def _enqueue(plan: Callable[[Device], Work], tensor: Tensor) -> bool:
     """Launch what is planned on the current stream of a tensor's GPU; False where the reference has to do it."""
     found = _gpu(tensor.get_device())
-    if found is None:
-        return False
+    assert found is not None  # `_is_taken` saw to it.
     try:
         work = plan(found.device)
     except GantkError:  # The arguments are right, so it is the kernels that do not go so far.
