@@ -72,22 +72,22 @@ def observe(launch: Launch, arch: str) -> None:
 
 
 @contextmanager
-def sources(folder: Path) -> Iterator[None]:
-    """Within: kernels are compiled from this copy of the sources, past the cache (for mutants)."""
-    global KERNELS, _use_cache
-    before = KERNELS
-    KERNELS, _use_cache = folder, False
+def sources(folder: Path, options: tuple[str, ...] = ()) -> Iterator[None]:
+    """Within: kernels are compiled from this copy of the sources, with more options, past the cache (for mutants)."""
+    global KERNELS, _options
+    before = KERNELS, _options
+    KERNELS, _options = folder, options
     _parsed.cache_clear()
     _machines.clear()
     try:
         yield
     finally:
-        KERNELS, _use_cache = before, True
+        KERNELS, _options = before
         _parsed.cache_clear()
         _machines.clear()
 
 
-_use_cache = True
+_options: tuple[str, ...] | None = None  # None: the project's own, and PTX is cached
 _machines: dict[tuple[object, ...], tuple[Module, Machine]] = {}
 
 
@@ -124,8 +124,8 @@ def ptx_text(source: Path, arch: str, includes: Sequence[Path]) -> str:
     """PTX of a file, from the cache of this machine or from NVRTC."""
     pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed: pip install gantk[kernels]")
     text = source.read_text()
-    if not _use_cache:
-        return compile_text(text, arch, includes, source.name)
+    if _options is not None:
+        return compile_text(text, arch, includes, source.name, _options)
     file = _cache() / f"{source.stem}-{arch}-{_digest(text, arch, includes)}.ptx"
     if file.exists():
         return file.read_text()
@@ -157,7 +157,9 @@ class CompileError(Exception):
     """NVRTC refused a source; the text is its log."""
 
 
-def compile_text(text: str, arch: str, includes: Sequence[Path], name: str = "unit.cu") -> str:
+def compile_text(
+    text: str, arch: str, includes: Sequence[Path], name: str = "unit.cu", more: tuple[str, ...] = ()
+) -> str:
     """CUDA C++ to PTX for a virtual architecture."""
     from cuda.bindings import nvrtc
 
@@ -167,7 +169,7 @@ def compile_text(text: str, arch: str, includes: Sequence[Path], name: str = "un
         return result[1:]
 
     (program,) = check(nvrtc.nvrtcCreateProgram(text.encode(), name.encode(), 0, [], []))
-    options = [f"--gpu-architecture={arch}", "-std=c++17", *(f"-I{folder}" for folder in includes)]
+    options = [f"--gpu-architecture={arch}", "-std=c++17", *(f"-I{folder}" for folder in includes), *more]
     encoded = [option.encode() for option in options]
     try:
         status = nvrtc.nvrtcCompileProgram(program, len(encoded), encoded)[0]

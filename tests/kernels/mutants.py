@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The mutation campaign: every mechanical mutant of the kernels, against short interpreted cases.
 
-    python tests/kernels/mutants.py [--unit NAME] [--sample N --seed S]
+    python tests/kernels/mutants.py [--unit NAME] [--file REGEX] [--sample N --seed S]
 
 Verdicts go to `mutants.json` beside this file and are kept: a run goes on where the last one stopped, and does again
 what was found for another text of the file. Cases are what `cases(unit)` of the `*_trials.py` modules give. A mutant
@@ -39,6 +39,9 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "mutants.json"
 KILLED = ("fault", "value", "error", "endless")
 Kernel = tuple[str, str, str]  # unit, architecture, name
+Options = tuple[str, ...]
+QUICK: Options = ("--Ofast-compile=mid",)
+LEVELS: tuple[Options, ...] = (QUICK, ())
 
 
 @dataclass
@@ -56,7 +59,7 @@ class Unit:
 
     name: str
     cases: list[Case]
-    texts: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)  # (unit, arch): kernel: PTX
+    texts: dict[tuple[str, str, Options], dict[str, str]] = field(default_factory=dict)  # ...: kernel: PTX
 
     def measure(self) -> None:
         """Run every case on the true sources: note which kernels it runs, and how long it takes."""
@@ -66,14 +69,18 @@ class Unit:
                 case.run()
             case.seconds = time.process_time() - before
         self.cases.sort(key=lambda case: case.seconds)
-        for unit, arch in sorted({(unit, arch) for case in self.cases for unit, arch, _ in case.kernels}):
-            self.texts[unit, arch] = kernel_texts(unit, arch)
+        for options in LEVELS:
+            with interpreted.sources(interpreted.KERNELS, options):
+                for unit, arch in sorted(
+                    {kernel[:2] for case in self.cases for kernel in case.kernels}, key=_newest
+                ):
+                    self.texts[unit, arch, options] = kernel_texts(unit, arch)
 
     def files(self) -> list[Path]:
         """The sources that mutants are made of: those of the units its cases run."""
         folders = (interpreted.KERNELS / "cuda", interpreted.KERNELS / "include")
         found: list[Path] = []
-        for unit in sorted({unit for unit, _ in self.texts}):
+        for unit in sorted({unit for unit, _, _ in self.texts}):
             found += [f for f in closure(folders[0] / f"{unit}.cu", folders) if f not in found]
         return [f for f in found if "cuda" in f.parts]
 
@@ -111,37 +118,53 @@ def units(names: Sequence[str] = ()) -> list[Unit]:
 
 
 def judge(mutant: Mutant, units_: Sequence[Unit]) -> dict[str, Any]:
-    """The verdict on a mutant, and what killed it."""
-    folders = (interpreted.KERNELS / "cuda", interpreted.KERNELS / "include")
-    reached = changed_any = False
+    """The verdict on a mutant, and what killed it.
+
+    Code that is compiled in a hurry means the same, so most mutants die of it in half the time; what survives is
+    compiled as it should be, which also tells what is no mutant.
+    """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "kernels"
         for each in ("cuda", "include"):
             shutil.copytree(interpreted.KERNELS / each, copy / each)
         target = copy / "cuda" / mutant.file
         target.write_text(mutant.apply(target.read_text()))
-        for unit in units_:
-            for (name, arch), before in unit.texts.items():
-                if not any(f.name == mutant.file for f in closure(folders[0] / f"{name}.cu", folders)):
-                    continue
-                with interpreted.sources(copy):
-                    try:
-                        after = kernel_texts(name, arch)
-                    except interpreted.CompileError as error:
-                        return {"verdict": "compile", "by": _first_error(str(error))}
-                    changed = {
-                        (name, arch, kernel) for kernel in before if after.get(kernel) != before[kernel]
-                    }
-                    changed_any = changed_any or bool(changed)
-                    for case in unit.cases:
-                        if case.kernels & changed:
-                            reached = True
-                            found = _attempt(case)
-                            if found:
-                                return found
-    if not changed_any:
-        return {"verdict": "same"}
-    return {"verdict": "survived" if reached else "unreached"}
+        verdict = {"verdict": "same"}
+        for options in LEVELS:
+            with interpreted.sources(copy, options):
+                verdict = _judge_at(mutant, units_, options)
+            if verdict["verdict"] not in ("survived", "unreached"):
+                break
+        return verdict
+
+
+def _judge_at(mutant: Mutant, units_: Sequence[Unit], options: Options) -> dict[str, Any]:
+    folders = (interpreted.KERNELS / "cuda", interpreted.KERNELS / "include")
+    verdict = "same"
+    for unit in units_:
+        for (name, arch, level), before in unit.texts.items():
+            files = closure(folders[0] / f"{name}.cu", folders)
+            if level != options or all(file.name != mutant.file for file in files):
+                continue
+            try:
+                after = kernel_texts(name, arch)
+            except interpreted.CompileError as error:
+                return {"verdict": "compile", "by": _first_error(str(error))}
+            changed = {(name, arch, kernel) for kernel in before if after.get(kernel) != before[kernel]}
+            if changed and verdict == "same":
+                verdict = "unreached"
+            for case in unit.cases:
+                if case.kernels & changed:
+                    verdict = "survived"
+                    found = _attempt(case)
+                    if found:
+                        return found
+    return {"verdict": verdict}
+
+
+def _newest(kernel: tuple[str, str]) -> tuple[str, int]:
+    """Order of (unit, architecture): sm_80 first, where most is to be seen."""
+    return kernel[0], abs(int(re.sub(r"\D", "", kernel[1])) - 80)
 
 
 def _attempt(case: Case) -> dict[str, Any] | None:
@@ -196,13 +219,15 @@ def summary(results: dict[str, Any]) -> dict[str, int]:
     return counts
 
 
-def campaign(names: Sequence[str], count: int | None, seed: int, keep: bool = True) -> dict[str, Any]:
-    """Judge mutants of some units (all by default), or a sample; returns the verdicts on them."""
+def campaign(
+    names: Sequence[str], files: str, count: int | None, seed: int, keep: bool = True
+) -> dict[str, Any]:
+    """Judge mutants of some units and files (all by default), or a sample; returns the verdicts on them."""
     chosen = units(names)
     for unit in chosen:
         unit.measure()
     interpreted.BUDGET = 2_000_000
-    mutants = all_mutants(chosen)
+    mutants = [mutant for mutant in all_mutants(chosen) if re.match(files, mutant.file)]
     if count is not None:
         mutants = sample(mutants, count, seed)
     results = load() if keep else {}
@@ -230,10 +255,11 @@ def main() -> None:
     options.add_argument(
         "--unit", action="append", default=[], help="only this unit's cases (may be repeated)"
     )
+    options.add_argument("--file", default="", help="only files whose names match this regular expression")
     options.add_argument("--sample", type=int, help="only so many mutants, chosen by --seed")
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
-    counts = summary(campaign(given.unit, given.sample, given.seed))
+    counts = summary(campaign(given.unit, given.file, given.sample, given.seed))
     killed = sum(counts.get(verdict, 0) for verdict in KILLED)
     judged = killed + counts.get("survived", 0) + counts.get("unreached", 0)
     print(f"{counts}: {killed} of {judged} killed")
