@@ -7,6 +7,7 @@ set(GANTK_CUDA "AUTO" CACHE STRING "The kernels for GPUs: ON, OFF, or AUTO: wher
 set_property(CACHE GANTK_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(GANTK_CUDA_ARCHITECTURES "75;80;86;89;90a;100;120" CACHE STRING "The GPUs that kernels are compiled for")
 option(GANTK_SANITIZE "Check addresses and undefined behaviour while running" OFF)
+option(GANTK_TESTS "The test program of the CPU kernels" OFF)
 
 if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
