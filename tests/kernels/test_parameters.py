@@ -35,6 +35,7 @@ def assertions() -> str:
     lines.append(f"static_assert(kMaxGramLayers == {parameters.MAX_GRAM_LAYERS});")
     lines.append(f"static_assert(kPatchRows == {parameters.PATCH_ROWS});")
     lines.append(f"static_assert(kPatchColumns == {parameters.PATCH_COLUMNS});")
+    lines.append(f"static_assert(kVariationThreads == {parameters.VARIATION_THREADS});")
     return "\n".join(lines)
 
 

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from ctypes import Structure, c_float, c_int32, c_int64, c_uint64
+from ctypes import Structure, c_float, c_int32, c_int64, c_uint32, c_uint64
 
 MAX_GRAM_LAYERS = 8
 PATCH_ROWS, PATCH_COLUMNS = 8, 16  # Of a tile, what one block of the reduce kernel sums.
+VARIATION_THREADS = 128  # Of every block.
 
 
 class GramLayer(Structure):
@@ -45,4 +46,29 @@ class GramParameters(Structure):
         ("loss", c_uint64),
         ("count", c_int32),
         ("unused", c_int32),
+    )
+
+
+class VariationParameters(Structure):
+    """Pictures, their gradient and their values; the header says what each field means."""
+
+    _fields_ = (
+        ("pictures", c_uint64),
+        ("gradient", c_uint64),
+        ("value", c_uint64),
+        ("partials", c_uint64),
+        ("counters", c_uint64),
+        ("batch", c_int64),
+        ("channels", c_int64),
+        ("height", c_int64),
+        ("width", c_int64),
+        ("picture_strides", c_int64 * 4),
+        ("gradient_strides", c_int64 * 4),
+        ("columns", c_int64),
+        ("blocks", c_int32),
+        ("column_blocks", c_int32),
+        ("rows", c_int32),
+        ("channels_fastest", c_int32),
+        ("kind", c_uint32),
+        ("eps", c_float),
     )
