@@ -6,11 +6,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <gantk/kernels/launch.hpp>
+
 namespace gantk::cpu {
 
-enum class Element { float32, float16, bfloat16 };
-
-constexpr std::size_t bytes_of(Element element) { return element == Element::float32 ? 4 : 2; }
+using kernels::Element;
 
 // Reads `count` elements of `from`, beginning with the one numbered `first`.
 void widen(Element element, const void* from, std::int64_t first, std::int64_t count, float* to);

@@ -84,13 +84,13 @@ GANTK_CLONES void differentiate_isotropic(Lines& lines, int64_t count, float eps
     }
 }
 
-void differentiate(Variation kind, Lines& lines, int64_t count, float epsilon) {
+void differentiate(VariationKind kind, Lines& lines, int64_t count, float epsilon) {
     switch (kind) {
-        case Variation::l1:
+        case VariationKind::l1:
             return differentiate_l1(lines, count);
-        case Variation::l2:
+        case VariationKind::l2:
             return differentiate_l2(lines, count);
-        case Variation::isotropic:
+        case VariationKind::isotropic:
             return differentiate_isotropic(lines, count, epsilon);
     }
 }
@@ -111,7 +111,7 @@ void load(const Pictures& shape, const void* pictures, const Tile& tile, int64_t
 }
 
 // The variation of one tile; its part of the gradient is written.
-double sweep(const Pictures& shape, const Tile& tile, const void* pictures, Variation kind, float epsilon,
+double sweep(const Pictures& shape, const Tile& tile, const void* pictures, VariationKind kind, float epsilon,
              void* gradient, Lines& lines) {
     const int64_t halo = tile.left - tile.start, count = tile.right - tile.start;
     lines.by_dx[0] = 0;
@@ -146,8 +146,8 @@ std::size_t variation_workspace_bytes(const Pictures& shape) {
            static_cast<std::size_t>(plan.all) * sizeof(double);
 }
 
-void total_variation(const Pictures& shape, const void* pictures, Variation kind, float epsilon, float* value,
-                     void* gradient, void* workspace, const Parallel& parallel) {
+void total_variation(const Pictures& shape, const void* pictures, VariationKind kind, float epsilon,
+                     float* value, void* gradient, void* workspace, const Parallel& parallel) {
     const Plan plan(shape);
     Lines* const lines = static_cast<Lines*>(workspace);
     double* const sums = reinterpret_cast<double*>(lines + plan.tasks);

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <gantk/kernels/variation_plan.hpp>
+
 #include "element.hpp"
 #include "parallel.hpp"
 
@@ -13,7 +15,7 @@ namespace gantk::cpu {
 
 // Of the differences dx and dy with the next pixel to the right and below, 0 where there is none, the sum of
 // |dx| + |dy|, of dx^2 + dy^2, or of sqrt(dx^2 + dy^2 + epsilon).
-enum class Variation { l1, l2, isotropic };
+using kernels::VariationKind;
 
 // Pictures [count, channels, height, width], contiguous; all sizes are at least 1.
 struct Pictures {
@@ -27,7 +29,7 @@ struct Pictures {
 //
 // `workspace` has variation_workspace_bytes, aligned to 64.
 std::size_t variation_workspace_bytes(const Pictures& shape);
-void total_variation(const Pictures& shape, const void* pictures, Variation kind, float epsilon, float* value,
-                     void* gradient, void* workspace, const Parallel& parallel);
+void total_variation(const Pictures& shape, const void* pictures, VariationKind kind, float epsilon,
+                     float* value, void* gradient, void* workspace, const Parallel& parallel);
 
 }  // namespace gantk::cpu

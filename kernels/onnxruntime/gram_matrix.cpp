@@ -85,11 +85,13 @@ void check_gradient(const Ort::ConstValue& gradient, const Shape& features) {
                     " belongs to features " + text_of(features));
 }
 
-const Signature kGramMatrix{"GramMatrix", {Type::element}, {Type::float32}, make<GramMatrixCpu>, infer_gram};
+const Signature kGramMatrix{"GramMatrix",        {Type::element}, {Type::float32},
+                            make<GramMatrixCpu>, nullptr,         infer_gram};
 const Signature kGramMatrixGrad{"GramMatrixGrad",
                                 {Type::float32, Type::element},
                                 {Type::element},
                                 make<GramMatrixGradCpu>,
+                                nullptr,
                                 infer_gradient};
 
 }  // namespace gantk::onnxruntime

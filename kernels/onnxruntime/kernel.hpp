@@ -100,6 +100,7 @@ struct Signature {
     const char* name;
     std::vector<Type> inputs, outputs;
     Make cpu;
+    Make cuda;  // Null where the library was built without kernels for GPUs.
     // The output shapes, each as sizes of inputs; empty where an input's number of axes is not known.
     void (*infer)(Ort::ShapeInferContext& context, Ort::ShapeInferContext::Shape (&shapes)[2]);
 };

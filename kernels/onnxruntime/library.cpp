@@ -76,8 +76,10 @@ struct Domain {
 
     Domain() {
         for (const Signature* signature : {&kGramMatrix, &kGramMatrixGrad, &kTotalVariation})
-            for (const Element element : {Element::float32, Element::float16, Element::bfloat16})
+            for (const Element element : {Element::float32, Element::float16, Element::bfloat16}) {
                 add(*signature, element, "CPUExecutionProvider", signature->cpu);
+                if (signature->cuda) add(*signature, element, "CUDAExecutionProvider", signature->cuda);
+            }
     }
 
     void add(const Signature& signature, Element element, const char* provider, Make make) {

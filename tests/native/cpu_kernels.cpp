@@ -45,7 +45,7 @@ struct Tensor {
     std::vector<float> values;
 
     Tensor(Element element, int64_t count)
-        : bytes(std::size_t(count) * bytes_of(element)), values(std::size_t(count)) {
+        : bytes(std::size_t(count) * std::size_t(gantk::kernels::element_bytes(element))), values(std::size_t(count)) {
         std::normal_distribution<float> normal;
         for (float& value : values) value = normal(generator);
         narrow(element, values.data(), count, bytes.data(), 0);
@@ -54,7 +54,7 @@ struct Tensor {
 };
 
 std::vector<float> read(Element element, const std::vector<unsigned char>& bytes) {
-    std::vector<float> values(bytes.size() / bytes_of(element));
+    std::vector<float> values(bytes.size() / std::size_t(gantk::kernels::element_bytes(element)));
     widen(element, bytes.data(), 0, int64_t(values.size()), values.data());
     return values;
 }
@@ -99,7 +99,7 @@ void test_gram(const Features& shape) {
             }
 }
 
-void test_variation(const Pictures& shape, Variation kind) {
+void test_variation(const Pictures& shape, VariationKind kind) {
     const auto [element, count, channels, height, width] = shape;
     const Features named{element, count, channels * height, width};
     const Tensor pictures(element, count * channels * height * width);
@@ -123,12 +123,12 @@ void test_variation(const Pictures& shape, Variation kind) {
                 double slopes[2];
                 for (int axis = 0; axis < 2; ++axis) {
                     const double d = axis == 0 ? dx : dy;
-                    slopes[axis] = kind == Variation::l1   ? (d > 0) - (d < 0)
-                                   : kind == Variation::l2 ? 2 * d
+                    slopes[axis] = kind == VariationKind::l1   ? (d > 0) - (d < 0)
+                                   : kind == VariationKind::l2 ? 2 * d
                                                            : d / length;
                 }
-                sum += kind == Variation::l1   ? std::abs(dx) + std::abs(dy)
-                       : kind == Variation::l2 ? dx * dx + dy * dy
+                sum += kind == VariationKind::l1   ? std::abs(dx) + std::abs(dy)
+                       : kind == VariationKind::l2 ? dx * dx + dy * dy
                                                : length;
                 gradient[at] -= slopes[0] + slopes[1];
                 if (right) gradient[at + 1] += slopes[0];
@@ -152,7 +152,7 @@ int main() {
                 ++shapes;
             }
         test_gram({element, 1, 130, 20});
-        for (const Variation kind : {Variation::l1, Variation::l2, Variation::isotropic})
+        for (const VariationKind kind : {VariationKind::l1, VariationKind::l2, VariationKind::isotropic})
             for (const auto& [height, width] : std::vector<std::pair<int64_t, int64_t>>{{1, 1},
                                                                                         {1, 9},
                                                                                         {9, 1},
