@@ -13,6 +13,11 @@ namespace gantk::kernels {
 
 constexpr int32_t kStepBytes = 128;  // Of a channel, in one step.
 constexpr int32_t kChunkBytes = 16;
+#if __CUDA_ARCH__ >= 800
+constexpr int32_t kStages = 3;
+#else
+constexpr int32_t kStages = 2;  // 64 KiB of shared memory, and no cp.async that would use more.
+#endif
 
 // What tensor cores are given. kPromote: tensor cores cut off what does not fit in fp32, an error that grows with
 // the number of sums in a row; after so many steps they go to memory and begin at zero.
@@ -259,7 +264,7 @@ private:
     }
 };
 
-template <class Mma, bool kPlacesDense, int32_t kTile, int32_t kStages>
+template <class Mma, bool kPlacesDense, int32_t kTile>
 GANTK_DEVICE void gram_partial_mma(const GramParameters& p) {
     using Element = typename Mma::Element;
     using Strip = Strip<Element, kPlacesDense, kTile>;
@@ -313,3 +318,15 @@ GANTK_DEVICE void gram_partial_mma(const GramParameters& p) {
 }
 
 }  // namespace gantk::kernels
+
+// gantk_gram_MATH_LAYOUT_TILE. Two blocks of 256 threads or four of 128 share a multiprocessor: 128 registers each.
+#define GANTK_GRAM_MMA_KERNEL(name, Mma, layout, dense, tile)                                          \
+    extern "C" __global__ void __launch_bounds__(2 * tile, 256 / tile)                                 \
+        gantk_gram_##name##_##layout##_##tile(const __grid_constant__ gantk::kernels::GramParameters p) { \
+        gantk::kernels::gram_partial_mma<Mma, dense, tile>(p);                                         \
+    }
+#define GANTK_GRAM_MMA(name, Mma)                        \
+    GANTK_GRAM_MMA_KERNEL(name, Mma, nchw, true, 64)     \
+    GANTK_GRAM_MMA_KERNEL(name, Mma, nchw, true, 128)    \
+    GANTK_GRAM_MMA_KERNEL(name, Mma, nhwc, false, 64)    \
+    GANTK_GRAM_MMA_KERNEL(name, Mma, nhwc, false, 128)
