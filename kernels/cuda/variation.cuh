@@ -60,10 +60,12 @@ private:
         return kind_.term(dx, dy);
     }
 
+    // Where nothing is on the left, the window may hold a pixel of another channel, and even a NaN must not pass.
     template <bool kBottom>
     __device__ float slope_of_left(const Window<kPixels>& here, const Window<kPixels>& below) const {
-        const float dx = has_left_ ? here.pixel[0] - here.left : 0.f;
-        return kind_.term(dx, kBottom ? 0.f : below.left - here.left).slope_x;
+        const float dy = kBottom ? 0.f : below.left - here.left;
+        const float slope = kind_.term(here.pixel[0] - here.left, dy).slope_x;
+        return has_left_ ? slope : 0.f;
     }
 
     Kind kind_;

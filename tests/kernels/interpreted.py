@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels of the project, compiled to PTX by NVRTC and run by the interpreter: what their tests call."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+from ptx import Fault, Machine, Memory, Module, parse
+
+from gantk.kernels.launch import Launch
+
+KERNELS = Path(__file__).resolve().parents[2] / "kernels"
+BUDGET = 20_000_000  # instructions of one launch; the largest test needs about a hundredth
+LANES = 1024  # threads that are worth running at once: fewer waste numpy calls, more waste cache
+
+__all__ = ["Fault", "Memory", "compile_ptx", "replaced", "run"]
+
+_replacements: dict[str, Module] = {}
+
+
+def compile_ptx(unit: str, arch: str) -> Module:
+    """The PTX of `kernels/cuda/<unit>.cu`, parsed. Skips the test where NVRTC is missing.
+
+    Args:
+        unit: A source file's name without its extension.
+        arch: Such as `sm_80` or `sm_90a`; what is compiled is `compute_80`, `compute_90a`.
+    """
+    return _replacements.get(unit) or _parsed(unit, _virtual(arch))
+
+
+def run(
+    launches: Sequence[Launch], memory: Memory, arch: str, budget: int = BUDGET, blocks: int | None = None
+) -> int:
+    """Execute launches in their order; returns the number of instructions.
+
+    Args:
+        launches: As plans yield them, with addresses of `memory` in their parameters.
+        memory: Holds inputs, outputs and workspace.
+        arch: The architecture whose code is run.
+        budget: Instructions after which a launch is stopped as endless.
+        blocks: How many thread blocks run at once; the default suits their size.
+
+    Raises:
+        Fault: The kernel broke a rule; the message says which, where.
+    """
+    total = 0
+    for launch in launches:
+        module = compile_ptx(launch.unit, arch)
+        if launch.kernel not in module.entries:
+            raise Fault(
+                f"{launch.unit} has no kernel {launch.kernel} for {arch}; it has {', '.join(module.entries)}"
+            )
+        machine = _machine(module, launch, blocks)
+        parameters = ctypes.string_at(ctypes.addressof(launch.parameters), ctypes.sizeof(launch.parameters))
+        total += machine.run(memory, parameters, launch.tensor_maps, budget)
+    return total
+
+
+@contextmanager
+def replaced(unit: str, module: Module) -> Iterator[None]:
+    """Within: `unit` is this module, whatever its sources say (for mutants)."""
+    _replacements[unit] = module
+    try:
+        yield
+    finally:
+        del _replacements[unit]
+
+
+_machines: dict[tuple[object, ...], tuple[Module, Machine]] = {}
+
+
+def _machine(module: Module, launch: Launch, blocks: int | None) -> Machine:
+    """Compiled closures are kept for the next launch of the same shape."""
+    threads = launch.block[0] * launch.block[1] * launch.block[2]
+    total = launch.grid[0] * launch.grid[1] * launch.grid[2]
+    if blocks is None:
+        blocks = max(1, min(LANES // threads, (1 << 20) // max(1, launch.shared_bytes)))
+    blocks = max(1, min(blocks, total))
+    key = (id(module), launch.kernel, launch.block, launch.grid, launch.shared_bytes, blocks)
+    if key not in _machines:
+        if len(_machines) >= 8:
+            _machines.pop(next(iter(_machines)))
+        entry = module.entries[launch.kernel]
+        machine = Machine(entry, module.variables, launch.block, launch.grid, launch.shared_bytes, blocks)
+        _machines[key] = (module, machine)
+    return _machines[key][1]
+
+
+# Compiling.
+
+
+def _virtual(arch: str) -> str:
+    return "compute_" + arch.removeprefix("sm_").removeprefix("compute_")
+
+
+@lru_cache(maxsize=32)
+def _parsed(unit: str, arch: str) -> Module:
+    return parse(ptx_text(KERNELS / "cuda" / f"{unit}.cu", arch, (KERNELS / "include", KERNELS / "cuda")))
+
+
+def ptx_text(source: Path, arch: str, includes: Sequence[Path]) -> str:
+    """PTX of a file, from the cache of this machine or from NVRTC."""
+    pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed: pip install gantk[kernels]")
+    text = source.read_text()
+    file = _cache() / f"{source.stem}-{arch}-{_digest(text, arch, includes)}.ptx"
+    if file.exists():
+        return file.read_text()
+    ptx = compile_text(text, arch, includes, source.name)
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as part:
+        part.write(ptx)
+    Path(part.name).replace(file)  # at once, so that another process never reads half of it
+    return ptx
+
+
+def _cache() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"gantk-ptx-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _digest(text: str, arch: str, includes: Sequence[Path]) -> str:
+    from cuda.bindings import nvrtc
+
+    state = hashlib.sha256(f"{nvrtc.nvrtcVersion()} {arch} {text}".encode())
+    for folder in includes:
+        for header in sorted(folder.rglob("*.*")):
+            if header.suffix in (".h", ".hpp", ".cuh"):
+                state.update(header.name.encode() + header.read_bytes())
+    return state.hexdigest()[:24]
+
+
+class CompileError(Exception):
+    """NVRTC refused a source; the text is its log."""
+
+
+def compile_text(text: str, arch: str, includes: Sequence[Path], name: str = "unit.cu") -> str:
+    """CUDA C++ to PTX for a virtual architecture."""
+    from cuda.bindings import nvrtc
+
+    def check(result: tuple[object, ...]) -> tuple[object, ...]:
+        if result[0] != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            raise RuntimeError(f"NVRTC: {result[0]}")
+        return result[1:]
+
+    (program,) = check(nvrtc.nvrtcCreateProgram(text.encode(), name.encode(), 0, [], []))
+    options = [f"--gpu-architecture={arch}", "-std=c++17", *(f"-I{folder}" for folder in includes)]
+    encoded = [option.encode() for option in options]
+    try:
+        status = nvrtc.nvrtcCompileProgram(program, len(encoded), encoded)[0]
+        if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            log = bytearray(check(nvrtc.nvrtcGetProgramLogSize(program))[0])  # type: ignore[call-overload]
+            check(nvrtc.nvrtcGetProgramLog(program, log))
+            raise CompileError(log.decode(errors="replace").rstrip("\0"))
+        out = bytearray(check(nvrtc.nvrtcGetPTXSize(program))[0])  # type: ignore[call-overload]
+        check(nvrtc.nvrtcGetPTX(program, out))
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+    return out.decode().rstrip("\0")

@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loads, stores, atomics and cp.async."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .faults import Fault, Unsupported
+from .machine import KINDS, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, Machine, Mask, Step, emitter
+from .numbers import Array
+from .text import BYTES, Immediate, Instruction, Operand, Register
+
+_SPACES = ("global", "shared", "local", "param", "const")
+
+
+def _space(instruction: Instruction) -> str:
+    return next((p.split("::")[0] for p in instruction.parts if p.split("::")[0] in _SPACES), "generic")
+
+
+def _count(instruction: Instruction) -> int:
+    return next((int(p[1:]) for p in instruction.parts if p in ("v2", "v4", "v8")), 1)
+
+
+def _resolve(address: Array) -> tuple[str, Array]:
+    """The state space of generic addresses, which one instruction may not mix, and the addresses in it."""
+    window = address >> 60
+    if (window != window[0]).any():
+        raise Fault("one generic access touches several state spaces")
+    space = {
+        0: "global",
+        SHARED_WINDOW >> 60: "shared",
+        LOCAL_WINDOW >> 60: "local",
+        PARAM_WINDOW >> 60: "param",
+    }
+    if int(window[0]) not in space:
+        raise Fault(f"address {int(address[0]):#x} is in no state space")
+    return space[int(window[0])], address & ((1 << 60) - 1)
+
+
+def _load(
+    machine: Machine, space: str, address: Array, threads: Array, width: int, count: int, nc: bool
+) -> Array:
+    if space == "generic":
+        space, address = _resolve(address)
+    if space in ("global", "const"):
+        return machine.memory.load(address, width, count, machine.linear_block[threads], nc)
+    if space == "shared":
+        return machine.shared.load(
+            address,
+            width,
+            count,
+            machine.of_block[threads],
+            machine.of_warp[threads],
+            machine.in_block[threads],
+        )
+    buffer = machine.local if space == "local" else machine.parameters[None]
+    row = threads if space == "local" else np.zeros_like(threads)
+    index = _place(space, address, width, count, buffer.shape[1])
+    return buffer.view(f"u{width}")[row[:, None], index]
+
+
+def _place(space: str, address: Array, width: int, count: int, size: int) -> Array:
+    if (address % (width * count)).any():
+        raise Fault(f"misaligned {space} access of {width * count} bytes")
+    if address.min() < 0 or address.max() + width * count > size:
+        raise Fault(f"{space} access out of bounds at {int(address.max())} of {size} bytes")
+    return (address // width)[:, None] + np.arange(count)
+
+
+@emitter("ld", "ldu")
+def _emit_load(machine: Machine, instruction: Instruction) -> Step:
+    kind, space, count = instruction.parts[-1], _space(instruction), _count(instruction)
+    width, nc = BYTES[kind], "nc" in instruction.parts
+    puts = [machine.writer(item, kind) for item in machine.vector(instruction.operands[0])]
+    if len(puts) != count:
+        raise Unsupported("vector length")
+    address = machine.addresses(instruction.operands[1])
+    dtype = np.dtype(KINDS[kind])
+    everyone = np.arange(machine.lanes)
+
+    def step(mask: Mask) -> None:
+        if mask is True:
+            values = _load(machine, space, address(), everyone, width, count, nc)
+            for i, put in enumerate(puts):
+                put(np.ascontiguousarray(values[:, i]).view(dtype), True)
+            return
+        threads = np.flatnonzero(mask)
+        values = _load(machine, space, address()[threads], threads, width, count, nc)
+        whole = np.empty(machine.lanes, values.dtype)
+        for i, put in enumerate(puts):
+            whole[threads] = values[:, i]
+            put(whole.view(dtype), mask)
+
+    return step
+
+
+@emitter("st")
+def _emit_store(machine: Machine, instruction: Instruction) -> Step:
+    kind, space = instruction.parts[-1], _space(instruction)
+    word = f"b{8 * BYTES[kind]}"
+    items = machine.vector(instruction.operands[1])
+    values = [machine.read(item, kind if _is_float(item) else word) for item in items]
+    address = machine.addresses(instruction.operands[0])
+    dtype = np.dtype(KINDS[word])
+
+    def step(mask: Mask) -> None:
+        threads = machine.active(mask)
+        block = np.empty((len(threads), len(values)), dtype)
+        for i, value in enumerate(values):
+            block[:, i] = value[threads].view(dtype) if isinstance(value, np.ndarray) else value.view(dtype)
+        where, at = space, address()[threads]
+        if where == "generic":
+            where, at = _resolve(at)
+        if where == "global":
+            machine.memory.store(at, block, machine.linear_block[threads])
+        elif where == "shared":
+            machine.shared.store(
+                at, block, machine.of_block[threads], machine.of_warp[threads], machine.in_block[threads]
+            )
+        elif where == "local":
+            index = _place("local", at, dtype.itemsize, len(values), machine.local.shape[1])
+            machine.local.view(dtype)[threads[:, None], index] = block
+        else:
+            raise Fault(f"store to .{where}")
+
+    return step
+
+
+def _is_float(item: Operand) -> bool:
+    return isinstance(item, Immediate) and item.float_bytes > 0
+
+
+@emitter("prefetch", "prefetchu", "discard", "applypriority")
+def _emit_hint(machine: Machine, instruction: Instruction) -> Step | None:
+    return None
+
+
+# Atomics: one thread after another, in thread order. Floats are refused: their sums depend on the order.
+
+
+def _inc(old: int, value: int) -> int:
+    return 0 if old >= value else old + 1
+
+
+_ATOMIC: dict[str, Callable[[int, int], int]] = {
+    "add": lambda old, value: old + value, "min": min, "max": max, "and": lambda old, value: old & value,
+    "or": lambda old, value: old | value, "xor": lambda old, value: old ^ value, "exch": lambda old, value: value,
+    "inc": _inc, "dec": lambda old, value: value if old == 0 or old > value else old - 1,
+}  # fmt: skip
+
+
+@emitter("atom", "red")
+def _emit_atomic(machine: Machine, instruction: Instruction) -> Step:
+    parts, kind = instruction.parts, instruction.parts[-1]
+    if kind in ("f16", "f32", "f64", "bf16", "f16x2", "bf16x2"):
+        raise Unsupported("an atomic on floats, whose result depends on the order")
+    operation = next(p for p in parts[1:] if p in _ATOMIC or p == "cas")
+    returns = parts[0] == "atom"
+    operands = list(instruction.operands)
+    put = machine.writer(operands.pop(0), kind) if returns else None
+    address = machine.addresses(operands[0])
+    sources = [machine.read(operand, kind) for operand in operands[1:]]
+    space, width = _space(instruction), BYTES[kind]
+    dtype, modulus = np.dtype(KINDS[kind]), 1 << 8 * width
+
+    def apply(old: int, lane: int) -> int:
+        values = [int(np.broadcast_to(s, machine.lanes)[lane]) for s in sources]
+        if operation == "cas":
+            return values[1] if old == values[0] else old
+        return _ATOMIC[operation](old, values[0])
+
+    def step(mask: Mask) -> None:
+        threads = machine.active(mask)
+        where, at = space, address()[threads]
+        if where == "generic":
+            where, at = _resolve(at)
+        if where == "shared":
+            machine.shared.check(at, width, width, "atomic")
+            view, index = (
+                machine.shared.data.view(dtype),
+                (at + machine.of_block[threads] * machine.shared.stride) // width,
+            )
+        elif where == "global":
+            view, index = machine.memory.peek(at, width)
+            view = view.view(dtype)
+        else:
+            raise Fault(f"atomic in .{where}")
+        old_values = np.zeros(machine.lanes, dtype)
+        for lane, place, target in zip(threads.tolist(), index.tolist(), at.tolist(), strict=True):
+            if where == "global":
+                machine.memory.synchronise(target, int(machine.linear_block[lane]))
+            old = int(view[place])
+            old_values[lane] = old
+            view[place] = np.array(apply(old, lane) % modulus, f"u{width}").view(dtype)
+        if put is not None:
+            put(old_values, mask)
+
+    return step
+
+
+@emitter("membar", "fence")
+def _emit_fence(machine: Machine, instruction: Instruction) -> Step | None:
+    opcode = instruction.opcode
+    if opcode.startswith("fence.proxy.async"):
+
+        def proxy(mask: Mask) -> None:
+            threads = machine.active(mask)
+            machine.shared.fence_proxy(machine.of_block[threads], machine.of_warp[threads])
+
+        return proxy
+    if opcode.startswith(("fence.proxy", "fence.mbarrier_init")) or opcode.endswith(("cta",)):
+        return None
+    return lambda mask: machine.memory.fence(machine.linear_block[machine.active(mask)])
+
+
+# cp.async: the bytes are copied at once, but are stamped with the group that carries them; a reader has seen the
+# stamp only once the copying warp has waited for the group, and told the reader through a barrier.
+
+
+class CopyGroups:
+    """For each thread: how many groups it committed, and whether the open one holds copies."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.committed = np.zeros(machine.lanes, np.int32)
+        self.done = np.zeros(machine.lanes, np.int32)
+        self.copied = np.zeros(machine.lanes, bool)
+        machine.resetters.append(self.reset)
+
+    def reset(self) -> None:
+        self.committed.fill(0)
+        self.done.fill(0)
+        self.copied.fill(False)
+
+    def wait(self, mask: Mask, pending: int | None) -> None:
+        """Groups older than the last `pending` are done; None: everything, committed or not."""
+        machine = self.machine
+        done = self.committed + 1 if pending is None else self.committed - pending
+        np.copyto(self.done, np.maximum(self.done, done), where=mask)
+        least = (
+            np.where(self.copied, self.done, np.int32(2**30))
+            .reshape(machine.blocks, machine.warps, 32)
+            .min(2)
+        )
+        warps = np.arange(machine.warps)
+        agents = machine.shared.copy_agent + warps
+        clock = machine.shared.clock
+        clock[:, warps, agents] = np.maximum(clock[:, warps, agents], np.where(least == 2**30, 0, least))
+
+
+def copy_groups(machine: Machine) -> CopyGroups:
+    if not hasattr(machine, "copy_groups"):
+        machine.copy_groups = CopyGroups(machine)  # type: ignore[attr-defined]
+    return machine.copy_groups  # type: ignore[attr-defined,no-any-return]
+
+
+def emit_copy(machine: Machine, instruction: Instruction) -> Step:
+    """cp.async.{ca,cg} [shared], [global], size{, source size | ignore predicate}."""
+    groups = copy_groups(machine)
+    operands = instruction.operands
+    size = operands[2]
+    if not isinstance(size, Immediate) or size.value not in (4, 8, 16):
+        raise Unsupported("cp.async size")
+    bytes_ = size.value
+    target, source = machine.addresses(operands[0]), machine.addresses(operands[1])
+    some: Any = bytes_
+    ignore: Callable[[], Any] | None = None
+    if len(operands) > 3:
+        last = operands[3]
+        if isinstance(last, Register) and machine.entry.registers.get(last.name) == "pred":
+            ignore = machine.predicate(last)
+        elif not any(p.startswith("L2::cache_hint") for p in instruction.parts) or len(operands) > 4:
+            some = machine.read(last, "u32")
+
+    def step(mask: Mask) -> None:
+        threads = machine.active(mask)
+        counts = np.broadcast_to(some, machine.lanes)[threads].astype(np.int64)
+        if ignore is not None:
+            counts = np.where(ignore()[threads], 0, counts)
+        if (counts > bytes_).any():
+            raise Fault(f"cp.async of {int(counts.max())} bytes to {bytes_}")
+        data = _fetch(machine, source()[threads], counts, threads, bytes_)
+        shared, block, warp = machine.shared, machine.of_block[threads], machine.of_warp[threads]
+        address = target()[threads]
+        shared.check(address, bytes_, bytes_, "cp.async")
+        flat = address + block * shared.stride
+        stamp = groups.committed[threads] + 1
+        agent = warp + shared.copy_agent
+        shared.note_write(flat, bytes_, block, warp, agent, stamp, machine.in_block[threads])
+        groups.copied[threads] = True
+        shared.data[flat[:, None] + np.arange(bytes_)] = data
+
+    return step
+
+
+def _fetch(machine: Machine, source: Array, counts: Array, threads: Array, bytes_: int) -> Array:
+    """(threads, bytes_) bytes, zero past each thread's count."""
+    data = np.zeros((len(threads), bytes_), np.uint8)
+    if (source & (bytes_ - 1)).any():
+        raise Fault(f"misaligned global source of a cp.async of {bytes_} bytes")
+    blocks = machine.linear_block[threads]
+    whole = counts == bytes_
+    if whole.any():
+        width = min(8, bytes_)
+        loaded = machine.memory.load(source[whole], width, bytes_ // width, blocks[whole])
+        data[whole] = loaded.view(np.uint8).reshape(-1, bytes_)
+    for count in np.unique(counts[~whole]).tolist():
+        chosen = np.flatnonzero(counts == count)
+        for byte in range(count):
+            loaded = machine.memory.load(source[chosen] + byte, 1, 1, blocks[chosen])
+            data[chosen, byte] = loaded[:, 0]
+    return data
+
+
+def emit_commit(machine: Machine, instruction: Instruction) -> Step:
+    groups = copy_groups(machine)
+    return lambda mask: np.add(groups.committed, 1, out=groups.committed, where=mask)
+
+
+def emit_wait(machine: Machine, instruction: Instruction) -> Step:
+    groups = copy_groups(machine)
+    if instruction.opcode == "cp.async.wait_all":
+        return lambda mask: groups.wait(mask, None)
+    pending = instruction.operands[0]
+    if not isinstance(pending, Immediate):
+        raise Unsupported("cp.async.wait_group of a register")
+    return lambda mask: groups.wait(mask, pending.value)

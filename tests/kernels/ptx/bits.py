@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moves, selections, conversions and operations on bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import numbers
+from .faults import Unsupported
+from .machine import (
+    KINDS,
+    LOCAL_WINDOW,
+    PARAM_WINDOW,
+    SHARED_WINDOW,
+    Machine,
+    Mask,
+    Step,
+    emitter,
+)
+from .numbers import Array
+from .text import BYTES, Immediate, Instruction, Register, Vector
+
+
+@emitter("mov")
+def _move(machine: Machine, instruction: Instruction) -> Step:
+    target, source = instruction.operands
+    kind = instruction.parts[-1]
+    if isinstance(source, Vector):
+        return _pack(machine, instruction, source)
+    if isinstance(target, Vector):
+        return _unpack(machine, instruction, target)
+    if kind == "pred":
+        row, value = machine.row(target), machine.predicate(source)
+        return lambda mask: np.copyto(row, value(), where=mask)
+    if isinstance(source, Register) and source.name in ("%clock", "%clock64", "%globaltimer", "%smid"):
+        put = machine.writer(target, kind)
+        return lambda mask: put(KINDS[kind].type(machine.executed), mask)
+    if not isinstance(source, Immediate) or not source.float_bytes:
+        kind = "b" + str(8 * BYTES[kind])
+    put, value_ = machine.writer(target, kind), machine.read(source, kind)
+    if isinstance(value_, np.ndarray):
+        row, exact = machine.target(target, kind)
+        if exact and row.dtype == value_.dtype:
+            return lambda mask: np.copyto(row, value_, where=mask)
+    dtype = np.dtype(KINDS[kind])
+    return lambda mask: put(np.asarray(value_).astype(dtype), mask)
+
+
+def _pack(machine: Machine, instruction: Instruction, source: Vector) -> Step:
+    whole = instruction.parts[-1]
+    part = BYTES[whole] // len(source.items)
+    put = machine.writer(instruction.operands[0], f"b{8 * BYTES[whole]}")
+    values = [machine.read(item, f"b{8 * part}") for item in source.items]
+
+    def step(mask: Mask) -> None:
+        stacked = np.stack([np.broadcast_to(v, machine.lanes) for v in values], axis=1)
+        put(np.ascontiguousarray(stacked).view(f"u{BYTES[whole]}")[:, 0], mask)
+
+    return step
+
+
+def _unpack(machine: Machine, instruction: Instruction, target: Vector) -> Step:
+    whole = BYTES[instruction.parts[-1]]
+    part = whole // len(target.items)
+    value = machine.read(instruction.operands[1], f"b{8 * whole}")
+    puts = [machine.writer(item, f"b{8 * part}") for item in target.items]
+
+    def step(mask: Mask) -> None:
+        pieces = np.ascontiguousarray(np.broadcast_to(value, machine.lanes)).view(f"u{part}")
+        pieces = pieces.reshape(machine.lanes, -1).copy()  # a target may be part of the source
+        for i, put in enumerate(puts):
+            put(pieces[:, i], mask)
+
+    return step
+
+
+_WINDOWS = {"shared": SHARED_WINDOW, "local": LOCAL_WINDOW, "param": PARAM_WINDOW, "global": 0, "const": 0}
+
+
+@emitter("cvta")
+def _convert_address(machine: Machine, instruction: Instruction) -> Step:
+    space = next(p.split("::")[0] for p in instruction.parts if p.split("::")[0] in _WINDOWS)
+    window = np.uint64(_WINDOWS[space])
+    put, value = machine.writer(instruction.operands[0], "u64"), machine.read(instruction.operands[1], "u64")
+    if instruction.parts[1] == "to":
+        return lambda mask: put(np.asarray(value).astype(np.uint64) - window, mask)
+    return lambda mask: put(np.asarray(value).astype(np.uint64) + window, mask)
+
+
+@emitter("isspacep")
+def _is_space(machine: Machine, instruction: Instruction) -> Step:
+    put, value = machine.writer(instruction.operands[0], "pred"), machine.read(instruction.operands[1], "u64")
+    window = np.uint64(_WINDOWS[instruction.parts[1].split("::")[0]] >> 60)
+    return lambda mask: put(value >> np.uint64(60) == window, mask)
+
+
+@emitter("selp")
+def _select(machine: Machine, instruction: Instruction) -> Step:
+    kind = instruction.parts[-1]
+    put = machine.writer(instruction.operands[0], kind)
+    first, second = (machine.read(o, kind) for o in instruction.operands[1:3])
+    chooses = machine.predicate(instruction.operands[3])
+    return lambda mask: put(np.where(chooses(), first, second), mask)
+
+
+@emitter("slct")
+def _select_by_sign(machine: Machine, instruction: Instruction) -> Step:
+    kind, sign_kind = instruction.parts[-2:]
+    put = machine.writer(instruction.operands[0], kind)
+    first, second = (machine.read(o, kind) for o in instruction.operands[1:3])
+    sign = machine.read(instruction.operands[3], sign_kind)
+    return lambda mask: put(np.where(sign >= 0, first, second), mask)
+
+
+# Conversions.
+
+
+def _integer_to_integer(value: Any, target: str, saturate: bool) -> Any:
+    dtype = np.dtype(KINDS[target])
+    if saturate:
+        info = np.iinfo(dtype)
+        value = np.clip(np.asarray(value).astype(object), int(info.min), int(info.max))
+    return np.asarray(value).astype(dtype)
+
+
+def _float_to_integer(value: Any, target: str, rounding: str) -> Array:
+    """NaN becomes 0, and what is out of range the nearest end."""
+    wide = np.asarray(value, np.float64)
+    whole = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}[rounding](wide)
+    info = np.iinfo(KINDS[target])
+    inside = (whole >= float(info.min)) & (
+        whole < float(info.max) + (1 if float(info.max) == info.max else 0)
+    )
+    result = np.where(inside, whole, 0).astype(KINDS[target])
+    result = np.where(~inside & (whole > 0), info.max, result)
+    return np.where(~inside & (whole < 0), info.min, result).astype(KINDS[target])
+
+
+def _to_float(value: Array, target: str, rounding: str) -> Array:
+    """float64 or an integer array to the bits or values of a float kind, rounding once."""
+    if target == "f64":
+        return value.astype(np.float64)
+    if target == "f32":
+        if rounding in ("rm", "rp", "rz") and value.dtype.itemsize <= 4:
+            return numbers.round_f32(value.astype(np.float64), rounding)
+        return value.astype(np.float32)
+    if target == "f16":
+        if value.dtype.kind != "f":
+            value = value.astype(np.float64)
+        if rounding == "rz":
+            near = value.astype(np.float16)
+            return np.where(np.abs(near.astype(np.float64)) > np.abs(value.astype(np.float64)),
+                            np.nextafter(near, np.float16(0)), near)  # fmt: skip
+        return value.astype(np.float16)
+    if target == "bf16":
+        if value.dtype == np.float32:
+            return numbers.f32_to_bf16(value, rounding)
+        return numbers.f64_to_bf16(value.astype(np.float64))
+    if target == "tf32":
+        return numbers.f32_to_tf32(value.astype(np.float32), rounding)
+    raise Unsupported(f"conversion to {target}")
+
+
+def _converter(target: str, source: str, parts: tuple[str, ...]) -> Callable[[Any], Any]:
+    floats = ("f16", "f32", "f64", "bf16")
+    rounding = next(
+        (p for p in parts if p in ("rn", "rz", "rm", "rp", "rna", "rni", "rzi", "rmi", "rpi")), "rn"
+    )
+    saturate, ftz, relu = "sat" in parts, "ftz" in parts, "relu" in parts
+
+    def convert(value: Any) -> Any:
+        value = np.asarray(value)
+        if source == "bf16":
+            value = numbers.bf16_to_f32(value)
+        if ftz and source == "f32":
+            value = numbers.flush(value)
+        if relu:
+            value = np.where(value > 0, value, value.dtype.type(0))
+        if source not in floats:
+            result = _integer_to_integer(value, target, saturate) if target not in (*floats, "tf32") else None
+            return _to_float(value, target, rounding) if result is None else result
+        if target not in (*floats, "tf32"):
+            return _float_to_integer(value, target, rounding)
+        if rounding.endswith("i"):
+            whole = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}[rounding]
+            value = whole(value)
+        if saturate:
+            value = np.where(np.isnan(value), value.dtype.type(0), np.clip(value, 0, 1))
+        result = _to_float(value, target, "rn" if rounding.endswith("i") else rounding)
+        return numbers.flush(result) if ftz and target == "f32" else result
+
+    return convert
+
+
+@emitter("cvt")
+def _convert(machine: Machine, instruction: Instruction) -> Step:
+    parts = instruction.parts
+    target, source = parts[-2:]
+    if "pack" in parts:
+        raise Unsupported("cvt.pack")
+    if target in ("f16x2", "bf16x2"):
+        convert = _converter(target.removesuffix("x2"), source, parts)
+        put = machine.writer(instruction.operands[0], "b32")
+        upper, lower = (machine.read(o, source) for o in instruction.operands[1:3])
+
+        def both(mask: Mask) -> None:
+            pair = np.empty((machine.lanes, 2), np.uint16)
+            pair[:, 0] = np.asarray(convert(lower)).view(np.uint16)
+            pair[:, 1] = np.asarray(convert(upper)).view(np.uint16)
+            put(pair.view(np.uint32)[:, 0], mask)
+
+        return both
+    convert = _converter(target, source, parts)
+    put, value = (
+        machine.writer(instruction.operands[0], target),
+        machine.read(instruction.operands[1], source),
+    )
+    simple = not ({"sat", "ftz", "relu"} & set(parts)) and target[0] in "usb" and source[0] in "usb"
+    if simple and target != "bf16" and source != "bf16" and isinstance(value, np.ndarray):
+        dtype = np.dtype(KINDS[target])
+        row, exact = machine.target(instruction.operands[0], target)
+        if exact:
+            return lambda mask: np.copyto(row, value, where=mask, casting="unsafe")
+        return lambda mask: put(value.astype(dtype), mask)
+    return lambda mask: put(convert(value), mask)
+
+
+# Bits.
+
+
+def _words(
+    machine: Machine, instruction: Instruction, function: Callable[..., Any], kind: str = "u32"
+) -> Step:
+    put = machine.writer(instruction.operands[0], kind)
+    sources = [machine.read(operand, kind) for operand in instruction.operands[1:]]
+    return lambda mask: put(function(*(np.broadcast_to(s, machine.lanes) for s in sources)), mask)
+
+
+@emitter("lop3")
+def _logic3(machine: Machine, instruction: Instruction) -> Step:
+    *_, table = instruction.operands
+    if not isinstance(table, Immediate):
+        raise Unsupported("lop3 with a predicate")
+    bits = table.value
+    put = machine.writer(instruction.operands[0], "b32")
+    a, b, c = (machine.read(o, "b32") for o in instruction.operands[1:4])
+
+    def step(mask: Mask) -> None:
+        result = np.zeros(machine.lanes, np.uint32)
+        for row in range(8):
+            if bits >> row & 1:
+                result |= (a if row & 4 else ~a) & (b if row & 2 else ~b) & (c if row & 1 else ~c)
+        put(result, mask)
+
+    return step
+
+
+@emitter("prmt")
+def _permute(machine: Machine, instruction: Instruction) -> Step:
+    if len(instruction.parts) > 2:
+        raise Unsupported("prmt with a mode")
+
+    def permute(a: Array, b: Array, selector: Array) -> Array:
+        bytes_ = np.stack([a, b], axis=1).view(np.uint8).reshape(-1, 8)
+        choice = (selector[:, None] >> (4 * np.arange(4, dtype=np.uint32))) & 15
+        picked = np.take_along_axis(bytes_, (choice & 7).astype(np.int64), axis=1)
+        signs = (picked.view(np.int8) >> 7).view(np.uint8)
+        return np.ascontiguousarray(np.where(choice & 8, signs, picked)).view(np.uint32)[:, 0]
+
+    return _words(machine, instruction, permute)
+
+
+@emitter("bfe")
+def _extract(machine: Machine, instruction: Instruction) -> Step:
+    kind = instruction.parts[-1]
+    size = 8 * BYTES[kind]
+    put, value = machine.writer(instruction.operands[0], kind), machine.read(instruction.operands[1], kind)
+    start, length = (machine.read(o, "u32") for o in instruction.operands[2:])
+    unsigned, signed = np.dtype(f"u{size // 8}"), np.dtype(f"i{size // 8}")
+
+    def step(mask: Mask) -> None:
+        first = np.minimum(start & np.uint32(255), size).astype(np.int64)
+        count = np.minimum(np.minimum(length & np.uint32(255), size).astype(np.int64), size - first)
+        left = np.broadcast_to(value, machine.lanes).view(unsigned) << (size - first - count).astype(unsigned)
+        right = (size - count).astype(unsigned)
+        result = left.view(signed) >> right.view(signed) if kind[0] == "s" else left >> right
+        put(np.where(count == 0, 0, result).astype(KINDS[kind]), mask)
+
+    return step
+
+
+@emitter("bfi")
+def _insert(machine: Machine, instruction: Instruction) -> Step:
+    kind = instruction.parts[-1]
+    size = 8 * BYTES[kind]
+    dtype = np.dtype(KINDS[kind])
+    put = machine.writer(instruction.operands[0], kind)
+    field, base = (machine.read(o, kind) for o in instruction.operands[1:3])
+    start, length = (machine.read(o, "u32") for o in instruction.operands[3:])
+
+    def step(mask: Mask) -> None:
+        first = np.minimum(start & np.uint32(255), size).astype(dtype)
+        count = np.minimum(length & np.uint32(255), size).astype(dtype)
+        ones = np.where(count >= size, ~dtype.type(0), (dtype.type(1) << count) - dtype.type(1)) << first
+        put(((field << first) & ones) | (base & ~ones), mask)
+
+    return step
+
+
+@emitter("shf")
+def _funnel(machine: Machine, instruction: Instruction) -> Step:
+    _, side, mode, _ = instruction.parts
+
+    def funnel(low: Array, high: Array, amount: Array) -> Array:
+        count = amount & np.uint32(31) if mode == "wrap" else np.minimum(amount, np.uint32(32))
+        both = low.astype(np.uint64) | high.astype(np.uint64) << np.uint64(32)
+        if side == "l":
+            return ((both << count.astype(np.uint64)) >> np.uint64(32)).astype(np.uint32)
+        return (both >> count.astype(np.uint64)).astype(np.uint32)
+
+    return _words(machine, instruction, funnel)
+
+
+@emitter("popc", "clz", "brev", "bfind")
+def _count(machine: Machine, instruction: Instruction) -> Step:
+    name, kind = instruction.parts[0], instruction.parts[-1]
+    size = BYTES[kind]
+    value = machine.read(instruction.operands[1], f"b{8 * size}")
+    put = machine.writer(instruction.operands[0], f"b{8 * size}" if name == "brev" else "u32")
+
+    def step(mask: Mask) -> None:
+        words = np.ascontiguousarray(np.broadcast_to(value, machine.lanes))
+        bits = np.unpackbits(
+            words.view(np.uint8).reshape(-1, size)[:, ::-1], axis=1
+        )  # most significant first
+        if name == "popc":
+            put(bits.sum(1).astype(np.uint32), mask)
+        elif name == "brev":
+            put(np.packbits(bits[:, ::-1], axis=1)[:, ::-1].copy().view(f"u{size}")[:, 0], mask)
+        else:
+            if name == "bfind" and kind[0] == "s":
+                bits = bits ^ bits[:, :1]
+            zeros = np.where(bits.any(1), bits.argmax(1), 8 * size)
+            if name == "clz":
+                put(zeros.astype(np.uint32), mask)
+            else:
+                put(
+                    (zeros if "shiftamt" in instruction.parts else 8 * size - 1 - zeros).astype(np.uint32),
+                    mask,
+                )
+
+    return step
