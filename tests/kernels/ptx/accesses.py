@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from .faults import Fault, Unsupported
-from .machine import KINDS, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, Machine, Mask, Step, emitter
+from .machine import Machine
 from .numbers import Array
+from .operands import KINDS, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, Mask
+from .segments import Step, emitter
 from .text import BYTES, Immediate, Instruction, Operand, Register
 
 _SPACES = ("global", "shared", "local", "param", "const")
@@ -252,9 +254,8 @@ class CopyGroups:
 
 
 def copy_groups(machine: Machine) -> CopyGroups:
-    if not hasattr(machine, "copy_groups"):
-        machine.copy_groups = CopyGroups(machine)  # type: ignore[attr-defined]
-    return machine.copy_groups  # type: ignore[attr-defined,no-any-return]
+    found: CopyGroups = machine.extension(CopyGroups)
+    return found
 
 
 def emit_copy(machine: Machine, instruction: Instruction) -> Step:

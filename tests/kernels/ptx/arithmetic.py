@@ -14,8 +14,10 @@ import numpy as np
 
 from . import numbers
 from .faults import Unsupported
-from .machine import KINDS, Machine, Mask, Step, emitter
+from .machine import Machine
 from .numbers import Array
+from .operands import KINDS, Mask
+from .segments import Step, emitter
 from .text import BYTES, Instruction, Pair
 
 _FLOATS = ("f16", "f32", "f64")

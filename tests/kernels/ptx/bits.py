@@ -10,17 +10,10 @@ import numpy as np
 
 from . import numbers
 from .faults import Unsupported
-from .machine import (
-    KINDS,
-    LOCAL_WINDOW,
-    PARAM_WINDOW,
-    SHARED_WINDOW,
-    Machine,
-    Mask,
-    Step,
-    emitter,
-)
+from .machine import Machine
 from .numbers import Array
+from .operands import KINDS, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, Mask
+from .segments import Step, emitter
 from .text import BYTES, Immediate, Instruction, Register, Vector
 
 

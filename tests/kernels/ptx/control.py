@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from .faults import Fault, Unsupported
-from .machine import Gate, Machine, Mask, Step, emitter
+from .machine import Machine
 from .numbers import Array
+from .operands import Mask
+from .segments import Gate, Step, emitter
 from .text import Immediate, Instruction, Operand, Register, Symbol
 
 
@@ -103,7 +105,7 @@ def _nothing(machine: Machine, instruction: Instruction) -> Step | None:
     if instruction.parts[0] == "setmaxnreg":
         from .warp import full_warps
 
-        machine.segment.gate = full_warps(machine, 128)
+        machine.require(full_warps(machine, 128))
     return None
 
 
@@ -166,9 +168,8 @@ class Barriers:
 
 
 def _barriers(machine: Machine) -> Barriers:
-    if not hasattr(machine, "barriers"):
-        machine.barriers = Barriers(machine)  # type: ignore[attr-defined]
-    return machine.barriers  # type: ignore[attr-defined,no-any-return]
+    found: Barriers = machine.extension(Barriers)
+    return found
 
 
 def _whole_warps(machine: Machine) -> Gate:
@@ -200,7 +201,7 @@ def _barrier(machine: Machine, instruction: Instruction) -> Step | None:
         return _voting_barrier(machine, instruction)
     barriers, place = _barriers(machine), machine.place
     waits = "arrive" not in parts
-    machine.segment.gate = _whole_warps(machine)
+    machine.require(_whole_warps(machine))
     number = machine.read(operands[0], "u32")
     count = machine.read(operands[1], "u32") if len(operands) > 1 else None
     common = count is None and isinstance(operands[0], Immediate) and waits and instruction.guard is None
@@ -238,7 +239,7 @@ def _barrier(machine: Machine, instruction: Instruction) -> Step | None:
 def _voting_barrier(machine: Machine, instruction: Instruction) -> Step | None:
     """bar.red: a barrier that counts, ands or ors a predicate of all threads."""
     barriers, place, parts = _barriers(machine), machine.place, instruction.parts
-    machine.segment.gate = _whole_warps(machine)
+    machine.require(_whole_warps(machine))
     operation, kind = next(p for p in parts if p in ("popc", "and", "or")), parts[-1]
     put = machine.writer(instruction.operands[0], kind)
     holds = machine.predicate(instruction.operands[-1])
@@ -267,7 +268,7 @@ def _warp_barrier(machine: Machine, instruction: Instruction) -> Step | None:
     """bar.warp.sync: what the lanes wrote before it, they may all read after it."""
     from .warp import named_lanes
 
-    machine.segment.gate = named_lanes(machine, instruction.operands[0])
+    machine.require(named_lanes(machine, instruction.operands[0]))
 
     def step(mask: Mask) -> None:
         threads = machine.active(mask)

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from .faults import Fault, Unsupported
-from .machine import Machine, Mask, Step, emitter
+from .machine import Machine
 from .numbers import Array
+from .operands import Mask
+from .segments import Step, emitter
 from .shared import MBARRIERS
 from .text import Instruction, Register
 
@@ -116,9 +118,8 @@ class MBarriers:
 
 
 def mbarriers(machine: Machine) -> MBarriers:
-    if not hasattr(machine, "mbarriers"):
-        machine.mbarriers = MBarriers(machine)  # type: ignore[attr-defined]
-    return machine.mbarriers  # type: ignore[attr-defined,no-any-return]
+    found: MBarriers = machine.extension(MBarriers)
+    return found
 
 
 @emitter("mbarrier")
@@ -219,5 +220,5 @@ def _wait(machine: Machine, instruction: Instruction) -> Step:
             objects.acquire(int(threads[i]), int(at[threads[i]]))
         return go
 
-    machine.segment.gate = gate
+    machine.require(gate)
     return lambda mask: put(np.ones(machine.lanes, bool), mask)

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from . import numbers
 from .faults import Fault, Unsupported
-from .machine import Gate, Machine, Mask, Step, emitter
+from .machine import Machine
 from .numbers import Array
-from .text import Immediate, Instruction, Operand, Pair, Register
+from .operands import Mask
+from .segments import Gate, Step, emitter
+from .text import Immediate, Instruction, Operand, Pair
 
 
 def full_warps(machine: Machine, size: int = 32) -> Gate:
@@ -64,7 +65,7 @@ def named_lanes(machine: Machine, operand: Operand) -> Gate:
 
 @emitter("shfl")
 def _shuffle(machine: Machine, instruction: Instruction) -> Step:
-    machine.segment.gate = named_lanes(machine, instruction.operands[4])
+    machine.require(named_lanes(machine, instruction.operands[4]))
     mode = instruction.parts[2]
     target = instruction.operands[0]
     put = machine.writer(target.first if isinstance(target, Pair) else target, "b32")
@@ -113,7 +114,7 @@ def _warp_words(machine: Machine, chosen: Array) -> Array:
 
 @emitter("vote")
 def _vote(machine: Machine, instruction: Instruction) -> Step:
-    machine.segment.gate = named_lanes(machine, instruction.operands[2])
+    machine.require(named_lanes(machine, instruction.operands[2]))
     mode, kind = instruction.parts[2], instruction.parts[-1]
     put = machine.writer(instruction.operands[0], kind)
     holds = machine.predicate(instruction.operands[1])
@@ -139,7 +140,7 @@ def _active_mask(machine: Machine, instruction: Instruction) -> Step:
 
 @emitter("redux")
 def _reduce(machine: Machine, instruction: Instruction) -> Step:
-    machine.segment.gate = named_lanes(machine, instruction.operands[2])
+    machine.require(named_lanes(machine, instruction.operands[2]))
     operation, kind = instruction.parts[2], instruction.parts[-1]
     ufunc: Any = {"add": np.add, "min": np.minimum, "max": np.maximum, "and": np.bitwise_and,
                   "or": np.bitwise_or, "xor": np.bitwise_xor}[operation]  # fmt: skip
@@ -162,7 +163,7 @@ def _reduce(machine: Machine, instruction: Instruction) -> Step:
 
 @emitter("elect")
 def _elect(machine: Machine, instruction: Instruction) -> Step:
-    machine.segment.gate = named_lanes(machine, instruction.operands[1])
+    machine.require(named_lanes(machine, instruction.operands[1]))
     target = instruction.operands[0]
     assert isinstance(target, Pair)
     put, chosen = machine.writer(target.first, "b32"), machine.writer(target.second, "pred")
@@ -182,7 +183,7 @@ def _load_matrix(machine: Machine, instruction: Instruction) -> Step:
     parts = instruction.parts
     if "m8n8" not in parts or parts[-1] != "b16":
         raise Unsupported("shape of ldmatrix")
-    machine.segment.gate = full_warps(machine)
+    machine.require(full_warps(machine))
     targets = machine.vector(instruction.operands[0])
     puts = [machine.writer(each, "b32") for each in targets]
     address = machine.addresses(instruction.operands[1])
@@ -216,86 +217,3 @@ def _load_matrix(machine: Machine, instruction: Instruction) -> Step:
                 put(whole.reshape(-1), mask)
 
     return step
-
-
-# mma: fragments are gathered to small matrices, one a warp, multiplied in float32.
-
-_GROUP, _IN_GROUP = np.arange(32) // 4, np.arange(32) % 4
-
-
-def fragment_a(words: Array, kind: str) -> Array:
-    """(warps, registers, 32) words to (warps, 16, K) float32: the row-major operand."""
-    warps, registers, _ = words.shape
-    if kind == "tf32":
-        matrix = np.empty((warps, 16, 2 * registers), np.float32)
-        for i in range(registers):
-            matrix[:, _GROUP + 8 * (i & 1), _IN_GROUP + 4 * (i >> 1)] = numbers.tf32_operand(words[:, i])
-        return matrix
-    low, high = halves(words, kind)
-    matrix = np.empty((warps, 16, 4 * registers), np.float32)
-    for i in range(registers):
-        row, column = _GROUP + 8 * (i & 1), 2 * _IN_GROUP + 8 * (i >> 1)
-        matrix[:, row, column], matrix[:, row, column + 1] = low[:, i], high[:, i]
-    return matrix
-
-
-def fragment_b(words: Array, kind: str) -> Array:
-    """(warps, registers, 32) words to (warps, K, 8) float32: the column-major operand."""
-    warps, registers, _ = words.shape
-    if kind == "tf32":
-        matrix = np.empty((warps, 4 * registers, 8), np.float32)
-        for i in range(registers):
-            matrix[:, _IN_GROUP + 4 * i, _GROUP] = numbers.tf32_operand(words[:, i])
-        return matrix
-    low, high = halves(words, kind)
-    matrix = np.empty((warps, 8 * registers, 8), np.float32)
-    for i in range(registers):
-        row = 2 * _IN_GROUP + 8 * i
-        matrix[:, row, _GROUP], matrix[:, row + 1, _GROUP] = low[:, i], high[:, i]
-    return matrix
-
-
-def halves(words: Array, kind: str) -> tuple[Array, Array]:
-    """The lower and the upper 16-bit number of each word, as float32."""
-    low, high = (words & np.uint32(0xFFFF)).astype(np.uint16), (words >> np.uint32(16)).astype(np.uint16)
-    if kind == "bf16":
-        return numbers.bf16_to_f32(low), numbers.bf16_to_f32(high)
-    return low.view(np.float16).astype(np.float32), high.view(np.float16).astype(np.float32)
-
-
-_SHAPES = {"m16n8k4": "tf32", "m16n8k8": "tf32 f16 bf16", "m16n8k16": "f16 bf16"}
-
-
-@emitter("mma")
-def _multiply_accumulate(machine: Machine, instruction: Instruction) -> Step:
-    parts = instruction.parts
-    shape, kind = parts[3], parts[-2]
-    if kind not in _SHAPES.get(shape, "").split() or parts[4:6] != ("row", "col") or parts[6] != "f32":
-        raise Unsupported("shape of mma")
-    machine.segment.gate = full_warps(machine)
-    target, first, second, addend = (machine.vector(o) for o in instruction.operands)
-    rows_a = np.array([machine.row_numbers[_name(o)] for o in first])
-    rows_b = np.array([machine.row_numbers[_name(o)] for o in second])
-    puts = [machine.writer(o, "f32") for o in target]
-    accumulators = [machine.read(o, "f32") for o in addend]
-    file, warps = machine.files[4], machine.lanes // 32
-
-    def step(mask: Mask) -> None:
-        a = fragment_a(file[rows_a].reshape(-1, warps, 32).swapaxes(0, 1), kind)
-        b = fragment_b(file[rows_b].reshape(-1, warps, 32).swapaxes(0, 1), kind)
-        product = np.matmul(a, b)
-        sums = [
-            np.broadcast_to(c, machine.lanes)
-            + product[:, _GROUP + 8 * (i >> 1), 2 * _IN_GROUP + (i & 1)].reshape(-1)
-            for i, c in enumerate(accumulators)
-        ]
-        for put, value in zip(puts, sums, strict=True):
-            put(value, mask)
-
-    return step
-
-
-def _name(operand: Operand) -> str:
-    if not isinstance(operand, Register):
-        raise Unsupported(f"{operand} in a fragment")
-    return operand.name

@@ -17,10 +17,13 @@ import numpy as np
 from . import numbers
 from .bulk import swizzled
 from .faults import Fault, Unsupported
-from .machine import WRAPPERS, Machine, Mask, Step, emitter
+from .machine import Machine
+from .mma import fragments_a
 from .numbers import Array
-from .text import Immediate, Instruction, Operand, Register, Vector
-from .warp import fragment_a, full_warps
+from .operands import Mask, names_in
+from .segments import WRAPPERS, Step, emitter
+from .text import Immediate, Instruction, Register, Vector
+from .warp import full_warps
 
 TAG = np.uint32(0x7FA00000)  # a quiet-bit-free NaN; the low 20 bits name the pending result
 _MARK = np.uint32(0xFFF00000)
@@ -116,9 +119,8 @@ def _accumulators(machine: Machine) -> list[str]:
 
 
 def engine(machine: Machine) -> Engine:
-    if not hasattr(machine, "wgmma_engine"):
-        machine.wgmma_engine = Engine(machine)  # type: ignore[attr-defined]
-    return machine.wgmma_engine  # type: ignore[attr-defined,no-any-return]
+    found: Engine = machine.extension(Engine)
+    return found
 
 
 def guard_registers(machine: Machine, instruction: Instruction, step: Step) -> Step:
@@ -127,7 +129,7 @@ def guard_registers(machine: Machine, instruction: Instruction, step: Step) -> S
     if parts[0] == "wgmma" or not machine.uses("wgmma.mma_async"):
         return step
     state = engine(machine)
-    names = _registers(instruction.operands)
+    names = list(names_in(instruction.operands))
     touched = [machine.rows[n] for n in names if n in state.touching]
     if not touched:
         return step
@@ -151,23 +153,9 @@ def guard_registers(machine: Machine, instruction: Instruction, step: Step) -> S
 WRAPPERS.append(guard_registers)
 
 
-def _registers(operands: tuple[Operand, ...]) -> list[str]:
-    names = []
-    for operand in operands:
-        if isinstance(operand, Register):
-            names.append(operand.name)
-        elif isinstance(operand, Vector):
-            names += _registers(operand.items)
-        elif hasattr(operand, "first"):
-            names += _registers((operand.first, operand.second))
-        elif hasattr(operand, "base"):
-            names += _registers((operand.base,))
-    return names
-
-
 @emitter("wgmma")
 def _emit_wgmma(machine: Machine, instruction: Instruction) -> Step:
-    machine.segment.gate = full_warps(machine, 128)
+    machine.require(full_warps(machine, 128))
     name = instruction.parts[1]
     if name == "mma_async":
         return _product(machine, instruction)
@@ -234,8 +222,8 @@ def _product(machine: Machine, instruction: Instruction) -> Step:
             if fragment is not None:
                 if tagged(file[fragment, lanes]).any():
                     raise Fault("wgmma reads registers that hold a pending result")
-                words = file[fragment, lanes].reshape(len(fragment), 4, 32).swapaxes(0, 1)
-                a = fragment_a(np.ascontiguousarray(words), kind).reshape(64, depth)
+                words = np.ascontiguousarray(file[fragment, lanes])[None]
+                a = fragments_a(words, kind).reshape(64, depth)
             else:
                 a = reader.operand(_uniform(left, lanes), 64, depth, kind, transpose_a)
             b = reader.operand(_uniform(right, lanes), columns, depth, kind, transpose_b)
