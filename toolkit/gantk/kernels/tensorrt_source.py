@@ -123,4 +123,4 @@ def _float(value: float) -> str:
 @lru_cache(maxsize=256)
 def _ptx(text: str, target: Target) -> str:
     own = Sources({"plugin": text}, sources().headers, sources().digest)
-    return compile_unit("plugin", target, own).decode()
+    return compile_unit("plugin", target, own).rstrip(b"\0").decode()
