@@ -7,7 +7,7 @@
 using namespace gantk::kernels;
 
 #define GANTK_GRAM_SIMT(name, Element)                                          \
-    extern "C" __global__ void __launch_bounds__(kSimtThreads, 4)               \
+    extern "C" __global__ void __launch_bounds__(kSimtThreads, 3)               \
         gantk_gram_simt_##name(const __grid_constant__ GramParameters p) {      \
         gram_partial_simt<Element>(p);                                          \
     }

@@ -62,60 +62,56 @@ struct StripCopy {
     using Strip = Strip<Element, kPlacesDense, kTile>;
     static constexpr int32_t kThreads = 2 * kTile;
     static constexpr int32_t kCopies = Strip::kBytes / kChunkBytes / kThreads;
-    static constexpr int32_t kApart = kThreads / Strip::kRowChunks;
+    static constexpr int32_t kApart = kThreads / Strip::kRowChunks, kApartBytes = kApart * Strip::kRowBytes;
     static_assert(kApart % 8 == 0, "rows so far apart are twisted alike");
 
     const GramLayer& layer;
-    const Element* from;  // This thread's first chunk.
-    int32_t channels;     // What there is of them from the first of the strip.
-    uint32_t to;          // In a strip.
+    const Element* from;  // This thread's first chunk, in the first strip of the slice.
+    uint32_t to;
 
-    GANTK_DEVICE StripCopy(const GramWork& work, int32_t first_channel)
-        : layer(work.layer), channels(work.layer.channels - first_channel) {
+    GANTK_DEVICE explicit StripCopy(const GramWork& work) : layer(work.layer) {
         const int32_t row = threadIdx.x / Strip::kRowChunks, chunk = threadIdx.x % Strip::kRowChunks;
-        const int32_t channel = first_channel + (kPlacesDense ? row : chunk * Strip::kWidth);
+        const int32_t channel = kPlacesDense ? row : chunk * Strip::kWidth;
         const int64_t place = work.first_place + (kPlacesDense ? chunk * Strip::kWidth : row);
         from = static_cast<const Element*>(work.picture(sizeof(Element))) + channel * layer.channel_stride +
                place * layer.place_stride;
         to = row * Strip::kRowBytes + (chunk ^ Strip::twist(row)) * kChunkBytes;
     }
 
-    // Goes on to the next step, of which there are `places`; what there is not becomes zeros.
-    GANTK_DEVICE void operator()(uint32_t strip, int32_t places) {
+    // Copies the strip from channel `first` on, of which there are `places`; what there is not becomes zeros.
+    GANTK_DEVICE void operator()(uint32_t strip, int32_t first, int32_t places) const {
         const int32_t row = threadIdx.x / Strip::kRowChunks, chunk = threadIdx.x % Strip::kRowChunks;
+        const int32_t channels = layer.channels - first;
         const int32_t rows = (kPlacesDense ? channels : places) - row;
         const int32_t left = (kPlacesDense ? places : channels) - chunk * Strip::kWidth;
-        const int32_t width = left < 0 ? 0 : left < Strip::kWidth ? left : Strip::kWidth;
         const int64_t apart = kApart * (kPlacesDense ? layer.channel_stride : layer.place_stride);
-        if (layer.vectorised != 0) {
-            constexpr int32_t bytes = sizeof(Element);
-#pragma unroll
-            for (int32_t i = 0; i < kCopies; ++i) {
-                copy_async16(strip + to + i * kApart * Strip::kRowBytes, from + i * apart,
-                             i * kApart < rows ? width * bytes : 0);
-            }
-        } else {
-#pragma unroll 1
-            for (int32_t i = 0; i < kCopies; ++i) {
-                gather(strip + to + i * kApart * Strip::kRowBytes, from + i * apart, i * kApart < rows ? width : 0);
-            }
+        const Element* source = from + first * layer.channel_stride;
+        strip += to;
+        if (layer.vectorised != 0 && (left <= 0 || left >= Strip::kWidth)) {
+            copy_chunks<kCopies>(strip, kApartBytes, source, apart, left > 0 ? (rows + kApart - 1) / kApart : 0);
+            return;
         }
-        from += Strip::kPlaces * layer.place_stride;
+#pragma unroll 1
+        for (int32_t i = 0; i < kCopies; ++i) {
+            gather(strip + i * kApartBytes, source + i * apart, i * kApart < rows ? left : 0);
+        }
     }
 
 private:
-    // The slow path for rows that are not made of whole, aligned chunks: element by element, through registers.
-    GANTK_DEVICE void gather(uint32_t into, const Element* source, int32_t width) const {
+    // The slow path for chunks that are not whole, dense and aligned: element by element, through registers.
+    GANTK_DEVICE void gather(uint32_t into, const Element* source, int32_t left) const {
         const int64_t stride = kPlacesDense ? layer.place_stride : layer.channel_stride;
         uint32_t words[4] = {};
 #pragma unroll
         for (int32_t i = 0; i < Strip::kWidth; ++i) {
-            if (i >= width) continue;
-            if constexpr (sizeof(Element) == 2) {
-                words[i / 2] |= static_cast<uint32_t>(source[i * stride].bits) << (16 * (i % 2));
-            } else {
-                words[i] = __float_as_uint(source[i * stride]);
+            if (i < left) {
+                if constexpr (sizeof(Element) == 2) {
+                    words[i / 2] |= static_cast<uint32_t>(source->bits) << (16 * (i % 2));
+                } else {
+                    words[i] = __float_as_uint(*source);
+                }
             }
+            source += stride;
         }
         store_shared16(into, words);
     }
@@ -156,7 +152,7 @@ struct FragmentReader {
 #pragma unroll
             for (int32_t i = 0; i < 4; ++i) {
                 const int32_t upper = is_a ? i % 2 : i / 2, later = is_a ? i / 2 : i % 2;
-                to[i] = load_shared(strip + (from ^ (block * 64 + upper * 32)) +
+                to[i] = load_shared(strip + (from ^ (block % 2 * 64 + upper * 32)) + block / 2 * 128 +
                                     (depth * 8 + later * 4) * Strip::kRowBytes);
             }
         }
@@ -189,7 +185,7 @@ struct WarpSums {
 
     template <class Reader>
     GANTK_DEVICE void add(const Reader& read_rows, const Reader& read_columns, uint32_t rows, uint32_t columns) {
-#pragma unroll
+#pragma unroll 1  // Others of the multiprocessor's warps hide the latency; unrolled, it spills.
         for (int32_t depth = 0; depth < kStepBytes / 32; ++depth) {
             uint32_t b[kAcross / 2][4], b_small[kAcross / 2][4];
 #pragma unroll
@@ -264,6 +260,12 @@ private:
     }
 };
 
+// The place after `offset` in a ring.
+template <uint32_t kRingBytes>
+GANTK_DEVICE uint32_t after(uint32_t offset, uint32_t bytes) {
+    return offset + bytes == kRingBytes ? 0 : offset + bytes;
+}
+
 template <class Mma, bool kPlacesDense, int32_t kTile>
 GANTK_DEVICE void gram_partial_mma(const GramParameters& p) {
     using Element = typename Mma::Element;
@@ -271,21 +273,24 @@ GANTK_DEVICE void gram_partial_mma(const GramParameters& p) {
     using Reader = FragmentReader<Element, kPlacesDense, kTile>;
     constexpr int32_t kWarpRows = kTile / 2, kWarpColumns = 32, kWarpsAcross = kTile / kWarpColumns;
     extern __shared__ __align__(128) unsigned char ring_bytes[];
+    __shared__ float* partial;  // Wanted seldom; in a register it would be in the way.
     const GramWork work = gram_work(p);
     const bool diagonal = work.diagonal();
-    const uint32_t stage_bytes = Strip::kBytes * (diagonal ? 1 : 2);
-    const uint32_t ring = shared_address(ring_bytes), ring_end = ring + kStages * stage_bytes;
+    // Strips of rows in all stages, then those of columns; on the diagonal these are the same.
+    const uint32_t ring = shared_address(ring_bytes), columns = diagonal ? 0 : kStages * Strip::kBytes;
     const int32_t steps = work.steps(Strip::kPlaces);
+    if (threadIdx.x == 0) partial = work.partial();
 
-    StripCopy<Element, kPlacesDense, kTile> copy_rows(work, work.first_row), copy_columns(work, work.first_column);
-    uint32_t into = ring;
+    StripCopy<Element, kPlacesDense, kTile> copy_strip(work);
+    uint32_t into = 0, stage = 0;
     int32_t places = work.places;
     auto copy = [&]() {
         if (places > 0) {
-            copy_rows(into, places);
-            if (!diagonal) copy_columns(into + Strip::kBytes, places);
+            copy_strip(ring + into, work.first_row, places);
+            if (!diagonal) copy_strip(ring + columns + into, work.first_column, places);
+            copy_strip.from += Strip::kPlaces * work.layer.place_stride;
             places -= Strip::kPlaces;
-            into = into + stage_bytes == ring_end ? ring : into + stage_bytes;
+            into = after<kStages * Strip::kBytes>(into, Strip::kBytes);
         }
         copy_commit();  // Also where there is nothing left, so that `copy_wait` counts the same to the end.
     };
@@ -298,7 +303,6 @@ GANTK_DEVICE void gram_partial_mma(const GramParameters& p) {
     const Reader read_rows(row, true), read_columns(column, false);
     WarpSums<Mma, kWarpRows, kWarpColumns> sums;
     sums.clear();
-    uint32_t stage = ring;
 #pragma unroll 1
     for (int32_t ahead = 1; ahead < kStages; ++ahead) copy();
 #pragma unroll 1
@@ -307,26 +311,26 @@ GANTK_DEVICE void gram_partial_mma(const GramParameters& p) {
         __syncthreads();  // The stage of this step is there, and nobody reads that of the last any more.
         copy();
         if (active) {
-            sums.add(read_rows, read_columns, stage, diagonal ? stage : stage + Strip::kBytes);
+            sums.add(read_rows, read_columns, ring + stage, ring + columns + stage);
             if (step % Mma::kPromote == 0 || step == steps) {
-                sums.promote(work.partial() + row * kTile + column, kTile, step <= Mma::kPromote);
+                sums.promote(partial + row * kTile + column, kTile, step <= Mma::kPromote);
                 sums.clear();
             }
         }
-        stage = stage + stage_bytes == ring_end ? ring : stage + stage_bytes;
+        stage = after<kStages * Strip::kBytes>(stage, Strip::kBytes);
     }
 }
 
 }  // namespace gantk::kernels
 
-// gantk_gram_MATH_LAYOUT_TILE. Two blocks of 256 threads or four of 128 share a multiprocessor: 128 registers each.
-#define GANTK_GRAM_MMA_KERNEL(name, Mma, layout, dense, tile)                                          \
-    extern "C" __global__ void __launch_bounds__(2 * tile, 256 / tile)                                 \
+// gantk_gram_MATH_LAYOUT_TILE, of which `blocks` are to share a multiprocessor: with 512 threads, 128 registers each.
+#define GANTK_GRAM_MMA_KERNEL(name, Mma, layout, dense, tile, blocks)                                      \
+    extern "C" __global__ void __launch_bounds__(2 * tile, blocks)                                        \
         gantk_gram_##name##_##layout##_##tile(const __grid_constant__ gantk::kernels::GramParameters p) { \
-        gantk::kernels::gram_partial_mma<Mma, dense, tile>(p);                                         \
+        gantk::kernels::gram_partial_mma<Mma, dense, tile>(p);                                            \
     }
-#define GANTK_GRAM_MMA(name, Mma)                        \
-    GANTK_GRAM_MMA_KERNEL(name, Mma, nchw, true, 64)     \
-    GANTK_GRAM_MMA_KERNEL(name, Mma, nchw, true, 128)    \
-    GANTK_GRAM_MMA_KERNEL(name, Mma, nhwc, false, 64)    \
-    GANTK_GRAM_MMA_KERNEL(name, Mma, nhwc, false, 128)
+#define GANTK_GRAM_MMA(name, Mma, blocks)                        \
+    GANTK_GRAM_MMA_KERNEL(name, Mma, nchw, true, 64, 4)          \
+    GANTK_GRAM_MMA_KERNEL(name, Mma, nchw, true, 128, blocks)    \
+    GANTK_GRAM_MMA_KERNEL(name, Mma, nhwc, false, 64, 4)         \
+    GANTK_GRAM_MMA_KERNEL(name, Mma, nhwc, false, 128, blocks)

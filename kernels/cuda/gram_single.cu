@@ -5,6 +5,6 @@
 using namespace gantk::kernels;
 
 #if __CUDA_ARCH__ >= 800
-GANTK_GRAM_MMA(tf32, MmaTf32)
-GANTK_GRAM_MMA(exact, MmaExact)
+GANTK_GRAM_MMA(tf32, MmaTf32, 2)
+GANTK_GRAM_MMA(exact, MmaExact, 1)  // It wants more than 128 registers, and is bound by tensor cores alone.
 #endif

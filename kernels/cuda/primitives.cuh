@@ -30,26 +30,35 @@ GANTK_DEVICE uint32_t shared_address(const void* pointer) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// Copies the first `bytes` (0 to 16) to shared memory and fills up 16 with zeros (9.7.9.25.3, cp.async). Both
-// addresses are multiples of 16. Before sm_80 the thread carries them itself; `commit` and `wait` are then empty.
-GANTK_DEVICE void copy_async16(uint32_t to, const void* from, int32_t bytes) {
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
-#else
-    uint32_t words[4] = {};
-    if (bytes == 16) {
-        asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
-                     : "l"(from));
-    } else {
-        const uint16_t* halves = static_cast<const uint16_t*>(from);
-        for (int32_t i = 0; i < 8; ++i) {
-            if (2 * i < bytes) words[i / 2] |= static_cast<uint32_t>(halves[i]) << (16 * (i & 1));
-        }
-    }
+GANTK_DEVICE void store_shared16(uint32_t to, const uint32_t (&words)[4]) {
     asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(words[0]), "r"(words[1]), "r"(words[2]),
                  "r"(words[3])
                  : "memory");
+}
+
+// Copies kChunks chunks of 16 bytes to shared memory, `to_apart` bytes and `from_apart` elements apart; those from
+// `count` on are zeros and not read (9.7.9.25.3, cp.async). All addresses are multiples of 16. Before sm_80 the thread
+// carries them itself, all reads before the first write; `copy_commit` and `copy_wait` are then empty.
+template <int32_t kChunks, class Element>
+GANTK_DEVICE void copy_chunks(uint32_t to, uint32_t to_apart, const Element* from, int64_t from_apart, int32_t count) {
+#if __CUDA_ARCH__ >= 800
+#pragma unroll
+    for (int32_t i = 0; i < kChunks; ++i) {
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to + i * to_apart), "l"(from + i * from_apart),
+                     "r"(i < count ? 16 : 0)
+                     : "memory");
+    }
+#else
+    uint4 chunks[kChunks];
+#pragma unroll
+    for (int32_t i = 0; i < kChunks; ++i) {
+        chunks[i] = i < count ? __ldg(reinterpret_cast<const uint4*>(from + i * from_apart)) : make_uint4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int32_t i = 0; i < kChunks; ++i) {
+        const uint32_t words[4] = {chunks[i].x, chunks[i].y, chunks[i].z, chunks[i].w};
+        store_shared16(to + i * to_apart, words);
+    }
 #endif
 }
 
@@ -87,12 +96,6 @@ GANTK_DEVICE uint32_t load_shared(uint32_t from) {
     uint32_t word;
     asm volatile("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(from) : "memory");
     return word;
-}
-
-GANTK_DEVICE void store_shared16(uint32_t to, const uint32_t (&words)[4]) {
-    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(words[0]), "r"(words[1]), "r"(words[2]),
-                 "r"(words[3])
-                 : "memory");
 }
 
 // The nearest TF32 number, ties away from zero; its low 13 bits are zero (9.7.9.22, cvt.rna.tf32).

@@ -5,27 +5,29 @@
 
 using namespace gantk::kernels;
 
-#define GANTK_VARIATION(name, Kind, Rows, gradient)                                                            \
-  extern "C" __global__ void __launch_bounds__(kThreads) name(const __grid_constant__ VariationParameters p) { \
-    variation<Kind, Rows, gradient>(p);                                                                        \
+// `blocks` of them are to fit on a multiprocessor: enough bytes are then under way, and no register is spilled.
+#define GANTK_VARIATION(name, Kind, Rows, gradient, blocks)                     \
+    extern "C" __global__ void __launch_bounds__(kThreads, blocks)              \
+        gantk_variation_##name(const __grid_constant__ VariationParameters p) { \
+        variation<Kind, Rows, gradient>(p);                                     \
     }
 
-#define GANTK_VARIATION_OF_TYPE(type, Type)                                                              \
-  GANTK_VARIATION(gantk_variation_l1_packed_##type, L1, PackedRows<Type>, false)                         \
-  GANTK_VARIATION(gantk_variation_l2_packed_##type, L2, PackedRows<Type>, false)                         \
-  GANTK_VARIATION(gantk_variation_isotropic_packed_##type, Isotropic, PackedRows<Type>, false)           \
-  GANTK_VARIATION(gantk_variation_strided_##type, AnyKind, StridedRows<Type>, false)                     \
-  GANTK_VARIATION(gantk_variation_l1_packed_##type##_gradient, L1, PackedRows<Type>, true)               \
-  GANTK_VARIATION(gantk_variation_l2_packed_##type##_gradient, L2, PackedRows<Type>, true)               \
-  GANTK_VARIATION(gantk_variation_isotropic_packed_##type##_gradient, Isotropic, PackedRows<Type>, true) \
-    GANTK_VARIATION(gantk_variation_strided_##type##_gradient, AnyKind, StridedRows<Type>, true)
+#define GANTK_VARIATION_OF_TYPE(type, Type)                                                   \
+    GANTK_VARIATION(l1_packed_##type, L1, PackedRows<Type>, false, 8)                         \
+    GANTK_VARIATION(l2_packed_##type, L2, PackedRows<Type>, false, 8)                         \
+    GANTK_VARIATION(isotropic_packed_##type, Isotropic, PackedRows<Type>, false, 8)           \
+    GANTK_VARIATION(strided_##type, AnyKind, StridedRows<Type>, false, 8)                     \
+    GANTK_VARIATION(l1_packed_##type##_gradient, L1, PackedRows<Type>, true, 5)               \
+    GANTK_VARIATION(l2_packed_##type##_gradient, L2, PackedRows<Type>, true, 5)               \
+    GANTK_VARIATION(isotropic_packed_##type##_gradient, Isotropic, PackedRows<Type>, true, 5) \
+    GANTK_VARIATION(strided_##type##_gradient, AnyKind, StridedRows<Type>, true, 8)
 
-GANTK_VARIATION_OF_TYPE(float32, Float32)
+GANTK_VARIATION_OF_TYPE(float32, float)
 GANTK_VARIATION_OF_TYPE(float16, Float16)
 GANTK_VARIATION_OF_TYPE(bfloat16, BFloat16)
 
-extern "C" __global__ void __launch_bounds__(kThreads) gantk_variation_finish(
-        const __grid_constant__ VariationParameters p) {
+extern "C" __global__ void __launch_bounds__(kThreads)
+    gantk_variation_finish(const __grid_constant__ VariationParameters p) {
     const int64_t picture = picture_of_block();
     if (picture < p.batch) finish(p, picture);
 }

@@ -22,17 +22,17 @@ class Walk {
 public:
     static constexpr int kPixels = Rows::kPixels;
 
-    __device__ Walk(const VariationParameters& p, const Rows& rows, const Column& column)
+    GANTK_DEVICE Walk(const VariationParameters& p, const Rows& rows, const Column& column)
         : kind_(p), rows_(rows), has_left_(column.has_left), has_right_(column.has_right) {}
 
     // Take the slopes of the row above the band; nothing else of it belongs to the band.
-    __device__ void look_above(const Window<kPixels>& above, const Window<kPixels>& first) {
+    GANTK_DEVICE void look_above(const Window<kPixels>& above, const Window<kPixels>& first) {
 #pragma unroll
         for (int i = 0; i < kPixels; ++i) above_[i] = term<false>(above, first, i).slope_y;
     }
 
     template <bool kBottom>
-    __device__ void step(int row, const Window<kPixels>& here, const Window<kPixels>& below) {
+    GANTK_DEVICE void step(int row, const Window<kPixels>& here, const Window<kPixels>& below) {
         float gradient[kPixels];
         float value = 0;
         float left = kGradient ? slope_of_left<kBottom>(here, below) : 0.f;
@@ -48,11 +48,11 @@ public:
         if constexpr (kGradient) rows_.store(row, gradient);
     }
 
-    __device__ float sum() const { return sum_; }
+    GANTK_DEVICE float sum() const { return sum_; }
 
 private:
     template <bool kBottom>
-    __device__ Term term(const Window<kPixels>& here, const Window<kPixels>& below, int i) const {
+    GANTK_DEVICE Term term(const Window<kPixels>& here, const Window<kPixels>& below, int i) const {
         const bool inner = i + 1 < kPixels;
         const float right = inner ? here.pixel[inner ? i + 1 : i] : here.right;
         const float dx = inner || has_right_ ? right - here.pixel[i] : 0.f;
@@ -62,7 +62,7 @@ private:
 
     // Where nothing is on the left, the window may hold a pixel of another channel, and even a NaN must not pass.
     template <bool kBottom>
-    __device__ float slope_of_left(const Window<kPixels>& here, const Window<kPixels>& below) const {
+    GANTK_DEVICE float slope_of_left(const Window<kPixels>& here, const Window<kPixels>& below) const {
         const float dy = kBottom ? 0.f : below.left - here.left;
         const float slope = kind_.term(here.pixel[0] - here.left, dy).slope_x;
         return has_left_ ? slope : 0.f;
@@ -78,7 +78,7 @@ private:
 
 // Walk down the band of this block; return what the thread's pixels add to the value.
 template <class Kind, class Rows, bool kGradient>
-__device__ float walk_band(const VariationParameters& p, int64_t picture) {
+GANTK_DEVICE float walk_band(const VariationParameters& p, int64_t picture) {
     const int64_t first = int64_t(blockIdx.x / uint32_t(p.column_blocks)) * p.rows;
     const int64_t index = int64_t(blockIdx.x % uint32_t(p.column_blocks)) * kThreads + threadIdx.x;
     const int count = int(p.height - first < p.rows ? p.height - first : p.rows);
@@ -114,10 +114,10 @@ __device__ float walk_band(const VariationParameters& p, int64_t picture) {
 }
 
 // Pictures lie along y and z, since either has a limit.
-__device__ inline int64_t picture_of_block() { return int64_t(blockIdx.z) * gridDim.y + blockIdx.y; }
+GANTK_DEVICE int64_t picture_of_block() { return int64_t(blockIdx.z) * gridDim.y + blockIdx.y; }
 
 template <class Kind, class Rows, bool kGradient>
-__device__ void variation(const VariationParameters& p) {
+GANTK_DEVICE void variation(const VariationParameters& p) {
     const int64_t picture = picture_of_block();
     if (picture >= p.batch) return;
     conclude(p, picture, walk_band<Kind, Rows, kGradient>(p, picture));

@@ -26,7 +26,7 @@ struct Column {
     int64_t picture;   // Offsets in elements of its first pixel in the first row of the band.
     int64_t gradient;
 
-    __device__ Column(const VariationParameters& p, int64_t index, int64_t picture_index, int64_t row, int pixels) {
+    GANTK_DEVICE Column(const VariationParameters& p, int64_t index, int64_t picture_index, int64_t row, int pixels) {
         active = index < p.columns;
         const int64_t across = p.width / pixels;
         const int64_t channel = p.channels_fastest ? index % p.channels : index / across;
@@ -38,27 +38,25 @@ struct Column {
     }
 
 private:
-    static __device__ int64_t offset(const int64_t (&strides)[4], int64_t n, int64_t c, int64_t y, int64_t x) {
+    static GANTK_DEVICE int64_t offset(const int64_t (&strides)[4], int64_t n, int64_t c, int64_t y, int64_t x) {
         return n * strides[0] + c * strides[1] + y * strides[2] + x * strides[3];
     }
 };
 
 // Rows of 16-byte packs: neighbours come from the lanes beside, and for the outer lanes from memory.
-template <class Type>
+template <class Element>
 class PackedRows {
 public:
-    using Element = Type;
-    using Bits = typename Element::Bits;
     static constexpr int kPixels = kPack<Element>;
 
     struct Raw {
         uint4 pack;
-        Bits edge;
+        Element edge;
     };
 
-    __device__ PackedRows(const VariationParameters& p, const Column& column, bool wants_left)
-        : pixels_(static_cast<const Bits*>(p.pictures) + column.picture),
-          gradient_(static_cast<Bits*>(p.gradient) + column.gradient),
+    GANTK_DEVICE PackedRows(const VariationParameters& p, const Column& column, bool wants_left)
+        : pixels_(static_cast<const Element*>(p.pictures) + column.picture),
+          gradient_(static_cast<Element*>(p.gradient) + column.gradient),
           stride_(p.picture_strides[2]),
           gradient_stride_(p.gradient_strides[2]),
           active_(column.active) {
@@ -68,16 +66,16 @@ public:
         has_edge_ = left || (lane_ == kLastLane && column.has_right);
     }
 
-    __device__ Raw load(int row) const {
-        const Bits* at = pixels_ + row * stride_;
+    GANTK_DEVICE Raw load(int row) const {
+        const Element* at = pixels_ + row * stride_;
         return {active_ ? __ldg(reinterpret_cast<const uint4*>(at)) : make_uint4(0, 0, 0, 0),
-                has_edge_ ? __ldg(at + edge_) : Bits(0)};
+                has_edge_ ? read(at + edge_) : Element{}};
     }
 
-    __device__ Window<kPixels> open(const Raw& raw) const {
+    GANTK_DEVICE Window<kPixels> open(const Raw& raw) const {
         Window<kPixels> window;
-        widen<Element>(raw.pack, window.pixel);
-        const float edge = Element::widen(raw.edge);
+        unpack<Element>(raw.pack, window.pixel);
+        const float edge = to_float(raw.edge);
         const float left = __shfl_up_sync(~0u, window.pixel[kPixels - 1], 1);
         const float right = __shfl_down_sync(~0u, window.pixel[0], 1);
         window.left = lane_ == 0 ? edge : left;
@@ -85,13 +83,13 @@ public:
         return window;
     }
 
-    __device__ void store(int row, const float (&values)[kPixels]) const {
-        if (active_) *reinterpret_cast<uint4*>(gradient_ + row * gradient_stride_) = narrow<Element>(values);
+    GANTK_DEVICE void store(int row, const float (&values)[kPixels]) const {
+        if (active_) *reinterpret_cast<uint4*>(gradient_ + row * gradient_stride_) = pack<Element>(values);
     }
 
 private:
-    const Bits* pixels_;
-    Bits* gradient_;
+    const Element* pixels_;
+    Element* gradient_;
     int64_t stride_;
     int64_t gradient_stride_;
     int lane_;
@@ -101,20 +99,18 @@ private:
 };
 
 // Pixels of any strides, one a thread; neighbouring threads read them again, from the cache.
-template <class Type>
+template <class Element>
 class StridedRows {
 public:
-    using Element = Type;
-    using Bits = typename Element::Bits;
     static constexpr int kPixels = 1;
 
     struct Raw {
-        Bits left, pixel, right;
+        Element left, pixel, right;
     };
 
-    __device__ StridedRows(const VariationParameters& p, const Column& column, bool wants_left)
-        : pixels_(static_cast<const Bits*>(p.pictures) + column.picture),
-          gradient_(static_cast<Bits*>(p.gradient) + column.gradient),
+    GANTK_DEVICE StridedRows(const VariationParameters& p, const Column& column, bool wants_left)
+        : pixels_(static_cast<const Element*>(p.pictures) + column.picture),
+          gradient_(static_cast<Element*>(p.gradient) + column.gradient),
           stride_(p.picture_strides[2]),
           gradient_stride_(p.gradient_strides[2]),
           step_(p.picture_strides[3]),
@@ -122,23 +118,23 @@ public:
           has_left_(wants_left && column.has_left),
           has_right_(column.has_right) {}
 
-    __device__ Raw load(int row) const {
-        const Bits* at = pixels_ + row * stride_;
-        return {has_left_ ? __ldg(at - step_) : Bits(0), active_ ? __ldg(at) : Bits(0),
-                has_right_ ? __ldg(at + step_) : Bits(0)};
+    GANTK_DEVICE Raw load(int row) const {
+        const Element* at = pixels_ + row * stride_;
+        return {has_left_ ? read(at - step_) : Element{}, active_ ? read(at) : Element{},
+                has_right_ ? read(at + step_) : Element{}};
     }
 
-    __device__ Window<1> open(const Raw& raw) const {
-        return {Element::widen(raw.left), {Element::widen(raw.pixel)}, Element::widen(raw.right)};
+    GANTK_DEVICE Window<1> open(const Raw& raw) const {
+        return {to_float(raw.left), {to_float(raw.pixel)}, to_float(raw.right)};
     }
 
-    __device__ void store(int row, const float (&values)[1]) const {
-        if (active_) gradient_[row * gradient_stride_] = Element::narrow(values[0]);
+    GANTK_DEVICE void store(int row, const float (&values)[1]) const {
+        if (active_) write(gradient_ + row * gradient_stride_, values[0]);
     }
 
 private:
-    const Bits* pixels_;
-    Bits* gradient_;
+    const Element* pixels_;
+    Element* gradient_;
     int64_t stride_;
     int64_t gradient_stride_;
     int64_t step_;

@@ -4,6 +4,8 @@
 
 #include <gantk/kernels/variation_parameters.h>
 
+#include "primitives.cuh"
+
 namespace gantk::kernels {
 
 constexpr int kThreads = kVariationThreads;
@@ -11,7 +13,7 @@ constexpr int kWarps = kThreads / 32;
 
 // The sum over the threads of a block, valid in thread 0.
 template <class Number>
-__device__ Number block_sum(Number value) {
+GANTK_DEVICE Number block_sum(Number value) {
     __shared__ Number sums[kWarps];
 #pragma unroll
     for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(~0u, value, lanes);
@@ -24,7 +26,7 @@ __device__ Number block_sum(Number value) {
 }
 
 // The value of a picture from its blocks' sums; in float64, which there are few enough of.
-__device__ inline void finish(const VariationParameters& p, int64_t picture) {
+GANTK_DEVICE void finish(const VariationParameters& p, int64_t picture) {
     const float* partials = p.partials + picture * p.blocks;
     double sum = 0;
     for (int block = int(threadIdx.x); block < p.blocks; block += kThreads) {
@@ -35,7 +37,7 @@ __device__ inline void finish(const VariationParameters& p, int64_t picture) {
 }
 
 // Whether this block is the last of its picture to say that its partial is written; the counter wraps to 0.
-__device__ inline bool is_last(const VariationParameters& p, int64_t picture) {
+GANTK_DEVICE bool is_last(const VariationParameters& p, int64_t picture) {
     __shared__ bool last;
     if (threadIdx.x == 0) {
         __threadfence();
@@ -48,7 +50,7 @@ __device__ inline bool is_last(const VariationParameters& p, int64_t picture) {
 }
 
 // Bring a thread's sum to where it belongs: the picture's value, or one of its partials.
-__device__ inline void conclude(const VariationParameters& p, int64_t picture, float sum) {
+GANTK_DEVICE void conclude(const VariationParameters& p, int64_t picture, float sum) {
     const float total = block_sum(sum);
     if (threadIdx.x == 0) {
         if (p.blocks == 1) {

@@ -4,6 +4,8 @@
 
 #include <gantk/kernels/variation_parameters.h>
 
+#include "primitives.cuh"
+
 namespace gantk::kernels {
 
 struct Term {
@@ -14,17 +16,17 @@ struct Term {
 
 // |dx| + |dy|; the slope of |0|, and of NaN, is 0 as in PyTorch.
 struct L1 {
-    __device__ explicit L1(const VariationParameters&) {}
-    __device__ Term term(float dx, float dy) const { return {fabsf(dx) + fabsf(dy), sign(dx), sign(dy)}; }
+    GANTK_DEVICE explicit L1(const VariationParameters&) {}
+    GANTK_DEVICE Term term(float dx, float dy) const { return {fabsf(dx) + fabsf(dy), sign(dx), sign(dy)}; }
 
 private:
-    static __device__ float sign(float d) { return fabsf(d) > 0.f ? copysignf(1.f, d) : 0.f; }
+    static GANTK_DEVICE float sign(float d) { return fabsf(d) > 0.f ? copysignf(1.f, d) : 0.f; }
 };
 
 // dx^2 + dy^2
 struct L2 {
-    __device__ explicit L2(const VariationParameters&) {}
-    __device__ Term term(float dx, float dy) const { return {dx * dx + dy * dy, 2.f * dx, 2.f * dy}; }
+    GANTK_DEVICE explicit L2(const VariationParameters&) {}
+    GANTK_DEVICE Term term(float dx, float dy) const { return {dx * dx + dy * dy, 2.f * dx, 2.f * dy}; }
 };
 
 // sqrt(dx^2 + dy^2 + eps). One approximate reciprocal root (within 2^-22.9) serves value and slopes: exact roots
@@ -32,8 +34,8 @@ struct L2 {
 struct Isotropic {
     float eps;
 
-    __device__ explicit Isotropic(const VariationParameters& p) : eps(p.eps) {}
-    __device__ Term term(float dx, float dy) const {
+    GANTK_DEVICE explicit Isotropic(const VariationParameters& p) : eps(p.eps) {}
+    GANTK_DEVICE Term term(float dx, float dy) const {
         const float square = fmaf(dx, dx, fmaf(dy, dy, eps));
         float inverse;
         asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(square));
@@ -46,8 +48,8 @@ struct Isotropic {
 struct AnyKind {
     const VariationParameters& p;
 
-    __device__ explicit AnyKind(const VariationParameters& parameters) : p(parameters) {}
-    __device__ Term term(float dx, float dy) const {
+    GANTK_DEVICE explicit AnyKind(const VariationParameters& parameters) : p(parameters) {}
+    GANTK_DEVICE Term term(float dx, float dy) const {
         if (p.kind == kVariationL1) return L1(p).term(dx, dy);
         if (p.kind == kVariationL2) return L2(p).term(dx, dy);
         return Isotropic(p).term(dx, dy);

@@ -21,9 +21,7 @@ KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 BUDGET = 20_000_000  # instructions of one launch; the largest test needs about a hundredth
 LANES = 1024  # threads that are worth running at once: fewer waste numpy calls, more waste cache
 
-__all__ = ["Fault", "Memory", "compile_ptx", "replaced", "run"]
-
-_replacements: dict[str, Module] = {}
+__all__ = ["Fault", "Memory", "compile_ptx", "run", "sources"]
 
 
 def compile_ptx(unit: str, arch: str) -> Module:
@@ -33,11 +31,15 @@ def compile_ptx(unit: str, arch: str) -> Module:
         unit: A source file's name without its extension.
         arch: Such as `sm_80` or `sm_90a`; what is compiled is `compute_80`, `compute_90a`.
     """
-    return _replacements.get(unit) or _parsed(unit, _virtual(arch))
+    return _parsed(unit, _virtual(arch))
 
 
 def run(
-    launches: Sequence[Launch], memory: Memory, arch: str, budget: int = BUDGET, blocks: int | None = None
+    launches: Sequence[Launch],
+    memory: Memory,
+    arch: str,
+    budget: int | None = None,
+    blocks: int | None = None,
 ) -> int:
     """Execute launches in their order; returns the number of instructions.
 
@@ -45,7 +47,7 @@ def run(
         launches: As plans yield them, with addresses of `memory` in their parameters.
         memory: Holds inputs, outputs and workspace.
         arch: The architecture whose code is run.
-        budget: Instructions after which a launch is stopped as endless.
+        budget: Instructions after which a launch is stopped as endless; `BUDGET` by default.
         blocks: How many thread blocks run at once; the default suits their size.
 
     Raises:
@@ -58,22 +60,34 @@ def run(
             raise Fault(
                 f"{launch.unit} has no kernel {launch.kernel} for {arch}; it has {', '.join(module.entries)}"
             )
+        observe(launch, arch)
         machine = _machine(module, launch, blocks)
         parameters = ctypes.string_at(ctypes.addressof(launch.parameters), ctypes.sizeof(launch.parameters))
-        total += machine.run(memory, parameters, launch.tensor_maps, budget)
+        total += machine.run(memory, parameters, launch.tensor_maps, budget or BUDGET)
     return total
 
 
+def observe(launch: Launch, arch: str) -> None:
+    """Called for every launch; the mutation tests put their own function here to learn which kernels a case runs."""
+
+
 @contextmanager
-def replaced(unit: str, module: Module) -> Iterator[None]:
-    """Within: `unit` is this module, whatever its sources say (for mutants)."""
-    _replacements[unit] = module
+def sources(folder: Path, options: tuple[str, ...] = ()) -> Iterator[None]:
+    """Within: kernels are compiled from this copy of the sources, with more options, past the cache (for mutants)."""
+    global KERNELS, _options
+    before = KERNELS, _options
+    KERNELS, _options = folder, options
+    _parsed.cache_clear()
+    _machines.clear()
     try:
         yield
     finally:
-        del _replacements[unit]
+        KERNELS, _options = before
+        _parsed.cache_clear()
+        _machines.clear()
 
 
+_options: tuple[str, ...] | None = None  # None: the project's own, and PTX is cached
 _machines: dict[tuple[object, ...], tuple[Module, Machine]] = {}
 
 
@@ -110,6 +124,8 @@ def ptx_text(source: Path, arch: str, includes: Sequence[Path]) -> str:
     """PTX of a file, from the cache of this machine or from NVRTC."""
     pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed: pip install gantk[kernels]")
     text = source.read_text()
+    if _options is not None:
+        return compile_text(text, arch, includes, source.name, _options)
     file = _cache() / f"{source.stem}-{arch}-{_digest(text, arch, includes)}.ptx"
     if file.exists():
         return file.read_text()
@@ -141,7 +157,9 @@ class CompileError(Exception):
     """NVRTC refused a source; the text is its log."""
 
 
-def compile_text(text: str, arch: str, includes: Sequence[Path], name: str = "unit.cu") -> str:
+def compile_text(
+    text: str, arch: str, includes: Sequence[Path], name: str = "unit.cu", more: tuple[str, ...] = ()
+) -> str:
     """CUDA C++ to PTX for a virtual architecture."""
     from cuda.bindings import nvrtc
 
@@ -151,7 +169,7 @@ def compile_text(text: str, arch: str, includes: Sequence[Path], name: str = "un
         return result[1:]
 
     (program,) = check(nvrtc.nvrtcCreateProgram(text.encode(), name.encode(), 0, [], []))
-    options = [f"--gpu-architecture={arch}", "-std=c++17", *(f"-I{folder}" for folder in includes)]
+    options = [f"--gpu-architecture={arch}", "-std=c++17", *(f"-I{folder}" for folder in includes), *more]
     encoded = [option.encode() for option in options]
     try:
         status = nvrtc.nvrtcCompileProgram(program, len(encoded), encoded)[0]

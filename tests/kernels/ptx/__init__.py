@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An interpreter of PTX in numpy, so that real compiled kernels run, and are checked, without a GPU."""
 
-from . import accesses, arithmetic, bits, bulk, control, mbarriers, mma, warp, wgmma  # noqa: F401  (they register emitters)
+from . import accesses, arithmetic, bits, bulk, comparisons, control, conversions, mbarriers, mma, warp, wgmma  # noqa: F401
 from .faults import BudgetExceeded, Fault, Unsupported
 from .machine import Machine
 from .memory import Memory

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from .accesses import copy_groups, emit_commit, emit_copy, emit_wait
+from .copies import copy_groups, emit_commit, emit_copy, emit_wait
 from .faults import Fault, Unsupported
 from .machine import Machine
 from .mbarriers import MBarrier, mbarriers
 from .numbers import Array
 from .operands import PARAM_WINDOW, Mask
 from .segments import Step, emitter
-from .text import Address, Instruction
+from .syntax import Address, Instruction
 
 _ELEMENT_BYTES = {"float32": 4, "tfloat32": 4, "tf32": 4, "float16": 2, "bfloat16": 2, "uint8": 1, "float64": 8,
                   "int32": 4, "uint32": 4, "uint16": 2}  # fmt: skip

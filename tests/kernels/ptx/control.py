@@ -13,7 +13,7 @@ from .machine import Machine
 from .numbers import Array
 from .operands import Mask
 from .segments import Gate, Step, emitter
-from .text import Immediate, Instruction, Operand, Register, Symbol
+from .syntax import Immediate, Instruction, Operand, Register, Symbol
 
 
 def _split(machine: Machine, instruction: Instruction, mask: Mask) -> tuple[Array, Array]:

@@ -19,7 +19,7 @@ from .memory import Memory
 from .numbers import Array
 from .operands import Mask, Operands
 from .segments import Gate, Segment, compile_segments
-from .text import Entry, Instruction, Variable
+from .syntax import Entry, Instruction, Variable
 
 
 class Machine(Operands):

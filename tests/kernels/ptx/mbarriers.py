@@ -16,7 +16,7 @@ from .numbers import Array
 from .operands import Mask
 from .segments import Step, emitter
 from .shared import MBARRIERS
-from .text import Instruction, Register
+from .syntax import Instruction, Register
 
 
 @dataclass

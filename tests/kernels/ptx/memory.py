@@ -94,7 +94,8 @@ class Memory:
         self._writer = np.zeros(0, np.int32)
         self._reader = np.zeros(0, np.int32)
         self._blocks = blocks
-        self._seen: dict[int, int] = {}
+        self._seen: dict[int, int] = {}  # for each block, bits of the blocks whose writes it may read
+        self._found: dict[int, int] = {}  # the same, of an atomic that no fence has followed yet
         self._released: dict[int, int] = {}
         self._unfenced: set[int] = set()
 
@@ -216,13 +217,15 @@ class Memory:
                 raise Fault(f"race between blocks: block {me} {what} at {place}")
 
     def fence(self, blocks: Array) -> None:
-        """A device-wide fence: what these blocks wrote so far is ordered before their next atomics."""
-        self._unfenced.difference_update(np.unique(blocks).tolist())
+        """A device-wide fence: orders what these blocks wrote before their next atomics, and their past atomics
+        before what they read next."""
+        for block in np.unique(blocks).tolist():
+            self._unfenced.discard(block)
+            self._seen[block] = self._seen.get(block, 0) | self._found.pop(block, 0)
 
     def synchronise(self, address: int, block: int) -> None:
-        """An atomic at `address`: publishes what the block wrote and fenced, and sees what others published."""
-        here = self._seen.get(block, 0)
+        """An atomic at `address`: publishes what the block wrote and fenced, and finds what others published."""
         known = self._released.get(address, 0)
         if block not in self._unfenced:
-            self._released[address] = known | here | 1 << block
-        self._seen[block] = here | known
+            self._released[address] = known | self._seen.get(block, 0) | 1 << block
+        self._found[block] = self._found.get(block, 0) | known

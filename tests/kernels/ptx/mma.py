@@ -17,7 +17,7 @@ from .machine import Machine
 from .numbers import Array
 from .operands import Mask
 from .segments import RUNS, Step, emitter
-from .text import Instruction, Operand, Register
+from .syntax import Instruction, Operand, Register
 from .warp import full_warps
 
 _SHAPES = {"m16n8k4": ("tf32",), "m16n8k8": ("tf32", "f16", "bf16"), "m16n8k16": ("f16", "bf16")}

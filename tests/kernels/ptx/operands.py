@@ -13,7 +13,7 @@ from .faults import Unsupported
 from .memory import Memory
 from .numbers import Array
 from .shared import SharedMemory
-from .text import (
+from .syntax import (
     BYTES,
     Address,
     Entry,

@@ -11,7 +11,7 @@ import numpy as np
 
 from .faults import Unsupported
 from .operands import Mask, names_in
-from .text import Instruction, Register
+from .syntax import Instruction, Register
 
 if TYPE_CHECKING:
     from .machine import Machine

@@ -16,7 +16,7 @@ from .machine import Machine
 from .numbers import Array
 from .operands import Mask
 from .segments import Gate, Step, emitter
-from .text import Immediate, Instruction, Operand, Pair
+from .syntax import Immediate, Instruction, Operand, Pair
 
 
 def full_warps(machine: Machine, size: int = 32) -> Gate:

@@ -4,7 +4,7 @@
 Up to eight layers are one launch of partial sums for each variant they need (mostly one), one of the reduction and,
 for the style loss, one that adds up the squares. The triangle of a Gram matrix has few tiles, one where C <= 128, so
 that the places are cut into slices to occupy all multiprocessors. Each slice costs a tile of partial sums, written
-and read; the plan weighs both. All arithmetic is in integers, and the same in C++.
+and read; the plan weighs both.
 """
 
 from __future__ import annotations
@@ -226,12 +226,14 @@ def _with_tile(
 
 def _smallest_slice(layers: list[LayerPlan], pictures: int, blocks: int) -> int:
     """The fewest places a slice with which there are no more blocks than that; all of them where nothing helps."""
+    sizes = [(layer.tiles, layer.features.shape[2], layer.variant.step) for layer in layers]
 
     def is_enough(size: int) -> bool:
-        return sum(_sliced(layer, size).blocks for layer in layers) * pictures <= blocks
+        return (
+            sum(tiles * _slices(places, step, size)[1] for tiles, places, step in sizes) * pictures <= blocks
+        )
 
-    most = min(_MOST_SLICE, max(layer.features.shape[2] for layer in layers))
-    return _first(is_enough, 1, most)
+    return _first(is_enough, 1, min(_MOST_SLICE, max(places for _, places, _ in sizes)))
 
 
 def _first(holds: Callable[[int], bool], low: int, high: int) -> int:
@@ -243,26 +245,31 @@ def _first(holds: Callable[[int], bool], low: int, high: int) -> int:
 
 
 def _sliced(layer: LayerPlan, size: int) -> LayerPlan:
-    """A layer in slices of at least `size` places, in whole steps of its kernel."""
-    step, places = layer.variant.step, layer.features.shape[2]
+    size, splits = _slices(layer.features.shape[2], layer.variant.step, size)
+    return replace(layer, slice=size, splits=splits)
+
+
+def _slices(places: int, step: int, size: int) -> tuple[int, int]:
+    """Cut places into slices of about `size`, as even as whole steps allow; the size of one, and how many."""
     size = min(-(-size // step) * step, _MOST_SLICE)
-    splits = -(-places // size)
-    even = -(-places // splits)
-    size = -(-even // step) * step  # As even as steps allow.
-    return replace(layer, slice=size, splits=-(-places // size))
+    even = -(-places // -(-places // size))
+    size = -(-even // step) * step
+    return size, -(-places // size)
 
 
-def _cost(layers: list[LayerPlan], device: Device, pictures: int) -> int:
+def _cost(layers: list[LayerPlan], device: Device, pictures: int) -> float:
     """About how long partial sums and reduction take, in picoseconds."""
     blocks = sum(layer.blocks for layer in layers) * pictures
     resident = min(layer.variant.resident for layer in layers)
-    work = sum(layer.tiles * layer.features.shape[2] * layer.variant.place_ps for layer in layers) * pictures
-    longest = max(layer.slice * layer.variant.lone_place_ps for layer in layers)
-    waves = -(-blocks // (device.multiprocessors * resident))
-    each = -(-blocks // device.multiprocessors)  # Of the busiest multiprocessor.
-    busy = work * each // blocks
-    rows = sum(layer.blocks * (layer.variant.tile**2 // 64) for layer in layers) * pictures
-    return max(busy, longest * waves) + waves * _WAVE_PS + rows * _PARTIAL_PS
+    work = longest = rows = 0.0
+    for layer in layers:  # In floats, which cannot overflow in C++ either; in the same order there.
+        work += float(layer.tiles) * float(layer.features.shape[2]) * float(layer.variant.place_ps)
+        longest = max(longest, float(layer.slice) * float(layer.variant.lone_place_ps))
+        rows += float(layer.blocks) * float(layer.variant.tile**2 // 64)
+    waves = float(-(-blocks // (device.multiprocessors * resident)))
+    busiest = float(-(-blocks // device.multiprocessors))
+    busy = work * float(pictures) * busiest / float(blocks)
+    return max(busy, longest * waves) + waves * float(_WAVE_PS) + rows * float(pictures) * float(_PARTIAL_PS)
 
 
 def _placed(layers: list[LayerPlan], pictures: int, style: bool) -> tuple[tuple[LayerPlan, ...], int]:

@@ -72,7 +72,7 @@ def variant_of(features: Features, device: Device, precision: str, tile: int) ->
         raise UsageError(f"the precision is {precision!r}; allowed are {', '.join(PRECISIONS)}")
     name = _NAMES[features.dtype]
     if not _has_tensor_cores(features, device, precision):
-        return Variant("gram", f"gantk_gram_simt_{name}", 64, 16, 128, 0, 4, 20000, 40000)
+        return Variant("gram", f"gantk_gram_simt_{name}", 64, 16, 128, 0, 3, 20000, 40000)
     math = precision if features.dtype == "float32" else name
     layout = "nhwc" if is_channels_last(features) else "nchw"
     stages = 3 if device.compute_capability >= (8, 0) else 2
@@ -83,7 +83,7 @@ def variant_of(features: Features, device: Device, precision: str, tile: int) ->
         step=STEP_BYTES // ELEMENT_BYTES[features.dtype],
         threads=2 * tile,
         stage_bytes=stages * tile * STEP_BYTES,
-        resident=256 // tile,
+        resident=1 if (math, tile) == ("exact", 128) else 256 // tile,
         place_ps=_COSTS[math][tile][0],
         lone_place_ps=_COSTS[math][tile][1],
     )

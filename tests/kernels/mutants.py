@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mutation campaign: every mechanical mutant of the kernels, against short interpreted cases.
+
+    python tests/kernels/mutants.py [--unit NAME] [--sample N --seed S]
+
+Verdicts go to `mutants.json` beside this file and are kept: a run goes on where the last one stopped, and does again
+what was found for another text of the file. Cases are what `cases(unit)` of the `*_trials.py` modules give. A mutant
+is judged by those cases alone that run a kernel whose PTX it changes:
+
+    same        the PTX of all kernels is as before: not a mutant at all
+    compile     it does not compile
+    unreached   it changes a kernel that no case runs
+    fault, value, error, endless     killed: by a check of the interpreter, a wrong result, an exception, a budget
+    survived
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import json
+import random
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import interpreted
+from mutation import Mutant, closure, mutants_of
+from ptx import BudgetExceeded, Fault
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "mutants.json"
+KILLED = ("fault", "value", "error", "endless")
+Kernel = tuple[str, str, str]  # unit, architecture, name
+Options = tuple[str, ...]
+QUICK: Options = ("--Ofast-compile=mid",)
+LEVELS: tuple[Options, ...] = (QUICK, ())
+
+
+@dataclass
+class Case:
+    name: str
+    run: Callable[[], None]
+    kernels: set[Kernel] = field(default_factory=set)
+    seconds: float = 0
+    instructions: int = 0
+
+
+@dataclass
+class Unit:
+    """A unit of the kernels with its cases and, once they have run, the PTX that they ran."""
+
+    name: str
+    cases: list[Case]
+    texts: dict[tuple[str, str, Options], dict[str, str]] = field(default_factory=dict)  # ...: kernel: PTX
+
+    def measure(self) -> None:
+        """Run every case on the true sources: note which kernels it runs, and how long it takes."""
+        for case in self.cases:
+            before = time.process_time()
+            with _observed(case.kernels):
+                case.run()
+            case.seconds = time.process_time() - before
+        self.cases.sort(key=lambda case: case.seconds)
+        for options in LEVELS:
+            with interpreted.sources(interpreted.KERNELS, options):
+                for unit, arch in sorted(
+                    {kernel[:2] for case in self.cases for kernel in case.kernels}, key=_newest
+                ):
+                    self.texts[unit, arch, options] = kernel_texts(unit, arch)
+
+    def files(self) -> list[Path]:
+        """The sources that mutants are made of: those of the units its cases run."""
+        folders = (interpreted.KERNELS / "cuda", interpreted.KERNELS / "include")
+        found: list[Path] = []
+        for unit in sorted({unit for unit, _, _ in self.texts}):
+            found += [f for f in closure(folders[0] / f"{unit}.cu", folders) if f not in found]
+        return [f for f in found if "cuda" in f.parts]
+
+
+def kernel_texts(unit: str, arch: str) -> dict[str, str]:
+    """PTX of each kernel of a unit, without the compiler's numbering of labels and its hints to ptxas."""
+    entries = interpreted.compile_ptx(unit, arch).entries
+    noise = re.compile(r"(?<=\$L__BB)\d+|\.(?:maxntid|minnctapersm)[^\n]*")
+    return {name: noise.sub("", entries.text(name)) for name in entries}
+
+
+@contextmanager
+def _observed(kernels: set[Kernel]) -> Iterator[None]:
+    before = interpreted.observe
+    interpreted.observe = lambda launch, arch: kernels.add((launch.unit, arch, launch.kernel))
+    try:
+        yield
+    finally:
+        interpreted.observe = before
+
+
+def units(names: Sequence[str] = ()) -> list[Unit]:
+    """Units that some `*_trials.py` module has cases for."""
+    found = []
+    for path in sorted(HERE.glob("*_trials.py")):
+        module = importlib.import_module(path.stem)
+        for name in getattr(module, "UNITS", [path.stem.removesuffix("_trials")]):
+            if names and name not in names:
+                continue
+            given = [
+                c if isinstance(c, tuple) else (f"case {i}", c) for i, c in enumerate(module.cases(name))
+            ]
+            found.append(Unit(name, [Case(label, run) for label, run in given]))
+    return found
+
+
+def judge(mutant: Mutant, units_: Sequence[Unit]) -> dict[str, Any]:
+    """The verdict on a mutant, and what killed it.
+
+    Code that is compiled in a hurry means the same, so most mutants die of it in half the time; what survives is
+    compiled as it should be, which also tells what is no mutant.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "kernels"
+        for each in ("cuda", "include"):
+            shutil.copytree(interpreted.KERNELS / each, copy / each)
+        target = copy / "cuda" / mutant.file
+        target.write_text(mutant.apply(target.read_text()))
+        verdict = {"verdict": "same"}
+        for options in LEVELS:
+            with interpreted.sources(copy, options):
+                verdict = _judge_at(mutant, units_, options)
+            if verdict["verdict"] not in ("survived", "unreached"):
+                break
+        return verdict
+
+
+def _judge_at(mutant: Mutant, units_: Sequence[Unit], options: Options) -> dict[str, Any]:
+    folders = (interpreted.KERNELS / "cuda", interpreted.KERNELS / "include")
+    verdict = "same"
+    for unit in units_:
+        for (name, arch, level), before in unit.texts.items():
+            files = closure(folders[0] / f"{name}.cu", folders)
+            if level != options or all(file.name != mutant.file for file in files):
+                continue
+            try:
+                after = kernel_texts(name, arch)
+            except interpreted.CompileError as error:
+                return {"verdict": "compile", "by": _first_error(str(error))}
+            changed = {(name, arch, kernel) for kernel in before if after.get(kernel) != before[kernel]}
+            if changed and verdict == "same":
+                verdict = "unreached"
+            for case in unit.cases:
+                if case.kernels & changed:
+                    verdict = "survived"
+                    found = _attempt(case)
+                    if found:
+                        return found
+    return {"verdict": verdict}
+
+
+def _newest(kernel: tuple[str, str]) -> tuple[str, int]:
+    """Order of (unit, architecture): sm_80 first, where most is to be seen."""
+    return kernel[0], abs(int(re.sub(r"\D", "", kernel[1])) - 80)
+
+
+def _attempt(case: Case) -> dict[str, Any] | None:
+    try:
+        case.run()
+    except BudgetExceeded:
+        return {"verdict": "endless", "by": case.name}
+    except Fault as fault:
+        return {"verdict": "fault", "by": f"{case.name}: {str(fault).split(' | ')[0]}"[:160]}
+    except AssertionError:
+        return {"verdict": "value", "by": case.name}
+    except Exception as error:  # whatever a broken kernel leads to, it was noticed
+        return {"verdict": "error", "by": f"{case.name}: {error!r}"[:160]}
+    return None
+
+
+def _first_error(log: str) -> str:
+    return next((line.split("error:")[-1].strip() for line in log.splitlines() if "error" in line), "")[:100]
+
+
+def load() -> dict[str, Any]:
+    if RESULTS.exists():
+        found: dict[str, Any] = json.loads(RESULTS.read_text())
+        return found
+    return {}
+
+
+def save(results: dict[str, Any]) -> None:
+    part = RESULTS.with_suffix(".part")
+    part.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    part.replace(RESULTS)
+
+
+def file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def all_mutants(units_: Sequence[Unit]) -> list[Mutant]:
+    files = sorted({file for unit in units_ for file in unit.files()})
+    return [mutant for file in files for mutant in mutants_of(file)]
+
+
+def sample(mutants: list[Mutant], count: int, seed: int) -> list[Mutant]:
+    """A few of the mutants, the same for the same seed and sources."""
+    return random.Random(seed).sample(mutants, min(count, len(mutants)))
+
+
+def summary(results: dict[str, Any]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for each in results.values():
+        counts[each["verdict"]] = counts.get(each["verdict"], 0) + 1
+    return counts
+
+
+def campaign(names: Sequence[str], count: int | None, seed: int, keep: bool = True) -> dict[str, Any]:
+    """Judge mutants of some units (all by default), or a sample; returns the verdicts on them."""
+    chosen = units(names)
+    for unit in chosen:
+        unit.measure()
+    interpreted.BUDGET = 2_000_000
+    mutants = all_mutants(chosen)
+    if count is not None:
+        mutants = sample(mutants, count, seed)
+    results = load() if keep else {}
+    digests = {file.name: file_digest(file) for unit in chosen for file in unit.files()}
+    for mutant in mutants:
+        old = results.get(mutant.name)
+        if old and old["source"] == digests[mutant.file]:
+            continue
+        record = {"file": mutant.file, "line": mutant.line, "before": mutant.before, "after": mutant.after,
+                  "source": digests[mutant.file], **judge(mutant, chosen)}  # fmt: skip
+        if old and "explanation" in old and record["verdict"] in ("survived", "unreached"):
+            record["explanation"] = old["explanation"]
+        results[mutant.name] = record
+        print(f"{mutant.file}:{mutant.line} {mutant.before!r} -> {mutant.after!r}: {record['verdict']} "
+              f"{record.get('by', '')}", flush=True)  # fmt: skip
+        if keep:
+            save(results)
+    return {mutant.name: results[mutant.name] for mutant in mutants}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(
+        description="Mutants of the CUDA sources against the interpreted cases."
+    )
+    options.add_argument(
+        "--unit", action="append", default=[], help="only this unit's cases (may be repeated)"
+    )
+    options.add_argument("--sample", type=int, help="only so many mutants, chosen by --seed")
+    options.add_argument("--seed", type=int, default=0)
+    given = options.parse_args()
+    counts = summary(campaign(given.unit, given.sample, given.seed))
+    killed = sum(counts.get(verdict, 0) for verdict in KILLED)
+    judged = killed + counts.get("survived", 0) + counts.get("unreached", 0)
+    print(f"{counts}: {killed} of {judged} killed")
+
+
+if __name__ == "__main__":
+    main()
