@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gantk.errors import GantkError
+from gantk.kernels import gram_sm90
 from gantk.kernels.gram_variants import Variant, is_vectorised, variant_of
 from gantk.kernels.launch import Device, Features, Launch
 from gantk.kernels.parameters import MAX_GRAM_LAYERS, PATCH_COLUMNS, PATCH_ROWS, GramLayer, GramParameters
@@ -58,6 +59,7 @@ class LayerPlan:
         splits: Of the places.
         partial_offset: Of its partial sums in the workspace, in bytes.
         squares_offset: Of its sums of squares in the workspace, in bytes.
+        hopper: How the blocks of a kernel of `gram_sm90` cut it up instead.
     """
 
     features: Features
@@ -67,10 +69,11 @@ class LayerPlan:
     splits: int
     partial_offset: int = 0
     squares_offset: int = 0
+    hopper: gram_sm90.Sm90Cut | None = None
 
     @property
     def blocks(self) -> int:
-        """Of the partial kernel, for one picture."""
+        """Tiles of partial sums, for one picture; each a block's of the partial kernel, but on Hopper."""
         return self.tiles * self.splits
 
     @property
@@ -145,6 +148,11 @@ class GramPlan:
         launches = []
         for variant in dict.fromkeys(layer.variant for layer in self.layers):
             own = [index for index, layer in enumerate(self.layers) if layer.variant == variant]
+            cuts = [cut for index in own if (cut := self.layers[index].hopper)]
+            if cuts:
+                layers = [self.layers[index].features for index in own]
+                launches.append(gram_sm90.launch(layers, cuts, [filled[index] for index in own], pictures))
+                continue
             blocks = 0
             for index in own:
                 filled[index].first_block = blocks
@@ -198,7 +206,9 @@ def plan_gram(
 
 
 def _cut(layers: Sequence[Features], device: Device, precision: str, pictures: int) -> list[LayerPlan]:
-    """The better of small and of large tiles, the same for all layers, so that one launch does."""
+    """Hopper's kernel, or the better of small and of large tiles; the same for all layers, so that one launch does."""
+    if all(gram_sm90.takes(layer, device, precision) for layer in layers):
+        return _on_hopper(layers, device, pictures)
     large = _with_tile(layers, device, precision, pictures, 128)
     small = _with_tile(layers, device, precision, pictures, 64)
     fits = all(layer.variant.stage_bytes * min(layer.tiles, 2) <= device.shared_bytes for layer in large)
@@ -222,6 +232,15 @@ def _with_tile(
         if not best or _cost(plans, device, pictures) < _cost(best, device, pictures):
             best = plans
     return best
+
+
+def _on_hopper(layers: Sequence[Features], device: Device, pictures: int) -> list[LayerPlan]:
+    plans = []
+    for features, cut in zip(layers, gram_sm90.cut(layers, device, pictures), strict=True):
+        variant = gram_sm90.variant_of(features)
+        tiles = gram_sm90.tiles_of(features)
+        plans.append(LayerPlan(features, variant, tiles, cut.slice, cut.splits, hopper=cut))
+    return plans
 
 
 def _smallest_slice(layers: list[LayerPlan], pictures: int, blocks: int) -> int:

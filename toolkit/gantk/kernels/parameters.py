@@ -72,3 +72,66 @@ class VariationParameters(Structure):
         ("kind", c_uint32),
         ("eps", c_float),
     )
+
+
+MAX_GRADIENT_LAYERS = 8
+
+
+class GramGradientLayer(Structure):
+    """One layer of `GramGradientParameters`; the header says what each field means."""
+
+    _fields_ = (
+        ("features", c_uint64),
+        ("result", c_uint64),
+        ("gradient", c_uint64),
+        ("upstream", c_uint64),
+        ("slopes", c_uint64),
+        ("units", c_uint64),
+        ("places", c_int64),
+        ("batch_stride", c_int64),
+        ("channel_stride", c_int64),
+        ("place_stride", c_int64),
+        ("result_batch_stride", c_int64),
+        ("result_channel_stride", c_int64),
+        ("result_place_stride", c_int64),
+        ("gradient_batch_stride", c_int64),
+        ("gradient_row_stride", c_int64),
+        ("gradient_column_stride", c_int64),
+        ("upstream_stride", c_int64),
+        ("channels", c_int32),
+        ("rows", c_int32),
+        ("columns", c_int32),
+        ("span", c_int32),
+        ("resident", c_int32),
+        ("load_bytes", c_int32),
+        ("vectorised", c_int32),
+        ("first_strip", c_int32),
+        ("first_block", c_int32),
+        ("factor", c_float),
+    )
+
+
+class GramGradientParameters(Structure):
+    """Up to eight layers, in one launch."""
+
+    _fields_ = (
+        ("layers", GramGradientLayer * MAX_GRADIENT_LAYERS),
+        ("count", c_int32),
+        ("unused", c_int32),
+    )
+
+
+class FeatureMap(Structure):
+    """Room for a CUtensorMap."""
+
+    _fields_ = (("words", c_uint64 * 16),)
+
+
+class GramSm90Parameters(Structure):
+    """`GramParameters` for Hopper's kernels, and a tensor map of each layer's features."""
+
+    _fields_ = (
+        ("maps", FeatureMap * MAX_GRAM_LAYERS),
+        ("gram", GramParameters),
+        ("unused", c_int64 * 6),
+    )
