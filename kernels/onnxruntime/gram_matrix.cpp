@@ -85,13 +85,16 @@ void check_gradient(const Ort::ConstValue& gradient, const Shape& features) {
                     " belongs to features " + text_of(features));
 }
 
+#ifdef GANTK_HAS_CUDA
+constexpr Make kGramMatrixCuda = make_gram_matrix_cuda;
+#else
+constexpr Make kGramMatrixCuda = nullptr;
+#endif
+
 const Signature kGramMatrix{"GramMatrix",        {Type::element}, {Type::float32},
-                            make<GramMatrixCpu>, nullptr,         infer_gram};
-const Signature kGramMatrixGrad{"GramMatrixGrad",
-                                {Type::float32, Type::element},
-                                {Type::element},
-                                make<GramMatrixGradCpu>,
-                                nullptr,
-                                infer_gradient};
+                            make<GramMatrixCpu>, kGramMatrixCuda, infer_gram};
+const Signature kGramMatrixGrad{"GramMatrixGrad", {Type::float32, Type::element},
+                                {Type::element},  make<GramMatrixGradCpu>,
+                                nullptr,          infer_gradient};
 
 }  // namespace gantk::onnxruntime

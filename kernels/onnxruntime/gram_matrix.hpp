@@ -26,4 +26,8 @@ std::int64_t places_of(const Shape& features);
 // Throws Error where a gradient [N, C, C] does not belong to features [N, C, ...].
 void check_gradient(const Ort::ConstValue& gradient, const Shape& features);
 
+#ifdef GANTK_HAS_CUDA
+std::unique_ptr<Kernel> make_gram_matrix_cuda(const Making& making);
+#endif
+
 }  // namespace gantk::onnxruntime

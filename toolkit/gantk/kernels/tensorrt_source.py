@@ -27,8 +27,7 @@ MATHS = {
 }
 """How partial sums are made, as `gantk.kernels.gram_variants` names it, and the types of features each takes."""
 
-_GRAM_TYPES = {"float32": "float", "float16": "Float16", "bfloat16": "BFloat16"}
-_VARIATION_TYPES = {"float32": "Float32", "float16": "Float16", "bfloat16": "BFloat16"}
+_ELEMENTS = {"float32": "float", "float16": "Float16", "bfloat16": "BFloat16"}
 _MMA = {"exact": "MmaExact", "tf32": "MmaTf32", "f16": "MmaHalf<Float16>", "bf16": "MmaHalf<BFloat16>"}
 _VARIATIONS = {"l1": "L1", "l2": "L2", "isotropic": "Isotropic"}
 _SIMT_TILE = 64
@@ -75,7 +74,7 @@ def partial_kernel(dtype: str, math: str, tile: int) -> Kernel:
     """Partial sums of a Gram matrix: (features, channels, places, slice, splits, partial)."""
     if math not in MATHS or dtype not in MATHS[math] or (math == SIMT and tile != _SIMT_TILE):
         raise UsageError(f"there is no Gram kernel {math!r} for {dtype} with tiles of {tile}")
-    element = _GRAM_TYPES[dtype]
+    element = _ELEMENTS[dtype]
     work = (
         f"gram_partial_simt<{element}>" if math == SIMT else f"gram_partial_mma<{_MMA[math]}, true, {tile}>"
     )
@@ -99,7 +98,7 @@ def variation_kernel(dtype: str, kind: str, eps: float, *, packed: bool) -> Kern
     """Total variation: (pictures, channels, height, width, rows, partials, gradient)."""
     if kind not in KINDS:
         raise UsageError(f"the kind of total variation is {kind!r}; allowed are {', '.join(KINDS)}")
-    rows = f"{'Packed' if packed else 'Strided'}Rows<{_VARIATION_TYPES[dtype]}>"
+    rows = f"{'Packed' if packed else 'Strided'}Rows<{_ELEMENTS[dtype]}>"
     name = f"gantk_plugin_variation_{kind}_{dtype}_{'packed' if packed else 'strided'}"
     line = f"GANTK_PLUGIN_VARIATION({name}, {_VARIATIONS[kind]}, {rows}, {KINDS.index(kind)}u, {_float(eps)})"
     return Kernel(name, _text("variation_plugin.cuh", line))
