@@ -18,6 +18,14 @@ void print(const Launch& launch) {
     std::printf("%s %s %u %u %u %u %u ", launch.unit.c_str(), launch.kernel.c_str(), launch.grid.x, launch.grid.y,
                 launch.grid.z, launch.block.x, launch.shared_bytes);
     for (unsigned char byte : launch.parameters) std::printf("%02x", byte);
+    for (const TensorMap& map : launch.tensor_maps) {
+        std::printf(" %d %llx %d %d", map.offset, static_cast<unsigned long long>(map.address),
+                    static_cast<int>(map.element), static_cast<int>(map.as_tf32));
+        for (uint64_t size : map.sizes) std::printf(" %llu", static_cast<unsigned long long>(size));
+        for (uint64_t stride : map.strides_bytes) std::printf(" %llu", static_cast<unsigned long long>(stride));
+        for (uint32_t size : map.box) std::printf(" %u", size);
+        std::printf(" %d", map.swizzle_bytes);
+    }
     std::printf("\n");
 }
 

@@ -149,11 +149,12 @@ class GramGradientPlan:
                 strides = gradient_strides[index] if gradient_strides else (channels**2, channels, 1)
                 one.gradient_batch_stride, one.gradient_row_stride, one.gradient_column_stride = strides
                 one.gradient = gradients[index] + first * strides[0] * 4
-                one.factor = scales[index] if scales else 1.0 / places
+                factor = scales[index] if scales else 1.0 / places
                 if style is not None:
-                    one.factor *= 2.0 * style.weights[index] / channels**2
+                    factor *= 2.0 * style.weights[index] / channels**2
                     one.upstream = style.upstream + first * style.upstream_stride * 4
                     one.upstream_stride = style.upstream_stride
+                one.factor = factor
                 filled.append(one)
             launches += self._chunk(filled, min(self.at_once, self.pictures - first))
         return tuple(launches)
@@ -286,8 +287,7 @@ def _spanned(layers: list[GradientLayerPlan], device: Device, pictures: int) -> 
     """Layers with spans that leave every multiprocessor eight blocks, and with what stays in shared memory."""
     tiles = sum(layer.tiles for layer in layers) * pictures
     span = max(1, min(_MOST_SPAN, tiles // (8 * device.multiprocessors)))
-    return [_with_shared(layer, span, device) if layer.slope != "float32" or layer.places == _PLACES else layer
-            for layer in layers]  # fmt: skip
+    return [_with_shared(layer, span, device) if layer.places == _PLACES else layer for layer in layers]
 
 
 def _with_shared(layer: GradientLayerPlan, span: int, device: Device) -> GradientLayerPlan:

@@ -74,7 +74,7 @@ class TensorMap:
     Args:
         offset: In the parameters, in bytes, a multiple of 64.
         address: Of the tensor.
-        element: One of `ELEMENT_BYTES`.
+        element: One of `ELEMENT_BYTES`, or tfloat32: float32 that the copy rounds to TF32.
         sizes: Innermost first, in elements.
         strides_bytes: Of every dimension but the innermost.
         box: Innermost first, in elements.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <gantk/kernels/gram_parameters.h>
+#include <gantk/kernels/gram_sm90.hpp>
 #include <gantk/kernels/gram_variants.hpp>
 
 namespace gantk::kernels {
@@ -22,6 +23,7 @@ struct GramLayerPlan {
     Features features;
     GramVariant variant;
     int64_t tiles = 0, slice = 0, splits = 0, partial_offset = 0, squares_offset = 0;
+    Sm90Cut hopper;  // pieces is 0 where the kernel is none of gram_sm90.
 
     int64_t area() const { return int64_t{variant.tile} * variant.tile; }
     int64_t blocks() const { return tiles * splits; }
@@ -120,8 +122,29 @@ inline std::vector<GramLayerPlan> with_tile(const std::vector<Features>& layers,
     return best;
 }
 
+inline std::vector<GramLayerPlan> on_hopper(const std::vector<Features>& layers, const Device& device,
+                                            int64_t pictures) {
+    const std::vector<Sm90Cut> cuts = sm90_cuts(layers, device, pictures);
+    std::vector<GramLayerPlan> plans;
+    for (size_t i = 0; i < layers.size(); ++i) {
+        GramLayerPlan plan;
+        plan.features = layers[i];
+        plan.variant = sm90_variant(layers[i]);
+        plan.tiles = sm90_tiles(layers[i]);
+        plan.slice = cuts[i].slice;
+        plan.splits = cuts[i].splits;
+        plan.hopper = cuts[i];
+        plans.push_back(plan);
+    }
+    return plans;
+}
+
 inline std::vector<GramLayerPlan> cut(const std::vector<Features>& layers, const Device& device, Precision precision,
                                       int64_t pictures) {
+    if (std::all_of(layers.begin(), layers.end(),
+                    [&](const Features& layer) { return sm90_takes(layer, device, precision); })) {
+        return on_hopper(layers, device, pictures);
+    }
     std::vector<GramLayerPlan> large = with_tile(layers, device, precision, pictures, 128);
     std::vector<GramLayerPlan> small = with_tile(layers, device, precision, pictures, 64);
     bool fits = true;
@@ -228,6 +251,16 @@ inline void GramPlan::add_chunk(std::vector<GramLayer> filled, int64_t count, fl
     for (size_t i = 0; i < layers.size(); ++i) {
         if (launched[i]) continue;
         const GramVariant& variant = layers[i].variant;
+        if (layers[i].hopper.pieces > 0) {  // Then all are.
+            std::vector<Features> features;
+            std::vector<Sm90Cut> cuts;
+            for (const GramLayerPlan& layer : layers) {
+                features.push_back(layer.features);
+                cuts.push_back(layer.hopper);
+            }
+            launches.push_back(detail::sm90_launch(features, cuts, filled, count));
+            break;
+        }
         GramParameters parameters{};
         parameters.loss = loss;
         int64_t blocks = 0, strips = 1;

@@ -46,6 +46,7 @@ struct TensorMap {
     int32_t offset = 0;  // In the parameters, in bytes, a multiple of 64.
     uint64_t address = 0;
     Element element = Element::float32;
+    bool as_tf32 = false;                 // Of float32: the copy rounds to TF32 (CU_TENSOR_MAP_DATA_TYPE_TFLOAT32).
     std::vector<uint64_t> sizes;          // Innermost first, in elements.
     std::vector<uint64_t> strides_bytes;  // Of every dimension but the innermost.
     std::vector<uint32_t> box;            // Innermost first, in elements.
