@@ -54,8 +54,9 @@ def gram_matrix(
     """
     at = Stream.of(stream)
     given = view(features, "features", at)
-    features_of(given)
+    laid = features_of(given)
     run = _Run(given, at, workspace)
+    operations.gram_plan((laid,), run.device, precision)
     gram, into = run.result("gram", out, gram_shape(given), "float32")
     run.enqueue(operations.gram_matrix(run.device, given, into, scale, precision))
     return gram
@@ -137,8 +138,9 @@ def style_loss(
     layers = [view(layer, f"features[{index}]", at) for index, layer in enumerate(features)]
     wanted = [view(target, f"targets[{index}]", at) for index, target in enumerate(targets)]
     check_layers(layers, wanted, weights)
-    laid = [features_of(layer) for layer in layers]
+    laid = tuple(features_of(layer) for layer in layers)
     run = _Run(layers[0], at, workspace)
+    operations.gram_plan(laid, run.device, precision, style=True)
     outs = _pair(out) if with_gradient else (out, None)
     count = laid[0].shape[0]
     loss, loss_view = run.result("loss", outs[0], (count,), "float32")
@@ -155,9 +157,7 @@ def style_loss(
         ]
         gradients = [gradient for gradient, _ in results]
         into = [each for _, each in results]
-        works.append(
-            operations.style_loss_grad(device, ones, layers, differences, weights, into, precision)
-        )
+        works.append(operations.style_loss_grad(device, ones, layers, differences, weights, into, precision))
     run.enqueue(*works)
     return (loss, gradients) if with_gradient else loss
 

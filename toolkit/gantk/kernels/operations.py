@@ -28,9 +28,10 @@ from gantk.kernels.variation_plan import plan_variation
 
 _PLANS = 256  # Kept of each kind: a training or a style transfer has few shapes.
 
-_plan_gram = lru_cache(_PLANS)(plan_gram)
-_plan_gradient = lru_cache(_PLANS)(plan_gram_gradient)
-_plan_variation = lru_cache(_PLANS)(plan_variation)
+# Kept plans; called for themselves they refuse what no kernel takes before any memory is taken for it.
+gram_plan = lru_cache(_PLANS)(plan_gram)
+gradient_plan = lru_cache(_PLANS)(plan_gram_gradient)
+variation_plan = lru_cache(_PLANS)(plan_variation)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def gram_matrix(device: Device, features: View, gram: View, scale: float | None,
         UsageError: Another precision.
         GantkError: Features that the kernels do not take, or a result that does not belong to them.
     """
-    plan = _plan_gram((features_of(features),), device, precision)
+    plan = gram_plan((features_of(features),), device, precision)
     check_result(gram, gram_shape(features), "float32", features)
     scales = None if scale is None else [scale]
     return Work(
@@ -95,7 +96,7 @@ def style_loss(
     """
     check_layers(features, targets, weights)
     laid = tuple(features_of(layer) for layer in features)
-    plan = _plan_gram(laid, device, precision, style=True)
+    plan = gram_plan(laid, device, precision, style=True)
     strides = [target_stride(target, layer) for target, layer in zip(targets, laid, strict=True)]
     sizes = [layer.shape[1] ** 2 for layer in laid]
     check_result(differences, (plan.pictures, sum(sizes)), "float32", *features, *targets)
@@ -132,7 +133,7 @@ def gram_matrix_grad(
         GantkError: What does not go together, or what the kernels do not take.
     """
     laid, into = features_of(features), features_of(gradient)
-    plan = _plan_gradient((laid,), device, precision, results=(into,))
+    plan = gradient_plan((laid,), device, precision, results=(into,))
     if (grad.shape, grad.dtype) != (gram_shape(features), "float32") or min(grad.strides) < 0:
         raise GantkError(f"{grad} does not belong to {features}; float32{list(gram_shape(features))} does")
     check_result(gradient, features.shape, features.dtype, features, grad)
@@ -178,13 +179,15 @@ def style_loss_grad(
     check_layers(features, gradients, weights)
     laid = tuple(features_of(layer) for layer in features)
     into = tuple(features_of(gradient) for gradient in gradients)
-    plan = _plan_gradient(laid, device, precision, results=into)
+    plan = gradient_plan(laid, device, precision, results=into)
     sizes = [layer.shape[1] ** 2 for layer in laid]
     for given, shape in ((upstream, (plan.pictures,)), (differences, (plan.pictures, sum(sizes)))):
         if (given.shape, given.dtype) != (shape, "float32") or min(given.strides) < 0:
             raise GantkError(f"{given} does not belong to the features; float32{list(shape)} does")
     if not differences.is_contiguous():
-        raise GantkError(f"{differences} has strides {list(differences.strides)}; a contiguous array is wanted")
+        raise GantkError(
+            f"{differences} has strides {list(differences.strides)}; a contiguous array is wanted"
+        )
     for index, (layer, gradient) in enumerate(zip(features, gradients, strict=True)):
         others = (*features, upstream, differences, *gradients[:index])
         check_result(gradient, layer.shape, layer.dtype, *others)
@@ -220,7 +223,7 @@ def total_variation(
         GantkError: Pictures that the kernels do not take, or a result that does not belong to them.
     """
     into = None if gradient is None else pictures_of(gradient)
-    plan = _plan_variation(pictures_of(pictures), kind, eps, device, into)
+    plan = variation_plan(pictures_of(pictures), kind, eps, device, into)
     check_result(value, pictures.shape[:1], "float32", pictures)
     if gradient is not None:
         check_result(gradient, pictures.shape, pictures.dtype, pictures, value)
