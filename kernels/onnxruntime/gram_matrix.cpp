@@ -86,9 +86,9 @@ void check_gradient(const Ort::ConstValue& gradient, const Shape& features) {
 }
 
 #ifdef GANTK_HAS_CUDA
-constexpr Make kGramMatrixCuda = make_gram_matrix_cuda;
+constexpr Make kGramMatrixCuda = make_gram_matrix_cuda, kGramMatrixGradCuda = make_gram_matrix_grad_cuda;
 #else
-constexpr Make kGramMatrixCuda = nullptr;
+constexpr Make kGramMatrixCuda = nullptr, kGramMatrixGradCuda = nullptr;
 #endif
 
 const Signature kGramMatrix{"GramMatrix",        {Type::element}, {Type::float32},

@@ -28,6 +28,7 @@ void check_gradient(const Ort::ConstValue& gradient, const Shape& features);
 
 #ifdef GANTK_HAS_CUDA
 std::unique_ptr<Kernel> make_gram_matrix_cuda(const Making& making);
+std::unique_ptr<Kernel> make_gram_matrix_grad_cuda(const Making& making);
 #endif
 
 }  // namespace gantk::onnxruntime
