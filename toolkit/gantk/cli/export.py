@@ -293,7 +293,7 @@ def _print_summary(console: Console, bundle: Bundle) -> None:
     for variant in bundle.manifest.variants:
         console.print(f"[bold]{variant.file.path}[/bold]  {variant.file.size_bytes / 2**20:.1f} MiB")
         if not variant.parity:
-            console.print("  unverified: nothing on this machine can run it")
+            console.print("  not compared with PyTorch: there is none of it, or nothing here can run it")
         for parity in variant.parity:
             by = (
                 "not finite"

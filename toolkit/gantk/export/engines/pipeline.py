@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from gantk.bundle import Bundle, Engine, FileRef, Interface, Manifest, Variant, Writer
 from gantk.errors import UsageError
-from gantk.export.engines.build import BuildOptions, build, check_options
+from gantk.export.engines.apart import build_apart
+from gantk.export.engines.build import BuildOptions, check_options
 from gantk.export.engines.cells import adapt, choose_targets
 from gantk.export.engines.profiles import SIDES, make_profiles
 from gantk.export.engines.progress import Progress
@@ -155,7 +156,7 @@ def _build(
     shapes = (_fitting(texts, interface) for texts in (request.smallest, request.usual, request.largest))
     profiles = make_profiles(interface, derived, *shapes)
     options = replace(request.options, tf32=request.options.tf32 and variant.precision == "fp32")
-    built = build(product, data, variant.precision, profiles, options, where, progress)
+    built = build_apart(product, data, variant.precision, profiles, options, where, progress)
     assert product.version is not None
     tf32 = "-tf32" if options.tf32 else ""
     form = "" if variant.form == "plain" else f"-{variant.form}"
