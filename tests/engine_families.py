@@ -30,7 +30,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "adain": {},
 }
 STEP_FORMS = {"gradient": make_gradient, "adam": make_adam, "targets": make_targets}
-SIZES = {"h": (8, 16, 32), "w": (8, 16, 32)}
+SIZES = {"h": (32, 256, 512), "w": (32, 256, 512)}
+"""Of a step's content features, behind one pooling."""
 
 
 @cache

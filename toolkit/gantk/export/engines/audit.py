@@ -27,7 +27,9 @@ FP32_FUNCTIONS = frozenset({"GramMatrix", "GramMatrixGrad"})
 QUANTISED = ("int8", "fp8", "int4", "fp4")
 
 # `[ONNX Layer: node | caller (Function) | ...]`, the innermost first.
-_TRAIL = re.compile(r"\[ONNX Layer: (?P<node>[^|\]]*)(?: \| (?P<caller>[^|\]]*?) \((?P<function>\w+)\))?")
+_TRAIL = re.compile(
+    r"\[ONNX Layer: (?P<node>[^|\]]*[^|\] ])(?: \| (?P<caller>[^|\]]*?) \((?P<function>\w+)\))?"
+)
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,9 @@ def _outputs(layer: Any) -> Iterator[Any]:
 def _origin(layer: Any) -> tuple[str, str | None]:
     """The name of the ONNX node that a layer stands for, and of the gantk function that it came out of."""
     found = _TRAIL.match(getattr(layer, "metadata", "") or "")
-    if found is None or not found["node"].strip():
+    if found is None:
         return _printable(layer.name), None
-    return _printable(found["caller"] or found["node"].strip()), found["function"]
+    return _printable(found["caller"] or found["node"]), found["function"]
 
 
 def _printable(name: str) -> str:
