@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 _STEP = "The step of an optimisation"
+_INT8 = "int8"
 
 
 @app.command(
@@ -45,6 +46,7 @@ _STEP = "The step of an optimisation"
     "gantk export runs/flowers -o flowers.gantk --precision fp32,fp16,bf16 --force\n\n"
     "gantk export runs/flowers -o pixels.gantk --pictures\n\n"
     "gantk export runs/candy -o candy.gantk --precision fp32,bf16\n\n"
+    "gantk export runs/candy -o candy.gantk --precision fp32,int8 --calibrate ~/photos --psnr-min 35\n\n"
     "gantk export --gatys --vgg vgg19.pth -o step.gantk\n\n"
     "gantk export runs/flowers -o flowers.gantk --to onnx,tensorrt-rtx\n\n"
     "gantk export flowers.gantk --to tensorrt-rtx --target sm_89,sm_120 --precision fp16\n\n"
@@ -70,7 +72,7 @@ def export_command(
         str | None,
         typer.Option(
             metavar="P,...",
-            help="Variants to make: fp32, fp16, bf16; with --gatys fp32, bf16. Engines have those of their variants.",
+            help="Variants to make: fp32, fp16, bf16, int8; with --gatys fp32, bf16. Engines have their variants'.",
             show_default="fp32,fp16; with --gatys fp32",
         ),
     ] = None,
@@ -107,6 +109,26 @@ def export_command(
             help="Smallest PSNR against PyTorch.",
         ),
     ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Pictures such as the network will get, from which int8 takes the ranges of its tensors.",
+            show_default=False,
+            rich_help_panel=_INT8,
+        ),
+    ] = None,
+    calibrate_count: Annotated[
+        int, typer.Option(min=1, help="How many of them.", rich_help_panel=_INT8)
+    ] = 32,
+    calibration: Annotated[
+        str,
+        typer.Option(
+            metavar="minmax|percentile|entropy",
+            help="How a range follows from a tensor's values.",
+            rich_help_panel=_INT8,
+        ),
+    ] = "minmax",
     gatys: Annotated[
         bool,
         typer.Option(
@@ -215,6 +237,7 @@ def export_command(
         return
     with console.status("loading PyTorch") as status:
         from gantk.export import export
+        from gantk.export.int8 import Calibration
 
         def report(line: str) -> None:
             status.update(line.strip())
@@ -231,6 +254,7 @@ def export_command(
             rewrites=not no_rewrite,
             tiles=tiles,
             psnr_min=psnr_min,
+            calibration=Calibration(calibrate, calibrate_count, calibration),
             engines=request,
             report=report,
             progress=lambda phase, done, steps: status.update(f"{phase}: {done} of {steps}"),
