@@ -14,7 +14,7 @@ import pytest
 import gantk
 
 ROOT = Path(__file__).resolve().parents[1]
-TORCH_FREE = ("errors", "files", "tensors", "bundle", "runtime", "bench", "stylize", "generate")
+TORCH_FREE = ("errors", "files", "tensors", "bundle", "runtime", "kernels", "bench", "stylize", "generate")
 OPTIONAL = ("torch", "lightning_fabric", "onnxscript", "tensorboard", "av")
 
 

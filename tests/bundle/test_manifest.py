@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import networks
+from bundle_engines import engines_of, make_engine
 from gantk.bundle import FORMS, PRECISIONS, FileRef, Interface, Manifest, Parity, Variant
 from gantk.errors import GantkError
 from gantk.tensors import DTYPES, TensorSpec
@@ -67,9 +69,10 @@ def manifests(draw: st.DrawFn) -> Manifest:
     config = draw(st.dictionaries(text, st.integers() | text | st.booleans(), max_size=4))
     probe = draw(st.none() | st.just(FileRef.of("probe.safetensors", b"p")))
     tools = draw(st.dictionaries(text, text, max_size=3))
-    return Manifest(
+    bare = Manifest(
         draw(text), draw(text), config, specs(), specs(), variants, probe, None, tools, draw(text)
     )
+    return replace(bare, engines=draw(engines_of(bare, parities)))
 
 
 @given(manifests())
@@ -87,6 +90,7 @@ def good() -> dict[str, Any]:
     made = Manifest(
         "dcgan", "tiny", {"size": 8}, (latent,), (picture,), (variant,), probe, None, {"onnx": "1"}
     )
+    made = replace(made, engines=(make_engine(variant, {"latent": (1, 4)}),))
     return json.loads(made.dumps())  # type: ignore[no-any-return]
 
 
@@ -156,6 +160,8 @@ def test_a_missing_field_is_read_as_absent_or_refused(place: tuple[Any, ...]) ->
         "sizes",
         "interface",
         "gains",
+        "timing_cache",
+        "fp16",
     }
     assert (read(document) is not None) == (place[-1] in optional)
 

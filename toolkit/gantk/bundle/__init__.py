@@ -1,18 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """A bundle: a folder `NAME.gantk/` with a network in every exported form. Standard library only."""
 
+from gantk.bundle.engines import (
+    ENGINE_BACKENDS,
+    ENGINE_OPTIONS,
+    LAYER_TYPES,
+    Engine,
+    HeavyLayer,
+    Profile,
+    ShapeRange,
+)
+from gantk.bundle.fileref import MANIFEST, FileRef
 from gantk.bundle.folder import Bundle, Writer, is_bundle
-from gantk.bundle.manifest import FORMS, MANIFEST, PRECISIONS, FileRef, Interface, Manifest, Parity, Variant
+from gantk.bundle.manifest import Manifest
+from gantk.bundle.variants import FORMS, PRECISIONS, Interface, Parity, Variant
 
 __all__ = [
+    "ENGINE_BACKENDS",
+    "ENGINE_OPTIONS",
     "FORMS",
+    "LAYER_TYPES",
     "MANIFEST",
     "PRECISIONS",
     "Bundle",
+    "Engine",
     "FileRef",
+    "HeavyLayer",
     "Interface",
     "Manifest",
     "Parity",
+    "Profile",
+    "ShapeRange",
     "Variant",
     "Writer",
     "is_bundle",

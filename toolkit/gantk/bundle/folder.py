@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from gantk.bundle.manifest import FORMS, MANIFEST, PRECISIONS, FileRef, Manifest, Variant
+from gantk.bundle.fileref import MANIFEST, FileRef
+from gantk.bundle.manifest import Manifest
+from gantk.bundle.variants import FORMS, PRECISIONS, Variant
 from gantk.errors import GantkError
 from gantk.files import (
     PARTIAL,

@@ -3,12 +3,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gantk.bundle import is_bundle
+from gantk.cli.building import (
+    ONNX,
+    EngineOptions,
+    Max,
+    Min,
+    Opt,
+    Target,
+    Tf32,
+    To,
+    Workspace,
+    build_into,
+    listed,
+    make_request,
+)
 from gantk.cli.output import JsonOption, prose, write_json
 from gantk.errors import UsageError
 
@@ -16,6 +31,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gantk.bundle import Bundle
+    from gantk.export.engines.pipeline import EngineRequest
 
 app = typer.Typer(add_completion=False)
 
@@ -29,13 +45,19 @@ _STEP = "The step of an optimisation"
     "gantk export runs/flowers -o flowers.gantk --precision fp32,fp16,bf16 --force\n\n"
     "gantk export runs/flowers -o pixels.gantk --pictures\n\n"
     "gantk export runs/candy -o candy.gantk --precision fp32,bf16\n\n"
-    "gantk export --gatys --vgg vgg19.pth -o step.gantk",
+    "gantk export --gatys --vgg vgg19.pth -o step.gantk\n\n"
+    "gantk export runs/flowers -o flowers.gantk --to onnx,tensorrt-rtx\n\n"
+    "gantk export flowers.gantk --to tensorrt-rtx --target sm_89,sm_120 --precision fp16\n\n"
+    "gantk export mosaic.gantk --to tensorrt-rtx --min picture=1x256x256x3 --max picture=1x1080x1920x3\n\n"
+    "gantk export someone-elses.onnx --to tensorrt-rtx",
 )
 def export_command(
     source: Annotated[
         Path | None,
         typer.Argument(
-            metavar="RUN|FILE", help="A run folder, a checkpoint file, or a bundle.", show_default=False
+            metavar="RUN|FILE",
+            help="A run folder, a checkpoint file, or a bundle; for engines also an .onnx file.",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[
@@ -48,7 +70,7 @@ def export_command(
         str | None,
         typer.Option(
             metavar="P,...",
-            help="Variants to make: fp32, fp16, bf16; with --gatys fp32, bf16.",
+            help="Variants to make: fp32, fp16, bf16; with --gatys fp32, bf16. Engines have those of their variants.",
             show_default="fp32,fp16; with --gatys fp32",
         ),
     ] = None,
@@ -135,15 +157,39 @@ def export_command(
             metavar="l1|l2|isotropic", help="Total variation.", show_default="l1", rich_help_panel=_STEP
         ),
     ] = None,
+    to: To = ONNX,
+    target: Target = None,
+    tf32: Tf32 = False,
+    min_: Min = None,
+    opt: Opt = None,
+    max_: Max = None,
+    workspace: Workspace = None,
+    engine_options: EngineOptions = None,
     json: JsonOption = None,
 ) -> None:
-    """Turn a training run into a verified bundle.
+    """Turn a training run into a verified bundle, and its files into TensorRT engines.
 
     A network that takes pictures, as those for styles do, takes and yields pixels of any height and width.
 
     Every file is compared with PyTorch on every backend that works here, before anything is written. A file
     that is too far off, or yields NaN or one constant, is refused, and the layer at fault is named.
+
+    Engines are strongly typed: their layers compute in the types of the file, and an engine that does not is refused.
+    One that cannot run where it is built is called unverified until it has been run with the bundle's probe.
     """
+    request = make_request(
+        to,
+        precision,
+        {
+            "--target": target,
+            "--tf32": tf32,
+            "--min": min_,
+            "--opt": opt,
+            "--max": max_,
+            "--workspace": workspace,
+            "--engine-options": engine_options,
+        },
+    )
     step = {
         "--vgg": vgg,
         "--style-layers": style_layers,
@@ -155,7 +201,8 @@ def export_command(
         _refuse_given(
             {"RUN|FILE": source, "--pictures": pictures, "--no-rewrite": no_rewrite, "--tiles": tiles}
         )
-        _export_step(step, output or Path("step.gantk"), _listed(precision or "fp32"), force, psnr_min, json)
+        output = output or Path("step.gantk")
+        _export_step(step, output, listed(precision or "fp32"), force, psnr_min, request, json)
         return
     given = next((option for option, value in step.items() if value is not None), None)
     if given is not None:
@@ -163,6 +210,9 @@ def export_command(
     if source is None:
         raise UsageError("there is nothing to export: a run folder, a checkpoint file or a bundle is wanted")
     console = prose()
+    if request is not None and ((is_bundle(source) and ONNX not in listed(to)) or source.suffix == ".onnx"):
+        _tell(console, build_into(source, output, request, force), json)
+        return
     with console.status("loading PyTorch") as status:
         from gantk.export import export
 
@@ -175,13 +225,15 @@ def export_command(
         bundle = export(
             source,
             output,
-            precisions=_listed(precision or "fp32,fp16"),
+            precisions=listed(precision or "fp32,fp16"),
             pictures=pictures,
             force=force,
             rewrites=not no_rewrite,
             tiles=tiles,
             psnr_min=psnr_min,
+            engines=request,
             report=report,
+            progress=lambda phase, done, steps: status.update(f"{phase}: {done} of {steps}"),
         )
     _tell(console, bundle, json)
 
@@ -189,9 +241,10 @@ def export_command(
 def _export_step(
     step: Mapping[str, Any],
     output: Path,
-    precisions: list[str],
+    precisions: Sequence[str],
     force: bool,
     psnr_min: float | None,
+    request: EngineRequest | None,
     json: str | None,
 ) -> None:
     """`gantk export --gatys`."""
@@ -202,14 +255,16 @@ def _export_step(
         bundle = export_step(
             step["--vgg"],
             output,
-            style_layers=_listed(step["--style-layers"]) if step["--style-layers"] else None,
+            style_layers=listed(step["--style-layers"]) if step["--style-layers"] else None,
             content_layer=step["--content-layer"],
             pooling=step["--pooling"] or "max",
             variation=step["--variation"] or "l1",
             precisions=precisions,
             force=force,
             psnr_min=psnr_min,
+            engines=request,
             report=status.update,
+            building=lambda phase, done, steps: status.update(f"{phase}: {done} of {steps}"),
             progress=lambda done, total: status.update(
                 f"fetching VGG-19: {done // 10**6} of {total // 10**6} MB"
             ),
@@ -224,10 +279,6 @@ def _refuse_given(options: Mapping[str, Any]) -> None:
     given = next((option for option, value in options.items() if value not in (None, False)), None)
     if given is not None:
         raise UsageError(f"{given} cannot go with --gatys, which exports a step and no network")
-
-
-def _listed(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _tell(console: Console, bundle: Bundle, json: str | None) -> None:
@@ -254,3 +305,7 @@ def _print_summary(console: Console, bundle: Bundle) -> None:
                 f"  {parity.backend} {parity.version}, computing in {parity.executed}, against {parity.reference}: "
                 f"{by}  {verdict}"
             )
+    for engine in bundle.manifest.engines:
+        console.print(f"[bold]{engine.file.path}[/bold]  {engine.file.size_bytes / 2**20:.1f} MiB")
+        state = "verified" if engine.verified else "unverified: it has not been run yet"
+        console.print(f"  {engine.label}  {state}")

@@ -17,6 +17,8 @@ from gantk.bundle import Bundle, Manifest, Writer
 from gantk.checkpoint import Generator
 from gantk.errors import BackendMissingError, UsageError
 from gantk.export import verify
+from gantk.export.engines.pipeline import EngineRequest, make_engines
+from gantk.export.engines.progress import Progress
 from gantk.export.fold import fold_scales
 from gantk.export.onnx import trace
 from gantk.export.statistics import make_statistics
@@ -43,7 +45,9 @@ def export(
     rewrites: bool = True,
     tiles: bool = False,
     psnr_min: float | None = None,
+    engines: EngineRequest | None = None,
     report: Report = lambda line: None,
+    progress: Progress = lambda phase, done, steps: None,
 ) -> Bundle:
     """Export a trained generator to a bundle of verified ONNX files.
 
@@ -57,7 +61,9 @@ def export(
         rewrites: Try the exact rewrites, and keep a rewritten form where it is measured faster.
         tiles: Make a style network's form with statistics as an input too (`gantk.export.statistics`).
         psnr_min: The smallest PSNR against PyTorch in dB, in place of each precision's own threshold.
+        engines: The TensorRT engines to build of the files.
         report: Called with a line at each step.
+        progress: Told how far the build of each engine is.
 
     Raises:
         GantkError: The source cannot be read, or a file does not compute what PyTorch does: the error names
@@ -66,6 +72,8 @@ def export(
         BackendMissingError: No backend is installed to verify with.
     """
     precisions = _checked(precisions)
+    if engines is not None:
+        engines.check()
     generator = checkpoint.load_generator(source)
     with Writer(output, force=force) as writer:  # First, for it refuses at once where it may not write.
         network = _prepare(generator, pictures, psnr_min, report)
@@ -87,6 +95,9 @@ def export(
             tools=tool_versions(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+        if engines is not None:
+            data = {file.variant.file.sha256: file.data for file in files}
+            manifest = make_engines(writer, manifest, lambda ref: data[ref.sha256], engines, report, progress)
         return writer.commit(manifest)
 
 

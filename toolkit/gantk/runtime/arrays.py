@@ -94,8 +94,10 @@ def _pictures(rng: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...]
     return np.rint(values) if whole else values
 
 
-def parse_shape(text: str, inputs: Sequence[TensorSpec]) -> tuple[str, tuple[int, ...]]:
-    """Read ``NAME=1x3x512x512``, and check it against the input of that name.
+def parse_shape(
+    text: str, inputs: Sequence[TensorSpec], option: str = "--shape"
+) -> tuple[str, tuple[int, ...]]:
+    """Read ``NAME=1x3x512x512``, as given with `option`, and check it against the input of that name.
 
     Raises:
         UsageError: It does not read so, or does not fit the input.
@@ -104,13 +106,13 @@ def parse_shape(text: str, inputs: Sequence[TensorSpec]) -> tuple[str, tuple[int
     spec = next((spec for spec in inputs if spec.name == name), None)
     if spec is None or not re.fullmatch(r"[1-9]\d{0,9}(x[1-9]\d{0,9})*", shape):
         known = ", ".join(map(str, inputs))
-        raise UsageError(f"{text!r} is not NAME=SIZExSIZE...; the inputs are {known}", where="--shape")
+        raise UsageError(f"{text!r} is not NAME=SIZExSIZE...; the inputs are {known}", where=option)
     sizes = tuple(int(size) for size in shape.split("x"))
     fits = len(sizes) == len(spec.shape) and all(
         isinstance(wanted, str) or size == wanted for size, wanted in zip(sizes, spec.shape, strict=True)
     )
     if not fits or max(sizes) > SIZE_LIMIT:
-        raise UsageError(f"{text!r} does not fit {spec}", where="--shape")
+        raise UsageError(f"{text!r} does not fit {spec}", where=option)
     return name, sizes
 
 

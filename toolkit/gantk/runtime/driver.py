@@ -9,6 +9,9 @@ from functools import cache
 
 _LIBRARY = "libcuda.so.1"
 
+# CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR, as cuda.h numbers them.
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
+
 
 @dataclass(frozen=True)
 class Driver:
@@ -19,12 +22,14 @@ class Driver:
         cuda_version: The newest CUDA version it serves, e.g. ``13.0``, where it starts.
         devices: The names of the GPUs.
         reason: Why it does not work.
+        targets: The architecture of each GPU, e.g. ``sm_89``.
     """
 
     works: bool
     cuda_version: str | None = None
     devices: tuple[str, ...] = ()
     reason: str | None = None
+    targets: tuple[str, ...] = ()
 
 
 @cache
@@ -44,7 +49,8 @@ def probe() -> Driver:
     cuda.cuDeviceGetCount(ctypes.byref(count))
     version = f"{number.value // 1000}.{number.value % 1000 // 10}"
     names = tuple(_device_name(cuda, index) for index in range(count.value))
-    return Driver(bool(names), version, names, None if names else "the NVIDIA driver sees no GPU")
+    targets = tuple(_target(cuda, index) for index in range(count.value))
+    return Driver(bool(names), version, names, None if names else "the NVIDIA driver sees no GPU", targets)
 
 
 def _device_name(cuda: ctypes.CDLL, index: int) -> str:
@@ -52,6 +58,17 @@ def _device_name(cuda: ctypes.CDLL, index: int) -> str:
     if cuda.cuDeviceGet(ctypes.byref(device), index) != 0 or cuda.cuDeviceGetName(name, 256, device) != 0:
         return f"GPU {index}"
     return name.value.decode(errors="replace")
+
+
+def _target(cuda: ctypes.CDLL, index: int) -> str:
+    """The architecture of a GPU, from its compute capability."""
+    device, numbers = ctypes.c_int(0), []
+    cuda.cuDeviceGet(ctypes.byref(device), index)
+    for attribute in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR):
+        number = ctypes.c_int(0)
+        cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device)
+        numbers.append(number.value)
+    return f"sm_{numbers[0]}{numbers[1]}"
 
 
 def _error_name(cuda: ctypes.CDLL, status: int) -> str:

@@ -173,9 +173,10 @@ def from_bytes(data: bytes, path: Path | None = None) -> Model:
 
 
 def weights_precision(proto: onnx.ModelProto) -> str:
-    """What a graph computes in: int8 where it is quantised, else the type of most of its weights."""
+    """What a graph computes in: int8 or fp8 where it is quantised, else the type of most of its weights."""
     if any(node.op_type in _QUANTISED for node in proto.graph.node):
-        return "int8"
+        stored = {_dtype_name(tensor.data_type) for tensor in _all_stored(proto)}
+        return "fp8" if any(name.startswith("float8") for name in stored) else "int8"
     counts: Counter[str] = Counter()
     for tensor in _all_stored(proto):
         precision = _WEIGHT_PRECISIONS.get(_dtype_name(tensor.data_type))

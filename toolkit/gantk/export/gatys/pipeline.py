@@ -17,6 +17,8 @@ from torch import Tensor
 from gantk.bundle import Bundle, FileRef, Interface, Manifest, Parity, Variant, Writer
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.export import verify
+from gantk.export.engines.pipeline import EngineRequest, make_engines
+from gantk.export.engines.progress import Progress as BuildProgress
 from gantk.export.gatys.chain import MOMENTS, Chain, StepConfig
 from gantk.export.gatys.draft import TYPES, StepGraph
 from gantk.export.gatys.graphs import make_adam, make_gradient, make_targets
@@ -87,8 +89,10 @@ def export_step(
     precisions: Sequence[str] = ("fp32",),
     force: bool = False,
     psnr_min: float | None = None,
+    engines: EngineRequest | None = None,
     report: Report = lambda line: None,
     progress: Progress | None = None,
+    building: BuildProgress = lambda phase, done, steps: None,
 ) -> Bundle:
     """Export the step of an optimisation towards content and style, for pictures of any size.
 
@@ -104,8 +108,10 @@ def export_step(
             gradients are float32.
         force: Replace an existing bundle.
         psnr_min: The smallest PSNR against PyTorch in dB, in place of each precision's own threshold.
+        engines: The TensorRT engines to build of the graphs.
         report: Called with a line at each step.
         progress: Told of a download.
+        building: Told how far the build of each engine is.
 
     Raises:
         GantkError: The weights cannot be had or lack a layer, or a graph does not compute what PyTorch does:
@@ -114,6 +120,8 @@ def export_step(
         BackendMissingError: No backend is installed that computes in a precision.
     """
     precisions = _checked(precisions)
+    if engines is not None:
+        engines.check()
     with Writer(output, force=force) as writer:  # First, for it refuses at once where it may not write.
         report("loading VGG-19")
         config = _configure(vgg, style_layers, content_layer, pooling, variation, epsilon, progress)
@@ -134,6 +142,11 @@ def export_step(
             tools=tool_versions(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+        if engines is not None:
+            files = {variant.file.sha256: data for data, variant in made}
+            manifest = make_engines(
+                writer, manifest, lambda ref: files[ref.sha256], engines, report, building
+            )
         return writer.commit(manifest)
 
 

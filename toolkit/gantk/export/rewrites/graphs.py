@@ -39,8 +39,10 @@ class Replacement:
         return node.outputs[0]
 
     def weight(self, name: str, array: NDArray[Any]) -> ir.Value:
-        """Add a constant: float32, or int64 where it is whole."""
-        array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
+        """Add a constant: of the type that the node computes in, or int64 where it is whole."""
+        kind = self._node.inputs[0].dtype if self._node.inputs[0] is not None else None
+        floats = kind.numpy() if kind is not None and kind.is_floating_point() else np.dtype(np.float32)
+        array = array.astype(floats if array.dtype.kind == "f" else np.int64)
         tensor = ir.Tensor(array, name=f"{self._node.name}/{name}")
         value = ir.Value(
             name=tensor.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor

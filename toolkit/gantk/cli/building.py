@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of `gantk export` that say which engines to build, and how far a build is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gantk.bundle import ENGINE_BACKENDS
+from gantk.cli.output import progress
+from gantk.errors import UsageError
+
+if TYPE_CHECKING:
+    from gantk.bundle import Bundle
+    from gantk.export.engines.pipeline import EngineRequest
+
+ONNX = "onnx"
+_ENGINES = "TensorRT engines"
+
+To = Annotated[
+    str,
+    typer.Option(
+        "--to",
+        metavar="WHAT,...",
+        help="onnx, tensorrt, tensorrt-rtx. Without onnx a bundle keeps its files and gains engines.",
+        rich_help_panel=_ENGINES,
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SM,...",
+        help="GPU architectures to build for, such as sm_89,sm_120; of tensorrt-rtx, which needs no GPU for it.",
+        show_default="all that the network can be built for",
+        rich_help_panel=_ENGINES,
+    ),
+]
+Tf32 = Annotated[
+    bool,
+    typer.Option("--tf32", help="Let fp32 engines round to 10 bits of mantissa.", rich_help_panel=_ENGINES),
+]
+
+
+def _shapes(option: str, what: str) -> Any:
+    return Annotated[
+        list[str] | None,
+        typer.Option(
+            option,
+            metavar="NAME=1x3x256x256",
+            help=f"{what} shape of an input. Given k times for an input: k profiles.",
+            show_default=False,
+            rich_help_panel=_ENGINES,
+        ),
+    ]
+
+
+Min = _shapes("--min", "The smallest")
+Opt = _shapes("--opt", "The usual, tuned-for")
+Max = _shapes("--max", "The largest")
+Workspace = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="MIB",
+        help="The most scratch memory of a layer.",
+        show_default="what the GPU has",
+        rich_help_panel=_ENGINES,
+    ),
+]
+EngineOptions = Annotated[
+    str | None,
+    typer.Option(
+        "--engine-options",
+        metavar="O,...",
+        help="version-compatible, hardware-compatible (tensorrt); refit, strip (both, on a machine with a GPU).",
+        show_default="none",
+        rich_help_panel=_ENGINES,
+    ),
+]
+
+
+def listed(text: str | None) -> tuple[str, ...]:
+    """The names in a list with commas."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+def make_request(to: str, precision: str | None, given: dict[str, Any]) -> EngineRequest | None:
+    """What engines are wanted, or `None` where none are.
+
+    Args:
+        to: As given with ``--to``.
+        precision: As given with ``--precision``.
+        given: What was said with the other options, by their names.
+
+    Raises:
+        UsageError: An unknown product or option, or one that is for engines where none are wanted.
+        BackendMissingError: A product is not installed, or cannot build here.
+    """
+    wanted = listed(to)
+    unknown = [name for name in wanted if name not in (ONNX, *ENGINE_BACKENDS)]
+    if unknown or not wanted:
+        got = ", ".join(map(repr, unknown)) or "nothing"
+        raise UsageError(
+            f"--to names {got}; known are {', '.join((ONNX, *ENGINE_BACKENDS))}",
+            where="--to",
+        )
+    products = tuple(name for name in wanted if name != ONNX)
+    if not products:
+        stray = next((option for option, value in given.items() if value), None)
+        if stray is not None:
+            raise UsageError(f"{stray} is for engines", where=stray, hint="--to onnx,tensorrt-rtx")
+        return None
+    from gantk.export.engines.build import BuildOptions
+    from gantk.export.engines.pipeline import EngineRequest
+
+    workspace = given["--workspace"]
+    request = EngineRequest(
+        products,
+        listed(precision),
+        BuildOptions(
+            targets=listed(given["--target"]),
+            tf32=given["--tf32"],
+            workspace_bytes=None if workspace is None else workspace * 2**20,
+            options=listed(given["--engine-options"]),
+        ),
+        smallest=tuple(given["--min"] or ()),
+        usual=tuple(given["--opt"] or ()),
+        largest=tuple(given["--max"] or ()),
+    )
+    request.check()
+    return request
+
+
+def build_into(source: Path, output: Path | None, request: EngineRequest, force: bool) -> Bundle:
+    """Build engines of a bundle's or a foreign ONNX file's networks, without PyTorch.
+
+    Args:
+        source: A bundle, which gains them, or an ``.onnx`` file, which becomes one.
+        output: The bundle to write; for a bundle nothing, or itself.
+        request: What to build.
+        force: Replace an existing bundle, where `source` is a file.
+    """
+    from gantk.cli.output import prose
+
+    with BuildBar() as bar:
+        if source.is_file():
+            from gantk.export.engines.foreign import bundle_onnx
+
+            output = output or source.with_suffix(".gantk")
+            return bundle_onnx(source, output, request, force=force, report=prose().print, progress=bar.show)
+        if output is not None and output.resolve() != source.resolve():
+            raise UsageError(
+                f"engines are added to `{source}` itself, not to `{output}`",
+                where="--output",
+                hint=f"leave -o out, or export again with --to onnx,{','.join(request.products)}",
+            )
+        from gantk.export.engines.pipeline import add_engines
+
+        return add_engines(source, request, prose().print, bar.show)
+
+
+class BuildBar:
+    """A bar on standard error with the builder's own phases."""
+
+    def __init__(self) -> None:
+        self._bar = progress()
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> BuildBar:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def show(self, phase: str, done: int, steps: int) -> None:
+        """Say that `done` of `steps` steps of a phase are done; a finished phase goes away."""
+        if phase not in self._tasks:
+            self._tasks[phase] = self._bar.add_task(phase, total=steps, note="")
+        self._bar.update(self._tasks[phase], completed=done, total=steps)
+        if done == steps:
+            self._bar.remove_task(self._tasks.pop(phase))

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One ONNX file into one engine, with either TensorRT product."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gantk.bundle import Profile
+from gantk.errors import GantkError, UsageError
+from gantk.export.engines.audit import Audit, audit, refuse_mismatch
+from gantk.export.engines.cells import choose_targets
+from gantk.export.engines.progress import Interrupter, Progress, make_monitor
+from gantk.files import cache_folder, read_bytes, write_bytes
+from gantk.runtime import driver
+from gantk.runtime.backends.vendor import vendor_errors
+from gantk.runtime.products import Log, Product, load, log, need_driver, targets
+
+# What to change where the parser refuses a node, by its operator.
+_ADVICE = {
+    "Resize": "do without antialias, and enlarge by nearest or linear",
+    "ConvTranspose": "gantk export RUN rewrites it as a sub-pixel convolution",
+    "InstanceNormalization": "give it float32 inputs, between casts",
+}
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How an engine is built.
+
+    Args:
+        targets: The GPU architectures, e.g. ``sm_89``, where the product builds ahead of time; by default all for
+            which it can be had.
+        tf32: Let fp32 layers round their inputs to 10 bits of mantissa.
+        workspace_bytes: The most scratch memory that a layer may use; by default all that the GPU has.
+        options: Of `gantk.bundle.ENGINE_OPTIONS`.
+    """
+
+    targets: tuple[str, ...] = ()
+    tf32: bool = False
+    workspace_bytes: int | None = None
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished engine and what is known of it."""
+
+    data: bytes
+    found: Audit
+    targets: tuple[str, ...]
+    timing_cache: str | None
+
+
+def build(
+    product: Product,
+    data: bytes,
+    precision: str,
+    profiles: Sequence[Profile],
+    options: BuildOptions,
+    where: str,
+    progress: Progress = lambda phase, done, steps: None,
+) -> Built:
+    """Build a strongly typed engine.
+
+    Args:
+        product: That builds, and will run, it.
+        data: An ONNX file with its weights inside.
+        precision: What its heavy layers must compute in, as audited after the build.
+        profiles: The shapes to serve, one or more.
+        options: See `BuildOptions`.
+        where: The file's name in errors.
+        progress: Told how far it is.
+
+    Raises:
+        BackendMissingError: The product is not installed, or wants a GPU for this.
+        UsageError: An option that the product does not have.
+        GantkError: The parser refuses a node, the build fails, or a heavy layer computes in another precision.
+    """
+    trt = load(product)
+    check_options(product, trt, options)
+    interrupter = Interrupter()
+    with log(trt).listening(), vendor_errors(f"{product.name} cannot build `{where}`", where):
+        builder = _made(trt.Builder(log(trt).logger), "a builder", log(trt), where)
+        network = parse(trt, builder, data, where)
+        # Strongly typed, the builder may change no type: what is wrong now would be wrong afterwards.
+        found = audit(trt, network)
+        refuse_mismatch(found, precision, where)
+        known = choose_targets(product, precision, options.targets, targets(trt), found.heavy_layers)
+        config = _configure(trt, builder, options, known)
+        _add_profiles(builder, config, profiles, where)
+        if hasattr(config, "progress_monitor"):
+            config.progress_monitor = make_monitor(trt, progress, interrupter)
+        cache = _give_timing_cache(config, product, where) if product.keeps_timing_cache else None
+        serialized = builder.build_serialized_network(network, config)
+        if interrupter.raised is not None:
+            raise interrupter.raised
+        if serialized is None:
+            raise _failure(product, precision, known, where, log(trt).said())
+        return Built(
+            bytes(serialized),
+            audit(trt, network),
+            known or driver.probe().targets[:1],
+            None if cache is None else _keep(config, cache),
+        )
+
+
+def parse(trt: ModuleType, builder: Any, data: bytes, where: str) -> Any:
+    """The strongly typed network of an ONNX file.
+
+    Raises:
+        GantkError: The parser refuses it: the node is named, and what to change.
+    """
+    # From TensorRT 11 on there is no other kind, and the flag may go.
+    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if typed is None else 1 << int(typed))
+    parser = trt.OnnxParser(network, log(trt).logger)
+    if not parser.parse(data):
+        raise _refusal(parser, where)
+    return network
+
+
+def check_options(product: Product, trt: ModuleType, options: BuildOptions) -> None:
+    """Refuse what a product does not have, before it has been asked for anything.
+
+    Raises:
+        UsageError: An option or a target that it does not have.
+        BackendMissingError: It wants a GPU for this, and there is none.
+    """
+    for option in options.options:
+        if option not in product.options:
+            offered = ", ".join(product.options)
+            raise UsageError(f"{product.name} builds no {option} engines; it has {offered}", where=option)
+    known = targets(trt)
+    unknown = [target for target in options.targets if target not in known]
+    if product.ahead_of_time and unknown:
+        raise UsageError(
+            f"{product.name} {product.version} does not build for {', '.join(unknown)}; it has {', '.join(known)}",
+            where="--target",
+        )
+    if not product.ahead_of_time:
+        if options.targets:
+            raise UsageError(
+                f"{product.name} builds for the GPU at hand alone, and takes no --target",
+                where="--target",
+                hint="--to tensorrt-rtx builds for others",
+            )
+        need_driver(product, "build engines")
+    elif options.options:
+        need_driver(product, f"build {' and '.join(options.options)} engines")
+
+
+def _configure(trt: ModuleType, builder: Any, options: BuildOptions, chosen: Sequence[str]) -> Any:
+    """The builder's settings."""
+    config = builder.create_builder_config()
+    flags = trt.BuilderFlag
+    # It is on by default, so that fp32 is not.
+    (config.set_flag if options.tf32 else config.clear_flag)(flags.TF32)
+    if chosen:
+        config.num_compute_capabilities = len(chosen)
+        for index, target in enumerate(chosen):
+            capability = getattr(trt.ComputeCapability, target.replace("sm_", "SM"))
+            config.set_compute_capability(capability, index)
+    if options.workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+    if "version-compatible" in options.options:
+        config.set_flag(flags.VERSION_COMPATIBLE)
+    if "hardware-compatible" in options.options:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if "refit" in options.options:
+        config.set_flag(flags.REFIT)
+    if "strip" in options.options:
+        config.set_flag(flags.STRIP_PLAN)
+        if "refit" not in options.options:
+            config.set_flag(flags.REFIT_IDENTICAL)  # Faster than what takes any weights.
+    return config
+
+
+def _add_profiles(builder: Any, config: Any, profiles: Sequence[Profile], where: str) -> None:
+    for profile in profiles:
+        made = builder.create_optimization_profile()
+        for name, shapes in profile.items():
+            made.set_shape(name, shapes.min, shapes.opt, shapes.max)
+        if config.add_optimization_profile(made) < 0:
+            listed = ", ".join(f"{name} {shapes}" for name, shapes in profile.items())
+            raise GantkError(f"the profile {listed} does not suit `{where}`", where=where)
+
+
+def _made(thing: Any, what: str, heard: Log, where: str) -> Any:
+    if thing is None:
+        raise GantkError(f"the library does not make {what}: {heard.said()}", where=where)
+    return thing
+
+
+def _refusal(parser: Any, where: str) -> GantkError:
+    """The error of a parser that stopped, with the node at fault and what to change."""
+    if parser.num_errors == 0:
+        return GantkError(f"`{where}` cannot be parsed, and the parser does not say why", where=where)
+    error = parser.get_error(0)
+    operator = getattr(error, "node_operator", str)() or ""
+    name = getattr(error, "node_name", str)() or f"number {error.node()}"
+    reason = " ".join(error.desc().split())
+    if not operator:
+        return GantkError(f"`{where}` cannot be parsed: {reason}", where=where)
+    advice = _ADVICE.get(operator, "write it in operators that TensorRT has")
+    return GantkError(
+        f"node `{name}` ({operator}) of `{where}` is refused by the parser: {reason}",
+        where=f"{where}, node {name}",
+        hint=advice,
+    )
+
+
+def _failure(product: Product, precision: str, chosen: Sequence[str], where: str, said: str) -> GantkError:
+    hint = None
+    if "workspace limit" in said:
+        hint = "give it more with --workspace MIB"
+    elif "deconv" in said and precision == "bf16":
+        hint = "bf16 transposed convolutions do not build; gantk export --precision fp16 does"
+    return GantkError(
+        f"{product.name} {product.version} cannot build `{where}` in {precision} for {', '.join(chosen)}: {said}",
+        where=where,
+        hint=hint,
+    )
+
+
+def _give_timing_cache(config: Any, product: Product, where: str) -> Path:
+    """Let the builder begin with what earlier builds measured, so that rebuilds choose alike."""
+    path = cache_folder() / "timing" / f"{product.name}-{product.version}-{driver.probe().targets[0]}.cache"
+    known = read_bytes(path) if path.is_file() else b""
+    cache = config.create_timing_cache(known)
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        if not known:
+            raise GantkError("the library takes no timing cache", where=where)
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+    return path
+
+
+def _keep(config: Any, path: Path) -> str:
+    """Write what was measured to the user's cache; its hash."""
+    data = bytes(config.get_timing_cache().serialize())
+    write_bytes(path, data)
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each product builds for which architecture, and the equal graph that it builds where it refuses one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gantk.bundle import HeavyLayer
+from gantk.errors import GantkError, UsageError
+from gantk.runtime.products import Product
+
+OLDEST_TARGET = {"bf16": 80, "fp8": 89}
+"""Of a precision, the first compute capability whose matrix units have it; of the others any will do."""
+
+FP32_PRODUCTS_TARGET = 80
+"""The first compute capability for which TensorRT for RTX has float32 matrix products."""
+
+REFUSED = {("tensorrt-rtx", "bf16"): "ConvTranspose"}
+"""The operator that a product has in other precisions and not in this one."""
+
+SUBPIXEL = ("narrow-transposed-to-subpixel", "transposed-to-subpixel")
+"""The rewrites that do without transposed convolutions; they only move weights, so they are exact in any type."""
+
+
+def lacks(product: Product, precision: str, target: str, layers: Sequence[HeavyLayer] = ()) -> str | None:
+    """Why an engine cannot be had for an architecture, in words, or `None`.
+
+    Args:
+        product: That is to build it.
+        precision: Of the engine.
+        target: E.g. ``sm_89``.
+        layers: The heavy layers, where they are known.
+    """
+    capability = int(target.removeprefix("sm_"))
+    oldest = OLDEST_TARGET.get(precision, 0)
+    if capability < oldest:
+        return f"{target} does not compute in {precision}, which begins with sm_{oldest}"
+    if product.name == "tensorrt-rtx" and capability < FP32_PRODUCTS_TARGET:
+        layer = next((w for w in layers if (w.kind, w.precision) == ("matrix-multiply", "fp32")), None)
+        if layer is not None:
+            return f"{product.name} has no fp32 matrix products for {target}, and `{layer.name}` is one"
+    return None
+
+
+def choose_targets(
+    product: Product,
+    precision: str,
+    asked: Sequence[str],
+    known: Sequence[str],
+    layers: Sequence[HeavyLayer] = (),
+) -> tuple[str, ...]:
+    """The architectures to build for: those asked for, or of all that a product knows those that can be had.
+
+    Raises:
+        UsageError: One that was asked for cannot be had.
+    """
+    reasons = {target: lacks(product, precision, target, layers) for target in asked or known}
+    refused = next((reason for reason in reasons.values() if reason is not None), None)
+    if asked and refused is not None:
+        raise UsageError(refused, where="--target", hint="leave it out, or try --precision fp16")
+    return tuple(target for target, reason in reasons.items() if reason is None)
+
+
+def adapt(product: Product, data: bytes, precision: str, where: str) -> tuple[bytes, tuple[str, ...]]:
+    """An ONNX file that a product builds, and the names of the rewrites that made it of `data`.
+
+    Args:
+        product: That is to build it.
+        data: An ONNX file.
+        precision: Of the file.
+        where: Its name, for errors.
+
+    Raises:
+        GantkError: It has a transposed convolution that no rewrite takes, which would not build.
+    """
+    operator = REFUSED.get((product.name, precision))
+    if operator is None or operator.encode() not in data:
+        return data, ()
+    import onnx
+    import onnx_ir as ir
+
+    from gantk.export.rewrites import REWRITES
+
+    graph = ir.from_proto(onnx.load_from_string(data))
+    applied = tuple(name for name in SUBPIXEL if REWRITES[name](graph))
+    left = next((node for node in graph.graph if node.op_type == operator), None)
+    if left is not None:
+        raise GantkError(
+            f"layer `{left.name}` of `{where}` is a transposed convolution, which {product.name} does not build in "
+            f"{precision}; gantk turns those of kernel 4, stride 2 and padding 1 into sub-pixel convolutions",
+            where=f"{where}, layer {left.name}",
+            hint="--precision fp16 builds",
+        )
+    return ir.to_proto(graph).SerializeToString(), applied

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Engines of a bundle's variants: built, audited, and added to it all at once or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from gantk.bundle import Bundle, Engine, FileRef, Interface, Manifest, Variant, Writer
+from gantk.errors import UsageError
+from gantk.export.engines.build import BuildOptions, build, check_options
+from gantk.export.engines.cells import adapt, choose_targets
+from gantk.export.engines.profiles import SIDES, make_profiles
+from gantk.export.engines.progress import Progress
+from gantk.runtime.products import PRODUCTS, Product, load, targets
+
+Report = Callable[[str], None]
+
+SKIPPED_FORMS = ("rewritten",)
+"""Forms that were made for one CPU backend."""
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """What engines are wanted.
+
+    Args:
+        products: Keys of `gantk.runtime.products.PRODUCTS`.
+        precisions: Of the variants to build from; by default all that the bundle has.
+        options: Of the build.
+        smallest: Shapes as given with ``--min`` (see `gantk.export.engines.profiles.make_profiles`).
+        usual: With ``--opt``.
+        largest: With ``--max``.
+    """
+
+    products: tuple[str, ...]
+    precisions: tuple[str, ...] = ()
+    options: BuildOptions = field(default_factory=BuildOptions)
+    smallest: tuple[str, ...] = ()
+    usual: tuple[str, ...] = ()
+    largest: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Refuse what can be refused before there is anything to build.
+
+        Raises:
+            UsageError: An unknown product, or an option or target that one does not have.
+            BackendMissingError: A product is not installed, or cannot build here.
+        """
+        for product in self.chosen:
+            trt = load(product)
+            check_options(product, trt, self.options)
+            for precision in self.precisions:
+                choose_targets(product, precision, self.options.targets, targets(trt))
+        if self.options.tf32 and self.precisions and "fp32" not in self.precisions:
+            raise UsageError(
+                f"tf32 is a way to compute fp32 engines; asked for are {', '.join(self.precisions)}",
+                where="--tf32",
+                hint="--precision fp32",
+            )
+
+    @property
+    def chosen(self) -> tuple[Product, ...]:
+        """The products, each once."""
+        unknown = [name for name in self.products if name not in PRODUCTS]
+        if unknown or not self.products:
+            got = ", ".join(map(repr, unknown)) or "none"
+            raise UsageError(
+                f"the products asked for are {got}; known are {', '.join(PRODUCTS)}", where="--to"
+            )
+        return tuple(PRODUCTS[name] for name in dict.fromkeys(self.products))
+
+
+def add_engines(
+    root: str | os.PathLike[str],
+    request: EngineRequest,
+    report: Report = lambda line: None,
+    progress: Progress = lambda phase, done, steps: None,
+) -> Bundle:
+    """Build engines of a bundle's variants and add them to it; one that differs in no fact is replaced.
+
+    Args:
+        root: The bundle.
+        request: What to build.
+        report: Called with a line for each engine.
+        progress: Told how far each build is.
+
+    Raises:
+        GantkError: It is no bundle, lacks a precision, or a build fails: the bundle stays as it was.
+        UsageError: See `EngineRequest.check`; or shapes that do not suit the inputs.
+        BackendMissingError: See there.
+    """
+    request.check()
+    for precision in request.precisions:
+        Bundle.read(root).find(precision)
+    with Writer(root, force=True) as writer:
+        bundle = Bundle.read(root)  # Again, for now nobody else writes it.
+        manifest = make_engines(writer, bundle.manifest, bundle.read_file, request, report, progress)
+        return writer.commit(manifest)
+
+
+def make_engines(
+    writer: Writer,
+    manifest: Manifest,
+    read: Callable[[FileRef], bytes],
+    request: EngineRequest,
+    report: Report = lambda line: None,
+    progress: Progress = lambda phase, done, steps: None,
+) -> Manifest:
+    """Build engines into a bundle that is being written.
+
+    Args:
+        writer: Of the bundle.
+        manifest: With the variants to build from.
+        read: Gives the bytes of a variant's file.
+        request: What to build.
+        report: Called with a line for each engine.
+        progress: Told how far each build is.
+
+    Returns:
+        The manifest with the engines. One that differs in no fact from one that was there takes its place.
+
+    Raises:
+        As `add_engines`.
+    """
+    engines = {engine.label: engine for engine in manifest.engines}
+    for product in request.chosen:
+        for variant in manifest.variants:
+            if variant.form in SKIPPED_FORMS or variant.precision not in (
+                request.precisions or (variant.precision,)
+            ):
+                continue
+            data, interface = read(variant.file), manifest.interface(variant)
+            derived = _derived(manifest)
+            engine = _build(writer, product, variant, data, interface, derived, request, progress)
+            report(f"  {engine.label}: {engine.file.size_bytes / 2**20:.1f} MiB")
+            engines[engine.label] = engine
+    return replace(manifest, engines=tuple(engines.values()))
+
+
+def _build(
+    writer: Writer,
+    product: Product,
+    variant: Variant,
+    data: bytes,
+    interface: Interface,
+    derived: Mapping[str, tuple[int, int, int]],
+    request: EngineRequest,
+    progress: Progress,
+) -> Engine:
+    """One engine, in its file."""
+    where = str(writer.root / variant.file.path)
+    data, rewrites = adapt(product, data, variant.precision, where)
+    shapes = (_fitting(texts, interface) for texts in (request.smallest, request.usual, request.largest))
+    profiles = make_profiles(interface, derived, *shapes)
+    options = replace(request.options, tf32=request.options.tf32 and variant.precision == "fp32")
+    built = build(product, data, variant.precision, profiles, options, where, progress)
+    assert product.version is not None
+    tf32 = "-tf32" if options.tf32 else ""
+    form = "" if variant.form == "plain" else f"-{variant.form}"
+    name = f"{product.name}-{variant.precision}{tf32}{form}-{'+'.join(built.targets)}"
+    return Engine(
+        file=writer.add(f"engines/{name}.engine", built.data),
+        backend=product.name,
+        version=product.version,
+        targets=built.targets,
+        precision=variant.precision,
+        form=variant.form,
+        source=variant.file.sha256,
+        profiles=profiles,
+        tf32=options.tf32,
+        options=options.options,
+        rewrites=rewrites,
+        layers=built.found.layers,
+        heavy_layers=built.found.heavy_layers,
+        timing_cache=built.timing_cache,
+    )
+
+
+def _fitting(texts: Sequence[str], interface: Interface) -> list[str]:
+    """Of the shapes given those of inputs that this form has; a step's forms have different ones."""
+    names = {spec.name for spec in interface.inputs}
+    return [text for text in texts if text.rpartition("=")[0] in names]
+
+
+def _derived(manifest: Manifest) -> dict[str, tuple[int, int, int]]:
+    """What the sides of a step's content features are, when its pictures have the default sides."""
+    layer = manifest.config.get("content_layer")
+    if manifest.family != "gatys-step" or not isinstance(layer, str):
+        return {}
+    pools = int(layer.removeprefix("relu").partition("_")[0]) - 1  # relu4_2 lies behind three poolings.
+    least, usual, largest = (side >> pools for side in SIDES)
+    return {"h": (least, usual, largest), "w": (least, usual, largest)}

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two TensorRT products, whose Python modules are alike: what tells them apart, and their one logger."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from threading import RLock
+from types import ModuleType
+from typing import Any
+
+from gantk.errors import BackendMissingError
+from gantk.runtime import driver
+from gantk.runtime.backends.vendor import installed, shortened
+
+MESSAGE_LIMIT = 20
+"""How many of the logger's messages an error may draw on."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """One of the products.
+
+    What its module offers is asked of the module, by name. But TensorRT for RTX keeps names of its parent whose
+    functions it lacks: these are told here.
+
+    Args:
+        name: Of the backend.
+        module: That is imported.
+        packages: Whose version is the product's, the first that is installed.
+        ahead_of_time: Whether it builds for other GPUs than the one at hand, and without any.
+        options: Of `gantk.bundle.ENGINE_OPTIONS`, those that work.
+        keeps_timing_cache: Whether its builds measure, and so can keep what they measured.
+    """
+
+    name: str
+    module: str
+    packages: tuple[str, ...]
+    ahead_of_time: bool
+    options: tuple[str, ...]
+    keeps_timing_cache: bool
+
+    @property
+    def install(self) -> str:
+        """The command that makes it work."""
+        return f"pip install 'gantk[{self.name}]'"
+
+    @property
+    def version(self) -> str | None:
+        """Of the installed package, without importing it."""
+        return next(iter(installed(*self.packages).values()), None)
+
+
+PRODUCTS = {
+    product.name: product
+    for product in (
+        Product(
+            "tensorrt",
+            "tensorrt",
+            ("tensorrt", "tensorrt-cu13", "tensorrt-cu13-bindings"),
+            ahead_of_time=False,
+            options=("version-compatible", "hardware-compatible", "refit", "strip"),
+            keeps_timing_cache=True,
+        ),
+        Product(
+            "tensorrt-rtx",
+            "tensorrt_rtx",
+            ("tensorrt-rtx", "tensorrt-rtx-cu13"),
+            ahead_of_time=True,
+            options=("refit", "strip"),
+            keeps_timing_cache=False,
+        ),
+    )
+}
+
+
+def load(product: Product) -> ModuleType:
+    """The module of a product.
+
+    Raises:
+        BackendMissingError: It is not installed, or cannot be imported.
+    """
+    if product.version is None:
+        raise BackendMissingError(f"{product.name} is not installed", hint=product.install)
+    try:
+        return import_module(product.module)
+    except Exception as error:  # A package without its libraries fails in many ways.
+        raise BackendMissingError(
+            f"{product.name} {product.version} cannot be imported: {shortened(error)}",
+            hint=f"pip install --force-reinstall {product.packages[0]}",
+        ) from error
+
+
+def need_driver(product: Product, doing: str) -> None:
+    """Refuse to go on without a GPU: what the product's objects do then is not defined, and some crash.
+
+    Raises:
+        BackendMissingError: The driver does not start or sees no GPU.
+    """
+    found = driver.probe()
+    if not found.works:
+        raise BackendMissingError(
+            f"{product.name} cannot {doing} here: {found.reason}",
+            hint="run it on a machine with an NVIDIA GPU; gantk doctor tells what works here",
+        )
+
+
+def targets(trt: ModuleType) -> tuple[str, ...]:
+    """The GPU architectures that a product builds for ahead of time, oldest first, e.g. ``sm_75``."""
+    names = dir(trt.ComputeCapability) if hasattr(trt, "ComputeCapability") else ()
+    numbers = sorted(int(found[1]) for name in names if (found := re.fullmatch(r"SM(\d+)", name)))
+    return tuple(f"sm_{number}" for number in numbers)
+
+
+def layer_type(trt: ModuleType, dtype: Any) -> str:
+    """What gantk calls one of a product's data types: one of `gantk.bundle.LAYER_TYPES`."""
+    return _names(trt).get(dtype, "other")
+
+
+def tensor_dtype(trt: ModuleType, dtype: Any) -> str:
+    """What a data type of a product is called in a `TensorSpec`."""
+    kind = layer_type(trt, dtype)
+    return {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}.get(kind, kind)
+
+
+@cache
+def _names(trt: ModuleType) -> dict[Any, str]:
+    known = {
+        "FLOAT": "fp32",
+        "HALF": "fp16",
+        "BF16": "bf16",
+        "FP8": "fp8",
+        "INT8": "int8",
+        "INT4": "int4",
+        "FP4": "fp4",
+        "UINT8": "uint8",
+        "INT32": "int32",
+        "INT64": "int64",
+        "BOOL": "bool",
+    }
+    # Older releases lack some.
+    return {getattr(trt.DataType, name): kind for name, kind in known.items() if hasattr(trt.DataType, name)}
+
+
+class Log:
+    """The messages of a product's logger, of which a process has one: a second would be ignored.
+
+    Args:
+        trt: The product's module.
+    """
+
+    def __init__(self, trt: ModuleType) -> None:
+        self.logger = _make_logger(trt, self)
+        self._lock = RLock()
+        self._messages: list[str] = []
+
+    def hear(self, message: str) -> None:
+        if len(self._messages) < MESSAGE_LIMIT:
+            self._messages.append(message)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Keep other threads' calls apart, and what was said before out of `said`."""
+        with self._lock:
+            self._messages.clear()
+            yield
+
+    def said(self) -> str:
+        """The errors since `listening` began, on one line; the first is the cause of the others."""
+        return shortened(RuntimeError("; ".join(self._messages) or "it gave no reason"))
+
+
+@cache
+def log(trt: ModuleType) -> Log:
+    """The one logger of a product."""
+    return Log(trt)
+
+
+def _make_logger(trt: ModuleType, listener: Log) -> Any:
+    """An object of a class that the product's own logger is the base of."""
+    heard = (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR)
+
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)  # The bindings want it called by name.
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in heard:
+                listener.hear(message)
+
+    return Logger()
