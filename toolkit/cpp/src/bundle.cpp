@@ -2,8 +2,8 @@
 #include "gantk/bundle.hpp"
 
 #include "file.hpp"
+#include "fileref.hpp"
 #include "gantk/error.hpp"
-#include "manifest.hpp"
 #include "sha256.hpp"
 
 namespace gantk {

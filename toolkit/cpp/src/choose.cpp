@@ -7,8 +7,8 @@
 #include <utility>
 
 #include "gantk/error.hpp"
-#include "manifest.hpp"
 #include "text.hpp"
+#include "variants.hpp"
 
 namespace gantk {
 namespace {
@@ -40,8 +40,7 @@ void check_right(const Bundle& bundle, const Variant& variant, std::string_view 
 
 void check_choice(std::string_view what, std::string_view value, std::span<const std::string_view> allowed) {
   if (value.empty() || std::find(allowed.begin(), allowed.end(), value) != allowed.end()) return;
-  const std::vector<std::string> names(allowed.begin(), allowed.end());
-  throw Error(repr(value) + " is not a " + std::string(what) + "; known are " + join(names), std::string(what), {},
+  throw Error(repr(value) + " is not a " + std::string(what) + "; known are " + join(allowed), std::string(what), {},
               ErrorKind::usage);
 }
 
@@ -79,7 +78,7 @@ Model load(const Bundle& bundle, const Variant& variant, std::string_view backen
       .name = manifest.name,
       .precision = variant.precision,
       .form = variant.form,
-      .interface = variant.interface.value_or(Interface{manifest.inputs, manifest.outputs}),
+      .interface = manifest.interface(variant),
   };
 }
 

@@ -87,4 +87,13 @@ std::int64_t integer(const Json& value) {
   return value.get<std::int64_t>();
 }
 
+bool has_twins(std::vector<std::string>& names) {
+  std::sort(names.begin(), names.end());
+  return std::adjacent_find(names.begin(), names.end()) != names.end();
+}
+
+void check_different(const std::string& what, std::vector<std::string> names) {
+  if (has_twins(names)) throw Error("two " + what + " are called the same: " + join(names));
+}
+
 }  // namespace gantk

@@ -2,6 +2,7 @@
 // Fields of a JSON object, taken with their types checked.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -32,6 +33,14 @@ const Json& take_array(const Json& data, const char* key);
 // An integer of the list `key`, which must fit 64 bits.
 std::int64_t integer(const Json& value);
 
+bool has_twins(std::vector<std::string>& names);  // sorts them
+void check_different(const std::string& what, std::vector<std::string> names);
+
+template <class Names>
+bool holds(const Names& names, std::string_view name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
 // Each item of a list by `read`; an Error says which item it is about.
 template <class Read>
 auto take_list(const Json& data, const char* key, Read read) {
@@ -45,6 +54,11 @@ auto take_list(const Json& data, const char* key, Read read) {
     }
   }
   return items;
+}
+
+template <class Check>
+void for_each(const Json& data, const char* key, Check check) {
+  take_list(data, key, [&](const Json& item) { return check(item), true; });
 }
 
 }  // namespace gantk

@@ -10,9 +10,9 @@
 
 #include "choose.hpp"
 #include "file.hpp"
-#include "manifest.hpp"
 #include "onnxruntime/backend.hpp"
 #include "text.hpp"
+#include "variants.hpp"
 
 namespace gantk {
 namespace {

@@ -150,13 +150,18 @@ std::string type_name(const nlohmann::json& value) {
   }
 }
 
-std::string join(std::span<const std::string> parts, std::string_view between) {
+std::string join(std::span<const std::string_view> parts, std::string_view between) {
   std::string joined;
-  for (const std::string& part : parts) {
-    if (&part != parts.data()) joined += between;
-    joined += part;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    if (i > 0) joined += between;
+    joined += parts[i];
   }
   return joined;
+}
+
+std::string join(std::span<const std::string> parts, std::string_view between) {
+  const std::vector<std::string_view> views(parts.begin(), parts.end());
+  return join(views, between);
 }
 
 std::string shortened(std::string_view message) {

@@ -26,6 +26,8 @@ std::string type_name(const nlohmann::json& value);  // "dict", "NoneType", ...
 
 std::string join(std::span<const std::string> parts, std::string_view between = ", ");
 
+std::string join(std::span<const std::string_view> parts, std::string_view between = ", ");
+
 // A vendor's message on one line, without source positions, at most 300 characters.
 std::string shortened(std::string_view message);
 

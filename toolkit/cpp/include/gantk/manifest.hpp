@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -39,7 +40,7 @@ struct Interface {
 // One ONNX file: the network in one precision and one form.
 struct GANTK_API Variant {
   FileRef file;
-  std::string precision;  // "fp32", "fp16", "bf16" or "int8"
+  std::string precision;  // "fp32", "fp16", "bf16", "int8" or "fp8"
   std::string form;       // "plain", "rewritten", or another computation: "adam", "targets", "statistics"
   std::int64_t opset = 0;
   std::vector<Parity> parity;
@@ -51,13 +52,45 @@ struct GANTK_API Variant {
   const Parity* failed_on(std::string_view backend) const;  // the verdict that forbids it there, or null
 };
 
+// The shapes of one input that a profile of an engine serves.
+struct GANTK_API ShapeRange {
+  std::vector<std::int64_t> min, opt, max;  // axis by axis; the engine is tuned for `opt`
+
+  bool holds(const Shape& shape) const noexcept;
+  std::string text() const;  // e.g. "1x3x16 - 1x3x64 - 4x3x128"
+};
+
+using Profile = std::map<std::string, ShapeRange>;  // by the input's name
+
+// A TensorRT engine, built from one of the variants.
+struct GANTK_API Engine {
+  FileRef file;
+  std::string backend;               // "tensorrt" or "tensorrt-rtx": the product that built it, and alone runs it
+  std::string version;               // of that product; unless built version-compatible no other runs it
+  std::vector<std::string> targets;  // the GPU architectures that it was built for, e.g. "sm_89"
+  std::string precision, form;       // those of its source
+  std::string source;                // the sha256 of the variant's file that it was built from
+  std::vector<Profile> profiles;     // the shapes that it serves; one or more
+  bool tf32 = false;                 // whether fp32 layers may round their inputs to 10 bits of mantissa
+  std::vector<std::string> options;  // "version-compatible", "hardware-compatible", "refit", "strip"
+  std::vector<std::string> plugins;  // the names of the libraries that must be loaded first
+  std::vector<Parity> parity;        // the verdicts of machines that could run it
+
+  bool verified() const noexcept;  // whether a machine has run it and found its outputs right
+  std::string label() const;       // what tells it from the others, in words
+};
+
 struct GANTK_API Manifest {
   std::string family, name;
   std::string created = {};  // UTC, ISO 8601
   std::vector<TensorSpec> inputs = {}, outputs = {};
   std::vector<Variant> variants = {};
+  std::vector<Engine> engines = {};
   std::optional<FileRef> probe = {};       // a few inputs with PyTorch's float32 outputs, safetensors
   std::optional<FileRef> checkpoint = {};  // the network's weights, safetensors
+
+  Interface interface(const Variant& variant) const;  // what goes into one of the variants, and what comes out
+  const Variant& source(const Engine& engine) const;  // that it was built from; throws Error where it is not here
 
   // Parses the bytes of a manifest.json; throws Error where they are none that this version reads.
   static Manifest parse(std::string_view json);

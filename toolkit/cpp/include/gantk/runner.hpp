@@ -57,6 +57,8 @@ class GANTK_API Outputs {
   Tensor& operator[](std::string_view name);  // throws Error where there is no such output
   std::vector<Entry>::iterator begin() noexcept { return entries_.begin(); }
   std::vector<Entry>::iterator end() noexcept { return entries_.end(); }
+  std::vector<Entry>::const_iterator begin() const noexcept { return entries_.begin(); }
+  std::vector<Entry>::const_iterator end() const noexcept { return entries_.end(); }
   std::size_t size() const noexcept { return entries_.size(); }
 
  private:

@@ -3,6 +3,8 @@
 
 #include <onnxruntime_cxx_api.h>
 
+#include <cstdlib>
+#include <filesystem>
 #include <stdexcept>
 
 #include "gantk/error.hpp"
@@ -12,6 +14,9 @@
 
 namespace gantk::onnxruntime {
 namespace {
+
+// The environment variable that names the library of native operators, which kernels/onnxruntime builds.
+constexpr const char* operators_variable = "GANTK_ONNXRUNTIME_OPS";
 
 const Ort::Env& environment() {
   // Errors only; they come as exceptions. Never destroyed: sessions of other static objects may outlive it.
@@ -34,8 +39,25 @@ void add_cuda(Ort::SessionOptions& options, void* stream) {
   options.AppendExecutionProvider_CUDA_V2(*cuda);
 }
 
+// ONNX Runtime takes them in place of the portable bodies that a file has for nodes of the domain `gantk`.
+void add_operators(Ort::SessionOptions& options) {
+  const char* named = ::secure_getenv(operators_variable);
+  if (named == nullptr || *named == '\0') return;
+  if (!std::filesystem::is_regular_file(named)) {
+    throw Error("`" + std::string(named) + "`, the library of native operators, does not exist", operators_variable,
+                "build it (kernels/README.md), or unset the variable: the file's own bodies do without");
+  }
+  try {
+    options.RegisterCustomOpsLibrary(std::filesystem::absolute(named).c_str());
+  } catch (const Ort::Exception& error) {
+    throw Error("ONNX Runtime cannot load the operators of `" + std::string(named) + "`: " + message_of(error),
+                operators_variable);
+  }
+}
+
 Ort::SessionOptions session_options(Device device, const Options& chosen) {
   Ort::SessionOptions options;
+  add_operators(options);
   options.SetIntraOpNumThreads(chosen.threads);
   options.SetExecutionMode(ORT_SEQUENTIAL);
   options.SetLogSeverityLevel(3);  // Errors only.
