@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds `kernels/` with CMake for tests: once for each state of its sources, whichever process asks first."""
+"""Builds `kernels/` and `toolkit/cpp` with CMake for tests: once for each state of its sources, whichever process asks first."""
 
 from __future__ import annotations
 
@@ -27,32 +27,33 @@ def onnxruntime_root() -> Path:
     pytest.skip("ONNX Runtime's headers are missing: run .ci/packages, or set ONNXRUNTIME_ROOT")
 
 
-def build(*targets: str, options: tuple[str, ...] = ()) -> Path:
+def build(*targets: str, options: tuple[str, ...] = (), source: Path = KERNELS) -> Path:
     """The folder in which `targets` are built.
 
     Args:
-        targets: Of `kernels/CMakeLists.txt`.
+        targets: Of the ``CMakeLists.txt`` in `source`.
         options: For CMake, such as ``-DGANTK_CUDA=OFF``.
+        source: The folder of a project.
     """
     for tool in ("cmake", "c++"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is missing: run .ci/packages, or apt install cmake g++")
-    folder = Path(tempfile.gettempdir()) / f"gantk-kernels-{os.getuid()}-{_fingerprint(targets, options)}"
+    folder = Path(tempfile.gettempdir()) / f"gantk-{source.name}-{os.getuid()}-{_fingerprint(source, targets, options)}"
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # Two workers of pytest want the same build.
         if not (folder / "done").exists():
             generator = ("-G", "Ninja") if shutil.which("ninja") else ()
-            _run("cmake", "-S", KERNELS, "-B", folder, *generator, *options)
+            _run("cmake", "-S", source, "-B", folder, *generator, *options)
             _run("cmake", "--build", folder, "--target", *targets)
             (folder / "done").touch()
     return folder
 
 
-def _fingerprint(targets: tuple[str, ...], options: tuple[str, ...]) -> str:
+def _fingerprint(source: Path, targets: tuple[str, ...], options: tuple[str, ...]) -> str:
     digest = hashlib.sha256(repr((targets, options, os.environ.get("CXX"))).encode())
-    for path in sorted(path for path in KERNELS.rglob("*") if path.is_file()):
-        digest.update(str(path.relative_to(KERNELS)).encode() + path.read_bytes())
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        digest.update(str(path.relative_to(source)).encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 

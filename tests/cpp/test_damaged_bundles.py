@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bundles that are damaged or forged: both runners refuse them, in the same words, before a backend sees a byte."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import gantk
+import networks
+from bundle_engines import make_engine
+from cpp_library import Library
+from gantk.bundle import Bundle, FileRef, Interface, Manifest, Variant
+from gantk.errors import GantkError
+
+NOT_JSON = "the manifest is not JSON: "
+
+Refusal = tuple[type[GantkError], str, str | None, str | None]
+
+
+def refusal(opened: Callable[[], Any]) -> Refusal | None:
+    """How opening was refused, or nothing where it was not."""
+    try:
+        opened().close()
+    except GantkError as error:
+        what = error.what
+        # After the colon come the words of each language's own parser.
+        if what.startswith(NOT_JSON):
+            what = NOT_JSON
+        return type(error), what, error.where, error.hint
+    return None
+
+
+def assert_both_refuse(library: Library, path: Path | str, **options: Any) -> str:
+    """Both refuse in the same words, which are returned."""
+    wanted = refusal(lambda: gantk.open(path, "onnxruntime", **options))
+    found = refusal(lambda: library.open(path, backend="onnxruntime", **options))
+    assert found == wanted
+    assert wanted is not None, "neither refuses it"
+    return wanted[1]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return networks.bundle(tmp_path / "x.gantk")
+
+
+@pytest.mark.parametrize("fault", ["flipped", "cut", "longer", "empty", "missing", "folder", "pipe", "link out", "loop"])
+def test_a_file_that_is_not_the_one_exported(
+    library: Library, bundle: Bundle, fault: str, tmp_path: Path
+) -> None:
+    ref = bundle.manifest.variants[0].file
+    path = bundle.root / ref.path
+    data = path.read_bytes()
+    path.unlink()
+    if fault == "flipped":
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    elif fault == "cut":
+        path.write_bytes(data[:-1])
+    elif fault == "longer":
+        path.write_bytes(data + b"\0")
+    elif fault == "empty":
+        path.write_bytes(b"")
+    elif fault == "folder":
+        path.mkdir()
+    elif fault == "pipe":
+        os.mkfifo(path)
+    elif fault == "link out":
+        (tmp_path / "outside").write_bytes(data)  # Even with the right bytes.
+        path.symlink_to(tmp_path / "outside")
+    elif fault == "loop":
+        path.symlink_to(path.name)
+    assert ref.path in assert_both_refuse(library, bundle.root)
+
+
+def test_a_link_that_stays_inside_is_followed(library: Library, bundle: Bundle) -> None:
+    path = bundle.root / bundle.manifest.variants[0].file.path
+    path.rename(bundle.root / "elsewhere")
+    path.symlink_to("elsewhere")
+    (bundle.root.parent / "link.gantk").symlink_to(bundle.root)
+    library.open(bundle.root.parent / "link.gantk").close()
+
+
+@pytest.mark.parametrize("fault", ["missing", "file", "empty folder", "manifest folder", "large manifest"])
+def test_what_is_no_bundle(library: Library, tmp_path: Path, fault: str) -> None:
+    path = tmp_path / "x.gantk"
+    if fault == "file":
+        path.write_bytes(b"onnx")
+    elif fault != "missing":
+        path.mkdir()
+    if fault == "manifest folder":
+        (path / "manifest.json").mkdir()
+    elif fault == "large manifest":
+        with (path / "manifest.json").open("wb") as stream:
+            stream.truncate(16 * 2**20 + 1)
+    if fault == "file":  # Python also reads lone ONNX files, so that its words are others here.
+        with pytest.raises(GantkError, match="is a file; a bundle is a folder"):
+            library.open(path)
+    else:
+        assert_both_refuse(library, path)
+
+
+def test_paths_are_named_as_python_names_them(library: Library, bundle: Bundle) -> None:
+    (bundle.root / "manifest.json").write_text("{}")
+    for path in (f"{bundle.root}/", f"{bundle.root.parent}//./{bundle.root.name}/.", f"{bundle.root}/../x.gantk"):
+        assert_both_refuse(library, path)
+
+
+def test_a_folder_that_may_not_be_read(library: Library, unprivileged: Path) -> None:
+    networks.bundle(unprivileged / "x.gantk")
+    for place in ("x.gantk/model.fp32.plain.onnx", "x.gantk/manifest.json", "x.gantk"):
+        (unprivileged / place).chmod(0)
+        assert "Permission denied" in assert_both_refuse(library, unprivileged / "x.gantk")
+    (unprivileged / "x.gantk").chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"precision": "fp16"},
+        {"precision": "fp64"},
+        {"form": "rewritten"},
+        {"form": "fancy"},
+        {"device": "tpu"},
+        {"device": "cuda"},
+        {"precision": "it's \\ \u00e9 \u200b"},
+    ],
+    ids=str,
+)
+def test_what_the_bundle_does_not_have(library: Library, bundle: Bundle, options: dict[str, str]) -> None:
+    assert_both_refuse(library, bundle.root, **options)
+
+
+def test_options_that_only_one_language_has(library: Library, bundle: Bundle) -> None:
+    with pytest.raises(GantkError, match="'openvino' is not a backend; known are onnxruntime"):
+        library.open(bundle.root, backend="openvino")
+    with pytest.raises(GantkError, match="-1 threads; at least 1 is wanted"):
+        library.open(bundle.root, threads=-1)
+
+
+def test_a_precision_that_a_cpu_does_not_compute(library: Library, tmp_path: Path) -> None:
+    networks.bundle(tmp_path / "x.gantk", {("bf16", "plain"): networks.generator("bf16")})
+    with pytest.raises(GantkError, match="onnxruntime cannot compute bf16 on this machine's cpu"):
+        library.open(tmp_path / "x.gantk")
+
+
+def test_what_was_computed_wrong_is_never_chosen(library: Library, tmp_path: Path) -> None:
+    failed = {("fp32", "plain"): [networks.parity("onnxruntime", passed=False)]}
+    networks.bundle(tmp_path / "x.gantk", parities=failed)
+    assert "computes `model.fp32.plain.onnx` wrong" in assert_both_refuse(library, tmp_path / "x.gantk")
+    with pytest.raises(GantkError, match="no backend runs .* computes `model.fp32.plain.onnx` wrong"):
+        library.open(tmp_path / "x.gantk")
+
+
+@pytest.mark.parametrize("fastest", ["plain", "rewritten", None])
+@pytest.mark.parametrize("wrong", ["plain", "rewritten", None])
+def test_both_choose_the_same_form(
+    library: Library, tmp_path: Path, fastest: str | None, wrong: str | None
+) -> None:
+    files = {("fp32", form): networks.generator(seed=seed) for seed, form in enumerate(("plain", "rewritten"))}
+    networks.bundle(
+        tmp_path / "x.gantk",
+        files,
+        parities={("fp32", wrong): [networks.parity("onnxruntime", passed=False)]} if wrong else {},
+        fastest_on={("fp32", fastest): ["onnxruntime"]} if fastest else {},
+    )
+    feeds = {"latent": networks.latents(1)}
+    with library.open(tmp_path / "x.gantk") as cpp, gantk.open(tmp_path / "x.gantk", "onnxruntime") as python:
+        assert (cpp.run(feeds)["picture"] == python.run(feeds)["picture"]).all()
+
+
+def test_a_manifest_that_belongs_to_another_file(library: Library, tmp_path: Path) -> None:
+    from gantk.tensors import TensorSpec
+
+    other = networks.simple("Identity", [TensorSpec("x", "float32", (1,))], TensorSpec("y", "float32", (1,)))
+    networks.bundle(tmp_path / "x.gantk", {("fp32", "plain"): other})
+    assert "declared are latent: float32" in assert_both_refuse(library, tmp_path / "x.gantk")
+
+
+def test_a_network_that_the_backend_refuses(library: Library, tmp_path: Path) -> None:
+    networks.bundle(tmp_path / "x.gantk", {("fp32", "plain"): networks.generator().replace(b"Tanh", b"Tann")})
+    assert "Tann" in assert_both_refuse(library, tmp_path / "x.gantk")
+
+
+# --- the manifest -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def forged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose manifest the tests replace."""
+    path = tmp_path_factory.mktemp("forged") / "x.gantk"
+    networks.bundle(path)
+    return path
+
+
+def document() -> dict[str, Any]:
+    """A manifest that has everything."""
+    latent, picture = networks.specs()
+    parity = replace(networks.parity("onnxruntime"), sizes=((8, 8),))
+    facts: dict[str, Any] = {"gains": {"onnxruntime": {"fold": 1.5}}, "fastest_on": ("onnxruntime",)}
+    variant = Variant(
+        FileRef.of("model.fp32.onnx", b"x"), "fp32", "plain", 20, (parity,), rewrites=("fold",), **facts
+    )
+    other = Variant(
+        FileRef.of("model.fp32.targets.onnx", b"y"), "fp32", "targets", 20, interface=Interface((latent,), (picture,))
+    )
+    made = Manifest("dcgan", "tiny", {"size": 8}, (latent,), (picture,), (variant, other), tools={"onnx": "1"})
+    probe = FileRef.of("probe.safetensors", b"p")
+    engines = (make_engine(variant, {"latent": (1, 4)}),)
+    written: dict[str, Any] = json.loads(replace(made, probe=probe, engines=engines).dumps())
+    return written
+
+
+def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every value inside a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield (*place, key)
+        yield from places(item, (*place, key))
+
+
+PLACES = list(places(document()))
+MISSING = object()
+STRANGE: list[Any] = [
+    MISSING, None, True, False, 0, -1, 7, 2**31, 2**40, 1.5, 1e300, -0.0, 5e-324, 1e16, 123456789.25, "", "x", "N",
+    "é", "../x", "a/../b", "/etc/passwd", "manifest.json", "a/b/c/d/e", "\x1b[31m", "\u202e", "it's", "\"'", "x" * 2001,
+    "0" * 64, "fp16", "uint8", "NCHW", "sm_90", "1.2.3", [], [1], [1, 2], [2, 1], [1, "x", None, [True, {}]], ["N", "N"],
+    {}, {"a": 1}, {"x": {"y": "z"}},
+]  # fmt: skip
+
+
+def refusals(library: Library, path: Path, manifest: bytes) -> tuple[Refusal | None, Refusal | None]:
+    """What Python and C++ say of a manifest: of a good one that its file is another one, or missing."""
+    (path / "manifest.json").write_bytes(manifest)
+    python = refusal(lambda: gantk.open(path, "onnxruntime", threads=1))
+    return python, refusal(lambda: library.open(path, backend="onnxruntime", threads=1))
+
+
+@pytest.mark.parametrize("key", sorted({place[0] for place in PLACES}))
+def test_every_strange_value_at_every_place(library: Library, forged: Path, key: str) -> None:
+    refused = 0
+    for place in (place for place in PLACES if place[0] == key):
+        for value in STRANGE:
+            made = document()
+            holder = made
+            for step in place[:-1]:
+                holder = holder[step]
+            if value is MISSING:
+                del holder[place[-1]]
+            else:
+                holder[place[-1]] = value
+            python, cpp = refusals(library, forged, json.dumps(made).encode())
+            assert cpp == python, f"{value!r} at {place}"
+            refused += python is not None and "manifest" in str(python[2])
+    assert refused > 0 or key == "tools"
+
+
+texts = st.text(st.characters(codec="utf-8"), max_size=30)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(place=st.sampled_from(PLACES), value=values)
+@settings(max_examples=150)
+def test_any_value_anywhere(library: Library, forged: Path, place: tuple[Any, ...], value: Any) -> None:
+    made = copy.deepcopy(document())
+    holder = made
+    for step in place[:-1]:
+        holder = holder[step]
+    holder[place[-1]] = value
+    python, cpp = refusals(library, forged, json.dumps(made, ensure_ascii=False).encode())
+    assert cpp == python
+
+
+@given(data=st.binary(max_size=60))
+@example(b"")
+@example(b"[" * 100_000)
+@example(b'{"schema": NaN}')
+@example(b'{"schema": 1, "schema": 2}')
+@example(b"[]")
+@example(b"1")
+@example(b"null")
+@example(b'\xef\xbb\xbf{"schema": 2}')
+@example(b'{"schema": 1e400}')
+@settings(max_examples=60)
+def test_bytes_that_are_no_manifest(library: Library, forged: Path, data: bytes) -> None:
+    python, cpp = refusals(library, forged, data)
+    assert python is not None
+    assert cpp is not None
+    if not (python[1].startswith(NOT_JSON) and b"e400" in data):
+        assert cpp[2:] == python[2:]

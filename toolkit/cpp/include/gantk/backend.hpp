@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a backend is: for those who add one. Applications want runner.hpp alone.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "gantk/bundle.hpp"
+#include "gantk/export.hpp"
+#include "gantk/runner.hpp"
+
+namespace gantk {
+
+// A file before a backend has it: its bytes, checked, and what the manifest says of it.
+struct Model {
+  Bytes bytes;
+  std::string where;  // its path, for errors
+  std::string name, precision, form;
+  Interface interface;
+};
+
+// What a backend says of itself on this machine.
+struct BackendStatus {
+  std::string version;                 // empty where it is not installed
+  std::vector<Device> devices;         // where it can run here, best first; empty where it does not work
+  std::string reason = {}, hint = {};  // why it does not work, and what to do about it
+};
+
+// One output of a run: written to `memory` where that is given, else `fresh` is made.
+struct Slot {
+  std::size_t index;         // in the model's outputs
+  MutableTensorView memory;  // its `data` is null where a fresh array is wanted
+  Tensor fresh;
+};
+
+// A network that a backend has loaded.
+class Session {
+ public:
+  virtual ~Session() = default;
+
+  // Runs on inputs that were checked, in the order of the model's. Threads may call it at the same time. Throws
+  // Error whose `what` is the vendor's message.
+  virtual void run(std::span<const TensorView> inputs, std::span<Slot> outputs) const = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string name() const = 0;
+  virtual BackendStatus probe() const = 0;
+
+  // What a file of a precision is computed in on a device, or nothing where it cannot be.
+  virtual std::optional<std::string> executed(const std::string& precision, Device device) const = 0;
+  virtual std::unique_ptr<Session> open(Model model, Device device, const Options& options) const = 0;
+};
+
+// Adds a backend behind those there are, for the whole process. Thread-safe; a name that is taken is an Error.
+GANTK_API void add_backend(std::unique_ptr<Backend> backend);
+
+}  // namespace gantk

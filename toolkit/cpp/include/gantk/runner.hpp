@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// A network, loaded and ready to run.
+//
+//   auto runner = gantk::Runner::open("mosaic.gantk", {.backend = "auto", .precision = "fp16"});
+//   auto outputs = runner.run({{"picture", picture.view()}});
+//   std::span<const std::uint8_t> pixels = outputs["stylized"].values<std::uint8_t>();
+//
+// Threads: `run` is const and any number of threads may call it on one runner at the same time; opening, moving and
+// closing a runner must not overlap with other calls on it. Inputs are read only during the call.
+#pragma once
+
+#include <filesystem>
+#include <initializer_list>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "gantk/error.hpp"
+#include "gantk/export.hpp"
+#include "gantk/spec.hpp"
+#include "gantk/tensor.hpp"
+
+namespace gantk {
+
+struct Options {
+  std::string backend = "auto";  // "onnxruntime", ..., or "auto": the first that works here and computes it right
+  std::string precision = {};    // "fp32", "fp16", "bf16" or "int8"; by default fp32 if the bundle has it
+  std::string device = {};       // "cpu" or "cuda"; by default the best that the backend has here
+  std::string form = {};         // "plain", "rewritten", ...; by default the one measured faster on that backend
+  int threads = 0;               // for one operation on a CPU; 0: all cores that this process may use
+  void* stream = nullptr;        // the caller's cudaStream_t, on which work is queued; null: the backend's own
+};
+
+// An input, by name.
+struct Feed {
+  std::string_view name;
+  TensorView tensor;
+};
+
+// Where an output is to be written, by name.
+struct Target {
+  std::string_view name;
+  MutableTensorView tensor;
+};
+
+// What a run yielded.
+class GANTK_API Outputs {
+ public:
+  struct Entry {
+    std::string name;
+    Tensor tensor;
+  };
+
+  Tensor& operator[](std::string_view name);  // throws Error where there is no such output
+  std::vector<Entry>::iterator begin() noexcept { return entries_.begin(); }
+  std::vector<Entry>::iterator end() noexcept { return entries_.end(); }
+  std::vector<Entry>::const_iterator begin() const noexcept { return entries_.begin(); }
+  std::vector<Entry>::const_iterator end() const noexcept { return entries_.end(); }
+  std::size_t size() const noexcept { return entries_.size(); }
+
+ private:
+  friend class Runner;
+  std::vector<Entry> entries_;
+};
+
+class GANTK_API Runner {
+ public:
+  // Opens a bundle's folder. Throws Error where it is missing or damaged, there is no such variant, or no backend may
+  // run it.
+  static Runner open(const std::filesystem::path& path, const Options& options = {});
+
+  Runner(Runner&&) noexcept;
+  Runner& operator=(Runner&&) noexcept;
+  ~Runner();
+
+  const std::vector<TensorSpec>& inputs() const;
+  const std::vector<TensorSpec>& outputs() const;
+  const std::string& name() const;            // the network's
+  const std::string& backend() const;         // e.g. "onnxruntime"
+  const std::string& version() const;         // the backend's
+  const std::string& precision() const;       // that it really computes in
+  const std::string& file_precision() const;  // of the file it runs
+  Device device() const;
+
+  // The backends that "auto" tried before this one, and why each did not do.
+  const std::vector<std::pair<std::string, std::string>>& passed_over() const;
+
+  // Runs the network once; every output is a fresh array where the network runs. Throws Error where an input is
+  // missing, unknown, of the wrong dtype or shape, or has a value that is not finite, or the backend fails.
+  Outputs run(std::span<const Feed> feeds) const;
+  Outputs run(std::initializer_list<Feed> feeds) const { return run(std::span(feeds.begin(), feeds.size())); }
+
+  // The same into memory that is the caller's: nothing is allocated by gantk once a thread has done it before, and
+  // nothing is copied. Outputs that are not named are not delivered.
+  void run(std::span<const Feed> feeds, std::span<const Target> targets) const;
+  void run(std::initializer_list<Feed> feeds, std::initializer_list<Target> targets) const {
+    run(std::span(feeds.begin(), feeds.size()), std::span(targets.begin(), targets.size()));
+  }
+
+  // Gives back what the backend holds. Closing twice is harmless; running afterwards is an error.
+  void close() noexcept;
+
+ private:
+  struct State;
+  explicit Runner(std::unique_ptr<State> state) noexcept;
+  const State& state() const;
+
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace gantk

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "choose.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <tuple>
+#include <utility>
+
+#include "gantk/error.hpp"
+#include "text.hpp"
+#include "variants.hpp"
+
+namespace gantk {
+namespace {
+
+[[noreturn]] void fail_none(const Bundle& bundle, const std::string& precision, const std::string& form) {
+  std::vector<std::string> held;
+  for (const Variant& variant : bundle.manifest().variants) held.push_back(variant.label());
+  throw Error("`" + bundle.root() + "` has no " + precision + " (" + form + ") variant; it has " + join(held),
+              bundle.manifest_path(),
+              "gantk export RUN --precision " + precision + " -o " + bundle.root() + " --force");
+}
+
+void check_right(const Bundle& bundle, const Variant& variant, std::string_view backend) {
+  const Parity* failed = variant.failed_on(backend);
+  if (failed == nullptr) return;
+  std::string off_by;
+  if (failed->max_abs) {
+    char number[32];
+    std::snprintf(number, sizeof number, "%.3g", *failed->max_abs);
+    off_by = std::string(", off by up to ") + number;
+  }
+  const std::string reason = failed->reason.empty() ? "its parity check failed" : failed->reason;
+  throw Error(std::string(backend) + " computes `" + variant.file.path + "` wrong: " + reason + off_by + ", against " +
+                  failed->reference,
+              bundle.root(), "backend='auto' takes one that computes it right");
+}
+
+}  // namespace
+
+void check_choice(std::string_view what, std::string_view value, std::span<const std::string_view> allowed) {
+  if (value.empty() || std::find(allowed.begin(), allowed.end(), value) != allowed.end()) return;
+  throw Error(repr(value) + " is not a " + std::string(what) + "; known are " + join(allowed), std::string(what), {},
+              ErrorKind::usage);
+}
+
+const Variant& choose(const Bundle& bundle, std::string precision, const std::string& form, std::string_view backend) {
+  const auto& variants = bundle.manifest().variants;
+  if (precision.empty()) {
+    const bool has_fp32 = std::any_of(variants.begin(), variants.end(), [](auto& v) { return v.precision == "fp32"; });
+    precision = has_fp32 ? "fp32" : variants.front().precision;
+  }
+  const auto rank = [&](const Variant& variant) {
+    const auto& fastest = variant.fastest_on;
+    const bool asked = !backend.empty();
+    return std::tuple(asked && variant.failed_on(backend) != nullptr,
+                      asked && std::find(fastest.begin(), fastest.end(), backend) == fastest.end(),
+                      variant.form != "plain");
+  };
+  const Variant* best = nullptr;
+  for (const Variant& variant : variants) {
+    const bool fits = variant.precision == precision && (form.empty() ? !variant.interface : variant.form == form);
+    if (fits && (best == nullptr || rank(variant) < rank(*best))) best = &variant;
+  }
+  if (best != nullptr) return *best;
+  for (const Variant& variant : variants) {
+    if (variant.precision == precision && variant.form == (form.empty() ? "plain" : form)) return variant;
+  }
+  fail_none(bundle, precision, form.empty() ? "plain" : form);
+}
+
+Model load(const Bundle& bundle, const Variant& variant, std::string_view backend) {
+  check_right(bundle, variant, backend);
+  const Manifest& manifest = bundle.manifest();
+  return {
+      .bytes = bundle.read_file(variant.file),
+      .where = bundle.path_of(variant.file),
+      .name = manifest.name,
+      .precision = variant.precision,
+      .form = variant.form,
+      .interface = manifest.interface(variant),
+  };
+}
+
+}  // namespace gantk

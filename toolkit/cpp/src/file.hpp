@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading files whole, with every failure an Error that names the file.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "gantk/bundle.hpp"
+
+namespace gantk {
+
+class Sha256;
+
+// A path without what says nothing: "a//./b/" is "a/b". Parts ".." stay, for a link may lie before them.
+std::string tidy(const std::string& path);
+
+enum class FileKind { missing, file, folder, other };
+FileKind kind_of(const std::string& path, const std::string& shown);  // throws Error, about `shown`, where unknown
+
+bool leads_inside(const std::string& path, const std::string& folder);  // with links followed
+
+// Reads a regular file of at most `limit_bytes`; every byte read also goes to `hash`, where there is one.
+Bytes read_bytes(const std::string& path, std::int64_t limit_bytes, Sha256* hash = nullptr);
+
+}  // namespace gantk

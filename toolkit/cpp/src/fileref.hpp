@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// The name, length and hash of a file in a bundle.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "gantk/manifest.hpp"
+#include "json.hpp"
+
+namespace gantk {
+
+inline constexpr std::string_view manifest_name = "manifest.json";
+
+FileRef read_file_ref(const Json& data);
+std::optional<FileRef> take_file(const Json& data, const char* key);
+
+// Refuses what is no hash; `what` says whose it should be.
+void check_sha256(const std::string& text, const std::string& what);
+
+}  // namespace gantk

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+
+#include "gantk/tensor.hpp"
+
+namespace gantk {
+
+// How many values of an array in main memory are NaN or infinite; 0 for integers.
+std::size_t count_not_finite(const TensorView& view);
+
+}  // namespace gantk

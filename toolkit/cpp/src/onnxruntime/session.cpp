@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "onnxruntime/session.hpp"
+
+#include <onnxruntime_cxx_api.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <stdexcept>
+
+#include "gantk/error.hpp"
+#include "onnxruntime/interface.hpp"
+#include "onnxruntime/types.hpp"
+#include "text.hpp"
+
+namespace gantk::onnxruntime {
+namespace {
+
+// The environment variable that names the library of native operators, which kernels/onnxruntime builds.
+constexpr const char* operators_variable = "GANTK_ONNXRUNTIME_OPS";
+
+const Ort::Env& environment() {
+  // Errors only; they come as exceptions. Never destroyed: sessions of other static objects may outlive it.
+  static const auto& env = *new Ort::Env(ORT_LOGGING_LEVEL_ERROR, "gantk");
+  return env;
+}
+
+void add_cuda(Ort::SessionOptions& options, void* stream) {
+  OrtCUDAProviderOptionsV2* cuda = nullptr;
+  Ort::ThrowOnError(Ort::GetApi().CreateCUDAProviderOptions(&cuda));
+  const std::unique_ptr<OrtCUDAProviderOptionsV2, void (*)(OrtCUDAProviderOptionsV2*)> owner(
+      cuda, [](OrtCUDAProviderOptionsV2* taken) { Ort::GetApi().ReleaseCUDAProviderOptions(taken); });
+  // Its default computes fp32 files with 10-bit mantissas.
+  const char* const keys[] = {"use_tf32"};
+  const char* const values[] = {"0"};
+  Ort::ThrowOnError(Ort::GetApi().UpdateCUDAProviderOptions(cuda, keys, values, 1));
+  if (stream != nullptr) {
+    Ort::ThrowOnError(Ort::GetApi().UpdateCUDAProviderOptionsWithValue(cuda, "user_compute_stream", stream));
+  }
+  options.AppendExecutionProvider_CUDA_V2(*cuda);
+}
+
+// ONNX Runtime takes them in place of the portable bodies that a file has for nodes of the domain `gantk`.
+void add_operators(Ort::SessionOptions& options) {
+  const char* named = ::secure_getenv(operators_variable);
+  if (named == nullptr || *named == '\0') return;
+  if (!std::filesystem::is_regular_file(named)) {
+    throw Error("`" + std::string(named) + "`, the library of native operators, does not exist", operators_variable,
+                "build it (kernels/README.md), or unset the variable: the file's own bodies do without");
+  }
+  try {
+    options.RegisterCustomOpsLibrary(std::filesystem::absolute(named).c_str());
+  } catch (const Ort::Exception& error) {
+    throw Error("ONNX Runtime cannot load the operators of `" + std::string(named) + "`: " + message_of(error),
+                operators_variable);
+  }
+}
+
+Ort::SessionOptions session_options(Device device, const Options& chosen) {
+  Ort::SessionOptions options;
+  add_operators(options);
+  options.SetIntraOpNumThreads(chosen.threads);
+  options.SetExecutionMode(ORT_SEQUENTIAL);
+  options.SetLogSeverityLevel(3);  // Errors only.
+  if (device == Device::cuda) {
+    try {
+      add_cuda(options, chosen.stream);
+    } catch (const Ort::Exception& error) {
+      throw Error("onnxruntime cannot use CUDAExecutionProvider here: " + message_of(error), {},
+                  "pip install 'onnxruntime-gpu[cuda,cudnn]'; device='cpu' works without", ErrorKind::backend_missing);
+    }
+  }
+  return options;
+}
+
+Ort::Session load(const Model& model, const Ort::SessionOptions& options) {
+  try {
+    return Ort::Session(environment(), model.bytes.view().data(), model.bytes.size(), options);
+  } catch (const Ort::Exception& error) {
+    throw Error("ONNX Runtime cannot load `" + model.where + "`: " + message_of(error), model.where);
+  }
+}
+
+// Takes the array that ONNX Runtime made, with its memory.
+Tensor take(Ort::Value value) {
+  const auto info = value.GetTensorTypeAndShapeInfo();
+  const auto dtype = dtype_of_element(info.GetElementType());
+  if (!dtype) throw std::runtime_error("an output is of a type that gantk does not know");
+  const auto place =
+      value.GetTensorMemoryInfo().GetDeviceType() == OrtMemoryInfoDeviceType_GPU ? Device::cuda : Device::cpu;
+  const MutableTensorView view{value.GetTensorMutableRawData(), *dtype, Shape(info.GetShape()), place};
+  return Tensor(view, [raw = value.release()](void*) { Ort::GetApi().ReleaseValue(raw); });
+}
+
+class OrtNetwork : public Session {
+ public:
+  OrtNetwork(const Model& model, Device device, const Options& options)
+      : device_(device), interface_(model.interface), session_(load(model, session_options(device, options))) {
+    check_interface(session_, model);
+    for (const TensorSpec& spec : interface_.inputs) inputs_.push_back(spec.name.c_str());
+    for (const TensorSpec& spec : interface_.outputs) outputs_.push_back(spec.name.c_str());
+  }
+
+  void run(std::span<const TensorView> inputs, std::span<Slot> slots) const override {
+    try {
+      device_ == Device::cpu ? run_here(inputs, slots) : run_bound(inputs, slots);
+    } catch (const Ort::Exception& error) {
+      throw std::runtime_error(message_of(error));
+    }
+  }
+
+ private:
+  void run_here(std::span<const TensorView> inputs, std::span<Slot> slots) const;
+  void run_bound(std::span<const TensorView> inputs, std::span<Slot> slots) const;
+  Ort::Value wrap(const BasicView<const void>& view) const;
+
+  Device device_;
+  Interface interface_;  // The names below point into it.
+  std::vector<const char*> inputs_, outputs_;
+  // ONNX Runtime's own functions for running are not const, and are thread-safe.
+  mutable Ort::Session session_;
+  Ort::MemoryInfo here_ = Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeDefault);
+  Ort::MemoryInfo there_{"Cuda", OrtDeviceAllocator, 0, OrtMemTypeDefault};
+};
+
+Ort::Value OrtNetwork::wrap(const BasicView<const void>& view) const {
+  // Inputs are only read, which ONNX Runtime's signature cannot say.
+  const auto sizes = view.shape.sizes();
+  return Ort::Value::CreateTensor(view.device == Device::cpu ? here_ : there_, const_cast<void*>(view.data),
+                                  view.size_bytes(), sizes.data(), sizes.size(), element_of(view.dtype));
+}
+
+// On a CPU: feeds and memory for results go straight into one call.
+void OrtNetwork::run_here(std::span<const TensorView> inputs, std::span<Slot> slots) const {
+  thread_local std::vector<Ort::Value> feeds, results;
+  thread_local std::vector<const char*> names;
+  feeds.clear(), results.clear(), names.clear();
+  for (const TensorView& input : inputs) feeds.push_back(wrap(input));
+  for (const Slot& slot : slots) {
+    names.push_back(outputs_[slot.index]);
+    results.push_back(slot.memory.data == nullptr ? Ort::Value(nullptr) : wrap(slot.memory));
+  }
+  session_.Run(Ort::RunOptions(nullptr), inputs_.data(), feeds.data(), feeds.size(), names.data(), results.data(),
+               results.size());
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    if (slots[i].memory.data == nullptr) slots[i].fresh = take(std::move(results[i]));
+  }
+}
+
+// On a GPU: bound, so that fresh outputs stay where the inputs are.
+void OrtNetwork::run_bound(std::span<const TensorView> inputs, std::span<Slot> slots) const {
+  Ort::IoBinding binding(session_);
+  for (std::size_t i = 0; i < inputs.size(); ++i) binding.BindInput(inputs_[i], wrap(inputs[i]));
+  const bool on_gpu = !inputs.empty() && inputs.front().device == Device::cuda;
+  for (const Slot& slot : slots) {
+    const char* name = outputs_[slot.index];
+    if (slot.memory.data != nullptr) binding.BindOutput(name, wrap(slot.memory));
+    else binding.BindOutput(name, on_gpu ? there_ : here_);
+  }
+  session_.Run(Ort::RunOptions(), binding);
+  auto results = binding.GetOutputValues();
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    if (slots[i].memory.data == nullptr) slots[i].fresh = take(std::move(results[i]));
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<Session> open_session(Model model, Device device, const Options& options) {
+  return std::make_unique<OrtNetwork>(model, device, options);
+}
+
+}  // namespace gantk::onnxruntime

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "registry.hpp"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <array>
+#include <mutex>
+#include <optional>
+
+#include "choose.hpp"
+#include "file.hpp"
+#include "onnxruntime/backend.hpp"
+#include "text.hpp"
+#include "variants.hpp"
+
+namespace gantk {
+namespace {
+
+constexpr std::array<std::string_view, 2> devices = {"cpu", "cuda"};
+
+std::mutex mutex;
+
+// Backends are added, never removed, so that pointers to them stay good without the lock.
+std::vector<std::unique_ptr<Backend>>& table() {
+  static auto& backends = *new std::vector<std::unique_ptr<Backend>>([] {
+    std::vector<std::unique_ptr<Backend>> first;
+    first.push_back(onnxruntime::make_backend());
+    return first;
+  }());
+  return backends;
+}
+
+std::vector<const Backend*> all_backends() {
+  const std::lock_guard lock(mutex);
+  std::vector<const Backend*> found;
+  for (const auto& backend : table()) found.push_back(backend.get());
+  return found;
+}
+
+const Backend& backend_named(const std::string& name) {
+  const auto backends = all_backends();
+  std::vector<std::string> names;
+  for (const Backend* backend : backends) {
+    if (backend->name() == name) return *backend;
+    names.push_back(backend->name());
+  }
+  throw Error(repr(name) + " is not a backend; known are " + join(names), "backend", {}, ErrorKind::usage);
+}
+
+int core_count() {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof set, &set) == 0 ? std::max(CPU_COUNT(&set), 1) : 1;
+}
+
+// The device to use: the one asked for, or the backend's best here.
+Device choose_device(const Backend& backend, const BackendStatus& status, const std::string& wanted) {
+  if (status.devices.empty()) {
+    throw Error(backend.name() + " does not work here: " + status.reason, {}, status.hint, ErrorKind::backend_missing);
+  }
+  if (wanted.empty()) return status.devices.front();
+  std::vector<std::string> names;
+  for (const Device device : status.devices) {
+    if (name_of(device) == wanted) return device;
+    names.emplace_back(name_of(device));
+  }
+  throw Error(backend.name() + " has no device " + repr(wanted) + " here; it has " + join(names), {},
+              status.hint.empty() ? "gantk doctor" : status.hint, ErrorKind::backend_missing);
+}
+
+Opened open_with(const Backend& backend, const Bundle& bundle, const Options& options) {
+  BackendStatus status = backend.probe();
+  const Device device = choose_device(backend, status, options.device);
+  Model model = load(bundle, choose(bundle, options.precision, options.form, backend.name()), backend.name());
+  const std::optional<std::string> executed = backend.executed(model.precision, device);
+  if (!executed) {
+    throw Error(
+        backend.name() + " cannot compute " + model.precision + " on this machine's " + std::string(name_of(device)),
+        model.where, "use precision='fp32'");
+  }
+  Options resolved = options;
+  if (resolved.threads == 0) resolved.threads = core_count();
+  Opened opened{&backend, std::move(status), device, model.name, *executed, model.precision, model.interface, {}, {}};
+  opened.session = backend.open(std::move(model), device, resolved);
+  return opened;
+}
+
+// Lists why each backend did not do; one that is missing might have.
+[[noreturn]] void fail_all(const std::string& path, const std::vector<Error>& failures) {
+  std::vector<std::string> reasons;
+  for (const Error& error : failures) reasons.emplace_back(error.what());
+  const std::string what = "no backend runs `" + path + "` here: " + join(reasons, "; ");
+  for (const Error& error : failures) {
+    if (error.kind() != ErrorKind::backend_missing) continue;
+    throw Error(what, path, error.hint().empty() ? "gantk doctor" : error.hint(), ErrorKind::backend_missing);
+  }
+  const auto hinted = std::find_if(failures.begin(), failures.end(), [](auto& e) { return !e.hint().empty(); });
+  throw Error(what, path, hinted == failures.end() ? "" : hinted->hint());
+}
+
+Bundle read_bundle(const std::string& path, const Options& options) {
+  check_choice("precision", options.precision, precisions);
+  check_choice("form", options.form, forms);
+  Bundle bundle = Bundle::read(path);
+  choose(bundle, options.precision, options.form, {});
+  return bundle;
+}
+
+Opened open_auto(const std::string& path, const Options& options) {
+  const Bundle bundle = read_bundle(path, options);
+  std::vector<Error> failures;
+  std::vector<std::pair<std::string, std::string>> passed_over;
+  for (const Backend* backend : all_backends()) {
+    try {
+      Opened opened = open_with(*backend, bundle, options);
+      opened.passed_over = std::move(passed_over);
+      return opened;
+    } catch (const Error& error) {
+      failures.push_back(error);
+      passed_over.emplace_back(backend->name(), error.what());
+    }
+  }
+  fail_all(path, failures);
+}
+
+}  // namespace
+
+Opened open_bundle(const std::string& given, const Options& options) {
+  check_choice("device", options.device, devices);
+  if (options.threads < 0) {
+    throw Error(std::to_string(options.threads) + " threads; at least 1 is wanted", "threads", {}, ErrorKind::usage);
+  }
+  const std::string path = tidy(given);
+  if (options.backend == "auto" || options.backend.empty()) return open_auto(path, options);
+  const Backend& backend = backend_named(options.backend);
+  choose_device(backend, backend.probe(), options.device);  // What is missing is said before any file is read.
+  return open_with(backend, read_bundle(path, options), options);
+}
+
+void add_backend(std::unique_ptr<Backend> backend) {
+  const std::lock_guard lock(mutex);
+  for (const auto& other : table()) {
+    if (other->name() == backend->name()) throw Error("there is a backend " + repr(backend->name()) + " already");
+  }
+  table().push_back(std::move(backend));
+}
+
+}  // namespace gantk

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// Values as Python's `repr` and `str` write them, so that both runners say the same of the same mistake.
+#pragma once
+
+#include <cstddef>
+#include <nlohmann/json_fwd.hpp>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace gantk {
+
+// Text is UTF-8 throughout; lengths count code points, as Python's do.
+std::size_t length(std::string_view text);
+std::string first(std::string_view text, std::size_t count);
+
+// Whether a terminal shows every character as itself: no control, format, private or separator characters.
+bool is_printable(std::string_view text);
+
+std::string repr(std::string_view text);
+std::string repr(double number);
+std::string repr_json(const nlohmann::json& value);
+std::string str_json(const nlohmann::json& value);   // as `repr_json`, but a string as it is
+std::string type_name(const nlohmann::json& value);  // "dict", "NoneType", ...
+
+std::string join(std::span<const std::string> parts, std::string_view between = ", ");
+
+std::string join(std::span<const std::string_view> parts, std::string_view between = ", ");
+
+// A vendor's message on one line, without source positions, at most 300 characters.
+std::string shortened(std::string_view message);
+
+}  // namespace gantk

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// Arrays in NumPy's file format (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
+#pragma once
+
+#include <string>
+
+#include "gantk/tensor.hpp"
+
+namespace gantk::npy {
+
+// Reads a file whose array is contiguous in C order and of a type that gantk has; throws Error about any other.
+Tensor read(const std::string& path);
+
+void write(const std::string& path, const TensorView& view);
+
+// The whole file as text.
+std::string format(const TensorView& view);
+
+}  // namespace gantk::npy
