@@ -42,6 +42,13 @@ GANTK_DEVICE void unpack(const uint4& pack, float (&values)[kPack<Element>]) {
     }
 }
 
+// To a multiple of 16 bytes. A plain assignment is taken apart into four stores before sm_100.
+GANTK_DEVICE void store16(void* to, const uint4& words) {
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(words.x), "r"(words.y), "r"(words.z),
+                 "r"(words.w)
+                 : "memory");
+}
+
 // Two values in a word. Before sm_80 there is no instruction for both at once.
 template <class Element>
 GANTK_DEVICE uint32_t pair(float first, float second) {

@@ -19,24 +19,24 @@ constexpr int32_t kStages = 3;
 constexpr int32_t kStages = 2;  // 64 KiB of shared memory, and no cp.async that would use more.
 #endif
 
-// What tensor cores are given. kPromote: tensor cores cut off what does not fit in fp32, an error that grows with
-// the number of sums in a row; after so many steps they go to memory and begin at zero.
+// What tensor cores are given. They cut off what fp32 does not hold, an error that grows with the number of sums in a
+// row; after kPromote steps sums go to memory, by additions that round, and begin at zero.
 template <class Type>
 struct MmaHalf {
     using Element = Type;
-    static constexpr int32_t kPromote = 128;
+    static constexpr int32_t kPromote = 64;
     static constexpr bool kExact = false;
 };
 struct MmaTf32 {
     using Element = float;
-    static constexpr int32_t kPromote = 128;
+    static constexpr int32_t kPromote = 64;
     static constexpr bool kExact = false;
 };
 // 3xTF32 (Ootomo and Yokota, arXiv 2203.03341): x = big + small, both TF32; small * small is left out. The tensor
 // cores sum eight places only, fp32 additions that round do the rest.
 struct MmaExact {
     using Element = float;
-    static constexpr int32_t kPromote = 128;
+    static constexpr int32_t kPromote = 32;
     static constexpr bool kExact = true;
 };
 

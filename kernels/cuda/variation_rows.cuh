@@ -84,7 +84,7 @@ public:
     }
 
     GANTK_DEVICE void store(int row, const float (&values)[kPixels]) const {
-        if (active_) *reinterpret_cast<uint4*>(gradient_ + row * gradient_stride_) = pack<Element>(values);
+        if (active_) store16(gradient_ + row * gradient_stride_, pack<Element>(values));
     }
 
 private:

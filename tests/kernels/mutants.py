@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The mutation campaign: every mechanical mutant of the kernels, against short interpreted cases.
 
-    python tests/kernels/mutants.py [--unit NAME] [--sample N --seed S]
+    python tests/kernels/mutants.py [--unit NAME] [--file REGEX] [--sample N --seed S]
 
 Verdicts go to `mutants.json` beside this file and are kept: a run goes on where the last one stopped, and does again
 what was found for another text of the file. Cases are what `cases(unit)` of the `*_trials.py` modules give. A mutant
@@ -219,13 +219,15 @@ def summary(results: dict[str, Any]) -> dict[str, int]:
     return counts
 
 
-def campaign(names: Sequence[str], count: int | None, seed: int, keep: bool = True) -> dict[str, Any]:
-    """Judge mutants of some units (all by default), or a sample; returns the verdicts on them."""
+def campaign(
+    names: Sequence[str], files: str, count: int | None, seed: int, keep: bool = True
+) -> dict[str, Any]:
+    """Judge mutants of some units and files (all by default), or a sample; returns the verdicts on them."""
     chosen = units(names)
     for unit in chosen:
         unit.measure()
     interpreted.BUDGET = 2_000_000
-    mutants = all_mutants(chosen)
+    mutants = [mutant for mutant in all_mutants(chosen) if re.match(files, mutant.file)]
     if count is not None:
         mutants = sample(mutants, count, seed)
     results = load() if keep else {}
@@ -253,10 +255,11 @@ def main() -> None:
     options.add_argument(
         "--unit", action="append", default=[], help="only this unit's cases (may be repeated)"
     )
+    options.add_argument("--file", default="", help="only files whose names match this regular expression")
     options.add_argument("--sample", type=int, help="only so many mutants, chosen by --seed")
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
-    counts = summary(campaign(given.unit, given.sample, given.seed))
+    counts = summary(campaign(given.unit, given.file, given.sample, given.seed))
     killed = sum(counts.get(verdict, 0) for verdict in KILLED)
     judged = killed + counts.get("survived", 0) + counts.get("unreached", 0)
     print(f"{counts}: {killed} of {judged} killed")

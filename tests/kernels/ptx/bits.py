@@ -220,12 +220,11 @@ def _count(machine: Machine, instruction: Instruction) -> Step:
             if name == "bfind" and kind[0] == "s":
                 bits = bits ^ bits[:, :1]
             zeros = np.where(bits.any(1), bits.argmax(1), 8 * size)
-            if name == "clz":
-                put(zeros.astype(np.uint32), mask)
-            else:
-                put(
-                    (zeros if "shiftamt" in instruction.parts else 8 * size - 1 - zeros).astype(np.uint32),
-                    mask,
-                )
+            if (
+                name == "bfind"
+            ):  # the place of the first one, or how far to shift it to the top; without one, ~0
+                place = zeros if "shiftamt" in instruction.parts else 8 * size - 1 - zeros
+                zeros = np.where(bits.any(1), place, -1)
+            put(zeros.astype(np.uint32), mask)
 
     return step

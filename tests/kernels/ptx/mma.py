@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import numbers
+from .cutting import add_products, sums_are_cut
 from .faults import Unsupported
 from .machine import Machine
 from .numbers import Array
@@ -57,6 +58,13 @@ def _products_to_registers(product: Array) -> Array:
     return values.transpose(0, 2, 5, 1, 3, 4).reshape(4 * stack, 32 * warps)
 
 
+def _registers_to_products(registers: Array) -> Array:
+    """The other way round, for the addend."""
+    stack, warps = len(registers) // 4, registers.shape[1] // 32
+    values = registers.reshape(stack, 2, 2, warps, 8, 4)  # s i1 i0 w g t
+    return values.transpose(0, 3, 1, 4, 5, 2).reshape(stack, warps, 16, 8)
+
+
 def _rows(machine: Machine, operand: Operand) -> tuple[int, ...]:
     items = machine.vector(operand)
     if not all(isinstance(o, Register) for o in items):
@@ -86,12 +94,15 @@ def _multiply_accumulate(machine: Machine, run: list[Instruction]) -> Step:
 
     def step(mask: Mask) -> None:
         a, b = fragments_a(file[rows_a], kind)[use_a], fragments_b(file[rows_b], kind)[use_b]
-        product = _products_to_registers(np.matmul(a, b))
         if sources is not None:
-            product += file[sources].view(np.float32)
+            addend = file[sources].view(np.float32)
         else:
-            product += np.stack([np.broadcast_to(c, machine.lanes) for c in addends])
-        _put_rows(file, targets, product, mask)
+            addend = np.stack([np.broadcast_to(c, machine.lanes) for c in addends])
+        if sums_are_cut():
+            result = _products_to_registers(add_products(a, b, _registers_to_products(addend)))
+        else:
+            result = _products_to_registers(np.matmul(a, b)) + addend
+        _put_rows(file, targets, result, mask)
 
     return step
 

@@ -252,9 +252,7 @@ def _with_kernel(features: Features, result: Features, device: Device, precision
     if layout is None or not _has_tensor_cores(features, device):
         kernel = f"gantk_gram_gradient_simt_{name}"
         padded = _whole(channels, 64)
-        return GradientLayerPlan(
-            features, result, "gram_gradient", kernel, "float32", 64, 64, padded, padded
-        )
+        return GradientLayerPlan(features, result, "gram_gradient", kernel, "float32", 64, 64, padded, padded)
     size = ELEMENT_BYTES[features.dtype]
     tile = 64 if channels <= 64 else 128
     return GradientLayerPlan(
@@ -320,7 +318,9 @@ def _whole(number: int, unit: int) -> int:
     return -(-number // unit) * unit
 
 
-def _common(layer: GradientLayerPlan, features: int, result: int, workspace: int, first: int) -> GramGradientLayer:
+def _common(
+    layer: GradientLayerPlan, features: int, result: int, workspace: int, first: int
+) -> GramGradientLayer:
     """What does not depend on the gradient: features and result from picture `first` on, and how they are cut."""
     size = ELEMENT_BYTES[layer.features.dtype]
     one = GramGradientLayer()

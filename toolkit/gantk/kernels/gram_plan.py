@@ -174,7 +174,12 @@ class GramPlan:
 
 
 def plan_gram(
-    layers: Sequence[Features], device: Device, precision: str = "exact", *, style: bool = False
+    layers: Sequence[Features],
+    device: Device,
+    precision: str = "exact",
+    *,
+    style: bool = False,
+    tile: int | None = None,
 ) -> GramPlan:
     """Plan the Gram matrices of one or more layers of the same pictures.
 
@@ -183,6 +188,7 @@ def plan_gram(
         device: The GPU.
         precision: Of float32 layers, one of `PRECISIONS`.
         style: Plan the style loss.
+        tile: 64 or 128 instead of the one that seems better, to measure or to test it.
 
     Raises:
         GantkError: There are no layers or too many, they differ in their pictures, or one has too many channels.
@@ -198,7 +204,10 @@ def plan_gram(
             raise GantkError(f"features have {layer.shape[1]} channels; at most {MOST_CHANNELS} are allowed")
     at_once = min(pictures, MOST_PICTURES)
     while True:
-        plans = _cut(layers, device, precision, at_once)
+        if tile is None:
+            plans = _cut(layers, device, precision, at_once)
+        else:
+            plans = _with_tile(layers, device, precision, at_once, tile)
         placed, workspace_bytes = _placed(plans, at_once, style)
         if workspace_bytes <= WORKSPACE_BYTES or at_once == 1:
             return GramPlan(placed, pictures, at_once, style, workspace_bytes)
@@ -314,7 +323,9 @@ def _common(layer: LayerPlan, features: int, workspace: int, first: int) -> Gram
     one.features = features + first * given.strides[0] * (4 if given.dtype == "float32" else 2)
     one.partial = workspace + layer.partial_offset
     one.channels, one.places = given.shape[1:]
-    one.batch_stride, one.channel_stride, one.place_stride = given.strides
+    # Where there is one of something, its stride may be odd; kernels form addresses of what they do not read, too.
+    strides = [0 if size == 1 else stride for size, stride in zip(given.shape, given.strides, strict=True)]
+    one.batch_stride, one.channel_stride, one.place_stride = strides
     one.tile, one.tiles, one.splits, one.slice = layer.variant.tile, layer.tiles, layer.splits, layer.slice
     one.vectorised = int(is_vectorised(given))
     return one

@@ -97,9 +97,7 @@ def cut(layers: Sequence[Features], device: Device, pictures: int) -> list[Sm90C
             each.slice // step_of(layer) * step_ps
             for each, layer, step_ps in zip(cuts, layers, steps_ps, strict=True)
         )
-        sums = sum(
-            tiles_of(layer) * TILE * each.splits for each, layer in zip(cuts, layers, strict=True)
-        )
+        sums = sum(tiles_of(layer) * TILE * each.splits for each, layer in zip(cuts, layers, strict=True))
         cost = waves * (longest + _BLOCK_PS) + sums * pictures * _PARTIAL_PS
         if not best or cost < least:
             best, least = cuts, cost

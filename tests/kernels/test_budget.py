@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every kernel on every architecture: registers, spills, shared memory and the instructions that make it fast."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import budget
+import pytest
+
+pytest.importorskip("cuda.bindings.nvrtc", reason="no NVRTC: pip install 'gantk[kernels]'")
+if budget.tool() is None:
+    pytest.skip("no cuobjdump: pip install nvidia-cuda-cuobjdump", allow_module_level=True)
+
+QUICK = ("sm_80", "sm_90a")
+ALL = [pytest.param(arch, marks=() if arch in QUICK else pytest.mark.slow) for arch in budget.ARCHITECTURES]
+COMPILED = pytest.mark.parametrize("arch", ALL)
+BY_UNIT = pytest.mark.parametrize("unit", budget.units())
+
+# Kernels, by their whole name; the architecture from which on a rule holds, and up to which; opcodes, each of which is
+# wanted somewhere in the kernel.
+RULES = (
+    (r"gantk_variation_\w+_packed_\w+", "sm_75", "sm_120", (r"LDG\.E\.128",)),
+    (r"gantk_variation_\w+_packed_\w+_gradient", "sm_75", "sm_120", (r"STG\.E\.128",)),
+    (r"gantk_variation_isotropic_\w+", "sm_75", "sm_120", (r"MUFU\.RSQ",)),
+    (r"gantk_gram_f16_n(chw|hwc)_\w+", "sm_75", "sm_120", (r"HMMA\.", r"LDSM\.")),
+    (r"gantk_gram_bf16_n(chw|hwc)_\w+", "sm_80", "sm_120", (r"HMMA\.", r"LDSM\.")),
+    (
+        r"gantk_gram_(f16|bf16|tf32|exact)_n(chw|hwc)_\w+",
+        "sm_80",
+        "sm_120",
+        (r"HMMA\.", r"LDGSTS\.E\.BYPASS\.128"),
+    ),
+)
+NEVER = {
+    r"(RED|ATOM|ATOMG|ATOMS)\.\S*(F16|F32|F64|BF16)\S*": "adds floats in an order that depends on timing",
+    r"(LDL|STL)\S*": "keeps something in local memory",
+}
+
+
+def number(arch: str) -> int:
+    return int(re.sub(r"\D", "", arch))
+
+
+@COMPILED
+@BY_UNIT
+def test_resources_are_those_of_the_budget(unit: str, arch: str) -> None:
+    """With another NVRTC registers may differ a little; with that of the budget not at all."""
+    held = budget.read()
+    found = budget.facts(unit, arch)
+    spilled = {kernel: each["spill_bytes"] for kernel, each in found.items() if each["spill_bytes"]}
+    assert spilled == {}, "kernels spill registers"
+    if held["nvrtc"] != budget.nvrtc_version():
+        for kernel, each in found.items():
+            assert each["registers"] <= 1.1 * held["units"][unit][kernel][arch][0] + 2, kernel
+        return
+    now = {kernel: {arch: [each["registers"], each["shared_bytes"]]} for kernel, each in found.items()}
+    only = {"units": {unit: held["units"].get(unit, {})}}
+    lines = budget.differences({unit: now}, only, [arch])
+    assert lines == [], "\n".join([*lines, "if that is meant: python tests/kernels/budget.py --write"])
+
+
+@COMPILED
+@BY_UNIT
+def test_kernels_use_the_instructions_that_they_are_written_for(unit: str, arch: str) -> None:
+    for kernel, each in budget.facts(unit, arch).items():
+        for opcode, why in NEVER.items():
+            bad = [found for found in each["opcodes"] if re.fullmatch(opcode, found)]
+            assert bad == [], f"{kernel} {why}"
+        for name, first, last, opcodes in RULES:
+            if not re.fullmatch(name, kernel) or not number(first) <= number(arch) <= number(last):
+                continue
+            for opcode in opcodes:
+                assert any(re.match(opcode, found) for found in each["opcodes"]), f"{kernel} has no {opcode}"
+
+
+def test_every_rule_and_every_line_of_the_budget_is_about_a_kernel() -> None:
+    held = budget.read()["units"]
+    assert sorted(held) == budget.units()
+    kernels = {kernel for unit in held.values() for kernel in unit}
+    for name, *_ in RULES:
+        assert any(re.fullmatch(name, kernel) for kernel in kernels), name
+    for unit, entries in held.items():
+        assert entries, unit
+        for arches in entries.values():
+            assert set(arches) <= set(budget.ARCHITECTURES)
+            assert all(registers <= 255 and shared <= 48 * 1024 for registers, shared in arches.values())
+
+
+def test_reports_and_listings_are_understood() -> None:
+    log = (
+        "ptxas info    : 184 bytes gmem\n"
+        "ptxas info    : Compiling entry function 'one' for 'sm_80'\n"
+        "ptxas info    : Function properties for one\n"
+        "ptxas         .     16 bytes stack frame, 8 bytes spill stores, 12 bytes spill loads\n"
+        "ptxas info    : Used 25 registers, used 1 barriers, 16 bytes stack, 32 bytes smem, 360 bytes cmem[0]\n"
+        "ptxas info    : Compiling entry function 'two' for 'sm_80'\n"
+        "ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n"
+        "ptxas info    : Used 8 registers\n"
+    )
+    assert budget.usage(log) == {
+        "one": {"registers": 25, "spill_bytes": 20, "shared_bytes": 32},
+        "two": {"registers": 8, "spill_bytes": 0, "shared_bytes": 0},
+    }
+    found: dict[str, Any] = {"u": {"one": {"sm_80": [25, 32]}, "two": {"sm_80": [8, 0]}}}
+    held = {"units": {"u": {"one": {"sm_80": [24, 32]}, "three": {"sm_80": [8, 0]}}}}
+    assert budget.differences(found, held, ["sm_80"]) == [
+        "u: one on sm_80: 25 registers, 32 bytes shared; the budget has 24 registers, 32 bytes shared",
+        "u: three on sm_80: no such kernel; the budget has 8 registers, 0 bytes shared",
+        "u: two on sm_80: 8 registers, 0 bytes shared; the budget has no such kernel",
+    ]
+
+
+def test_spills_and_float_atomics_are_seen(tmp_path: Path) -> None:
+    """A kernel that does all that is forbidden, so that the tests above can fail."""
+    text = """
+        extern "C" __global__ void __launch_bounds__(1024, 2) bad(float* sum, const float4* from) {
+            float4 kept[24];
+            for (int i = 0; i < 24; ++i) kept[i] = from[i * blockDim.x + threadIdx.x];
+            __syncthreads();
+            for (int i = 0; i < 24; ++i) atomicAdd(sum + i, kept[i].x * kept[23 - i].y + kept[i].z * kept[23 - i].w);
+        }
+    """
+    cubin, log = budget.compile_cubin(text, "sm_80", [], "bad.cu")
+    assert budget.usage(log)["bad"]["spill_bytes"] > 0
+    opcodes = budget.disassemble(cubin)["bad"]
+    for opcode in (*NEVER, r"LDG\.E\.128"):
+        assert any(re.match(opcode, found) for found in opcodes), (opcode, opcodes)
+
+
+@BY_UNIT
+def test_nvcc_takes_the_same_sources(unit: str, tmp_path: Path) -> None:
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("no nvcc on the PATH")
+    includes = [f"-I{budget.KERNELS / folder}" for folder in ("include", "cuda")]
+    command = [
+        nvcc,
+        "--ptx",
+        "-Xcicc",
+        "-O0",
+        "-std=c++17",
+        "-arch=sm_90a",
+        "-Werror",
+        "all-warnings",
+        *includes,
+    ]
+    source = budget.KERNELS / "cuda" / f"{unit}.cu"
+    done = subprocess.run(
+        [*command, source, "-o", tmp_path / "x.ptx"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
