@@ -235,7 +235,7 @@ inline std::vector<GramLayer> GramPlan::filled(const std::vector<GramLayerData>&
         one.tiles = int32_t(layer.tiles);
         one.splits = int32_t(layer.splits);
         one.groups = layer.groups();
-        one.vectorised = is_vectorised(features);
+        one.vectorised = is_vectorised(features) ? 1 : is_vectorised(features, 4) ? 2 : 0;
         one.scale = float(data[i].scale != 0 ? data[i].scale : 1.0 / double(features.places));
         filled.push_back(one);
     }
