@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -71,6 +72,10 @@ class Trial:
     eps: float = 1e-3
     offset: int = 0
     at_once: int | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.kind} {self.dtype} {self.layout} {'x'.join(map(str, self.shape))}"
 
     def plan(self) -> VariationPlan:
         laid = LAYOUTS[self.layout](self.dtype, *self.shape)
@@ -174,7 +179,7 @@ def scatter(laid: Pictures, pixels: Array) -> Array:
     return flat
 
 
-def cases(unit: str) -> list[Callable[[], None]]:
+def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
     """Quick runs that, together, a mutant of `variation.cu` must not pass."""
     assert unit == "variation"
     wide = {"float32": (2, 3, 23, 80), "float16": (2, 3, 23, 160), "bfloat16": (2, 3, 23, 160)}
@@ -190,4 +195,4 @@ def cases(unit: str) -> list[Callable[[], None]]:
         Trial((1, 2, 6, 8), "isotropic", "bfloat16", arch="sm_75"),
         Trial((1, 1, 1, 1), "l2"),
     ]
-    return [lambda trial=trial: check(trial) for trial in trials]  # type: ignore[misc]
+    return [(trial.label, partial(check, trial)) for trial in trials]
