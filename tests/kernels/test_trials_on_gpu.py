@@ -29,7 +29,7 @@ def trials() -> list[Any]:
         for unit in getattr(module, "UNITS", [path.stem.removesuffix("_trials")]):
             for index, case in enumerate(module.cases(unit)):
                 label, call = case if isinstance(case, tuple) else (f"case {index}", case)
-                found.append(pytest.param(module, call, id=f"{unit}: {label}"))
+                found.append(pytest.param(module, unit, call, id=f"{unit}: {label}"))
     return found
 
 
@@ -40,11 +40,11 @@ def put_on_gpu(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.gpu
 @no_gpu
-@pytest.mark.parametrize(("module", "case"), trials())
+@pytest.mark.parametrize(("module", "unit", "case"), trials())
 def test_a_case_of_the_interpreter(
-    module: ModuleType, case: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    module: ModuleType, unit: str, case: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "sm_90" in str(case) and hardware.gpu(0).device.compute_capability != (9, 0):
+    if unit.endswith("sm90") and hardware.gpu(0).device.compute_capability != (9, 0):
         pytest.skip("its code is for sm_90a alone")
     put_on_gpu(module, monkeypatch)
     case()
@@ -86,6 +86,7 @@ def test_writing_beside_an_array_is_seen(interpreted: Any) -> None:
     np.testing.assert_array_equal(memory.get(at), np.arange(5))
     assert not memory.written(memory.empty((2, 3), np.float32)).any()
     memory.check_guards()
-    hardware.call("cuMemsetD32Async", at + 20, 0, 1, 0)
+    with hardware.gpu(0).current():
+        hardware.call("cuMemsetD32Async", at + 20, 0, 1, 0)
     with pytest.raises(AssertionError, match="4 bytes beside an array"):
         memory.check_guards()
