@@ -138,6 +138,18 @@ def check(trial: Trial) -> None:
         assert error <= GRADIENT[trial.dtype] * max(1.0, np.abs(slopes).max()), error
 
 
+def check_rounding(trial: Trial) -> None:
+    """Slopes of l2, which are exact in float32 here, are rounded to the nearest half, of two to the even one."""
+    assert trial.kind == "l2"
+    pixels = picture(trial)
+    pixels[..., 0, 0] = np.nan
+    _, gradient = execute(trial, pixels)
+    _, slopes = reference(pixels.astype(np.float64), "l2", 0)
+    wanted = slopes.astype(TYPES[trial.dtype]).astype(np.float32)
+    assert gradient is not None
+    np.testing.assert_array_equal(gradient.astype(np.float32), wanted)
+
+
 def reference(x: Array, kind: str, eps: float) -> tuple[Array, Array]:
     """Values and gradient in the type of `x`; the slope of |NaN| is 0, as PyTorch has it."""
     dx, dy = np.zeros_like(x), np.zeros_like(x)
@@ -195,4 +207,7 @@ def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
         Trial((1, 2, 6, 8), "isotropic", "bfloat16", arch="sm_75"),
         Trial((1, 1, 1, 1), "l2"),
     ]
-    return [(trial.label, partial(check, trial)) for trial in trials]
+    rounded = [Trial((1, 2, 6, width), "l2", "bfloat16", arch="sm_75") for width in (5, 16)]
+    return [(trial.label, partial(check, trial)) for trial in trials] + [
+        (f"rounding {trial.label}", partial(check_rounding, trial)) for trial in rounded
+    ]
