@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import variation_trials
+from ptx import Memory
+from ptx.memory import BASE
 from variation_trials import (
     LAYOUTS,
     TYPES,
@@ -20,7 +24,8 @@ from variation_trials import (
     reference,
 )
 
-from gantk.kernels.variation_plan import KINDS
+from gantk.kernels.launch import Device
+from gantk.kernels.variation_plan import KINDS, Pictures, plan_variation
 
 PACK = {"float32": 4, "float16": 8, "bfloat16": 8}
 
@@ -114,6 +119,31 @@ def test_pictures_lie_along_two_axes_of_the_grid(counters: bool) -> None:
     folded = replace(plan, grid=(plan.grid[0], 2, 2))  # As for more than 65535, with one place too many.
     np.testing.assert_array_equal(execute(trial, pixels, folded)[0], execute(trial, pixels)[0])
     value, gradient = execute(trial, pixels, folded)
+    wanted, slopes = reference(pixels.astype(np.float64), "l2", 0)
+    np.testing.assert_allclose(value, wanted, rtol=VALUE)
+    np.testing.assert_allclose(gradient, slopes, atol=1e-6)
+
+
+class Far(Memory):
+    """Memory in which what lies 2^34 bytes further is the same."""
+
+    def check(self, address: np.ndarray, *arguments: Any) -> np.ndarray:  # type: ignore[type-arg]
+        return super().check(np.where(address >= BASE + 2**34, address - 2**34, address), *arguments)
+
+
+@pytest.mark.parametrize("width", [8, 6])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_strides_and_offsets_have_64_bits(width: int, axis: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures, channels or rows 16 GiB apart, of which nothing else is there."""
+    shape = (2, 1, 2, width) if axis == 0 else (1, 2, 2, width) if axis == 1 else (1, 1, 2, width)
+    trial = Trial(shape, "l2", counters=False)
+    laid = Pictures.contiguous("float32", *shape)
+    strides = tuple(stride + (2**32 if axis == i else 0) for i, stride in enumerate(laid.strides))
+    far = replace(laid, strides=strides)
+    plan = plan_variation(far, "l2", 0, Device((8, 0), 1, 0), far)
+    monkeypatch.setattr(variation_trials, "Memory", Far)
+    pixels = picture(trial)
+    value, gradient = execute(trial, pixels, plan)
     wanted, slopes = reference(pixels.astype(np.float64), "l2", 0)
     np.testing.assert_allclose(value, wanted, rtol=VALUE)
     np.testing.assert_allclose(gradient, slopes, atol=1e-6)
