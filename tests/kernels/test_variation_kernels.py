@@ -124,11 +124,14 @@ def test_pictures_lie_along_two_axes_of_the_grid(counters: bool) -> None:
     np.testing.assert_allclose(gradient, slopes, atol=1e-6)
 
 
+FAR = 2**32 + 2**24  # Elements. Cut to 32 bits it is still beyond everything.
+
+
 class Far(Memory):
-    """Memory in which what lies 2^34 bytes further is the same."""
+    """Memory in which what lies `FAR` floats further is the same."""
 
     def check(self, address: np.ndarray, *arguments: Any) -> np.ndarray:  # type: ignore[type-arg]
-        return super().check(np.where(address >= BASE + 2**34, address - 2**34, address), *arguments)
+        return super().check(np.where(address >= BASE + 4 * FAR, address - 4 * FAR, address), *arguments)
 
 
 @pytest.mark.parametrize("width", [8, 6])
@@ -138,7 +141,7 @@ def test_strides_and_offsets_have_64_bits(width: int, axis: int, monkeypatch: py
     shape = (2, 1, 2, width) if axis == 0 else (1, 2, 2, width) if axis == 1 else (1, 1, 2, width)
     trial = Trial(shape, "l2", counters=False)
     laid = Pictures.contiguous("float32", *shape)
-    strides = tuple(stride + (2**32 if axis == i else 0) for i, stride in enumerate(laid.strides))
+    strides = tuple(stride + (FAR if axis == i else 0) for i, stride in enumerate(laid.strides))
     far = replace(laid, strides=strides)
     plan = plan_variation(far, "l2", 0, Device((8, 0), 1, 0), far)
     monkeypatch.setattr(variation_trials, "Memory", Far)
