@@ -25,7 +25,7 @@ from gpu_cases import Case, plan
 
 HERE = Path(__file__).resolve().parent
 H200 = {"copy_bytes_per_s": 4.3e12, "bf16_flops_per_s": 790e12, "tf32_flops_per_s": 395e12}
-CASE_S = 0.8  # To time one case, beside compiling and checking it.
+CASE_S = 0.4  # To time one case, beside compiling and checking it.
 
 
 def main() -> int:
@@ -77,6 +77,7 @@ def write(document: dict[str, Any], output: Path | None) -> None:
 def run(cases: list[Case], budget_s: float, *, max_autotune: bool) -> dict[str, Any]:
     """Measure cases in their order until the time is up; what is left then is named."""
     import gpu_machine
+    import torch
     from gpu_goals import judge
     from gpu_timing import event_floor_us, flush_buffer, peaks
 
@@ -92,6 +93,7 @@ def run(cases: list[Case], budget_s: float, *, max_autotune: bool) -> dict[str, 
             left.append(case.label)
             continue
         rows += measure(case, flush, found_peaks, max_autotune=max_autotune)
+        torch.cuda.empty_cache()
         samples.append(gpu_machine.clocks())
         print(f"{case.label}: {brief(rows, case)}", file=sys.stderr)
     clocks = [sample for sample in samples if sample]
@@ -153,8 +155,6 @@ def measure(
     rounds(lanes, budget_s, flush)
     for name, lane in lanes.items():
         rows[name].update(cold_us=in_us(lane.cold), warm_us=in_us(lane.warm))
-    del inputs, lanes
-    torch.cuda.empty_cache()
     return list(rows.values())
 
 
