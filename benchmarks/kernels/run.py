@@ -85,15 +85,20 @@ def run(cases: list[Case], budget_s: float, *, max_autotune: bool) -> dict[str, 
 
     until = time.monotonic() + budget_s
     flush = flush_buffer()
-    found_peaks, samples = peaks(), [gpu_machine.clocks()]
+    found_peaks, events_us, samples = peaks(), event_floor_us(flush), [gpu_machine.clocks()]
     rows: list[dict[str, Any]] = []
     left: list[str] = []
     for case in cases:
         if time.monotonic() > until:
             left.append(case.label)
             continue
-        rows += measure(case, flush, found_peaks, max_autotune=max_autotune)
-        torch.cuda.empty_cache()
+        try:
+            rows += measure(case, flush, found_peaks, max_autotune=max_autotune)
+            torch.cuda.empty_cache()
+        except (
+            Exception
+        ) as error:  # After an illegal address nothing runs any more; what there is must be kept.
+            rows.append(row(case, "gantk", found_peaks, status="failed", reason=first_line(error)))
         samples.append(gpu_machine.clocks())
         print(f"{case.label}: {brief(rows, case)}", file=sys.stderr)
     clocks = [sample for sample in samples if sample]
@@ -105,7 +110,7 @@ def run(cases: list[Case], budget_s: float, *, max_autotune: bool) -> dict[str, 
         "versions": machine.versions(),
         "machine": {**machine.describe(), "gpu": gpu_machine.describe()},
         "peaks": found_peaks,
-        "event_floor_us": event_floor_us(flush),
+        "event_floor_us": events_us,
         "clocks": clocks,
         "rows": rows,
         "goals": judge(rows),
