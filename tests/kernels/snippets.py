@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,6 @@ class Snippet:
         outside: CUDA C++ before the kernel.
         map: The tensor map.
         initial: What an output holds before, instead of nothing.
-        exact: Whether a GPU should agree bit for bit.
     """
 
     name: str
@@ -70,7 +68,6 @@ class Snippet:
     outside: str = ""
     map: Map | None = None
     initial: dict[int, Array] = field(default_factory=dict)
-    exact: bool = True
 
     @property
     def source(self) -> str:
@@ -89,9 +86,7 @@ def ptx_of(source: str, arch: str) -> str:
         return ptx_text(file, "compute_" + arch.removeprefix("sm_"), ())
 
 
-def interpret(
-    snippet: Snippet, ptx: str | None = None, change: Callable[[Memory], None] | None = None, blocks: int = 2
-) -> tuple[Array, ...]:
+def interpret(snippet: Snippet, ptx: str | None = None, blocks: int = 2) -> tuple[Array, ...]:
     """Run a snippet in the interpreter; `ptx` replaces its code. Returns its outputs."""
     module = parse(ptx if ptx is not None else ptx_of(snippet.source, snippet.arch))
     memory = Memory()

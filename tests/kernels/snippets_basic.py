@@ -139,7 +139,7 @@ def floats() -> Iterator[Snippet]:
         sums = (a + b) * c - a / b
         yield Snippet("plain", load + "((float*)p.out[0])[t] = __fsub_rn(__fmul_rn(a + b, c), a / b);", inputs,
                       (sums,), block=N)  # fmt: skip
-        less = np.where(a < b, 1, 0) | np.where(a != a, 2, 0) | np.where(~(a >= c), 4, 0)
+        less = np.where(a < b, 1, 0) | np.where(np.isnan(a), 2, 0) | np.where(~(a >= c), 4, 0)
         body = "((int*)p.out[0])[t] = (a < b) | (a != a) << 1 | (!(a >= c)) << 2;"
         yield Snippet("compare", load + body, inputs, (less.astype(np.int32),), block=N)
         yield Snippet("extremes", load + "((float*)p.out[0])[t] = fminf(a, fmaxf(b, c));", inputs,
@@ -184,13 +184,12 @@ def halves() -> Iterator[Snippet]:
         yield Snippet(f"to_tf32_{name}", tf32, (data,), (nearest,), block=N)
     x, y, z = (RNG.standard_normal((3, N, 2)) * 4).astype(np.float16)
     wide = x.astype(np.float64) * y + z
+    brains = [f32_to_bf16(v.astype(np.float32)) for v in (x, y, z)]
+    a64, b64, c64 = (bf16_to_f32(v).astype(np.float64) for v in brains)
     for kind, (first, second, third), expected in (
         ("f16x2", (x, y, z), wide.astype(np.float16)),
-        ("bf16x2", tuple(f32_to_bf16(v.astype(np.float32)) for v in (x, y, z)), None),
+        ("bf16x2", brains, _bf16((a64 * b64 + c64).astype(np.float32))),
     ):
-        if expected is None:
-            floats_ = [bf16_to_f32(v).astype(np.float64) for v in (first, second, third)]
-            expected = _bf16((floats_[0] * floats_[1] + floats_[2]).astype(np.float32))
         words = [np.ascontiguousarray(v).view(np.uint32).reshape(-1) for v in (first, second, third)]
         body = (
             "u32 d; asm(\"fma.rn." + kind + " %0, %1, %2, %3;\" : \"=r\"(d) : \"r\"(((const u32*)p.in[0])[t]), "

@@ -55,7 +55,7 @@ def without_tensor_cores() -> list[Trial]:
         Trial(((72, 100),), "bfloat16", layout="nhwc", arch="sm_75"),
         Trial(((65, 50),), "float32", "tf32", arch="sm_75", multiprocessors=4),
         Trial(((40, 60),), "float32", layout="nhwc", pictures=2),
-        Trial(((40, 60),), "float16", layout="strided", arch="sm_75"),
+        Trial(((40, 60),), "bfloat16", layout="strided", arch="sm_75"),
     ]
 
 
@@ -146,14 +146,15 @@ def test_style_loss_is_the_weighted_sum_of_mean_squares(trial: Trial) -> None:
 @pytest.mark.parametrize(
     "trial",
     [
-        Trial(((5, 64 * 70 + 8),), "float16", multiprocessors=1),
-        Trial(((5, 32 * 70 + 3),), "float32", multiprocessors=1),
-        Trial(((33, 32 * 67),), "float32", "tf32", layout="nhwc", multiprocessors=1),
+        Trial(((5, 64 * 200),), "float16"),
+        Trial(((5, 32 * 99 + 3),), "float32"),
+        Trial(((33, 32 * 200),), "float32", "tf32", layout="nhwc"),
     ],
     ids=described,
 )
 def test_sums_of_many_steps_go_on_in_memory(trial: Trial) -> None:
-    assert trial.plan().layers[0].slice > 64 * trial.plan().layers[0].variant.step // 2
+    (layer,) = trial.plan().layers
+    assert layer.slice > (32 if "exact" in layer.variant.kernel else 64) * layer.variant.step
     check(trial)
 
 
@@ -166,7 +167,7 @@ def plain_sums(values: Any) -> Any:
 
 
 @pytest.mark.parametrize("mean", [0.0, 1.0])
-@pytest.mark.parametrize("places", [64, 1000, 4096])
+@pytest.mark.parametrize("places", [64, 500, 2000])
 def test_3xtf32_errs_at_most_twice_as_much_as_float32_sums(places: int, mean: float) -> None:
     values = (np.random.default_rng(3).standard_normal((1, 16, places)) + mean).astype(np.float32)
     trial = Trial(((16, places),), "float32", "exact")
@@ -183,8 +184,8 @@ def test_3xtf32_errs_at_most_twice_as_much_as_float32_sums(places: int, mean: fl
     ("dtype", "precision"), [("float16", "exact"), ("bfloat16", "exact"), ("float32", "tf32")]
 )
 def test_what_tensor_cores_cut_off_does_not_grow_with_the_places(dtype: str, precision: str) -> None:
-    trial = Trial(((8, 10_000),), dtype, precision)
-    values = (np.random.default_rng(3).standard_normal((1, 8, 10_000)) + 1).astype(TYPES[dtype])
+    trial = Trial(((8, 9_000),), dtype, precision)
+    values = (np.random.default_rng(3).standard_normal((1, 8, 9_000)) + 1).astype(TYPES[dtype])
     exact = reference(values.astype(np.float64))[0]
     with cut_sums():
         made = execute(trial, [values]).grams[0][0]
@@ -238,4 +239,3 @@ def test_the_same_input_gives_the_same_bits_in_any_order_of_blocks(dtype: str) -
 
 def test_other_architectures_run_the_same_code() -> None:
     check(Trial(((66, 100),), "bfloat16", arch="sm_120"))
-    check(Trial(((66, 100),), "float32", arch="sm_90a"))

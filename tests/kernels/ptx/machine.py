@@ -110,9 +110,9 @@ class Machine(Operands):
 
     def _schedule(self) -> None:
         end = len(self.entry.code)
-        while self.fronts or self.parked:
+        while self.fronts or not self.exited.all():
             if not self.fronts:
-                self._deadlock()
+                self._deadlock()  # the rest is parked, or stands at a barrier
             pc = min(self.fronts)
             mask = self.fronts.pop(pc)
             if pc == end:

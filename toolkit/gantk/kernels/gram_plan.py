@@ -323,7 +323,9 @@ def _common(layer: LayerPlan, features: int, workspace: int, first: int) -> Gram
     one.features = features + first * given.strides[0] * (4 if given.dtype == "float32" else 2)
     one.partial = workspace + layer.partial_offset
     one.channels, one.places = given.shape[1:]
-    one.batch_stride, one.channel_stride, one.place_stride = given.strides
+    # Where there is one of something, its stride may be odd; kernels form addresses of what they do not read, too.
+    strides = [0 if size == 1 else stride for size, stride in zip(given.shape, given.strides, strict=True)]
+    one.batch_stride, one.channel_stride, one.place_stride = strides
     one.tile, one.tiles, one.splits, one.slice = layer.variant.tile, layer.tiles, layer.splits, layer.slice
     one.vectorised = int(is_vectorised(given))
     return one

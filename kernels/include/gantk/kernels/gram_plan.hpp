@@ -225,9 +225,9 @@ inline std::vector<GramLayer> GramPlan::filled(const std::vector<GramLayerData>&
             one.weight = float(data[i].weight / double(square));
         }
         one.places = features.places;
-        one.batch_stride = features.batch_stride;
-        one.channel_stride = features.channel_stride;
-        one.place_stride = features.place_stride;
+        one.batch_stride = features.pictures == 1 ? 0 : features.batch_stride;
+        one.channel_stride = features.channels == 1 ? 0 : features.channel_stride;
+        one.place_stride = features.places == 1 ? 0 : features.place_stride;
         one.channels = int32_t(features.channels);
         one.slice = int32_t(layer.slice);
         one.tile = layer.variant.tile;
