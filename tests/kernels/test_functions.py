@@ -373,6 +373,17 @@ def test_an_error_says_what_failed_and_what_to_do(cuda: FakeCuda, function: str)
     assert failed.value.hint
 
 
+def test_a_driver_before_cuda_12_is_told_so(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: Any) -> None:
+        raise RuntimeError('Function "cuLibraryLoadData" not found')
+
+    features = kernels.to_device(numbers(1, 4, 3, 3))
+    monkeypatch.setattr(cuda, "_cuLibraryLoadData", lost)
+    with pytest.raises(GantkError, match="the NVIDIA driver has no cuLibraryLoadData") as old:
+        kernels.gram_matrix(features)
+    assert "CUDA 12" in str(old.value.hint)
+
+
 def test_a_machine_without_a_driver_is_told_so(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     from gantk.kernels import device, driver
 
