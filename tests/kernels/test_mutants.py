@@ -14,7 +14,7 @@ import mutants
 import numpy as np
 import pytest
 from interpreted import Memory, run
-from mutant_cases import FAMILIES
+from mutant_cases import FAMILIES, units_of
 from mutation import closure, mutants_of
 
 from gantk.kernels.launch import Launch
@@ -134,7 +134,8 @@ def test_the_campaign_tells_verdicts_apart(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("family", FAMILIES)
 def test_most_mutants_are_killed_and_every_survivor_is_explained(family: str) -> None:
     results = json.loads(mutants.RESULTS.read_text())
-    files = {path.name for path in (mutants.interpreted.KERNELS / "cuda").glob(f"{family}*")}
+    folders = (mutants.interpreted.KERNELS / "cuda", mutants.interpreted.KERNELS / "include")
+    files = {file.name for unit in units_of(family) for file in closure(folders[0] / f"{unit}.cu", folders)}
     mine = [each for each in results.values() if each["file"] in files]
     assert mine, f"no mutant of {family} has been judged"
     killed = [each for each in mine if each["verdict"] in mutants.KILLED]
