@@ -230,11 +230,17 @@ def campaign(
     for unit in chosen:
         unit.measure()
     interpreted.BUDGET = 2_000_000
-    mutants = [mutant for mutant in all_mutants(chosen) if re.match(files, mutant.file)]
+    everything = all_mutants(chosen)
+    mutants = [mutant for mutant in everything if re.match(files, mutant.file)]
     if count is not None:
         mutants = sample(mutants, count, seed)
-    results = load() if keep else {}
     digests = {file.name: file_digest(file) for unit in chosen for file in unit.files()}
+    names_now = {mutant.name for mutant in everything}
+    results = {
+        name: found
+        for name, found in (load() if keep else {}).items()
+        if name in names_now or found["file"] not in digests  # the rest is of lines that are no more
+    }
     for mutant in mutants:
         old = results.get(mutant.name)
         if old and old["source"] == digests[mutant.file]:
