@@ -25,9 +25,13 @@ def doctor(json: JsonOption = None) -> None:
 
     Exits with 0 if at least one backend works, else with 1.
     """
+    from gantk.kernels import status as kernels
     from gantk.runtime.doctor import examine
 
     report = examine()
+    report["kernels"] = kernels.examine()
+    if report["driver"]["works"] and not report["kernels"]["works"]:
+        report["advice"].append(_advice(report["kernels"]))
     if json is not None:
         write_json(report, json)
     if json != "-":
@@ -64,10 +68,35 @@ def _print(report: Mapping[str, Any]) -> None:
         ],
     )
     typer.echo()
+    _print_kernels(report["kernels"])
+    typer.echo()
     for line in report["advice"]:
         typer.echo(f"-> {line}")
     if not report["advice"]:
         typer.echo("Everything that gantk uses on this machine works.")
+
+
+def _print_kernels(kernels: Mapping[str, Any]) -> None:
+    cache = kernels["cache"]
+    kept = f"{cache['folder']}, {cache['size_bytes'] / 2**20:.1f} MiB" if cache else "off"
+    targets = [
+        f"{device['name']}: " + (device.get("target") or device["reason"]) for device in kernels["devices"]
+    ]
+    print_table(
+        ("CUDA kernels", ""),
+        [
+            ("run here", "yes" if kernels["works"] else f"no: {kernels['reason']}"),
+            ("NVRTC", kernels["nvrtc"] or "not installed"),
+            ("packages", ", ".join(f"{name} {version}" for name, version in kernels["packages"].items())),
+            ("compiled for", "; ".join(targets) or None),
+            ("cache", kept if not cache or cache["writable"] else f"{kept}, not writable"),
+        ],
+    )
+
+
+def _advice(kernels: Mapping[str, Any]) -> str:
+    hint = f": {kernels['hint']}" if kernels["hint"] else ""
+    return f"the CUDA kernels do not run, torch does their work: {kernels['reason']}{hint}"
 
 
 def _gib(size_bytes: int | None) -> str:

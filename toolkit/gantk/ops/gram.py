@@ -60,15 +60,15 @@ def check_features(features: Tensor) -> None:
     sum_dtype(features)
 
 
-@torch.library.custom_op("gantk::gram_matrix", mutates_args=())
-def gram_matrix_op(features: Tensor, scale: float | None = None) -> Tensor:
+def gram_matrix_reference(features: Tensor, scale: float | None = None) -> Tensor:
+    """`gram_matrix` by torch's own products, on any device."""
     check_features(features)
     flat = features.flatten(2)
     count, channels, places = flat.shape
     scale = 1.0 / places if scale is None else scale
     gram = flat.new_empty(count, channels, channels, dtype=sum_dtype(flat))
     # Half of the matrix mirrors the other. On a CPU its strips are faster than the whole, from 3/4 of the time
-    # with 128 channels to 2/3 with 512; other devices rather have few launches until their kernel is there.
+    # with 128 channels to 2/3 with 512; other devices rather have few launches.
     strip = _STRIP if flat.device.type == "cpu" else channels
     for first, chunk in _widened(flat, gram.dtype):
         for top in range(0, channels, strip):
@@ -80,6 +80,9 @@ def gram_matrix_op(features: Tensor, scale: float | None = None) -> Tensor:
     return gram
 
 
+gram_matrix_op = torch.library.custom_op("gantk::gram_matrix", gram_matrix_reference, mutates_args=())
+
+
 @gram_matrix_op.register_fake
 def _(features: Tensor, scale: float | None = None) -> Tensor:
     check_features(features)
@@ -87,9 +90,9 @@ def _(features: Tensor, scale: float | None = None) -> Tensor:
     return features.new_empty(count, channels, channels, dtype=sum_dtype(features))
 
 
-@torch.library.custom_op("gantk::gram_matrix_grad", mutates_args=())
-def gram_matrix_grad_op(grad: Tensor, features: Tensor, scale: float | None = None) -> Tensor:
-    _check_grad(grad, features)
+def gram_matrix_grad_reference(grad: Tensor, features: Tensor, scale: float | None = None) -> Tensor:
+    """`gram_matrix_grad` by torch's own products, on any device."""
+    check_grad(grad, features)
     gradient = empty_dense_like(features)
     flat, into = features.flatten(2), gradient.flatten(2)
     dtype, places = sum_dtype(features), flat.shape[2]
@@ -105,13 +108,19 @@ def gram_matrix_grad_op(grad: Tensor, features: Tensor, scale: float | None = No
     return gradient
 
 
+gram_matrix_grad_op = torch.library.custom_op(
+    "gantk::gram_matrix_grad", gram_matrix_grad_reference, mutates_args=()
+)
+
+
 @gram_matrix_grad_op.register_fake
 def _(grad: Tensor, features: Tensor, scale: float | None = None) -> Tensor:
-    _check_grad(grad, features)
+    check_grad(grad, features)
     return empty_dense_like(features)
 
 
-def _check_grad(grad: Tensor, features: Tensor) -> None:
+def check_grad(grad: Tensor, features: Tensor) -> None:
+    """Raise a `GantkError` where a gradient does not belong to the Gram matrices of features."""
     check_features(features)
     count, channels = features.shape[:2]
     if grad.shape != (count, channels, channels):

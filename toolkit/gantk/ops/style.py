@@ -36,14 +36,13 @@ def style_loss(features: Sequence[Tensor], targets: Sequence[Tensor], weights: S
     return loss
 
 
-@torch.library.custom_op("gantk::style_loss", mutates_args=())
-def style_loss_op(
+def style_loss_reference(
     features: list[Tensor], targets: list[Tensor], weights: list[float]
 ) -> tuple[Tensor, Tensor]:
     """The loss [N], and for the gradient all layers' ``G - target``, one after the other, [N, sum of C * C]."""
-    _check(features, targets, weights)
+    check_layers(features, targets, weights)
     sizes = [layer.shape[1] ** 2 for layer in features]
-    differences = _empty_differences(features)
+    differences = empty_differences(features)
     loss = differences.new_zeros(len(differences))
     pieces = differences.split_with_sizes(sizes, dim=1)
     for layer, target, weight, piece in zip(features, targets, weights, pieces, strict=True):
@@ -53,14 +52,17 @@ def style_loss_op(
     return loss, differences
 
 
+style_loss_op = torch.library.custom_op("gantk::style_loss", style_loss_reference, mutates_args=())
+
+
 @style_loss_op.register_fake
 def _(features: list[Tensor], targets: list[Tensor], weights: list[float]) -> tuple[Tensor, Tensor]:
-    _check(features, targets, weights)
-    differences = _empty_differences(features)
+    check_layers(features, targets, weights)
+    differences = empty_differences(features)
     return differences.new_empty(differences.shape[:1]), differences
 
 
-def _style_loss_grad(
+def style_loss_grad_reference(
     grad: Tensor, features: list[Tensor], differences: Tensor, weights: list[float]
 ) -> list[Tensor]:
     """The gradient with respect to each layer's features, given that of the loss [N] and the differences."""
@@ -74,7 +76,9 @@ def _style_loss_grad(
     return gradients
 
 
-style_loss_grad_op = torch.library.custom_op("gantk::style_loss_grad", _style_loss_grad, mutates_args=())
+style_loss_grad_op = torch.library.custom_op(
+    "gantk::style_loss_grad", style_loss_grad_reference, mutates_args=()
+)
 
 
 @style_loss_grad_op.register_fake
@@ -89,7 +93,7 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     """
     return {
         torch.ops.gantk.style_loss.default: _style_loss,
-        torch.ops.gantk.style_loss_grad.default: _style_loss_grad,
+        torch.ops.gantk.style_loss_grad.default: style_loss_grad_reference,
     }
 
 
@@ -100,7 +104,7 @@ def _style_loss(features: list[Tensor], targets: list[Tensor], weights: list[flo
         share = (difference * difference).mean((1, 2)) * weight
         loss = share if loss is None else loss + share
         pieces.append(difference.flatten(1))
-    assert loss is not None  # `_check` saw to it.
+    assert loss is not None  # `check_layers` saw to it.
     return loss, torch.cat(pieces, dim=1)
 
 
@@ -124,12 +128,14 @@ def _differentiate(
 style_loss_op.register_autograd(_differentiate, setup_context=_keep)
 
 
-def _empty_differences(features: list[Tensor]) -> Tensor:
+def empty_differences(features: list[Tensor]) -> Tensor:
+    """Room for all layers' ``G - target``, one after the other, [N, sum of C * C]."""
     total = sum(layer.shape[1] ** 2 for layer in features)
     return features[0].new_empty(features[0].shape[0], total, dtype=sum_dtype(features[0]))
 
 
-def _check(features: list[Tensor], targets: list[Tensor], weights: list[float]) -> None:
+def check_layers(features: list[Tensor], targets: list[Tensor], weights: list[float]) -> None:
+    """Raise a `GantkError` where features, targets and weights do not go together."""
     if not features or len(features) != len(targets) or len(features) != len(weights):
         raise GantkError(
             f"{len(features)} layers, {len(targets)} targets and {len(weights)} weights; "

@@ -46,12 +46,11 @@ def total_variation(pictures: Tensor, kind: str = "l1", eps: float = 1e-8) -> Te
     return value
 
 
-@torch.library.custom_op("gantk::total_variation", mutates_args=())
-def total_variation_op(
+def total_variation_reference(
     pictures: Tensor, kind: str = "l1", eps: float = 1e-8, with_gradient: bool = True
 ) -> tuple[Tensor, Tensor]:
     """The values [N], and their gradient in the shape and type of the pictures, or without it an empty [0]."""
-    _check(pictures, kind, eps)
+    check_pictures(pictures, kind, eps)
     count, channels, height, width = pictures.shape
     dtype = sum_dtype(pictures)
     value = pictures.new_zeros(count, dtype=torch.float64)
@@ -69,11 +68,16 @@ def total_variation_op(
     return value.to(dtype), gradient
 
 
+total_variation_op = torch.library.custom_op(
+    "gantk::total_variation", total_variation_reference, mutates_args=()
+)
+
+
 @total_variation_op.register_fake
 def _(
     pictures: Tensor, kind: str = "l1", eps: float = 1e-8, with_gradient: bool = True
 ) -> tuple[Tensor, Tensor]:
-    _check(pictures, kind, eps)
+    check_pictures(pictures, kind, eps)
     gradient = empty_dense_like(pictures) if with_gradient else pictures.new_empty(0)
     return pictures.new_empty(pictures.shape[0], dtype=sum_dtype(pictures)), gradient
 
@@ -138,7 +142,8 @@ def _differentiate(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Ten
 total_variation_op.register_autograd(_differentiate, setup_context=_keep)
 
 
-def _check(pictures: Tensor, kind: str, eps: float) -> None:
+def check_pictures(pictures: Tensor, kind: str, eps: float) -> None:
+    """Raise an error where a tensor is no pictures, or the kind or eps is not among those allowed."""
     if kind not in KINDS:
         raise UsageError(f"the kind of total variation is {kind!r}; allowed are {', '.join(KINDS)}")
     if pictures.ndim != 4 or any(size == 0 for size in pictures.shape):

@@ -227,9 +227,14 @@ def _as_array(spec: TensorSpec, value: Any) -> Array:
 
 
 def numpy_dtype(spec: TensorSpec) -> np.dtype[Any]:
-    if spec.dtype == "bfloat16":
+    return dtype_named(spec.dtype)
+
+
+def dtype_named(name: str) -> np.dtype[Any]:
+    """numpy's type of that name; bfloat16 is that of ml_dtypes."""
+    if name == "bfloat16":
         import ml_dtypes
 
         dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
         return dtype
-    return np.dtype(spec.dtype)
+    return np.dtype(name)

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GPU memory in the order of a stream, and the arrays in it that gantk gives back."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gantk.errors import GantkError
+from gantk.kernels import dlpack
+from gantk.kernels.arrays import View, dense
+from gantk.kernels.device import GPU, gpu
+from gantk.kernels.driver import call
+from gantk.kernels.launch import ELEMENT_BYTES
+from gantk.kernels.streams import Stream
+from gantk.runtime.runner import dtype_named
+
+_TYPESTR = {"float32": "<f4", "float16": "<f2"}
+
+
+class Memory:
+    """Bytes on a GPU, there for work that its stream gets afterwards; given back when nobody refers to it.
+
+    Giving back waits for nothing, but for work that the stream has by then. Where other streams have seen the
+    memory, it first waits for all work on the GPU: they may be gone by then, and cannot be asked.
+
+    Args:
+        gpu: Where it is.
+        size_bytes: At least 1.
+        stream: In whose order it is taken and given back.
+
+    Raises:
+        GantkError: There is not so much.
+    """
+
+    def __init__(self, gpu: GPU, size_bytes: int, stream: Stream) -> None:
+        self.size_bytes = size_bytes
+        where = f"{size_bytes / 2**20:.1f} MiB on GPU {gpu.ordinal}"
+        with gpu.current():
+            if gpu.has_pools:
+                taken = call("cuMemAllocAsync", size_bytes, stream.handle, where=where)
+            else:
+                taken = call("cuMemAlloc", size_bytes, where=where)
+        self.address = int(taken)
+        self._seen_by: set[int] = set()
+        finalizer = weakref.finalize(self, _give_back, gpu, self.address, stream, self._seen_by)
+        finalizer.atexit = False  # The driver takes all back by itself then, and others may still use it.
+
+    def seen_by(self, stream: int) -> None:
+        """Note another stream that may use the memory, by its handle, or 0 for one that is not known."""
+        self._seen_by.add(stream)
+
+
+def _give_back(gpu: GPU, address: int, stream: Stream, seen_by: set[int]) -> None:
+    with suppress(GantkError), gpu.current():  # After an error of the GPU all calls fail, these too.
+        if not gpu.has_pools:
+            call("cuMemFree", address)
+            return
+        if seen_by - {stream.handle}:
+            call("cuCtxSynchronize")
+        call("cuMemFreeAsync", address, stream.handle)
+
+
+class DeviceArray:
+    """An array in GPU memory that gantk made, for any library that takes DLPack or the CUDA Array Interface.
+
+    Args:
+        gpu: Where it is.
+        shape: In elements.
+        dtype: One of `ELEMENT_BYTES`.
+        stream: On which its values are computed.
+        strides: In elements, without gaps; as in C by default.
+    """
+
+    def __init__(
+        self,
+        gpu: GPU,
+        shape: tuple[int, ...],
+        dtype: str,
+        stream: Stream,
+        strides: tuple[int, ...] | None = None,
+    ) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.strides = dense(shape) if strides is None else strides
+        self._gpu = gpu
+        self._stream = stream
+        self._memory = Memory(gpu, math.prod(shape) * ELEMENT_BYTES[dtype], stream)
+
+    def __repr__(self) -> str:
+        return f"<DeviceArray {self.dtype}{list(self.shape)} on GPU {self._gpu.ordinal}>"
+
+    def view(self, name: str) -> View:
+        return View(
+            name=name,
+            address=self._memory.address,
+            shape=self.shape,
+            strides=self.strides,
+            dtype=self.dtype,
+            item_bytes=ELEMENT_BYTES[self.dtype],
+            ordinal=self._gpu.ordinal,
+            owner=self,
+        )
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        if self.dtype not in _TYPESTR:
+            raise AttributeError(f"the CUDA Array Interface has no {self.dtype}; use DLPack")
+        self._memory.seen_by(0)  # Who takes it does not say for which stream.
+        item = ELEMENT_BYTES[self.dtype]
+        return {
+            "version": 3,
+            "shape": self.shape,
+            "typestr": _TYPESTR[self.dtype],
+            "data": (self._memory.address, False),
+            "strides": tuple(stride * item for stride in self.strides),
+            "stream": self._stream.handle,
+        }
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return dlpack.CUDA, self._gpu.ordinal
+
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> object:
+        """A capsule over the memory, whose values are there for what the consumer's stream gets next.
+
+        Args:
+            stream: The consumer's; `None` for the default stream, -1 where it sees to the order itself.
+            max_version: The newest DLPack that the consumer reads.
+            dl_device: The device that it wants, as DLPack numbers it; this array's alone is given.
+            copy: `True` is refused.
+
+        Raises:
+            BufferError: The consumer wants a copy or another device.
+        """
+        if copy or (dl_device is not None and tuple(map(int, dl_device)) != self.__dlpack_device__()):
+            raise BufferError(f"{self!r} is given as it is, where it is; a copy or another device was wanted")
+        if stream != -1:
+            consumer = Stream.of(stream)
+            consumer.wait_for(self._stream, self._gpu)
+            self._memory.seen_by(consumer.handle)
+        return dlpack.make(
+            self,
+            address=self._memory.address,
+            ordinal=self._gpu.ordinal,
+            dtype=self.dtype,
+            shape=self.shape,
+            strides=self.strides,
+            versioned=max_version is not None and max_version[0] >= 1,
+        )
+
+    def numpy(self) -> NDArray[Any]:
+        """Copy it to the CPU; waits for its stream."""
+        dtype, item = dtype_named(self.dtype), ELEMENT_BYTES[self.dtype]
+        data = np.empty(self._memory.size_bytes, np.uint8)
+        with self._gpu.current():
+            stream, size = self._stream.handle, self._memory.size_bytes
+            call("cuMemcpyDtoHAsync", data.ctypes.data, self._memory.address, size, stream)
+            call("cuStreamSynchronize", stream)
+        return np.ndarray(self.shape, dtype, data, strides=tuple(stride * item for stride in self.strides))
+
+
+def to_device(array: NDArray[Any], device: int = 0, stream: Any = None) -> DeviceArray:
+    """Copy a numpy array to a GPU.
+
+    Args:
+        array: float32, float16 or ml_dtypes' bfloat16, with at least one element.
+        device: The GPU's number.
+        stream: On which it is copied; the default stream by default.
+
+    Raises:
+        GantkError: The array has another type or no elements, or the GPU has no room for it.
+    """
+    array = np.ascontiguousarray(array)
+    if array.dtype.name not in ELEMENT_BYTES or array.size == 0:
+        raise GantkError(
+            f"the array is {array.dtype}{list(array.shape)}; some elements of {', '.join(ELEMENT_BYTES)} are wanted"
+        )
+    seen = Stream.of(stream)
+    found = DeviceArray(gpu(device), array.shape, array.dtype.name, seen)
+    with gpu(device).current():
+        address = found.view("array").address
+        call("cuMemcpyHtoDAsync", address, array.ctypes.data, array.nbytes, seen.handle)
+    return found
