@@ -11,9 +11,9 @@
 //   diagonal    256 channels, the whole triangle: rows 0 and 3 (64 x 64, 64 x 256), rows 1 and 2 (64 x 128, 64 x 192).
 //   below it    128 x 256 channels of two bands of 256, a row of 64 x 256 each.
 //
-// With C <= 256 every feature comes once from memory: bound by memory. Above, tensor cores bind: a step of 128 bytes
-// takes them 1280 cycles on the diagonal and 1024 below, in which L2 delivers the 32 and 48 KiB of 25 and 47 bytes a
-// cycle and multiprocessor; the latter is more than H100 sustains (about 32), and what a cluster would better.
+// With C <= 256 every feature comes once from memory: bound by memory. Above, tensor cores bind: of a step of 128 bytes
+// they take 1280 cycles on the diagonal and 1024 below it. L2 has to deliver 32 and 48 KiB meanwhile, 25 and 47 bytes a
+// cycle and multiprocessor; the latter is more than an H100 sustains (about 32), and what a cluster would better.
 #pragma once
 
 #include <gantk/kernels/gram_sm90_parameters.h>
@@ -28,7 +28,7 @@ constexpr int32_t kSm90RowBytes = 128;
 constexpr int32_t kSm90Strip = 64 * kSm90RowBytes;  // 64 channels, 128 bytes of each.
 constexpr int32_t kSm90Ring = 24 * kSm90Strip;
 constexpr int32_t kSm90Stages = 12;  // At most.
-constexpr int32_t kSm90Promote = 64;  // Steps; then sums leave the tensor cores, which cut off: see `gram_mma.cuh`.
+constexpr int32_t kSm90Promote = 64;  // Steps; then sums leave the tensor cores, which cut off: see kernels/README.md.
 
 enum class Piece : int32_t { turns, pair, triangle, below };
 
