@@ -187,13 +187,17 @@ GANTK_DEVICE void gram_partial_mma(const GramParameters& p) {
     using Reader = FragmentReader<Element, kPlacesDense, kTile>;
     constexpr int32_t kWarpRows = kTile / 2, kWarpColumns = 32, kWarpsAcross = kTile / kWarpColumns;
     extern __shared__ __align__(128) unsigned char ring_bytes[];
-    __shared__ float* partial;  // Wanted seldom; in a register it would be in the way.
     const GramWork work = gram_work(p);
+#if __CUDA_ARCH__ >= 800
+    __shared__ float* partial;  // Wanted seldom; in a register it would be in the way.
+    if (threadIdx.x == 0) partial = work.partial();
+#else
+    float* const partial = work.partial();  // The ring may want all of the 64 KiB.
+#endif
     const bool diagonal = work.diagonal();
     // Strips of rows in all stages, then those of columns; on the diagonal these are the same.
     const uint32_t ring = shared_address(ring_bytes), columns = diagonal ? 0 : kStages * Strip::kBytes;
     const int32_t steps = work.steps(Strip::kPlaces);
-    if (threadIdx.x == 0) partial = work.partial();
 
     StripCopy<Element, kPlacesDense, kTile> copy_strip(work);
     uint32_t into = 0, stage = 0;
