@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from gram_gradient_trials import Given, Trial, check, execute, numbers, reference, trials
+from gram_gradient_trials import UNITS, Given, Trial, check, execute, numbers, reference, trials
 
 
 def name(trial: Trial) -> str:
@@ -16,7 +16,7 @@ def name(trial: Trial) -> str:
     return f"{trial.arch}-{kernel}-{layers}-{trial.layout}" + ("-style" if trial.style else "")
 
 
-@pytest.mark.parametrize("trial", trials(), ids=name)
+@pytest.mark.parametrize("trial", [trial for unit in UNITS for trial in trials(unit)], ids=name)
 def test_each_path_against_float64(trial: Trial) -> None:
     check(trial)
 
@@ -43,7 +43,7 @@ def test_spans_and_slopes_that_pass_or_stay_give_the_same_bits() -> None:
 @pytest.mark.parametrize("slopes", [1e-9, 1e-6, 1e-3, 1.0, 1e4])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_slopes_of_every_size_that_a_style_loss_has(dtype: str, slopes: float) -> None:
-    """The features make results of about 1, which float16 has; the slopes by themselves would be 0 or infinite in it."""
+    """Features make results of about 1, which float16 has; the slopes alone would be 0 or infinite in it."""
     values = min(1e4, 20 / slopes)
     result = check(Trial(((48, 40),), dtype, slopes=slopes, values=values))
     assert np.abs(result[0]).max() > 1e-6
@@ -68,7 +68,9 @@ def test_the_error_of_exact_float32_is_that_of_float32_sums() -> None:
     assert (np.abs(made - wanted) / size).max() <= 2 * (np.abs(plain - wanted) / size).max()
 
 
-@pytest.mark.parametrize(("dtype", "layout"), [("float16", "nchw"), ("bfloat16", "nhwc"), ("float32", "nchw")])
+@pytest.mark.parametrize(
+    ("dtype", "layout"), [("float16", "nchw"), ("bfloat16", "nhwc"), ("float32", "nchw")]
+)
 def test_what_is_not_finite_stays_so_and_spoils_nothing_else(dtype: str, layout: str) -> None:
     trial = Trial(((70, 140),), dtype, layout=layout)
     given = numbers(trial)
