@@ -298,13 +298,19 @@ def question(plan: GramPlan, device: Device, precision: str) -> str:
     return " ".join(map(str, numbers))
 
 
-def test_the_plan_of_cpp_is_the_same(tmp_path: Path) -> None:
+def twin(folder: Path) -> Path:
+    """The program of gram_twin.cpp."""
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no g++ or clang++ on this machine")
-    program = tmp_path / "twin"
+    program = folder / "twin"
     flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{INCLUDE}", "-o", program]
     subprocess.run([compiler, HERE / "gram_twin.cpp", *flags], check=True)
+    return program
+
+
+def test_the_plan_of_cpp_is_the_same(tmp_path: Path) -> None:
+    program = twin(tmp_path)
     draw, questions, wanted = random.Random(4), [], []
     for _ in range(1000):
         device, precision = draw.choice(DEVICES), draw.choice(PRECISIONS)
