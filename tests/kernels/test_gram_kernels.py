@@ -85,6 +85,9 @@ def layouts() -> list[Trial]:
         Trial(((16, 64),), "float32", offset=4),
         Trial(((16, 64),), "float32", layout="nhwc", offset=8),
         Trial(((16, 64),), "bfloat16", offset=2),
+        Trial(((18, 206),), "bfloat16", offset=4),
+        Trial(((18, 205),), "bfloat16", layout="nhwc", offset=12),
+        Trial(((18, 70),), "float16", offset=4, arch="sm_75"),
         Trial(((16, 64),), "float16", layout="nhwc", offset=8),
     ]
 
@@ -96,7 +99,8 @@ def groups() -> list[Trial]:
         Trial(((65, 130), (8, 8)), "bfloat16", pictures=3, multiprocessors=4, layout="nhwc"),
         Trial(((12, 33), (20, 200), (5, 64)), "float32", pictures=2, multiprocessors=2),  # Two variants.
         Trial(((66, 96), (3, 40)), "float16", pictures=2, multiprocessors=2, arch="sm_75"),
-        Trial(((70, 64),), "float32", multiprocessors=30),  # More slices than the reduction has groups.
+        Trial(((20, 64 * 11),), "bfloat16", multiprocessors=12),  # More slices than the reduction has groups.
+        Trial(((20, 16 * 70), (66, 40)), "float32", multiprocessors=80, arch="sm_75", style=True),
     ]
 
 
