@@ -17,7 +17,7 @@ from gantk.kernels.parameters import PATCH_SUMS
 
 _MOST_SLICE = 2**30  # Places; kernels count them in 32 bits.
 _WAVE_PS = 2_000_000  # To start a block and to end it, about.
-_PARTIAL_PS = 400  # To write and to read a row of 64 partial sums, whole GPU.
+_PARTIAL_PS = 150  # To write and to read a row of 64 partial sums, whole GPU.
 _MANY_SPLITS = 64
 _BLOCK_BYTES = 1024  # Of shared memory, which the system takes for each block.
 

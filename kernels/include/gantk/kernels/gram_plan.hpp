@@ -15,7 +15,7 @@ namespace gantk::kernels {
 constexpr uint32_t kGramReduceThreads = 256;
 constexpr int64_t kMostChannels = 65536, kMostPictures = 65535, kMostSlice = int64_t{1} << 30;
 constexpr int64_t kMostGridBlocks = (int64_t{1} << 31) - 1, kGramWorkspaceBytes = int64_t{1} << 27;
-constexpr int64_t kWavePs = 2000000, kPartialPs = 400, kManySplits = 64, kBlockBytes = 1024, kGramAlignment = 256;
+constexpr int64_t kWavePs = 2000000, kPartialPs = 150, kManySplits = 64, kBlockBytes = 1024, kGramAlignment = 256;
 
 inline int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
