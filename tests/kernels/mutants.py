@@ -4,8 +4,8 @@
     python tests/kernels/mutants.py [--unit NAME] [--file REGEX] [--sample N --seed S]
 
 Verdicts go to `mutants.json` beside this file and are kept: a run goes on where the last one stopped, and does again
-what was found for another text of the file. Cases are what `cases(unit)` of the `*_trials.py` modules give. A mutant
-is judged by those cases alone that run a kernel whose PTX it changes:
+what was found for another text of the file. A mutant is judged by those cases of `mutant_cases.py` alone that run a
+kernel whose PTX it changes:
 
     same        the PTX of all kernels is as before: not a mutant at all
     compile     it does not compile
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib
 import json
 import random
 import re
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import interpreted
+from mutant_cases import FAMILIES, cases_of
 from mutation import Mutant, closure, mutants_of
 from ptx import BudgetExceeded, Fault
 
@@ -55,32 +55,47 @@ class Case:
 
 @dataclass
 class Unit:
-    """A unit of the kernels with its cases and, once they have run, the PTX that they ran."""
+    """A family of kernels with its cases."""
 
     name: str
     cases: list[Case]
-    texts: dict[tuple[str, str, Options], dict[str, str]] = field(default_factory=dict)  # ...: kernel: PTX
+    root: Path = field(default_factory=lambda: interpreted.KERNELS)
+    levels: tuple[Options, ...] = LEVELS
+    _texts: dict[tuple[str, str, Options], dict[str, str]] = field(default_factory=dict)
 
     def measure(self) -> None:
-        """Run every case on the true sources: note which kernels it runs, and how long it takes."""
+        """Run every case on the true sources: note which kernels it runs, and how long it takes.
+
+        Code compiled in a hurry keeps accumulators of wgmma where they may not be touched; then it is not used.
+        """
         for case in self.cases:
             before = time.process_time()
             with _observed(case.kernels):
                 case.run()
             case.seconds = time.process_time() - before
         self.cases.sort(key=lambda case: case.seconds)
-        for options in LEVELS:
-            with interpreted.sources(interpreted.KERNELS, options):
-                for unit, arch in sorted(
-                    {kernel[:2] for case in self.cases for kernel in case.kernels}, key=_newest
-                ):
-                    self.texts[unit, arch, options] = kernel_texts(unit, arch)
+        with interpreted.sources(self.root, QUICK):
+            if any(_attempt(case) for case in self.cases):
+                self.levels = ((),)
 
-    def files(self) -> list[Path]:
-        """The sources that mutants are made of: those of the units its cases run."""
-        folders = (interpreted.KERNELS / "cuda", interpreted.KERNELS / "include")
+    def sources(self) -> list[tuple[str, str]]:
+        """Source files with the architectures that their kernels are run for: sm_80 first, where most is to be seen."""
+        pairs = {(unit, arch) for case in self.cases for unit, arch, _ in case.kernels}
+        return sorted(pairs, key=lambda pair: (pair[0], abs(int(re.sub(r"\D", "", pair[1])) - 80)))
+
+    def texts(self, source: str, arch: str, options: Options) -> dict[str, str]:
+        """PTX of the true kernels, compiled when first asked for."""
+        key = (source, arch, options)
+        if key not in self._texts:
+            with interpreted.sources(self.root, options):
+                self._texts[key] = kernel_texts(source, arch)
+        return self._texts[key]
+
+    def files(self, source: str = "") -> list[Path]:
+        """The CUDA files that its sources, or one of them, are made of: where mutants are made."""
+        folders = (self.root / "cuda", self.root / "include")
         found: list[Path] = []
-        for unit in sorted({unit for unit, _, _ in self.texts}):
+        for unit in [source] if source else dict.fromkeys(unit for unit, _ in self.sources()):
             found += [f for f in closure(folders[0] / f"{unit}.cu", folders) if f not in found]
         return [f for f in found if "cuda" in f.parts]
 
@@ -103,18 +118,9 @@ def _observed(kernels: set[Kernel]) -> Iterator[None]:
 
 
 def units(names: Sequence[str] = ()) -> list[Unit]:
-    """Units that some `*_trials.py` module has cases for."""
-    found = []
-    for path in sorted(HERE.glob("*_trials.py")):
-        module = importlib.import_module(path.stem)
-        for name in getattr(module, "UNITS", [path.stem.removesuffix("_trials")]):
-            if names and name not in names:
-                continue
-            given = [
-                c if isinstance(c, tuple) else (f"case {i}", c) for i, c in enumerate(module.cases(name))
-            ]
-            found.append(Unit(name, [Case(label, run) for label, run in given]))
-    return found
+    """The families of `mutant_cases`, all or some, with their cases."""
+    chosen = [name for name in FAMILIES if not names or name in names]
+    return [Unit(name, [Case(label, run) for label, run in cases_of(name)]) for name in chosen]
 
 
 def judge(mutant: Mutant, units_: Sequence[Unit]) -> dict[str, Any]:
@@ -139,18 +145,20 @@ def judge(mutant: Mutant, units_: Sequence[Unit]) -> dict[str, Any]:
 
 
 def _judge_at(mutant: Mutant, units_: Sequence[Unit], options: Options) -> dict[str, Any]:
-    folders = (interpreted.KERNELS / "cuda", interpreted.KERNELS / "include")
     verdict = "same"
     for unit in units_:
-        for (name, arch, level), before in unit.texts.items():
-            files = closure(folders[0] / f"{name}.cu", folders)
-            if level != options or all(file.name != mutant.file for file in files):
+        if options not in unit.levels:
+            verdict = "survived"  # so far
+            continue
+        for source, arch in unit.sources():
+            if all(file.name != mutant.file for file in unit.files(source)):
                 continue
+            before = unit.texts(source, arch, options)
             try:
-                after = kernel_texts(name, arch)
+                after = kernel_texts(source, arch)
             except interpreted.CompileError as error:
                 return {"verdict": "compile", "by": _first_error(str(error))}
-            changed = {(name, arch, kernel) for kernel in before if after.get(kernel) != before[kernel]}
+            changed = {(source, arch, kernel) for kernel in before if after.get(kernel) != before[kernel]}
             if changed and verdict == "same":
                 verdict = "unreached"
             for case in unit.cases:
@@ -160,11 +168,6 @@ def _judge_at(mutant: Mutant, units_: Sequence[Unit], options: Options) -> dict[
                     if found:
                         return found
     return {"verdict": verdict}
-
-
-def _newest(kernel: tuple[str, str]) -> tuple[str, int]:
-    """Order of (unit, architecture): sm_80 first, where most is to be seen."""
-    return kernel[0], abs(int(re.sub(r"\D", "", kernel[1])) - 80)
 
 
 def _attempt(case: Case) -> dict[str, Any] | None:
@@ -227,11 +230,17 @@ def campaign(
     for unit in chosen:
         unit.measure()
     interpreted.BUDGET = 2_000_000
-    mutants = [mutant for mutant in all_mutants(chosen) if re.match(files, mutant.file)]
+    everything = all_mutants(chosen)
+    mutants = [mutant for mutant in everything if re.match(files, mutant.file)]
     if count is not None:
         mutants = sample(mutants, count, seed)
-    results = load() if keep else {}
     digests = {file.name: file_digest(file) for unit in chosen for file in unit.files()}
+    names_now = {mutant.name for mutant in everything}
+    results = {
+        name: found
+        for name, found in (load() if keep else {}).items()
+        if name in names_now or found["file"] not in digests  # the rest is of lines that are no more
+    }
     for mutant in mutants:
         old = results.get(mutant.name)
         if old and old["source"] == digests[mutant.file]:

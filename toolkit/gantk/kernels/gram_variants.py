@@ -52,7 +52,7 @@ _COSTS = {
     "f16": {64: (5000, 10000), 128: (9000, 12000)},
     "bf16": {64: (5000, 10000), 128: (9000, 12000)},
     "tf32": {64: (10000, 20000), 128: (18000, 24000)},
-    "exact": {64: (15000, 25000), 128: (50000, 55000)},
+    "exact": {64: (13000, 25000), 128: (50000, 55000)},
 }
 
 
@@ -83,7 +83,7 @@ def variant_of(features: Features, device: Device, precision: str, tile: int) ->
         step=STEP_BYTES // ELEMENT_BYTES[features.dtype],
         threads=2 * tile,
         stage_bytes=stages * tile * STEP_BYTES,
-        resident=1 if (math, tile) == ("exact", 128) else 256 // tile,
+        resident=128 // tile if math == "exact" else 256 // tile,
         place_ps=_COSTS[math][tile][0],
         lone_place_ps=_COSTS[math][tile][1],
     )
@@ -94,13 +94,13 @@ def is_channels_last(features: Features) -> bool:
     return features.strides[1] < features.strides[2]
 
 
-def is_vectorised(features: Features) -> bool:
-    """Whether every row is dense and begins at a multiple of 16 bytes, so that it is read in such pieces."""
+def is_vectorised(features: Features, size: int = 16) -> bool:
+    """Whether every row is dense and begins at a multiple of `size` bytes, so that it is read in such pieces."""
     dense, rows = (1, 2) if is_channels_last(features) else (2, 1)
     pitches = [features.strides[axis] for axis in (0, rows) if features.shape[axis] > 1]
     is_dense = features.strides[dense] == 1 or features.shape[dense] == 1
-    even = all(pitch * ELEMENT_BYTES[features.dtype] % 16 == 0 for pitch in pitches)
-    return features.alignment == 16 and is_dense and even
+    even = all(pitch * ELEMENT_BYTES[features.dtype] % size == 0 for pitch in pitches)
+    return features.alignment >= size and is_dense and even
 
 
 def _has_tensor_cores(features: Features, device: Device, precision: str) -> bool:

@@ -15,7 +15,7 @@ namespace gantk::kernels {
 constexpr uint32_t kGramReduceThreads = 256;
 constexpr int64_t kMostChannels = 65536, kMostPictures = 65535, kMostSlice = int64_t{1} << 30;
 constexpr int64_t kMostGridBlocks = (int64_t{1} << 31) - 1, kGramWorkspaceBytes = int64_t{1} << 27;
-constexpr int64_t kWavePs = 2000000, kPartialPs = 400, kGramAlignment = 256;
+constexpr int64_t kWavePs = 2000000, kPartialPs = 150, kManySplits = 64, kBlockBytes = 1024, kGramAlignment = 256;
 
 inline int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
@@ -27,7 +27,8 @@ struct GramLayerPlan {
 
     int64_t area() const { return int64_t{variant.tile} * variant.tile; }
     int64_t blocks() const { return tiles * splits; }
-    int64_t patches() const { return tiles * (area() / (kPatchRows * kPatchColumns)); }
+    int32_t groups() const { return splits < kManySplits ? 8 : 32; }
+    int64_t patches() const { return tiles * (area() / patch_sums(groups())); }
 };
 
 // What the launches of a layer are given besides the plan; addresses are of the device.
@@ -76,10 +77,14 @@ inline std::vector<GramLayerPlan> all_sliced(std::vector<GramLayerPlan> layers, 
     return layers;
 }
 
-inline int64_t fewest_resident(const std::vector<GramLayerPlan>& layers) {
-    int64_t fewest = layers.front().variant.resident;
-    for (const GramLayerPlan& layer : layers) fewest = std::min<int64_t>(fewest, layer.variant.resident);
-    return fewest;
+inline int64_t resident(const std::vector<GramLayerPlan>& layers, const Device& device) {
+    int64_t strips = 1, fewest = layers.front().variant.resident;
+    for (const GramLayerPlan& layer : layers) strips = std::max(strips, std::min<int64_t>(layer.tiles, 2));
+    for (const GramLayerPlan& layer : layers) {
+        const int64_t bytes = layer.variant.stage_bytes * strips + kBlockBytes;
+        fewest = std::min({fewest, int64_t{layer.variant.resident}, (device.shared_bytes + kBlockBytes) / bytes});
+    }
+    return std::max<int64_t>(1, fewest);
 }
 
 inline double cost(const std::vector<GramLayerPlan>& layers, const Device& device, int64_t pictures) {
@@ -90,7 +95,7 @@ inline double cost(const std::vector<GramLayerPlan>& layers, const Device& devic
         longest = std::max(longest, double(layer.slice) * double(layer.variant.lone_place_ps));
         rows += double(layer.blocks()) * double(layer.area() / 64);
     }
-    const double waves = double(divide_up(blocks, multiprocessors * fewest_resident(layers)));
+    const double waves = double(divide_up(blocks, multiprocessors * resident(layers, device)));
     const double busy = work * double(pictures) * double(divide_up(blocks, multiprocessors)) / double(blocks);
     return std::max(busy, longest * waves) + waves * double(kWavePs) + rows * double(pictures) * double(kPartialPs);
 }
@@ -109,7 +114,7 @@ inline std::vector<GramLayerPlan> with_tile(const std::vector<Features>& layers,
         most = std::max(most, features.places);
     }
     std::vector<GramLayerPlan> best;
-    for (int64_t each = 1; each <= 2 * fewest_resident(uncut); ++each) {
+    for (int64_t each = 1; each <= 2 * resident(uncut, device); ++each) {
         int64_t low = 1, high = std::min(kMostSlice, most);
         while (low < high) {
             const int64_t middle = (low + high) / 2;
@@ -233,7 +238,8 @@ inline std::vector<GramLayer> GramPlan::filled(const std::vector<GramLayerData>&
         one.tile = layer.variant.tile;
         one.tiles = int32_t(layer.tiles);
         one.splits = int32_t(layer.splits);
-        one.vectorised = is_vectorised(features);
+        one.groups = layer.groups();
+        one.vectorised = is_vectorised(features) ? 1 : is_vectorised(features, 4) ? 2 : 0;
         one.scale = float(data[i].scale != 0 ? data[i].scale : 1.0 / double(features.places));
         filled.push_back(one);
     }
@@ -251,15 +257,19 @@ inline void GramPlan::add_chunk(std::vector<GramLayer> filled, int64_t count, fl
     for (size_t i = 0; i < layers.size(); ++i) {
         if (launched[i]) continue;
         const GramVariant& variant = layers[i].variant;
-        if (layers[i].hopper.pieces > 0) {  // Then all are.
+        if (layers[i].hopper.pieces > 0) {
             std::vector<Features> features;
             std::vector<Sm90Cut> cuts;
-            for (const GramLayerPlan& layer : layers) {
-                features.push_back(layer.features);
-                cuts.push_back(layer.hopper);
+            std::vector<GramLayer> own;
+            for (size_t j = i; j < layers.size(); ++j) {
+                if (!(layers[j].variant == variant)) continue;
+                launched[j] = true;
+                features.push_back(layers[j].features);
+                cuts.push_back(layers[j].hopper);
+                own.push_back(filled[j]);
             }
-            launches.push_back(detail::sm90_launch(features, cuts, filled, count));
-            break;
+            launches.push_back(detail::sm90_launch(features, cuts, own, count));
+            continue;
         }
         GramParameters parameters{};
         parameters.loss = loss;

@@ -26,16 +26,16 @@ inline bool at_least(const Device& device, int major, int minor) {
 
 inline bool is_channels_last(const Features& features) { return features.channel_stride < features.place_stride; }
 
-inline bool is_vectorised(const Features& features) {
+inline bool is_vectorised(const Features& features, int32_t size = 16) {
     const bool channels_last = is_channels_last(features);
     const int64_t dense = channels_last ? features.channel_stride : features.place_stride;
     const int64_t along = channels_last ? features.channels : features.places;
     const int64_t pitch = channels_last ? features.place_stride : features.channel_stride;
     const int64_t rows = channels_last ? features.places : features.channels;
     const auto even = [&](int64_t count, int64_t stride) {
-        return count == 1 || stride * element_bytes(features.element) % 16 == 0;
+        return count == 1 || stride * element_bytes(features.element) % size == 0;
     };
-    return features.alignment == 16 && (dense == 1 || along == 1) && even(features.pictures, features.batch_stride) &&
+    return features.alignment >= size && (dense == 1 || along == 1) && even(features.pictures, features.batch_stride) &&
            even(rows, pitch);
 }
 
@@ -62,8 +62,8 @@ inline GramVariant gram_variant(const Features& features, const Device& device, 
     variant.step = kGramStepBytes / element_bytes(features.element);
     variant.threads = 2 * tile;
     variant.stage_bytes = (at_least(device, 8, 0) ? 3 : 2) * tile * kGramStepBytes;
-    variant.resident = exact && large ? 1 : 256 / tile;
-    variant.place_ps = exact ? (large ? 50000 : 15000) : (large ? 9000 : 5000) * (single ? 2 : 1);
+    variant.resident = (exact ? 128 : 256) / tile;
+    variant.place_ps = exact ? (large ? 50000 : 13000) : (large ? 9000 : 5000) * (single ? 2 : 1);
     variant.lone_place_ps = exact ? (large ? 55000 : 25000) : (large ? 12000 : 10000) * (single ? 2 : 1);
     return variant;
 }
