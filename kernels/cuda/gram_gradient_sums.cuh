@@ -2,44 +2,12 @@
 // What a warp of the gradient on tensor cores holds: sums of a part of a tile, how they grow and how they are stored.
 #pragma once
 
+#include "gram_fragments.cuh"
 #include "gram_gradient_work.cuh"
-#include "gram_mma.cuh"
 
 namespace gantk::kernels {
 
 constexpr int32_t kGradientPlaces = 128;  // Of a tile.
-
-// Words of fp32 become TF32 numbers, in exact arithmetic two.
-template <class Mma>
-GANTK_DEVICE void ready(uint32_t (&words)[4], uint32_t (&small)[4]) {
-    if constexpr (sizeof(typename Mma::Element) == 4) {
-#pragma unroll
-        for (int32_t i = 0; i < 4; ++i) {
-            if constexpr (Mma::kExact) {
-                split_tf32(words[i], small[i], words[i]);
-            } else {
-                words[i] = round_to_tf32(words[i]);
-            }
-        }
-    }
-}
-
-// Exact sums leave the tensor cores, which cut off, after every product, and are rounded by the fp32 units.
-template <class Mma>
-GANTK_DEVICE void add_product(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&a_small)[4],
-                              const uint32_t (&b)[4], const uint32_t (&b_small)[4], int32_t at) {
-    const typename Mma::Element type{};
-    if constexpr (Mma::kExact) {
-        float step[4] = {};
-        multiply_add(type, step, a_small, b[at], b[at + 1]);
-        multiply_add(type, step, a, b_small[at], b_small[at + 1]);
-        multiply_add(type, step, a, b[at], b[at + 1]);
-#pragma unroll
-        for (int32_t i = 0; i < 4; ++i) sums[i] += step[i];
-    } else {
-        multiply_add(type, sums, a, b[at], b[at + 1]);
-    }
-}
 
 // One warp's sums of kRows x 32, in fragments of 16 x 8.
 template <class Mma, int32_t kRows>
@@ -66,16 +34,18 @@ struct GradientSums {
 #pragma unroll
             for (int32_t n = 0; n < kAcross / 2; ++n) {
                 read_right(b[n], right, n, depth);
-                ready<Mma>(b[n], b_small[n]);
+                narrow<Mma>(b[n], b_small[n]);
             }
 #pragma unroll
             for (int32_t m = 0; m < kDown; ++m) {
                 uint32_t a[4], a_small[4];
                 read_left(a, left, m, depth);
-                ready<Mma>(a, a_small);
+                narrow<Mma>(a, a_small);
 #pragma unroll
                 for (int32_t n = 0; n < kAcross; ++n) {
-                    add_product<Mma>(sums[m][n], a, a_small, b[n / 2], b_small[n / 2], n % 2 * 2);
+                    const int32_t at = n % 2 * 2;
+                    multiply<Mma>(sums[m][n], a, a_small, b[n / 2][at], b[n / 2][at + 1], b_small[n / 2][at],
+                                  b_small[n / 2][at + 1]);
                 }
             }
         }
