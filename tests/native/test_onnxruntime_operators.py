@@ -269,6 +269,36 @@ def test_a_registered_operator_takes_the_place_of_a_body(library: Path) -> None:
         np.testing.assert_array_equal(made, np.full((1, 2, 2), wanted))
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+def test_types_are_inferred(library: Path, dtype: str) -> None:
+    """Outputs that a file declares nothing of have the type of the features, or float32."""
+    nodes = [
+        helper.make_node("GramMatrixGrad", ["gram", "features"], ["slope"], domain=DOMAIN),
+        helper.make_node("TotalVariation", ["features"], ["value", "gradient"], domain=DOMAIN),
+    ]
+    given = {"gram": TensorProto.FLOAT, "features": TYPES[dtype]}
+    outputs = [helper.make_tensor_value_info(name, 0, None) for name in ("slope", "value", "gradient")]
+    for value in outputs:
+        value.ClearField("type")
+    graph = helper.make_graph(
+        nodes,
+        "types",
+        [helper.make_tensor_value_info(name, kind, None) for name, kind in given.items()],
+        outputs,
+    )
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    for axes in (None, ["N", "C", "H", "W"]):
+        if axes is not None:
+            proto.graph.input[0].CopyFrom(
+                helper.make_tensor_value_info("gram", TensorProto.FLOAT, ["N", "C", "C"])
+            )
+            proto.graph.input[1].CopyFrom(helper.make_tensor_value_info("features", TYPES[dtype], axes))
+        found = [value.type for value in load(proto.SerializeToString(), library).get_outputs()]
+        wanted = {"float32": "tensor(float)"}.get(dtype, f"tensor({dtype})")
+        assert found == [wanted, "tensor(float)", wanted]
+
+
 def test_shapes_are_inferred(library: Path, tmp_path: Path) -> None:
     """ONNX Runtime replaces every question for a shape by its answer before anything runs."""
     nodes = [
