@@ -22,8 +22,8 @@ constexpr int32_t kGradientStages = 3, kGradientBlocks = 2;  // A multiprocessor
 constexpr int32_t kGradientStages = 2, kGradientBlocks = 1;  // 64 KiB of shared memory, and no cp.async.
 #endif
 
-// Brings 16 bytes to shared memory of which `width` elements are there, the others 0. Rows that are not made of whole,
-// aligned chunks come in words of 4 bytes where they are aligned to that (an even number of places), else one by one.
+// Brings 16 bytes to shared memory, the first `width` elements and zeros. For rows that are not made of whole, aligned
+// chunks: in words of 4 bytes where they are aligned to that (an even number of places), else one by one.
 template <class Element>
 GANTK_DEVICE void gather(uint32_t to, const Element* from, int32_t width, bool words_aligned) {
     constexpr int32_t kBytes = sizeof(Element);
@@ -68,21 +68,19 @@ GANTK_DEVICE void copy_operand(uint32_t strip, const Element* first, int64_t str
     static_assert(kApart % 8 == 0 && (!kShuffled || kApart % 16 == 0), "rows so far apart are treated alike");
     const int32_t row = threadIdx.x / Strip::kRowChunks, chunk = threadIdx.x % Strip::kRowChunks;
     const int32_t left = elements - chunk * Strip::kWidth;
-    const int32_t width = left < 0 ? 0 : left < Strip::kWidth ? left : Strip::kWidth;
-    const Element* from = first + (kShuffled ? shuffled(row) : row) * stride + chunk * Strip::kWidth;
+    // Where there is one row its pitch may be anything, and even what is not read must have an aligned address.
+    const int32_t from_row = kShuffled ? shuffled(row) : row < rows ? row : 0;
+    const Element* from = first + from_row * stride + chunk * Strip::kWidth;
     strip += row * Strip::kRowBytes + (chunk ^ Strip::twist(row)) * kChunkBytes;
-    if (load_bytes == 16) {
-#pragma unroll
-        for (int32_t i = 0; i < kCopies; ++i) {
-            const int32_t bytes = row + i * kApart < rows ? width * static_cast<int32_t>(sizeof(Element)) : 0;
-            copy_async16(strip + i * kApart * Strip::kRowBytes, bytes > 0 ? from + i * kApart * stride : first, bytes);
-        }
-    } else {
+    rows = left > 0 ? rows - row : 0;
+    if (load_bytes == 16 && (left <= 0 || left >= Strip::kWidth)) {
+        copy_chunks<kCopies>(strip, kApart * Strip::kRowBytes, from, kApart * stride, (rows + kApart - 1) / kApart);
+        return;
+    }
 #pragma unroll 1
-        for (int32_t i = 0; i < kCopies; ++i) {
-            gather(strip + i * kApart * Strip::kRowBytes, from + i * kApart * stride,
-                   row + i * kApart < rows ? width : 0, load_bytes == 4);
-        }
+    for (int32_t i = 0; i < kCopies; ++i) {
+        gather(strip + i * kApart * Strip::kRowBytes, from + i * kApart * stride, i * kApart < rows ? left : 0,
+               load_bytes >= 4);
     }
 }
 
@@ -185,19 +183,15 @@ GANTK_DEVICE void scale(float4& values, const float* units) {
     values.w *= units[kChannelsLast ? 3 : 0];
 }
 
-// Stores four results, neighbours along the places or, with channels last, along the channels.
-template <class Element, bool kChannelsLast>
-GANTK_DEVICE void store_four(const GramGradientLayer& layer, Element* result, int32_t channel, int64_t place,
-                             const float4& values) {
-    const int64_t left = kChannelsLast ? layer.channels - channel : layer.places - place;
-    if (channel >= layer.channels || place >= layer.places) return;
-    Element* to = result + channel * layer.result_channel_stride + place * layer.result_place_stride;
+// Stores four results, `stride` elements apart, of which `left` are there; at once where they are neighbours.
+template <class Element>
+GANTK_DEVICE void store_four(Element* to, int64_t stride, int32_t left, bool at_once, const float4& values) {
     Element four[4];
     from_float(four[0], values.x);
     from_float(four[1], values.y);
     from_float(four[2], values.z);
     from_float(four[3], values.w);
-    if (layer.vectorised && left >= 4) {
+    if (at_once && left >= 4) {
         if constexpr (sizeof(Element) == 4) {
             *reinterpret_cast<float4*>(to) = values;
         } else {
@@ -206,10 +200,41 @@ GANTK_DEVICE void store_four(const GramGradientLayer& layer, Element* result, in
         }
         return;
     }
-    const int64_t stride = kChannelsLast ? layer.result_channel_stride : layer.result_place_stride;
 #pragma unroll
     for (int32_t i = 0; i < 4; ++i) {
         if (i < left) to[i * stride] = four[i];
+    }
+}
+
+// Stores a warp's sums, from `row` and `column` of the tile on whose first result is at `channel` and `place`.
+template <class Mma, bool kChannelsLast, int32_t kRows>
+GANTK_DEVICE void store_sums(const GramGradientLayer& layer, const GradientSums<Mma, kRows>& sums, int32_t channel,
+                             int64_t place, int32_t row, int32_t column) {
+    using Element = typename Mma::Element;
+    const int64_t picture = blockIdx.y;
+    row += threadIdx.x % 32 / 4;
+    column += sums.template quarter<kChannelsLast>() * 4;
+    channel += kChannelsLast ? column : row;
+    place += kChannelsLast ? row : column;
+    const int64_t row_stride = kChannelsLast ? layer.result_place_stride : layer.result_channel_stride;
+    const int64_t stride = kChannelsLast ? layer.result_channel_stride : layer.result_place_stride;
+    const int64_t rest = layer.places - place;
+    const int32_t places = rest < kGradientPlaces ? static_cast<int32_t>(rest) : kGradientPlaces;
+    const int32_t channels = layer.channels - channel;
+    const int32_t rows = kChannelsLast ? places : channels, columns = kChannelsLast ? channels : places;
+    const float* units = layer.units + picture * layer.rows + channel;
+    Element* to = static_cast<Element*>(layer.result) + picture * layer.result_batch_stride +
+                  channel * layer.result_channel_stride + place * layer.result_place_stride;
+#pragma unroll
+    for (int32_t i = 0; i < kRows / 8; ++i) {  // Row by row of eight, `to` going along, lest addresses fill registers.
+#pragma unroll
+        for (int32_t pair = 0; pair < 2; ++pair) {
+            float4 values = sums.template four<kChannelsLast>(i / 2, pair, i % 2);
+            if constexpr (kHasUnits<Element>) scale<kChannelsLast>(values, units + (kChannelsLast ? pair * 16 : i * 8));
+            if (i * 8 >= rows) continue;
+            store_four(to + pair * 16 * stride, stride, columns - pair * 16, layer.vectorised != 0, values);
+        }
+        to += 8 * row_stride;
     }
 }
 
@@ -259,7 +284,7 @@ GANTK_DEVICE void gram_gradient_tiles(const GramGradientLayer& layer, uint32_t s
         copy_commit();  // Also where there is nothing left, so that `copy_wait` counts the same to the end.
     };
 
-    const int32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int32_t warp = threadIdx.x / 32;
     const int32_t row = warp % kWarpsDown * kWarpRows, column = warp / kWarpsDown * 32;
     const FragmentReader<Element, true, kChannels> read_slopes(kChannelsLast ? column : row, !kChannelsLast);
     const FragmentReader<Element, kChannelsLast, kGradientPlaces> read_features(kChannelsLast ? row : column,
@@ -285,24 +310,7 @@ GANTK_DEVICE void gram_gradient_tiles(const GramGradientLayer& layer, uint32_t s
             }
             stage = stage + 1 == kGradientStages ? 0 : stage + 1;
         }
-        const int64_t place = begin + static_cast<int64_t>(tile) * kGradientPlaces;
-        Element* result = static_cast<Element*>(layer.result) + picture * layer.result_batch_stride;
-        const float* units = layer.units + picture * layer.rows + top;
-#pragma unroll
-        for (int32_t m = 0; m < kWarpRows / 16; ++m) {
-#pragma unroll
-            for (int32_t half = 0; half < 2; ++half) {
-                const int32_t r = row + m * 16 + half * 8 + lane / 4;
-#pragma unroll
-                for (int32_t pair = 0; pair < 2; ++pair) {
-                    const int32_t c = column + pair * 16 + sums.template quarter<kChannelsLast>() * 4;
-                    float4 values = sums.template four<kChannelsLast>(m, pair, half);
-                    if constexpr (kHasUnits<Element>) scale<kChannelsLast>(values, units + (kChannelsLast ? c : r));
-                    store_four<Element, kChannelsLast>(layer, result, top + (kChannelsLast ? c : r),
-                                                       place + (kChannelsLast ? r : c), values);
-                }
-            }
-        }
+        store_sums<Mma, kChannelsLast>(layer, sums, top, begin + static_cast<int64_t>(tile) * kGradientPlaces, row, column);
         sums.clear();
     }
     copy_wait<0>();

@@ -201,3 +201,45 @@ def scatter(laid: Features, values: Array) -> Array:
     strides = [stride * flat.itemsize for stride in laid.strides]
     np.lib.stride_tricks.as_strided(flat, laid.shape, strides)[:] = values
     return flat
+
+
+UNITS = ("gram", "gram_half", "gram_single")
+
+
+def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
+    """Quick runs that, together, a mutant of a unit must not pass."""
+    trials = {
+        "gram": [
+            Trial(((72, 50), (3, 20)), arch="sm_75", pictures=2, style=True, multiprocessors=4),
+            Trial(
+                ((20, 70),), arch="sm_75", multiprocessors=12
+            ),  # Slices that not all warps have as many of.
+            Trial(((66, 35),), "bfloat16", layout="nhwc", arch="sm_75"),
+            Trial(((9, 30),), layout="strided", pictures=2, style=True),
+        ],
+        "gram_half": [
+            Trial(((72, 456),), "float16", tile=64),
+            Trial(((136, 456),), "bfloat16", layout="nhwc", tile=128),
+            Trial(((40, 456),), "bfloat16", layout="nhwc", pictures=2, tile=64),
+            Trial(((136, 200), (5, 64)), "float16", pictures=2, tile=128, multiprocessors=4),
+            Trial(((70, 203),), "bfloat16", layout="padded", tile=64),
+            Trial(((70, 100),), "float16", layout="padded_last", tile=128),
+            Trial(((30, 150),), "float16", layout="strided"),
+            Trial(((70, 328),), "float16", arch="sm_75", tile=64),
+            Trial(((5, 64 * 200),), "float16"),
+        ],
+        "gram_single": [
+            Trial(((72, 228),), tile=64),
+            Trial(((136, 100),), layout="nhwc", tile=128),
+            Trial(((136, 228),), "float32", "tf32", tile=128),
+            Trial(((72, 228),), "float32", "tf32", layout="nhwc", tile=64),
+            Trial(((40, 75),), layout="padded", pictures=2),
+            Trial(((30, 75),), layout="strided", tile=128),
+            Trial(((5, 32 * 99),)),
+        ],
+    }
+    return [(str(trial.layers), lambda trial=trial: _pass(trial)) for trial in trials[unit]]
+
+
+def _pass(trial: Trial) -> None:
+    check(trial)

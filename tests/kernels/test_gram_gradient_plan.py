@@ -199,7 +199,9 @@ def test_the_kernel_suits_features_and_device(
         (Features("bfloat16", (2, 7, 5), (35, 1, 7), 16), 2),
     ],
 )
-def test_features_are_read_in_the_largest_pieces_that_are_aligned(features: Features, load_bytes: int) -> None:
+def test_features_are_read_in_the_largest_pieces_that_are_aligned(
+    features: Features, load_bytes: int
+) -> None:
     assert launches(plan_gram_gradient([features], H200))[0].parameters.layers[0].load_bytes == load_bytes
 
 
@@ -245,9 +247,13 @@ def described(plan: GramGradientPlan, style: bool) -> list[str]:
     """A plan as gram_gradient_twin.cpp prints it."""
     lines = [f"{plan.at_once} {plan.workspace_bytes}"]
     for launch in launches(plan, style):
-        content = ctypes.string_at(ctypes.addressof(launch.parameters), ctypes.sizeof(launch.parameters)).hex()
+        content = ctypes.string_at(
+            ctypes.addressof(launch.parameters), ctypes.sizeof(launch.parameters)
+        ).hex()
         grid = " ".join(map(str, launch.grid))
-        lines.append(f"{launch.unit} {launch.kernel} {grid} {launch.block[0]} {launch.shared_bytes} {content}")
+        lines.append(
+            f"{launch.unit} {launch.kernel} {grid} {launch.block[0]} {launch.shared_bytes} {content}"
+        )
     return [*lines, "."]
 
 
