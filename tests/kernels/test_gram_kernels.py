@@ -96,7 +96,8 @@ def groups() -> list[Trial]:
         Trial(((65, 130), (8, 8)), "bfloat16", pictures=3, multiprocessors=4, layout="nhwc"),
         Trial(((12, 33), (20, 200), (5, 64)), "float32", pictures=2, multiprocessors=2),  # Two variants.
         Trial(((66, 96), (3, 40)), "float16", pictures=2, multiprocessors=2, arch="sm_75"),
-        Trial(((70, 64),), "float32", multiprocessors=30),  # More slices than the reduction has groups.
+        Trial(((20, 64 * 11),), "bfloat16", multiprocessors=12),  # More slices than the reduction has groups.
+        Trial(((20, 16 * 70), (66, 40)), "float32", multiprocessors=80, arch="sm_75", style=True),
     ]
 
 

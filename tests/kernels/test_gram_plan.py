@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gantk.errors import GantkError, UsageError
-from gantk.kernels.gram_plan import WORKSPACE_BYTES, GramPlan, GramTargets, LayerPlan, plan_gram
+from gantk.kernels.gram_cut import LayerPlan
+from gantk.kernels.gram_plan import WORKSPACE_BYTES, GramPlan, GramTargets, plan_gram
 from gantk.kernels.launch import ELEMENT_BYTES, PRECISIONS, Device, Features, TensorMap
 from gantk.kernels.parameters import GramLayer
 

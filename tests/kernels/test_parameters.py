@@ -33,8 +33,8 @@ def assertions() -> str:
             offset = getattr(kind, field).offset
             lines.append(f'static_assert(OFFSET({name}, {field}) == {offset}, "{name}.{field}");')
     lines.append(f"static_assert(kMaxGramLayers == {parameters.MAX_GRAM_LAYERS});")
-    lines.append(f"static_assert(kPatchRows == {parameters.PATCH_ROWS});")
-    lines.append(f"static_assert(kPatchColumns == {parameters.PATCH_COLUMNS});")
+    for groups, sums in parameters.PATCH_SUMS.items():
+        lines.append(f"static_assert(patch_sums({groups}) == {sums});")
     lines.append(f"static_assert(kVariationThreads == {parameters.VARIATION_THREADS});")
     return "\n".join(lines)
 

@@ -2,31 +2,27 @@
 """Chooses kernels, tiles and slices for Gram matrices and the style loss. Twin of `gantk/kernels/gram_plan.hpp`.
 
 Up to eight layers are one launch of partial sums for each variant they need (mostly one), one of the reduction and,
-for the style loss, one that adds up the squares. The triangle of a Gram matrix has few tiles, one where C <= 128, so
-that the places are cut into slices to occupy all multiprocessors. Each slice costs a tile of partial sums, written
-and read; the plan weighs both.
+for the style loss, one that adds up the squares. `gram_cut` chooses tiles and slices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gantk.errors import GantkError
 from gantk.kernels import gram_sm90
-from gantk.kernels.gram_variants import Variant, is_vectorised, variant_of
+from gantk.kernels.gram_cut import LayerPlan, cut
+from gantk.kernels.gram_variants import is_vectorised
 from gantk.kernels.launch import Device, Features, Launch
-from gantk.kernels.parameters import MAX_GRAM_LAYERS, PATCH_COLUMNS, PATCH_ROWS, GramLayer, GramParameters
+from gantk.kernels.parameters import MAX_GRAM_LAYERS, GramLayer, GramParameters
 
 REDUCE_THREADS = 256
 MOST_CHANNELS = 65536  # A Gram matrix of 16 GiB.
 MOST_PICTURES = 65535  # Of a launch, along y of its grid.
 WORKSPACE_BYTES = 2**27  # Wanted at most; pictures beyond come in further launches.
 
-_MOST_SLICE = 2**30  # Places; kernels count them in 32 bits.
 _MOST_BLOCKS = 2**31 - 1
-_WAVE_PS = 2_000_000  # To start a block and to end it, about.
-_PARTIAL_PS = 400  # To write and to read a row of 64 partial sums, whole GPU.
 _ALIGNMENT = 256
 
 
@@ -45,41 +41,6 @@ class GramTargets:
     strides: Sequence[int]
     weights: Sequence[float]
     loss: int
-
-
-@dataclass(frozen=True)
-class LayerPlan:
-    """How one layer is cut up.
-
-    Args:
-        features: The layer.
-        variant: The kernel of its partial sums.
-        tiles: Of the lower triangle.
-        slice: Places of a split.
-        splits: Of the places.
-        partial_offset: Of its partial sums in the workspace, in bytes.
-        squares_offset: Of its sums of squares in the workspace, in bytes.
-        hopper: How the blocks of a kernel of `gram_sm90` cut it up instead.
-    """
-
-    features: Features
-    variant: Variant
-    tiles: int
-    slice: int
-    splits: int
-    partial_offset: int = 0
-    squares_offset: int = 0
-    hopper: gram_sm90.Sm90Cut | None = None
-
-    @property
-    def blocks(self) -> int:
-        """Tiles of partial sums, for one picture; each a block's of the partial kernel, but on Hopper."""
-        return self.tiles * self.splits
-
-    @property
-    def patches(self) -> int:
-        """Blocks of the reduce kernel, for one picture."""
-        return self.tiles * (self.variant.tile**2 // (PATCH_ROWS * PATCH_COLUMNS))
 
 
 @dataclass(frozen=True)
@@ -204,100 +165,11 @@ def plan_gram(
             raise GantkError(f"features have {layer.shape[1]} channels; at most {MOST_CHANNELS} are allowed")
     at_once = min(pictures, MOST_PICTURES)
     while True:
-        if tile is None:
-            plans = _cut(layers, device, precision, at_once)
-        else:
-            plans = _with_tile(layers, device, precision, at_once, tile)
+        plans = cut(layers, device, precision, at_once, tile)
         placed, workspace_bytes = _placed(plans, at_once, style)
         if workspace_bytes <= WORKSPACE_BYTES or at_once == 1:
             return GramPlan(placed, pictures, at_once, style, workspace_bytes)
         at_once = max(1, min(at_once - 1, at_once * WORKSPACE_BYTES // workspace_bytes))
-
-
-def _cut(layers: Sequence[Features], device: Device, precision: str, pictures: int) -> list[LayerPlan]:
-    """Hopper's kernel, or the better of small and of large tiles; the same for all layers, so that one launch does."""
-    if all(gram_sm90.takes(layer, device, precision) for layer in layers):
-        return _on_hopper(layers, device, pictures)
-    large = _with_tile(layers, device, precision, pictures, 128)
-    small = _with_tile(layers, device, precision, pictures, 64)
-    fits = all(layer.variant.stage_bytes * min(layer.tiles, 2) <= device.shared_bytes for layer in large)
-    return large if fits and _cost(large, device, pictures) < _cost(small, device, pictures) else small
-
-
-def _with_tile(
-    layers: Sequence[Features], device: Device, precision: str, pictures: int, tile: int
-) -> list[LayerPlan]:
-    """The best slice, the same for all layers, of those that give each multiprocessor 1, 2, ... blocks."""
-    uncut = []
-    for features in layers:
-        variant = variant_of(features, device, precision, tile)
-        rows = -(-features.shape[1] // variant.tile)
-        uncut.append(LayerPlan(features, variant, rows * (rows + 1) // 2, features.shape[2], 1))
-    resident = min(layer.variant.resident for layer in uncut)
-    best: list[LayerPlan] = []
-    for each in range(1, 2 * resident + 1):
-        size = _smallest_slice(uncut, pictures, each * device.multiprocessors)
-        plans = [_sliced(layer, size) for layer in uncut]
-        if not best or _cost(plans, device, pictures) < _cost(best, device, pictures):
-            best = plans
-    return best
-
-
-def _on_hopper(layers: Sequence[Features], device: Device, pictures: int) -> list[LayerPlan]:
-    plans = []
-    for features, cut in zip(layers, gram_sm90.cut(layers, device, pictures), strict=True):
-        variant = gram_sm90.variant_of(features)
-        tiles = gram_sm90.tiles_of(features)
-        plans.append(LayerPlan(features, variant, tiles, cut.slice, cut.splits, hopper=cut))
-    return plans
-
-
-def _smallest_slice(layers: list[LayerPlan], pictures: int, blocks: int) -> int:
-    """The fewest places a slice with which there are no more blocks than that; all of them where nothing helps."""
-    sizes = [(layer.tiles, layer.features.shape[2], layer.variant.step) for layer in layers]
-
-    def is_enough(size: int) -> bool:
-        return (
-            sum(tiles * _slices(places, step, size)[1] for tiles, places, step in sizes) * pictures <= blocks
-        )
-
-    return _first(is_enough, 1, min(_MOST_SLICE, max(places for _, places, _ in sizes)))
-
-
-def _first(holds: Callable[[int], bool], low: int, high: int) -> int:
-    """The least number from `low` to `high` that a condition holds for, which then holds for all larger ones."""
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle + 1, high)
-    return high
-
-
-def _sliced(layer: LayerPlan, size: int) -> LayerPlan:
-    size, splits = _slices(layer.features.shape[2], layer.variant.step, size)
-    return replace(layer, slice=size, splits=splits)
-
-
-def _slices(places: int, step: int, size: int) -> tuple[int, int]:
-    """Cut places into slices of about `size`, as even as whole steps allow; the size of one, and how many."""
-    size = min(-(-size // step) * step, _MOST_SLICE)
-    even = -(-places // -(-places // size))
-    size = -(-even // step) * step
-    return size, -(-places // size)
-
-
-def _cost(layers: list[LayerPlan], device: Device, pictures: int) -> float:
-    """About how long partial sums and reduction take, in picoseconds."""
-    blocks = sum(layer.blocks for layer in layers) * pictures
-    resident = min(layer.variant.resident for layer in layers)
-    work = longest = rows = 0.0
-    for layer in layers:  # In floats, which cannot overflow in C++ either; in the same order there.
-        work += float(layer.tiles) * float(layer.features.shape[2]) * float(layer.variant.place_ps)
-        longest = max(longest, float(layer.slice) * float(layer.variant.lone_place_ps))
-        rows += float(layer.blocks) * float(layer.variant.tile**2 // 64)
-    waves = float(-(-blocks // (device.multiprocessors * resident)))
-    busiest = float(-(-blocks // device.multiprocessors))
-    busy = work * float(pictures) * busiest / float(blocks)
-    return max(busy, longest * waves) + waves * float(_WAVE_PS) + rows * float(pictures) * float(_PARTIAL_PS)
 
 
 def _placed(layers: list[LayerPlan], pictures: int, style: bool) -> tuple[tuple[LayerPlan, ...], int]:
@@ -327,7 +199,7 @@ def _common(layer: LayerPlan, features: int, workspace: int, first: int) -> Gram
     strides = [0 if size == 1 else stride for size, stride in zip(given.shape, given.strides, strict=True)]
     one.batch_stride, one.channel_stride, one.place_stride = strides
     one.tile, one.tiles, one.splits, one.slice = layer.variant.tile, layer.tiles, layer.splits, layer.slice
-    one.vectorised = int(is_vectorised(given))
+    one.groups, one.vectorised = layer.groups, int(is_vectorised(given))
     return one
 
 

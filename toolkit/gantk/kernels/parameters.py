@@ -6,7 +6,7 @@ from __future__ import annotations
 from ctypes import Structure, c_float, c_int32, c_int64, c_uint32, c_uint64
 
 MAX_GRAM_LAYERS = 8
-PATCH_ROWS, PATCH_COLUMNS = 8, 16  # Of a tile, what one block of the reduce kernel sums.
+PATCH_SUMS = {8: 128, 32: 32}  # Of a tile, what a block of the reduce kernel sums, by its groups of splits.
 VARIATION_THREADS = 128  # Of every block.
 
 
@@ -32,6 +32,8 @@ class GramLayer(Structure):
         ("splits", c_int32),
         ("first_block", c_int32),
         ("first_patch", c_int32),
+        ("groups", c_int32),
+        ("unused", c_int32),
         ("vectorised", c_int32),
         ("scale", c_float),
         ("weight", c_float),

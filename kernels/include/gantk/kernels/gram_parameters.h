@@ -30,6 +30,8 @@ struct GramLayer {
     int32_t splits;          // ceil(K / slice).
     int32_t first_block;     // Blocks a picture that the partial kernel spends on the layers before this one.
     int32_t first_patch;     // Patches a picture that the layers before this one have, for the reduce kernel.
+    int32_t groups;          // In which the reduce kernel's blocks sum splits, 8 or 32.
+    int32_t unused;
     int32_t vectorised;      // 1: every row begins at a multiple of 16 bytes and is contiguous.
     float scale;             // Gram matrix = scale * F F^T.
     float weight;            // The loss is the sum over layers of weight * sum of squared differences.
@@ -43,8 +45,10 @@ struct GramParameters {
     int32_t unused;
 };
 
-// The reduce kernel gives one block to each patch of a tile. A patch and its mirror image fill whole 32-byte sectors.
-constexpr int kPatchRows = 8;
-constexpr int kPatchColumns = 16;
+// A block of the reduce kernel sums a patch of a tile; the more groups share the splits of each sum, the fewer sums.
+// A patch and its mirror image consist of whole 32-byte sectors, or of half ones where they are few.
+GANTK_BOTH constexpr int32_t patch_rows(int32_t groups) { return groups == 8 ? 8 : 4; }
+GANTK_BOTH constexpr int32_t patch_columns(int32_t groups) { return 2 * patch_rows(groups); }
+GANTK_BOTH constexpr int32_t patch_sums(int32_t groups) { return patch_rows(groups) * patch_columns(groups); }
 
 }  // namespace gantk::kernels

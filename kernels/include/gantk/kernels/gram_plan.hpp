@@ -15,7 +15,7 @@ namespace gantk::kernels {
 constexpr uint32_t kGramReduceThreads = 256;
 constexpr int64_t kMostChannels = 65536, kMostPictures = 65535, kMostSlice = int64_t{1} << 30;
 constexpr int64_t kMostGridBlocks = (int64_t{1} << 31) - 1, kGramWorkspaceBytes = int64_t{1} << 27;
-constexpr int64_t kWavePs = 2000000, kPartialPs = 400, kGramAlignment = 256;
+constexpr int64_t kWavePs = 2000000, kPartialPs = 400, kManySplits = 64, kGramAlignment = 256;
 
 inline int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
@@ -27,7 +27,8 @@ struct GramLayerPlan {
 
     int64_t area() const { return int64_t{variant.tile} * variant.tile; }
     int64_t blocks() const { return tiles * splits; }
-    int64_t patches() const { return tiles * (area() / (kPatchRows * kPatchColumns)); }
+    int32_t groups() const { return splits < kManySplits ? 8 : 32; }
+    int64_t patches() const { return tiles * (area() / patch_sums(groups())); }
 };
 
 // What the launches of a layer are given besides the plan; addresses are of the device.
@@ -233,6 +234,7 @@ inline std::vector<GramLayer> GramPlan::filled(const std::vector<GramLayerData>&
         one.tile = layer.variant.tile;
         one.tiles = int32_t(layer.tiles);
         one.splits = int32_t(layer.splits);
+        one.groups = layer.groups();
         one.vectorised = is_vectorised(features);
         one.scale = float(data[i].scale != 0 ? data[i].scale : 1.0 / double(features.places));
         filled.push_back(one);
