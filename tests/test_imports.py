@@ -65,6 +65,28 @@ def test_bundles_are_read_with_the_standard_library_alone() -> None:
     assert not tops - {"gantk", *sys.stdlib_module_names}
 
 
+def test_the_kernels_import_with_numpy_alone() -> None:
+    python(
+        "import sys\n"
+        "class Only:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] not in {'gantk', 'numpy', *sys.stdlib_module_names}:\n"
+        "            raise ImportError(f'{name} is not installed')\n"
+        "sys.meta_path.insert(0, Only())\n"
+        "import gantk.kernels, gantk.kernels.pycuda, gantk.kernels.status\n"
+        "assert not gantk.kernels.status.examine()['works']\n"
+        "try: gantk.kernels.gram_matrix(object())\n"
+        "except gantk.GantkError as error: assert 'GPU memory is wanted' in str(error)\n"
+        "else: raise AssertionError"
+    )
+
+
+def test_operators_look_for_the_kernels_when_a_cuda_tensor_comes() -> None:
+    added = imported("gantk.ops") - imported("torch")
+    assert "gantk.kernels.operations" in added
+    assert not {name for name in added if name.partition(".")[0] in ("cuda", "pycuda")}
+
+
 def test_a_bundle_runs_without_torch(tmp_path: Path) -> None:
     import networks
 

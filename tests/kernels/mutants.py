@@ -4,8 +4,8 @@
     python tests/kernels/mutants.py [--unit NAME] [--file REGEX] [--sample N --seed S]
 
 Verdicts go to `mutants.json` beside this file and are kept: a run goes on where the last one stopped, and does again
-what was found for another text of the file. Cases are what `cases(unit)` of the `*_trials.py` modules give. A mutant
-is judged by those cases alone that run a kernel whose PTX it changes:
+what was found for another text of the file. A mutant is judged by those cases of `mutant_cases.py` alone that run a kernel
+whose PTX it changes:
 
     same        the PTX of all kernels is as before: not a mutant at all
     compile     it does not compile
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib
 import json
 import random
 import re
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import interpreted
+from mutant_cases import FAMILIES
 from mutation import Mutant, closure, mutants_of
 from ptx import BudgetExceeded, Fault
 
@@ -55,7 +55,7 @@ class Case:
 
 @dataclass
 class Unit:
-    """A unit of the kernels with its cases and, once they have run, the PTX that they ran."""
+    """A family of kernels with its cases and, once they have run, the PTX that they ran."""
 
     name: str
     cases: list[Case]
@@ -103,18 +103,9 @@ def _observed(kernels: set[Kernel]) -> Iterator[None]:
 
 
 def units(names: Sequence[str] = ()) -> list[Unit]:
-    """Units that some `*_trials.py` module has cases for."""
-    found = []
-    for path in sorted(HERE.glob("*_trials.py")):
-        module = importlib.import_module(path.stem)
-        for name in getattr(module, "UNITS", [path.stem.removesuffix("_trials")]):
-            if names and name not in names:
-                continue
-            given = [
-                c if isinstance(c, tuple) else (f"case {i}", c) for i, c in enumerate(module.cases(name))
-            ]
-            found.append(Unit(name, [Case(label, run) for label, run in given]))
-    return found
+    """The families of `mutant_cases`, all or some, with their cases."""
+    chosen = {name: cases for name, cases in FAMILIES.items() if not names or name in names}
+    return [Unit(name, [Case(label, run) for label, run in cases()]) for name, cases in chosen.items()]
 
 
 def judge(mutant: Mutant, units_: Sequence[Unit]) -> dict[str, Any]:

@@ -547,3 +547,24 @@ def test_the_real_bindings_take_what_the_fake_was_given(cuda: FakeCuda) -> None:
         seen.add(name)
     assert len(seen) >= 20
     assert dlpack._lent == {}
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 16, 16), (2, 130, 8, 40)], ids=str)
+def test_hopper_fetches_by_tensor_maps(interpreted: Callable[..., FakeCuda], shape: tuple[int, ...]) -> None:
+    cuda = interpreted(gpus=(FakeGPU((9, 0), multiprocessors=2, shared_bytes=227 * 1024),))
+    given = numbers(*shape, dtype=ml_dtypes.bfloat16)
+    features = kernels.to_device(given)
+    found = kernels.gram_matrix(features)
+    assert error(found.numpy(), gram(given)) < 2e-6
+    assert cuda.tensor_maps
+    assert "gram_sm90" in {code.unit for code in cuda.libraries.values()}
+    before = len(cuda.tensor_maps)
+    np.testing.assert_array_equal(kernels.gram_matrix(features).numpy(), found.numpy())
+    assert len(cuda.tensor_maps) == before  # Encoded once.
+    words = "cuTensorMapEncodeTiled fails: CUDA_ERROR_INVALID_VALUE"
+    again = kernels.to_device(given)
+    with (
+        cuda.failing("cuTensorMapEncodeTiled", "CUDA_ERROR_INVALID_VALUE"),
+        pytest.raises(DriverError, match=words),
+    ):
+        kernels.gram_matrix(again)

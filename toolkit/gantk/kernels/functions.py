@@ -6,18 +6,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gantk.errors import GantkError
-from gantk.kernels import operations
-from gantk.kernels.arrays import View, channels_last, view
-from gantk.kernels.device import gpu
+from gantk.kernels import calls
+from gantk.kernels.arrays import View, view
+from gantk.kernels.device import GPU, gpu
 from gantk.kernels.driver import call
+from gantk.kernels.launch import Device
 from gantk.kernels.launcher import launch
-from gantk.kernels.layouts import check_layers, check_workspace, features_of, gram_shape, pictures_of
+from gantk.kernels.layouts import check_workspace
 from gantk.kernels.memory import DeviceArray, Memory
 from gantk.kernels.operations import Work
 from gantk.kernels.streams import Stream
-
-_ONE = 0x3F800000  # The bits of 1.0f.
 
 
 def gram_matrix(
@@ -52,14 +50,7 @@ def gram_matrix(
         BackendMissingError: There is no driver, no GPU or no NVRTC.
         GantkError: An array is not in GPU memory or is not as it must be, or the driver fails.
     """
-    at = Stream.of(stream)
-    given = view(features, "features", at)
-    laid = features_of(given)
-    run = _Run(given, at, workspace)
-    operations.gram_plan((laid,), run.device, precision)
-    gram, into = run.result("gram", out, gram_shape(given), "float32")
-    run.enqueue(operations.gram_matrix(run.device, given, into, scale, precision))
-    return gram
+    return calls.gram_matrix(_Run(stream, workspace), features, scale, precision, out)
 
 
 def gram_matrix_grad(
@@ -91,13 +82,7 @@ def gram_matrix_grad(
         BackendMissingError: Likewise.
         GantkError: Likewise, or `grad` has another shape.
     """
-    at = Stream.of(stream)
-    given, outer = view(features, "features", at), view(grad, "grad", at)
-    features_of(given)
-    run = _Run(given, at, workspace)
-    gradient, into = run.result_like(given, out)
-    run.enqueue(operations.gram_matrix_grad(run.device, outer, given, into, scale, precision))
-    return gradient
+    return calls.gram_matrix_grad(_Run(stream, workspace), grad, features, scale, precision, out)
 
 
 def style_loss(
@@ -134,32 +119,8 @@ def style_loss(
         BackendMissingError: Likewise.
         GantkError: Likewise, or what is given does not go together.
     """
-    at = Stream.of(stream)
-    layers = [view(layer, f"features[{index}]", at) for index, layer in enumerate(features)]
-    wanted = [view(target, f"targets[{index}]", at) for index, target in enumerate(targets)]
-    check_layers(layers, wanted, weights)
-    laid = tuple(features_of(layer) for layer in layers)
-    run = _Run(layers[0], at, workspace)
-    operations.gram_plan(laid, run.device, precision, style=True)
-    outs = _pair(out) if with_gradient else (out, None)
-    count = laid[0].shape[0]
-    loss, loss_view = run.result("loss", outs[0], (count,), "float32")
-    kept = DeviceArray(run.gpu, (count, sum(layer.shape[1] ** 2 for layer in laid)), "float32", at)
-    differences = kept.view("differences")
-    device = run.device
-    works = [operations.style_loss(device, layers, wanted, weights, loss_view, differences, precision)]
-    gradients = []
-    if with_gradient:
-        ones = run.ones(count)
-        results = [
-            run.result_like(layer, each)
-            for layer, each in zip(layers, outs[1] or [None] * len(layers), strict=True)
-        ]
-        gradients = [gradient for gradient, _ in results]
-        into = [each for _, each in results]
-        works.append(operations.style_loss_grad(device, ones, layers, differences, weights, into, precision))
-    run.enqueue(*works)
-    return (loss, gradients) if with_gradient else loss
+    run = _Run(stream, workspace)
+    return calls.style_loss(run, features, targets, weights, precision, with_gradient, out)
 
 
 def total_variation(
@@ -194,67 +155,54 @@ def total_variation(
         BackendMissingError: There is no driver, no GPU or no NVRTC.
         GantkError: An array is not in GPU memory or is not as it must be, or the driver fails.
     """
-    at = Stream.of(stream)
-    given = view(pictures, "pictures", at)
-    pictures_of(given)
-    run = _Run(given, at, workspace)
-    outs = _pair(out) if with_gradient else (out, None)
-    value, value_view = run.result("value", outs[0], given.shape[:1], "float32")
-    gradient, into = run.result_like(given, outs[1]) if with_gradient else (None, None)
-    run.enqueue(operations.total_variation(run.device, given, value_view, into, kind, eps))
-    return (value, gradient) if with_gradient else value
+    return calls.total_variation(_Run(stream, workspace), pictures, kind, eps, with_gradient, out)
 
 
-class _Run:
-    """One call on one GPU and stream."""
+class _Run(calls.Run):
+    """On arrays of any library, by the driver alone."""
 
-    def __init__(self, given: View, stream: Stream, workspace: Any) -> None:
-        self.gpu = gpu(given.ordinal)
-        self.device = self.gpu.device
-        self._stream = stream
-        self._workspace = None if workspace is None else view(workspace, "workspace", stream)
+    def __init__(self, stream: Any, workspace: Any) -> None:
+        self._stream = Stream.of(stream)
+        self._workspace = workspace
+        self._gpu: GPU | None = None
 
-    def result(
-        self, name: str, out: Any, shape: tuple[int, ...], dtype: str, strides: tuple[int, ...] | None = None
-    ) -> tuple[Any, View]:
-        """An array to return and its view: the caller's `out`, or a fresh one."""
-        if out is not None:
-            return out, view(out, "out", self._stream)
+    def see(self, value: Any, name: str) -> View:
+        seen = view(value, name, self._stream)
+        if self._gpu is None:
+            self._gpu = gpu(seen.ordinal)
+        return seen
+
+    @property
+    def gpu(self) -> GPU:
+        assert self._gpu is not None  # Every operation sees its arrays first.
+        return self._gpu
+
+    @property
+    def device(self) -> Device:
+        return self.gpu.device
+
+    def empty(
+        self, name: str, shape: tuple[int, ...], dtype: str, strides: tuple[int, ...] | None = None
+    ) -> tuple[DeviceArray, View]:
         fresh = DeviceArray(self.gpu, shape, dtype, self._stream, strides)
         return fresh, fresh.view(name)
 
-    def result_like(self, given: View, out: Any) -> tuple[Any, View]:
-        """Likewise, of the shape and type of an array, channels last where that is."""
-        strides = channels_last(given.shape) if given.is_channels_last() else None
-        return self.result("gradient", out, given.shape, given.dtype, strides)
-
     def ones(self, count: int) -> View:
-        """A fresh float32[count] of ones."""
-        array = DeviceArray(self.gpu, (count,), "float32", self._stream)
-        found = array.view("ones")
+        _, found = self.empty("ones", (count,), "float32")
         with self.gpu.current():
-            call("cuMemsetD32Async", found.address, _ONE, count, self._stream.handle)
+            call("cuMemsetD32Async", found.address, calls.ONE, count, self._stream.handle)
         return found
 
     def enqueue(self, *works: Work) -> None:
-        """Launch one work after the other, all in one workspace."""
         size_bytes = max(work.workspace_bytes for work in works)
-        memory = None  # Goes back in the stream's order when this returns, that is after the launches.
+        memory = None  # Goes back in the stream's order when this returns, which is after the launches.
+        address = 0
         if self._workspace is not None:
-            address = check_workspace(self._workspace, size_bytes, self.gpu.ordinal)
+            given = view(self._workspace, "workspace", self._stream)
+            address = check_workspace(given, size_bytes, self.gpu.ordinal)
         elif size_bytes:
             memory = Memory(self.gpu, size_bytes, self._stream)
             address = memory.address
-        else:
-            address = 0
         for work in works:
             launch(self.gpu, work.launches(address), self._stream.handle)
         del memory
-
-
-def _pair(out: Any) -> tuple[Any, Any]:
-    if out is None:
-        return None, None
-    if not isinstance(out, (tuple, list)) or len(out) != 2:
-        raise GantkError(f"out is a {type(out).__name__}; a pair is wanted, of value and gradient")
-    return out[0], out[1]

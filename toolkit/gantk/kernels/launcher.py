@@ -17,7 +17,7 @@ from gantk.kernels.driver import bindings, call
 from gantk.kernels.launch import Launch
 from gantk.kernels.tensor_map import encoded
 
-_DEFAULT_SHARED_BYTES = 48 * 1024  # More is lent to those kernels alone that ask for it.
+DEFAULT_SHARED_BYTES = 48 * 1024  # More is lent to those kernels alone that ask for it.
 
 
 @dataclass
@@ -25,7 +25,7 @@ class _Kernel:
     """A kernel of a loaded library, and how much shared memory it may ask for on its GPU."""
 
     handle: Any
-    lent_bytes: int = _DEFAULT_SHARED_BYTES
+    lent_bytes: int = DEFAULT_SHARED_BYTES
 
 
 _lock = threading.RLock()

@@ -71,8 +71,10 @@ def _cache() -> dict[str, Any] | None:
     folder = cache.folder
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
+    by_effective_user = os.access in os.supports_effective_ids
+    writable = os.access(folder, os.W_OK | os.X_OK, effective_ids=by_effective_user)
     return {
         "folder": str(cache.folder),
         "size_bytes": cache.size_bytes(),
-        "writable": folder.is_dir() and os.access(folder, os.W_OK | os.X_OK),
+        "writable": folder.is_dir() and writable,
     }
