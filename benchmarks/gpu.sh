@@ -18,11 +18,25 @@ step() { # NAME SECONDS COMMAND...
     tail -n 5 "$out/$name.log"
 }
 
+# The kernels' own tests under a checker of NVIDIA's, which comes with the CUDA toolkit.
+sanitize() { # TOOL SECONDS
+    if ! command -v compute-sanitizer >/dev/null; then
+        echo "== $1: skipped, compute-sanitizer is not on the PATH" | tee "$out/$1.log"
+        return
+    fi
+    step "$1" "$2" compute-sanitizer --tool "$1" --error-exitcode 9 --target-processes all \
+        "$python" -m pytest -m gpu -p no:cacheprovider -x tests/kernels
+}
+
 nvidia-smi >"$out/nvidia-smi.txt" 2>&1
-step doctor 60 "$python" -m gantk doctor --json "$out/doctor.json"
-step tests 180 "$python" -m pytest -m gpu -p no:cacheprovider tests
-step training 120 "$python" -m gantk demo --out "$out/demo" --steps 300 --json "$out/demo.json"
-step dcgan64 240 "$python" benchmarks/run.py dcgan64 --device cuda --budget 30 --output "$out/dcgan64-cuda.json"
+step doctor 20 "$python" -m gantk doctor --json "$out/doctor.json"
+step tests 120 "$python" -m pytest -m gpu -p no:cacheprovider tests
+step kernels 150 "$python" benchmarks/kernels/run.py --budget 110 --output "$out/kernels.json"
+step training 60 "$python" -m gantk demo --out "$out/demo" --steps 300 --json "$out/demo.json"
+step dcgan64 120 "$python" benchmarks/run.py dcgan64 --device cuda --budget 15 --output "$out/dcgan64-cuda.json"
+sanitize memcheck 50
+sanitize racecheck 45
+sanitize synccheck 35
 rm -rf "$out/demo/pictures"
 echo "failed: ${failed[*]:-nothing}"
 [ ${#failed[@]} -eq 0 ]

@@ -34,15 +34,25 @@ def filled(text: str) -> str:
     """`text` with what stands between each pair of markers made anew; it stays where there is no result yet."""
 
     def fill(match: re.Match[str]) -> str:
-        result = HERE / "results" / f"{match['name']}.json"
-        body = section(json.loads(result.read_text())) if result.is_file() else "Not measured yet.\n"
+        bodies = [section(json.loads(path.read_text())) for path in results_of(match["name"])]
+        body = "\n".join(bodies) or "Not measured yet.\n"
         return f"{match[1]}{body}{match[3]}"
 
     return _MARKED.sub(fill, text)
 
 
+def results_of(name: str) -> list[Path]:
+    """The result of this name; of the kernels, those of every GPU."""
+    found = HERE / "results" / f"{name}.json"
+    if name == "kernels":
+        return sorted(found.parent.glob("kernels-*.json"))
+    return [found] if found.is_file() else []
+
+
 def section(document: dict[str, Any]) -> str:
     """One suite's result: a table for each case, what to use, and what it was measured on."""
+    if document.get("benchmark") == "kernels":
+        return kernels(document)
     from gantk.bench.report import markdown_table
     from gantk.bench.view import cases_of, machine_line, rows_of
 
@@ -62,6 +72,16 @@ def section(document: dict[str, Any]) -> str:
     lines += [f"- Warning: {line}." for line in document["warnings"]]
     measured = f"{document['created'][:10]}, commit {document['commit'] or 'unknown'}"
     return "\n".join([*lines, f"- {machine_line(document)}; {measured}.", ""])
+
+
+def kernels(document: dict[str, Any]) -> str:
+    """The result of `kernels/run.py`, which has columns of its own."""
+    folder = str(Path(__file__).resolve().parent / "kernels")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    from gpu_table import section as section_of_kernels
+
+    return section_of_kernels(document)
 
 
 def overhead(entry: dict[str, Any]) -> str:

@@ -35,6 +35,9 @@ RULES = (
         "sm_120",
         (r"HMMA\.", r"LDGSTS\.E\.BYPASS\.128"),
     ),
+    (r"gantk_gram_gradient_f16_n(chw|hwc)", "sm_75", "sm_120", (r"HMMA\.",)),
+    (r"gantk_gram_gradient_(f16|bf16|tf32|exact)_n(chw|hwc)", "sm_80", "sm_120", (r"HMMA\.", r"LDGSTS\.E\.")),
+    (r"gantk_gram_sm90_\w+", "sm_90a", "sm_90a", (r"HGMMA\.", r"UTMALDG\.")),
 )
 NEVER = {
     r"(RED|ATOM|ATOMG|ATOMS)\.\S*(F16|F32|F64|BF16)\S*": "adds floats in an order that depends on timing",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -72,6 +73,10 @@ class Trial:
     offset: int = 0
     at_once: int | None = None
 
+    @property
+    def label(self) -> str:
+        return f"{self.kind} {self.dtype} {self.layout} {'x'.join(map(str, self.shape))}"
+
     def plan(self) -> VariationPlan:
         laid = LAYOUTS[self.layout](self.dtype, *self.shape)
         if self.offset:
@@ -133,6 +138,18 @@ def check(trial: Trial) -> None:
         assert error <= GRADIENT[trial.dtype] * max(1.0, np.abs(slopes).max()), error
 
 
+def check_rounding(trial: Trial) -> None:
+    """Slopes of l2, which are exact in float32 here, are rounded to the nearest half, of two to the even one."""
+    assert trial.kind == "l2"
+    pixels = picture(trial)
+    pixels[..., 0, 0] = np.nan
+    _, gradient = execute(trial, pixels)
+    _, slopes = reference(pixels.astype(np.float64), "l2", 0)
+    wanted = slopes.astype(TYPES[trial.dtype]).astype(np.float32)
+    assert gradient is not None
+    np.testing.assert_array_equal(gradient.astype(np.float32), wanted)
+
+
 def reference(x: Array, kind: str, eps: float) -> tuple[Array, Array]:
     """Values and gradient in the type of `x`; the slope of |NaN| is 0, as PyTorch has it."""
     dx, dy = np.zeros_like(x), np.zeros_like(x)
@@ -174,7 +191,7 @@ def scatter(laid: Pictures, pixels: Array) -> Array:
     return flat
 
 
-def cases(unit: str) -> list[Callable[[], None]]:
+def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
     """Quick runs that, together, a mutant of `variation.cu` must not pass."""
     assert unit == "variation"
     wide = {"float32": (2, 3, 23, 80), "float16": (2, 3, 23, 160), "bfloat16": (2, 3, 23, 160)}
@@ -190,4 +207,7 @@ def cases(unit: str) -> list[Callable[[], None]]:
         Trial((1, 2, 6, 8), "isotropic", "bfloat16", arch="sm_75"),
         Trial((1, 1, 1, 1), "l2"),
     ]
-    return [lambda trial=trial: check(trial) for trial in trials]  # type: ignore[misc]
+    rounded = [Trial((1, 2, 6, width), "l2", "bfloat16", arch="sm_75") for width in (5, 16)]
+    return [(trial.label, partial(check, trial)) for trial in trials] + [
+        (f"rounding {trial.label}", partial(check_rounding, trial)) for trial in rounded
+    ]

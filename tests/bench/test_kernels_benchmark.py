@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark of the CUDA kernels, as far as it goes without a GPU: cases, checks, goals, tables, and its loop."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gantk.runtime.driver import probe
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+sys.path.append(str(BENCHMARKS / "kernels"))
+
+import gpu_cases  # noqa: E402
+import gpu_contenders  # noqa: E402
+import gpu_goals  # noqa: E402
+import gpu_machine  # noqa: E402
+import gpu_table  # noqa: E402
+import gpu_timing  # noqa: E402
+
+H200 = {"copy_bytes_per_s": 4.3e12, "bf16_flops_per_s": 790e12, "tf32_flops_per_s": 395e12}
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{path.parent.name}_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+runner = load(BENCHMARKS / "kernels" / "run.py")
+
+
+def rows_of(case: gpu_cases.Case, **times_us: float) -> list[dict[str, Any]]:
+    """Right rows of some contenders."""
+    return [
+        runner.row(
+            *(case, name.replace("_", " "), H200),
+            right=True,
+            error=1e-7,
+            cold_us={"p50": time_us, "p50_ci95": [time_us * 0.99, time_us * 1.01]},
+            warm_us={"p50": time_us / 2},
+        )
+        for name, time_us in times_us.items()
+    ]
+
+
+def measured(gain: float, share: float = 0.95) -> list[dict[str, Any]]:
+    """Every case of the quick suite; gantk needs 1 / `share` of the floor, the others `gain` times as long."""
+    rows = []
+    for case in gpu_cases.plan("quick"):
+        ours = case.floor_us(H200) / share
+        base = "bmm" if case.operation == "gram" else "eager"
+        rows += rows_of(case, gantk=ours, **{base: ours * gain, "compile": ours * gain})
+    return rows
+
+
+def document(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "benchmark": "kernels",
+        "created": "2026-01-02T03:04:05+00:00",
+        "commit": "abcdef",
+        "versions": {"torch": "2.13.0", "gantk": "0.1.0"},
+        "machine": {"gpu": {"name": "NVIDIA H200", "multiprocessors": 132}},
+        "peaks": H200,
+        "event_floor_us": 1.5,
+        "clocks": [{"sm_mhz": 1980.0}, {"sm_mhz": 1755.0}],
+        "rows": rows,
+        "goals": gpu_goals.judge(rows),
+        "warnings": ["it was warm"],
+    }
+
+
+@pytest.mark.parametrize("suite", ["quick", "full"])
+def test_suites_have_each_case_once_and_all_that_goals_are_about(suite: str) -> None:
+    cases = gpu_cases.plan(suite)
+    assert len({case.label for case in cases}) == len(cases)
+    rows = [row for case in cases for row in rows_of(case, gantk=1.0)]
+    for goal in gpu_goals.GOALS:
+        assert any(goal.chosen(row) for row in rows), goal.text
+    if suite == "full":
+        assert set(gpu_cases.plan("quick")) <= set(cases)
+        assert {case.pictures for case in cases} == {1, 2, 4, 8}
+        assert {case.size for case in cases} == {256, 512, 1024, 2048}
+
+
+@pytest.mark.parametrize(
+    ("channels", "bf16_us", "tf32_us"),
+    [(64, 31.2, 62.4), (128, 15.6, 31.2), (256, 7.9, 15.7), (512, 6.1, 12.2)],
+)
+def test_floors_of_the_gram_matrix_are_those_computed_by_hand(
+    channels: int, bf16_us: float, tf32_us: float
+) -> None:
+    for precision, wanted in (("bf16", bf16_us), ("tf32", tf32_us)):
+        case = gpu_cases.Case("gram", precision, 1, 1024, channels)
+        assert case.floor_us(H200) == pytest.approx(wanted, rel=0.02)
+    assert gpu_cases.Case("gram", "fp32", 1, 1024, 512).floor_us(H200) == pytest.approx(3 * 12.2, rel=0.02)
+
+
+def test_floors_of_other_operations() -> None:
+    value = gpu_cases.Case("variation", "fp32", 1, 2048, 3, "l1")
+    both = gpu_cases.Case("variation", "fp32", 1, 2048, 3, "l1", True)
+    assert value.least_bytes == 3 * 2048 * 2048 * 4
+    assert both.least_bytes == 2 * value.least_bytes
+    assert value.floor_us(H200) == pytest.approx(11.7, rel=0.01)
+    style = gpu_cases.Case("style", "bf16", 2, 256, gradient=True)
+    features = sum(c * (256 // s) ** 2 for c, s in gpu_cases.STYLE_LAYERS)
+    assert style.least_bytes == 2 * (3 * 2 * features + 4 * sum(c * c for c, _ in gpu_cases.STYLE_LAYERS))
+    assert style.input_bytes == 2 * 2 * features
+
+
+SMALL = [gpu_cases.Case("gram", p, 2, 32, 64) for p in gpu_cases.PRECISIONS]
+SMALL += [gpu_cases.Case("style", p, 2, 32, gradient=True) for p in gpu_cases.PRECISIONS]
+SMALL += [
+    gpu_cases.Case("variation", p, 2, 24, 3, kind, gradient)
+    for p in ("fp32", "bf16")
+    for kind in gpu_cases.KINDS
+    for gradient in (False, True)
+]
+
+
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.label)
+def test_right_contenders_pass_and_wrong_ones_do_not(case: gpu_cases.Case) -> None:
+    inputs = gpu_contenders.make_inputs(case, "cpu")
+    found = gpu_contenders.contenders(case, inputs)
+    assert set(found) - {"gantk", "gantk autograd"} == {
+        "bmm" if case.operation == "gram" else "eager",
+        "compile",
+    }
+    for name, function in found.items():
+        if name == "compile":
+            continue  # Compiles for seconds; it is made of what `eager` is.
+        results = [each.detach() for each in function()]
+        assert len(results) == 1 + len(inputs.features) * case.gradient
+        verdict = runner.checked(case, name, inputs, results)
+        assert verdict["right"], (name, verdict)
+        for place in range(len(results)):
+            for spoil in (lambda each: each * 1.5, lambda each: each * math.nan):
+                spoiled = [spoil(each) if i == place else each for i, each in enumerate(results)]
+                assert not runner.checked(case, name, inputs, spoiled)["right"], (name, place)
+
+
+def test_gantk_is_held_to_its_own_precision() -> None:
+    case = gpu_cases.Case("gram", "bf16", 1, 32, 64)
+    inputs = gpu_contenders.make_inputs(case, "cpu")
+    (gram,) = gpu_contenders.contenders(case, inputs)["gantk"]()
+    rounded = [gram.bfloat16().float()]
+    assert not runner.checked(case, "gantk", inputs, rounded)["right"]
+    assert runner.checked(case, "bmm", inputs, rounded)["right"]
+
+
+def test_goals_hold_where_all_is_fast() -> None:
+    assert all(goal["holds"] for goal in gpu_goals.judge(measured(20.0)))
+
+
+@pytest.mark.parametrize(
+    ("gain", "share", "met"),
+    [
+        (
+            1.2,
+            0.95,
+            {"every case", "variation, against torch", "of the floor", "of copy"},
+        ),
+        (20.0, 0.7, {"256 channels at", "512 channels at", "against"}),
+    ],
+)
+def test_goals_do_not_hold_where_it_is_not(gain: float, share: float, met: set[str]) -> None:
+    for goal in gpu_goals.judge(measured(gain, share)):
+        assert goal["holds"] is any(words in goal["text"] for words in met), goal["text"]
+
+
+def test_one_slow_case_spoils_every_but_not_the_mean() -> None:
+    rows = measured(4.0)
+    slow = next(row for row in rows if row["operation"] == "gram" and row["contender"] == "bmm")
+    slow["cold_us"]["p50"] /= 5
+    goals = {goal["text"].partition(":")[0]: goal for goal in gpu_goals.judge(rows)}
+    every = goals["Gram bf16 and tf32, one picture, against bmm, every case"]
+    assert not every["holds"]
+    assert every["measured"] == pytest.approx(0.8)
+    assert goals["Gram bf16 and tf32, one picture, against bmm"]["holds"]
+
+
+def test_wrong_and_missing_rows_do_not_count() -> None:
+    rows = measured(20.0)
+    for row in rows:
+        if row["operation"] == "style" and row["contender"] == "gantk":
+            row["right"] = False
+    rows = [row for row in rows if not (row["operation"] == "variation" and row["contender"] == "compile")]
+    goals = {goal["text"].partition(":")[0]: goal for goal in gpu_goals.judge(rows)}
+    style = goals["style loss with gradient, against eager"]
+    assert not style["holds"]
+    assert "6 WRONG" in style["text"]
+    missing = goals["variation, against torch.compile"]
+    assert (missing["holds"], missing["measured"]) == (False, None)
+    assert "not measured" in missing["text"]
+
+
+def test_a_fast_contender_that_is_wrong_is_not_compared_with() -> None:
+    (case,) = [
+        case for case in gpu_cases.plan("quick") if case.label == "style loss + gradient, bf16, 1 x 2048^2"
+    ]
+    rows = rows_of(case, gantk=10.0, eager=30.0, compile=1.0)
+    rows[2]["right"] = False
+    goal = next(
+        goal for goal in gpu_goals.GOALS if goal.text.startswith("style loss with gradient, against torch")
+    )
+    assert gpu_goals.reached(goal, rows[0], rows) is None
+    rows[2]["right"] = True
+    assert gpu_goals.reached(goal, rows[0], rows) == pytest.approx(0.1)
+
+
+def test_the_table_is_made_from_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = gpu_cases.Case("gram", "bf16", 1, 2048, 64)
+    rows = [
+        *rows_of(case, gantk=150.0, bmm=300.0),
+        runner.row(case, "compile", H200, status="failed", reason="RuntimeError: no | yes"),
+        *rows_of(case, gantk_autograd=140.0),
+    ]
+    rows[-1]["right"] = False
+    tables = load(BENCHMARKS / "tables.py")
+    monkeypatch.setattr(tables, "HERE", tmp_path)
+    text = "<!-- results:kernels -->\nold\n<!-- /results -->\n"
+    assert "Not measured yet." in tables.filled(text)
+    (tmp_path / "results").mkdir()
+    for name in ("h100", "h200"):
+        (tmp_path / "results" / f"kernels-{name}.json").write_text(
+            json.dumps(document(rows), allow_nan=False)
+        )
+    page = tables.filled(text)
+    assert page.count("**Gram matrix: NVIDIA H200**") == 2
+    assert (
+        "| Gram 64 channels, bf16, 1 x 2048^2 | gantk | 150.0 | 148.5 - 151.5 | 75.0 | - | 83% | 1.0e-07 |"
+        in page
+    )
+    assert "| bmm | 300.0 | 297.0 - 303.0 | 150.0 | 2.00x | 42% |" in page
+    assert "| compile | failed | - | - | - | - | RuntimeError: no / yes |" in page
+    assert "WRONG (1e-07)" in page
+    assert (
+        "- Goal met: Gram bf16 and tf32, one picture, against bmm: at least 1.3x; geometric mean of 1: 2x."
+        in page
+    )
+    assert "- Goal NOT met: style loss with gradient, against eager: at least 2.2x; not measured." in page
+    assert "1755 to 1980 MHz; copies 4.30 TB/s, bf16 790 and tf32 395 TFLOP/s measured" in page
+    assert tables.filled(page) == page
+    widths = {line.count("|") for line in page.splitlines() if line.startswith("|")}
+    assert widths == {len(gpu_table.HEADINGS) + 1}
+
+
+def test_clocks_are_read_and_throttling_is_seen() -> None:
+    idle = gpu_machine.parse_clocks("345, 2619, 31, 71.05, 0x0000000000000001\n")
+    assert idle == {
+        "sm_mhz": 345.0,
+        "memory_mhz": 2619.0,
+        "temperature_c": 31.0,
+        "power_w": 71.05,
+        "limits": 1,
+    }
+    assert not gpu_machine.throttled([idle, {"limits": None}])
+    assert gpu_machine.throttled([idle, gpu_machine.parse_clocks("900, 2619, 90, [N/A], 0x0000000000000044")])
+    assert gpu_machine.slug("NVIDIA GeForce RTX 4090") == "rtx-4090"
+    assert gpu_machine.slug("NVIDIA H200") == "h200"
+
+
+class Clock:
+    """Blocks of one contender, as `gpu_timing.timed` would give them."""
+
+    def __init__(self, ns: list[int]) -> None:
+        self.ns = ns
+        self.blocks = 0
+
+    def replay(self) -> None:
+        raise AssertionError("only the timer calls this")
+
+
+def test_rounds_take_turns_until_medians_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[Any] = []
+
+    def timed(call: Any, count: int, flush: Any = None) -> Any:
+        clock = call.__self__
+        order.append((clock, flush is not None))
+        clock.blocks += 1
+        return np.full(count, clock.ns[clock.blocks % len(clock.ns)], np.int64)
+
+    monkeypatch.setattr(gpu_timing, "timed", timed)
+    steady, noisy = Clock([1000]), Clock([1000, 3000, 2000, 5000, 900])
+    lanes = {"steady": gpu_timing.Lane(steady, steady, 4)}
+    flush = torch.empty(1)
+    count = gpu_timing.rounds(lanes, 60.0, flush)
+    assert count == gpu_timing.FEWEST_ROUNDS
+    assert {tuple(block) for block in lanes["steady"].warm} == {(250, 250)}
+    assert [cold for _, cold in order] == [True, False] * count
+    lanes["noisy"] = gpu_timing.Lane(noisy, noisy, 1)
+    assert gpu_timing.rounds(lanes, 60.0, flush) == gpu_timing.MOST_ROUNDS
+    assert len(lanes["noisy"].cold) == gpu_timing.MOST_ROUNDS
+    order.clear()
+    assert gpu_timing.rounds(lanes, 0.0, flush) == gpu_timing.FEWEST_ROUNDS
+    first = [clock for clock, _ in order][:: len(lanes) * 2]
+    assert {steady, noisy} == set(first)  # Either begins a round now and then.
+
+
+def test_a_case_is_checked_then_timed_and_a_failure_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = gpu_cases.Case("variation", "fp32", 1, 16, 3, "l1")
+    made = gpu_contenders.make_inputs
+    monkeypatch.setattr(gpu_contenders, "make_inputs", lambda case: made(case, "cpu"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**40, 2**40))
+    monkeypatch.setattr(gpu_timing, "make_lane", lambda function: gpu_timing.Lane(Clock([]), Clock([]), 2))
+    monkeypatch.setattr(
+        gpu_timing, "timed", lambda call, count, flush=None: np.arange(2000, 2000 + count, dtype=np.int64)
+    )
+
+    def contenders(case: Any, inputs: Any, *, max_autotune: bool) -> dict[str, Any]:
+        value = gpu_contenders.plain_variation(case, inputs.features, [])
+
+        def fails() -> Any:
+            raise RuntimeError("out of memory\nand more")
+
+        return {"gantk": lambda: [value], "eager": lambda: [value * 2], "compile": fails}
+
+    monkeypatch.setattr(gpu_contenders, "contenders", contenders)
+    ours, wrong, failed = runner.measure(case, None, H200, max_autotune=False, budget_s=0)
+    assert (ours["status"], ours["right"]) == ("ok", True)
+    assert ours["cold_us"]["p50"] == pytest.approx(2.0035)
+    assert ours["warm_us"]["p50"] == pytest.approx(1.0)
+    assert not wrong["right"]
+    assert wrong["error"] == pytest.approx(1.0)
+    assert (failed["status"], failed["reason"]) == ("failed", "RuntimeError: out of memory")
+    json.dumps([ours, wrong, failed], allow_nan=False)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1024, 2**40))
+    (skipped,) = runner.measure(case, None, H200, max_autotune=False)
+    assert skipped["status"] == "skipped"
+
+
+def test_what_was_left_out_is_said() -> None:
+    assert runner.warnings([], [{"sm_mhz": 1.0, "limits": 0}], 5) == []
+    lines = runner.warnings(["a case"], [], 5)
+    assert lines[0].startswith("the time was up before 1 of 5 cases, from a case on")
+    assert "clocks are not known" in lines[1]
+    assert "held the clocks down" in runner.warnings([], [{"limits": 4}], 5)[0]
+
+
+def start(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / "kernels" / "run.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_cases_are_listed_without_a_gpu() -> None:
+    done = start("--list", "--only", "variation l1")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 8
+    assert "variation l1, fp32, 1 x 2048^2" in done.stdout
+    assert "11.7 us on an H200" in done.stdout
+
+
+@pytest.mark.skipif(probe().works, reason="there is a GPU here")
+def test_without_a_gpu_one_line_says_so() -> None:
+    done = start()
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no GPU here: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_gpu_session_is_a_script_of_less_than_ten_minutes() -> None:
+    script = BENCHMARKS / "gpu.sh"
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+    seconds = [
+        int(found)
+        for found in re.findall(r"^(?:sanitize|step) \S+ (\d+)\b", script.read_text(), re.MULTILINE)
+    ]
+    assert len(seconds) >= 8
+    assert sum(seconds) <= 600

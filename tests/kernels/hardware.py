@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A GPU in the place of the interpreter: the same `Memory` and `run`, so that the same trials run on hardware."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gantk.kernels.device import gpu
+from gantk.kernels.driver import call
+from gantk.kernels.launch import Launch
+from gantk.kernels.launcher import launch
+
+GUARD = 4096  # Bytes on either side of an array that nothing may write.
+_STREAM = 0
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class _Allocation:
+    base: int
+    start: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    room: int
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+
+class Memory:
+    """Arrays of the first GPU. What nobody has written is all ones, which is NaN in every float format."""
+
+    def __init__(self) -> None:
+        self._made: list[_Allocation] = []
+
+    def __del__(self) -> None:
+        with gpu(0).current():
+            for each in self._made:
+                call("cuMemFree", each.base)
+
+    def put(self, array: Array, align: int = 256, offset: int = 0) -> int:
+        """The address of a copy, at `offset` bytes past a multiple of `align`."""
+        found = self._allocate(array.shape, array.dtype, align, offset)
+        data = np.ascontiguousarray(array)
+        if data.nbytes:
+            with gpu(0).current():
+                call("cuMemcpyHtoDAsync", found.start, data.ctypes.data, data.nbytes, _STREAM)
+                call("cuStreamSynchronize", _STREAM)
+        return found.start
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any, align: int = 256, offset: int = 0) -> int:
+        """The address of an array never written."""
+        whole = (shape,) if isinstance(shape, int) else tuple(shape)
+        return self._allocate(whole, np.dtype(dtype), align, offset).start
+
+    def get(self, address: int) -> Array:
+        """A copy of the array at `address`."""
+        found = self._of(address)
+        return self._bytes(found.start, found.size).view(found.dtype).reshape(found.shape)
+
+    def written(self, address: int) -> Array:
+        """For each element: whether it is anything but all ones."""
+        found = self._of(address)
+        raw = self._bytes(found.start, found.size).reshape(-1, found.dtype.itemsize)
+        return (raw != 0xFF).any(1).reshape(found.shape)
+
+    def check_guards(self) -> None:
+        """Fail where something was written beside an array."""
+        for each in self._made:
+            whole = self._bytes(each.base, each.room)
+            begin = each.start - each.base
+            beside = np.concatenate([whole[:begin], whole[begin + each.size :]])
+            assert (beside == 0xFF).all(), (
+                f"{int((beside != 0xFF).sum())} bytes beside an array {each.shape} are written"
+            )
+
+    def _allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any], align: int, offset: int) -> _Allocation:
+        size = int(np.prod(shape)) * dtype.itemsize
+        room = -(-(size + align + offset + 2 * GUARD) // 4) * 4
+        with gpu(0).current():
+            base = int(call("cuMemAlloc", room))
+            call("cuMemsetD32Async", base, 0xFFFF_FFFF, room // 4, _STREAM)
+        start = -(-(base + GUARD) // align) * align + offset
+        self._made.append(_Allocation(base, start, dtype, tuple(shape), room))
+        return self._made[-1]
+
+    def _of(self, address: int) -> _Allocation:
+        return next(each for each in self._made if each.start == address)
+
+    def _bytes(self, address: int, size: int) -> Array:
+        found = np.zeros(size, np.uint8)
+        if size:
+            with gpu(0).current():
+                call("cuMemcpyDtoHAsync", found.ctypes.data, address, size, _STREAM)
+                call("cuStreamSynchronize", _STREAM)
+        return found
+
+
+def run(launches: Sequence[Launch], memory: Memory, arch: str, **_: Any) -> int:
+    """Run launches on the first GPU, whatever `arch` says, wait for them, and look at what lies beside the arrays."""
+    found = gpu(0)
+    launch(found, launches, _STREAM)
+    with found.current():
+        call("cuStreamSynchronize", _STREAM)
+    memory.check_guards()
+    return 0
