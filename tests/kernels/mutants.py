@@ -4,8 +4,8 @@
     python tests/kernels/mutants.py [--unit NAME] [--file REGEX] [--sample N --seed S]
 
 Verdicts go to `mutants.json` beside this file and are kept: a run goes on where the last one stopped, and does again
-what was found for another text of the file. A mutant is judged by those cases of `mutant_cases.py` alone that run a kernel
-whose PTX it changes:
+what was found for another text of the file. A mutant is judged by those cases of `mutant_cases.py` alone that run a
+kernel whose PTX it changes:
 
     same        the PTX of all kernels is as before: not a mutant at all
     compile     it does not compile
