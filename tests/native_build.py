@@ -51,8 +51,9 @@ def build(*targets: str, options: tuple[str, ...] = ()) -> Path:
 
 def _fingerprint(targets: tuple[str, ...], options: tuple[str, ...]) -> str:
     digest = hashlib.sha256(repr((targets, options, os.environ.get("CXX"))).encode())
-    for path in sorted(path for path in KERNELS.rglob("*") if path.is_file()):
-        digest.update(str(path.relative_to(KERNELS)).encode() + path.read_bytes())
+    sources = [*KERNELS.rglob("*"), *(ROOT / "tests/native").glob("*.[ct]*")]
+    for path in sorted(path for path in sources if path.is_file()):
+        digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -68,7 +68,9 @@ def test_the_error_of_exact_float32_is_that_of_float32_sums() -> None:
     assert (np.abs(made - wanted) / size).max() <= 2 * (np.abs(plain - wanted) / size).max()
 
 
-@pytest.mark.parametrize(("dtype", "layout"), [("float16", "nchw"), ("bfloat16", "nhwc"), ("float32", "nchw")])
+@pytest.mark.parametrize(
+    ("dtype", "layout"), [("float16", "nchw"), ("bfloat16", "nhwc"), ("float32", "nchw")]
+)
 def test_what_is_not_finite_stays_so_and_spoils_nothing_else(dtype: str, layout: str) -> None:
     trial = Trial(((70, 140),), dtype, layout=layout)
     given = numbers(trial)
