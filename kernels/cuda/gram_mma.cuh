@@ -3,21 +3,12 @@
 //
 // A block walks its slice in steps of 128 bytes (with places dense) or of as many places as make the same amount of
 // memory (with channels dense). A ring of stages in shared memory is filled ahead by cp.async; of a tile on the
-// diagonal rows and columns are one strip, loaded once. Chunks of 16 bytes lie where an XOR with their row puts them,
-// so that neither the copies nor the reads of fragments meet in a bank.
+// diagonal rows and columns are one strip, loaded once.
 #pragma once
 
-#include "gram_work.cuh"
+#include "gram_strips.cuh"
 
 namespace gantk::kernels {
-
-constexpr int32_t kStepBytes = 128;  // Of a channel, in one step.
-constexpr int32_t kChunkBytes = 16;
-#if __CUDA_ARCH__ >= 800
-constexpr int32_t kStages = 3;
-#else
-constexpr int32_t kStages = 2;  // 64 KiB of shared memory, and no cp.async that would use more.
-#endif
 
 // What tensor cores are given. They cut off what fp32 does not hold, an error that grows with the number of sums in a
 // row; after kPromote steps sums go to memory, by additions that round, and begin at zero.
@@ -38,83 +29,6 @@ struct MmaExact {
     using Element = float;
     static constexpr int32_t kPromote = 32;
     static constexpr bool kExact = true;
-};
-
-// How a strip, kTile channels of one step, lies in shared memory. kPlacesDense: rows are channels of 128 bytes;
-// otherwise rows are places of kTile channels. Chunk c of row r lies where chunk c ^ twist(r) would.
-template <class Element, bool kPlacesDense, int32_t kTile>
-struct Strip {
-    static constexpr int32_t kWidth = kChunkBytes / sizeof(Element);  // Elements of a chunk.
-    static constexpr int32_t kPlaces = kStepBytes / sizeof(Element);  // Of a step.
-    static constexpr int32_t kBytes = kTile * kStepBytes;
-    static constexpr int32_t kRowChunks = kPlacesDense ? kStepBytes / kChunkBytes : kTile / kWidth;
-    static constexpr int32_t kRowBytes = kRowChunks * kChunkBytes;
-
-    // ldmatrix reads a chunk of each of eight neighbouring rows, load_shared two chunks of each of four.
-    static GANTK_DEVICE int32_t twist(int32_t row) {
-        return kPlacesDense || sizeof(Element) == 2 ? row & 7 : (row & 3) << 1;
-    }
-};
-
-// Copies a thread's share of strip after strip: kCopies chunks a strip, one column of them, kApart rows apart.
-template <class Element, bool kPlacesDense, int32_t kTile>
-struct StripCopy {
-    using Strip = Strip<Element, kPlacesDense, kTile>;
-    static constexpr int32_t kThreads = 2 * kTile;
-    static constexpr int32_t kCopies = Strip::kBytes / kChunkBytes / kThreads;
-    static constexpr int32_t kApart = kThreads / Strip::kRowChunks, kApartBytes = kApart * Strip::kRowBytes;
-    static_assert(kApart % 8 == 0, "rows so far apart are twisted alike");
-
-    const GramLayer& layer;
-    const Element* from;  // This thread's first chunk, in the first strip of the slice.
-    uint32_t to;
-
-    GANTK_DEVICE explicit StripCopy(const GramWork& work) : layer(work.layer) {
-        const int32_t row = threadIdx.x / Strip::kRowChunks, chunk = threadIdx.x % Strip::kRowChunks;
-        const int32_t channel = kPlacesDense ? row : chunk * Strip::kWidth;
-        const int64_t place = work.first_place + (kPlacesDense ? chunk * Strip::kWidth : row);
-        from = static_cast<const Element*>(work.picture(sizeof(Element))) + channel * layer.channel_stride +
-               place * layer.place_stride;
-        to = row * Strip::kRowBytes + (chunk ^ Strip::twist(row)) * kChunkBytes;
-    }
-
-    // Copies the strip from channel `first` on, of which there are `places`; what there is not becomes zeros.
-    GANTK_DEVICE void operator()(uint32_t strip, int32_t first, int32_t places) const {
-        const int32_t row = threadIdx.x / Strip::kRowChunks, chunk = threadIdx.x % Strip::kRowChunks;
-        const int32_t channels = layer.channels - first;
-        const int32_t rows = (kPlacesDense ? channels : places) - row;
-        const int32_t left = (kPlacesDense ? places : channels) - chunk * Strip::kWidth;
-        const int64_t apart = kApart * (kPlacesDense ? layer.channel_stride : layer.place_stride);
-        const Element* source = from + first * layer.channel_stride;
-        strip += to;
-        if (layer.vectorised != 0 && (left <= 0 || left >= Strip::kWidth)) {
-            copy_chunks<kCopies>(strip, kApartBytes, source, apart, left > 0 ? (rows + kApart - 1) / kApart : 0);
-            return;
-        }
-#pragma unroll 1
-        for (int32_t i = 0; i < kCopies; ++i) {
-            gather(strip + i * kApartBytes, source + i * apart, i * kApart < rows ? left : 0);
-        }
-    }
-
-private:
-    // The slow path for chunks that are not whole, dense and aligned: element by element, through registers.
-    GANTK_DEVICE void gather(uint32_t into, const Element* source, int32_t left) const {
-        const int64_t stride = kPlacesDense ? layer.place_stride : layer.channel_stride;
-        uint32_t words[4] = {};
-#pragma unroll
-        for (int32_t i = 0; i < Strip::kWidth; ++i) {
-            if (i < left) {
-                if constexpr (sizeof(Element) == 2) {
-                    words[i / 2] |= static_cast<uint32_t>(source->bits) << (16 * (i % 2));
-                } else {
-                    words[i] = __float_as_uint(*source);
-                }
-            }
-            source += stride;
-        }
-        store_shared16(into, words);
-    }
 };
 
 // Reads fragments of 16 channels, 32 bytes deep: `a` of mma.sync or `b` of two neighbouring blocks of 8 channels,
@@ -273,13 +187,17 @@ GANTK_DEVICE void gram_partial_mma(const GramParameters& p) {
     using Reader = FragmentReader<Element, kPlacesDense, kTile>;
     constexpr int32_t kWarpRows = kTile / 2, kWarpColumns = 32, kWarpsAcross = kTile / kWarpColumns;
     extern __shared__ __align__(128) unsigned char ring_bytes[];
-    __shared__ float* partial;  // Wanted seldom; in a register it would be in the way.
     const GramWork work = gram_work(p);
+#if __CUDA_ARCH__ >= 800
+    __shared__ float* partial;  // Wanted seldom; in a register it would be in the way.
+    if (threadIdx.x == 0) partial = work.partial();
+#else
+    float* const partial = work.partial();  // The ring may want all of the 64 KiB.
+#endif
     const bool diagonal = work.diagonal();
     // Strips of rows in all stages, then those of columns; on the diagonal these are the same.
     const uint32_t ring = shared_address(ring_bytes), columns = diagonal ? 0 : kStages * Strip::kBytes;
     const int32_t steps = work.steps(Strip::kPlaces);
-    if (threadIdx.x == 0) partial = work.partial();
 
     StripCopy<Element, kPlacesDense, kTile> copy_strip(work);
     uint32_t into = 0, stage = 0;

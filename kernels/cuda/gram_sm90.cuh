@@ -27,7 +27,7 @@ constexpr int32_t kSm90RowBytes = 128;
 constexpr int32_t kSm90Strip = 64 * kSm90RowBytes;  // 64 channels, 128 bytes of each.
 constexpr int32_t kSm90Ring = 24 * kSm90Strip;
 constexpr int32_t kSm90Stages = 12;  // At most.
-constexpr int32_t kSm90Promote = 128;  // Steps; then sums leave the tensor cores, which cut off: see `gram_mma.cuh`.
+constexpr int32_t kSm90Promote = 64;  // Steps; then sums leave the tensor cores, which cut off: see `gram_mma.cuh`.
 
 enum class Piece : int32_t { turns, pair, triangle, below };
 

@@ -62,6 +62,32 @@ GANTK_DEVICE void copy_chunks(uint32_t to, uint32_t to_apart, const Element* fro
 #endif
 }
 
+// Copies a chunk of 16 bytes word by word, words `apart` elements apart; after the first `bytes` bytes it is zeros.
+template <class Element>
+GANTK_DEVICE void copy_words(uint32_t to, const Element* from, int64_t apart, int32_t bytes) {
+#if __CUDA_ARCH__ >= 800
+#pragma unroll
+    for (int32_t i = 0; i < 4; ++i) {
+        const int32_t left = bytes - 4 * i;
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to + 4 * i), "l"(from + i * apart),
+                     "r"(left < 0 ? 0 : left < 4 ? left : 4)
+                     : "memory");
+    }
+#else
+    uint32_t words[4] = {};
+#pragma unroll
+    for (int32_t i = 0; i < 4; ++i) {
+        const Element* word = from + i * apart;
+        if (bytes >= 4 * i + 4) {
+            words[i] = __ldg(reinterpret_cast<const uint32_t*>(word));
+        } else if (bytes > 4 * i) {
+            words[i] = __ldg(reinterpret_cast<const uint16_t*>(word));
+        }
+    }
+    store_shared16(to, words);
+#endif
+}
+
 GANTK_DEVICE void copy_commit() {
 #if __CUDA_ARCH__ >= 800
     asm volatile("cp.async.commit_group;" ::: "memory");

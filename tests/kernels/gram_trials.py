@@ -225,6 +225,7 @@ def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
             Trial(((70, 203),), "bfloat16", layout="padded", tile=64),
             Trial(((70, 100),), "float16", layout="padded_last", tile=128),
             Trial(((30, 150),), "float16", layout="strided"),
+            Trial(((30, 150),), "bfloat16", offset=4),
             Trial(((70, 328),), "float16", arch="sm_75", tile=64),
             Trial(((5, 64 * 200),), "float16"),
         ],

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from gram_gradient_trials import Given, Trial, check, execute, numbers, reference, trials
+from gram_gradient_trials import UNITS, Given, Trial, check, execute, numbers, reference, trials
 
 
 def name(trial: Trial) -> str:
@@ -16,7 +16,7 @@ def name(trial: Trial) -> str:
     return f"{trial.arch}-{kernel}-{layers}-{trial.layout}" + ("-style" if trial.style else "")
 
 
-@pytest.mark.parametrize("trial", trials(), ids=name)
+@pytest.mark.parametrize("trial", [trial for unit in UNITS for trial in trials(unit)], ids=name)
 def test_each_path_against_float64(trial: Trial) -> None:
     check(trial)
 

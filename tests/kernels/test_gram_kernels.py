@@ -85,6 +85,9 @@ def layouts() -> list[Trial]:
         Trial(((16, 64),), "float32", offset=4),
         Trial(((16, 64),), "float32", layout="nhwc", offset=8),
         Trial(((16, 64),), "bfloat16", offset=2),
+        Trial(((18, 206),), "bfloat16", offset=4),
+        Trial(((18, 205),), "bfloat16", layout="nhwc", offset=12),
+        Trial(((18, 70),), "float16", offset=4, arch="sm_75"),
         Trial(((16, 64),), "float16", layout="nhwc", offset=8),
     ]
 

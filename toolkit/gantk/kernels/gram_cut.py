@@ -17,8 +17,9 @@ from gantk.kernels.parameters import PATCH_SUMS
 
 _MOST_SLICE = 2**30  # Places; kernels count them in 32 bits.
 _WAVE_PS = 2_000_000  # To start a block and to end it, about.
-_PARTIAL_PS = 400  # To write and to read a row of 64 partial sums, whole GPU.
+_PARTIAL_PS = 150  # To write and to read a row of 64 partial sums, whole GPU.
 _MANY_SPLITS = 64
+_BLOCK_BYTES = 1024  # Of shared memory, which the system takes for each block.
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _with_tile(
         variant = variant_of(features, device, precision, tile)
         rows = -(-features.shape[1] // variant.tile)
         uncut.append(LayerPlan(features, variant, rows * (rows + 1) // 2, features.shape[2], 1))
-    resident = min(layer.variant.resident for layer in uncut)
+    resident = _resident(uncut, device)
     best: list[LayerPlan] = []
     for each in range(1, 2 * resident + 1):
         size = _smallest_slice(uncut, pictures, each * device.multiprocessors)
@@ -109,6 +110,16 @@ def _on_hopper(layers: Sequence[Features], device: Device, pictures: int) -> lis
         tiles = gram_sm90.tiles_of(features)
         plans.append(LayerPlan(features, variant, tiles, cut.slice, cut.splits, hopper=cut))
     return plans
+
+
+def _resident(layers: list[LayerPlan], device: Device) -> int:
+    """Blocks that a multiprocessor can hold; its shared memory is what one block may have and 1 KiB more."""
+    strips = min(2, max(layer.tiles for layer in layers))
+    fitting = [
+        (device.shared_bytes + _BLOCK_BYTES) // (layer.variant.stage_bytes * strips + _BLOCK_BYTES)
+        for layer in layers
+    ]
+    return max(1, min(fitting + [layer.variant.resident for layer in layers]))
 
 
 def _smallest_slice(layers: list[LayerPlan], pictures: int, blocks: int) -> int:
@@ -147,7 +158,7 @@ def _slices(places: int, step: int, size: int) -> tuple[int, int]:
 def _cost(layers: list[LayerPlan], device: Device, pictures: int) -> float:
     """About how long partial sums and reduction take, in picoseconds."""
     blocks = sum(layer.blocks for layer in layers) * pictures
-    resident = min(layer.variant.resident for layer in layers)
+    resident = _resident(layers, device)
     work = longest = rows = 0.0
     for layer in layers:  # In floats, which cannot overflow in C++ either; in the same order there.
         work += float(layer.tiles) * float(layer.features.shape[2]) * float(layer.variant.place_ps)

@@ -199,7 +199,8 @@ def _common(layer: LayerPlan, features: int, workspace: int, first: int) -> Gram
     strides = [0 if size == 1 else stride for size, stride in zip(given.shape, given.strides, strict=True)]
     one.batch_stride, one.channel_stride, one.place_stride = strides
     one.tile, one.tiles, one.splits, one.slice = layer.variant.tile, layer.tiles, layer.splits, layer.slice
-    one.groups, one.vectorised = layer.groups, int(is_vectorised(given))
+    one.groups = layer.groups
+    one.vectorised = 1 if is_vectorised(given) else 2 if is_vectorised(given, 4) else 0
     return one
 
 

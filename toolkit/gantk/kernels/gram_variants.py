@@ -94,13 +94,13 @@ def is_channels_last(features: Features) -> bool:
     return features.strides[1] < features.strides[2]
 
 
-def is_vectorised(features: Features) -> bool:
-    """Whether every row is dense and begins at a multiple of 16 bytes, so that it is read in such pieces."""
+def is_vectorised(features: Features, size: int = 16) -> bool:
+    """Whether every row is dense and begins at a multiple of `size` bytes, so that it is read in such pieces."""
     dense, rows = (1, 2) if is_channels_last(features) else (2, 1)
     pitches = [features.strides[axis] for axis in (0, rows) if features.shape[axis] > 1]
     is_dense = features.strides[dense] == 1 or features.shape[dense] == 1
-    even = all(pitch * ELEMENT_BYTES[features.dtype] % 16 == 0 for pitch in pitches)
-    return features.alignment == 16 and is_dense and even
+    even = all(pitch * ELEMENT_BYTES[features.dtype] % size == 0 for pitch in pitches)
+    return features.alignment >= size and is_dense and even
 
 
 def _has_tensor_cores(features: Features, device: Device, precision: str) -> bool:

@@ -32,7 +32,7 @@ struct GramLayer {
     int32_t first_patch;     // Patches a picture that the layers before this one have, for the reduce kernel.
     int32_t groups;          // In which the reduce kernel's blocks sum splits, 8 or 32.
     int32_t unused;
-    int32_t vectorised;      // 1: every row begins at a multiple of 16 bytes and is contiguous.
+    int32_t vectorised;      // 1: all rows are contiguous and begin at multiples of 16 bytes; 2: at multiples of 4.
     float scale;             // Gram matrix = scale * F F^T.
     float weight;            // The loss is the sum over layers of weight * sum of squared differences.
 };

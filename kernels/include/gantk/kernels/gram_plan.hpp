@@ -15,7 +15,7 @@ namespace gantk::kernels {
 constexpr uint32_t kGramReduceThreads = 256;
 constexpr int64_t kMostChannels = 65536, kMostPictures = 65535, kMostSlice = int64_t{1} << 30;
 constexpr int64_t kMostGridBlocks = (int64_t{1} << 31) - 1, kGramWorkspaceBytes = int64_t{1} << 27;
-constexpr int64_t kWavePs = 2000000, kPartialPs = 400, kManySplits = 64, kGramAlignment = 256;
+constexpr int64_t kWavePs = 2000000, kPartialPs = 150, kManySplits = 64, kBlockBytes = 1024, kGramAlignment = 256;
 
 inline int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
@@ -77,10 +77,14 @@ inline std::vector<GramLayerPlan> all_sliced(std::vector<GramLayerPlan> layers, 
     return layers;
 }
 
-inline int64_t fewest_resident(const std::vector<GramLayerPlan>& layers) {
-    int64_t fewest = layers.front().variant.resident;
-    for (const GramLayerPlan& layer : layers) fewest = std::min<int64_t>(fewest, layer.variant.resident);
-    return fewest;
+inline int64_t resident(const std::vector<GramLayerPlan>& layers, const Device& device) {
+    int64_t strips = 1, fewest = layers.front().variant.resident;
+    for (const GramLayerPlan& layer : layers) strips = std::max(strips, std::min<int64_t>(layer.tiles, 2));
+    for (const GramLayerPlan& layer : layers) {
+        const int64_t bytes = layer.variant.stage_bytes * strips + kBlockBytes;
+        fewest = std::min({fewest, int64_t{layer.variant.resident}, (device.shared_bytes + kBlockBytes) / bytes});
+    }
+    return std::max<int64_t>(1, fewest);
 }
 
 inline double cost(const std::vector<GramLayerPlan>& layers, const Device& device, int64_t pictures) {
@@ -91,7 +95,7 @@ inline double cost(const std::vector<GramLayerPlan>& layers, const Device& devic
         longest = std::max(longest, double(layer.slice) * double(layer.variant.lone_place_ps));
         rows += double(layer.blocks()) * double(layer.area() / 64);
     }
-    const double waves = double(divide_up(blocks, multiprocessors * fewest_resident(layers)));
+    const double waves = double(divide_up(blocks, multiprocessors * resident(layers, device)));
     const double busy = work * double(pictures) * double(divide_up(blocks, multiprocessors)) / double(blocks);
     return std::max(busy, longest * waves) + waves * double(kWavePs) + rows * double(pictures) * double(kPartialPs);
 }
@@ -110,7 +114,7 @@ inline std::vector<GramLayerPlan> with_tile(const std::vector<Features>& layers,
         most = std::max(most, features.places);
     }
     std::vector<GramLayerPlan> best;
-    for (int64_t each = 1; each <= 2 * fewest_resident(uncut); ++each) {
+    for (int64_t each = 1; each <= 2 * resident(uncut, device); ++each) {
         int64_t low = 1, high = std::min(kMostSlice, most);
         while (low < high) {
             const int64_t middle = (low + high) / 2;
@@ -235,7 +239,7 @@ inline std::vector<GramLayer> GramPlan::filled(const std::vector<GramLayerData>&
         one.tiles = int32_t(layer.tiles);
         one.splits = int32_t(layer.splits);
         one.groups = layer.groups();
-        one.vectorised = is_vectorised(features);
+        one.vectorised = is_vectorised(features) ? 1 : is_vectorised(features, 4) ? 2 : 0;
         one.scale = float(data[i].scale != 0 ? data[i].scale : 1.0 / double(features.places));
         filled.push_back(one);
     }

@@ -26,16 +26,16 @@ inline bool at_least(const Device& device, int major, int minor) {
 
 inline bool is_channels_last(const Features& features) { return features.channel_stride < features.place_stride; }
 
-inline bool is_vectorised(const Features& features) {
+inline bool is_vectorised(const Features& features, int32_t size = 16) {
     const bool channels_last = is_channels_last(features);
     const int64_t dense = channels_last ? features.channel_stride : features.place_stride;
     const int64_t along = channels_last ? features.channels : features.places;
     const int64_t pitch = channels_last ? features.place_stride : features.channel_stride;
     const int64_t rows = channels_last ? features.places : features.channels;
     const auto even = [&](int64_t count, int64_t stride) {
-        return count == 1 || stride * element_bytes(features.element) % 16 == 0;
+        return count == 1 || stride * element_bytes(features.element) % size == 0;
     };
-    return features.alignment == 16 && (dense == 1 || along == 1) && even(features.pictures, features.batch_stride) &&
+    return features.alignment >= size && (dense == 1 || along == 1) && even(features.pictures, features.batch_stride) &&
            even(rows, pitch);
 }
 
