@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from gantk.errors import GantkError
@@ -45,7 +46,7 @@ class View:
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}{list(self.shape)}"
 
-    @property
+    @cached_property
     def span(self) -> tuple[int, int]:
         """The first address of its memory and the one after its last."""
         item = self.item_bytes

@@ -41,9 +41,14 @@ def call(function: str, *arguments: Any, where: str | None = None) -> Any:
 
     Raises:
         DriverError: The driver gives an error.
+        GantkError: The driver is too old to have the function.
     """
     cuda = bindings()
-    status, *values = getattr(cuda, function)(*arguments)
+    try:
+        status, *values = getattr(cuda, function)(*arguments)
+    except RuntimeError as error:
+        hint = "update the NVIDIA driver; CUDA 12 is the oldest that the kernels run with"
+        raise GantkError(f"the NVIDIA driver has no {function}: {error}", hint=hint) from error
     if status.value != 0:
         failed, text = cuda.cuGetErrorString(status)
         words = text.decode() if failed.value == 0 and text else "unknown"
