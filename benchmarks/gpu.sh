@@ -25,7 +25,7 @@ sanitize() { # TOOL SECONDS
         return
     fi
     step "$1" "$2" compute-sanitizer --tool "$1" --error-exitcode 9 --target-processes all \
-        "$python" -m pytest -m gpu -p no:cacheprovider -x tests/kernels
+        "$python" -m pytest -m gpu -p no:cacheprovider -x -k "not large" tests/kernels
 }
 
 nvidia-smi >"$out/nvidia-smi.txt" 2>&1

@@ -58,7 +58,7 @@ def machine(document: dict[str, Any]) -> str:
     clocks = document["clocks"]
     speeds = [sample["sm_mhz"] for sample in clocks if sample.get("sm_mhz")]
     said = f", {min(speeds):.0f} to {max(speeds):.0f} MHz" if speeds else ""
-    versions = ", ".join(f"{name} {document['versions'][name]}" for name in ("torch", "gantk"))
+    versions = ", ".join(f"{name} {document['versions'].get(name, '?')}" for name in ("torch", "gantk"))
     return (
         f"{gpu['name']}, {gpu['multiprocessors']} multiprocessors{said}; copies {peaks['copy_bytes_per_s'] / 1e12:.2f} "
         f"TB/s, bf16 {peaks['bf16_flops_per_s'] / 1e12:.0f} and tf32 {peaks['tf32_flops_per_s'] / 1e12:.0f} TFLOP/s "

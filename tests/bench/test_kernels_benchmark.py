@@ -344,6 +344,31 @@ def test_a_case_is_checked_then_timed_and_a_failure_is_a_row(monkeypatch: pytest
     assert skipped["status"] == "skipped"
 
 
+def test_a_run_keeps_what_it_has_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = gpu_cases.plan("quick")[:3]
+
+    def measure(case: gpu_cases.Case, *_: Any, **__: Any) -> list[dict[str, Any]]:
+        if case == cases[1]:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors ...")
+        return rows_of(case, gantk=12.0, eager=300.0, compile=15.0)
+
+    monkeypatch.setattr(runner, "measure", measure)
+    for name, value in (("peaks", H200), ("event_floor_us", 1.5), ("flush_buffer", None)):
+        monkeypatch.setattr(gpu_timing, name, lambda *_, value=value: value)
+    sample = {"sm_mhz": 1980.0, "limits": 0}
+    monkeypatch.setattr(gpu_machine, "describe", lambda: {"name": "NVIDIA H200", "multiprocessors": 132})
+    monkeypatch.setattr(gpu_machine, "clocks", lambda: sample)
+    found = runner.run(cases, 60.0, max_autotune=False)
+    assert [row["status"] for row in found["rows"]] == ["ok"] * 3 + ["failed"] + ["ok"] * 3
+    assert found["rows"][3]["reason"] == "RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert found["warnings"] == []
+    assert len(found["goals"]) == len(gpu_goals.GOALS)
+    assert "an illegal memory access" in gpu_table.section(json.loads(json.dumps(found, allow_nan=False)))
+    late = runner.run(cases, -1.0, max_autotune=False)
+    assert late["rows"] == []
+    assert "before 3 of 3 cases" in late["warnings"][0]
+
+
 def test_what_was_left_out_is_said() -> None:
     assert runner.warnings([], [{"sm_mhz": 1.0, "limits": 0}], 5) == []
     lines = runner.warnings(["a case"], [], 5)

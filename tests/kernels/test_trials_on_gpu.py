@@ -54,17 +54,17 @@ def test_a_case_of_the_interpreter(
 @no_gpu
 @pytest.mark.parametrize("dtype", variation_trials.TYPES)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("layout", variation_trials.LAYOUTS)
-def test_variations_of_large_pictures_again_and_again(
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_large_variations_again_and_again(
     kind: str, dtype: str, layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With hundreds of blocks at once, of which any may be the last; the same bits every time, in one launch or two."""
     put_on_gpu(variation_trials, monkeypatch)
-    trial = Trial((2, 3, 700, 1001), kind, dtype, layout, multiprocessors=132)
+    trial = Trial((2, 3, 350, 504), kind, dtype, layout, multiprocessors=132)
     variation_trials.check(trial)
     pixels = variation_trials.picture(trial)
     first = variation_trials.execute(trial, pixels)
-    for counters in (True, False) * 5:
+    for counters in (True, False) * 4:
         again = variation_trials.execute(Trial(**{**vars(trial), "counters": counters}), pixels)
         for one, two in zip(first, again, strict=True):
             np.testing.assert_array_equal(one, two)

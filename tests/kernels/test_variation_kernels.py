@@ -18,6 +18,7 @@ from variation_trials import (
     Trial,
     cases,
     check,
+    check_folded,
     check_rounding,
     execute,
     picture,
@@ -113,15 +114,7 @@ def test_counters_serve_again_and_again() -> None:
 
 @pytest.mark.parametrize("counters", [False, True])
 def test_pictures_lie_along_two_axes_of_the_grid(counters: bool) -> None:
-    trial = Trial((3, 1, 9, 8), "l2", multiprocessors=8, counters=counters)
-    plan = trial.plan()
-    pixels = picture(trial)
-    folded = replace(plan, grid=(plan.grid[0], 2, 2))  # As for more than 65535, with one place too many.
-    np.testing.assert_array_equal(execute(trial, pixels, folded)[0], execute(trial, pixels)[0])
-    value, gradient = execute(trial, pixels, folded)
-    wanted, slopes = reference(pixels.astype(np.float64), "l2", 0)
-    np.testing.assert_allclose(value, wanted, rtol=VALUE)
-    np.testing.assert_allclose(gradient, slopes, atol=1e-6)
+    check_folded(Trial((3, 1, 9, 8), "l2", multiprocessors=8, counters=counters))
 
 
 FAR = 2**32 + 2**24  # Elements. Cut to 32 bits it is still beyond everything.

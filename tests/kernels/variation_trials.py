@@ -138,6 +138,17 @@ def check(trial: Trial) -> None:
         assert error <= GRADIENT[trial.dtype] * max(1.0, np.abs(slopes).max()), error
 
 
+def check_folded(trial: Trial) -> None:
+    """Pictures lie along two axes of the grid, as more than 65535 do, and there is one place too many."""
+    assert trial.shape[0] == 3
+    plan = trial.plan()
+    pixels = picture(trial)
+    value, gradient = execute(trial, pixels, replace(plan, grid=(plan.grid[0], 2, 2)))
+    wanted, slopes = reference(pixels.astype(np.float64), trial.kind, trial.eps)
+    np.testing.assert_allclose(value, wanted, rtol=VALUE)
+    np.testing.assert_allclose(gradient, slopes, atol=1e-5)
+
+
 def check_rounding(trial: Trial) -> None:
     """Slopes of l2, which are exact in float32 here, are rounded to the nearest half, of two to the even one."""
     assert trial.kind == "l2"
@@ -208,6 +219,9 @@ def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
         Trial((1, 1, 1, 1), "l2"),
     ]
     rounded = [Trial((1, 2, 6, width), "l2", "bfloat16", arch="sm_75") for width in (5, 16)]
-    return [(trial.label, partial(check, trial)) for trial in trials] + [
-        (f"rounding {trial.label}", partial(check_rounding, trial)) for trial in rounded
+    folded = [Trial((3, 1, 9, 8), "l2", multiprocessors=8, counters=counters) for counters in (False, True)]
+    return [
+        *((trial.label, partial(check, trial)) for trial in trials),
+        *((f"rounding {trial.label}", partial(check_rounding, trial)) for trial in rounded),
+        *((f"folded {trial.label}", partial(check_folded, trial)) for trial in folded),
     ]
