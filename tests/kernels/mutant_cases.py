@@ -1,23 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Short cases that, together, no mutant of the kernels should pass: by family, those of its trials and others."""
+"""Short cases that, together, no mutant of the kernels should pass: those of the families' trials."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from types import ModuleType
 
+import gram_gradient_trials
+import gram_sm90_trials
 import gram_trials
 import variation_trials
 
 Case = tuple[str, Callable[[], object]]
 
+_FAMILIES: dict[str, tuple[ModuleType, tuple[str, ...]]] = {
+    "variation": (variation_trials, ("variation",)),
+    "gram": (gram_trials, ("gram", "gram_half", "gram_single")),
+    "gram_gradient": (
+        gram_gradient_trials,
+        ("gram_gradient", "gram_gradient_half", "gram_gradient_single"),
+    ),
+    "gram_sm90": (gram_sm90_trials, ("gram_sm90",)),
+}
+FAMILIES = tuple(_FAMILIES)
 
-def gram() -> Iterator[Case]:
-    for unit in ("gram", "gram_half", "gram_single"):
-        yield from ((f"{unit} {i} {name}", run) for i, (name, run) in enumerate(gram_trials.cases(unit)))
+
+def units_of(family: str) -> tuple[str, ...]:
+    """The source files of a family."""
+    return _FAMILIES[family][1]
 
 
-def variation() -> Iterator[Case]:
-    yield from ((f"variation {i}", run) for i, run in enumerate(variation_trials.cases("variation")))
-
-
-FAMILIES: dict[str, Callable[[], Iterator[Case]]] = {"variation": variation, "gram": gram}
+def cases_of(family: str) -> list[Case]:
+    """Cases of all its units, named."""
+    module, units = _FAMILIES[family]
+    return [(f"{unit} {i} {name}", run) for unit in units for i, (name, run) in enumerate(module.cases(unit))]

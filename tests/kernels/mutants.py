@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import interpreted
-from mutant_cases import FAMILIES
+from mutant_cases import FAMILIES, cases_of
 from mutation import Mutant, closure, mutants_of
 from ptx import BudgetExceeded, Fault
 
@@ -104,8 +104,8 @@ def _observed(kernels: set[Kernel]) -> Iterator[None]:
 
 def units(names: Sequence[str] = ()) -> list[Unit]:
     """The families of `mutant_cases`, all or some, with their cases."""
-    chosen = {name: cases for name, cases in FAMILIES.items() if not names or name in names}
-    return [Unit(name, [Case(label, run) for label, run in cases()]) for name, cases in chosen.items()]
+    chosen = [name for name in FAMILIES if not names or name in names]
+    return [Unit(name, [Case(label, run) for label, run in cases_of(name)]) for name in chosen]
 
 
 def judge(mutant: Mutant, units_: Sequence[Unit]) -> dict[str, Any]:

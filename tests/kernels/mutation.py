@@ -25,6 +25,7 @@ _MARKS = {
     "|": ("&",), "^": ("|",), "+=": ("-=",), "-=": ("+=",), "*=": ("+=",), "/=": ("*=",),
 }  # fmt: skip
 _WORDS = {"min": "max", "max": "min", "fminf": "fmaxf", "fmaxf": "fminf", "true": "false", "false": "true"}
+_BEFORE_UNARY = ("(", ",", "=", "return", "?", ":", "{", "[", "+=", "-=", "==", "!=", "<", "&&", "||")
 _SYNCHRONISES = re.compile(r"sync|wait|commit|fence|arrive|barrier|expect|settle|release|acquire", re.I)
 
 
@@ -87,7 +88,7 @@ def _changes(text: str) -> Iterator[tuple[int, str, str]]:
             yield token.start, token.text, _WORDS[token.text]
         elif token.text in _MARKS and _is_binary(text, token) and previous != "template":
             yield from ((token.start, token.text, after) for after in _MARKS[token.text])
-        elif token.text == "-" and previous in ("(", ",", "=", "return", "?", ":", "{", "["):
+        elif token.text == "-" and previous in _BEFORE_UNARY:
             yield token.start, "-", ""
         elif token.text == "if" and tokens[i + 1].text == "(":
             end = _closing(tokens, i + 1)

@@ -24,7 +24,10 @@ from gantk.kernels.launch import ELEMENT_BYTES, Device, Features
 def random_layers(draw: random.Random, most_places: int, most_channels: int = 1024) -> list[Features]:
     """Layers that the copy engine takes."""
     dtype, pictures = draw.choice(list(ELEMENT_BYTES)), int(2 ** draw.uniform(0, 6))
-    sizes = [(draw.randint(1, most_channels), 8 * draw.randint(1, most_places // 8)) for _ in range(draw.choice([1, 1, 3, 8]))]
+    sizes = [
+        (draw.randint(1, most_channels), 8 * draw.randint(1, most_places // 8))
+        for _ in range(draw.choice([1, 1, 3, 8]))
+    ]
     return [Features.contiguous(dtype, pictures, *size) for size in sizes]
 
 
@@ -39,13 +42,17 @@ def tiles_of_piece(channels: int, piece: int) -> list[tuple[int, int]]:
     bands = -(-channels // 256)
     if piece < bands:
         first = 4 * piece
-        return [(row, column) for row in range(first, min(rows, first + 4)) for column in range(first, row + 1)]
+        return [
+            (row, column) for row in range(first, min(rows, first + 4)) for column in range(first, row + 1)
+        ]
     piece -= bands
     for band in range(1, bands):
         halves = 1 if band == bands - 1 and channels - 256 * band <= 128 else 2
         if piece < band * halves:
             top, left = 4 * band + piece % halves * 2, piece // halves * 4
-            return [(row, column) for row in range(top, min(rows, top + 2)) for column in range(left, left + 4)]
+            return [
+                (row, column) for row in range(top, min(rows, top + 2)) for column in range(left, left + 4)
+            ]
         piece -= band * halves
     raise AssertionError("there is no such piece")
 
@@ -73,10 +80,17 @@ def test_slices_cover_the_places_once_and_make_as_many_partial_sums(seed: int) -
         assert layer.slice % gram_sm90.step_of(layer.features) == 0
         assert layer.slice <= 2**30
     first = launches(plan)[0]
-    assert first.grid == (sum(one.hopper.pieces * one.hopper.blocks for one in plan.layers if one.hopper), plan.at_once, 1)
+    assert first.grid == (
+        sum(one.hopper.pieces * one.hopper.blocks for one in plan.layers if one.hopper),
+        plan.at_once,
+        1,
+    )
     assert first.block == (384, 1, 1)
     firsts = [first.parameters.gram.layers[index].first_block for index in range(len(plan.layers))]
-    assert firsts == [sum(one.hopper.pieces * one.hopper.blocks for one in plan.layers[:index] if one.hopper) for index in range(len(firsts))]
+    assert firsts == [
+        sum(one.hopper.pieces * one.hopper.blocks for one in plan.layers[:index] if one.hopper)
+        for index in range(len(firsts))
+    ]
 
 
 @given(seed=st.integers(0, 2**32))
@@ -97,9 +111,13 @@ def test_tensor_maps_are_what_the_copy_engine_takes(seed: int) -> None:
         assert tensor_map.swizzle == 128
 
 
-@pytest.mark.parametrize(("channels", "size", "least"), [(64, 2048, 130), (128, 2048, 130), (256, 2048, 125), (512, 1024, 60)])
+@pytest.mark.parametrize(
+    ("channels", "size", "least"), [(64, 2048, 130), (128, 2048, 130), (256, 2048, 125), (512, 1024, 60)]
+)
 def test_large_layers_occupy_the_multiprocessors_once(channels: int, size: int, least: int) -> None:
-    (cut,) = gram_sm90.cut([Features.contiguous("bfloat16", 1, channels, size**2 * 4096 // channels**2)], H200, 1)
+    (cut,) = gram_sm90.cut(
+        [Features.contiguous("bfloat16", 1, channels, size**2 * 4096 // channels**2)], H200, 1
+    )
     assert least <= cut.pieces * cut.blocks <= 132
 
 
@@ -127,7 +145,9 @@ def test_blocks_of_all_layers_of_a_style_loss_take_about_as_long() -> None:
         (Features.contiguous("float16", 1, 8, 8), "exact", Device((8, 0), 108, 166_912), False),
     ],
 )
-def test_it_takes_what_the_copy_engine_can(features: Features, precision: str, device: Device, takes: bool) -> None:
+def test_it_takes_what_the_copy_engine_can(
+    features: Features, precision: str, device: Device, takes: bool
+) -> None:
     assert gram_sm90.takes(features, device, precision) == takes
     unit = plan_gram([features], device, precision).layers[0].variant.unit
     assert (unit == "gram_sm90") == takes
@@ -157,7 +177,9 @@ def test_each_piece_against_float64(trial: Trial) -> None:
     check(trial)
 
 
-@pytest.mark.parametrize("layer", [(1, 8), (64, 128), (65, 136), (128, 64), (129, 8), (256, 64), (257, 8), (385, 8)], ids=str)
+@pytest.mark.parametrize(
+    "layer", [(1, 8), (64, 128), (65, 136), (128, 64), (129, 8), (256, 64), (257, 8), (385, 8)], ids=str
+)
 def test_sizes_about_the_borders_of_pieces(layer: tuple[int, int]) -> None:
     check(Trial((layer,), "bfloat16", arch=ARCH))
 

@@ -33,7 +33,9 @@ def numbers(dtype: str) -> tuple[list[Array], list[Array]]:
     return features, targets
 
 
-def by_kernels(dtype: str, arch: str, features: Sequence[Array], targets: Sequence[Array]) -> tuple[Array, list[Array]]:
+def by_kernels(
+    dtype: str, arch: str, features: Sequence[Array], targets: Sequence[Array]
+) -> tuple[Array, list[Array]]:
     """The loss [N] and each layer's gradient: five launches, with the differences in between."""
     number = int(arch.removeprefix("sm_").removesuffix("a"))
     device = Device(divmod(number, 10), 4, SHARED_BYTES[arch])
@@ -49,7 +51,9 @@ def by_kernels(dtype: str, arch: str, features: Sequence[Array], targets: Sequen
     style = GramTargets([memory.put(target) for target in targets], strides, WEIGHTS, loss)
     workspace = memory.empty(forward.workspace_bytes // 4, np.float32)
     run(
-        forward.launches(places, pieces, workspace, gram_strides=[sum(squares)] * len(squares), targets=style),
+        forward.launches(
+            places, pieces, workspace, gram_strides=[sum(squares)] * len(squares), targets=style
+        ),
         memory,
         arch,
     )
@@ -79,7 +83,13 @@ def by_operators(features: Sequence[Any], targets: Sequence[Any]) -> tuple[Array
 
 @pytest.mark.parametrize(
     ("dtype", "arch"),
-    [("float32", "sm_75"), ("float32", "sm_80"), ("float16", "sm_75"), ("float16", "sm_90a"), ("bfloat16", "sm_90a")],
+    [
+        ("float32", "sm_75"),
+        ("float32", "sm_80"),
+        ("float16", "sm_75"),
+        ("float16", "sm_90a"),
+        ("bfloat16", "sm_90a"),
+    ],
 )
 def test_loss_and_gradient_are_those_of_the_operators(dtype: str, arch: str) -> None:
     features, targets = numbers(dtype)
