@@ -27,6 +27,12 @@ def onnxruntime_root() -> Path:
     pytest.skip("ONNX Runtime's headers are missing: run .ci/packages, or set ONNXRUNTIME_ROOT")
 
 
+def onnxruntime_library() -> Path:
+    """The library of native operators; where nvcc is, with kernels for one kind of GPU, which compile fastest."""
+    options = (f"-DONNXRUNTIME_ROOT={onnxruntime_root()}", "-DGANTK_CUDA_ARCHITECTURES=75")
+    return build("gantk_onnxruntime", options=options) / "onnxruntime" / "libgantk_onnxruntime.so"
+
+
 def build(*targets: str, options: tuple[str, ...] = ()) -> Path:
     """The folder in which `targets` are built.
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from gantk.export.functions import DOMAIN, KINDS, VERSION, bodies
 from gantk.export.onnx import OPSET
+from native_build import KERNELS
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -392,3 +394,17 @@ def test_nothing_of_gantk_is_seen_from_outside_but_what_onnxruntime_looks_for(li
     names = {line.split()[-1] for line in listed.stdout.splitlines()}
     assert "RegisterCustomOps" in names
     assert [name for name in names if "gantk" in name.lower()] == []
+
+
+def test_kernels_for_gpus_are_embedded_where_there_is_a_compiler_for_them(library: Path) -> None:
+    """The same library has just run on a CPU, without a driver."""
+    names = {path.stem for path in (KERNELS / "cuda").glob("*.cu")}
+    data = library.read_bytes()
+    if shutil.which("nvcc") is None and not Path("/usr/local/cuda/bin/nvcc").is_file():
+        assert b"CUDAExecutionProvider" not in data
+        pytest.skip("nvcc is missing: install the CUDA toolkit")
+    assert b"CUDAExecutionProvider" in data
+    symbols = subprocess.run(["nm", library], capture_output=True, text=True, check=True).stdout
+    assert {name for name in names if f" gantk_unit_{name}\n" in symbols} == names
+    listed = subprocess.run(["ldd", library], capture_output=True, text=True, check=True).stdout
+    assert "cuda" not in listed and "onnxruntime.so" not in listed.replace(str(library), "")
