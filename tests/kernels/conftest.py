@@ -56,6 +56,6 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     for fake in installed:
         assert fake.allocated == {}, "GPU memory is not given back"
         assert fake.events == {}, "an event is not destroyed"
-        assert fake.contexts == [], "a context is still pushed"
+        assert not any(fake.stacks.values()), "a context is still pushed"
         assert not fake.relaxed, "the capture mode is not put back"
         assert set(fake.retained.values()) <= {1}, "a primary context is retained more than once"

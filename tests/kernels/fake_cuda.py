@@ -11,6 +11,7 @@ what is checked of streams is who was told to wait for whom.
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,7 +62,7 @@ class FakeCuda:
     gpus: tuple[FakeGPU, ...] = (FakeGPU(),)
     calls: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
     allocated: dict[int, int] = field(default_factory=dict)  # Address to GPU.
-    contexts: list[int] = field(default_factory=list)
+    stacks: dict[int, list[int]] = field(default_factory=dict)  # Of contexts, by thread.
     libraries: dict[int, Code] = field(default_factory=dict)
     kernels: dict[int, tuple[Code, str]] = field(default_factory=dict)
     opted_in: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -91,6 +92,11 @@ class FakeCuda:
             yield
         finally:
             del self._failures[function]
+
+    @property
+    def contexts(self) -> list[int]:
+        """The stack of the calling thread."""
+        return self.stacks.setdefault(threading.get_ident(), [])
 
     def count(self, function: str) -> int:
         return [name for name, _ in self.calls].count(function)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,11 +19,13 @@ class FakeMemory:
         self._bytes = np.zeros(size_bytes, np.uint8)
         self._end = self._bytes.ctypes.data + size_bytes
         self._next = -(-self._bytes.ctypes.data // PAGE) * PAGE
+        self._lock = threading.Lock()
         self.sizes: dict[int, int] = {}
 
     def allocate(self, size: int) -> int:
-        address = self._next
-        self._next += (-(-size // PAGE) + 1) * PAGE
+        with self._lock:
+            address = self._next
+            self._next += (-(-size // PAGE) + 1) * PAGE
         assert self._next <= self._end, "the fake GPU is full"
         self.sizes[address] = size
         return address

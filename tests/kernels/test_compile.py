@@ -289,5 +289,7 @@ def test_a_machine_without_nvrtc_is_told_so(monkeypatch: pytest.MonkeyPatch) -> 
 
     with monkeypatch.context() as patch:
         patch.setattr(compiling, "_nvrtc", Lost)
-        with pytest.raises(BackendMissingError, match=r'NVRTC is not there: Failure finding "libnvrtc\.so"$'):
+        with pytest.raises(
+            BackendMissingError, match=r'NVRTC is not there: Failure finding "libnvrtc\.so"\n'
+        ):
             known_architectures()

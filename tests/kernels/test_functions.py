@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from gantk import kernels
 from gantk.errors import BackendMissingError, GantkError, UsageError
-from gantk.kernels import dlpack
+from gantk.kernels import device, dlpack, driver, launcher
 from gantk.kernels.driver import DriverError
 from gantk.runtime.driver import Driver
 
@@ -212,6 +213,45 @@ def test_other_architectures(interpreted: Callable[..., FakeCuda], capability: t
     assert {code.target for code in cuda.libraries.values()} == {f"sm_{capability[0]}{capability[1]}"}
 
 
+def test_a_gpu_of_a_family_not_known_yet_gets_ptx(install: Callable[..., FakeCuda]) -> None:
+    cuda = install(memory=FakeMemory(), gpus=(FakeGPU((11, 0)),))
+    kernels.gram_matrix(kernels.to_device(numbers(1, 9, 8, 8)))
+    assert {code.target for code in cuda.libraries.values()} == {"compute_100"}
+    loaded = [arguments[0] for name, arguments in cuda.calls if name == "cuLibraryLoadData"]
+    assert all(code.endswith(b"\0") for code in loaded)
+
+
+def test_threads_share_what_is_loaded(install: Callable[..., FakeCuda]) -> None:
+    """Eight at once on two GPUs: each piece of code is loaded once, each context retained once."""
+    cuda = install(memory=FakeMemory(1 << 24), gpus=(FakeGPU(), FakeGPU()))
+    begin = threading.Barrier(8)
+    failed: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            begin.wait()
+            features = kernels.to_device(numbers(1, 70, 8, 9), device=number % 2)
+            grad = kernels.to_device(numbers(1, 70, 70), device=number % 2)
+            for _ in range(5):
+                kernels.gram_matrix(features)
+                kernels.gram_matrix_grad(grad, features)
+                kernels.total_variation(features)
+        except BaseException as error_:
+            failed.append(error_)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    units = [(code.unit, code.target) for code in cuda.libraries.values()]
+    assert len(units) == len(set(units))
+    assert cuda.count("cuLibraryGetKernel") == len(launcher._kernels)
+    assert cuda.retained == {0: 1, 1: 1}
+    assert cuda.count("cuLaunchKernel") >= 8 * 5 * 5
+
+
 # What is given back, and where.
 
 
@@ -312,8 +352,6 @@ def test_nothing_is_forbidden_while_a_graph_is_captured(cuda: FakeCuda) -> None:
 
 def test_every_call_of_the_driver_may_fail(install: Callable[..., FakeCuda]) -> None:
     """Each function in turn: an error in words, nothing leaks, and the next try works."""
-    from gantk.kernels import device, launcher
-
     cuda = install(memory=FakeMemory(1 << 25))
     features = kernels.to_device(numbers(1, 130, 8, 9), stream=0x6000)
     target, grad = kernels.to_device(numbers(130, 130)), kernels.to_device(numbers(1, 130, 130))
@@ -387,8 +425,6 @@ def test_a_driver_before_cuda_12_is_told_so(cuda: FakeCuda, monkeypatch: pytest.
 
 
 def test_a_machine_without_a_driver_is_told_so(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gantk.kernels import device, driver
-
     features = kernels.to_device(numbers(1, 4, 3, 3))
     device._gpus.clear()
     monkeypatch.setattr(

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.library import opcheck
 
 from gantk import kernels, ops
 from gantk.ops import gram, style, variation
@@ -110,6 +111,17 @@ def test_total_variations_and_their_gradients(dtype: Any, kind: str, shape: tupl
         torch.testing.assert_close(found.detach().double(), wanted, rtol=1e-5, atol=1e-12)
         (slope,) = torch.autograd.grad(found.sum(), leaf)
         assert float((slope.double() - gradient).abs().max()) <= 2e-2 * max(1.0, float(gradient.abs().max()))
+
+
+def test_the_dispatcher_is_told_the_truth() -> None:
+    target = numbers(66, 66).cuda()
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        for laid in layouts(numbers(2, 66, 4, 6, dtype=dtype).cuda()):
+            leaf = laid.detach().requires_grad_()
+            opcheck(gram.gram_matrix_op, (leaf,))
+            opcheck(gram.gram_matrix_grad_op, (numbers(2, 66, 66).cuda().to(gram.sum_dtype(leaf)), leaf, 0.5))
+            opcheck(style.style_loss_op, ([leaf], [target], [2.0]))
+            opcheck(variation.total_variation_op, (leaf, "l2"))
 
 
 @pytest.fixture

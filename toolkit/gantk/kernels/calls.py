@@ -56,6 +56,7 @@ class Run(ABC):
 
 
 def gram_matrix(run: Run, features: Any, scale: float | None, precision: str, out: Any) -> Any:
+    """The call of `gantk.kernels.gram_matrix`."""
     given = run.see(features, "features")
     operations.gram_plan((features_of(given),), run.device, precision)
     gram, into = run.result("gram", out, gram_shape(given), "float32")
@@ -66,6 +67,7 @@ def gram_matrix(run: Run, features: Any, scale: float | None, precision: str, ou
 def gram_matrix_grad(
     run: Run, grad: Any, features: Any, scale: float | None, precision: str, out: Any
 ) -> Any:
+    """The call of `gantk.kernels.gram_matrix_grad`."""
     given, outer = run.see(features, "features"), run.see(grad, "grad")
     operations.gradient_plan((features_of(given),), run.device, precision)
     gradient, into = run.result_like(given, out)
@@ -82,6 +84,7 @@ def style_loss(
     with_gradient: bool,
     out: Any,
 ) -> Any:
+    """The call of `gantk.kernels.style_loss`; views keep what is allocated until all is enqueued."""
     layers = [run.see(layer, f"features[{index}]") for index, layer in enumerate(features)]
     wanted = [run.see(target, f"targets[{index}]") for index, target in enumerate(targets)]
     check_layers(layers, wanted, weights)
@@ -91,7 +94,7 @@ def style_loss(
     outs = _pair(out) if with_gradient else (out, None)
     loss, into = run.result("loss", outs[0], (plan.pictures,), "float32")
     size = sum(layer.shape[1] ** 2 for layer in laid)
-    kept, differences = run.empty("differences", (plan.pictures, size), "float32")
+    _, differences = run.empty("differences", (plan.pictures, size), "float32")
     forward = operations.style_loss(device, layers, wanted, weights, into, differences, precision)
     if not with_gradient:
         run.enqueue(forward)
@@ -104,11 +107,11 @@ def style_loss(
     ones = run.ones(plan.pictures)
     backward = operations.style_loss_grad(device, ones, layers, differences, weights, views, precision)
     run.enqueue(forward, backward)
-    del kept  # Until here the launches' addresses are good.
     return loss, [gradient for gradient, _ in gradients]
 
 
 def total_variation(run: Run, pictures: Any, kind: str, eps: float, with_gradient: bool, out: Any) -> Any:
+    """The call of `gantk.kernels.total_variation`."""
     given = run.see(pictures, "pictures")
     laid = pictures_of(given)
     operations.variation_plan(laid, kind, eps, run.device, None)
