@@ -4,7 +4,7 @@
 
 using namespace gantk::kernels;
 
-GANTK_GRAM_MMA(f16, MmaHalf<Float16>, 2)
+GANTK_GRAM_MMA(f16, MmaHalf<Float16>, 4, 2)
 #if __CUDA_ARCH__ >= 800
-GANTK_GRAM_MMA(bf16, MmaHalf<BFloat16>, 2)
+GANTK_GRAM_MMA(bf16, MmaHalf<BFloat16>, 4, 2)
 #endif

@@ -5,6 +5,6 @@
 using namespace gantk::kernels;
 
 #if __CUDA_ARCH__ >= 800
-GANTK_GRAM_MMA(tf32, MmaTf32, 2)
-GANTK_GRAM_MMA(exact, MmaExact, 1)  // It wants more than 128 registers, and is bound by tensor cores alone.
+GANTK_GRAM_MMA(tf32, MmaTf32, 4, 2)
+GANTK_GRAM_MMA(exact, MmaExact, 2, 1)  // Numbers in two parts want more registers.
 #endif

@@ -227,7 +227,7 @@ def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
             Trial(((30, 150),), "float16", layout="strided"),
             Trial(((30, 150),), "bfloat16", offset=4),
             Trial(((70, 328),), "float16", arch="sm_75", tile=64),
-            Trial(((5, 64 * 200),), "float16"),
+            Trial(((5, 64 * 140),), "float16", tile=128),
         ],
         "gram_single": [
             Trial(((72, 228),), tile=64),
@@ -236,7 +236,7 @@ def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
             Trial(((72, 228),), "float32", "tf32", layout="nhwc", tile=64),
             Trial(((40, 75),), layout="padded", pictures=2),
             Trial(((30, 75),), layout="strided", tile=128),
-            Trial(((5, 32 * 99),)),
+            Trial(((5, 32 * 400),), tile=64),
         ],
     }
     return [(str(trial.layers), lambda trial=trial: _pass(trial)) for trial in trials[unit]]

@@ -19,7 +19,7 @@ from gantk.kernels.launch import Launch
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 BUDGET = 20_000_000  # instructions of one launch; the largest test needs about a hundredth
-LANES = 1024  # threads that are worth running at once: fewer waste numpy calls, more waste cache
+LANES = 2048  # threads that are worth running at once: fewer waste numpy calls, more waste cache
 
 __all__ = ["Fault", "Memory", "compile_ptx", "run", "sources"]
 

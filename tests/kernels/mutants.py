@@ -55,11 +55,12 @@ class Case:
 
 @dataclass
 class Unit:
-    """A family of kernels with its cases and, once they have run, the PTX that they ran."""
+    """A family of kernels with its cases."""
 
     name: str
     cases: list[Case]
-    texts: dict[tuple[str, str, Options], dict[str, str]] = field(default_factory=dict)  # ...: kernel: PTX
+    root: Path = field(default_factory=lambda: interpreted.KERNELS)
+    _texts: dict[tuple[str, str, Options], dict[str, str]] = field(default_factory=dict)
 
     def measure(self) -> None:
         """Run every case on the true sources: note which kernels it runs, and how long it takes."""
@@ -69,18 +70,25 @@ class Unit:
                 case.run()
             case.seconds = time.process_time() - before
         self.cases.sort(key=lambda case: case.seconds)
-        for options in LEVELS:
-            with interpreted.sources(interpreted.KERNELS, options):
-                for unit, arch in sorted(
-                    {kernel[:2] for case in self.cases for kernel in case.kernels}, key=_newest
-                ):
-                    self.texts[unit, arch, options] = kernel_texts(unit, arch)
 
-    def files(self) -> list[Path]:
-        """The sources that mutants are made of: those of the units its cases run."""
-        folders = (interpreted.KERNELS / "cuda", interpreted.KERNELS / "include")
+    def sources(self) -> list[tuple[str, str]]:
+        """Source files with the architectures that their kernels are run for: sm_80 first, where most is to be seen."""
+        pairs = {(unit, arch) for case in self.cases for unit, arch, _ in case.kernels}
+        return sorted(pairs, key=lambda pair: (pair[0], abs(int(re.sub(r"\D", "", pair[1])) - 80)))
+
+    def texts(self, source: str, arch: str, options: Options) -> dict[str, str]:
+        """PTX of the true kernels, compiled when first asked for."""
+        key = (source, arch, options)
+        if key not in self._texts:
+            with interpreted.sources(self.root, options):
+                self._texts[key] = kernel_texts(source, arch)
+        return self._texts[key]
+
+    def files(self, source: str = "") -> list[Path]:
+        """The CUDA files that its sources, or one of them, are made of: where mutants are made."""
+        folders = (self.root / "cuda", self.root / "include")
         found: list[Path] = []
-        for unit in sorted({unit for unit, _, _ in self.texts}):
+        for unit in [source] if source else dict.fromkeys(unit for unit, _ in self.sources()):
             found += [f for f in closure(folders[0] / f"{unit}.cu", folders) if f not in found]
         return [f for f in found if "cuda" in f.parts]
 
@@ -130,18 +138,17 @@ def judge(mutant: Mutant, units_: Sequence[Unit]) -> dict[str, Any]:
 
 
 def _judge_at(mutant: Mutant, units_: Sequence[Unit], options: Options) -> dict[str, Any]:
-    folders = (interpreted.KERNELS / "cuda", interpreted.KERNELS / "include")
     verdict = "same"
     for unit in units_:
-        for (name, arch, level), before in unit.texts.items():
-            files = closure(folders[0] / f"{name}.cu", folders)
-            if level != options or all(file.name != mutant.file for file in files):
+        for source, arch in unit.sources():
+            if all(file.name != mutant.file for file in unit.files(source)):
                 continue
+            before = unit.texts(source, arch, options)
             try:
-                after = kernel_texts(name, arch)
+                after = kernel_texts(source, arch)
             except interpreted.CompileError as error:
                 return {"verdict": "compile", "by": _first_error(str(error))}
-            changed = {(name, arch, kernel) for kernel in before if after.get(kernel) != before[kernel]}
+            changed = {(source, arch, kernel) for kernel in before if after.get(kernel) != before[kernel]}
             if changed and verdict == "same":
                 verdict = "unreached"
             for case in unit.cases:
@@ -151,11 +158,6 @@ def _judge_at(mutant: Mutant, units_: Sequence[Unit], options: Options) -> dict[
                     if found:
                         return found
     return {"verdict": verdict}
-
-
-def _newest(kernel: tuple[str, str]) -> tuple[str, int]:
-    """Order of (unit, architecture): sm_80 first, where most is to be seen."""
-    return kernel[0], abs(int(re.sub(r"\D", "", kernel[1])) - 80)
 
 
 def _attempt(case: Case) -> dict[str, Any] | None:

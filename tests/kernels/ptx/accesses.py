@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from .machine import Machine
 from .numbers import Array
 from .operands import KINDS, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, Mask
 from .segments import Step, emitter
-from .syntax import BYTES, Immediate, Instruction, Operand
+from .syntax import BYTES, Address, Immediate, Instruction, Operand, Symbol
 
 _SPACES = ("global", "shared", "local", "param", "const")
 
@@ -78,7 +79,10 @@ def _emit_load(machine: Machine, instruction: Instruction) -> Step:
     puts = [machine.writer(item, kind) for item in machine.vector(instruction.operands[0])]
     if len(puts) != count:
         raise Unsupported("vector length")
-    address = machine.addresses(instruction.operands[1])
+    source = instruction.operands[1]
+    if space == "param" and isinstance(source, Address) and isinstance(source.base, Symbol):
+        return _load_parameter(machine, source, puts, kind)
+    address = machine.addresses(source)
     dtype = np.dtype(KINDS[kind])
     everyone = np.arange(machine.lanes)
 
@@ -94,6 +98,21 @@ def _emit_load(machine: Machine, instruction: Instruction) -> Step:
         for i, put in enumerate(puts):
             whole[threads] = values[:, i]
             put(whole.view(dtype), mask)
+
+    return step
+
+
+def _load_parameter(machine: Machine, source: Address, puts: list[Any], kind: str) -> Step:
+    """At a fixed place all threads load the same; most of a kernel's first instructions are these."""
+    assert isinstance(source.base, Symbol)
+    start, count = machine.symbol_offset(source.base) + source.offset, len(puts)
+    width, dtype = BYTES[kind], np.dtype(KINDS[kind])
+    _place("param", np.array([start]), width, count, len(machine.parameters))
+    values = machine.parameters[start : start + width * count].view(dtype)
+
+    def step(mask: Mask) -> None:
+        for i, put in enumerate(puts):
+            put(values[i], mask)
 
     return step
 

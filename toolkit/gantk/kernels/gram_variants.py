@@ -52,7 +52,7 @@ _COSTS = {
     "f16": {64: (5000, 10000), 128: (9000, 12000)},
     "bf16": {64: (5000, 10000), 128: (9000, 12000)},
     "tf32": {64: (10000, 20000), 128: (18000, 24000)},
-    "exact": {64: (15000, 25000), 128: (50000, 55000)},
+    "exact": {64: (13000, 25000), 128: (50000, 55000)},
 }
 
 
@@ -83,7 +83,7 @@ def variant_of(features: Features, device: Device, precision: str, tile: int) ->
         step=STEP_BYTES // ELEMENT_BYTES[features.dtype],
         threads=2 * tile,
         stage_bytes=stages * tile * STEP_BYTES,
-        resident=1 if (math, tile) == ("exact", 128) else 256 // tile,
+        resident=128 // tile if math == "exact" else 256 // tile,
         place_ps=_COSTS[math][tile][0],
         lone_place_ps=_COSTS[math][tile][1],
     )

@@ -62,8 +62,8 @@ inline GramVariant gram_variant(const Features& features, const Device& device, 
     variant.step = kGramStepBytes / element_bytes(features.element);
     variant.threads = 2 * tile;
     variant.stage_bytes = (at_least(device, 8, 0) ? 3 : 2) * tile * kGramStepBytes;
-    variant.resident = exact && large ? 1 : 256 / tile;
-    variant.place_ps = exact ? (large ? 50000 : 15000) : (large ? 9000 : 5000) * (single ? 2 : 1);
+    variant.resident = (exact ? 128 : 256) / tile;
+    variant.place_ps = exact ? (large ? 50000 : 13000) : (large ? 9000 : 5000) * (single ? 2 : 1);
     variant.lone_place_ps = exact ? (large ? 55000 : 25000) : (large ? 12000 : 10000) * (single ? 2 : 1);
     return variant;
 }
