@@ -69,9 +69,10 @@ GANTK_DEVICE void find_piece(Sm90Work& work, int32_t number) {
 template <class Element>
 GANTK_DEVICE Sm90Work sm90_work(const GramSm90Parameters& p) {
     int32_t index = 0;
-    while (index + 1 < p.gram.count && static_cast<int32_t>(blockIdx.x) >= p.gram.layers[index + 1].first_block) ++index;
+    const int32_t number = blockIdx.x;
+    while (index + 1 < p.gram.count && number >= p.gram.layers[index + 1].first_block) ++index;
     const GramLayer& layer = p.gram.layers[index];
-    const int32_t block = blockIdx.x - layer.first_block, channels = layer.channels;
+    const int32_t block = number - layer.first_block, channels = layer.channels;
     const int32_t bands = (channels + 255) / 256, rows = (channels + 127) / 128;
     // Pieces: `bands` on the diagonal; below it each row of 128 meets the bands above its own.
     const int32_t pieces = bands + bands * (bands - 1) - (bands * 2 - rows) * (bands - 1);
@@ -136,8 +137,8 @@ template <int32_t kCount>
 GANTK_DEVICE void promote(const GramLayer& layer, int32_t split, int32_t row, int32_t column, float (&sums)[kCount],
                           bool first) {
     const int32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    const int64_t tile = (static_cast<int64_t>(blockIdx.y) * layer.splits + split) * layer.tiles + row * (row + 1) / 2 + column;
-    float* to = layer.partial + tile * 4096 + (warp * 16 + lane / 4) * 64 + lane % 4 * 2;
+    const int64_t tile = (static_cast<int64_t>(blockIdx.y) * layer.splits + split) * layer.tiles;
+    float* to = layer.partial + (tile + row * (row + 1) / 2 + column) * 4096 + (warp * 16 + lane / 4) * 64 + lane % 4 * 2;
 #pragma unroll
     for (int32_t i = 0; i < kCount; i += 2) {
         float2* pair = reinterpret_cast<float2*>(to + i / 32 * 4096 + i / 2 % 2 * 8 * 64 + i / 4 % 8 * 8);
@@ -182,7 +183,9 @@ GANTK_DEVICE void multiply(const Sm90Work& work, const Ring& ring, const GroupRo
 #pragma unroll
             for (int32_t depth = 0; depth < 4; ++depth) {
                 wgmma(type, first, left + depth * kWgmmaDepth, right + depth * kWgmmaDepth);
-                if constexpr (kSecond > 0) wgmma(type, second, lower + depth * kWgmmaDepth, right + depth * kWgmmaDepth);
+                if constexpr (kSecond > 0) {
+                    wgmma(type, second, lower + depth * kWgmmaDepth, right + depth * kWgmmaDepth);
+                }
             }
             wgmma_commit();
             // While these run, those of the last step end; its stage may then be filled again.

@@ -42,7 +42,8 @@ GANTK_DEVICE void barrier_wait(uint32_t barrier, uint32_t parity) {
 // A box at (x, y, z) of a tensor, zeros where it leaves it, to shared memory (9.7.9.25.5.2, cp.async.bulk.tensor).
 GANTK_DEVICE void copy_box(uint32_t to, const void* map, uint32_t barrier, int32_t x, int32_t y, int32_t z) {
     asm volatile(
-        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];"
+        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+        "[%0], [%1, {%3, %4, %5}], [%2];"
         ::"r"(to), "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z)
         : "memory");
 }

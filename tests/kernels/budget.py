@@ -5,14 +5,16 @@
     python tests/kernels/budget.py --write     # make what is compiled now the budget
 
 A unit is compiled to machine code by NVRTC, whose assembler reports registers, spills and shared memory, and
-disassembled by cuobjdump. What was found is kept beside the PTX of `interpreted`, by a hash of all sources.
+disassembled by cuobjdump. What was found is kept in a folder of this machine, by a hash of all that it depends on.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -21,8 +23,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mutation import closure
+
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ROOT / "kernels"
+INCLUDES = (KERNELS / "include", KERNELS / "cuda")
 BUDGET = KERNELS / "budget.json"
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120")
 Facts = dict[str, Any]
@@ -43,16 +48,12 @@ def units() -> list[str]:
 
 def facts(unit: str, arch: str) -> dict[str, Facts]:
     """By kernel: `registers`, `spill_bytes`, `shared_bytes` (static) and `opcodes`, each of these once."""
-    from interpreted import _cache, _digest
-
     source = KERNELS / "cuda" / f"{unit}.cu"
-    text = source.read_text()
-    includes = (KERNELS / "include", KERNELS / "cuda")
-    file = _cache() / f"{unit}-{arch}-{_digest(text, arch, includes)}.json"
+    file = cache() / f"{unit}-{arch}-{digest(source)}.json"
     if file.exists():
         kept: dict[str, Facts] = json.loads(file.read_text())
         return kept
-    cubin, log = compile_cubin(text, arch, includes, source.name)
+    cubin, log = compile_cubin(source.read_text(), arch, INCLUDES, source.name)
     found = usage(log)
     for kernel, opcodes in disassemble(cubin).items():
         found[kernel]["opcodes"] = opcodes
@@ -60,6 +61,20 @@ def facts(unit: str, arch: str) -> dict[str, Facts]:
         json.dump(found, part)
     Path(part.name).replace(file)
     return found
+
+
+def cache() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"gantk-budget-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def digest(source: Path) -> str:
+    """A hash of a unit and all that it includes, and of what it is compiled with and listed by."""
+    state = hashlib.sha256(f"{nvrtc_version()} {Path(__file__).read_text()}".encode())
+    for file in closure(source, INCLUDES):
+        state.update(file.name.encode() + file.read_bytes())
+    return state.hexdigest()[:24]
 
 
 def compile_cubin(text: str, arch: str, includes: Sequence[Path], name: str) -> tuple[bytes, str]:

@@ -16,10 +16,20 @@ pytest.importorskip("cuda.bindings.nvrtc", reason="no NVRTC: pip install 'gantk[
 if budget.tool() is None:
     pytest.skip("no cuobjdump: pip install nvidia-cuda-cuobjdump", allow_module_level=True)
 
-QUICK = ("sm_80", "sm_90a")
-ALL = [pytest.param(arch, marks=() if arch in QUICK else pytest.mark.slow) for arch in budget.ARCHITECTURES]
-COMPILED = pytest.mark.parametrize("arch", ALL)
-BY_UNIT = pytest.mark.parametrize("unit", budget.units())
+
+def quick(unit: str) -> str:
+    """The architecture whose code is looked at in every run."""
+    return "sm_90a" if unit.endswith("sm90") else "sm_80"
+
+
+COMPILED = pytest.mark.parametrize(
+    ("unit", "arch"),
+    [
+        pytest.param(unit, arch, marks=() if arch == quick(unit) else pytest.mark.slow)
+        for unit in budget.units()
+        for arch in budget.ARCHITECTURES
+    ],
+)
 
 # Kernels, by their whole name; the architecture from which on a rule holds, and up to which; opcodes, each of which is
 # wanted somewhere in the kernel.
@@ -50,7 +60,6 @@ def number(arch: str) -> int:
 
 
 @COMPILED
-@BY_UNIT
 def test_resources_are_those_of_the_budget(unit: str, arch: str) -> None:
     """With another NVRTC registers may differ a little; with that of the budget not at all."""
     held = budget.read()
@@ -68,7 +77,6 @@ def test_resources_are_those_of_the_budget(unit: str, arch: str) -> None:
 
 
 @COMPILED
-@BY_UNIT
 def test_kernels_use_the_instructions_that_they_are_written_for(unit: str, arch: str) -> None:
     for kernel, each in budget.facts(unit, arch).items():
         for opcode, why in NEVER.items():
@@ -135,7 +143,7 @@ def test_spills_and_float_atomics_are_seen(tmp_path: Path) -> None:
         assert any(re.match(opcode, found) for found in opcodes), (opcode, opcodes)
 
 
-@BY_UNIT
+@pytest.mark.parametrize("unit", budget.units())
 def test_nvcc_takes_the_same_sources(unit: str, tmp_path: Path) -> None:
     nvcc = shutil.which("nvcc")
     if nvcc is None:

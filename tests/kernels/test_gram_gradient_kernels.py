@@ -43,7 +43,7 @@ def test_spans_and_slopes_that_pass_or_stay_give_the_same_bits() -> None:
 @pytest.mark.parametrize("slopes", [1e-9, 1e-6, 1e-3, 1.0, 1e4])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_slopes_of_every_size_that_a_style_loss_has(dtype: str, slopes: float) -> None:
-    """The features make results of about 1, which float16 has; the slopes by themselves would be 0 or infinite in it."""
+    """Features make results of about 1, which float16 has; the slopes alone would be 0 or infinite in it."""
     values = min(1e4, 20 / slopes)
     result = check(Trial(((48, 40),), dtype, slopes=slopes, values=values))
     assert np.abs(result[0]).max() > 1e-6

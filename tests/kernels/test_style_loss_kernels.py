@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The style loss of several layers and its gradient, kernel after kernel, against float64 and the operators on a CPU."""
+"""The style loss of several layers and its gradient, kernel after kernel, against the operators on a CPU."""
 
 from __future__ import annotations
 

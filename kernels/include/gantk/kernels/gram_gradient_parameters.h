@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the kernels of the Gram matrix's gradient are given. `gantk/kernels/gram_gradient_plan.py` has its twin.
+// What the kernels of the Gram matrix's gradient are given. `gantk/kernels/parameters.py` is its twin.
 #pragma once
 
 #include <gantk/kernels/types.h>

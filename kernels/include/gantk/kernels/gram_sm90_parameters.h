@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the Gram kernels of Hopper are given: those of `gram.cu`, and a tensor map of each layer's features.
+// What the Gram kernels of Hopper are given: what the others are, and a tensor map of each layer's features.
 #pragma once
 
 #include <gantk/kernels/gram_parameters.h>
