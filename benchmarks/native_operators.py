@@ -94,23 +94,23 @@ def contenders(size: int, dtype: str) -> dict[str, tuple[bytes, dict[str, Any]]]
 
 
 def step(bundle: Path, size: int) -> tuple[bytes, dict[str, Any]]:
-    """The graph of a whole step, and random pictures, weights and targets."""
+    """The graph of a whole step with its default layers, and random pictures, weights and targets."""
     from gantk.runtime.model import from_path
 
     model, rng = from_path(bundle), np.random.default_rng(0)
-    sizes = {"N": 1, "H": size, "W": size}
+    sizes = {
+        "N": 1,
+        "M": 1,
+        "H": size,
+        "W": size,
+        "h": size // 8,
+        "w": size // 8,
+    }  # Content is taken at relu4_2.
     feeds = {}
     for spec in model.inputs:
-        shape = [sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in spec.shape]
-        feeds[spec.name] = rng.random(tuple(shape_of(axis, size) for axis in shape)).astype(spec.dtype)
+        shape = tuple(sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape)
+        feeds[spec.name] = np.asarray(rng.random(shape), spec.dtype)
     return model.data, feeds
-
-
-def shape_of(axis: int | str, size: int) -> int:
-    """A size of a target's features is that of the picture, divided: its name says by how much."""
-    if isinstance(axis, int):
-        return axis
-    return size // int("".join(filter(str.isdigit, axis)) or 1)
 
 
 def measure(both: Pair, rounds: int, clock: Callable[[], float]) -> dict[str, float]:
