@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gantk.errors import BackendMissingError
+from gantk.errors import BackendMissingError, GantkError
 from gantk.runtime import driver
 from gantk.runtime.backends.vendor import check_interface, installed, shortened, vendor_errors
 from gantk.runtime.model import Model
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
 NAME = "onnxruntime"
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+OPERATORS = "GANTK_ONNXRUNTIME_OPS"
+"""The environment variable that names the library of native operators, which `kernels/onnxruntime` builds.
+
+ONNX Runtime takes them in place of the portable bodies that a file has for nodes of the domain `gantk`.
+"""
 
 _NUMPY_NAMES = {"float": "float32", "double": "float64"}
 
@@ -59,12 +67,17 @@ def open(model: Model, device: str, threads: int) -> Runner:  # noqa: A001
 
 
 class OnnxRuntimeRunner(Runner):
-    """An inference session, which threads may share."""
+    """An inference session, which threads may share.
+
+    Args:
+        operators: The library of native operators that it uses, where `OPERATORS` names one.
+    """
 
     def __init__(self, model: Model, device: str, threads: int) -> None:
         import onnxruntime
 
-        self._session: onnxruntime.InferenceSession | None = _session(model, device, threads)
+        self.operators = _operators()
+        self._session: onnxruntime.InferenceSession | None = _session(model, device, threads, self.operators)
         super().__init__(
             model.inputs,
             model.outputs,
@@ -90,10 +103,26 @@ class OnnxRuntimeRunner(Runner):
         self._session = None
 
 
-def _session(model: Model, device: str, threads: int) -> onnxruntime.InferenceSession:
+def _operators() -> Path | None:
+    named = os.environ.get(OPERATORS)
+    if not named:
+        return None
+    if not Path(named).is_file():
+        raise GantkError(
+            f"`{named}`, the library of native operators, does not exist",
+            where=OPERATORS,
+            hint="build it (kernels/README.md), or unset the variable: the file's own bodies do without",
+        )
+    return Path(named).absolute()
+
+
+def _session(model: Model, device: str, threads: int, operators: Path | None) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    if operators is not None:
+        with vendor_errors(f"ONNX Runtime cannot load the operators of `{operators}`", OPERATORS):
+            options.register_custom_ops_library(str(operators))
     options.intra_op_num_threads = threads
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3  # Errors only; they come as exceptions.

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+// One function, compiled for several processors; the loader takes the best that this one has.
+#pragma once
+
+// Sanitizers instrument the function that chooses, which runs before they are ready.
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(GANTK_ONE_PROCESSOR)
+#define GANTK_CLONES __attribute__((target_clones("arch=x86-64-v3", "default")))
+#else
+#define GANTK_CLONES
+#endif
+
+namespace gantk::cpu {
+
+// One AVX register, or two of SSE or NEON. May stand at any address that a float may.
+constexpr int kLanes = 8;
+using Lanes = float __attribute__((vector_size(kLanes * sizeof(float)), aligned(alignof(float)), may_alias));
+
+}  // namespace gantk::cpu

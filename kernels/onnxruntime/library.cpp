@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+// The domain `gantk` for any ONNX Runtime application: RegisterCustomOps is what
+// SessionOptions.register_custom_ops_library looks for.
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "kernel.hpp"
+
+namespace gantk::onnxruntime {
+namespace {
+
+constexpr const char* kDomain = "gantk";
+
+constexpr ONNXTensorElementDataType onnx_type(Element element) {
+    switch (element) {
+        case Element::float32:
+            return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+        case Element::float16:
+            return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+        case Element::bfloat16:
+            return ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
+    }
+    return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+}
+
+// One kernel in ONNX Runtime's table: an operator for one type on one provider. Those of one name are one
+// operator.
+class Operator : public Ort::CustomOpBase<Operator, Kernel, true> {
+  public:
+    Operator(const Signature& signature, Element element, const char* provider, Make make)
+        : signature_(&signature), element_(element), provider_(provider), make_(make) {
+        InferOutputShapeFn = &Operator::infer;
+    }
+
+    OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const noexcept {
+        return guarded([&] { *kernel = make_({info, element_}).release(); });
+    }
+    const char* GetName() const { return signature_->name; }
+    const char* GetExecutionProviderType() const { return provider_; }
+    std::size_t GetInputTypeCount() const { return signature_->inputs.size(); }
+    std::size_t GetOutputTypeCount() const { return signature_->outputs.size(); }
+    ONNXTensorElementDataType GetInputType(std::size_t index) const {
+        return resolved(signature_->inputs[index]);
+    }
+    ONNXTensorElementDataType GetOutputType(std::size_t index) const {
+        return resolved(signature_->outputs[index]);
+    }
+
+  private:
+    ONNXTensorElementDataType resolved(Type type) const {
+        return onnx_type(type == Type::float32 ? Element::float32 : element_);
+    }
+
+    // ONNX Runtime asks one of the operators of a name for all of them: what it is registered for says
+    // nothing of the types at hand.
+    static OrtStatusPtr infer(const OrtCustomOp* self, OrtShapeInferContext* context) {
+        const Signature& signature = *static_cast<const Operator*>(self)->signature_;
+        return guarded([&] {
+            Ort::ShapeInferContext wrapped(&Ort::GetApi(), context);
+            Ort::ShapeInferContext::Shape shapes[2];
+            signature.infer(wrapped, shapes);
+            const auto element = std::find(signature.inputs.begin(), signature.inputs.end(), Type::element);
+            const ONNXTensorElementDataType given = type_of(context, element - signature.inputs.begin());
+            for (std::size_t index = 0; index < signature.outputs.size(); ++index) {
+                const bool narrow = signature.outputs[index] == Type::element;
+                const auto type = narrow ? given : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+                if (!shapes[index].empty())
+                    Ort::ThrowOnError(wrapped.SetOutputShape(index, shapes[index], type));
+            }
+        });
+    }
+
+    static ONNXTensorElementDataType type_of(OrtShapeInferContext* context, std::ptrdiff_t input) {
+        OrtTensorTypeAndShapeInfo* info = nullptr;  // Belongs to the context.
+        ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+        Ort::ThrowOnError(Ort::GetApi().ShapeInferContext_GetInputTypeShape(
+            context, static_cast<std::size_t>(input), &info));
+        Ort::ThrowOnError(Ort::GetApi().GetTensorElementType(info, &type));
+        return type;
+    }
+
+    const Signature* signature_;
+    Element element_;
+    const char* provider_;
+    Make make_;
+};
+
+// Lives as long as the process: sessions keep pointers to it.
+struct Domain {
+    std::vector<std::unique_ptr<Operator>> operators;
+    Ort::CustomOpDomain domain{kDomain};
+
+    Domain() {
+        for (const Signature* signature : {&kGramMatrix, &kGramMatrixGrad, &kTotalVariation})
+            for (const Element element : {Element::float32, Element::float16, Element::bfloat16}) {
+                add(*signature, element, "CPUExecutionProvider", signature->cpu);
+                if (signature->cuda) add(*signature, element, "CUDAExecutionProvider", signature->cuda);
+            }
+    }
+
+    void add(const Signature& signature, Element element, const char* provider, Make make) {
+        operators.push_back(std::make_unique<Operator>(signature, element, provider, make));
+        domain.Add(operators.back().get());
+    }
+};
+
+}  // namespace
+}  // namespace gantk::onnxruntime
+
+extern "C" __attribute__((visibility("default"))) OrtStatus* ORT_API_CALL
+RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
+    const OrtApi* const api = base->GetApi(ORT_API_VERSION);
+    if (api == nullptr) {  // ONNX Runtime has printed which version it is.
+        const OrtApi* const oldest = base->GetApi(1);
+        return oldest->CreateStatus(ORT_NOT_IMPLEMENTED,
+                                    "gantk's operators were built for a later ONNX Runtime");
+    }
+    Ort::InitApi(api);
+    return gantk::onnxruntime::guarded([&] {
+        static const auto* const domain = new gantk::onnxruntime::Domain;
+        Ort::UnownedSessionOptions(options).Add(domain->domain);
+    });
+}

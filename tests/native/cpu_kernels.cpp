@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CPU kernels on buffers of exactly their sizes, on several threads, against float64. Built with
+// sanitizers.
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "gram.hpp"
+#include "variation.hpp"
+
+namespace {
+
+using namespace gantk::cpu;
+using std::int64_t;
+
+std::mt19937 generator(0);
+int failures = 0;
+
+void check(const char* what, const Features& shape, double found, double wanted, double scale,
+           double tolerance) {
+    if (std::abs(found - wanted) <= tolerance * scale + 6e-8) return;  // The smallest half.
+    std::fprintf(stderr, "%s [%ld, %ld, %ld] element %d: %g, not %g\n", what, long(shape.count),
+                 long(shape.channels), long(shape.places), int(shape.element), found, wanted);
+    ++failures;
+}
+
+// Tasks are dealt to three threads in turn; some run before others that were handed over earlier.
+void deal(void*, Task task, std::size_t count, void* data) {
+    std::vector<std::thread> threads;
+    for (std::size_t first = 0; first < 3; ++first)
+        threads.emplace_back([=] {
+            for (std::size_t index = first; index < count; index += 3) task(data, index);
+        });
+    for (std::thread& thread : threads) thread.join();
+}
+
+constexpr Parallel kThreads{deal, nullptr};
+
+// A tensor in memory that ends where it ends, and what it holds.
+struct Tensor {
+    std::vector<unsigned char> bytes;
+    std::vector<float> values;
+
+    Tensor(Element element, int64_t count)
+        : bytes(std::size_t(count) * std::size_t(gantk::kernels::element_bytes(element))),
+          values(std::size_t(count)) {
+        std::normal_distribution<float> normal;
+        for (float& value : values) value = normal(generator);
+        narrow(element, values.data(), count, bytes.data(), 0);
+        widen(element, bytes.data(), 0, count, values.data());
+    }
+};
+
+std::vector<float> read(Element element, const std::vector<unsigned char>& bytes) {
+    std::vector<float> values(bytes.size() / std::size_t(gantk::kernels::element_bytes(element)));
+    widen(element, bytes.data(), 0, int64_t(values.size()), values.data());
+    return values;
+}
+
+void test_gram(const Features& shape) {
+    const auto [element, count, channels, places] = shape;
+    const Tensor features(element, count * channels * places);
+    std::vector<float> gram(std::size_t(count * channels * channels));
+    std::vector<double> workspace(gram_workspace_bytes(shape) / sizeof(double) + 1);
+    gram_matrix(shape, features.bytes.data(), 0.5, gram.data(), workspace.data(), kThreads);
+    for (int64_t n = 0; n < count; ++n)
+        for (int64_t i = 0; i < channels; ++i)
+            for (int64_t j = 0; j < channels; ++j) {
+                const float *a = &features.values[std::size_t((n * channels + i) * places)],
+                            *b = &features.values[std::size_t((n * channels + j) * places)];
+                double sum = 0, size = 1e-30;
+                for (int64_t k = 0; k < places; ++k)
+                    sum += 0.5 * a[k] * b[k], size += std::abs(0.5 * a[k] * b[k]);
+                check("gram", shape, gram[std::size_t((n * channels + i) * channels + j)], sum, size, 1e-6);
+            }
+
+    const Tensor slopes(Element::float32, count * channels * channels);
+    std::vector<unsigned char> made(features.bytes.size());
+    workspace.assign(gram_gradient_workspace_bytes(shape) / sizeof(double) + 1, 0.0);
+    gram_gradient(shape, slopes.values.data(), features.bytes.data(), 0.5, made.data(), workspace.data(),
+                  kThreads);
+    const std::vector<float> gradient = read(element, made);
+    const double rounding = element == Element::float32 ? 1e-6 : element == Element::float16 ? 1e-3 : 1e-2;
+    for (int64_t n = 0; n < count; ++n)
+        for (int64_t i = 0; i < channels; ++i)
+            for (int64_t k = 0; k < places; ++k) {
+                double sum = 0, size = 1e-30;
+                for (int64_t j = 0; j < channels; ++j) {
+                    const double both =
+                        0.5 * (double{slopes.values[std::size_t((n * channels + i) * channels + j)]} +
+                               double{slopes.values[std::size_t((n * channels + j) * channels + i)]});
+                    const double term = both * features.values[std::size_t((n * channels + j) * places + k)];
+                    sum += term, size += std::abs(term);
+                }
+                check("gradient", shape, gradient[std::size_t((n * channels + i) * places + k)], sum, size,
+                      rounding);
+            }
+}
+
+void test_variation(const Pictures& shape, VariationKind kind) {
+    const auto [element, count, channels, height, width] = shape;
+    const Features named{element, count, channels * height, width};
+    const Tensor pictures(element, count * channels * height * width);
+    std::vector<float> value(static_cast<std::size_t>(count));
+    std::vector<unsigned char> made(pictures.bytes.size());
+    std::vector<double> workspace(variation_workspace_bytes(shape) / sizeof(double) + 1);
+    total_variation(shape, pictures.bytes.data(), kind, 0.01f, value.data(), made.data(), workspace.data(),
+                    kThreads);
+    const std::vector<float> found = read(element, made);
+    std::vector<double> gradient(found.size());
+    for (int64_t n = 0; n < count; ++n) {
+        double sum = 0;
+        for (int64_t row = n * channels * height; row < (n + 1) * channels * height; ++row)
+            for (int64_t x = 0; x < width; ++x) {
+                const std::size_t at = std::size_t(row * width + x);
+                const bool right = x + 1 < width, below = row % height + 1 < height;
+                const double here = pictures.values[at];
+                const double dx = right ? double{pictures.values[at + 1]} - here : 0;
+                const double dy = below ? double{pictures.values[at + std::size_t(width)]} - here : 0;
+                const double length = std::sqrt(dx * dx + dy * dy + 0.01);
+                double slopes[2];
+                for (int axis = 0; axis < 2; ++axis) {
+                    const double d = axis == 0 ? dx : dy;
+                    slopes[axis] = kind == VariationKind::l1   ? (d > 0) - (d < 0)
+                                   : kind == VariationKind::l2 ? 2 * d
+                                                               : d / length;
+                }
+                sum += kind == VariationKind::l1   ? std::abs(dx) + std::abs(dy)
+                       : kind == VariationKind::l2 ? dx * dx + dy * dy
+                                                   : length;
+                gradient[at] -= slopes[0] + slopes[1];
+                if (right) gradient[at + 1] += slopes[0];
+                if (below) gradient[at + std::size_t(width)] += slopes[1];
+            }
+        check("variation", named, value[std::size_t(n)], sum, sum + 1e-30, 1e-6);
+    }
+    const double rounding = element == Element::float32 ? 1e-5 : element == Element::float16 ? 1e-3 : 1e-2;
+    for (std::size_t at = 0; at < found.size(); ++at)
+        check("slope", named, found[at], gradient[at], std::abs(gradient[at]) + 1, rounding);
+}
+
+}  // namespace
+
+int main() {
+    int shapes = 0;
+    for (const Element element : {Element::float32, Element::float16, Element::bfloat16}) {
+        for (const int64_t channels : {1, 3, 6, 7, 12, 25})
+            for (const int64_t places : {1, 9, 63, 64, 65, 511, 512, 513, 1030}) {
+                test_gram({element, 2, channels, places});
+                ++shapes;
+            }
+        test_gram({element, 1, 130, 20});
+        for (const VariationKind kind : {VariationKind::l1, VariationKind::l2, VariationKind::isotropic})
+            for (const auto& [height, width] : std::vector<std::pair<int64_t, int64_t>>{{1, 1},
+                                                                                        {1, 9},
+                                                                                        {9, 1},
+                                                                                        {63, 5},
+                                                                                        {64, 5},
+                                                                                        {65, 5},
+                                                                                        {130, 7},
+                                                                                        {3, 1023},
+                                                                                        {3, 1024},
+                                                                                        {3, 1025},
+                                                                                        {2, 2100}}) {
+                test_variation({element, 2, 3, height, width}, kind);
+                ++shapes;
+            }
+    }
+    std::printf("%d shapes, %d wrong values\n", shapes, failures);
+    return failures == 0 ? 0 : 1;
+}

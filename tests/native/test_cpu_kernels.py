@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CPU kernels by themselves, on buffers that sanitizers watch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from native_build import build
+
+
+def test_no_address_or_arithmetic_goes_astray() -> None:
+    options = (
+        "-DGANTK_CUDA=OFF",
+        "-DGANTK_SANITIZE=ON",
+        "-DGANTK_TESTS=ON",
+        "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
+    )
+    program = build("gantk_cpu_test", options=options) / "gantk_cpu_test"
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_stack_use_after_return=1", "LD_PRELOAD": ""}
+    done = subprocess.run([program], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout == "261 shapes, 0 wrong values\n"

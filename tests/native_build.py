@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds `kernels/` with CMake for tests: once for each state of its sources, whichever process asks first."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+KERNELS = ROOT / "kernels"
+ONNXRUNTIME_ROOTS = (os.environ.get("ONNXRUNTIME_ROOT", ""), ROOT / "build/debian/usr", "/usr", "/usr/local")
+
+
+def onnxruntime_root() -> Path:
+    """Where ONNX Runtime's headers are; without them the test is skipped."""
+    for root in ONNXRUNTIME_ROOTS:
+        for folder in ("include/onnxruntime", "include", "include/onnxruntime/core/session"):
+            if root and (Path(root) / folder / "onnxruntime_cxx_api.h").is_file():
+                return Path(root)
+    pytest.skip("ONNX Runtime's headers are missing: run .ci/packages, or set ONNXRUNTIME_ROOT")
+
+
+def onnxruntime_library() -> Path:
+    """The library of native operators; where nvcc is, with kernels for one kind of GPU, which compile fastest."""
+    options = (f"-DONNXRUNTIME_ROOT={onnxruntime_root()}", "-DGANTK_CUDA_ARCHITECTURES=75")
+    return build("gantk_onnxruntime", options=options) / "onnxruntime" / "libgantk_onnxruntime.so"
+
+
+def build(*targets: str, options: tuple[str, ...] = ()) -> Path:
+    """The folder in which `targets` are built.
+
+    Args:
+        targets: Of `kernels/CMakeLists.txt`.
+        options: For CMake, such as ``-DGANTK_CUDA=OFF``.
+    """
+    for tool in ("cmake", "c++"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is missing: run .ci/packages, or apt install cmake g++")
+    folder = Path(tempfile.gettempdir()) / f"gantk-kernels-{os.getuid()}-{_fingerprint(targets, options)}"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Two workers of pytest want the same build.
+        if not (folder / "done").exists():
+            generator = ("-G", "Ninja") if shutil.which("ninja") else ()
+            _run("cmake", "-S", KERNELS, "-B", folder, *generator, *options)
+            _run("cmake", "--build", folder, "--target", *targets)
+            (folder / "done").touch()
+    return folder
+
+
+def _fingerprint(targets: tuple[str, ...], options: tuple[str, ...]) -> str:
+    digest = hashlib.sha256(repr((targets, options, os.environ.get("CXX"))).encode())
+    sources = [*KERNELS.rglob("*"), *(ROOT / "tests/native").glob("*.[ct]*")]
+    for path in sorted(path for path in sources if path.is_file()):
+        digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _run(*command: str | Path) -> None:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (
+        f"{' '.join(map(str, command))}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    )

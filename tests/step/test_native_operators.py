@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The exported step with native operators in place of the portable bodies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load
+
+import gantk
+from gantk.bundle import Bundle
+from gantk.errors import GantkError
+from gantk.runtime.backends.onnxruntime import OPERATORS
+from native_build import onnxruntime_library
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def library() -> Path:
+    return onnxruntime_library()
+
+
+def run(bundle: Path, feeds: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    with gantk.open(bundle, backend="onnxruntime") as runner:
+        return runner.run(feeds), getattr(runner, "operators", None)
+
+
+def test_a_step_is_the_same(bundle: Path, library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Bundle.read(bundle)
+    assert opened.manifest.probe is not None
+    probe = load(opened.read_file(opened.manifest.probe))
+    feeds = {name.removeprefix("input."): a for name, a in probe.items() if name.startswith("input.")}
+    monkeypatch.delenv(OPERATORS, raising=False)
+    portable, used = run(bundle, feeds)
+    assert used is None
+    monkeypatch.setenv(OPERATORS, str(library))
+    native, used = run(bundle, feeds)
+    assert used == library
+    for name, wanted in portable.items():
+        np.testing.assert_allclose(native[name], wanted, rtol=1e-4, atol=1e-5 * float(np.abs(wanted).max()))
+    assert any(
+        not np.array_equal(native[name], portable[name]) for name in portable
+    )  # Another order of sums.
+
+
+def test_a_library_that_is_not_there(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(OPERATORS, str(tmp_path / "nothing.so"))
+    with pytest.raises(GantkError, match=r"nothing.so`, the library of native operators, does not exist"):
+        gantk.open(bundle, backend="onnxruntime")
+
+
+def test_a_library_that_is_none(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "other.so"
+    other.write_bytes(b"no library")
+    monkeypatch.setenv(OPERATORS, str(other))
+    with pytest.raises(GantkError, match=r"ONNX Runtime cannot load the operators of `.*other.so`"):
+        gantk.open(bundle, backend="onnxruntime")
