@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds `kernels/` and `toolkit/cpp` with CMake for tests: once for each state of its sources, whichever process asks first."""
+"""Builds `kernels/` and `toolkit/cpp` for tests: once for each state of the sources, whichever process asks first."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ def onnxruntime_root() -> Path:
     pytest.skip("ONNX Runtime's headers are missing: run .ci/packages, or set ONNXRUNTIME_ROOT")
 
 
+def onnxruntime_library() -> Path:
+    """The library of native operators; where nvcc is, with kernels for one kind of GPU, which compile fastest."""
+    options = (f"-DONNXRUNTIME_ROOT={onnxruntime_root()}", "-DGANTK_CUDA_ARCHITECTURES=75")
+    return build("gantk_onnxruntime", options=options) / "onnxruntime" / "libgantk_onnxruntime.so"
+
+
 def build(*targets: str, options: tuple[str, ...] = (), source: Path = KERNELS) -> Path:
     """The folder in which `targets` are built.
 
@@ -38,7 +44,10 @@ def build(*targets: str, options: tuple[str, ...] = (), source: Path = KERNELS) 
     for tool in ("cmake", "c++"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is missing: run .ci/packages, or apt install cmake g++")
-    folder = Path(tempfile.gettempdir()) / f"gantk-{source.name}-{os.getuid()}-{_fingerprint(source, targets, options)}"
+    folder = (
+        Path(tempfile.gettempdir())
+        / f"gantk-{source.name}-{os.getuid()}-{_fingerprint(source, targets, options)}"
+    )
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # Two workers of pytest want the same build.
@@ -52,8 +61,9 @@ def build(*targets: str, options: tuple[str, ...] = (), source: Path = KERNELS) 
 
 def _fingerprint(source: Path, targets: tuple[str, ...], options: tuple[str, ...]) -> str:
     digest = hashlib.sha256(repr((targets, options, os.environ.get("CXX"))).encode())
-    for path in sorted(path for path in source.rglob("*") if path.is_file()):
-        digest.update(str(path.relative_to(source)).encode() + path.read_bytes())
+    sources = [*source.rglob("*"), *(ROOT / "tests/native").glob("*.[ct]*")]
+    for path in sorted(path for path in sources if path.is_file()):
+        digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 

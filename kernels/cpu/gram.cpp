@@ -15,23 +15,25 @@ constexpr int64_t kTerms = 512;  // Products summed in float32. 12 + 3 rows of t
 constexpr int64_t kStride = kTerms + 16;  // Rows a power of two apart would share the cache's sets.
 constexpr int kRows = 3, kColumns = 4;    // 12 sums, 3 rows and a column are the 16 registers of AVX2.
 constexpr int64_t kTile = kRows * kColumns;
-constexpr int64_t kTasks = 16;  // For one picture; small enough for the sums that each task has.
-constexpr int64_t kSumsBytes = int64_t{8} << 20;  // Of all tasks, so that they stay in the last cache.
+constexpr int64_t kTasks = 16;                    // For one picture.
+constexpr int64_t kFewestSplits = 8;              // With fewer, rows are dealt to tasks instead of places.
+constexpr int64_t kSumsBytes = int64_t{8} << 20;  // Of all splits, so that they stay in the last cache.
 
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
-// One picture's work: `splits` ranges of places times `stripes` of rows, each a task.
+// One picture's work. Of many places each task has a range, a split, with sums of its own; of many channels
+// each has a stripe of rows, and all share the sums.
 struct Plan {
     int64_t padded, chunks, splits, stripes;
 
     explicit Plan(const Features& shape) {
         padded = round_up(shape.channels, kTile);
         chunks = divide_up(shape.places, kTerms);
-        const int64_t fitting =
-            std::max<int64_t>(1, kSumsBytes / (padded * padded * int64_t{sizeof(double)}));
+        const int64_t fitting = kSumsBytes / (padded * padded * int64_t{sizeof(double)});
         splits = std::min({chunks, kTasks, fitting});
-        stripes = std::min(divide_up(kTasks, splits), padded / kTile);
+        if (splits < kFewestSplits) splits = 1;
+        stripes = splits > 1 ? 1 : std::min(kTasks, padded / kTile);
     }
 
     int64_t chunk_of(int64_t split) const { return chunks * split / splits; }
@@ -43,7 +45,7 @@ struct Plan {
         return row;
     }
 
-    int64_t sums() const { return splits * padded * padded; }
+    int64_t sums() const { return padded * padded; }  // Of one split.
     int64_t packed() const { return padded * kStride; }
 };
 
@@ -96,18 +98,23 @@ GANTK_CLONES void add_products(const float* packed, int64_t terms, int64_t first
     }
 }
 
-// Widens rows [0, last) of one chunk of places into `packed`, with zeros where there are none.
-int64_t pack(const Features& shape, const void* features, int64_t picture, int64_t chunk, int64_t last,
-             float* packed) {
+// Widens packed rows [first, last) of a chunk of places, with zeros where there are none.
+void pack(const Features& shape, const void* features, int64_t picture, int64_t chunk, int64_t first,
+          int64_t last, float* packed) {
     const int64_t begin = chunk * kTerms, count = std::min(kTerms, shape.places - begin);
-    const int64_t terms = round_up(count, kLanes), given = std::min(last, shape.channels);
-    for (int64_t row = 0; row < given; ++row) {
-        float* line = packed + row * kStride;
-        widen(shape.element, features, (picture * shape.channels + row) * shape.places + begin, count, line);
-        std::fill(line + count, line + terms, 0.0f);
+    for (int64_t row = first; row < last; ++row) {
+        float* const line = packed + row * kStride;
+        const int64_t given = row < shape.channels ? count : 0;
+        if (given > 0)
+            widen(shape.element, features, (picture * shape.channels + row) * shape.places + begin, count,
+                  line);
+        std::fill(line + given, line + round_up(count, kLanes), 0.0f);
     }
-    for (int64_t row = given; row < last; ++row) std::fill_n(packed + row * kStride, terms, 0.0f);
-    return terms;
+}
+
+// Places of a chunk, and zeros that make up the last vector.
+int64_t terms_of(const Features& shape, int64_t chunk) {
+    return round_up(std::min(kTerms, shape.places - chunk * kTerms), kLanes);
 }
 
 // Rows [first, last) of the matrix, and by symmetry these columns, from the sums of all splits in their
@@ -118,9 +125,39 @@ void finish_rows(const Plan& plan, const double* sums, int64_t first, int64_t la
         for (int64_t row = std::max(first, column); row < last; ++row) {
             double sum = 0;
             for (int64_t split = 0; split < plan.splits; ++split)
-                sum += sums[(split * plan.padded + row) * plan.padded + column];
+                sum += sums[split * plan.sums() + row * plan.padded + column];
             gram[row * channels + column] = gram[column * channels + row] = static_cast<float>(sum * scale);
         }
+    }
+}
+
+// Each task sums the products of a range of places, all rows.
+void sum_splits(const Plan& plan, const Features& shape, const void* features, int64_t picture, double* sums,
+                float* packed, const Parallel& parallel) {
+    for_each(parallel, plan.splits, [&](int64_t split) {
+        double* const own = sums + split * plan.sums();
+        float* const own_packed = packed + split * plan.packed();
+        std::fill_n(own, plan.sums(), 0.0);
+        for (int64_t chunk = plan.chunk_of(split); chunk < plan.chunk_of(split + 1); ++chunk) {
+            pack(shape, features, picture, chunk, 0, plan.padded, own_packed);
+            add_products(own_packed, terms_of(shape, chunk), 0, plan.padded, plan.padded, own);
+        }
+    });
+}
+
+// Chunk after chunk of places, each task packs some rows, then it sums the products of a stripe.
+void sum_stripes(const Plan& plan, const Features& shape, const void* features, int64_t picture, double* sums,
+                 float* packed, const Parallel& parallel) {
+    for (int64_t chunk = 0; chunk < plan.chunks; ++chunk) {
+        for_each(parallel, plan.stripes, [&](int64_t task) {
+            const auto row_of = [&](int64_t one) { return plan.padded * one / plan.stripes; };
+            pack(shape, features, picture, chunk, row_of(task), row_of(task + 1), packed);
+        });
+        for_each(parallel, plan.stripes, [&](int64_t stripe) {
+            const int64_t first = plan.row_of(stripe), last = plan.row_of(stripe + 1);
+            if (chunk == 0) std::fill(sums + first * plan.padded, sums + last * plan.padded, 0.0);
+            add_products(packed, terms_of(shape, chunk), first, last, plan.padded, sums);
+        });
     }
 }
 
@@ -128,36 +165,24 @@ void finish_rows(const Plan& plan, const double* sums, int64_t first, int64_t la
 
 std::size_t gram_workspace_bytes(const Features& shape) {
     const Plan plan(shape);
-    const int64_t tasks = plan.splits * plan.stripes;
-    return static_cast<std::size_t>(plan.sums()) * sizeof(double) +
-           static_cast<std::size_t>(tasks * plan.packed()) * sizeof(float);
+    const auto splits = static_cast<std::size_t>(plan.splits);
+    return splits * static_cast<std::size_t>(plan.sums()) * sizeof(double) +
+           splits * static_cast<std::size_t>(plan.packed()) * sizeof(float);
 }
 
 void gram_matrix(const Features& shape, const void* features, double scale, float* gram, void* workspace,
                  const Parallel& parallel) {
     const Plan plan(shape);
     double* const sums = static_cast<double*>(workspace);
-    float* const packed = reinterpret_cast<float*>(sums + plan.sums());
+    float* const packed = reinterpret_cast<float*>(sums + plan.splits * plan.sums());
     for (int64_t picture = 0; picture < shape.count; ++picture) {
-        for_each(parallel, static_cast<std::size_t>(plan.splits * plan.stripes), [&](std::size_t index) {
-            const int64_t task = static_cast<int64_t>(index), split = task / plan.stripes,
-                          stripe = task % plan.stripes;
-            const int64_t first = plan.row_of(stripe), last = plan.row_of(stripe + 1);
-            double* const own = sums + split * plan.padded * plan.padded;
-            float* const chunk_packed = packed + task * plan.packed();
-            std::fill(own + first * plan.padded, own + last * plan.padded, 0.0);
-            for (int64_t chunk = plan.chunk_of(split); chunk < plan.chunk_of(split + 1); ++chunk) {
-                const int64_t terms = pack(shape, features, picture, chunk, last, chunk_packed);
-                add_products(chunk_packed, terms, first, last, plan.padded, own);
-            }
-        });
+        const auto sum = plan.splits > 1 ? sum_splits : sum_stripes;
+        sum(plan, shape, features, picture, sums, packed, parallel);
         float* const result = gram + picture * shape.channels * shape.channels;
-        for_each(parallel, static_cast<std::size_t>(divide_up(shape.channels, kTile)),
-                 [&](std::size_t index) {
-                     const int64_t first = static_cast<int64_t>(index) * kTile,
-                                   last = std::min(first + kTile, shape.channels);
-                     finish_rows(plan, sums, first, last, shape.channels, scale, result);
-                 });
+        for_each(parallel, plan.padded / kTile, [&](int64_t block) {
+            const int64_t first = block * kTile, last = std::min(first + kTile, shape.channels);
+            finish_rows(plan, sums, first, last, shape.channels, scale, result);
+        });
     }
 }
 

@@ -12,20 +12,24 @@ using std::int64_t;
 constexpr int kRows = 6,
               kVectors = 2;  // 12 sums, 2 vectors of features and a factor: 15 of AVX2's 16 registers.
 constexpr int64_t kPanel = kVectors * kLanes;
-constexpr int64_t kBlock = 64;  // Places for which a panel of factors is read once.
+constexpr int64_t kBlockBytes =
+    128 << 10;  // Of a block of places of all channels, which stays in the second cache.
+constexpr int64_t kFewest = 64, kMost = 512;  // Places of a block.
 constexpr int64_t kTasks = 32;
 
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct Plan {
-    int64_t panels, blocks, tasks, factors, packed;
+    int64_t panels, block, blocks, tasks, factors, packed;
 
     explicit Plan(const Features& shape) {
+        const int64_t fitting = kBlockBytes / (shape.channels * int64_t{sizeof(float)});
         panels = divide_up(shape.channels, kRows);
-        blocks = divide_up(shape.places, kBlock);
+        block = std::clamp(fitting, kFewest, kMost) / kPanel * kPanel;
+        blocks = divide_up(shape.places, block);
         tasks = std::min(blocks, kTasks);
         factors = panels * kRows * shape.channels;
-        packed = shape.channels * kBlock + kRows * kBlock;  // Features, then the rows being made.
+        packed = shape.channels * block + kRows * block;  // Features, then the rows being made.
     }
 };
 
@@ -44,34 +48,39 @@ void make_factors(const float* gradient, int64_t channels, double scale, int64_t
     }
 }
 
-// Widens a block of places of every channel into panels [kBlock / kPanel][channels][kPanel]; what lies past
-// the last place is computed and not kept.
+// Widens a block of places of every channel into panels [panels][channels][kPanel]; what lies past the last
+// place is computed and not kept.
 void pack(const Features& shape, const void* features, int64_t picture, int64_t begin, int64_t count,
           float* packed) {
+    const int64_t whole = divide_up(count, kPanel) * kPanel;
+    float line[kMost];
+    std::fill(line + count, line + whole, 0.0f);
     for (int64_t channel = 0; channel < shape.channels; ++channel) {
-        float line[kBlock] = {};
         widen(shape.element, features, (picture * shape.channels + channel) * shape.places + begin, count,
               line);
-        for (int64_t panel = 0; panel < kBlock / kPanel; ++panel)
-            std::copy_n(line + panel * kPanel, kPanel, packed + (panel * shape.channels + channel) * kPanel);
+        for (int64_t place = 0; place < whole; place += kPanel)
+            std::copy_n(line + place, kPanel, packed + place * shape.channels + channel * kPanel);
     }
 }
 
-// kRows rows of kBlock sums over channels.
-GANTK_CLONES void multiply(const float* factors, const float* packed, int64_t channels, float* rows) {
-    for (int64_t panel = 0; panel < kBlock / kPanel; ++panel) {
-        const float *factor = factors, *places = packed + panel * channels * kPanel;
-        Lanes sum[kRows][kVectors] = {};
-        for (int64_t channel = 0; channel < channels; ++channel, factor += kRows, places += kPanel) {
-            Lanes features[kVectors];
+// kRows rows of sums over channels, for as many places as `count` begins panels.
+GANTK_CLONES void multiply(const float* factors, const float* packed, int64_t channels, int64_t count,
+                           int64_t stride, float* rows) {
+    for (int64_t place = 0; place < count; place += kPanel) {
+        const float *factor = factors, *features = packed + place * channels;
+        Lanes sum[kRows][kVectors];
+        for (auto& sums_of_row : sum)
+            for (Lanes& one : sums_of_row) one = Lanes{};
+        for (int64_t channel = 0; channel < channels; ++channel, factor += kRows, features += kPanel) {
+            Lanes given[kVectors];
             for (int v = 0; v < kVectors; ++v)
-                features[v] = *reinterpret_cast<const Lanes*>(places + v * kLanes);
+                given[v] = *reinterpret_cast<const Lanes*>(features + v * kLanes);
             for (int r = 0; r < kRows; ++r)
-                for (int v = 0; v < kVectors; ++v) sum[r][v] += factor[r] * features[v];
+                for (int v = 0; v < kVectors; ++v) sum[r][v] += factor[r] * given[v];
         }
         for (int r = 0; r < kRows; ++r)
             for (int v = 0; v < kVectors; ++v)
-                *reinterpret_cast<Lanes*>(rows + r * kBlock + panel * kPanel + v * kLanes) = sum[r][v];
+                *reinterpret_cast<Lanes*>(rows + r * stride + place + v * kLanes) = sum[r][v];
     }
 }
 
@@ -89,22 +98,20 @@ void gram_gradient(const Features& shape, const float* gram_gradient, const void
     float *const factors = static_cast<float*>(workspace), *const packed = factors + plan.factors;
     for (int64_t picture = 0; picture < shape.count; ++picture) {
         const float* const own = gram_gradient + picture * channels * channels;
-        for_each(parallel, static_cast<std::size_t>(plan.panels), [&](std::size_t panel) {
-            const int64_t index = static_cast<int64_t>(panel);
-            make_factors(own, channels, scale, index, factors + index * kRows * channels);
+        for_each(parallel, plan.panels, [&](int64_t panel) {
+            make_factors(own, channels, scale, panel, factors + panel * kRows * channels);
         });
-        for_each(parallel, static_cast<std::size_t>(plan.tasks), [&](std::size_t index) {
-            const int64_t task = static_cast<int64_t>(index);
-            float *const block_packed = packed + task * plan.packed, *const rows =
-                                                                         block_packed + channels * kBlock;
-            for (int64_t block = plan.blocks * task / plan.tasks;
-                 block < plan.blocks * (task + 1) / plan.tasks; ++block) {
-                const int64_t begin = block * kBlock, count = std::min(kBlock, shape.places - begin);
+        for_each(parallel, plan.tasks, [&](int64_t task) {
+            float* const block_packed = packed + task * plan.packed;
+            float* const rows = block_packed + channels * plan.block;
+            const auto block_of = [&](int64_t one) { return plan.blocks * one / plan.tasks; };
+            for (int64_t block = block_of(task); block < block_of(task + 1); ++block) {
+                const int64_t begin = block * plan.block, count = std::min(plan.block, shape.places - begin);
                 pack(shape, features, picture, begin, count, block_packed);
                 for (int64_t first = 0; first < channels; first += kRows) {
-                    multiply(factors + first * channels, block_packed, channels, rows);
+                    multiply(factors + first * channels, block_packed, channels, count, plan.block, rows);
                     for (int64_t row = first; row < std::min(first + kRows, channels); ++row)
-                        narrow(shape.element, rows + (row - first) * kBlock, count, features_gradient,
+                        narrow(shape.element, rows + (row - first) * plan.block, count, features_gradient,
                                (picture * channels + row) * shape.places + begin);
                 }
             }

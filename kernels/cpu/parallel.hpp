@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace gantk::cpu {
 
@@ -16,9 +17,11 @@ struct Parallel {
 
 // What a task computes never depends on the number of threads, so that results are the same bits with any.
 template <typename Function>
-void for_each(const Parallel& parallel, std::size_t count, const Function& function) {
-    const auto task = [](void* data, std::size_t index) { (*static_cast<const Function*>(data))(index); };
-    parallel.run(parallel.pool, task, count, const_cast<Function*>(&function));
+void for_each(const Parallel& parallel, std::int64_t count, const Function& function) {
+    const auto task = [](void* data, std::size_t index) {
+        (*static_cast<const Function*>(data))(static_cast<std::int64_t>(index));
+    };
+    parallel.run(parallel.pool, task, static_cast<std::size_t>(count), const_cast<Function*>(&function));
 }
 
 }  // namespace gantk::cpu

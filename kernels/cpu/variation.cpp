@@ -151,10 +151,9 @@ void total_variation(const Pictures& shape, const void* pictures, VariationKind 
     const Plan plan(shape);
     Lines* const lines = static_cast<Lines*>(workspace);
     double* const sums = reinterpret_cast<double*>(lines + plan.tasks);
-    for_each(parallel, static_cast<std::size_t>(plan.tasks), [&](std::size_t index) {
-        const int64_t task = static_cast<int64_t>(index);
+    for_each(parallel, plan.tasks, [&](int64_t task) {
         for (int64_t at = plan.all * task / plan.tasks; at < plan.all * (task + 1) / plan.tasks; ++at)
-            sums[at] = sweep(shape, Tile(plan, shape, at), pictures, kind, epsilon, gradient, lines[index]);
+            sums[at] = sweep(shape, Tile(plan, shape, at), pictures, kind, epsilon, gradient, lines[task]);
     });
     for (int64_t picture = 0; picture < shape.count; ++picture) {
         double sum = 0;

@@ -42,11 +42,12 @@ GANTK_DEVICE GramParameters plugin_partial(const Element* features, int32_t chan
 
 // `scale` of 0 stands for 1 / places.
 GANTK_DEVICE GramParameters plugin_reduce(const float* partial, int32_t channels, int32_t places, int32_t splits,
-                                          float* gram, int32_t tile, float scale) {
+                                          float* gram, int32_t tile, int32_t groups, float scale) {
     GramParameters p = plugin_gram(channels, places, splits, tile);
     GramLayer& layer = p.layers[0];
     layer.partial = const_cast<float*>(partial);
     layer.gram = gram;
+    layer.groups = groups;
     layer.scale = scale != 0.0f ? scale : 1.0f / places;
     return p;
 }
@@ -61,8 +62,8 @@ GANTK_DEVICE GramParameters plugin_reduce(const float* partial, int32_t channels
     }
 
 // The features are there for their shape.
-#define GANTK_PLUGIN_REDUCE(name, tile, scale)                                                    \
-    extern "C" __global__ void __launch_bounds__(kReduceThreads)                                  \
-        name(const float* partial, const void*, int channels, int places, int splits, float* gram) { \
-        gram_reduce(plugin_reduce(partial, channels, places, splits, gram, tile, scale));         \
+#define GANTK_PLUGIN_REDUCE(name, tile, groups, scale)                                                 \
+    extern "C" __global__ void __launch_bounds__(kReduceThreads)                                       \
+        name(const float* partial, const void*, int channels, int places, int splits, float* gram) {   \
+        gram_reduce(plugin_reduce(partial, channels, places, splits, gram, tile, groups, scale));      \
     }

@@ -4,7 +4,7 @@
 #include <map>
 #include <mutex>
 #include <string>
-#include <utility>
+#include <tuple>
 
 #include "api.hpp"
 #include "units.hpp"
@@ -54,7 +54,7 @@ class Loaded {
   public:
     CUkernel find(CUdevice device, const Launch& launch) {
         const std::lock_guard lock(mutex_);
-        auto [found, added] = kernels_.try_emplace({device, launch.kernel});
+        auto [found, added] = kernels_.try_emplace({device, launch.unit, launch.kernel});
         LoadedKernel& kernel = found->second;
         if (kernel.handle == nullptr) kernel.handle = handle_of(launch);
         if (launch.shared_bytes > kernel.lent_bytes) {
@@ -78,7 +78,7 @@ class Loaded {
 
     std::mutex mutex_;
     std::map<std::string, CUlibrary> libraries_;
-    std::map<std::pair<CUdevice, std::string>, LoadedKernel> kernels_;
+    std::map<std::tuple<CUdevice, std::string, std::string>, LoadedKernel> kernels_;
 };
 
 Loaded& loaded() {
@@ -99,10 +99,10 @@ int attribute(CUdevice device, CUdevice_attribute which) {
     return value;
 }
 
-CUtensorMapDataType type_of(Element element) {
-    switch (element) {
+CUtensorMapDataType type_of(const TensorMap& map) {
+    switch (map.element) {
         case Element::float32:
-            return CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
+            return map.as_tf32 ? CU_TENSOR_MAP_DATA_TYPE_TFLOAT32 : CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
         case Element::float16:
             return CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
         case Element::bfloat16:
@@ -129,8 +129,7 @@ CUtensorMapSwizzle swizzle_of(std::int32_t bytes) {
 void encode(const TensorMap& wanted, const Launch& launch, unsigned char* parameters) {
     CUtensorMap map;
     const std::vector<std::uint32_t> steps(wanted.sizes.size(), 1);
-    check(api().cuTensorMapEncodeTiled(&map, type_of(wanted.element),
-                                       static_cast<std::uint32_t>(wanted.sizes.size()),
+    check(api().cuTensorMapEncodeTiled(&map, type_of(wanted), static_cast<std::uint32_t>(wanted.sizes.size()),
                                        reinterpret_cast<void*>(wanted.address), wanted.sizes.data(),
                                        wanted.strides_bytes.data(), wanted.box.data(), steps.data(),
                                        CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle_of(wanted.swizzle_bytes),

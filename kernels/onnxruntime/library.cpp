@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The domain `gantk` for any ONNX Runtime application: RegisterCustomOps is what
 // SessionOptions.register_custom_ops_library looks for.
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -51,16 +52,32 @@ class Operator : public Ort::CustomOpBase<Operator, Kernel, true> {
         return onnx_type(type == Type::float32 ? Element::float32 : element_);
     }
 
+    // ONNX Runtime asks one of the operators of a name for all of them: what it is registered for says
+    // nothing of the types at hand.
     static OrtStatusPtr infer(const OrtCustomOp* self, OrtShapeInferContext* context) {
-        const auto& op = *static_cast<const Operator*>(self);
+        const Signature& signature = *static_cast<const Operator*>(self)->signature_;
         return guarded([&] {
             Ort::ShapeInferContext wrapped(&Ort::GetApi(), context);
             Ort::ShapeInferContext::Shape shapes[2];
-            op.signature_->infer(wrapped, shapes);
-            for (std::size_t index = 0; index < op.GetOutputTypeCount(); ++index)
+            signature.infer(wrapped, shapes);
+            const auto element = std::find(signature.inputs.begin(), signature.inputs.end(), Type::element);
+            const ONNXTensorElementDataType given = type_of(context, element - signature.inputs.begin());
+            for (std::size_t index = 0; index < signature.outputs.size(); ++index) {
+                const bool narrow = signature.outputs[index] == Type::element;
+                const auto type = narrow ? given : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
                 if (!shapes[index].empty())
-                    Ort::ThrowOnError(wrapped.SetOutputShape(index, shapes[index], op.GetOutputType(index)));
+                    Ort::ThrowOnError(wrapped.SetOutputShape(index, shapes[index], type));
+            }
         });
+    }
+
+    static ONNXTensorElementDataType type_of(OrtShapeInferContext* context, std::ptrdiff_t input) {
+        OrtTensorTypeAndShapeInfo* info = nullptr;  // Belongs to the context.
+        ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+        Ort::ThrowOnError(Ort::GetApi().ShapeInferContext_GetInputTypeShape(
+            context, static_cast<std::size_t>(input), &info));
+        Ort::ThrowOnError(Ort::GetApi().GetTensorElementType(info, &type));
+        return type;
     }
 
     const Signature* signature_;

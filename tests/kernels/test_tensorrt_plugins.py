@@ -18,7 +18,7 @@ from gantk.export.functions import DOMAIN, KINDS, VERSION, bodies
 from gantk.export.onnx import OPSET
 from gantk.kernels import tensorrt
 from gantk.kernels.launch import Device
-from gantk.kernels.tensorrt_graph import with_plugins
+from gantk.kernels.tensorrt_graph import for_library, with_plugins
 from gantk.kernels.tensorrt_source import partial_kernel, plugin_target, variation_kernel
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed: pip install gantk[kernels]")
@@ -143,8 +143,7 @@ def variation(pictures: Array, kind: str, epsilon: float) -> tuple[Array, Array]
 
 
 @pytest.mark.parametrize("width", [64, "W"], ids=["fixed", "open"])
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "dtype"), list(zip(KINDS, TYPES, strict=True)))
 def test_total_variation(kind: str, dtype: str, width: int | str) -> None:
     shape = ["N", 3, "H", width]
     node = helper.make_node(
@@ -176,6 +175,14 @@ def test_other_nodes_keep_their_bodies() -> None:
     assert proto.SerializeToString() == before
     assert [node.op_type for node in made.graph.node] == ["GramPartial", "GramReduce", "GramMatrixGrad"]
     assert [body.name for body in made.functions] == ["GramMatrixGrad"]
+
+
+def test_for_a_library_of_plugins_nodes_say_where_they_are() -> None:
+    node = helper.make_node("GramMatrix", ["given"], ["gram"], "gram", domain=DOMAIN, scale=0.5)
+    made = for_library(network(node, "float32", ["N", 8, "H", "W"], ["gram"]))
+    given = {each.name: helper.get_attribute_value(each) for each in made.graph.node[0].attribute}
+    assert given == {"scale": 0.5, "plugin_namespace": b"gantk", "plugin_version": b"1"}
+    assert len(made.functions) == 0
 
 
 def test_what_is_missing_is_said() -> None:

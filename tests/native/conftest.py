@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from native_build import build, onnxruntime_root
+from native_build import onnxruntime_library
 
 
 @pytest.fixture(scope="session")
 def library() -> Path:
-    options = (f"-DONNXRUNTIME_ROOT={onnxruntime_root()}", "-DGANTK_CUDA=OFF")
-    return build("gantk_onnxruntime", options=options) / "onnxruntime" / "libgantk_onnxruntime.so"
+    return onnxruntime_library()

@@ -45,7 +45,8 @@ struct Tensor {
     std::vector<float> values;
 
     Tensor(Element element, int64_t count)
-        : bytes(std::size_t(count) * std::size_t(gantk::kernels::element_bytes(element))), values(std::size_t(count)) {
+        : bytes(std::size_t(count) * std::size_t(gantk::kernels::element_bytes(element))),
+          values(std::size_t(count)) {
         std::normal_distribution<float> normal;
         for (float& value : values) value = normal(generator);
         narrow(element, values.data(), count, bytes.data(), 0);
@@ -125,11 +126,11 @@ void test_variation(const Pictures& shape, VariationKind kind) {
                     const double d = axis == 0 ? dx : dy;
                     slopes[axis] = kind == VariationKind::l1   ? (d > 0) - (d < 0)
                                    : kind == VariationKind::l2 ? 2 * d
-                                                           : d / length;
+                                                               : d / length;
                 }
                 sum += kind == VariationKind::l1   ? std::abs(dx) + std::abs(dy)
                        : kind == VariationKind::l2 ? dx * dx + dy * dy
-                                               : length;
+                                                   : length;
                 gradient[at] -= slopes[0] + slopes[1];
                 if (right) gradient[at + 1] += slopes[0];
                 if (below) gradient[at + std::size_t(width)] += slopes[1];

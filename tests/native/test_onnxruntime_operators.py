@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from gantk.export.functions import DOMAIN, KINDS, VERSION, bodies
 from gantk.export.onnx import OPSET
+from native_build import KERNELS
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -269,6 +271,36 @@ def test_a_registered_operator_takes_the_place_of_a_body(library: Path) -> None:
         np.testing.assert_array_equal(made, np.full((1, 2, 2), wanted))
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+def test_types_are_inferred(library: Path, dtype: str) -> None:
+    """Outputs that a file declares nothing of have the type of the features, or float32."""
+    nodes = [
+        helper.make_node("GramMatrixGrad", ["gram", "features"], ["slope"], domain=DOMAIN),
+        helper.make_node("TotalVariation", ["features"], ["value", "gradient"], domain=DOMAIN),
+    ]
+    given = {"gram": TensorProto.FLOAT, "features": TYPES[dtype]}
+    outputs = [helper.make_tensor_value_info(name, 0, None) for name in ("slope", "value", "gradient")]
+    for value in outputs:
+        value.ClearField("type")
+    graph = helper.make_graph(
+        nodes,
+        "types",
+        [helper.make_tensor_value_info(name, kind, None) for name, kind in given.items()],
+        outputs,
+    )
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    for axes in (None, ["N", "C", "H", "W"]):
+        if axes is not None:
+            proto.graph.input[0].CopyFrom(
+                helper.make_tensor_value_info("gram", TensorProto.FLOAT, ["N", "C", "C"])
+            )
+            proto.graph.input[1].CopyFrom(helper.make_tensor_value_info("features", TYPES[dtype], axes))
+        found = [value.type for value in load(proto.SerializeToString(), library).get_outputs()]
+        wanted = {"float32": "tensor(float)"}.get(dtype, f"tensor({dtype})")
+        assert found == [wanted, "tensor(float)", wanted]
+
+
 def test_shapes_are_inferred(library: Path, tmp_path: Path) -> None:
     """ONNX Runtime replaces every question for a shape by its answer before anything runs."""
     nodes = [
@@ -362,3 +394,17 @@ def test_nothing_of_gantk_is_seen_from_outside_but_what_onnxruntime_looks_for(li
     names = {line.split()[-1] for line in listed.stdout.splitlines()}
     assert "RegisterCustomOps" in names
     assert [name for name in names if "gantk" in name.lower()] == []
+
+
+def test_kernels_for_gpus_are_embedded_where_there_is_a_compiler_for_them(library: Path) -> None:
+    """The same library has just run on a CPU, without a driver."""
+    names = {path.stem for path in (KERNELS / "cuda").glob("*.cu")}
+    data = library.read_bytes()
+    if shutil.which("nvcc") is None and not Path("/usr/local/cuda/bin/nvcc").is_file():
+        assert b"CUDAExecutionProvider" not in data
+        pytest.skip("nvcc is missing: install the CUDA toolkit")
+    assert b"CUDAExecutionProvider" in data
+    symbols = subprocess.run(["nm", library], capture_output=True, text=True, check=True).stdout
+    assert {name for name in names if f" gantk_unit_{name}\n" in symbols} == names
+    listed = subprocess.run(["ldd", library], capture_output=True, text=True, check=True).stdout
+    assert "cuda" not in listed and "onnxruntime.so" not in listed.replace(str(library), "")

@@ -14,15 +14,14 @@ import gantk
 from gantk.bundle import Bundle
 from gantk.errors import GantkError
 from gantk.runtime.backends.onnxruntime import OPERATORS
-from native_build import build, onnxruntime_root
+from native_build import onnxruntime_library
 
 pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture(scope="module")
 def library() -> Path:
-    options = (f"-DONNXRUNTIME_ROOT={onnxruntime_root()}", "-DGANTK_CUDA=OFF")
-    return build("gantk_onnxruntime", options=options) / "onnxruntime" / "libgantk_onnxruntime.so"
+    return onnxruntime_library()
 
 
 def run(bundle: Path, feeds: dict[str, Any]) -> tuple[dict[str, Any], Any]:

@@ -23,7 +23,7 @@ from gantk.errors import BackendMissingError, GantkError
 from gantk.kernels.architecture import Target
 from gantk.kernels.gram_plan import REDUCE_THREADS
 from gantk.kernels.launch import ELEMENT_BYTES
-from gantk.kernels.parameters import PATCH_COLUMNS, PATCH_ROWS, VARIATION_THREADS
+from gantk.kernels.parameters import PATCH_SUMS, VARIATION_THREADS
 from gantk.kernels.tensorrt_source import (
     SIMT,
     Kernel,
@@ -202,22 +202,24 @@ def _gram_partial(to: _Definer) -> None:
 
 def _gram_reduce(to: _Definer) -> None:
     def describe(
-        partial: Any, features: Any, math: str, tile: int, splits: int, scale: float, target: str
+        partial: Any, features: Any, math: str, tile: int, splits: int, groups: int, scale: float, target: str
     ) -> Any:
         batch, channels = tuple(features.shape_expr)[:2]
         return (to.plugins.from_shape_expr((batch, channels, channels), to.trt.float32),)
 
     def implement(
-        partial: Any, features: Any, math: str, tile: int, splits: int, scale: float, target: str,
+        partial: Any, features: Any, math: str, tile: int, splits: int, groups: int, scale: float, target: str,
         outputs: Any, tactic: int,
     ) -> Any:  # fmt: skip
         batch, channels = tuple(features.shape_expr)[:2]
         places = to.places(features)
         _, count = to.sliced(places, splits, step_of(math, to.dtype(features)))
-        grid = to.tiles(channels, tile) * (tile * tile // (PATCH_ROWS * PATCH_COLUMNS)), batch
-        return to.launch(reduce_kernel(tile, scale), target, grid, REDUCE_THREADS, (channels, places, count))
+        grid = to.tiles(channels, tile) * (tile * tile // PATCH_SUMS[groups]), batch
+        return to.launch(
+            reduce_kernel(tile, groups, scale), target, grid, REDUCE_THREADS, (channels, places, count)
+        )
 
-    attributes = {"math": str, "tile": int, "splits": int, "scale": float, "target": str}
+    attributes = {"math": str, "tile": int, "splits": int, "groups": int, "scale": float, "target": str}
     to.plugin("GramReduce", ["partial", "features"], attributes, describe, 1, implement)
 
 
@@ -230,7 +232,9 @@ def _variation_partial(to: _Definer) -> None:
     def describe(pictures: Any, kind: str, epsilon: float, rows: int, packed: int, target: str) -> Any:
         batch, *_ = pictures.shape_expr
         shape = batch, blocks(pictures, rows, packed)
-        return to.plugins.from_shape_expr(shape, to.trt.float32), pictures.like()
+        # Not `pictures.like()`, which fails in 11.4 where shapes are known.
+        same = to.plugins.from_shape_expr(tuple(pictures.shape_expr), pictures.dtype)
+        return to.plugins.from_shape_expr(shape, to.trt.float32), same
 
     def implement(
         pictures: Any,

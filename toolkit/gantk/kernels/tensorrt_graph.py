@@ -62,6 +62,25 @@ def with_plugins(
     return made
 
 
+def for_library(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network for an application that loads the C++ plugins of `kernels/tensorrt`.
+
+    Its nodes say where their plugins are, and their bodies, which TensorRT's parser would rather take, are out.
+    """
+    import onnx
+    from onnx import helper
+
+    made = onnx.ModelProto()
+    made.CopyFrom(proto)
+    for node in made.graph.node:
+        if node.domain == DOMAIN:
+            node.attribute.extend(helper.make_attribute(name, value) for name, value in _PLUGIN.items())
+    kept = [body for body in made.functions if body.domain != DOMAIN]
+    del made.functions[:]
+    made.functions.extend(kept)
+    return made
+
+
 def _replaced(
     node: onnx.NodeProto, shapes: Shapes, fixed: Shapes, device: Device, precision: str
 ) -> list[onnx.NodeProto]:
@@ -100,13 +119,12 @@ def _gram(
     }
     target, partial = plugin_target(device.compute_capability).name, f"{node.output[0]}/partial"
     scale = float(given.get("scale", 0.0))
+    given_features, gram = node.input[0], node.output[0]
+    summed = {**cut, "groups": layer.groups, "scale": scale, "target": target}
     return [
-        _node("GramPartial", [node.input[0]], [partial], f"{node.name}/partial", **cut, target=target),
-        _node(
-            "GramReduce", [partial, node.input[0]], [node.output[0]], f"{node.name}/reduce", **cut, scale=scale,
-            target=target,
-        ),
-    ]  # fmt: skip
+        _node("GramPartial", [given_features], [partial], f"{node.name}/partial", **cut, target=target),
+        _node("GramReduce", [partial, given_features], [gram], f"{node.name}/reduce", **summed),
+    ]
 
 
 def _variation(

@@ -88,10 +88,11 @@ def threads_of(math: str, tile: int) -> int:
     return 128 if math == SIMT else 2 * tile
 
 
-def reduce_kernel(tile: int, scale: float) -> Kernel:
+def reduce_kernel(tile: int, groups: int, scale: float) -> Kernel:
     """The sum of partial sums: (partial, features, channels, places, splits, gram)."""
-    name = f"gantk_plugin_gram_reduce_{tile}"
-    return Kernel(name, _text("gram_plugin.cuh", f"GANTK_PLUGIN_REDUCE({name}, {tile}, {_float(scale)})"))
+    name = f"gantk_plugin_gram_reduce_{tile}_{groups}"
+    line = f"GANTK_PLUGIN_REDUCE({name}, {tile}, {groups}, {_float(scale)})"
+    return Kernel(name, _text("gram_plugin.cuh", line))
 
 
 def variation_kernel(dtype: str, kind: str, eps: float, *, packed: bool) -> Kernel:
