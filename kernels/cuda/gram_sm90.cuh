@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Partial Gram sums on Hopper: the copy engine fills a ring of stages, two warp groups multiply, one warp feeds.
+// NCHW, and NHWC of 16 bits: `wgmma` takes those transposed, but not TF32.
 //
 // A block takes one piece of the lower triangle and a slice of the places. Rows and columns are channels of the same
 // features, so that one copy in shared memory is both operands, and the piece is as large as the registers of two warp
@@ -106,27 +107,38 @@ struct RingPlace {
     }
 };
 
+// Operands are stored along the sum for NCHW, along their rows for NHWC.
+template <class Element, bool kChannelsLast>
+struct OperandType {
+    using Type = Element;
+};
+template <class Element>
+struct OperandType<Element, true> {
+    using Type = Transposed<Element>;
+};
+
 struct Ring {
     uint32_t data, full, empty;  // Shared addresses: of the stages and of their barriers.
 };
 
-// One thread asks for boxes of 64 or 128 channels, as soon as a stage is free.
-template <class Element>
+// One thread asks for a stage as soon as it is free. NCHW: boxes of 64 or 128 channels, 128 bytes of places each;
+// NHWC: a box a strip, 64 channels of as many places.
+template <class Element, bool kChannelsLast>
 GANTK_DEVICE void feed(const Sm90Work& work, const Ring& ring) {
     constexpr int32_t kStep = kSm90RowBytes / sizeof(Element);
+    const bool turns = work.piece == Piece::turns, below = work.piece == Piece::below;
+    const int32_t picture = blockIdx.y, each = kChannelsLast || turns ? 1 : 2;  // Strips of a box.
     RingPlace at;
     for (int32_t step = 0; step < work.steps; ++step) {
         const uint32_t full = ring.full + at.stage * 8, to = ring.data + at.stage * work.stage_bytes;
-        const int32_t x = static_cast<int32_t>(work.first_place + static_cast<int64_t>(step) * work.step_places);
-        const int32_t z = blockIdx.y;
+        const int32_t first = static_cast<int32_t>(work.first_place + static_cast<int64_t>(step) * work.step_places);
         barrier_wait(ring.empty + at.stage * 8, at.parity ^ 1);
         barrier_arrive_expect(full, work.stage_bytes);
-        copy_box(to, work.map, full, x, work.first_column, z);
-        if (work.piece == Piece::turns) {
-            copy_box(to + kSm90Strip, work.map, full, x + kStep, 0, z);
-        } else if (work.piece != Piece::pair) {
-            copy_box(to + 2 * kSm90Strip, work.map, full, x, work.first_column + 128, z);
-            if (work.piece == Piece::below) copy_box(to + 4 * kSm90Strip, work.map, full, x, work.first_row, z);
+        for (int32_t strip = 0; strip * kSm90Strip < work.stage_bytes; strip += each) {
+            const int32_t rows = below && strip >= 4 ? work.first_row - 256 : work.first_column;
+            const int32_t channel = turns ? 0 : rows + strip * 64, place = turns ? first + strip * kStep : first;
+            copy_box(to + strip * kSm90Strip, work.map, full, kChannelsLast ? channel : place,
+                     kChannelsLast ? place : channel, picture);
         }
         at.advance(work.stages);
     }
@@ -138,7 +150,8 @@ GANTK_DEVICE void promote(const GramLayer& layer, int32_t split, int32_t row, in
                           bool first) {
     const int32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
     const int64_t tile = (static_cast<int64_t>(blockIdx.y) * layer.splits + split) * layer.tiles;
-    float* to = layer.partial + (tile + row * (row + 1) / 2 + column) * 4096 + (warp * 16 + lane / 4) * 64 + lane % 4 * 2;
+    float* to = layer.partial + (tile + row * (row + 1) / 2 + column) * 4096;
+    to += (warp * 16 + lane / 4) * 64 + lane % 4 * 2;
 #pragma unroll
     for (int32_t i = 0; i < kCount; i += 2) {
         float2* pair = reinterpret_cast<float2*>(to + i / 32 * 4096 + i / 2 % 2 * 8 * 64 + i / 4 % 8 * 8);
@@ -161,9 +174,10 @@ struct GroupRows {
     int32_t row, column;       // The first rows' and the columns' places in the triangle of tiles.
 };
 
-template <class Element, int32_t kFirst, int32_t kSecond>
+template <class Type, bool kTransposed, int32_t kFirst, int32_t kSecond>
 GANTK_DEVICE void multiply(const Sm90Work& work, const Ring& ring, const GroupRows& rows) {
-    const Element type{};
+    constexpr uint64_t kDepth = kWgmmaDepth<kTransposed>;
+    const Type type{};
     float first[kFirst / 2] = {}, second[kSecond > 0 ? kSecond / 2 : 1] = {};
     RingPlace at, before;
     const int32_t lane = threadIdx.x % 32, matrix_rows = (work.layer.channels + 63) / 64;
@@ -175,16 +189,16 @@ GANTK_DEVICE void multiply(const Sm90Work& work, const Ring& ring, const GroupRo
         wgmma_fence();
         for (const int32_t begin = step; step < until; ++step) {
             const uint32_t stage = ring.data + at.stage * work.stage_bytes;
-            const uint64_t left = wgmma_operand(stage + rows.first * kSm90Strip);
-            const uint64_t lower = wgmma_operand(stage + rows.second * kSm90Strip);
-            const uint64_t right = wgmma_operand(stage + rows.columns * kSm90Strip);
+            const uint64_t left = wgmma_operand<kTransposed>(stage + rows.first * kSm90Strip);
+            const uint64_t lower = wgmma_operand<kTransposed>(stage + rows.second * kSm90Strip);
+            const uint64_t right = wgmma_operand<kTransposed>(stage + rows.columns * kSm90Strip);
             barrier_wait(ring.full + at.stage * 8, at.parity);
             wgmma_fence();
 #pragma unroll
             for (int32_t depth = 0; depth < 4; ++depth) {
-                wgmma(type, first, left + depth * kWgmmaDepth, right + depth * kWgmmaDepth);
+                wgmma(type, first, left + depth * kDepth, right + depth * kDepth);
                 if constexpr (kSecond > 0) {
-                    wgmma(type, second, lower + depth * kWgmmaDepth, right + depth * kWgmmaDepth);
+                    wgmma(type, second, lower + depth * kDepth, right + depth * kDepth);
                 }
             }
             wgmma_commit();
@@ -207,24 +221,24 @@ GANTK_DEVICE void multiply(const Sm90Work& work, const Ring& ring, const GroupRo
     }
 }
 
-template <class Element>
+template <class Type, bool kTransposed>
 GANTK_DEVICE void multiply(const Sm90Work& work, const Ring& ring, int32_t group) {
     const int32_t row = work.first_row / 64, column = work.first_column / 64;
     switch (work.piece) {
         case Piece::turns:
-            return multiply<Element, 64, 0>(work, ring, {group, 0, group, 2 * work.split + group, 0, 0});
+            return multiply<Type, kTransposed, 64, 0>(work, ring, {group, 0, group, 2 * work.split + group, 0, 0});
         case Piece::pair:
-            if (group == 0) return multiply<Element, 64, 0>(work, ring, {0, 0, 0, work.split, 0, 0});
-            return multiply<Element, 128, 0>(work, ring, {1, 0, 0, work.split, 1, 0});
+            if (group == 0) return multiply<Type, kTransposed, 64, 0>(work, ring, {0, 0, 0, work.split, 0, 0});
+            return multiply<Type, kTransposed, 128, 0>(work, ring, {1, 0, 0, work.split, 1, 0});
         case Piece::triangle:
-            if (group == 0) return multiply<Element, 64, 256>(work, ring, {0, 3, 0, work.split, row, column});
-            return multiply<Element, 128, 192>(work, ring, {1, 2, 0, work.split, row + 1, column});
+            if (group == 0) return multiply<Type, kTransposed, 64, 256>(work, ring, {0, 3, 0, work.split, row, column});
+            return multiply<Type, kTransposed, 128, 192>(work, ring, {1, 2, 0, work.split, row + 1, column});
         case Piece::below:
-            return multiply<Element, 256, 0>(work, ring, {4 + group, 0, 0, work.split, row + group, column});
+            return multiply<Type, kTransposed, 256, 0>(work, ring, {4 + group, 0, 0, work.split, row + group, column});
     }
 }
 
-template <class Element>
+template <class Element, bool kChannelsLast>
 GANTK_DEVICE void gram_partial_sm90(const GramSm90Parameters& p) {
     extern __shared__ unsigned char unaligned[];
     __shared__ uint64_t barriers[2 * kSm90Stages];
@@ -242,10 +256,10 @@ GANTK_DEVICE void gram_partial_sm90(const GramSm90Parameters& p) {
     const int32_t group = threadIdx.x / 128;
     if (group == 0) {
         registers_release<40>();
-        if (threadIdx.x == 0) feed<Element>(work, ring);
+        if (threadIdx.x == 0) feed<Element, kChannelsLast>(work, ring);
     } else {
         registers_claim<232>();
-        multiply<Element>(work, ring, group - 1);
+        multiply<typename OperandType<Element, kChannelsLast>::Type, kChannelsLast>(work, ring, group - 1);
     }
 }
 

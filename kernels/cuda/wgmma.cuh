@@ -58,12 +58,22 @@ GANTK_DEVICE void registers_claim() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
-// 9.7.15, wgmma. Operands are rows of 128 bytes, swizzled as the copy engine leaves them, in groups of eight rows.
-GANTK_DEVICE uint64_t wgmma_operand(uint32_t rows) {
-    constexpr uint64_t kSwizzle128 = 1ull << 62, kGroupBytes = 1024ull >> 4 << 32, kLeading = 1ull << 16;
-    return kSwizzle128 | kGroupBytes | kLeading | (rows & 0x3ffff) >> 4;
+// 9.7.15, wgmma. Operands lie as the copy engine leaves boxes of 128 bytes by 64 or more, swizzled, in groups of eight
+// lines. A line is a row of the operand, 128 bytes deep; with `Transposed` types it is 64 rows of one term of the sum.
+constexpr uint32_t kWgmmaLines = 64 * 128;  // Bytes of 64 lines, or of a transposed operand's 64 rows.
+
+template <class Type>
+struct Transposed {};
+
+template <bool kTransposed>
+GANTK_DEVICE uint64_t wgmma_operand(uint32_t from) {
+    constexpr uint64_t kSwizzle128 = 1ull << 62, kGroupBytes = 1024ull >> 4 << 32;
+    constexpr uint64_t kNext64Rows = kTransposed ? uint64_t{kWgmmaLines} >> 4 << 16 : 1ull << 16;  // Else unused.
+    return kSwizzle128 | kGroupBytes | kNext64Rows | (from & 0x3ffff) >> 4;
 }
-constexpr uint64_t kWgmmaDepth = 32 >> 4;  // From one product's 32 bytes of an operand's rows to the next's.
+// From one product's depth to the next's: 32 bytes of each line, or sixteen lines.
+template <bool kTransposed>
+constexpr uint64_t kWgmmaDepth = (kTransposed ? 16 * 128 : 32) >> 4;
 
 // Before the first product, and whenever registers of sums were touched.
 GANTK_DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -115,6 +125,8 @@ GANTK_DEVICE void wgmma_settle(float (&sums)[kCount]) {
 
 GANTK_WGMMA_ALL(Float16, "k16.f32.f16.f16", ", 0, 0")
 GANTK_WGMMA_ALL(BFloat16, "k16.f32.bf16.bf16", ", 0, 0")
+GANTK_WGMMA_ALL(Transposed<Float16>, "k16.f32.f16.f16", ", 1, 1")
+GANTK_WGMMA_ALL(Transposed<BFloat16>, "k16.f32.bf16.bf16", ", 1, 1")
 GANTK_WGMMA_ALL(float, "k8.f32.tf32.tf32", "")
 // clang-format on
 

@@ -1,88 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark of the CUDA kernels, as far as it goes without a GPU: cases, checks, goals, tables, and its loop."""
+"""The benchmark of the CUDA kernels, as far as it goes without a GPU: cases, checks and its loop."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import re
 import subprocess
 import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from kernel_results import (
+    BENCHMARKS,
+    H200,
+    gpu_cases,
+    gpu_contenders,
+    gpu_goals,
+    gpu_machine,
+    gpu_table,
+    gpu_timing,
+    rows_of,
+    runner,
+)
 
 from gantk.runtime.driver import probe
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-sys.path.append(str(BENCHMARKS / "kernels"))
-
-import gpu_cases  # noqa: E402
-import gpu_contenders  # noqa: E402
-import gpu_goals  # noqa: E402
-import gpu_machine  # noqa: E402
-import gpu_table  # noqa: E402
-import gpu_timing  # noqa: E402
-
-H200 = {"copy_bytes_per_s": 4.3e12, "bf16_flops_per_s": 790e12, "tf32_flops_per_s": 395e12}
-
-
-def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"benchmarks_{path.parent.name}_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-runner = load(BENCHMARKS / "kernels" / "run.py")
-
-
-def rows_of(case: gpu_cases.Case, **times_us: float) -> list[dict[str, Any]]:
-    """Right rows of some contenders."""
-    return [
-        runner.row(
-            *(case, name.replace("_", " "), H200),
-            right=True,
-            error=1e-7,
-            cold_us={"p50": time_us, "p50_ci95": [time_us * 0.99, time_us * 1.01]},
-            warm_us={"p50": time_us / 2},
-        )
-        for name, time_us in times_us.items()
-    ]
-
-
-def measured(gain: float, share: float = 0.95) -> list[dict[str, Any]]:
-    """Every case of the quick suite; gantk needs 1 / `share` of the floor, the others `gain` times as long."""
-    rows = []
-    for case in gpu_cases.plan("quick"):
-        ours = case.floor_us(H200) / share
-        base = "bmm" if case.operation == "gram" else "eager"
-        rows += rows_of(case, gantk=ours, **{base: ours * gain, "compile": ours * gain})
-    return rows
-
-
-def document(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "benchmark": "kernels",
-        "created": "2026-01-02T03:04:05+00:00",
-        "commit": "abcdef",
-        "versions": {"torch": "2.13.0", "gantk": "0.1.0"},
-        "machine": {"gpu": {"name": "NVIDIA H200", "multiprocessors": 132}},
-        "peaks": H200,
-        "event_floor_us": 1.5,
-        "clocks": [{"sm_mhz": 1980.0}, {"sm_mhz": 1755.0}],
-        "rows": rows,
-        "goals": gpu_goals.judge(rows),
-        "warnings": ["it was warm"],
-    }
 
 
 @pytest.mark.parametrize("suite", ["quick", "full"])
@@ -161,103 +105,6 @@ def test_gantk_is_held_to_its_own_precision() -> None:
     rounded = [gram.bfloat16().float()]
     assert not runner.checked(case, "gantk", inputs, rounded)["right"]
     assert runner.checked(case, "bmm", inputs, rounded)["right"]
-
-
-def test_goals_hold_where_all_is_fast() -> None:
-    assert all(goal["holds"] for goal in gpu_goals.judge(measured(20.0)))
-
-
-@pytest.mark.parametrize(
-    ("gain", "share", "met"),
-    [
-        (
-            1.2,
-            0.95,
-            {"every case", "variation, against torch", "of the floor", "of copy"},
-        ),
-        (20.0, 0.7, {"256 channels at", "512 channels at", "against"}),
-    ],
-)
-def test_goals_do_not_hold_where_it_is_not(gain: float, share: float, met: set[str]) -> None:
-    for goal in gpu_goals.judge(measured(gain, share)):
-        assert goal["holds"] is any(words in goal["text"] for words in met), goal["text"]
-
-
-def test_one_slow_case_spoils_every_but_not_the_mean() -> None:
-    rows = measured(4.0)
-    slow = next(row for row in rows if row["operation"] == "gram" and row["contender"] == "bmm")
-    slow["cold_us"]["p50"] /= 5
-    goals = {goal["text"].partition(":")[0]: goal for goal in gpu_goals.judge(rows)}
-    every = goals["Gram bf16 and tf32, one picture, against bmm, every case"]
-    assert not every["holds"]
-    assert every["measured"] == pytest.approx(0.8)
-    assert goals["Gram bf16 and tf32, one picture, against bmm"]["holds"]
-
-
-def test_wrong_and_missing_rows_do_not_count() -> None:
-    rows = measured(20.0)
-    for row in rows:
-        if row["operation"] == "style" and row["contender"] == "gantk":
-            row["right"] = False
-    rows = [row for row in rows if not (row["operation"] == "variation" and row["contender"] == "compile")]
-    goals = {goal["text"].partition(":")[0]: goal for goal in gpu_goals.judge(rows)}
-    style = goals["style loss with gradient, against eager"]
-    assert not style["holds"]
-    assert "6 WRONG" in style["text"]
-    missing = goals["variation, against torch.compile"]
-    assert (missing["holds"], missing["measured"]) == (False, None)
-    assert "not measured" in missing["text"]
-
-
-def test_a_fast_contender_that_is_wrong_is_not_compared_with() -> None:
-    (case,) = [
-        case for case in gpu_cases.plan("quick") if case.label == "style loss + gradient, bf16, 1 x 2048^2"
-    ]
-    rows = rows_of(case, gantk=10.0, eager=30.0, compile=1.0)
-    rows[2]["right"] = False
-    goal = next(
-        goal for goal in gpu_goals.GOALS if goal.text.startswith("style loss with gradient, against torch")
-    )
-    assert gpu_goals.reached(goal, rows[0], rows) is None
-    rows[2]["right"] = True
-    assert gpu_goals.reached(goal, rows[0], rows) == pytest.approx(0.1)
-
-
-def test_the_table_is_made_from_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = gpu_cases.Case("gram", "bf16", 1, 2048, 64)
-    rows = [
-        *rows_of(case, gantk=150.0, bmm=300.0),
-        runner.row(case, "compile", H200, status="failed", reason="RuntimeError: no | yes"),
-        *rows_of(case, gantk_autograd=140.0),
-    ]
-    rows[-1]["right"] = False
-    tables = load(BENCHMARKS / "tables.py")
-    monkeypatch.setattr(tables, "HERE", tmp_path)
-    text = "<!-- results:kernels -->\nold\n<!-- /results -->\n"
-    assert "Not measured yet." in tables.filled(text)
-    (tmp_path / "results").mkdir()
-    for name in ("h100", "h200"):
-        (tmp_path / "results" / f"kernels-{name}.json").write_text(
-            json.dumps(document(rows), allow_nan=False)
-        )
-    page = tables.filled(text)
-    assert page.count("**Gram matrix: NVIDIA H200**") == 2
-    assert (
-        "| Gram 64 channels, bf16, 1 x 2048^2 | gantk | 150.0 | 148.5 - 151.5 | 75.0 | - | 83% | 1.0e-07 |"
-        in page
-    )
-    assert "| bmm | 300.0 | 297.0 - 303.0 | 150.0 | 2.00x | 42% |" in page
-    assert "| compile | failed | - | - | - | - | RuntimeError: no / yes |" in page
-    assert "WRONG (1e-07)" in page
-    assert (
-        "- Goal met: Gram bf16 and tf32, one picture, against bmm: at least 1.3x; geometric mean of 1: 2x."
-        in page
-    )
-    assert "- Goal NOT met: style loss with gradient, against eager: at least 2.2x; not measured." in page
-    assert "1755 to 1980 MHz; copies 4.30 TB/s, bf16 790 and tf32 395 TFLOP/s measured" in page
-    assert tables.filled(page) == page
-    widths = {line.count("|") for line in page.splitlines() if line.startswith("|")}
-    assert widths == {len(gpu_table.HEADINGS) + 1}
 
 
 def test_clocks_are_read_and_throttling_is_seen() -> None:

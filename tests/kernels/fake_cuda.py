@@ -222,6 +222,12 @@ class FakeCuda:
         self._in_context()
         self._unsafe()
 
+    def _cuStreamIsCapturing(self, stream: int) -> Any:
+        states = real.CUstreamCaptureStatus
+        return (
+            states.CU_STREAM_CAPTURE_STATUS_ACTIVE if self.capturing else states.CU_STREAM_CAPTURE_STATUS_NONE
+        )
+
     def _cuEventCreate(self, flags: Any) -> Any:
         self._in_context()
         event = self._new()
@@ -329,6 +335,7 @@ _VALUES = dict.fromkeys(
         "cuDeviceGet", "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain", "cuCtxGetCurrent", "cuCtxPopCurrent",
         "cuMemAllocAsync", "cuMemAlloc", "cuPointerGetAttribute", "cuEventCreate", "cuLibraryLoadData",
         "cuLibraryGetKernel", "cuThreadExchangeStreamCaptureMode", "cuGetErrorString",
+        "cuStreamIsCapturing",
     ),
     1,
 )  # fmt: skip

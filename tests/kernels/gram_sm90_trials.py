@@ -28,6 +28,10 @@ def trials() -> list[Trial]:
             multiprocessors=8,
         ),
         Trial(((20, 200),), "bfloat16", layout="padded", pictures=2, arch=ARCH),
+        Trial(((56, 128 * 26 + 40),), "bfloat16", layout="nhwc", arch=ARCH),
+        Trial(((72, 64 * 3 + 5),), "float16", layout="nhwc", pictures=2, arch=ARCH),
+        Trial(((200, 64 * 13 + 7),), "bfloat16", layout="padded_last", arch=ARCH),
+        Trial(((328, 130),), "float16", layout="nhwc", arch=ARCH),
         Trial(((5, 64 * 2 * 66),), "bfloat16", arch=ARCH),
         Trial(((132, 32 * 66),), "float32", "tf32", arch=ARCH),
     ]

@@ -24,7 +24,8 @@ from gantk.kernels.compile import compile_unit, compiled, entry_name, known_arch
 from gantk.kernels.sources import Sources, read_sources, source_folder, sources
 
 needs_nvrtc = pytest.mark.skipif(
-    importlib.util.find_spec("cuda.bindings") is None, reason="wants cuda-bindings and NVRTC"
+    importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None,
+    reason="wants cuda-bindings and NVRTC",
 )
 
 FILL = """

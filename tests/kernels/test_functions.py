@@ -334,17 +334,23 @@ def test_a_workspace_of_the_caller_is_used(cuda: FakeCuda) -> None:
 
 
 def test_nothing_is_forbidden_while_a_graph_is_captured(cuda: FakeCuda) -> None:
-    features = kernels.to_device(numbers(1, 40, 8, 9))
-    target = kernels.to_device(numbers(40, 40))
-    kernels.gram_matrix(features)  # Looks at the GPU.
+    given = numbers(1, 40, 8, 9)
+    features, grad = kernels.to_device(given), kernels.to_device(numbers(1, 40, 40))
+    out, slope = kernels.to_device(numbers(1, 40, 40)), kernels.to_device(given)
+    value, room = kernels.to_device(np.zeros(1, np.float32)), kernels.to_device(np.zeros(2**17, np.float32))
+    held = dict(cuda.allocated)
     cuda.capturing = True
-    found = [
-        kernels.gram_matrix(features),
-        kernels.total_variation(features, with_gradient=True),
-        kernels.style_loss([features], [target], [1.0], with_gradient=True),
-    ]
+    kernels.gram_matrix(features, out=out, workspace=room)  # It loads code, too.
+    kernels.gram_matrix_grad(grad, features, out=slope, workspace=room)
+    kernels.total_variation(features, out=value, workspace=room)
+    for missing in ({"out": out}, {"workspace": room}, {}):
+        with pytest.raises(GantkError, match="captured into a graph") as refused:
+            kernels.gram_matrix(features, **missing)
+        assert refused.value.hint == "give `out` and `workspace`, made before"
     cuda.capturing = False
-    assert np.isfinite(found[0].numpy()).all()
+    assert cuda.allocated == held
+    assert error(out.numpy(), gram(given)) < 2e-6
+    np.testing.assert_allclose(value.numpy(), variation(given, "l1", 0)[0], rtol=1e-5)
 
 
 # What goes wrong.

@@ -195,11 +195,13 @@ def test_layers_of_a_style_loss_are_one_launch_of_each_stage(device: Device) -> 
         (Features.contiguous("float32", 1, 64, 7), A100, "tf32", "gantk_gram_tf32_nchw_64"),
         (Features.channels_last("bfloat16", 8, 512, 2**14), RTX, "exact", "gantk_gram_bf16_nhwc_128"),
         (Features.channels_last("float16", 1, 1, 1), A100, "exact", "gantk_gram_f16_nchw_64"),
-        (Features.contiguous("float16", 1, 64, 256), H200, "exact", "gantk_gram_sm90_f16"),
-        (Features.contiguous("float32", 1, 64, 256), H200, "tf32", "gantk_gram_sm90_tf32"),
+        (Features.contiguous("float16", 1, 64, 256), H200, "exact", "gantk_gram_sm90_f16_nchw"),
+        (Features.contiguous("float32", 1, 64, 256), H200, "tf32", "gantk_gram_sm90_tf32_nchw"),
         (Features.contiguous("float32", 1, 64, 256), H200, "exact", "gantk_gram_exact_nchw_64"),
         (Features.contiguous("float16", 1, 64, 257), H200, "exact", "gantk_gram_f16_nchw_64"),
-        (Features.channels_last("float16", 1, 64, 256), H200, "exact", "gantk_gram_f16_nhwc_64"),
+        (Features.channels_last("float16", 1, 64, 256), H200, "exact", "gantk_gram_sm90_f16_nhwc"),
+        (Features.channels_last("float32", 1, 64, 256), H200, "tf32", "gantk_gram_tf32_nhwc_64"),
+        (Features.channels_last("float16", 1, 65, 256), H200, "exact", "gantk_gram_f16_nhwc_64"),
     ],
 )
 def test_the_kernel_suits_features_and_device(

@@ -21,14 +21,17 @@ from gantk.kernels.gram_plan import GramPlan, plan_gram
 from gantk.kernels.launch import ELEMENT_BYTES, Device, Features
 
 
-def random_layers(draw: random.Random, most_places: int, most_channels: int = 1024) -> list[Features]:
-    """Layers that the copy engine takes."""
+def random_layers(draw: random.Random, most_places: int, mixed: bool = False) -> list[Features]:
+    """Layers that the copy engine takes, all in one layout or mixed."""
     dtype, pictures = draw.choice(list(ELEMENT_BYTES)), int(2 ** draw.uniform(0, 6))
-    sizes = [
-        (draw.randint(1, most_channels), 8 * draw.randint(1, most_places // 8))
-        for _ in range(draw.choice([1, 1, 3, 8]))
-    ]
-    return [Features.contiguous(dtype, pictures, *size) for size in sizes]
+    last, layers = draw.random() < 0.5, []
+    for _ in range(draw.choice([1, 1, 3, 8])):
+        channels, places = draw.randint(1, 1024), 8 * draw.randint(1, most_places // 8)
+        if dtype != "float32" and (draw.random() < 0.5 if mixed else last):
+            layers.append(Features.channels_last(dtype, pictures, -(-channels // 8) * 8, places - 3))
+        else:
+            layers.append(Features.contiguous(dtype, pictures, channels, places))
+    return layers
 
 
 def planned(draw: random.Random, most_places: int = 2**20) -> GramPlan:
@@ -103,10 +106,12 @@ def test_tensor_maps_are_what_the_copy_engine_takes(seed: int) -> None:
         assert tensor_map.address == first.parameters.gram.layers[index].features
         assert tensor_map.address % 16 == 0
         count, channels, places = layer.features.shape
-        assert tensor_map.sizes == (places, channels, min(count, plan.at_once))
+        last = layer.features.strides[1] == 1
+        sizes = (channels, places) if last else (places, channels)
+        assert tensor_map.sizes == (*sizes, min(count, plan.at_once))
         assert all(stride % 16 == 0 and 0 < stride < 2**40 for stride in tensor_map.strides_bytes)
         size = ELEMENT_BYTES[layer.features.dtype]
-        assert tensor_map.box == (128 // size, 64 if channels <= 64 else 128, 1)
+        assert tensor_map.box == (128 // size, 64 if last or channels <= 64 else 128, 1)
         assert (tensor_map.element == "tfloat32") == (layer.features.dtype == "float32")
         assert tensor_map.swizzle == 128
 
@@ -136,7 +141,11 @@ def test_blocks_of_all_layers_of_a_style_loss_take_about_as_long() -> None:
         (Features.contiguous("float16", 2, 3, 4), "exact", H200, False),  # Rows of 8 bytes.
         (Features("float16", (1, 1, 3), (9, 9, 1)), "exact", H200, True),  # Pitches that nothing is at.
         (Features("float16", (2, 3, 8), (24, 8, 1), 8), "exact", H200, False),
-        (Features.channels_last("float16", 1, 64, 64), "exact", H200, False),
+        (Features.channels_last("float16", 1, 64, 63), "exact", H200, True),
+        (Features.channels_last("float16", 2, 60, 64), "exact", H200, False),  # Pitches of 120 bytes.
+        (Features.channels_last("float16", 2, 60, 1), "exact", H200, False),
+        (Features.channels_last("bfloat16", 1, 60, 1), "exact", H200, True),
+        (Features.channels_last("float32", 1, 64, 64), "tf32", H200, False),
         (Features.contiguous("float32", 1, 8, 8), "exact", H200, False),
         (Features.contiguous("float32", 1, 8, 8), "tf32", H200, True),
         (Features("float16", (2, 8, 8), (0, 8, 1)), "exact", H200, False),  # One picture twice.
@@ -159,7 +168,7 @@ def test_the_plan_of_cpp_is_the_same(tmp_path: Path) -> None:
     for _ in range(500):
         device = replace(H200, multiprocessors=draw.choice([1, 7, 78, 114, 132]))
         precision = draw.choice(PRECISIONS)
-        plan = plan_gram(random_layers(draw, 2**24), device, precision, style=draw.random() < 0.5)
+        plan = plan_gram(random_layers(draw, 2**24, mixed=True), device, precision, style=draw.random() < 0.5)
         questions.append(question(plan, device, precision))
         wanted += described(plan)
     done = subprocess.run(program, input="\n".join(questions), capture_output=True, text=True, check=True)
@@ -168,7 +177,7 @@ def test_the_plan_of_cpp_is_the_same(tmp_path: Path) -> None:
 
 def name(trial: Trial) -> str:
     layers = "+".join(f"{channels}x{places}" for channels, places in trial.layers)
-    return f"{trial.dtype}-{layers}" + ("-style" if trial.style else "")
+    return f"{trial.dtype}-{layers}-{trial.layout}" + ("-style" if trial.style else "")
 
 
 @pytest.mark.parametrize("trial", trials(), ids=name)

@@ -216,6 +216,18 @@ def test_a_first_call_may_be_captured() -> None:
     assert error(captured, gram.gram_matrix_reference(features.double())) < EXACT
 
 
+def test_a_graph_is_captured_without_torchs_operators() -> None:
+    features = numbers(1, 130, 24, 20).cuda()
+    out, room = torch.empty(1, 130, 130).cuda(), torch.empty(2**24, dtype=torch.uint8).cuda()
+    graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph, stream=side):
+        kernels.gram_matrix(features, out=out, workspace=room, stream=side)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(out, ops.gram_matrix(features))
+
+
 def test_nothing_is_waited_for() -> None:
     """The host comes back while the GPU still sleeps ahead of the kernels."""
     features = numbers(2, 64, 64, 64).cuda()

@@ -6,9 +6,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import gram_trials
 import hardware
 import numpy as np
 import pytest
@@ -21,32 +21,38 @@ from gantk.runtime.driver import probe
 no_gpu = pytest.mark.skipif(not probe().works, reason=f"no GPU here: {probe().reason}")
 
 
+MODULES = [importlib.import_module(path.stem) for path in sorted(Path(__file__).parent.glob("*_trials.py"))]
+
+
 def trials() -> list[Any]:
     """Every case of every `*_trials.py`."""
     found = []
-    for path in sorted(Path(__file__).parent.glob("*_trials.py")):
-        module = importlib.import_module(path.stem)
-        for unit in getattr(module, "UNITS", [path.stem.removesuffix("_trials")]):
+    for module in MODULES:
+        for unit in getattr(module, "UNITS", [module.__name__.removesuffix("_trials")]):
             for index, case in enumerate(module.cases(unit)):
                 label, call = case if isinstance(case, tuple) else (f"case {index}", case)
-                found.append(pytest.param(module, unit, call, id=f"{unit}: {label}"))
+                found.append(pytest.param(unit, call, id=f"{unit}: {label}"))
     return found
 
 
-def put_on_gpu(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Memory", hardware.Memory)
-    monkeypatch.setattr(module, "run", hardware.run)
+def put_on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials of one module may be run by another."""
+    own = [module for module in MODULES if hasattr(module, "Memory")]
+    assert {"gram_trials", "variation_trials"} <= {module.__name__ for module in own}
+    for module in own:
+        monkeypatch.setattr(module, "Memory", hardware.Memory)
+        monkeypatch.setattr(module, "run", hardware.run)
 
 
 @pytest.mark.gpu
 @no_gpu
-@pytest.mark.parametrize(("module", "unit", "case"), trials())
+@pytest.mark.parametrize(("unit", "case"), trials())
 def test_a_case_of_the_interpreter(
-    module: ModuleType, unit: str, case: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    unit: str, case: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if unit.endswith("sm90") and hardware.gpu(0).device.compute_capability != (9, 0):
         pytest.skip("its code is for sm_90a alone")
-    put_on_gpu(module, monkeypatch)
+    put_on_gpu(monkeypatch)
     case()
 
 
@@ -59,7 +65,7 @@ def test_large_variations_again_and_again(
     kind: str, dtype: str, layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With hundreds of blocks at once, of which any may be the last; the same bits every time, in one launch or two."""
-    put_on_gpu(variation_trials, monkeypatch)
+    put_on_gpu(monkeypatch)
     trial = Trial((2, 3, 350, 504), kind, dtype, layout, multiprocessors=132)
     variation_trials.check(trial)
     pixels = variation_trials.picture(trial)
@@ -73,9 +79,10 @@ def test_large_variations_again_and_again(
 def test_the_stand_in_for_hardware_is_understood(interpreted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all this, what can run here: on a fake driver that interprets the kernels."""
     interpreted()
-    put_on_gpu(variation_trials, monkeypatch)
+    put_on_gpu(monkeypatch)
     variation_trials.check(Trial((1, 2, 9, 24), "l1"))
     variation_trials.check(Trial((1, 2, 5, 7), "l2", "float16", "sliced", offset=2))
+    dict(gram_trials.cases("gram"))[str(((9, 30),))]()
 
 
 def test_writing_beside_an_array_is_seen(interpreted: Any) -> None:

@@ -40,7 +40,8 @@ def gram_matrix(
         out: float32[N, C, C], contiguous, where to write; a fresh array by default.
         workspace: Memory to work in, of any type; an error names the size where it is too small. Another call may
             use it after this one on the same stream. By default it is taken and given back in the stream's order.
-        stream: On which to work, the default stream by default. Nothing is waited for.
+        stream: On which to work, the default stream by default. Nothing is waited for. While it is captured into a
+            graph, `out` and `workspace` must be given.
 
     Returns:
         float32[N, C, C]: `out`, or a `DeviceArray` with ``__dlpack__`` and ``__cuda_array_interface__``.
@@ -109,7 +110,7 @@ def style_loss(
         with_gradient: Whether the gradient of each picture's loss with respect to its features is wanted too.
         out: Where to write: float32[N] for the loss, with gradients a pair of it and a list of arrays.
         workspace: As for `gram_matrix`, for the larger need of the loss and of its gradient.
-        stream: As for `gram_matrix`.
+        stream: As for `gram_matrix`; it must not be captured, since the Gram matrices want memory of their own.
 
     Returns:
         The loss float32[N], or a pair of it and a list of gradients, as `gram_matrix_grad` gives them.

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How Hopper's Gram kernels (`gram_sm90.cu`) cut layers up. Twin of `gantk/kernels/gram_sm90.hpp`.
 
-They take what the copy engine can: dense NCHW features whose rows are multiples of 16 bytes, of 16 bits or as TF32.
-Others, and exact float32, keep the kernels of `gram_variants`: 3xTF32 would need every feature split into two in
-shared memory before `wgmma`, which reads both operands there, could multiply it.
+They take what the copy engine can: features of 16 bits or as TF32 that are dense along places, those of 16 bits also
+along channels, with pitches that are multiples of 16 bytes. Others, and exact float32, keep the kernels of
+`gram_variants`: 3xTF32 would need every feature split into two in shared memory before `wgmma`, which reads both
+operands there, could multiply it.
 """
 
 from __future__ import annotations
@@ -48,23 +49,34 @@ class Sm90Cut:
 
 def takes(features: Features, device: Device, precision: str) -> bool:
     """Whether Hopper's kernels compute a layer."""
-    size = ELEMENT_BYTES[features.dtype]
-    count, channels, places = features.shape
-    pitches = [features.strides[axis] * size for axis, length in ((0, count), (1, channels)) if length > 1]
     return (
         device.compute_capability == (9, 0)
         and device.shared_bytes >= SHARED_BYTES
-        and (size == 2 or precision == "tf32")
-        and (features.strides[2] == 1 or places == 1)
+        and (features.dtype != "float32" or precision == "tf32")
         and features.alignment == 16
-        and all(pitch % 16 == 0 and 0 < pitch < 2**40 for pitch in pitches)
-        and places <= _MOST_PLACES
+        and features.shape[2] <= _MOST_PLACES
+        and layout_of(features) is not None
     )
+
+
+def layout_of(features: Features) -> str | None:
+    """How the copy engine and `wgmma` can read features: along places or, of 16 bits, along channels."""
+    if _are_lines(features, 2):
+        return "nchw"
+    return "nhwc" if features.dtype != "float32" and _are_lines(features, 1) else None
+
+
+def _are_lines(features: Features, dense: int) -> bool:
+    """Whether features are dense along an axis, and all others' pitches multiples of 16 bytes."""
+    size = ELEMENT_BYTES[features.dtype]
+    pitches = [features.strides[axis] * size for axis in (0, 3 - dense) if features.shape[axis] > 1]
+    is_dense = features.strides[dense] == 1 or features.shape[dense] == 1
+    return is_dense and all(pitch % 16 == 0 and 0 < pitch < 2**40 for pitch in pitches)
 
 
 def variant_of(features: Features) -> Variant:
     """The kernel of a layer that it takes; that plans weigh its slices here leaves no costs to say there."""
-    kernel = f"gantk_gram_sm90_{_NAMES[features.dtype]}"
+    kernel = f"gantk_gram_sm90_{_NAMES[features.dtype]}_{layout_of(features)}"
     step = _ROW_BYTES // ELEMENT_BYTES[features.dtype]
     return Variant("gram_sm90", kernel, TILE, step, THREADS, SHARED_BYTES, 1, 0, 0)
 
@@ -130,15 +142,18 @@ def launch(
 
 def _map(features: Features, address: int, pictures: int, index: int) -> TensorMap:
     size, (_, channels, places) = ELEMENT_BYTES[features.dtype], features.shape
-    row = features.strides[1] if channels > 1 else -(-places * size // 16) * 16 // size
-    picture = features.strides[0] if features.shape[0] > 1 else row * channels
+    last = layout_of(features) == "nhwc"
+    across, lines = (channels, places) if last else (places, channels)
+    stride = features.strides[2 if last else 1]
+    pitch = stride * size if lines > 1 else -(-across * size // 16) * 16
+    picture = features.strides[0] * size if features.shape[0] > 1 else pitch * lines
     return TensorMap(
         offset=GramSm90Parameters.maps.offset + index * FeatureMap.words.size,
         address=address,
         element="tfloat32" if features.dtype == "float32" else features.dtype,
-        sizes=(places, channels, pictures),
-        strides_bytes=(row * size, picture * size),
-        box=(_ROW_BYTES // size, TILE if channels <= TILE else 2 * TILE, 1),
+        sizes=(across, lines, pictures),
+        strides_bytes=(pitch, picture),
+        box=(_ROW_BYTES // size, TILE if last or channels <= TILE else 2 * TILE, 1),
         swizzle=128,
     )
 

@@ -15,7 +15,7 @@ from gantk.errors import GantkError
 from gantk.kernels import dlpack
 from gantk.kernels.arrays import View, dense
 from gantk.kernels.device import GPU, gpu
-from gantk.kernels.driver import call
+from gantk.kernels.driver import bindings, call
 from gantk.kernels.launch import ELEMENT_BYTES
 from gantk.kernels.streams import Stream
 from gantk.runtime.runner import dtype_named
@@ -35,13 +35,14 @@ class Memory:
         stream: In whose order it is taken and given back.
 
     Raises:
-        GantkError: There is not so much.
+        GantkError: There is not so much, or the stream is being captured into a graph, whose memory would be its own.
     """
 
     def __init__(self, gpu: GPU, size_bytes: int, stream: Stream) -> None:
         self.size_bytes = size_bytes
         where = f"{size_bytes / 2**20:.1f} MiB on GPU {gpu.ordinal}"
         with gpu.current():
+            _refuse_capture(stream)
             if gpu.has_pools:
                 taken = call("cuMemAllocAsync", size_bytes, stream.handle, where=where)
             else:
@@ -54,6 +55,15 @@ class Memory:
     def seen_by(self, stream: int) -> None:
         """Note another stream that may use the memory, by its handle, or 0 for one that is not known."""
         self._seen_by.add(stream)
+
+
+def _refuse_capture(stream: Stream) -> None:
+    active = bindings().CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_ACTIVE
+    if call("cuStreamIsCapturing", stream.handle) == active:
+        raise GantkError(
+            "memory is wanted on a stream that is being captured into a graph",
+            hint="give `out` and `workspace`, made before",
+        )
 
 
 def _give_back(gpu: GPU, address: int, stream: Stream, seen_by: set[int]) -> None:

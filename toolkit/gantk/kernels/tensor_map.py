@@ -12,6 +12,7 @@ from gantk.kernels.driver import DriverError, bindings
 from gantk.kernels.launch import TensorMap
 
 TENSOR_MAP_BYTES = 128
+_LIBRARY = "libcuda.so.1"
 
 _Words = ctypes.POINTER(ctypes.c_uint64)
 _HalfWords = ctypes.POINTER(ctypes.c_uint32)
@@ -75,7 +76,7 @@ def _enum(kind: str, name: str) -> int:
 @cache
 def _encode_tiled() -> Callable[..., int]:
     try:
-        function = ctypes.CDLL("libcuda.so.1").cuTensorMapEncodeTiled
+        function = ctypes.CDLL(_LIBRARY).cuTensorMapEncodeTiled
     except (OSError, AttributeError) as error:  # Drivers before CUDA 12 do not have it.
         raise GantkError(
             f"the driver has no tensor maps: {error}", hint="update the NVIDIA driver"

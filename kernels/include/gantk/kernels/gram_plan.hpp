@@ -257,15 +257,19 @@ inline void GramPlan::add_chunk(std::vector<GramLayer> filled, int64_t count, fl
     for (size_t i = 0; i < layers.size(); ++i) {
         if (launched[i]) continue;
         const GramVariant& variant = layers[i].variant;
-        if (layers[i].hopper.pieces > 0) {  // Then all are.
+        if (layers[i].hopper.pieces > 0) {
             std::vector<Features> features;
             std::vector<Sm90Cut> cuts;
-            for (const GramLayerPlan& layer : layers) {
-                features.push_back(layer.features);
-                cuts.push_back(layer.hopper);
+            std::vector<GramLayer> own;
+            for (size_t j = i; j < layers.size(); ++j) {
+                if (!(layers[j].variant == variant)) continue;
+                launched[j] = true;
+                features.push_back(layers[j].features);
+                cuts.push_back(layers[j].hopper);
+                own.push_back(filled[j]);
             }
-            launches.push_back(detail::sm90_launch(features, cuts, filled, count));
-            break;
+            launches.push_back(detail::sm90_launch(features, cuts, own, count));
+            continue;
         }
         GramParameters parameters{};
         parameters.loss = loss;

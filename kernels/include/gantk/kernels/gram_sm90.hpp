@@ -25,22 +25,36 @@ constexpr int64_t kSm90MemoryPs = 31400, kSm90L2Ps = 24000, kSm90PartialPs = 150
 
 inline int64_t up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
-inline bool sm90_takes(const Features& features, const Device& device, Precision precision) {
-    const int64_t size = element_bytes(features.element);
+// Whether features are dense along an axis (1 channels, 2 places), and all others' pitches multiples of 16 bytes.
+inline bool sm90_are_lines(const Features& features, int dense) {
     const auto even = [&](int64_t count, int64_t stride) {
-        const int64_t pitch = stride * size;
+        const int64_t pitch = stride * element_bytes(features.element);
         return count == 1 || (pitch % 16 == 0 && 0 < pitch && pitch < int64_t{1} << 40);
     };
+    const bool last = dense == 1;
+    const bool is_dense = (last ? features.channel_stride : features.place_stride) == 1 ||
+                          (last ? features.channels : features.places) == 1;
+    return is_dense && even(features.pictures, features.batch_stride) &&
+           (last ? even(features.places, features.place_stride) : even(features.channels, features.channel_stride));
+}
+
+// 2: along places, 1: along channels, 0: neither.
+inline int sm90_layout(const Features& features) {
+    if (sm90_are_lines(features, 2)) return 2;
+    return features.element != Element::float32 && sm90_are_lines(features, 1) ? 1 : 0;
+}
+
+inline bool sm90_takes(const Features& features, const Device& device, Precision precision) {
     return device.major == 9 && device.minor == 0 && device.shared_bytes >= kSm90SharedBytes &&
-           (size == 2 || precision == Precision::tf32) && (features.place_stride == 1 || features.places == 1) &&
-           features.alignment == 16 && even(features.pictures, features.batch_stride) &&
-           even(features.channels, features.channel_stride) && features.places <= kSm90MostPlaces;
+           (features.element != Element::float32 || precision == Precision::tf32) && features.alignment == 16 &&
+           features.places <= kSm90MostPlaces && sm90_layout(features) != 0;
 }
 
 inline GramVariant sm90_variant(const Features& features) {
     const bool single = features.element == Element::float32;
-    const char* name = single ? "tf32" : features.element == Element::float16 ? "f16" : "bf16";
-    return {"gram_sm90", std::string("gantk_gram_sm90_") + name, int32_t(kSm90Tile),
+    const std::string name = single ? "tf32" : features.element == Element::float16 ? "f16" : "bf16";
+    const char* layout = sm90_layout(features) == 1 ? "_nhwc" : "_nchw";
+    return {"gram_sm90", "gantk_gram_sm90_" + name + layout, int32_t(kSm90Tile),
             kGramStepBytes / element_bytes(features.element), 384, int32_t(kSm90SharedBytes), 1, 0, 0};
 }
 
@@ -131,16 +145,20 @@ inline std::vector<Sm90Cut> sm90_cuts(const std::vector<Features>& layers, const
 
 inline TensorMap sm90_map(const Features& features, const void* address, int64_t pictures, int64_t index) {
     const int64_t size = element_bytes(features.element);
-    const int64_t row = features.channels > 1 ? features.channel_stride : up(features.places * size, 16) * 16 / size;
-    const int64_t picture = features.pictures > 1 ? features.batch_stride : row * features.channels;
+    const bool last = sm90_layout(features) == 1;
+    const int64_t across = last ? features.channels : features.places;
+    const int64_t lines = last ? features.places : features.channels;
+    const int64_t stride = last ? features.place_stride : features.channel_stride;
+    const int64_t pitch = lines > 1 ? stride * size : up(across * size, 16) * 16;
+    const int64_t picture = features.pictures > 1 ? features.batch_stride * size : pitch * lines;
     TensorMap map;
     map.offset = int32_t(offsetof(GramSm90Parameters, maps) + index * sizeof(FeatureMap));
     map.address = reinterpret_cast<uint64_t>(address);
     map.element = features.element;
     map.as_tf32 = features.element == Element::float32;
-    map.sizes = {uint64_t(features.places), uint64_t(features.channels), uint64_t(pictures)};
-    map.strides_bytes = {uint64_t(row * size), uint64_t(picture * size)};
-    map.box = {uint32_t(kGramStepBytes / size), uint32_t(features.channels <= kSm90Tile ? 64 : 128), 1};
+    map.sizes = {uint64_t(across), uint64_t(lines), uint64_t(pictures)};
+    map.strides_bytes = {uint64_t(pitch), uint64_t(picture)};
+    map.box = {uint32_t(kGramStepBytes / size), uint32_t(last || features.channels <= kSm90Tile ? 64 : 128), 1};
     return map;
 }
 
