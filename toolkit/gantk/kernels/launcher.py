@@ -17,7 +17,7 @@ from gantk.kernels.driver import bindings, call
 from gantk.kernels.launch import Launch
 from gantk.kernels.tensor_map import encoded
 
-# More is lent to those kernels alone that ask for it. Every kernel has 48 KiB, of which its static variables are a part.
+# More is lent to those kernels alone that ask for it. Each has 48 KiB, of which its static variables are a part.
 DEFAULT_SHARED_BYTES = 32 * 1024
 
 
