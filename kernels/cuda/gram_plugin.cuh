@@ -4,6 +4,8 @@
 // in `gantk/kernels/tensorrt_source.py`; of sizes, what a graph leaves open comes as an argument.
 #pragma once
 
+#define GANTK_GRAM_STAGES 2  // What these callers cannot do is ask for more than 48 KiB of shared memory.
+
 #include "gram_mma.cuh"
 #include "gram_reduce.cuh"
 #include "gram_simt.cuh"

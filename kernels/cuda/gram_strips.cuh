@@ -9,7 +9,9 @@ namespace gantk::kernels {
 
 constexpr int32_t kStepBytes = 128;  // Of a channel, in one step.
 constexpr int32_t kChunkBytes = 16;
-#if __CUDA_ARCH__ >= 800
+#if defined(GANTK_GRAM_STAGES)
+constexpr int32_t kStages = GANTK_GRAM_STAGES;
+#elif __CUDA_ARCH__ >= 800
 constexpr int32_t kStages = 3;
 #else
 constexpr int32_t kStages = 2;  // 64 KiB of shared memory, and no cp.async that would use more.

@@ -16,7 +16,8 @@ using kernels::Element;
 using kernels::Launch;
 using kernels::TensorMap;
 
-constexpr std::uint32_t kDefaultSharedBytes = 48 * 1024;  // More is lent to kernels that ask for it.
+// More is lent to kernels that ask for it. Everyone has 48 KiB, of which static variables are a part.
+constexpr std::uint32_t kDefaultSharedBytes = 32 * 1024;
 
 struct LoadedKernel {
     CUkernel handle;

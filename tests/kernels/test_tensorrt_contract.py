@@ -83,7 +83,7 @@ def test_tensorrt_takes_the_plugins(found: dict[str, Any]) -> None:
     partial = found["GramPartial"]
     assert partial["types"] == ["FLOAT"] and partial["shapes"] == [[2, 3, 3, 64, 64]]
     assert partial["combinations"] == [[["FLOAT", "FLOAT"], [1, 2]]]
-    assert partial["launch"] == {"grid_x": 9, "grid_y": 2, "block_x": 128, "shared_mem": 3 * 64 * 128 * 2}
+    assert partial["launch"] == {"grid_x": 9, "grid_y": 2, "block_x": 128, "shared_mem": 2 * 64 * 128 * 2}
     assert partial["integers"] == [70, 960, 320, 3]
     reduced = found["GramReduce"]
     assert reduced["types"] == ["FLOAT"] and reduced["shapes"] == [[2, 70, 70]]

@@ -22,6 +22,7 @@ launch first.a 7x2x3 of 128x1x1, 0 bytes, stream 5, parameters begin with 0x10
 load second
 lend 65536 to second.b
 launch second.b 7x2x3 of 128x1x1, 65536 bytes, stream 5, parameters begin with 0x20
+lend 49152 to first.a
 launch first.a 7x2x3 of 128x1x1, 49152 bytes, stream 5, parameters begin with 0x11
 launch first.c 7x2x3 of 128x1x1, 0 bytes, stream 5, parameters begin with 0x30
 launch second.b 7x2x3 of 128x1x1, 65536 bytes, stream 5, parameters begin with 0x21

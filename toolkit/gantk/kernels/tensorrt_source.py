@@ -79,13 +79,20 @@ def partial_kernel(dtype: str, math: str, tile: int) -> Kernel:
         f"gram_partial_simt<{element}>" if math == SIMT else f"gram_partial_mma<{_MMA[math]}, true, {tile}>"
     )
     name = f"gantk_plugin_gram_{math}_{dtype}_{tile}"
-    line = f"GANTK_PLUGIN_PARTIAL({name}, {element}, {tile}, {threads_of(math, tile)}, 1, {work})"
+    line = f"GANTK_PLUGIN_PARTIAL({name}, {element}, {tile}, {threads_of(math, tile)}, {blocks_of(math, tile)}, {work})"
     return Kernel(name, _text("gram_plugin.cuh", line))
 
 
 def threads_of(math: str, tile: int) -> int:
     """Threads of a block of partial sums."""
     return 128 if math == SIMT else 2 * tile
+
+
+def blocks_of(math: str, tile: int) -> int:
+    """Blocks that a multiprocessor is to hold, as in `kernels/cuda/gram*.cu`: registers are shared out for so many."""
+    if math == SIMT:
+        return 3
+    return (256 if math != "exact" else 128) // tile
 
 
 def reduce_kernel(tile: int, groups: int, scale: float) -> Kernel:
