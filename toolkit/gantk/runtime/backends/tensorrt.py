@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from contextlib import ExitStack
 from types import ModuleType
@@ -80,9 +80,6 @@ class EngineRunner(Runner):
         self._runtime, self._engine = _deserialize(trt, file)
         _check_tensors(trt, self._engine, file)
         precision = file.engine.precision
-        layers: dict[str, int] = {}
-        for layer in file.engine.heavy_layers:
-            layers[layer.precision] = layers.get(layer.precision, 0) + 1
         super().__init__(
             file.interface.inputs,
             file.interface.outputs,
@@ -91,7 +88,7 @@ class EngineRunner(Runner):
             device="cuda",
             precision="tf32" if file.engine.tf32 else precision,
             file_precision=precision,
-            layers=layers,
+            layers=Counter(heavy.precision for heavy in file.engine.heavy_layers),
         )
         self.verified = file.engine.verified
         self._lanes: list[Lane] = []
