@@ -126,14 +126,17 @@ def make_engines(
         As `add_engines`.
     """
     engines = {engine.label: engine for engine in manifest.engines}
+    variants = [
+        variant
+        for variant in manifest.variants
+        if variant.form not in SKIPPED_FORMS
+        and (not request.precisions or variant.precision in request.precisions)
+    ]
+    _check_names(request, [manifest.interface(variant) for variant in variants])
+    derived = _derived(manifest)
     for product in request.chosen:
-        for variant in manifest.variants:
-            if variant.form in SKIPPED_FORMS or variant.precision not in (
-                request.precisions or (variant.precision,)
-            ):
-                continue
+        for variant in variants:
             data, interface = read(variant.file), manifest.interface(variant)
-            derived = _derived(manifest)
             engine = _build(writer, product, variant, data, interface, derived, request, progress)
             report(f"  {engine.label}: {engine.file.size_bytes / 2**20:.1f} MiB")
             engines[engine.label] = engine
@@ -177,6 +180,16 @@ def _build(
         heavy_layers=built.found.heavy_layers,
         timing_cache=built.timing_cache,
     )
+
+
+def _check_names(request: EngineRequest, interfaces: Sequence[Interface]) -> None:
+    """Refuse a shape of an input that no form has."""
+    known = {spec.name: None for interface in interfaces for spec in interface.inputs}
+    for text in (*request.smallest, *request.usual, *request.largest):
+        if text.rpartition("=")[0] not in known:
+            raise UsageError(
+                f"{text!r} is of no input; the inputs are {', '.join(known)}", where="--min, --opt, --max"
+            )
 
 
 def _fitting(texts: Sequence[str], interface: Interface) -> list[str]:
