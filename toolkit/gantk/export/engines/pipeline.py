@@ -133,6 +133,8 @@ def make_engines(
         and (not request.precisions or variant.precision in request.precisions)
     ]
     _check_names(request, [manifest.interface(variant) for variant in variants])
+    if request.options.tf32 and not any(variant.precision == "fp32" for variant in variants):
+        raise UsageError("tf32 is a way to compute fp32 engines, and there is no fp32 file", where="--tf32")
     derived = _derived(manifest)
     for product in request.chosen:
         for variant in variants:

@@ -32,8 +32,10 @@ _QUERY = 0xFFFFFFFF
 
 def main() -> int:
     fix_addresses()
-    # Nobody is left to build for when whoever asked is gone.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if hasattr(libc := ctypes.CDLL(None), "prctl"):
+        libc.prctl(
+            _PR_SET_PDEATHSIG, signal.SIGKILL
+        )  # Nobody waits for an engine when whoever asked is gone.
     tell = _own_output()
     try:
         result = _build(lambda phase, done, steps: tell([phase, done, steps]))
