@@ -6,6 +6,8 @@ One target of the quick families is always built; the rest is slow.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import onnx
@@ -15,14 +17,18 @@ from onnx.reference import ReferenceEvaluator
 
 import engine_families as families
 import engine_graphs as graphs
+import networks
 from gantk.bundle import PRECISIONS
 from gantk.errors import GantkError, UsageError
 from gantk.export.engines.apart import build_apart
 from gantk.export.engines.build import BuildOptions, Built, build
-from gantk.export.engines.cells import SUBPIXEL, adapt, choose_targets, lacks
+from gantk.export.engines.cells import REMAINDER, SUBPIXEL, adapt, choose_targets, lacks
 from gantk.export.engines.profiles import make_profiles
+from gantk.export.int8 import Quantiser
+from gantk.runtime.arrays import random_feeds
+from gantk.runtime.model import from_bytes
 from gantk.runtime.products import PRODUCTS, Product, load, targets
-from networks import ROOT
+from gantk.runtime.registry import open_model
 
 QUICK = {
     ("dcgan", "sm_89"),
@@ -40,7 +46,7 @@ REFUSALS = {
 
 def table() -> tuple[list[str], list[tuple[str, str, str, str]]]:
     """The targets, and of each cell family, precision, target and what the table says."""
-    text = (ROOT / "docs/engines.md").read_text(encoding="utf-8")
+    text = (networks.ROOT / "docs/engines.md").read_text(encoding="utf-8")
     lines = text.partition("<!-- cells -->")[2].partition("<!-- /cells -->")[0].strip().splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     names, cells = rows[0][2:], []
@@ -130,6 +136,41 @@ def test_a_transposed_convolution_that_no_rewrite_takes(rtx: Product) -> None:
         adapt(rtx, data, "bf16", "x.onnx")
     assert adapt(rtx, data, "fp16", "x.onnx") == (data, ())
     assert adapt(PRODUCTS["tensorrt"], data, "bf16", "x.onnx") == (data, ())
+
+
+def partly_int8(folder: Path) -> bytes:
+    """A network of two transposed convolutions, the second of which is int8."""
+    proto = onnx.load_from_string(networks.generator())
+    for index, node in enumerate(proto.graph.node):
+        node.name = f"layer{index}"
+    feeds = [random_feeds(networks.specs()[:1], {"N": 2}, seed=seed) for seed in range(4)]
+    quantiser = Quantiser(proto.SerializeToString(), feeds, "minmax", folder)
+    return quantiser.quantise(quantiser.layers[:1])
+
+
+def test_what_is_not_int8_becomes_fp16_where_that_is_safe(rtx: Product, tmp_path: Path) -> None:
+    data = partly_int8(tmp_path)
+    narrow, rewrites = adapt(rtx, data, "int8", "x.onnx", fits_fp16=True)
+    assert rewrites == (REMAINDER,)
+    assert adapt(rtx, data, "int8", "x.onnx") == (data, ())
+    built = build(rtx, narrow, "int8", graphs.profiles_of(narrow), BuildOptions(("sm_75",)), "x.onnx")
+    assert [layer.precision for layer in built.found.heavy_layers] == ["fp16", "int8"]
+    feeds = {"latent": networks.latents(3)}
+    with (
+        open_model(from_bytes(data), "onnxruntime") as wide,
+        open_model(from_bytes(narrow), "onnxruntime") as half,
+    ):
+        np.testing.assert_allclose(half.run(feeds)["picture"], wide.run(feeds)["picture"], atol=0.05)
+
+
+def test_a_scale_that_fp16_cannot_hold_keeps_the_rest_wide(rtx: Product, tmp_path: Path) -> None:
+    proto = onnx.load_from_string(partly_int8(tmp_path))
+    scale = next(node.input[1] for node in proto.graph.node if node.op_type == "QuantizeLinear")
+    for tensor in proto.graph.initializer:
+        if tensor.name == scale:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.float32(1e-6), scale))
+    data = proto.SerializeToString()
+    assert adapt(rtx, data, "int8", "x.onnx", fits_fp16=True) == (data, ())
 
 
 @pytest.mark.slow
