@@ -11,6 +11,7 @@ library of the vendor's for this: empty ones stand in for them. Those that are i
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import os
 import re
@@ -22,8 +23,9 @@ from pathlib import Path
 
 import pytest
 
+from fake_cuda import FakeCuda
 from gantk.export.engines import audit, build, progress
-from gantk.runtime import products
+from gantk.runtime import cuda, products
 from gantk.runtime.backends import lane, tensorrt
 from gantk.runtime.products import PRODUCTS
 
@@ -185,3 +187,22 @@ def test_tensorrt_has_them(tmp_path: Path) -> None:
             {"LD_LIBRARY_PATH": str(stand_ins), "PYTHONPATH": str(folder)},
         )
         assert found == RTX_ALONE, folder
+
+
+def cuda_names() -> set[str]:
+    """What `gantk.runtime.cuda` asks of the bindings of CUDA's runtime."""
+    assert cuda.__file__ is not None
+    source = Path(cuda.__file__).read_text(encoding="utf-8")
+    return set(re.findall(r'call\("(\w+)"', source)) | set(re.findall(r"_api\.(\w+)", source))
+
+
+def test_the_bindings_of_cuda_have_what_is_called_with_as_many_arguments() -> None:
+    runtime = pytest.importorskip("cuda.bindings.runtime", reason="wants cuda-bindings")
+    names = cuda_names()
+    assert {"cudaMalloc", "cudaGraphInstantiate", "cudaMemcpyKind"} <= names
+    assert {name for name in names if not hasattr(runtime, name)} == set()
+    for name in names:
+        told = re.match(rf"{name}\((.*)\)", getattr(runtime, name).__doc__ or "")
+        if told is not None:  # The stand-in of other tests takes what the real one does.
+            wanted = len([part for part in told[1].split(",") if part.strip()])
+            assert len(inspect.signature(getattr(FakeCuda(), name)).parameters) == wanted, name
