@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gantk
+from gantk.bundle import ENGINE_BACKENDS
 from gantk.runtime.driver import probe
 from gantk.runtime.registry import BACKENDS, status
 
@@ -72,3 +73,37 @@ def test_training_in_half_precision(tmp_path: Path, precision: str) -> None:
         precision=precision,
     )
     assert np.isfinite(train(config).metrics["loss_d"])
+
+
+@pytest.mark.parametrize("product", ENGINE_BACKENDS)
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_engines_compute_what_the_cpu_does(run: Path, tmp_path: Path, product: str, precision: str) -> None:
+    """At several shapes, as graphs, on threads, and on PyTorch's own memory and stream."""
+    import torch
+
+    from gantk.export import export
+    from gantk.export.engines.pipeline import EngineRequest
+    from gantk.runtime.backends.tensorrt import EngineRunner
+    from gantk.runtime.parity import THRESHOLDS, compare
+
+    if not status(product).works:
+        pytest.skip(f"{product} does not work here: {status(product).reason}")
+    wanted = EngineRequest((product,), (precision,))
+    bundle = export(run, tmp_path / "x.gantk", precisions=("fp32", precision), rewrites=False, engines=wanted)
+    with (
+        gantk.open(bundle.root, "onnxruntime", "fp32", "cpu") as cpu,
+        gantk.open(bundle.root, product, precision) as runner,
+    ):
+        assert isinstance(runner, EngineRunner)
+        assert runner.verified
+        for seed, batch in enumerate((1, 8, 1, 64, 8, 1)):
+            latent = np.random.default_rng(seed).standard_normal((batch, 100), np.float32)
+            pictures = [engine.run({"latent": latent})["picture"] for engine in (runner, cpu)]
+            assert compare(pictures[:1], pictures[1:], 2.0).against(THRESHOLDS[precision], 2.0) is None
+        device = torch.from_numpy(latent).cuda()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        made = runner.launch({"latent": device}, stream.cuda_stream)
+        runner.synchronize()
+        on_gpu = torch.as_tensor(made["picture"], device="cuda").cpu().numpy()
+        np.testing.assert_array_equal(on_gpu, pictures[0])

@@ -91,6 +91,12 @@ def test_what_cannot_be_asked_for(rtx: Product) -> None:
         EngineRequest(("tensorrt-rtx",), ("bf16",), BuildOptions(("sm_75",))).check()
 
 
+def test_tf32_without_a_file_that_it_is_for(rtx: Product, tmp_path: Path) -> None:
+    bundle = networks.bundle(tmp_path / "half.gantk", {("fp16", "plain"): networks.generator("fp16")})
+    with pytest.raises(UsageError, match="there is no fp32 file"):
+        add_engines(bundle.root, request(options=BuildOptions(("sm_89",), tf32=True)))
+
+
 def test_a_damaged_file_is_not_built(rtx: Product, bundle: Path) -> None:
     path = bundle / "model.fp32.plain.onnx"
     path.write_bytes(path.read_bytes()[:-1] + b"\0")

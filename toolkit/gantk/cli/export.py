@@ -24,13 +24,11 @@ from gantk.cli.building import (
     listed,
     make_request,
 )
-from gantk.cli.output import JsonOption, prose, write_json
+from gantk.cli.exported import tell
+from gantk.cli.output import JsonOption, prose
 from gantk.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from gantk.bundle import Bundle
     from gantk.export.engines.pipeline import EngineRequest
 
 app = typer.Typer(add_completion=False)
@@ -233,7 +231,7 @@ def export_command(
         raise UsageError("there is nothing to export: a run folder, a checkpoint file or a bundle is wanted")
     console = prose()
     if request is not None and ((is_bundle(source) and ONNX not in listed(to)) or source.suffix == ".onnx"):
-        _tell(console, build_into(source, output, request, force), json)
+        tell(console, build_into(source, output, request, force), json)
         return
     with console.status("loading PyTorch") as status:
         from gantk.export import export
@@ -259,7 +257,7 @@ def export_command(
             report=report,
             progress=lambda phase, done, steps: status.update(f"{phase}: {done} of {steps}"),
         )
-    _tell(console, bundle, json)
+    tell(console, bundle, json)
 
 
 def _export_step(
@@ -293,7 +291,7 @@ def _export_step(
                 f"fetching VGG-19: {done // 10**6} of {total // 10**6} MB"
             ),
         )
-    _tell(console, bundle, json)
+    tell(console, bundle, json)
     console.print(
         f"next: [bold]gantk stylize CONTENT --style PICTURE --model {bundle.root}[/bold]", soft_wrap=True
     )
@@ -303,33 +301,3 @@ def _refuse_given(options: Mapping[str, Any]) -> None:
     given = next((option for option, value in options.items() if value not in (None, False)), None)
     if given is not None:
         raise UsageError(f"{given} cannot go with --gatys, which exports a step and no network")
-
-
-def _tell(console: Console, bundle: Bundle, json: str | None) -> None:
-    _print_summary(console, bundle)
-    if json is not None:
-        write_json({"bundle": str(bundle.root), "manifest": bundle.manifest.to_json()}, json)
-    else:
-        typer.echo(bundle.root)
-
-
-def _print_summary(console: Console, bundle: Bundle) -> None:
-    for variant in bundle.manifest.variants:
-        console.print(f"[bold]{variant.file.path}[/bold]  {variant.file.size_bytes / 2**20:.1f} MiB")
-        if not variant.parity:
-            console.print("  not compared with PyTorch: there is none of it, or nothing here can run it")
-        for parity in variant.parity:
-            by = (
-                "not finite"
-                if parity.psnr_db is None
-                else f"{parity.psnr_db:.1f} dB, at most {parity.max_abs:.2g} off"
-            )
-            verdict = "ok" if parity.passed else f"FAILED, will not be used: {parity.reason}"
-            console.print(
-                f"  {parity.backend} {parity.version}, computing in {parity.executed}, against {parity.reference}: "
-                f"{by}  {verdict}"
-            )
-    for engine in bundle.manifest.engines:
-        console.print(f"[bold]{engine.file.path}[/bold]  {engine.file.size_bytes / 2**20:.1f} MiB")
-        state = "verified" if engine.verified else "unverified: it has not been run yet"
-        console.print(f"  {engine.label}  {state}")

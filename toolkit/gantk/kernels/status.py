@@ -13,7 +13,7 @@ from gantk.kernels.device import gpu
 from gantk.runtime.backends.vendor import installed
 from gantk.runtime.driver import probe
 
-_PACKAGES = ("cuda-bindings", "cuda-core", "nvidia-cuda-nvrtc", "pycuda")
+_PACKAGES = ("cuda-bindings", "nvidia-cuda-nvrtc", "pycuda")
 
 
 def why_not(ordinal: int = 0) -> GantkError | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ from gantk.runtime.products import PRODUCTS
 
 MODEL, REQUEST, ENGINE, RESULT = "model.onnx", "request.json", "engine", "result.json"
 
+_PR_SET_PDEATHSIG = 1
+
 # From Linux' sys/personality.h; the query leaves everything as it is.
 _ADDR_NO_RANDOMIZE = 0x0040000
 _QUERY = 0xFFFFFFFF
@@ -29,6 +32,10 @@ _QUERY = 0xFFFFFFFF
 
 def main() -> int:
     fix_addresses()
+    if hasattr(libc := ctypes.CDLL(None), "prctl"):
+        libc.prctl(
+            _PR_SET_PDEATHSIG, signal.SIGKILL
+        )  # Nobody waits for an engine when whoever asked is gone.
     tell = _own_output()
     try:
         result = _build(lambda phase, done, steps: tell([phase, done, steps]))

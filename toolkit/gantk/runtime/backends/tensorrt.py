@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from contextlib import ExitStack
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from gantk.bundle import Bundle
 from gantk.errors import GantkError
 from gantk.runtime import cuda, driver
-from gantk.runtime.backends.device import DeviceArray, view
+from gantk.runtime.backends.device import DeviceArray, DeviceView, view
 from gantk.runtime.backends.lane import Lane
 from gantk.runtime.backends.vendor import check_interface, vendor_errors
 from gantk.runtime.cuda import Cuda
@@ -80,9 +81,6 @@ class EngineRunner(Runner):
         self._runtime, self._engine = _deserialize(trt, file)
         _check_tensors(trt, self._engine, file)
         precision = file.engine.precision
-        layers: dict[str, int] = {}
-        for layer in file.engine.heavy_layers:
-            layers[layer.precision] = layers.get(layer.precision, 0) + 1
         super().__init__(
             file.interface.inputs,
             file.interface.outputs,
@@ -91,9 +89,11 @@ class EngineRunner(Runner):
             device="cuda",
             precision="tf32" if file.engine.tf32 else precision,
             file_precision=precision,
-            layers=layers,
+            layers=Counter(heavy.precision for heavy in file.engine.heavy_layers),
         )
         self.verified = file.engine.verified
+        self._context_bytes = int(self._engine.device_memory_size_v2)
+        self._launches = Lock()
         self._lanes: list[Lane] = []
         self._idle: deque[Lane] = deque()
         self._launching: Lane | None = None
@@ -105,7 +105,7 @@ class EngineRunner(Runner):
         """GPU memory: of the engine's weights, its contexts' activations, and the inputs and outputs."""
         return {
             "engine": len(self._file.data),
-            "activations": int(self._engine.device_memory_size_v2) * len(self._lanes),
+            "activations": self._context_bytes * len(self._lanes),
             "buffers": sum(lane.buffer_bytes for lane in self._lanes),
         }
 
@@ -133,6 +133,11 @@ class EngineRunner(Runner):
         if feeds.keys() != self._input_names:
             raise self._wrong_names(feeds)
         given = {spec.name: view(spec, feeds[spec.name]) for spec in self.inputs}
+        with self._launches:
+            return self._launch(given, stream, out or {})
+
+    def _launch(self, given: Mapping[str, DeviceView], stream: int, out: Mapping[str, Any]) -> dict[str, Any]:
+        """Enqueue one run on checked arrays."""
         lane = self._launching = self._launching or self._new_lane()
         if self._last_stream not in (None, stream):
             self._cuda.synchronize(self._last_stream)  # A context has one run at a time.
@@ -142,7 +147,7 @@ class EngineRunner(Runner):
         addresses = {name: array.address for name, array in given.items()}
         for name, shape in lane.output_shapes(shapes).items():
             spec = next(spec for spec in self.outputs if spec.name == name)
-            if out is not None and name in out:
+            if name in out:
                 found = view(spec, out[name])
                 if found.shape != shape:
                     raise GantkError(
@@ -175,12 +180,12 @@ class EngineRunner(Runner):
 
     def close(self) -> None:
         with ExitStack() as stack:
+            # The last one first: contexts go before their engine, and that before its runtime.
+            stack.callback(self._forget)
             for lane in self._lanes:
                 stack.callback(lane.close)
             self._lanes, self._launching = [], None
             self._idle.clear()
-            # Contexts before their engine, and that before its runtime.
-            stack.callback(self._forget)
 
     def _forget(self) -> None:
         self._engine = None
