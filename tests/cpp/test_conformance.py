@@ -154,7 +154,7 @@ def test_every_dtype_and_rank_passes_through(
     with Writer(tmp_path / "x.gantk") as writer:
         file = writer.add("model.fp32.onnx", networks.simple("Identity", [x], y))
         writer.commit(Manifest("any", "identity", {}, (x,), (y,), (Variant(file, "fp32", "plain", 20),)))
-    given = (np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2).astype(dtype)
+    given = np.asarray(np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2, dtype)
     with library.open(tmp_path / "x.gantk") as cpp, gantk.open(tmp_path / "x.gantk", "onnxruntime") as python:
         if 0 in shape:
             assert_same_error(lambda: cpp.run({"x": given}), lambda: python.run({"x": given}))

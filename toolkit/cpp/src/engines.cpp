@@ -11,7 +11,6 @@
 namespace gantk {
 namespace {
 
-constexpr std::int64_t size_limit = (std::int64_t{1} << 31) - 1;
 constexpr std::array<std::string_view, 2> products = {"tensorrt", "tensorrt-rtx"};
 constexpr std::array<std::string_view, 4> build_options = {"version-compatible", "hardware-compatible", "refit",
                                                            "strip"};
