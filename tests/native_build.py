@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds `kernels/` and `toolkit/cpp` with CMake for tests: once for each state of its sources, whichever process asks first."""
+"""Builds `kernels/` and `toolkit/cpp` for tests: once for each state of the sources, whichever process asks first."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def build(*targets: str, options: tuple[str, ...] = (), source: Path = KERNELS) 
     for tool in ("cmake", "c++"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is missing: run .ci/packages, or apt install cmake g++")
-    folder = Path(tempfile.gettempdir()) / f"gantk-{source.name}-{os.getuid()}-{_fingerprint(source, targets, options)}"
+    folder = (
+        Path(tempfile.gettempdir())
+        / f"gantk-{source.name}-{os.getuid()}-{_fingerprint(source, targets, options)}"
+    )
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # Two workers of pytest want the same build.

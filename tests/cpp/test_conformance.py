@@ -25,7 +25,9 @@ Sizes = dict[str, int]  # what each symbol in the shapes of a bundle stands for
 
 
 def dcgan(root: Path) -> list[Sizes]:
-    networks.bundle(root, {(precision, "plain"): networks.generator(precision) for precision in ("fp32", "fp16")})
+    networks.bundle(
+        root, {(precision, "plain"): networks.generator(precision) for precision in ("fp32", "fp16")}
+    )
     return [{"N": count} for count in (1, 2, 5)]
 
 
@@ -60,7 +62,9 @@ def gatys_step(root: Path) -> list[Sizes]:
 Case = tuple[Path, list[Sizes]]
 
 
-@pytest.fixture(scope="module", params=[dcgan, style, several_styles, adain, gatys_step], ids=lambda f: f.__name__)
+@pytest.fixture(
+    scope="module", params=[dcgan, style, several_styles, adain, gatys_step], ids=lambda f: f.__name__
+)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     make: Callable[[Path], list[Sizes]] = request.param
     path = tmp_path_factory.mktemp("bundle") / "x.gantk"
@@ -117,12 +121,19 @@ def specs(runner: CppRunner, kind: str) -> list[TensorSpec]:
     functions, found = runner.library.c, []
     for index in range(getattr(functions, f"gantk_runner_{kind}_count")(runner.handle)):
         spec = getattr(functions, f"gantk_runner_{kind}")(runner.handle, index)
-        shape = [symbol.decode() if symbol else size for size, symbol in zip(spec.shape, spec.symbols, strict=True)]
+        shape = [
+            symbol.decode() if symbol else size for size, symbol in zip(spec.shape, spec.symbols, strict=True)
+        ]
         limits = (spec.low, spec.high) if spec.has_range else None
         layout = spec.layout.decode() or None
         found.append(
             TensorSpec(
-                spec.name.decode(), DTYPES[spec.dtype], tuple(shape[: spec.rank]), limits, layout, spec.smallest
+                spec.name.decode(),
+                DTYPES[spec.dtype],
+                tuple(shape[: spec.rank]),
+                limits,
+                layout,
+                spec.smallest,
             )
         )
     return found
@@ -188,7 +199,10 @@ def test_wrong_inputs_are_refused_in_the_same_words(library: Library, tmp_path: 
 def test_small_pictures_and_unequal_batches(library: Library, tmp_path: Path) -> None:
     inputs = style_networks.style_bundle(tmp_path / "x.gantk", 3).manifest.inputs
     small = random_feeds(inputs, {"N": 1, "H": 7, "W": 30})
-    unequal = {**random_feeds(inputs, {"N": 2, "H": 9, "W": 9}), "style_weights": np.full((1, 3), 1 / 3, np.float32)}
+    unequal = {
+        **random_feeds(inputs, {"N": 2, "H": 9, "W": 9}),
+        "style_weights": np.full((1, 3), 1 / 3, np.float32),
+    }
     with library.open(tmp_path / "x.gantk") as cpp, gantk.open(tmp_path / "x.gantk", "onnxruntime") as python:
         for feeds in (small, unequal):
             assert_same_error(lambda feeds=feeds: cpp.run(feeds), lambda feeds=feeds: python.run(feeds))

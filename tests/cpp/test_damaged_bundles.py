@@ -56,7 +56,9 @@ def bundle(tmp_path: Path) -> Bundle:
     return networks.bundle(tmp_path / "x.gantk")
 
 
-@pytest.mark.parametrize("fault", ["flipped", "cut", "longer", "empty", "missing", "folder", "pipe", "link out", "loop"])
+@pytest.mark.parametrize(
+    "fault", ["flipped", "cut", "longer", "empty", "missing", "folder", "pipe", "link out", "loop"]
+)
 def test_a_file_that_is_not_the_one_exported(
     library: Library, bundle: Bundle, fault: str, tmp_path: Path
 ) -> None:
@@ -112,7 +114,11 @@ def test_what_is_no_bundle(library: Library, tmp_path: Path, fault: str) -> None
 
 def test_paths_are_named_as_python_names_them(library: Library, bundle: Bundle) -> None:
     (bundle.root / "manifest.json").write_text("{}")
-    for path in (f"{bundle.root}/", f"{bundle.root.parent}//./{bundle.root.name}/.", f"{bundle.root}/../x.gantk"):
+    for path in (
+        f"{bundle.root}/",
+        f"{bundle.root.parent}//./{bundle.root.name}/.",
+        f"{bundle.root}/../x.gantk",
+    ):
         assert_both_refuse(library, path)
 
 
@@ -167,7 +173,9 @@ def test_what_was_computed_wrong_is_never_chosen(library: Library, tmp_path: Pat
 def test_both_choose_the_same_form(
     library: Library, tmp_path: Path, fastest: str | None, wrong: str | None
 ) -> None:
-    files = {("fp32", form): networks.generator(seed=seed) for seed, form in enumerate(("plain", "rewritten"))}
+    files = {
+        ("fp32", form): networks.generator(seed=seed) for seed, form in enumerate(("plain", "rewritten"))
+    }
     networks.bundle(
         tmp_path / "x.gantk",
         files,
@@ -223,9 +231,15 @@ def document() -> dict[str, Any]:
         FileRef.of("model.fp32.onnx", b"x"), "fp32", "plain", 20, (parity,), rewrites=("fold",), **facts
     )
     other = Variant(
-        FileRef.of("model.fp32.targets.onnx", b"y"), "fp32", "targets", 20, interface=Interface((latent,), (picture,))
+        FileRef.of("model.fp32.targets.onnx", b"y"),
+        "fp32",
+        "targets",
+        20,
+        interface=Interface((latent,), (picture,)),
     )
-    made = Manifest("dcgan", "tiny", {"size": 8}, (latent,), (picture,), (variant, other), tools={"onnx": "1"})
+    made = Manifest(
+        "dcgan", "tiny", {"size": 8}, (latent,), (picture,), (variant, other), tools={"onnx": "1"}
+    )
     probe = FileRef.of("probe.safetensors", b"p")
     engines = (make_engine(variant, {"latent": (1, 4)}),)
     written: dict[str, Any] = json.loads(replace(made, probe=probe, engines=engines).dumps())
@@ -244,8 +258,10 @@ PLACES = list(places(document()))
 MISSING = object()
 STRANGE: list[Any] = [
     MISSING, None, True, False, 0, -1, 7, 2**31, 2**40, 1.5, 1e300, -0.0, 5e-324, 1e16, 123456789.25, "", "x", "N",
-    "é", "../x", "a/../b", "/etc/passwd", "manifest.json", "a/b/c/d/e", "\x1b[31m", "\u202e", "it's", "\"'", "x" * 2001,
-    "0" * 64, "fp16", "uint8", "NCHW", "sm_90", "1.2.3", [], [1], [1, 2], [2, 1], [1, "x", None, [True, {}]], ["N", "N"],
+    "é", "../x", "a/../b", "/etc/passwd", "manifest.json", "a/b/c/d/e", "\x1b[31m", "\u202e", "it's", "\"'",
+    "x" * 2001,
+    "0" * 64, "fp16", "uint8", "NCHW", "sm_90", "1.2.3", [], [1], [1, 2], [2, 1], [1, "x", None, [True, {}]],
+    ["N", "N"],
     {}, {"a": 1}, {"x": {"y": "z"}},
 ]  # fmt: skip
 
@@ -279,7 +295,11 @@ def test_every_strange_value_at_every_place(library: Library, forged: Path, key:
 # Code points that are not assigned yet are printable to C++, for it does not know which they are.
 texts = st.text(st.characters(exclude_categories=("Cs", "Cn")), max_size=30)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=8,
 )

@@ -59,7 +59,9 @@ def test_jpegs_are_read_as_python_reads_them(built: Path, tmp_path: Path) -> Non
 def test_generate(built: Path, tmp_path: Path) -> None:
     networks.bundle(tmp_path / "x.gantk")
     for name, seed in (("a", 3), ("again", 3), ("b", 4)):
-        done = call(built / "examples/gantk_generate", tmp_path / "x.gantk", tmp_path / f"{name}.png", 7, seed)
+        done = call(
+            built / "examples/gantk_generate", tmp_path / "x.gantk", tmp_path / f"{name}.png", 7, seed
+        )
         assert done.returncode == 0, done.stderr
     a, again, b = (load(tmp_path / f"{name}.png")[0] for name in ("a", "again", "b"))
     assert a.shape == (3 * 10 + 2, 3 * 10 + 2, 3)
@@ -77,11 +79,15 @@ def test_camera(built: Path, tmp_path: Path) -> None:
         scene(tmp_path / f"frames/{index}.png", 20 if index < 4 else 24, 28)
     done = call(built / "examples/gantk_camera", tmp_path / "x.gantk", tmp_path / "frames", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    said = re.fullmatch(r"5 frames, first ([\d.]+) ms, p50 ([\d.]+) ms, p90 ([\d.]+) ms, p99 ([\d.]+) ms\n", done.stdout)
+    said = re.fullmatch(
+        r"5 frames, first ([\d.]+) ms, p50 ([\d.]+) ms, p90 ([\d.]+) ms, p99 ([\d.]+) ms\n", done.stdout
+    )
     assert said is not None, done.stdout
     _, p50, p90, p99 = map(float, said.groups())
     assert 0 < p50 <= p90 <= p99
-    assert [load(tmp_path / f"out/{index}.png").shape[1:3] for index in range(5)] == [(20, 28)] * 4 + [(24, 28)]
+    assert [load(tmp_path / f"out/{index}.png").shape[1:3] for index in range(5)] == [(20, 28)] * 4 + [
+        (24, 28)
+    ]
     with gantk.open(tmp_path / "x.gantk", "onnxruntime") as runner:
         wanted = runner.run({"picture": load(tmp_path / "frames/4.png")})["stylized"][0]
     assert np.abs(load(tmp_path / "out/4.png")[0].astype(int) - wanted).max() <= 1
@@ -102,7 +108,10 @@ def test_gatys(built: Path, tmp_path: Path) -> None:
     words = (tmp_path / "s.gantk", content, tmp_path / "style.png", tmp_path / "out.png", 40, 30)
     done = call(built / "examples/gantk_gatys", *words)
     assert done.returncode == 0, done.stderr
-    losses = [tuple(map(float, re.findall(r"(?:content|style) ([\d.e+-]+)", line))) for line in done.stderr.splitlines()]
+    losses = [
+        tuple(map(float, re.findall(r"(?:content|style) ([\d.e+-]+)", line)))
+        for line in done.stderr.splitlines()
+    ]
     assert len(losses) == 4
     assert losses[0][0] < 1e-6  # It begins at the content.
     assert losses[-1][1] < 0.5 * losses[0][1]

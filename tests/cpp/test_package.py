@@ -18,7 +18,11 @@ from native_build import onnxruntime_root
 
 def call(*command: str | Path, env: dict[str, str] | None = None) -> str:
     done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, check=False, env={**os.environ, **(env or {})}
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(env or {})},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -58,7 +62,9 @@ def test_pkg_config(prefix: Path, bundle: Path, tmp_path: Path) -> None:
     (folder,) = prefix.rglob("pkgconfig")
     where = {"PKG_CONFIG_PATH": str(folder)}
     # The prefix was chosen when it was installed, after the file was written.
-    flags = call("pkg-config", f"--define-variable=prefix={prefix}", "--cflags", "--libs", "gantk", env=where).split()
+    flags = call(
+        "pkg-config", f"--define-variable=prefix={prefix}", "--cflags", "--libs", "gantk", env=where
+    ).split()
     source, program = SOURCE / "tests/consumer/consumer.cpp", tmp_path / "consumer"
     call("c++", "-std=c++20", source, "-o", program, *flags, f"-Wl,-rpath,{folder.parent}")
     assert call(program, bundle) == expected(bundle)
@@ -67,7 +73,11 @@ def test_pkg_config(prefix: Path, bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "package", "hint"),
     [
-        ("-DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON", "nlohmann_json", "apt-get install nlohmann-json3-dev"),
+        (
+            "-DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON",
+            "nlohmann_json",
+            "apt-get install nlohmann-json3-dev",
+        ),
         ("-DCMAKE_DISABLE_FIND_PACKAGE_OpenSSL=ON", "OpenSSL", "apt-get install libssl-dev"),
         ("-DCMAKE_DISABLE_FIND_PACKAGE_OnnxRuntime=ON", "OnnxRuntime", "-DONNXRUNTIME_ROOT=FOLDER"),
         ("-DCMAKE_DISABLE_FIND_PACKAGE_GTest=ON", "GTest", "apt-get install libgtest-dev"),

@@ -14,7 +14,9 @@ import pytest
 import networks
 from cpp_library import SOURCE, build_cpp
 
-CLANG = next((name for name in ("clang++", "clang++-14", "clang++-15", "clang++-16") if shutil.which(name)), None)
+CLANG = next(
+    (name for name in ("clang++", "clang++-14", "clang++-15", "clang++-16") if shutil.which(name)), None
+)
 # ONNX Runtime's threads are not instrumented: what they do inside it cannot be judged.
 SUPPRESSIONS = "called_from_lib:libonnxruntime.so\nrace:libonnxruntime.so\n"
 

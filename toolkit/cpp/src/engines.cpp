@@ -125,8 +125,8 @@ void check_engine(const Engine& engine) {
 }
 
 void check_audit(const Json& data, const std::string& path) {
-  if (const std::string cache = take_optional_string(data, "timing_cache"); !data["timing_cache"].is_null()) {
-    check_sha256(cache, "the timing cache of `" + path + "`");
+  if (const auto cache = take_optional_string(data, "timing_cache")) {
+    check_sha256(*cache, "the timing cache of `" + path + "`");
   }
   for (const auto& [kind, count] : data["layers"].items()) {
     check_layer_type(kind);

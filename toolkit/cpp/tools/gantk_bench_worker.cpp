@@ -103,7 +103,7 @@ class Worker {
       const auto start = Clock::now();
       runner_->run(feeds_, targets_);
       const auto end = Clock::now();
-      durations.push_back(std::chrono::nanoseconds(end - start).count());
+      durations.push_back(std::chrono::duration_cast<std::chrono::nanoseconds>(end - start).count());
       if (end >= deadline) break;
     }
     return durations;

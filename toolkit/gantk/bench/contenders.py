@@ -226,7 +226,9 @@ def _cpp(subject: Subject, precisions: Sequence[str] | None, device: str, thread
     """What the Python backend of the same library would run, in a worker written in C++."""
     program = shutil.which(CPP_WORKER)
     if program is None:
-        return [], [Skipped(CPP, f"{CPP_WORKER} is not on PATH (toolkit/cpp builds and installs it)", missing=True)]
+        return [], [
+            Skipped(CPP, f"{CPP_WORKER} is not on PATH (toolkit/cpp builds and installs it)", missing=True)
+        ]
     if not subject.path.is_dir():
         return [], [Skipped(CPP, "the C++ runner opens bundles, and this is an ONNX file")]
     found, skipped = _backend(CPP_BACKEND, subject, precisions, device, threads)

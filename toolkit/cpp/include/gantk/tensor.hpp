@@ -67,7 +67,7 @@ class GANTK_API Shape {
   std::int64_t count() const;  // of elements; throws Error where it does not fit 63 bits
   std::string text() const;    // e.g. "[1, 3, 256, 256]"
 
-  friend bool operator==(const Shape& a, const Shape& b) noexcept;
+  friend bool operator==(const Shape& a, const Shape& b) noexcept = default;  // Sizes past the rank are 0.
 
  private:
   std::array<std::int64_t, most_axes> sizes_{};

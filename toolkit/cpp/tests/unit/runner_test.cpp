@@ -21,13 +21,14 @@ std::atomic<long> allocations{0};
 }  // namespace
 
 // Every allocation of this program is counted.
-void* operator new(std::size_t size) {
+// Not inlined, for GCC then warns of malloc beside delete.
+[[gnu::noinline]] void* operator new(std::size_t size) {
   ++allocations;
   if (void* memory = std::malloc(size)) return memory;
   throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace gantk {
 namespace {
