@@ -74,10 +74,11 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def feeds_of(inputs: Sequence[TensorSpec], sizes: Sizes) -> Feeds:
     """Random inputs; an optimiser's averages of squares and its rates are positive, as they are in life."""
     positive = ("square", "learning_rate", "epsilon", "betas", "corrections")
-    return {
+    feeds = {
         name: np.abs(array) % 0.9 + np.float32(0.05) if name in positive else array
         for name, array in random_feeds(inputs, sizes).items()
     }
+    return {name: np.asarray(array, order="C") for name, array in feeds.items()}
 
 
 def variants(bundle: Path) -> list[tuple[str, str]]:
