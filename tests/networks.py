@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from gantk.bundle import Bundle, Manifest, Parity, Variant, Writer
 from gantk.tensors import TensorSpec
 
+ROOT = Path(__file__).resolve().parents[1]
 LATENT, SIDE = 4, 8
 TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 

@@ -129,8 +129,8 @@ def test_free_sizes_and_unknown_names_are_usage_errors(onnx_file: Path) -> None:
         run.compare(onnx_file)
     with pytest.raises(UsageError, match="'tensorflow' is not a backend; known are torch, torch-compile"):
         run.compare(onnx_file, backends=["tensorflow"], shapes=[("content", (1, 3, 8, 8))])
-    with pytest.raises(UsageError, match="'fp8' is not a precision; known are fp32"):
-        run.compare(onnx_file, precisions=["fp8"], shapes=[("content", (1, 3, 8, 8))])
+    with pytest.raises(UsageError, match="'fp4' is not a precision; known are fp32"):
+        run.compare(onnx_file, precisions=["fp4"], shapes=[("content", (1, 3, 8, 8))])
 
 
 def test_a_missing_backend_that_was_asked_for(onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +222,7 @@ def test_the_command_writes_every_form_and_compares(
         (["--shape", "content=1x3"], 2, "does not fit"),
         (["--shape", "content"], 2, "is not a shape"),
         (["--backend", "tensorflow"], 2, "known are torch"),
-        (["--precision", "fp8"], 2, "known are fp32"),
+        (["--precision", "fp4"], 2, "known are fp32"),
         (["--budget", "soon"], 2, "is not a time"),
         (["--batch", "one"], 2, "is not a list of batch sizes"),
         (["--compare", "nowhere.json"], 1, "cannot read"),

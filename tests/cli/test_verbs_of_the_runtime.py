@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import networks
+from gantk.bundle import ENGINE_BACKENDS
 from gantk.runtime import registry
 from gantk.runtime.registry import BackendStatus
 
@@ -117,7 +118,7 @@ def test_a_fixed_batch_is_filled_up(gantk: Gantk, tmp_path: Path) -> None:
         ("tiny.gantk -o taken.png/deep.png", 1, "cannot write"),
         ("tiny.gantk --each -o taken.png", 2, "single pictures want a folder"),
         ("tiny.gantk --backend jax", 2, "'jax' is not a backend"),
-        ("tiny.gantk --precision fp8", 2, "'fp8' is not a precision"),
+        ("tiny.gantk --precision fp4", 2, "'fp4' is not a precision"),
         ("tiny.gantk --precision int8", 1, "no int8 (plain) variant"),
         ("plain.onnx", 1, "is not a generator"),
         ("cut.onnx", 1, "is not an ONNX file"),
@@ -284,7 +285,7 @@ def test_info_prints_no_control_characters(gantk: Gantk, tmp_path: Path) -> None
 def test_doctor(gantk: Gantk) -> None:
     report = gantk("doctor", "--json", "-").json
     assert report["works"]
-    assert {status["name"] for status in report["backends"]} == set(registry.BACKENDS)
+    assert {status["name"] for status in report["backends"]} == {*registry.BACKENDS, *ENGINE_BACKENDS}
     done = gantk("doctor")
     assert done.status == 0
     assert all(name in done.out for name in registry.BACKENDS)
@@ -298,6 +299,19 @@ def test_doctor_without_any_backend(gantk: Gantk, monkeypatch: pytest.MonkeyPatc
     assert done.status == 1
     assert "no backend works here: pip install 'gantk[cpu,openvino]'" in done.out
     assert "onnxruntime: it is not installed: pip install onnxruntime" in done.out
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_doctor_advises_a_product_of_tensorrt_only_where_there_is_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool
+) -> None:
+    from gantk.runtime import doctor, driver
+
+    found = driver.Driver(gpu, "13.0", ("H",) if gpu else (), None if gpu else "no driver", ("sm_89",))
+    monkeypatch.setattr(driver, "probe", lambda: found)
+    monkeypatch.setattr("gantk.runtime.products.installed", lambda *_: {})
+    advice = " ".join(doctor.examine()["advice"])
+    assert ("pip install 'gantk[tensorrt-rtx]'" in advice) == gpu
 
 
 def test_doctor_sees_a_gpu_that_nothing_uses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from gantk.cli.main import main
 from gantk.demo import pipeline
 from gantk.demo.pictures import draw_flower, draw_pictures
 from gantk.errors import GantkError
+from gantk.runtime.products import PRODUCTS
 
 
 def test_flowers_are_drawn_the_same_for_one_seed_and_no_two_are_alike(tmp_path: Path) -> None:
@@ -63,6 +64,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pipeline, name, value)
 
 
+def test_the_demo_does_without_a_product_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gantk.runtime.products.installed", lambda *_: {})
+    assert pipeline._engines() is None
+
+
 @pytest.mark.usefixtures("small")
 def test_the_whole_path_ends_in_a_page_that_stands_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -74,13 +80,18 @@ def test_the_whole_path_ends_in_a_page_that_stands_alone(
     assert set(summary["seconds"]) == {"draw", "train", "export", "generate", "bench"}
     assert all(f"{number}/5" in said.err for number in range(1, 6))
     assert [row["status"] for row in summary["benchmark"]["rows"]].count("ok") >= 2
-    assert Bundle.read(out / "flowers.gantk").manifest.family == "dcgan"
+    manifest = Bundle.read(out / "flowers.gantk").manifest
+    assert manifest.family == "dcgan"
+    rtx = PRODUCTS["tensorrt-rtx"]
+    engines = [(engine.backend, engine.precision) for engine in manifest.engines]
+    assert engines == ([] if rtx.version is None else [("tensorrt-rtx", "fp16")])
 
     page = (out / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 5
     assert page.count("data:image/webp;base64,") == 1
     assert "<svg" in page
     assert "model.fp16.onnx" in page
+    assert all(engine.file.path in page for engine in manifest.engines)
     assert re.findall(r"(?:src|href)=\"(?!data:)", page) == []
     assert {path.name for path in out.iterdir()} == set(pipeline._PARTS)
 

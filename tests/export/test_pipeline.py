@@ -20,6 +20,10 @@ from gantk.bundle import Bundle
 from gantk.cli.main import main
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.export import export, speed, variants, verify
+from gantk.export.engines.build import BuildOptions
+from gantk.export.engines.pipeline import EngineRequest
+from gantk.export.int8 import Calibration
+from gantk.runtime.products import PRODUCTS
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -242,3 +246,33 @@ def test_the_command_says_what_it_made(
 def test_a_source_that_is_missing_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path / "none"), "-o", str(tmp_path / "x.gantk")]) == 1
     assert "No such file" in capsys.readouterr().err
+
+
+def test_an_int8_file_is_verified_like_the_others(source: Path, tmp_path: Path) -> None:
+    bundle = export(
+        source,
+        tmp_path / "x.gantk",
+        precisions=("fp32", "int8"),
+        rewrites=False,
+        psnr_min=25.0,
+        calibration=Calibration(count=16),
+    )
+    variant = bundle.find("int8")
+    assert [parity.backend for parity in variant.parity] == list(verify.working_backends("int8"))
+    assert all(parity.passed and 25 < (parity.psnr_db or 0) < 80 for parity in variant.parity)
+    with gantk.open(bundle.root, precision="int8") as runner:
+        assert runner.file_precision == "int8"
+
+
+def test_engines_are_part_of_the_bundle_or_there_is_none(source: Path, tmp_path: Path) -> None:
+    if PRODUCTS["tensorrt-rtx"].version is None:
+        pytest.skip("wants tensorrt-rtx: pip install 'gantk[tensorrt-rtx]'")
+    wanted = EngineRequest(("tensorrt-rtx",), ("fp16",), BuildOptions(("sm_89",)))
+    made = export(source, tmp_path / "x.gantk", precisions=("fp16",), rewrites=False, engines=wanted)
+    (engine,) = made.manifest.engines
+    assert engine.source == made.find("fp16").file.sha256
+    assert {layer.precision for layer in engine.heavy_layers} == {"fp16"}
+    starved = EngineRequest(("tensorrt-rtx",), options=BuildOptions(("sm_89",), workspace_bytes=4096))
+    with pytest.raises(GantkError, match="workspace limit"):
+        export(source, tmp_path / "y.gantk", precisions=("fp16",), rewrites=False, engines=starved)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.gantk"]

@@ -183,7 +183,7 @@ def test_bf16_runs_where_the_cpu_has_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"backend": "tensorflow"}, {"precision": "fp8"}, {"form": "fast"}, {"device": "tpu"}, {"threads": 0}],
+    [{"backend": "tensorflow"}, {"precision": "fp4"}, {"form": "fast"}, {"device": "tpu"}, {"threads": 0}],
 )
 def test_unknown_choices_are_usage_errors(tmp_path: Path, wrong: dict[str, Any]) -> None:
     networks.bundle(tmp_path / "x.gantk")

@@ -16,10 +16,13 @@ import gantk
 from gantk.bundle import Bundle
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.export import verify
+from gantk.export.engines.build import BuildOptions
+from gantk.export.engines.pipeline import EngineRequest
 from gantk.export.gatys import graphs, pipeline
 from gantk.export.gatys.chain import Chain, StepConfig
 from gantk.export.gatys.draft import StepGraph
 from gantk.export.gatys.pipeline import export_step
+from gantk.runtime.products import PRODUCTS
 from step_networks import CONTENT, LAYERS, make_weights
 
 
@@ -161,3 +164,21 @@ def test_without_a_backend(vgg_file: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(verify, "working_backends", lambda precision: ())
     with pytest.raises(BackendMissingError, match="no backend that works here computes fp32"):
         export_step(vgg_file, tmp_path / "x.gantk")
+
+
+@pytest.mark.slow
+def test_engines_of_a_step(vgg_file: Path, tmp_path: Path) -> None:
+    """All three forms, whose content features have sides that follow from the pictures'."""
+    if PRODUCTS["tensorrt-rtx"].version is None:
+        pytest.skip("wants tensorrt-rtx: pip install 'gantk[tensorrt-rtx]'")
+    wanted = EngineRequest(("tensorrt-rtx",), options=BuildOptions(("sm_89",)))
+    made = export_step(
+        vgg_file, tmp_path / "x.gantk", style_layers=LAYERS, content_layer=CONTENT, engines=wanted
+    )
+    assert [engine.form for engine in made.manifest.engines] == ["plain", "adam", "targets"]
+    gradient = made.manifest.engines[0]
+    (profile,) = gradient.profiles
+    assert profile["picture"].opt == (1, 3, 512, 512)
+    assert profile[f"content.{CONTENT}"].opt == (1, 128, 256, 256)
+    assert {layer.precision for layer in gradient.heavy_layers} == {"fp32"}
+    assert any(layer.name == "style/relu1_1/GramMatrix" for layer in gradient.heavy_layers)

@@ -24,18 +24,17 @@ from gantk.cli.building import (
     listed,
     make_request,
 )
-from gantk.cli.output import JsonOption, prose, write_json
+from gantk.cli.exported import tell
+from gantk.cli.output import JsonOption, prose
 from gantk.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from gantk.bundle import Bundle
     from gantk.export.engines.pipeline import EngineRequest
 
 app = typer.Typer(add_completion=False)
 
 _STEP = "The step of an optimisation"
+_INT8 = "int8"
 
 
 @app.command(
@@ -45,6 +44,7 @@ _STEP = "The step of an optimisation"
     "gantk export runs/flowers -o flowers.gantk --precision fp32,fp16,bf16 --force\n\n"
     "gantk export runs/flowers -o pixels.gantk --pictures\n\n"
     "gantk export runs/candy -o candy.gantk --precision fp32,bf16\n\n"
+    "gantk export runs/candy -o candy.gantk --precision fp32,int8 --calibrate ~/photos --psnr-min 35\n\n"
     "gantk export --gatys --vgg vgg19.pth -o step.gantk\n\n"
     "gantk export runs/flowers -o flowers.gantk --to onnx,tensorrt-rtx\n\n"
     "gantk export flowers.gantk --to tensorrt-rtx --target sm_89,sm_120 --precision fp16\n\n"
@@ -70,7 +70,7 @@ def export_command(
         str | None,
         typer.Option(
             metavar="P,...",
-            help="Variants to make: fp32, fp16, bf16; with --gatys fp32, bf16. Engines have those of their variants.",
+            help="Variants to make: fp32, fp16, bf16, int8; with --gatys fp32, bf16. Engines have their variants'.",
             show_default="fp32,fp16; with --gatys fp32",
         ),
     ] = None,
@@ -107,6 +107,26 @@ def export_command(
             help="Smallest PSNR against PyTorch.",
         ),
     ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Pictures such as the network will get, from which int8 takes the ranges of its tensors.",
+            show_default=False,
+            rich_help_panel=_INT8,
+        ),
+    ] = None,
+    calibrate_count: Annotated[
+        int, typer.Option(min=1, help="How many of them.", rich_help_panel=_INT8)
+    ] = 32,
+    calibration: Annotated[
+        str,
+        typer.Option(
+            metavar="minmax|percentile|entropy",
+            help="How a range follows from a tensor's values.",
+            rich_help_panel=_INT8,
+        ),
+    ] = "minmax",
     gatys: Annotated[
         bool,
         typer.Option(
@@ -211,10 +231,11 @@ def export_command(
         raise UsageError("there is nothing to export: a run folder, a checkpoint file or a bundle is wanted")
     console = prose()
     if request is not None and ((is_bundle(source) and ONNX not in listed(to)) or source.suffix == ".onnx"):
-        _tell(console, build_into(source, output, request, force), json)
+        tell(console, build_into(source, output, request, force), json)
         return
     with console.status("loading PyTorch") as status:
         from gantk.export import export
+        from gantk.export.int8 import Calibration
 
         def report(line: str) -> None:
             status.update(line.strip())
@@ -231,11 +252,12 @@ def export_command(
             rewrites=not no_rewrite,
             tiles=tiles,
             psnr_min=psnr_min,
+            calibration=Calibration(calibrate, calibrate_count, calibration),
             engines=request,
             report=report,
             progress=lambda phase, done, steps: status.update(f"{phase}: {done} of {steps}"),
         )
-    _tell(console, bundle, json)
+    tell(console, bundle, json)
 
 
 def _export_step(
@@ -269,7 +291,7 @@ def _export_step(
                 f"fetching VGG-19: {done // 10**6} of {total // 10**6} MB"
             ),
         )
-    _tell(console, bundle, json)
+    tell(console, bundle, json)
     console.print(
         f"next: [bold]gantk stylize CONTENT --style PICTURE --model {bundle.root}[/bold]", soft_wrap=True
     )
@@ -279,33 +301,3 @@ def _refuse_given(options: Mapping[str, Any]) -> None:
     given = next((option for option, value in options.items() if value not in (None, False)), None)
     if given is not None:
         raise UsageError(f"{given} cannot go with --gatys, which exports a step and no network")
-
-
-def _tell(console: Console, bundle: Bundle, json: str | None) -> None:
-    _print_summary(console, bundle)
-    if json is not None:
-        write_json({"bundle": str(bundle.root), "manifest": bundle.manifest.to_json()}, json)
-    else:
-        typer.echo(bundle.root)
-
-
-def _print_summary(console: Console, bundle: Bundle) -> None:
-    for variant in bundle.manifest.variants:
-        console.print(f"[bold]{variant.file.path}[/bold]  {variant.file.size_bytes / 2**20:.1f} MiB")
-        if not variant.parity:
-            console.print("  unverified: nothing on this machine can run it")
-        for parity in variant.parity:
-            by = (
-                "not finite"
-                if parity.psnr_db is None
-                else f"{parity.psnr_db:.1f} dB, at most {parity.max_abs:.2g} off"
-            )
-            verdict = "ok" if parity.passed else f"FAILED, will not be used: {parity.reason}"
-            console.print(
-                f"  {parity.backend} {parity.version}, computing in {parity.executed}, against {parity.reference}: "
-                f"{by}  {verdict}"
-            )
-    for engine in bundle.manifest.engines:
-        console.print(f"[bold]{engine.file.path}[/bold]  {engine.file.size_bytes / 2**20:.1f} MiB")
-        state = "verified" if engine.verified else "unverified: it has not been run yet"
-        console.print(f"  {engine.label}  {state}")

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,7 +68,8 @@ def _print_bundle(about: Mapping[str, Any]) -> None:
             for variant in about["variants"]
         ],
     )
-    rows = [(variant, parity) for variant in about["variants"] for parity in variant["parity"]]
+    _print_engines(about["engines"])
+    rows = [(file, parity) for file in (*about["variants"], *about["engines"]) for parity in file["parity"]]
     if rows:
         typer.echo()
         print_table(
@@ -76,10 +78,43 @@ def _print_bundle(about: Mapping[str, Any]) -> None:
         )
 
 
-def _parity_row(variant: Mapping[str, Any], parity: Mapping[str, Any]) -> tuple[object, ...]:
+def _print_engines(engines: Sequence[Mapping[str, Any]]) -> None:
+    if not engines:
+        return
+    typer.echo()
+    print_table(
+        ("engine", "precision", "form", "targets", "MiB", "heavy layers", "shapes", "state", "hash"),
+        [
+            (
+                f"{engine['backend']} {engine['version']}",
+                engine["precision"] + (" tf32" if engine["tf32"] else ""),
+                ", ".join((engine["form"], *engine["rewrites"], *engine["options"])),
+                " ".join(engine["targets"]),
+                _mib(engine["file"]["size_bytes"]),
+                _pairs(Counter(layer["precision"] for layer in engine["heavy_layers"])),
+                "; ".join(_shapes(profile) for profile in engine["profiles"]),
+                "verified" if engine["verified"] else "unverified",
+                "ok" if engine["damage"] is None else "WRONG",
+            )
+            for engine in engines
+        ],
+    )
+
+
+def _shapes(profile: Mapping[str, Any]) -> str:
+    """The smallest and largest shape of each input whose size is free."""
+    free = {name: shapes for name, shapes in profile.items() if shapes["min"] != shapes["max"]}
+    spans = [
+        f"{name} {' - '.join('x'.join(map(str, shapes[end])) for end in ('min', 'max'))}"
+        for name, shapes in free.items()
+    ]
+    return ", ".join(spans) or "one"
+
+
+def _parity_row(file: Mapping[str, Any], parity: Mapping[str, Any]) -> tuple[object, ...]:
     return (
-        variant["precision"],
-        variant["form"],
+        file["precision"],
+        file["form"],
         f"{parity['backend']} {parity['version']} ({parity['device']})",
         parity["executed"],
         parity["reference"],

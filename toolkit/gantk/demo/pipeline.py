@@ -18,8 +18,9 @@ from gantk.bundle import Bundle
 from gantk.demo.pictures import draw_pictures
 from gantk.demo.report import write_report
 from gantk.demo.reporter import DemoReporter
-from gantk.errors import GantkError
+from gantk.errors import BackendMissingError, GantkError
 from gantk.export import export
+from gantk.export.engines.pipeline import EngineRequest
 from gantk.files import write_text
 from gantk.generate import latents, open_painter, paint, walk_latents
 from gantk.runtime.pictures import grid, save, save_animation
@@ -142,8 +143,23 @@ def _train(out: Path, steps: int, reporter: DemoReporter) -> TrainResult:
 
 def _export(out: Path, reporter: DemoReporter) -> Bundle:
     return export(
-        out / "run", out / "flowers.gantk", precisions=PRECISIONS, force=True, report=reporter.detail
+        out / "run",
+        out / "flowers.gantk",
+        precisions=PRECISIONS,
+        force=True,
+        engines=_engines(),
+        report=reporter.detail,
     )
+
+
+def _engines() -> EngineRequest | None:
+    """One engine for every RTX card, where the product that builds it without a GPU is installed."""
+    request = EngineRequest(("tensorrt-rtx",), ("fp16",))
+    try:
+        request.check()
+    except BackendMissingError:
+        return None
+    return request
 
 
 def _generate(out: Path, bundle: Bundle) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gantk.bench.page import body, page
-from gantk.bundle import Bundle, Parity
+from gantk.bundle import Bundle, Engine, Parity
 from gantk.files import read_bytes, write_text
 from gantk.train.sitting import TrainResult
 
@@ -107,9 +107,25 @@ def _parity_table(bundle: Bundle) -> str:
         for variant in bundle.manifest.variants
         for parity in variant.parity
     ]
+    rows += [_engine_row(engine) for engine in bundle.manifest.engines]
     heads = ("file", "MiB", "ran on", "computed in", "against", "PSNR dB", "largest difference", "verdict")
     head = "".join(f"<th>{name}</th>" for name in heads)
     return f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
+
+
+def _engine_row(engine: Engine) -> str:
+    state = (
+        "verified" if engine.verified else "unverified: it runs on an RTX card, and is checked there first"
+    )
+    cells = (
+        engine.file.path,
+        f"{engine.file.size_bytes / 2**20:.1f}",
+        f"{engine.backend} {engine.version}",
+        engine.precision,
+        *("-",) * 3,
+        state,
+    )
+    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
 
 
 def _parity_row(file: str, size_bytes: int, parity: Parity) -> str:

@@ -20,13 +20,14 @@ from gantk.export import verify
 from gantk.export.engines.pipeline import EngineRequest, make_engines
 from gantk.export.engines.progress import Progress
 from gantk.export.fold import fold_scales
+from gantk.export.int8 import Calibration, make_int8
 from gantk.export.onnx import trace
 from gantk.export.statistics import make_statistics
 from gantk.export.variants import Network, Report, make_variants
 from gantk.models.borders import Bordered
 from gantk.tensors import TensorSpec
 
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 PROBE = (4, 48, 64)
 """Samples, height and width of the probe's pictures, which is small, for every copy of a bundle carries it."""
 
@@ -45,6 +46,7 @@ def export(
     rewrites: bool = True,
     tiles: bool = False,
     psnr_min: float | None = None,
+    calibration: Calibration | None = None,
     engines: EngineRequest | None = None,
     report: Report = lambda line: None,
     progress: Progress = lambda phase, done, steps: None,
@@ -61,6 +63,7 @@ def export(
         rewrites: Try the exact rewrites, and keep a rewritten form where it is measured faster.
         tiles: Make a style network's form with statistics as an input too (`gantk.export.statistics`).
         psnr_min: The smallest PSNR against PyTorch in dB, in place of each precision's own threshold.
+        calibration: Where the ranges of an int8 file come from.
         engines: The TensorRT engines to build of the files.
         report: Called with a line at each step.
         progress: Told how far the build of each engine is.
@@ -77,7 +80,12 @@ def export(
     generator = checkpoint.load_generator(source)
     with Writer(output, force=force) as writer:  # First, for it refuses at once where it may not write.
         network = _prepare(generator, pictures, psnr_min, report)
-        files = [file for p in precisions for file in make_variants(network, p, report, rewrites=rewrites)]
+        files = []
+        for precision in precisions:
+            if precision == "int8":
+                files.append(make_int8(network, calibration or Calibration(), report))
+            else:
+                files += make_variants(network, precision, report, rewrites=rewrites)
         if tiles:
             files.append(make_statistics(network, report))
         report("writing the bundle")

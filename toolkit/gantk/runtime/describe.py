@@ -46,6 +46,9 @@ def _bundle(bundle: Bundle) -> dict[str, Any]:
         "inputs": [spec.to_json() for spec in manifest.inputs],
         "outputs": [spec.to_json() for spec in manifest.outputs],
         "variants": [_variant(variant, verdicts[variant.file.path]) for variant in manifest.variants],
+        "engines": [
+            {**engine.to_json(), "damage": verdicts[engine.file.path]} for engine in manifest.engines
+        ],
         "files": [{**ref.to_json(), "damage": verdicts[ref.path]} for ref in manifest.files],
         "damaged": [path for path, verdict in verdicts.items() if verdict is not None],
         "tools": manifest.tools,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import gantk
+from gantk.bundle import ENGINE_BACKENDS
 from gantk.files import free_bytes
 from gantk.runtime import driver
 from gantk.runtime.backends.vendor import installed
@@ -40,6 +41,9 @@ PACKAGES = (
     "onnxruntime",
     "onnxruntime-gpu",
     "openvino",
+    "tensorrt",
+    "tensorrt-rtx",
+    "cuda-bindings",
     "tensorboard",
 )
 LOW_DISK_BYTES = 2 * 2**30
@@ -79,8 +83,13 @@ def _advice(report: dict[str, Any]) -> list[str]:
     advice = [
         f"{status['name']}: {status['reason']}" + (f": {status['hint']}" if status["hint"] else "")
         for status in report["backends"]
-        if status["reason"] is not None
+        if status["reason"] is not None and status["name"] not in ENGINE_BACKENDS
     ]
+    products = [status for status in report["backends"] if status["name"] in ENGINE_BACKENDS]
+    if report["driver"]["works"] and not any(status["works"] for status in products):
+        advice.append(
+            "engines want a TensorRT product: pip install 'gantk[tensorrt-rtx]' (RTX cards) or 'gantk[tensorrt]'"
+        )
     if not report["works"]:
         advice.insert(0, "no backend works here: pip install 'gantk[cpu,openvino]'")
     if report["driver"]["works"] and "onnxruntime-gpu" not in packages:

@@ -61,7 +61,7 @@ PRODUCTS = {
         Product(
             "tensorrt",
             "tensorrt",
-            ("tensorrt", "tensorrt-cu13", "tensorrt-cu13-bindings"),
+            ("tensorrt", "tensorrt-cu13"),
             ahead_of_time=False,
             options=("version-compatible", "hardware-compatible", "refit", "strip"),
             keeps_timing_cache=True,

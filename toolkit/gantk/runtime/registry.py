@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from gantk.bundle import FORMS, PRECISIONS, Bundle, Variant
+from gantk.bundle import ENGINE_BACKENDS, FORMS, PRECISIONS, Bundle, Variant, is_bundle
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.runtime.model import Model, check_choice, choose, from_path, from_variant
 from gantk.runtime.runner import Runner
@@ -40,6 +40,11 @@ BACKENDS = {
     ),
     "openvino": BackendEntry("gantk.runtime.backends.openvino", "pip install 'gantk[openvino]'"),
 }
+"""The backends that run ONNX files."""
+
+ENGINE_MODULE = "gantk.runtime.backends.tensorrt"
+"""Implements the backends that run engines of a bundle, by the names of `gantk.bundle.ENGINE_BACKENDS`. It has
+``probe(name) -> BackendStatus`` and ``open_engine(bundle, name, precision, form) -> Runner``."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,8 @@ def status(name: str) -> BackendStatus:
     Raises:
         UsageError: There is no backend of that name.
     """
+    if name in ENGINE_BACKENDS:
+        return import_module(ENGINE_MODULE).probe(name)  # type: ignore[no-any-return]
     return _module(name).probe()  # type: ignore[no-any-return]
 
 
@@ -80,8 +87,8 @@ def core_count() -> int:
 
 
 def available() -> list[BackendStatus]:
-    """What every backend says of itself here, in the order in which ``auto`` tries them."""
-    return [status(name) for name in BACKENDS]
+    """What every backend says of itself here."""
+    return [status(name) for name in (*BACKENDS, *ENGINE_BACKENDS)]
 
 
 def open(  # noqa: A001
@@ -97,8 +104,9 @@ def open(  # noqa: A001
 
     Args:
         path: A bundle's folder or an ``.onnx`` file.
-        backend: A name in `BACKENDS`, or ``auto``: the first that works here and whose outputs were not
-            found wrong when the bundle was made.
+        backend: A name in `BACKENDS` or `gantk.bundle.ENGINE_BACKENDS`, or ``auto``: an engine of the bundle where
+            one fits the GPU, else the first that works here and whose outputs were not found wrong when the
+            bundle was made.
         precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``; by default fp32 if the bundle has it.
         device: ``cpu`` or ``cuda``; by default the best that the backend has here.
         form: ``plain`` or ``rewritten``; by default the one measured faster on that backend.
@@ -113,15 +121,20 @@ def open(  # noqa: A001
     if threads is not None and threads < 1:
         raise UsageError(f"{threads} threads; at least 1 is wanted", where="threads")
     path = Path(path)
+    if backend in ENGINE_BACKENDS:
+        return _open_engine(path, backend, precision, form, device)
     if backend != "auto":
         _device(status(backend), device)  # What is missing is said before any file is read.
         return open_model(_finder(path, precision, form)(backend), backend, device, threads)
     find = _finder(path, precision, form)
     failures: dict[str, GantkError] = {}
-    for name in BACKENDS:
+    for name in (*_engines_here(path, device), *BACKENDS):
         try:
             _device(status(name), device)
-            runner = open_model(find(name), name, device, threads)
+            if name in ENGINE_BACKENDS:
+                runner = _open_engine(path, name, precision, form, device)
+            else:
+                runner = open_model(find(name), name, device, threads)
             runner.passed_over = {other: error.what for other, error in failures.items()}
             return runner
         except GantkError as error:
@@ -146,6 +159,30 @@ def open_model(model: Model, backend: str, device: str | None = None, threads: i
             hint=_instead(model.precision, device, backend),
         )
     return module.open(model, device, threads or core_count())  # type: ignore[no-any-return]
+
+
+def _open_engine(
+    path: Path, backend: str, precision: str | None, form: str | None, device: str | None
+) -> Runner:
+    """Open an engine of a bundle (see `open`)."""
+    check_choice("precision", precision, PRECISIONS)
+    check_choice("form", form, FORMS)
+    _device(status(backend), device)
+    if not is_bundle(path):
+        raise GantkError(
+            f"{backend} runs the engines of a bundle, and `{path}` is none",
+            where=str(path),
+            hint=f"gantk export {path} --to {backend}",
+        )
+    return import_module(ENGINE_MODULE).open_engine(Bundle.read(path), backend, precision, form)  # type: ignore[no-any-return]
+
+
+def _engines_here(path: Path, device: str | None) -> list[str]:
+    """The products of which a bundle has engines and that work here: what ``auto`` tries first."""
+    if device == "cpu" or not is_bundle(path):
+        return []
+    held = {engine.backend for engine in Bundle.read(path).manifest.engines}
+    return [name for name in ENGINE_BACKENDS if name in held and status(name).works]
 
 
 def _finder(path: Path, precision: str | None, form: str | None) -> Callable[[str], Model]:
@@ -195,7 +232,9 @@ def _none_left(path: Path, failures: Mapping[str, GantkError]) -> GantkError:
 
 
 def _entry(name: str) -> BackendEntry:
-    check_choice("backend", name, tuple(BACKENDS))
+    check_choice("backend", name, (*BACKENDS, *ENGINE_BACKENDS))
+    if name in ENGINE_BACKENDS:
+        raise UsageError(f"{name} runs engines, not ONNX files", where="backend")
     return BACKENDS[name]
 
 
@@ -209,7 +248,7 @@ def _device(found: BackendStatus, device: str | None) -> str:
     if not found.works:
         raise BackendMissingError(
             f"{found.name} does not work here: {found.reason}",
-            hint=found.hint or BACKENDS[found.name].install,
+            hint=found.hint or (BACKENDS[found.name].install if found.name in BACKENDS else "gantk doctor"),
         )
     if device is not None and device not in found.devices:
         raise BackendMissingError(

@@ -27,7 +27,9 @@ FP32_FUNCTIONS = frozenset({"GramMatrix", "GramMatrixGrad"})
 QUANTISED = ("int8", "fp8", "int4", "fp4")
 
 # `[ONNX Layer: node | caller (Function) | ...]`, the innermost first.
-_TRAIL = re.compile(r"\[ONNX Layer: (?P<node>[^|\]]*)(?: \| (?P<caller>[^|\]]*?) \((?P<function>\w+)\))?")
+_TRAIL = re.compile(
+    r"\[ONNX Layer: (?P<node>[^|\]]*[^|\] ])(?: \| (?P<caller>[^|\]]*?) \((?P<function>\w+)\))?"
+)
 
 
 @dataclass(frozen=True)
@@ -80,21 +82,21 @@ def refuse_mismatch(found: Audit, precision: str, where: str) -> None:
     Raises:
         GantkError: The first layer that does not is named.
     """
-    layers = [layer for layer in found.heavy_layers if layer.name not in found.islands]
+    heavy = [one for one in found.heavy_layers if one.name not in found.islands]
     if precision in QUANTISED:
-        if not any(layer.precision == precision for layer in layers):
-            held = ", ".join(sorted({layer.precision for layer in layers})) or "nothing"
+        if not any(one.precision == precision for one in heavy):
+            held = ", ".join(sorted({one.precision for one in heavy})) or "nothing"
             raise GantkError(
                 f"asked for {precision}, and no heavy layer computes in it: they compute in {held}",
                 where=where,
                 hint="a layer is quantised where both its inputs come from DequantizeLinear nodes",
             )
         return
-    wrong = [layer for layer in layers if layer.precision != precision]
+    wrong = [one for one in heavy if one.precision != precision]
     if wrong:
         first = wrong[0]
         raise GantkError(
-            f"asked for {precision}, and {len(wrong)} of {len(layers)} heavy layers compute in something else: "
+            f"asked for {precision}, and {len(wrong)} of {len(heavy)} heavy layers compute in something else: "
             f"{first.kind} `{first.name}` in {first.precision}",
             where=f"{where}, layer {first.name}",
             hint="TensorRT computes in the types of the graph; gantk export RUN makes each precision's own graph",
@@ -108,9 +110,9 @@ def _outputs(layer: Any) -> Iterator[Any]:
 def _origin(layer: Any) -> tuple[str, str | None]:
     """The name of the ONNX node that a layer stands for, and of the gantk function that it came out of."""
     found = _TRAIL.match(getattr(layer, "metadata", "") or "")
-    if found is None or not found["node"].strip():
+    if found is None:
         return _printable(layer.name), None
-    return _printable(found["caller"] or found["node"].strip()), found["function"]
+    return _printable(found["caller"] or found["node"]), found["function"]
 
 
 def _printable(name: str) -> str:

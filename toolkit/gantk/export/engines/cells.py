@@ -18,6 +18,12 @@ FP32_PRODUCTS_TARGET = 80
 REFUSED = {("tensorrt-rtx", "bf16"): "ConvTranspose"}
 """The operator that a product has in other precisions and not in this one."""
 
+REMAINDER = "float16-remainder"
+"""What an engine's manifest calls the rewrite of an int8 file whose other layers have become fp16."""
+
+FP16_NORMAL = 2.0**-14
+"""The smallest value that fp16 holds with all its digits."""
+
 SUBPIXEL = ("narrow-transposed-to-subpixel", "transposed-to-subpixel")
 """The rewrites that do without transposed convolutions; they only move weights, so they are exact in any type."""
 
@@ -61,7 +67,9 @@ def choose_targets(
     return tuple(target for target, reason in reasons.items() if reason is None)
 
 
-def adapt(product: Product, data: bytes, precision: str, where: str) -> tuple[bytes, tuple[str, ...]]:
+def adapt(
+    product: Product, data: bytes, precision: str, where: str, *, fits_fp16: bool = False
+) -> tuple[bytes, tuple[str, ...]]:
     """An ONNX file that a product builds, and the names of the rewrites that made it of `data`.
 
     Args:
@@ -69,10 +77,14 @@ def adapt(product: Product, data: bytes, precision: str, where: str) -> tuple[by
         data: An ONNX file.
         precision: Of the file.
         where: Its name, for errors.
+        fits_fp16: Whether the network is known to stay within what fp16 holds; then what is not int8 in an int8 file
+            becomes fp16, as it is on GPUs.
 
     Raises:
         GantkError: It has a transposed convolution that no rewrite takes, which would not build.
     """
+    if precision == "int8" and fits_fp16:
+        return _narrow_remainder(data)
     operator = REFUSED.get((product.name, precision))
     if operator is None or operator.encode() not in data:
         return data, ()
@@ -92,3 +104,17 @@ def adapt(product: Product, data: bytes, precision: str, where: str) -> tuple[by
             hint="--precision fp16 builds",
         )
     return ir.to_proto(graph).SerializeToString(), applied
+
+
+def _narrow_remainder(data: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """An int8 file whose other layers are fp16, but for the islands; as it is where a scale is too small for fp16."""
+    import onnx
+    import onnx_ir as ir
+
+    from gantk.export.precision import convert
+
+    graph = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.load_from_string(data), data_prop=True))
+    scales = [node.inputs[1] for node in graph.graph if node.op_type == "QuantizeLinear"]
+    if any(s is None or s.const_value is None or s.const_value.numpy().min() < FP16_NORMAL for s in scales):
+        return data, ()
+    return ir.to_proto(convert(graph, "fp16")).SerializeToString(), (REMAINDER,)

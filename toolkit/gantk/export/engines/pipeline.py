@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from gantk.bundle import Bundle, Engine, FileRef, Interface, Manifest, Variant, Writer
 from gantk.errors import UsageError
-from gantk.export.engines.build import BuildOptions, build, check_options
+from gantk.export.engines.apart import build_apart
+from gantk.export.engines.build import BuildOptions, check_options
 from gantk.export.engines.cells import adapt, choose_targets
 from gantk.export.engines.profiles import SIDES, make_profiles
 from gantk.export.engines.progress import Progress
@@ -125,15 +127,18 @@ def make_engines(
         As `add_engines`.
     """
     engines = {engine.label: engine for engine in manifest.engines}
+    variants = [
+        variant
+        for variant in manifest.variants
+        if variant.form not in SKIPPED_FORMS
+        and (not request.precisions or variant.precision in request.precisions)
+    ]
+    _check_names(request, [manifest.interface(variant) for variant in variants])
+    if request.options.tf32 and not any(variant.precision == "fp32" for variant in variants):
+        raise UsageError("tf32 is a way to compute fp32 engines, and there is no fp32 file", where="--tf32")
     for product in request.chosen:
-        for variant in manifest.variants:
-            if variant.form in SKIPPED_FORMS or variant.precision not in (
-                request.precisions or (variant.precision,)
-            ):
-                continue
-            data, interface = read(variant.file), manifest.interface(variant)
-            derived = _derived(manifest)
-            engine = _build(writer, product, variant, data, interface, derived, request, progress)
+        for variant in variants:
+            engine = _build(writer, product, manifest, variant, read(variant.file), request, progress)
             report(f"  {engine.label}: {engine.file.size_bytes / 2**20:.1f} MiB")
             engines[engine.label] = engine
     return replace(manifest, engines=tuple(engines.values()))
@@ -142,20 +147,21 @@ def make_engines(
 def _build(
     writer: Writer,
     product: Product,
+    manifest: Manifest,
     variant: Variant,
     data: bytes,
-    interface: Interface,
-    derived: Mapping[str, tuple[int, int, int]],
     request: EngineRequest,
     progress: Progress,
 ) -> Engine:
     """One engine, in its file."""
-    where = str(writer.root / variant.file.path)
-    data, rewrites = adapt(product, data, variant.precision, where)
+    where, interface = str(writer.root / variant.file.path), manifest.interface(variant)
+    # The export of a fp16 file has looked at the range of every tensor.
+    fits_fp16 = any((other.precision, other.form) == ("fp16", variant.form) for other in manifest.variants)
+    data, rewrites = adapt(product, data, variant.precision, where, fits_fp16=fits_fp16)
     shapes = (_fitting(texts, interface) for texts in (request.smallest, request.usual, request.largest))
-    profiles = make_profiles(interface, derived, *shapes)
+    profiles = make_profiles(interface, _derived(manifest), *shapes)
     options = replace(request.options, tf32=request.options.tf32 and variant.precision == "fp32")
-    built = build(product, data, variant.precision, profiles, options, where, progress)
+    built = build_apart(product, data, variant.precision, profiles, options, where, progress)
     assert product.version is not None
     tf32 = "-tf32" if options.tf32 else ""
     form = "" if variant.form == "plain" else f"-{variant.form}"
@@ -178,6 +184,16 @@ def _build(
     )
 
 
+def _check_names(request: EngineRequest, interfaces: Sequence[Interface]) -> None:
+    """Refuse a shape of an input that no form has."""
+    known = {spec.name: None for interface in interfaces for spec in interface.inputs}
+    for text in (*request.smallest, *request.usual, *request.largest):
+        if text.rpartition("=")[0] not in known:
+            raise UsageError(
+                f"{text!r} is of no input; the inputs are {', '.join(known)}", where="--min, --opt, --max"
+            )
+
+
 def _fitting(texts: Sequence[str], interface: Interface) -> list[str]:
     """Of the shapes given those of inputs that this form has; a step's forms have different ones."""
     names = {spec.name for spec in interface.inputs}
@@ -186,9 +202,9 @@ def _fitting(texts: Sequence[str], interface: Interface) -> list[str]:
 
 def _derived(manifest: Manifest) -> dict[str, tuple[int, int, int]]:
     """What the sides of a step's content features are, when its pictures have the default sides."""
-    layer = manifest.config.get("content_layer")
-    if manifest.family != "gatys-step" or not isinstance(layer, str):
+    layer = re.fullmatch(r"relu([1-5])_[1-4]", str(manifest.config.get("content_layer")))
+    if manifest.family != "gatys-step" or layer is None:
         return {}
-    pools = int(layer.removeprefix("relu").partition("_")[0]) - 1  # relu4_2 lies behind three poolings.
+    pools = int(layer[1]) - 1  # relu4_2 lies behind three poolings.
     least, usual, largest = (side >> pools for side in SIDES)
     return {"h": (least, usual, largest), "w": (least, usual, largest)}

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from typing import Protocol
 
 from gantk.errors import GantkError
-from gantk.runtime.model import Model
+from gantk.tensors import TensorSpec
 
 TEXT_LIMIT = 300
 
@@ -43,7 +44,18 @@ def vendor_errors(what: str, where: str, hint: str | None = None) -> Iterator[No
         raise GantkError(f"{what}: {shortened(error)}", where=where, hint=hint) from error
 
 
-def check_interface(model: Model, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+class Declared(Protocol):
+    """A file and what is said of it."""
+
+    @property
+    def where(self) -> str: ...
+    @property
+    def inputs(self) -> Sequence[TensorSpec]: ...
+    @property
+    def outputs(self) -> Sequence[TensorSpec]: ...
+
+
+def check_interface(model: Declared, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
     """Refuse a file whose inputs and outputs, name to dtype, are not those that its manifest declares."""
     for kind, specs, found in (("inputs", model.inputs, inputs), ("outputs", model.outputs, outputs)):
         declared = {spec.name: spec.dtype for spec in specs}

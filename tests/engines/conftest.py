@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small files to build, and the product that builds without a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import networks
+from gantk.runtime.products import PRODUCTS, Product
+
+RTX = PRODUCTS["tensorrt-rtx"]
+
+
+@pytest.fixture
+def rtx() -> Product:
+    if RTX.version is None:
+        pytest.skip("wants tensorrt-rtx: pip install 'gantk[tensorrt-rtx]'")
+    return RTX
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A bundle with a fp32 and a fp16 file."""
+    files = {(precision, "plain"): networks.generator(precision) for precision in ("fp32", "fp16")}
+    return networks.bundle(tmp_path / "tiny.gantk", files).root

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every name of TensorRT that gantk touches exists in the products' real Python bindings.
+
+The names are read from gantk's own sources, so that a new one is checked too. The bindings of TensorRT need no
+library of the vendor's for this: empty ones stand in for them. Those that are installed are taken; to have others:
+
+    pip install --no-deps --target DIR tensorrt-cu13-bindings==11.4.0.106    # and 10.16.1.11 in another
+    GANTK_TENSORRT_BINDINGS=DIR:OTHER python -m pytest tests/engines/test_contract.py
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from gantk.export.engines import audit, build, progress
+from gantk.runtime import products
+from gantk.runtime.backends import lane, tensorrt
+from gantk.runtime.products import PRODUCTS
+
+MODULES = (products, audit, build, progress, tensorrt, lane)
+MODULE_NAMES = ("trt",)
+CLASSES = {
+    "builder": "Builder",
+    "network": "INetworkDefinition",
+    "parser": "OnnxParser",
+    "config": "IBuilderConfig",
+    "layer": "ILayer",
+    "engine": "ICudaEngine",
+    "_engine": "ICudaEngine",
+    "_context": "IExecutionContext",
+    "runtime": "Runtime",
+    "flags": "BuilderFlag",
+}
+"""Of which class the objects are that gantk's variables of these names hold."""
+
+RTX_ALONE = {
+    "ComputeCapability",
+    "IBuilderConfig.num_compute_capabilities",
+    "IBuilderConfig.set_compute_capability",
+}
+"""What only TensorRT for RTX has; gantk asks first whether it is there."""
+
+SYMBOLS = {
+    "nvinfer": (
+        "createInferBuilder_INTERNAL",
+        "createInferRefitter_INTERNAL",
+        "createInferRuntime_INTERNAL",
+        "getBuilderPluginRegistry",
+        "getPluginRegistry",
+    ),
+    "nvonnxparser": (
+        "createNvOnnxParserRefitter_INTERNAL",
+        "createNvOnnxParser_INTERNAL",
+        "getNvOnnxParserVersion",
+    ),
+    "nvinfer_plugin": ("initLibNvInferPlugins",),
+}
+
+CHECK = """
+import importlib, json, sys
+trt = importlib.import_module(sys.argv[1])
+def has(name):
+    thing = trt
+    for part in name.split("."):
+        if not hasattr(thing, part):
+            return False
+        thing = getattr(thing, part)
+    return True
+print(json.dumps([name for name in json.loads(sys.argv[2]) if not has(name)]))
+"""
+
+
+def touched() -> set[str]:
+    """The names in gantk's sources, such as ``Builder.create_network``."""
+    found: set[str] = set()
+    for module in MODULES:
+        assert module.__file__ is not None
+        for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute):
+                found.update(_name(node))
+    return found
+
+
+def _name(node: ast.Attribute) -> set[str]:
+    parts, value = [node.attr], node.value
+    while isinstance(value, ast.Attribute):
+        if value.attr in CLASSES and value.attr.startswith(
+            "_"
+        ):  # self._engine.NAME, and no engine of a manifest
+            return {f"{CLASSES[value.attr]}.{parts[-1]}"}
+        parts.append(value.attr)
+        value = value.value
+    if not isinstance(value, ast.Name):
+        return set()
+    if value.id in MODULE_NAMES:
+        return {".".join(reversed(parts))}
+    return {f"{CLASSES[value.id]}.{parts[-1]}"} if value.id in CLASSES else set()
+
+
+def missing(module: str, names: set[str], environment: dict[str, str] | None = None) -> set[str]:
+    """Those of the names that a module lacks, found out by another process."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CHECK, module, json.dumps(sorted(names))],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(environment or {})},
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout))
+
+
+def test_the_names_are_found() -> None:
+    names = touched()
+    assert {
+        "Builder.build_serialized_network",
+        "BuilderFlag.TF32",
+        "ICudaEngine.device_memory_size_v2",
+        "IExecutionContext.execute_async_v3",
+        "ILogger.Severity.INTERNAL_ERROR",
+        "LayerType.DEQUANTIZE",
+        "OnnxParser.get_error",
+        "Runtime.deserialize_cuda_engine",
+    } <= names
+    assert len(names) > 50
+
+
+def test_tensorrt_for_rtx_has_them() -> None:
+    product = PRODUCTS["tensorrt-rtx"]
+    if product.version is None:
+        pytest.skip("wants tensorrt-rtx: pip install 'gantk[tensorrt-rtx]'")
+    assert missing(product.module, touched()) == set()
+    assert missing(product.module, {"Builder.nothing_of_this_name"}) == {"Builder.nothing_of_this_name"}
+
+
+def folders() -> list[Path]:
+    """Where bindings lie: those that are installed, and those of the environment variable."""
+    named = [Path(name) for name in os.environ.get("GANTK_TENSORRT_BINDINGS", "").split(os.pathsep) if name]
+    installed = find_spec("tensorrt_bindings")
+    here = [] if installed is None or installed.origin is None else [Path(installed.origin).parents[1]]
+    return [*here, *named]
+
+
+@pytest.mark.skipif(
+    not folders(), reason="wants tensorrt-cu13-bindings; this file's head says how to have them"
+)
+def test_tensorrt_has_them(tmp_path: Path) -> None:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("wants a C compiler for libraries that stand in for the vendor's: apt install gcc")
+    for folder in folders():
+        library = folder / "tensorrt_bindings/tensorrt.so"
+        release = re.search(rb"libnvinfer\.so\.(\d+)", library.read_bytes())
+        assert release is not None
+        stand_ins = tmp_path / release[1].decode()
+        stand_ins.mkdir(exist_ok=True)
+        for name, symbols in SYMBOLS.items():
+            file = f"lib{name}.so.{release[1].decode()}"
+            source = "".join(f"void *{symbol}(void) {{ return 0; }}\n" for symbol in symbols)
+            command = [
+                compiler,
+                "-shared",
+                "-fPIC",
+                f"-Wl,-soname,{file}",
+                "-x",
+                "c",
+                "-",
+                "-o",
+                stand_ins / file,
+            ]
+            subprocess.run(command, input=source, text=True, check=True)
+        found = missing(
+            "tensorrt_bindings",
+            touched(),
+            {"LD_LIBRARY_PATH": str(stand_ins), "PYTHONPATH": str(folder)},
+        )
+        assert found == RTX_ALONE, folder

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Engines get into a bundle all at once or not at all, from whatever they are built."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from safetensors.numpy import load
+
+import engine_graphs as graphs
+import networks
+from gantk.bundle import Bundle, Variant
+from gantk.errors import GantkError, UsageError
+from gantk.export.engines.apart import build_apart
+from gantk.export.engines.build import BuildOptions
+from gantk.export.engines.foreign import bundle_onnx
+from gantk.export.engines.pipeline import EngineRequest, add_engines
+from gantk.runtime.products import Product
+
+ADA = BuildOptions(("sm_89",))
+
+
+def request(*precisions: str, options: BuildOptions = ADA) -> EngineRequest:
+    return EngineRequest(("tensorrt-rtx",), precisions, options)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_bundle_gains_engines(rtx: Product, bundle: Path) -> None:
+    before = Bundle.read(bundle).manifest
+    lines: list[str] = []
+    made = add_engines(bundle, request(), lines.append)
+    assert made.manifest.variants == before.variants
+    assert [(engine.precision, engine.version) for engine in made.manifest.engines] == [
+        ("fp32", rtx.version),
+        ("fp16", rtx.version),
+    ]
+    for engine in made.manifest.engines:
+        assert made.read_file(engine.file)[:4] == b"vtrt"
+        assert made.manifest.source(engine).precision == engine.precision
+        assert not engine.verified
+        assert {layer.precision for layer in engine.heavy_layers} == {engine.precision}
+    assert len(lines) == 2
+    assert made == Bundle.read(bundle)
+
+
+def test_the_same_engine_is_replaced_and_another_is_added(rtx: Product, bundle: Path) -> None:
+    add_engines(bundle, request("fp16"))
+    add_engines(bundle, request("fp16"))
+    made = add_engines(bundle, request("fp16", options=BuildOptions(("sm_120",))))
+    assert [engine.targets for engine in made.manifest.engines] == [("sm_89",), ("sm_120",)]
+
+
+def test_a_failure_leaves_the_bundle_as_it_was(rtx: Product, bundle: Path) -> None:
+    before = {path: (bundle / path).read_bytes() for path in files(bundle)}
+    starved = BuildOptions(("sm_89",), workspace_bytes=4096)
+    with pytest.raises(GantkError, match=r"tiny.gantk/model.fp32.plain.onnx` in fp32 .* workspace limit"):
+        add_engines(bundle, request(options=starved))
+    assert {path: (bundle / path).read_bytes() for path in files(bundle)} == before
+    with pytest.raises(GantkError, match="has no bf16 .* variant; it has fp32"):
+        add_engines(bundle, request("bf16"))
+    with pytest.raises(GantkError, match="does not exist; a bundle is a folder"):
+        add_engines(bundle.with_name("other.gantk"), request())
+    assert not bundle.with_name("other.gantk").exists()
+
+
+def test_an_interruption_leaves_the_bundle_as_it_was(rtx: Product, bundle: Path) -> None:
+    before = files(bundle)
+
+    def interrupt(phase: str, done: int, steps: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        add_engines(bundle, request(), progress=interrupt)
+    assert files(bundle) == before
+
+
+def test_what_cannot_be_asked_for(rtx: Product) -> None:
+    with pytest.raises(UsageError, match="'tensorflow'; known are tensorrt, tensorrt-rtx"):
+        EngineRequest(("tensorflow",)).check()
+    with pytest.raises(UsageError, match="tf32 is a way to compute fp32 engines; asked for are fp16"):
+        EngineRequest(("tensorrt-rtx",), ("fp16",), BuildOptions(tf32=True)).check()
+    with pytest.raises(UsageError, match="sm_75 does not compute in bf16"):
+        EngineRequest(("tensorrt-rtx",), ("bf16",), BuildOptions(("sm_75",))).check()
+
+
+def test_tf32_without_a_file_that_it_is_for(rtx: Product, tmp_path: Path) -> None:
+    bundle = networks.bundle(tmp_path / "half.gantk", {("fp16", "plain"): networks.generator("fp16")})
+    with pytest.raises(UsageError, match="there is no fp32 file"):
+        add_engines(bundle.root, request(options=BuildOptions(("sm_89",), tf32=True)))
+
+
+def test_a_damaged_file_is_not_built(rtx: Product, bundle: Path) -> None:
+    path = bundle / "model.fp32.plain.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    with pytest.raises(GantkError, match="the manifest says"):
+        add_engines(bundle, request("fp32"))
+
+
+def test_two_builds_are_equal_byte_for_byte(rtx: Product) -> None:
+    """In a process of their own; in one process the builder numbers its names on."""
+    data = networks.generator("fp16")
+    profiles = graphs.profiles_of(data)
+    first, second = (build_apart(rtx, data, "fp16", profiles, ADA, "x.onnx") for _ in range(2))
+    assert first == second
+
+
+def test_a_worker_that_dies_is_an_error(rtx: Product, monkeypatch: pytest.MonkeyPatch) -> None:
+    crash = "import os, sys; print('out of paper', file=sys.stderr); os.abort()"
+    start = subprocess.Popen
+
+    def popen(command: list[str], **options: object) -> subprocess.Popen[bytes]:
+        return start([sys.executable, "-c", crash], **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr("gantk.export.engines.apart.subprocess.Popen", popen)
+    data = networks.generator()
+    with pytest.raises(GantkError, match="built `x.onnx` was killed by SIGABRT: out of paper"):
+        build_apart(rtx, data, "fp32", graphs.profiles_of(data), ADA, "x.onnx")
+
+
+def test_a_foreign_file_becomes_a_bundle(rtx: Product, tmp_path: Path) -> None:
+    path = tmp_path / "theirs.onnx"
+    path.write_bytes(networks.generator(metadata=False))
+    made = bundle_onnx(path, tmp_path / "theirs.gantk", request())
+    manifest = made.manifest
+    assert (manifest.family, manifest.name) == ("onnx", "theirs")
+    assert isinstance(manifest.variants[0], Variant)
+    assert made.read_file(manifest.variants[0].file) == path.read_bytes()
+    assert [engine.precision for engine in manifest.engines] == ["fp32"]
+    assert manifest.probe is not None
+    probe = load(made.read_file(manifest.probe))
+    import gantk
+
+    with gantk.open(path) as runner:
+        outputs = runner.run({"latent": probe["input.latent"]})
+    np.testing.assert_array_equal(outputs["picture"], probe["output.picture"])
+
+
+def test_weights_beside_a_foreign_file_are_taken_in(rtx: Product, tmp_path: Path) -> None:
+    proto = onnx.load_from_string(networks.generator(metadata=False))
+    onnx.save(proto, tmp_path / "big.onnx", save_as_external_data=True, size_threshold=0, location="big.bin")
+    made = bundle_onnx(tmp_path / "big.onnx", tmp_path / "big.gantk", request())
+    held = onnx.load_from_string(made.read_file(made.manifest.variants[0].file))
+    assert not any(tensor.external_data for tensor in held.graph.initializer)
+    assert len(made.manifest.engines) == 1
+
+
+def test_a_foreign_file_that_does_not_build_leaves_nothing(rtx: Product, tmp_path: Path) -> None:
+    path = tmp_path / "theirs.onnx"
+    path.write_bytes(graphs.refused("Resize", mode="linear", antialias=1))
+    wanted = EngineRequest(
+        ("tensorrt-rtx",),
+        options=ADA,
+        **dict.fromkeys(("smallest", "usual", "largest"), ("x=1x16x16x16",)),
+    )
+    with pytest.raises(GantkError, match=r"node `culprit` \(Resize\) of `.*model.fp32.onnx`"):
+        bundle_onnx(path, tmp_path / "theirs.gantk", wanted)
+    assert files(tmp_path) == ["theirs.onnx"]
+    with pytest.raises(GantkError, match="is fp32, not fp16: TensorRT computes in the types of the graph"):
+        bundle_onnx(path, tmp_path / "theirs.gantk", request("fp16"))
+
+
+def test_engines_are_built_without_torch(rtx: Product, bundle: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from gantk.cli.main import main\n"
+        f"sys.exit(main(['export', {str(bundle)!r}, '--to', 'tensorrt-rtx', '--target', 'sm_89']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(Bundle.read(bundle).manifest.engines) == 2

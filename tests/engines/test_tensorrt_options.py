@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TensorRT proper builds on a machine with a GPU alone: that its options reach it is seen on a stand-in."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import Enum, auto
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gantk.bundle import ShapeRange
+from gantk.errors import BackendMissingError, GantkError, UsageError
+from gantk.export.engines.build import BuildOptions, Built, build
+from gantk.runtime import driver
+from gantk.runtime.products import PRODUCTS
+
+PRODUCT = PRODUCTS["tensorrt"]
+PROFILE = {"x": ShapeRange((1, 3), (2, 3), (4, 3))}
+
+
+class Flag(Enum):
+    TF32 = auto()
+    VERSION_COMPATIBLE = auto()
+    REFIT = auto()
+    REFIT_IDENTICAL = auto()
+    STRIP_PLAN = auto()
+
+
+class Cache:
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def serialize(self) -> bytes:
+        return self.data + b"+measured"
+
+
+class Config:
+    def __init__(self) -> None:
+        self.flags = {Flag.TF32}  # As the real one.
+        self.hardware_compatibility_level = "none"
+        self.limits: dict[str, int] = {}
+        self.profiles: list[dict[str, Any]] = []
+        self.cache: Cache | None = None
+        self.set_flag, self.clear_flag = self.flags.add, self.flags.discard
+
+    def set_memory_pool_limit(self, pool: str, size: int) -> None:
+        self.limits[pool] = size
+
+    def add_optimization_profile(self, profile: dict[str, Any]) -> int:
+        self.profiles.append(profile)
+        return len(self.profiles) - 1
+
+    def create_timing_cache(self, data: bytes) -> Cache | None:
+        return None if data == b"rubbish" else Cache(data)
+
+    def set_timing_cache(self, cache: Cache, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        self.cache = cache
+        return True
+
+    def get_timing_cache(self) -> Cache | None:
+        return self.cache
+
+
+class Profile(dict[str, Any]):
+    def set_shape(self, name: str, low: Any, mid: Any, high: Any) -> None:
+        self[name] = (low, mid, high)
+
+
+class TensorRT:
+    """As much of the module as a build touches."""
+
+    BuilderFlag = Flag
+    NetworkDefinitionCreationFlag = SimpleNamespace()  # From release 11 on there is but one kind of network.
+    HardwareCompatibilityLevel = SimpleNamespace(AMPERE_PLUS="ampere")
+    MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
+    LayerType = SimpleNamespace(CONSTANT="constant", DEQUANTIZE="dequantize")
+    DataType = SimpleNamespace(FLOAT="float")
+
+    class ILogger:
+        Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1)
+
+    class IProgressMonitor:
+        pass
+
+    def __init__(self) -> None:
+        self.config = Config()
+        self.created: list[int] = []
+        self.made: bytes | None = b"plan"
+
+    def Builder(self, logger: object) -> Any:  # noqa: N802
+        return SimpleNamespace(
+            create_network=lambda flags: self.created.append(flags) or SimpleNamespace(num_layers=0),
+            create_builder_config=lambda: self.config,
+            create_optimization_profile=Profile,
+            build_serialized_network=lambda network, config: self.made,
+        )
+
+    def OnnxParser(self, network: object, logger: object) -> Any:  # noqa: N802
+        return SimpleNamespace(parse=lambda data: True)
+
+
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TensorRT:
+    made = TensorRT()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("gantk.export.engines.build.load", lambda product: made)
+    monkeypatch.setattr("gantk.runtime.products.installed", lambda *_: {"tensorrt": "11.4.0.106"})
+    found = driver.Driver(True, "13.0", ("H100",), targets=("sm_90",))
+    monkeypatch.setattr(driver, "probe", lambda: found)
+    return made
+
+
+def made(options: BuildOptions) -> Built:
+    return build(PRODUCT, b"onnx", "fp32", (PROFILE,), options, "x.onnx")
+
+
+@pytest.mark.parametrize(
+    ("options", "flags"),
+    [
+        ((), set()),
+        (("version-compatible",), {Flag.VERSION_COMPATIBLE}),
+        (("refit",), {Flag.REFIT}),
+        (("strip",), {Flag.STRIP_PLAN, Flag.REFIT_IDENTICAL}),
+        (("strip", "refit"), {Flag.STRIP_PLAN, Flag.REFIT}),
+    ],
+)
+def test_flags(trt: TensorRT, options: tuple[str, ...], flags: set[Flag]) -> None:
+    built = made(BuildOptions(options=options))
+    assert built.targets == ("sm_90",)
+    assert trt.config.flags == flags  # TF32, which is on by default, is off.
+    assert trt.created == [0]
+    assert trt.config.profiles == [{"x": ((1, 3), (2, 3), (4, 3))}]
+
+
+def test_levels_and_limits(trt: TensorRT) -> None:
+    made(BuildOptions(tf32=True, options=("hardware-compatible",), workspace_bytes=2**30))
+    assert trt.config.flags == {Flag.TF32}
+    assert trt.config.hardware_compatibility_level == "ampere"
+    assert trt.config.limits == {"workspace": 2**30}
+
+
+def test_what_was_measured_is_kept_for_the_next_build(trt: TensorRT, tmp_path: Path) -> None:
+    first = made(BuildOptions())
+    (path,) = (tmp_path / "gantk/timing").iterdir()
+    assert path.name == "tensorrt-11.4.0.106-sm_90.cache"
+    assert path.read_bytes() == b"+measured"
+    assert first.timing_cache == hashlib.sha256(b"+measured").hexdigest()
+    second = made(BuildOptions())
+    assert path.read_bytes() == b"+measured+measured"
+    assert second.timing_cache != first.timing_cache
+    path.write_bytes(b"rubbish")  # What the library does not take is begun again.
+    made(BuildOptions())
+    assert path.read_bytes() == b"+measured"
+
+
+def test_nothing_is_kept_of_a_build_that_fails(trt: TensorRT, tmp_path: Path) -> None:
+    trt.made = None
+    with pytest.raises(GantkError, match="tensorrt 11.4.0.106 cannot build `x.onnx` in fp32"):
+        made(BuildOptions())
+    assert not (tmp_path / "gantk").exists()
+
+
+def test_it_builds_for_the_gpu_at_hand(trt: TensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="tensorrt builds for the GPU at hand alone, and takes no --target"):
+        made(BuildOptions(("sm_89",)))
+    monkeypatch.setattr(driver, "probe", lambda: driver.Driver(False, reason="no driver"))
+    with pytest.raises(BackendMissingError, match="tensorrt cannot build engines here: no driver"):
+        made(BuildOptions())
+    assert trt.created == []

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""int8 files: calibrated with the user's pictures, as good as asked for, and the same for every backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+import engine_graphs as graphs
+import networks
+import style_networks
+from gantk.errors import GantkError, UsageError
+from gantk.export import int8, verify
+from gantk.export.engines.build import BuildOptions, build
+from gantk.export.int8 import Calibration, Quantiser, calibration_feeds
+from gantk.runtime.arrays import random_feeds
+from gantk.runtime.model import from_bytes
+from gantk.runtime.products import PRODUCTS
+from gantk.runtime.registry import open_model, status
+from gantk.runtime.scenes import draw_scenes
+from gantk.tensors import TensorSpec
+
+PICTURE = TensorSpec("picture", "uint8", ("N", "H", "W", 3), (0.0, 255.0), "NHWC")
+LATENT = TensorSpec("latent", "float32", ("N", 4), None, "NC")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pictures")
+    for index, scene in enumerate(draw_scenes(np.random.default_rng(3), 6, 70, 90, 3)):
+        Image.fromarray((scene * 255).astype(np.uint8)).save(path / f"{index}.png")
+    (path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    return path
+
+
+def network() -> bytes:
+    """Convolutions with nothing between them but ReLU and an addition: latent [N, 4] to a picture of 8 x 8."""
+    return networks.generator()
+
+
+def quantiser(data: bytes, folder: Path, method: str = "minmax") -> Quantiser:
+    inputs = from_bytes(data).inputs
+    feeds = [random_feeds(inputs, {"N": 2}, seed=seed) for seed in range(8)]
+    return Quantiser(data, feeds, method, folder)
+
+
+def reference(data: bytes) -> verify.Reference:
+    """What the float32 file makes of other inputs."""
+    model = from_bytes(data)
+    feeds = [random_feeds(model.inputs, {"N": batch}, seed=100 + batch) for batch in (1, 5)]
+    with open_model(model, "onnxruntime") as runner:
+        outputs = [runner.run(feed) for feed in feeds]
+    return verify.Reference("onnxruntime float32", tuple(feeds), tuple(outputs), {"picture": 2.0})
+
+
+def is_quantised(data: bytes) -> dict[str, bool]:
+    """Of each convolution, whether it takes what was dequantised."""
+    graph = onnx.load_from_string(data).graph
+    made_by = {output: node.op_type for node in graph.node for output in node.output}
+    return {
+        node.name: made_by.get(node.input[0]) == "DequantizeLinear" == made_by.get(node.input[1])
+        for node in graph.node
+        if node.op_type in int8.OPERATORS
+    }
+
+
+def named() -> bytes:
+    proto = onnx.load_from_string(network())
+    for index, node in enumerate(proto.graph.node):
+        node.name = f"layer{index}"
+    return proto.SerializeToString()
+
+
+@pytest.mark.parametrize("method", list(int8.METHODS))
+def test_one_file_for_every_backend(method: str, tmp_path: Path) -> None:
+    data = quantiser(named(), tmp_path, method).quantise()
+    assert from_bytes(data).precision == "int8"
+    assert set(is_quantised(data).values()) == {True}
+    wanted = reference(named())
+    for backend in ("onnxruntime", "openvino"):
+        if status(backend).works:
+            (verdict,) = verify.measure(data, "int8", backend, [wanted], 30.0)
+            assert verdict.psnr_db is not None
+            assert 30 < verdict.psnr_db < 60, (method, backend)  # Good, and not float32 under another name.
+    rtx = PRODUCTS["tensorrt-rtx"]
+    if rtx.version is None:
+        pytest.skip("the rest wants tensorrt-rtx: pip install 'gantk[tensorrt-rtx]'")
+    built = build(rtx, data, "int8", graphs.profiles_of(data), BuildOptions(("sm_89",)), "x.onnx")
+    assert {layer.precision for layer in built.found.heavy_layers} == {"int8"}
+
+
+def test_layers_that_are_kept_compute_in_float32(tmp_path: Path) -> None:
+    found = quantiser(named(), tmp_path)
+    first, second = found.layers
+    before = found.quantise()
+    ranges = (tmp_path / "ranges.json").read_bytes()
+    kept = found.quantise([first])
+    assert is_quantised(kept) == {first: False, second: True}
+    assert found.quantise() == before  # Ranges are taken once, and the network stays as it is.
+    assert (tmp_path / "ranges.json").read_bytes() == ranges
+
+
+def test_the_search_adds_layers_back_until_quality_holds(tmp_path: Path) -> None:
+    data, lines = named(), []
+    wanted = reference(data)
+    found = quantiser(data, tmp_path)
+    alone = {}
+    for layer in found.layers:
+        others = [other for other in found.layers if other != layer]
+        alone[layer] = verify.measure(found.quantise(others), "int8", "onnxruntime", [wanted], 0.0)[0].psnr_db
+    (everything,) = verify.measure(found.quantise(), "int8", "onnxruntime", [wanted], 0.0)
+    worst, best = sorted(found.layers, key=lambda layer: alone[layer] or 0.0)
+    assert everything.psnr_db is not None and everything.psnr_db < (alone[best] or 0.0)
+    # Between what all layers together reach and what the better one reaches alone.
+    bound = (everything.psnr_db + (alone[best] or 0.0)) / 2
+    made, verdicts = int8._search(found, bound, wanted, lines.append)
+    assert is_quantised(made) == {worst: False, best: True}
+    assert verdicts[0].passed
+    assert verdicts[0].psnr_db == alone[best]
+    assert any(f"with `{worst}` in float32" in line for line in lines)
+    made, _ = int8._search(found, everything.psnr_db - 1, wanted, lines.append)
+    assert set(is_quantised(made).values()) == {True}
+    with pytest.raises(GantkError, match="no layer can be int8 at 150 dB"):
+        int8._search(found, 150.0, wanted, lines.append)
+
+
+def test_a_network_without_convolutions(tmp_path: Path) -> None:
+    spec = TensorSpec("x", "float32", ("N", 3))
+    data = networks.simple("Relu", [spec], TensorSpec("y", "float32", ("N", 3)))
+    with pytest.raises(GantkError, match="no layer that int8 is made of: Conv, ConvTranspose"):
+        Quantiser(data, [], "minmax", tmp_path)
+
+
+def test_pictures_become_inputs(folder: Path) -> None:
+    weights = TensorSpec("weights", "float32", ("N", 2), (0.0, 1.0), "NC")
+    planes = TensorSpec("style", "float32", ("N", 3, "HS", "WS"), (-1.0, 1.0), "NCHW")
+    feeds = calibration_feeds((PICTURE, planes, weights), Calibration(folder, 3))
+    assert len(feeds) == 3
+    for feed in feeds:
+        assert feed["picture"].shape == (1, 256, 256, 3)
+        assert feed["picture"].dtype == np.uint8
+        assert feed["style"].shape == (1, 3, 256, 256)
+        assert -1 <= feed["style"].min() < -0.2 < 0.2 < feed["style"].max() <= 1
+        np.testing.assert_allclose(feed["weights"].sum(), 1, rtol=1e-6)
+    # The first of the folder, its middle square, enlarged: no noise, and no other picture.
+    from gantk.data.decode import decode
+
+    np.testing.assert_array_equal(feeds[0]["picture"][0].transpose(2, 0, 1), decode(folder / "0.png", 256, 3))
+    assert not np.array_equal(feeds[0]["picture"], feeds[1]["picture"])
+
+
+def test_a_network_without_pictures_needs_none() -> None:
+    feeds = calibration_feeds((LATENT,), Calibration(count=5))
+    assert [feed["latent"].shape for feed in feeds] == [(1, 4)] * 5
+    assert len({feed["latent"].tobytes() for feed in feeds}) == 5
+
+
+def test_what_cannot_be_calibrated(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="int8 wants pictures to calibrate picture with") as caught:
+        calibration_feeds((PICTURE,), Calibration())
+    assert "--calibrate DIR" in (caught.value.hint or "")
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only/broken.png").write_bytes(b"nothing")
+    with pytest.raises(GantkError, match="no picture of .*only.* can be read"):
+        calibration_feeds((PICTURE,), Calibration(tmp_path / "only"))
+    with pytest.raises(GantkError):
+        calibration_feeds((PICTURE,), Calibration(tmp_path / "absent"))
+    with pytest.raises(UsageError, match="'guess' is unknown; known are minmax, percentile, entropy"):
+        Calibration(method="guess")
+    with pytest.raises(UsageError, match="0 pictures"):
+        Calibration(count=0)
+
+
+def test_a_style_network_is_quantised(folder: Path, tmp_path: Path) -> None:
+    """With reflected borders, instance normalisation and enlargements between its convolutions."""
+    data = style_networks.style_network(1)
+    model = from_bytes(data)
+    found = Quantiser(data, calibration_feeds(model.inputs, Calibration(folder, 2)), "minmax", tmp_path)
+    made = found.quantise(found.layers[-1:])
+    assert list(is_quantised(made).values()) == [True] * (len(found.layers) - 1) + [False]
+    feed = random_feeds(model.inputs, {"N": 1, "H": 41, "W": 54}, seed=5)
+    with open_model(model, "onnxruntime") as wide, open_model(from_bytes(made), "onnxruntime") as narrow:
+        difference = wide.run(feed)["stylized"].astype(float) - narrow.run(feed)["stylized"]
+    # Random weights suffer more than trained ones do; a wrong scale or axis would leave nothing.
+    assert 15 < 10 * np.log10(255**2 / np.square(difference).mean()) < 50

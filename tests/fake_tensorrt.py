@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The module of a TensorRT product on a `FakeCuda`: enough of it to run a network that doubles and adds.
+
+It does what the real one does when something is wrong: it logs an error, and yields `None` or `False`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Any
+
+import numpy as np
+
+from fake_cuda import FakeCuda
+from gantk.bundle import Profile
+from gantk.runtime.cuda import host_view
+from gantk.tensors import TensorSpec
+
+MAGIC = b"vtrt fake engine "
+
+
+class Severity(Enum):
+    INTERNAL_ERROR = 0
+    ERROR = 1
+    WARNING = 2
+
+
+class DataType(Enum):
+    FLOAT = auto()
+    HALF = auto()
+    UINT8 = auto()
+
+
+class TensorIOMode(Enum):
+    INPUT = auto()
+    OUTPUT = auto()
+
+
+class TensorLocation(Enum):
+    DEVICE = auto()
+    HOST = auto()
+
+
+class ILogger:
+    Severity = Severity
+
+    def log(self, severity: Severity, message: str) -> None:
+        raise NotImplementedError
+
+
+TYPES = {"float32": DataType.FLOAT, "float16": DataType.HALF, "uint8": DataType.UINT8}
+
+
+class FakeTensorRT:
+    """The module. Its engines yield ``2 * first input + 1`` in the type of each output.
+
+    Args:
+        cuda: Whose memory it works on.
+        inputs: Of the network that its engines run.
+        outputs: Of it, all with the shape of the first input.
+        profiles: Of its engines.
+        fail: Which of its calls fails, and which time it is made: ``{"execute_async_v3": 2}``.
+    """
+
+    ILogger, DataType = ILogger, DataType
+    TensorIOMode, TensorLocation = TensorIOMode, TensorLocation
+    __version__ = "1.7.1.116"
+
+    def __init__(
+        self,
+        cuda: FakeCuda,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        profiles: Sequence[Profile],
+        fail: dict[str, int] | None = None,
+    ) -> None:
+        self.cuda, self.inputs, self.outputs, self.profiles = cuda, inputs, outputs, profiles
+        self.fail = dict(fail or {})
+        self.calls: list[str] = []
+        self.alive = 0
+        self.logger: Any = None
+        self.wrong = 0.0  # Added to every output.
+        self.location = TensorLocation.DEVICE
+        self.data_dependent = False
+
+    def Runtime(self, logger: ILogger) -> Runtime:  # noqa: N802
+        self.logger = logger
+        return Runtime(self)
+
+    def called(self, name: str) -> bool:
+        """Record a call; whether it succeeds."""
+        self.calls.append(name)
+        if self.fail.get(name) == self.calls.count(name):
+            self.logger.log(Severity.ERROR, f"{name}: Error Code 1: as told")
+            return False
+        return True
+
+    def born(self, thing: object) -> None:
+        self.alive += 1
+        weakref.finalize(thing, self._died)
+
+    def _died(self) -> None:
+        self.alive -= 1
+
+
+class Runtime:
+    def __init__(self, trt: FakeTensorRT) -> None:
+        self._trt = trt
+        trt.born(self)
+
+    def deserialize_cuda_engine(self, data: bytes) -> Engine | None:
+        if not data.startswith(MAGIC):
+            self._trt.logger.log(Severity.ERROR, "Serialization assertion magicTagRead == kMAGIC_TAG failed")
+            return None
+        return Engine(self._trt) if self._trt.called("deserialize_cuda_engine") else None
+
+
+class Engine:
+    device_memory_size_v2 = 3 * 2**20
+
+    def __init__(self, trt: FakeTensorRT) -> None:
+        self._trt = trt
+        self._tensors = (*trt.inputs, *trt.outputs)
+        self.num_io_tensors = len(self._tensors)
+        self.num_optimization_profiles = len(trt.profiles)
+        trt.born(self)
+
+    def _spec(self, name: str) -> TensorSpec:
+        return next(spec for spec in self._tensors if spec.name == name)
+
+    def get_tensor_name(self, index: int) -> str:
+        return self._tensors[index].name
+
+    def get_tensor_mode(self, name: str) -> TensorIOMode:
+        return TensorIOMode.INPUT if self._spec(name) in self._trt.inputs else TensorIOMode.OUTPUT
+
+    def get_tensor_dtype(self, name: str) -> DataType:
+        return TYPES[self._spec(name).dtype]
+
+    def get_tensor_location(self, name: str) -> TensorLocation:
+        return self._trt.location
+
+    def create_execution_context(self) -> Context | None:
+        return Context(self._trt, self) if self._trt.called("create_execution_context") else None
+
+
+class Context:
+    def __init__(self, trt: FakeTensorRT, engine: Engine) -> None:
+        self._trt, self._engine = trt, engine
+        self._profile = 0
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._addresses: dict[str, int] = {}
+        trt.born(self)
+
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        if not self._trt.called("set_optimization_profile_async"):
+            return False
+        assert stream in self._trt.cuda.streams
+        self._profile, self._shapes = profile, {}
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        if not self._trt.called("set_input_shape"):
+            return False
+        if not self._trt.profiles[self._profile][name].holds(shape):
+            self._trt.logger.log(Severity.ERROR, f"setInputShape: {name} is outside profile {self._profile}")
+            return False
+        self._shapes[name] = shape
+        return True
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        assert len(self._shapes) == len(self._trt.inputs), "shapes of inputs come first"
+        shape = self._shapes[self._trt.inputs[0].name]
+        return (-1, *shape[1:]) if self._trt.data_dependent else shape
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        if not self._trt.called("set_tensor_address"):
+            return False
+        self._addresses[name] = address
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        if not self._trt.called("execute_async_v3"):
+            return False
+        trt, shapes, addresses = self._trt, dict(self._shapes), dict(self._addresses)
+        assert addresses.keys() == {spec.name for spec in (*trt.inputs, *trt.outputs)}
+
+        def run() -> None:
+            first = trt.inputs[0]
+            for address in addresses.values():
+                trt.cuda.at(address)
+            x = host_view(addresses[first.name], shapes[first.name], np.dtype(first.dtype))
+            for spec in trt.outputs:
+                y = host_view(addresses[spec.name], x.shape, np.dtype(spec.dtype))
+                y[...] = (2 * x.astype(np.float64) + 1 + trt.wrong).astype(spec.dtype)
+
+        trt.cuda.work(stream, run)
+        return True

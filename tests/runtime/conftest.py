@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A laboratory for engines, new for each test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine_lab import Lab, make_lab
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    return make_lab(tmp_path, monkeypatch)

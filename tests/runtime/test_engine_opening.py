@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which engine is opened, whether it is right, and what is said where none is."""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gantk
+import networks
+from bundle_engines import make_engine
+from engine_lab import LARGE, SMALL, Lab, Y, Z, check, engine_of, picture, write_bundle
+from fake_tensorrt import MAGIC, TensorLocation
+from gantk.bundle import Engine, Interface, ShapeRange, Variant, Writer
+from gantk.errors import BackendMissingError, GantkError
+from gantk.runtime import driver
+
+
+def test_the_first_opening_runs_the_probe_and_remembers(lab: Lab, tmp_path: Path) -> None:
+    runner = lab.open()
+    assert runner.verified
+    runner.close()
+    (path,) = (tmp_path / "cache/gantk/verdicts").iterdir()
+    assert json.loads(path.read_text()) == {"passed": True, "reason": ""}
+    lab.forget()
+    with lab.open() as runner:
+        assert runner.verified
+        assert "execute_async_v3" not in lab.trt.calls
+    path.write_text("{")  # A verdict that cannot be read is found again.
+    with lab.open() as runner:
+        assert "execute_async_v3" in lab.trt.calls
+
+
+def test_a_wrong_engine_is_refused_now_and_later(lab: Lab) -> None:
+    lab.trt.wrong = 0.5
+    for _ in range(2):
+        with pytest.raises(
+            GantkError, match=r"computes wrong on sm_89: y: .* dB PSNR, at least 80 dB wanted"
+        ):
+            lab.open()
+    assert lab.trt.calls.count("execute_async_v3") == 1
+    gc.collect()
+    assert (lab.cuda.leaks, lab.trt.alive) == ({}, 0)
+
+
+def test_a_verified_engine_is_not_run_first(lab: Lab) -> None:
+    write_bundle(lab.root, engine_of(parity=(networks.parity("tensorrt-rtx"),)), wrong=5.0)
+    with lab.open() as runner:
+        assert runner.verified
+        assert "execute_async_v3" not in lab.trt.calls
+
+
+def test_a_probe_that_no_profile_serves_leaves_it_unverified(lab: Lab) -> None:
+    one = {"x": ShapeRange((1, 2, 50, 50), (1, 2, 50, 50), (1, 2, 50, 50))}
+    lab.trt.profiles = (one,)
+    write_bundle(lab.root, engine_of(profiles=(one,)))
+    with lab.open() as runner:
+        assert not runner.verified
+
+
+@pytest.mark.parametrize(
+    ("engines", "options", "text", "hint"),
+    [
+        ((), {}, "has no tensorrt-rtx engine", "gantk export .* --to tensorrt-rtx"),
+        (
+            (engine_of(targets=("sm_86", "sm_120")),), {},
+            "no tensorrt-rtx fp32 engine for sm_89; it has fp32 .plain. for sm_86, sm_120", "--to",
+        ),
+        (
+            (engine_of(version="1.6.0"),), {},
+            "built with 1.6.0; 1.7.1.116 is installed", "pip install tensorrt-rtx==1.6.0",
+        ),
+        ((engine_of(),), {"precision": "fp16"}, "has no tensorrt-rtx fp16; it has fp32", "--to"),
+        ((engine_of(),), {"form": "adam"}, "has no tensorrt-rtx plain adam; it has fp32", "--to"),
+        ((engine_of(backend="tensorrt", version="11.4.0"),), {}, "has no tensorrt-rtx engine", "--to"),
+        ((engine_of(plugins=("libno.so",)),), {}, "wants the plugin library libno.so", "LD_LIBRARY_PATH"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_told_before_the_library_sees_it(
+    lab: Lab, engines: tuple[Callable[[Variant], Engine], ...], options: dict[str, Any], text: str, hint: str
+) -> None:
+    write_bundle(lab.root, *engines)
+    with pytest.raises(GantkError, match=text) as caught:
+        lab.open(**options)
+    assert re.search(hint, caught.value.hint or "")
+    assert lab.trt.calls == []
+
+
+def test_options_widen_what_fits(lab: Lab) -> None:
+    write_bundle(
+        lab.root,
+        engine_of(targets=("sm_86",), version="1.2.0", options=("hardware-compatible", "version-compatible")),
+    )
+    with lab.open() as runner:
+        check(runner, picture(1, 2, 4, 4))
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data[:-1] + b"?", lambda data: b""])
+def test_a_damaged_engine_is_not_given_to_the_library(lab: Lab, change: Callable[[bytes], bytes]) -> None:
+    (path,) = (lab.root / "engines").iterdir()
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(GantkError, match="the manifest says"):
+        lab.open()
+    assert lab.trt.calls == []
+
+
+def test_a_file_that_is_no_engine(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fake_tensorrt.MAGIC", b"another product's engine")
+    with pytest.raises(GantkError, match="cannot be loaded: .*magicTagRead == kMAGIC_TAG"):
+        lab.open()
+
+
+def test_a_manifest_that_belongs_to_another_engine(lab: Lab) -> None:
+    lab.trt.outputs = (Y,)
+    with pytest.raises(GantkError, match="has outputs y: float32; declared are y: float32, z: uint8"):
+        lab.open()
+    lab.trt.outputs, lab.trt.profiles = (Y, Z), (SMALL,)
+    with pytest.raises(GantkError, match="has 1 profiles; declared are 2"):
+        lab.open()
+    lab.trt.profiles, lab.trt.location = (SMALL, LARGE), TensorLocation.HOST
+    with pytest.raises(GantkError, match="'x' of .* lies in host memory"):
+        lab.open()
+
+
+def test_an_output_whose_size_depends_on_the_data(lab: Lab) -> None:
+    lab.trt.data_dependent = True
+    with pytest.raises(GantkError, match="the size of output 'y' of .* depends on the data"):
+        lab.open()
+
+
+def test_auto_takes_an_engine_that_fits(lab: Lab) -> None:
+    with gantk.open(lab.root) as runner:
+        assert runner.backend == "tensorrt-rtx"
+
+
+def test_auto_passes_over_one_that_does_not(lab: Lab) -> None:
+    latent, made = networks.specs()
+    bundle = networks.bundle(lab.root.with_name("real.gantk"))
+    engine = make_engine(bundle.manifest.variants[0], {"latent": (1, 4)}, targets=("sm_75",), plugins=())
+    with Writer(bundle.root, force=True) as writer:
+        engine = replace(engine, file=writer.add(engine.file.path, MAGIC))
+        writer.commit(replace(bundle.manifest, engines=(engine,)))
+    assert Interface((latent,), (made,)) == bundle.manifest.interface(bundle.manifest.variants[0])
+    with gantk.open(bundle.root) as runner:
+        assert runner.backend == "onnxruntime"
+        assert "no tensorrt-rtx fp32 engine for sm_89" in runner.passed_over["tensorrt-rtx"]
+
+
+def test_without_a_driver_it_fails_in_words(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        driver, "probe", lambda: driver.Driver(False, reason="no NVIDIA driver: none is there")
+    )
+    with pytest.raises(
+        BackendMissingError, match="tensorrt-rtx does not work here: no NVIDIA driver"
+    ) as caught:
+        lab.open()
+    assert caught.value.exit_code == 3
+    assert (lab.trt.calls, lab.cuda.calls) == ([], [])
+
+
+def test_a_lone_onnx_file_is_no_engine(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(networks.generator())
+    with pytest.raises(GantkError, match="runs the engines of a bundle") as caught:
+        gantk.open(tmp_path / "x.onnx", backend="tensorrt-rtx")
+    assert "--to tensorrt-rtx" in (caught.value.hint or "")

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `gantk export` says of the bundle that it made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from gantk.cli.output import write_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gantk.bundle import Bundle
+
+
+def tell(console: Console, bundle: Bundle, json: str | None) -> None:
+    """Summarise a bundle for people, and print its path, or all of it as JSON."""
+    _print_summary(console, bundle)
+    if json is not None:
+        write_json({"bundle": str(bundle.root), "manifest": bundle.manifest.to_json()}, json)
+    else:
+        typer.echo(bundle.root)
+
+
+def _print_summary(console: Console, bundle: Bundle) -> None:
+    for variant in bundle.manifest.variants:
+        console.print(f"[bold]{variant.file.path}[/bold]  {variant.file.size_bytes / 2**20:.1f} MiB")
+        if not variant.parity:
+            console.print("  not compared with PyTorch: there is none of it, or nothing here can run it")
+        for parity in variant.parity:
+            by = (
+                "not finite"
+                if parity.psnr_db is None
+                else f"{parity.psnr_db:.1f} dB, at most {parity.max_abs:.2g} off"
+            )
+            verdict = "ok" if parity.passed else f"FAILED, will not be used: {parity.reason}"
+            console.print(
+                f"  {parity.backend} {parity.version}, computing in {parity.executed}, against {parity.reference}: "
+                f"{by}  {verdict}"
+            )
+    for engine in bundle.manifest.engines:
+        console.print(f"[bold]{engine.file.path}[/bold]  {engine.file.size_bytes / 2**20:.1f} MiB")
+        state = "verified" if engine.verified else "unverified: it has not been run yet"
+        console.print(f"  {engine.label}  {state}")

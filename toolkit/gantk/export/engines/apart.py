@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Building in a process of its own: the same engine every time, and no vendor's crash takes us along."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from gantk import errors
+from gantk.bundle import HeavyLayer, Profile
+from gantk.errors import GantkError
+from gantk.export.engines.audit import Audit
+from gantk.export.engines.build import BuildOptions, Built
+from gantk.export.engines.progress import Progress
+from gantk.export.engines.worker import ENGINE, MODEL, REQUEST, RESULT
+from gantk.runtime.products import Product
+
+_LAST_LINES = 3
+
+# What a build may depend on. Every other variable would move the worker's memory, and with it the engine's bytes.
+_KEPT = ("PATH", "HOME", "LD_LIBRARY_PATH", "XDG_CACHE_HOME", "CUDA_VISIBLE_DEVICES", "TMPDIR", "VIRTUAL_ENV")
+
+
+def build_apart(
+    product: Product,
+    data: bytes,
+    precision: str,
+    profiles: Sequence[Profile],
+    options: BuildOptions,
+    where: str,
+    progress: Progress = lambda phase, done, steps: None,
+) -> Built:
+    """Build an engine as `gantk.export.engines.build.build` does, in a fresh process.
+
+    Raises:
+        GantkError: As `build`; or the process died, whose last words are told.
+    """
+    request = {
+        "product": product.name,
+        "precision": precision,
+        "profiles": [{name: shapes.to_json() for name, shapes in profile.items()} for profile in profiles],
+        "options": asdict(options),
+    }
+    with tempfile.TemporaryDirectory(prefix="gantk-build-") as name:
+        folder = Path(name)
+        (folder / MODEL).write_bytes(data)
+        (folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")
+        with (folder / "log").open("w+b") as log:
+            status = _run(folder, log, progress)
+            if not (folder / RESULT).is_file():
+                raise _died(status, log, product, where)
+        result = json.loads((folder / RESULT).read_bytes())
+        if "error" in result:
+            raise _raised(result, where)
+        return Built(
+            (folder / ENGINE).read_bytes(),
+            Audit(
+                result["layers"],
+                tuple(HeavyLayer.from_json(layer) for layer in result["heavy_layers"]),
+                frozenset(result["islands"]),
+            ),
+            tuple(result["targets"]),
+            result["timing_cache"],
+        )
+
+
+def _run(folder: Path, log: IO[bytes], progress: Progress) -> int:
+    """Let a worker do its work and pass its progress on; whatever happens here ends it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gantk.export.engines.worker"],
+        cwd=folder,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        start_new_session=True,  # Ctrl-C reaches us alone.
+    )
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            phase, done, steps = json.loads(line)
+            progress(phase, done, steps)
+        return process.wait()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+def _environment() -> dict[str, str]:
+    package = str(Path(errors.__file__).resolve().parents[1])
+    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return {**kept, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONHASHSEED": "0"}
+
+
+def _raised(result: dict[str, Any], where: str) -> GantkError:
+    """The worker's error, with the file's real name."""
+    kind = getattr(errors, result["error"], GantkError)
+    named = {
+        key: None if result[key] is None else result[key].replace(MODEL, where)
+        for key in ("what", "where", "hint")
+    }
+    raised: GantkError = kind(str(named["what"]), where=named["where"], hint=named["hint"])
+    return raised
+
+
+def _died(status: int, log: IO[bytes], product: Product, where: str) -> GantkError:
+    log.seek(0)
+    lines = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    said = f": {' | '.join(lines[-_LAST_LINES:])}" if lines else ""
+    return GantkError(
+        f"the process in which {product.name} built `{where}` {how}{said}",
+        where=where,
+        hint="a smaller --max, or a --workspace limit, takes less memory"
+        if status == -signal.SIGKILL
+        else None,
+    )

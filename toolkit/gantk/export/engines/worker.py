@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process that builds one engine: `python -m gantk.export.engines.worker`, in a folder with its request.
+
+The folder holds ``request.json`` and ``model.onnx``; the worker adds ``engine`` and ``result.json``, and meanwhile
+writes a JSON line for each step of progress to its standard output.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gantk.bundle import ShapeRange
+from gantk.errors import GantkError
+from gantk.export.engines.build import BuildOptions, build
+from gantk.runtime.products import PRODUCTS
+
+MODEL, REQUEST, ENGINE, RESULT = "model.onnx", "request.json", "engine", "result.json"
+
+_PR_SET_PDEATHSIG = 1
+
+# From Linux' sys/personality.h; the query leaves everything as it is.
+_ADDR_NO_RANDOMIZE = 0x0040000
+_QUERY = 0xFFFFFFFF
+
+
+def main() -> int:
+    fix_addresses()
+    if hasattr(libc := ctypes.CDLL(None), "prctl"):
+        libc.prctl(
+            _PR_SET_PDEATHSIG, signal.SIGKILL
+        )  # Nobody waits for an engine when whoever asked is gone.
+    tell = _own_output()
+    try:
+        result = _build(lambda phase, done, steps: tell([phase, done, steps]))
+    except GantkError as error:
+        result = {"error": type(error).__name__, "what": error.what, "where": error.where, "hint": error.hint}
+    Path(RESULT).write_text(json.dumps(result), encoding="utf-8")
+    return 0
+
+
+def fix_addresses() -> None:
+    """Begin again with the same addresses every time, where the system lets a process choose that.
+
+    The builders order some of their work by pointers, so that otherwise no two engines are the same.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "personality"):
+        return
+    now = libc.personality(_QUERY)
+    if now >= 0 and not now & _ADDR_NO_RANDOMIZE and libc.personality(now | _ADDR_NO_RANDOMIZE) >= 0:
+        os.execv(sys.executable, [sys.executable, "-m", "gantk.export.engines.worker"])  # noqa: S606
+
+
+def _own_output() -> Callable[[Any], None]:
+    """A function that writes a line to what was standard output; whatever else is printed goes to standard error."""
+    descriptor = os.dup(1)
+    os.dup2(2, 1)
+
+    def tell(line: Any) -> None:
+        os.write(descriptor, (json.dumps(line) + "\n").encode())
+
+    return tell
+
+
+def _build(progress: Callable[[str, int, int], None]) -> dict[str, Any]:
+    request = json.loads(Path(REQUEST).read_bytes())
+    profiles = [
+        {name: ShapeRange.from_json(shapes) for name, shapes in profile.items()}
+        for profile in request["profiles"]
+    ]
+    given = request["options"]
+    options = BuildOptions(
+        tuple(given["targets"]), given["tf32"], given["workspace_bytes"], tuple(given["options"])
+    )
+    data = Path(MODEL).read_bytes()
+    built = build(
+        PRODUCTS[request["product"]], data, request["precision"], profiles, options, MODEL, progress
+    )
+    Path(ENGINE).write_bytes(built.data)
+    return {
+        "targets": built.targets,
+        "timing_cache": built.timing_cache,
+        "layers": built.found.layers,
+        "heavy_layers": [layer.to_json() for layer in built.found.heavy_layers],
+        "islands": sorted(built.found.islands),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

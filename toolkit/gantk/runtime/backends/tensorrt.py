@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Both TensorRT products: a runner of the engines that a bundle holds."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from contextlib import ExitStack
+from threading import Lock
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from gantk.bundle import Bundle
+from gantk.errors import GantkError
+from gantk.runtime import cuda, driver
+from gantk.runtime.backends.device import DeviceArray, DeviceView, view
+from gantk.runtime.backends.lane import Lane
+from gantk.runtime.backends.vendor import check_interface, vendor_errors
+from gantk.runtime.cuda import Cuda
+from gantk.runtime.engines import EngineFile, check_once, read_engine
+from gantk.runtime.products import PRODUCTS, Product, load, log, need_driver, tensor_dtype
+from gantk.runtime.registry import BackendStatus
+from gantk.runtime.runner import Array, Runner, numpy_dtype
+
+
+def probe(name: str) -> BackendStatus:
+    """Whether a product is installed, and has a GPU to run on."""
+    product = PRODUCTS[name]
+    if product.version is None:
+        return BackendStatus(name, None, (), "it is not installed", product.install)
+    found = driver.probe()
+    if not found.works:
+        builds = "; it builds engines without one" if product.ahead_of_time else ""
+        hint = "run it on a machine with an NVIDIA GPU"
+        return BackendStatus(name, product.version, (), f"{found.reason}{builds}", hint)
+    return BackendStatus(name, product.version, ("cuda",))
+
+
+def open_engine(bundle: Bundle, name: str, precision: str | None, form: str | None) -> Runner:
+    """Choose, check and load an engine of a bundle; an unverified one is compared with the probe first.
+
+    Args:
+        bundle: That holds it.
+        name: Of the product.
+        precision: See `gantk.runtime.engines.read_engine`.
+        form: See there.
+
+    Raises:
+        BackendMissingError: The product is not installed, or there is no GPU.
+        GantkError: There is no engine for this GPU and this version, it is damaged, does not load, or computes
+            wrong.
+    """
+    product = PRODUCTS[name]
+    trt = load(product)
+    need_driver(product, "run engines")  # Without one the libraries' objects are not to be trusted.
+    target = driver.probe().targets[0]
+    assert product.version is not None
+    file = read_engine(bundle, name, product.version, target, precision, form)
+    runner = EngineRunner(trt, product, file, Cuda(cuda.bindings()))
+    with ExitStack() as undo:
+        undo.callback(runner.close)
+        runner.verified = check_once(runner, file, bundle, target)
+        undo.pop_all()
+    return runner
+
+
+class EngineRunner(Runner):
+    """An engine with as many contexts as threads have wanted at once.
+
+    Args:
+        trt: The product's module.
+        product: Which it is.
+        file: The checked engine.
+        calls: Calls CUDA.
+    """
+
+    def __init__(self, trt: ModuleType, product: Product, file: EngineFile, calls: Cuda) -> None:
+        self._cuda, self._file, self._log = calls, file, log(trt)
+        self._runtime, self._engine = _deserialize(trt, file)
+        _check_tensors(trt, self._engine, file)
+        precision = file.engine.precision
+        super().__init__(
+            file.interface.inputs,
+            file.interface.outputs,
+            backend=product.name,
+            version=product.version or "unknown",
+            device="cuda",
+            precision="tf32" if file.engine.tf32 else precision,
+            file_precision=precision,
+            layers=Counter(heavy.precision for heavy in file.engine.heavy_layers),
+        )
+        self.verified = file.engine.verified
+        self._context_bytes = int(self._engine.device_memory_size_v2)
+        self._launches = Lock()
+        self._lanes: list[Lane] = []
+        self._idle: deque[Lane] = deque()
+        self._launching: Lane | None = None
+        self._last_stream: Any = None
+        self._idle.append(self._new_lane())
+
+    @property
+    def memory_bytes(self) -> dict[str, int]:
+        """GPU memory: of the engine's weights, its contexts' activations, and the inputs and outputs."""
+        return {
+            "engine": len(self._file.data),
+            "activations": self._context_bytes * len(self._lanes),
+            "buffers": sum(lane.buffer_bytes for lane in self._lanes),
+        }
+
+    def launch(
+        self, feeds: Mapping[str, Any], stream: int, out: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Enqueue one run on GPU memory, without a copy and without waiting.
+
+        Args:
+            feeds: For each input something with ``__cuda_array_interface__``, contiguous: a tensor of PyTorch, an
+                array of CuPy or pycuda. It must live until the run is done.
+            stream: The handle of the caller's CUDA stream. Runs of one runner follow each other, also on
+                different streams; `run` may go on beside them.
+            out: The same for outputs; those that it does not name are made.
+
+        Returns:
+            For each output what `out` has, or a `DeviceArray`.
+
+        Raises:
+            GantkError: An array is missing, not on the GPU, of the wrong dtype or shape, or not contiguous; or the
+                run cannot be enqueued.
+        """
+        if self._engine is None:
+            raise self._closed()
+        if feeds.keys() != self._input_names:
+            raise self._wrong_names(feeds)
+        given = {spec.name: view(spec, feeds[spec.name]) for spec in self.inputs}
+        with self._launches:
+            return self._launch(given, stream, out or {})
+
+    def _launch(self, given: Mapping[str, DeviceView], stream: int, out: Mapping[str, Any]) -> dict[str, Any]:
+        """Enqueue one run on checked arrays."""
+        lane = self._launching = self._launching or self._new_lane()
+        if self._last_stream not in (None, stream):
+            self._cuda.synchronize(self._last_stream)  # A context has one run at a time.
+        self._last_stream = stream
+        shapes = {name: array.shape for name, array in given.items()}
+        results: dict[str, Any] = {}
+        addresses = {name: array.address for name, array in given.items()}
+        for name, shape in lane.output_shapes(shapes).items():
+            spec = next(spec for spec in self.outputs if spec.name == name)
+            if name in out:
+                found = view(spec, out[name])
+                if found.shape != shape:
+                    raise GantkError(
+                        f"`out` for {name!r} has shape {list(found.shape)}; the output has {list(shape)}"
+                    )
+                results[name], addresses[name] = out[name], found.address
+            else:
+                results[name] = DeviceArray(self._cuda, shape, numpy_dtype(spec), name)
+                addresses[name] = results[name].address
+        lane.enqueue_at(addresses, shapes, stream)
+        return results
+
+    def synchronize(self) -> None:
+        """Wait for what was launched last."""
+        if self._last_stream is not None:
+            self._cuda.synchronize(self._last_stream)
+
+    def _run(self, arrays: dict[str, Array], out: Mapping[str, Array]) -> dict[str, Array]:
+        if self._engine is None:
+            raise self._closed()
+        try:
+            lane = self._idle.pop()
+        except IndexError:
+            lane = self._new_lane()
+        try:
+            results = lane.run({name: np.asarray(array) for name, array in arrays.items()})
+            return self._delivered(results, out, copy=True)
+        finally:
+            self._idle.append(lane)
+
+    def close(self) -> None:
+        with ExitStack() as stack:
+            # The last one first: contexts go before their engine, and that before its runtime.
+            stack.callback(self._forget)
+            for lane in self._lanes:
+                stack.callback(lane.close)
+            self._lanes, self._launching = [], None
+            self._idle.clear()
+
+    def _forget(self) -> None:
+        self._engine = None
+        self._runtime = None
+
+    def _new_lane(self) -> Lane:
+        lane = Lane(
+            self._engine,
+            self._cuda,
+            self._file.interface.inputs,
+            self._file.interface.outputs,
+            self._file.engine.profiles,
+            self._log,
+            str(self._file.path),
+        )
+        self._lanes.append(lane)
+        return lane
+
+
+def _deserialize(trt: ModuleType, file: EngineFile) -> tuple[Any, Any]:
+    """The product's runtime and engine."""
+    heard, where = log(trt), str(file.path)
+    with heard.listening(), vendor_errors(f"`{where}` cannot be loaded", where):
+        if hasattr(trt, "init_libnvinfer_plugins") and file.engine.plugins:
+            trt.init_libnvinfer_plugins(heard.logger, "")
+        runtime = trt.Runtime(heard.logger)
+        if "version-compatible" in file.engine.options:
+            runtime.engine_host_code_allowed = True  # It carries its own lean runtime.
+        engine = runtime.deserialize_cuda_engine(file.data)
+        if engine is None:
+            raise GantkError(
+                f"`{where}` cannot be loaded: {heard.said()}",
+                where=where,
+                hint="build it again on this machine: gantk export BUNDLE --to " + file.engine.backend,
+            )
+    return runtime, engine
+
+
+def _check_tensors(trt: ModuleType, engine: Any, file: EngineFile) -> None:
+    """Refuse an engine whose tensors or profiles are not those that its manifest declares, or are not on the GPU."""
+    modes: dict[Any, dict[str, str]] = {trt.TensorIOMode.INPUT: {}, trt.TensorIOMode.OUTPUT: {}}
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        modes[engine.get_tensor_mode(name)][name] = tensor_dtype(trt, engine.get_tensor_dtype(name))
+        if engine.get_tensor_location(name) != trt.TensorLocation.DEVICE:
+            raise GantkError(
+                f"{name!r} of `{file.where}` decides on shapes, and lies in host memory, which gantk does not feed",
+                where=file.where,
+            )
+    check_interface(file, modes[trt.TensorIOMode.INPUT], modes[trt.TensorIOMode.OUTPUT])
+    if engine.num_optimization_profiles != len(file.engine.profiles):
+        raise GantkError(
+            f"`{file.where}` has {engine.num_optimization_profiles} profiles; declared are "
+            f"{len(file.engine.profiles)}",
+            where=file.where,
+            hint="the manifest does not belong to this file; build it again",
+        )

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The few calls of CUDA's runtime that a runner of engines makes, each checked.
+
+The module of the bindings, `cuda.bindings.runtime`, is passed in. Every call of it yields a tuple whose first item is
+the status.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gantk.errors import BackendMissingError, GantkError
+from gantk.runtime.runner import Array
+
+HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = "HostToDevice", "DeviceToHost", "DeviceToDevice"
+
+
+def bindings() -> Any:
+    """The module of the bindings.
+
+    Raises:
+        BackendMissingError: It is not installed.
+    """
+    try:
+        from cuda.bindings import runtime
+    except ImportError as error:
+        raise BackendMissingError(
+            f"running engines wants cuda-bindings, which cannot be imported: {error}",
+            hint="pip install 'gantk[kernels]'",
+        ) from error
+    return runtime
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A GPU's memory: what is free and what there is, in bytes."""
+
+    free_bytes: int
+    total_bytes: int
+
+
+class Cuda:
+    """Checked calls.
+
+    Args:
+        api: The bindings.
+    """
+
+    def __init__(self, api: Any) -> None:
+        self._api = api
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Call a function of the bindings; what it yields besides its status.
+
+        Raises:
+            GantkError: The status is not success.
+        """
+        status, *results = getattr(self._api, name)(*arguments)
+        if status != self._api.cudaError_t.cudaSuccess:
+            raise GantkError(f"CUDA's {name} failed: {getattr(status, 'name', status)}", where=name)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def memory(self) -> Memory:
+        return Memory(*(int(size) for size in self.call("cudaMemGetInfo")))
+
+    def allocate(self, size_bytes: int, what: str) -> int:
+        """Device memory; its address.
+
+        Raises:
+            GantkError: There is not enough: says how much was wanted and is free.
+        """
+        status, address = self._api.cudaMalloc(max(size_bytes, 1))
+        if status != self._api.cudaError_t.cudaSuccess:
+            raise self.shortage(size_bytes, what, getattr(status, "name", str(status)))
+        return int(address)
+
+    def shortage(self, size_bytes: int, what: str, reason: str) -> GantkError:
+        """The error for memory that cannot be had."""
+        here = self.memory()
+        return GantkError(
+            f"{what} wants {size_bytes / 2**20:.1f} MiB of GPU memory ({reason}); {here.free_bytes / 2**20:.1f} of "
+            f"{here.total_bytes / 2**20:.1f} MiB are free",
+            where=what,
+            hint="end what else uses the GPU, or give smaller pictures",
+        )
+
+    def free(self, address: int) -> None:
+        self.call("cudaFree", address)
+
+    def allocate_host(self, size_bytes: int) -> int:
+        """Pinned host memory, which the GPU copies from and to without a detour; its address."""
+        return int(self.call("cudaMallocHost", max(size_bytes, 1)))
+
+    def free_host(self, address: int) -> None:
+        self.call("cudaFreeHost", address)
+
+    def copy(self, target: int, source: int, size_bytes: int, kind: str, stream: Any) -> None:
+        """Enqueue a copy of one of the kinds named above."""
+        direction = getattr(self._api.cudaMemcpyKind, f"cudaMemcpy{kind}")
+        self.call("cudaMemcpyAsync", target, source, size_bytes, direction, stream)
+
+    def stream(self) -> Any:
+        return self.call("cudaStreamCreateWithFlags", self._api.cudaStreamNonBlocking)
+
+    def destroy_stream(self, stream: Any) -> None:
+        self.call("cudaStreamDestroy", stream)
+
+    def synchronize(self, stream: Any) -> None:
+        self.call("cudaStreamSynchronize", stream)
+
+    def begin_capture(self, stream: Any) -> None:
+        mode = self._api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self.call("cudaStreamBeginCapture", stream, mode)
+
+    def end_capture(self, stream: Any) -> Any:
+        """What was enqueued since `begin_capture`, ready to be launched."""
+        graph = self.call("cudaStreamEndCapture", stream)
+        try:
+            return self.call("cudaGraphInstantiate", graph, 0)
+        finally:
+            self.call("cudaGraphDestroy", graph)
+
+    def launch(self, graph: Any, stream: Any) -> None:
+        self.call("cudaGraphLaunch", graph, stream)
+
+    def destroy_graph(self, graph: Any) -> None:
+        self.call("cudaGraphExecDestroy", graph)
+
+
+def host_view(address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Host memory at an address as an array; it must live longer than the array."""
+    size_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    memory = (ctypes.c_ubyte * max(size_bytes, 1)).from_address(address)
+    count = size_bytes // dtype.itemsize
+    array: Array = np.frombuffer(memoryview(memory), dtype, count=count).reshape(shape)
+    return array

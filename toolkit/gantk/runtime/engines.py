@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which engine of a bundle runs on a GPU, and whether it computes what it should: before and at its first opening."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gantk.bundle import Bundle, Engine, Interface
+from gantk.errors import GantkError
+from gantk.files import cache_folder, read_bytes, write_text
+from gantk.runtime import parity
+from gantk.runtime.runner import Array, Runner
+from gantk.tensors import TensorSpec
+
+VERDICT_LIMIT_BYTES = 2**16
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """An engine that may be loaded: everything that can be checked without the vendor's library has been.
+
+    Args:
+        data: Its bytes.
+        path: Where they came from.
+        engine: What the manifest says of it.
+        interface: What goes in and out.
+    """
+
+    data: bytes = field(repr=False)
+    path: Path
+    engine: Engine
+    interface: Interface
+
+    @property
+    def where(self) -> str:
+        """The file's name in errors."""
+        return str(self.path)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return self.interface.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self.interface.outputs
+
+
+def read_engine(
+    bundle: Bundle, backend: str, version: str, target: str, precision: str | None, form: str | None
+) -> EngineFile:
+    """Choose an engine for a GPU, and read and check its file.
+
+    Args:
+        bundle: That holds it.
+        backend: ``tensorrt`` or ``tensorrt-rtx``.
+        version: Of the product that is installed.
+        target: The architecture of the GPU, e.g. ``sm_89``.
+        precision: By default fp32 where the bundle has such an engine, else what it has first.
+        form: By default one with the bundle's own inputs and outputs.
+
+    Raises:
+        GantkError: There is none, none for this GPU or version, its file is damaged, or a plugin library that it
+            wants cannot be loaded: says what there is.
+    """
+    manifest = bundle.manifest
+    where = str(bundle.root / "manifest.json")
+    engines = [e for e in manifest.engines if e.backend == backend]
+    if not engines:
+        raise GantkError(
+            f"`{bundle.root}` has no {backend} engine",
+            where=where,
+            hint=f"gantk export {bundle.root} --to {backend}",
+        )
+    asked = _narrowed(
+        engines,
+        lambda e: (
+            (precision is None or e.precision == precision)
+            and (manifest.source(e).interface is None if form is None else e.form == form)
+        ),
+    )
+    if not asked:
+        raise _missing(bundle, backend, f"{precision or 'plain'} {form or ''}".strip(), engines)
+    here = _narrowed(asked, lambda e: _runs_on(e, target))
+    if not here:
+        raise _missing(bundle, backend, f"{asked[0].precision} engine for {target}", asked)
+    fitting = _narrowed(here, lambda e: _version_fits(e, version))
+    if not fitting:
+        built = ", ".join(sorted({engine.version for engine in here}))
+        raise GantkError(
+            f"the {backend} engines of `{bundle.root}` for {target} were built with {built}; {version} is installed",
+            where=where,
+            hint=f"gantk export {bundle.root} --to {backend} --target {target}, or pip install {backend}=={built}",
+        )
+    chosen = min(fitting, key=lambda engine: (engine.precision != "fp32", engine.tf32))
+    for library in chosen.plugins:
+        _load_plugin(library, chosen)
+    return EngineFile(
+        bundle.read_file(chosen.file),
+        bundle.root / chosen.file.path,
+        chosen,
+        manifest.interface(manifest.source(chosen)),
+    )
+
+
+def check_once(runner: Runner, file: EngineFile, bundle: Bundle, target: str) -> bool:
+    """Compare an unverified engine with the bundle's probe, the first time that it is opened on a kind of GPU.
+
+    The verdict is remembered in the user's cache.
+
+    Args:
+        runner: That runs it.
+        file: The engine.
+        bundle: That holds the probe.
+        target: The architecture of the GPU.
+
+    Returns:
+        Whether it is verified now; not so where the probe is for other inputs or none of its shapes is served.
+
+    Raises:
+        GantkError: Its outputs are wrong, here and now or when it was opened before.
+    """
+    engine = file.engine
+    if engine.verified:
+        return True
+    path = cache_folder() / "verdicts" / f"{engine.file.sha256}-{engine.version}-{target}.json"
+    reason = _remembered(path)
+    if reason is None:
+        probe = _probe(file, bundle)
+        if probe is None:
+            return False
+        reason = _judge(runner, file, *probe)
+        write_text(path, json.dumps({"passed": not reason, "reason": reason}))
+    if reason:
+        raise GantkError(
+            f"`{file.path}` computes wrong on {target}: {reason}",
+            where=str(file.path),
+            hint=f"another backend may do; gantk export {bundle.root} --to {engine.backend} builds it again",
+        )
+    return True
+
+
+def _narrowed(engines: Sequence[Engine], fits: Callable[[Engine], bool]) -> list[Engine]:
+    return [engine for engine in engines if fits(engine)]
+
+
+def _runs_on(engine: Engine, target: str) -> bool:
+    if "hardware-compatible" in engine.options:  # From Ampere on.
+        return int(target.removeprefix("sm_")) >= 80
+    return target in engine.targets
+
+
+def _version_fits(engine: Engine, version: str) -> bool:
+    if "version-compatible" in engine.options:
+        return engine.version.split(".")[0] == version.split(".", maxsplit=1)[0]
+    return engine.version == version
+
+
+def _missing(bundle: Bundle, backend: str, what: str, held: Sequence[Engine]) -> GantkError:
+    listed = "; ".join(
+        f"{engine.precision} ({engine.form}) for {', '.join(engine.targets)}" for engine in held
+    )
+    return GantkError(
+        f"`{bundle.root}` has no {backend} {what}; it has {listed}",
+        where=str(bundle.root / "manifest.json"),
+        hint=f"gantk export {bundle.root} --to {backend}",
+    )
+
+
+def _load_plugin(library: str, engine: Engine) -> None:
+    """Load a plugin library by name, so that its creators are registered; from where the loader looks."""
+    try:
+        ctypes.CDLL(library, ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise GantkError(
+            f"`{engine.file.path}` wants the plugin library {library}, which cannot be loaded: {error}",
+            where=engine.file.path,
+            hint=f"LD_LIBRARY_PATH names the folders where {library} is looked for",
+        ) from error
+
+
+def _remembered(path: Path) -> str | None:
+    """Why an engine failed when it was opened before; empty where it passed, `None` where it was never tried."""
+    if not path.is_file():
+        return None
+    try:
+        verdict = json.loads(read_bytes(path, VERDICT_LIMIT_BYTES))
+        return "" if verdict["passed"] is True else str(verdict["reason"])
+    except (GantkError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # Whatever it is, trying again tells.
+
+
+def _probe(file: EngineFile, bundle: Bundle) -> tuple[dict[str, Array], dict[str, Array]] | None:
+    """The probe's inputs and outputs, cut to a batch that the engine serves; `None` where they are for others."""
+    if bundle.manifest.probe is None:
+        return None
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        arrays = load(bundle.read_file(bundle.manifest.probe))
+    except SafetensorError as error:
+        raise GantkError(f"the probe cannot be read: {error}", where=bundle.manifest.probe.path) from error
+    names = [f"input.{spec.name}" for spec in file.interface.inputs]
+    wanted = [f"output.{spec.name}" for spec in file.interface.outputs]
+    if not {*names, *wanted} <= arrays.keys():
+        return None
+    count = min(len(arrays[wanted[0]]) if arrays[wanted[0]].ndim else 1, 1_000_000)
+    for batch in range(count, 0, -1):
+        cut = {
+            name: array[:batch] if array.ndim and len(array) == count else array
+            for name, array in arrays.items()
+        }
+        for profile in file.engine.profiles:
+            if all(shapes.holds(cut[f"input.{name}"].shape) for name, shapes in profile.items()):
+                return (
+                    {name.removeprefix("input."): cut[name] for name in names},
+                    {name.removeprefix("output."): cut[name] for name in wanted},
+                )
+    return None
+
+
+def _judge(runner: Runner, file: EngineFile, feeds: dict[str, Array], wanted: dict[str, Array]) -> str:
+    """Why the outputs are wrong; empty where they are right."""
+    outputs = runner.run(feeds)
+    threshold = parity.THRESHOLDS[file.engine.precision]
+    for spec in file.interface.outputs:
+        reference = wanted[spec.name]
+        span = (
+            spec.range[1] - spec.range[0]
+            if spec.range is not None
+            else float(reference.max() - reference.min())
+        )
+        reason = parity.compare([outputs[spec.name]], [reference], span or 1.0).against(
+            threshold, span or 1.0
+        )
+        if reason is not None:
+            return f"{spec.name}: {reason}"
+    return ""
