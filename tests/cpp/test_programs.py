@@ -33,8 +33,9 @@ def call(*command: str | Path, **environment: str) -> str:
     return done.stdout
 
 
-def test_unit(built: Path) -> None:
-    assert "[  PASSED  ]" in call(built / "tests/gantk_unit_tests")
+@pytest.mark.parametrize("program", ["gantk_unit_tests", "gantk_pictures_tests"])
+def test_unit(built: Path, program: str) -> None:
+    assert "[  PASSED  ]" in call(built / "tests" / program)
 
 
 @pytest.mark.parametrize("how", ["shared", "own"])
@@ -42,6 +43,12 @@ def test_eight_threads(built: Path, tmp_path: Path, how: str) -> None:
     bundle = networks.bundle(tmp_path / "x.gantk").root
     said = json.loads(call(built / "tests/gantk_soak", bundle, "800", "8", how))
     assert (said["runs"], said["wrong"]) == (800, 0)
+
+
+def test_a_run_allocates_what_onnx_runtime_does_and_no_more(built: Path, tmp_path: Path) -> None:
+    bundle = networks.bundle(tmp_path / "x.gantk").root
+    said = json.loads(call(built / "tests/gantk_overhead", "calls", bundle, "20", "2", "4"))
+    assert said["gantk_allocations"] == said["by_hand_allocations"] > 0
 
 
 def test_unit_with_addresses_and_arithmetic_checked() -> None:
