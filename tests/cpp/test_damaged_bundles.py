@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import re
@@ -254,7 +253,8 @@ def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
         yield from places(item, (*place, key))
 
 
-PLACES = list(places(document()))
+WHOLE = json.dumps(document())
+PLACES = list(places(json.loads(WHOLE)))
 MISSING = object()
 STRANGE: list[Any] = [
     MISSING, None, True, False, 0, -1, 7, 2**31, 2**40, 1.5, 1e300, -0.0, 5e-324, 1e16, 123456789.25, "", "x", "N",
@@ -278,7 +278,7 @@ def test_every_strange_value_at_every_place(library: Library, forged: Path, key:
     refused = 0
     for place in (place for place in PLACES if place[0] == key):
         for value in STRANGE:
-            made = document()
+            made = json.loads(WHOLE)
             holder = made
             for step in place[:-1]:
                 holder = holder[step]
@@ -308,12 +308,14 @@ values = st.recursive(
 @given(place=st.sampled_from(PLACES), value=values)
 @settings(max_examples=80)
 def test_any_value_anywhere(library: Library, forged: Path, place: tuple[Any, ...], value: Any) -> None:
-    made = copy.deepcopy(document())
+    made = json.loads(WHOLE)
     holder = made
     for step in place[:-1]:
         holder = holder[step]
     holder[place[-1]] = value
-    python, cpp = refusals(library, forged, json.dumps(made, ensure_ascii=False).encode())
+    # C++ shows the keys of an object in order, for it keeps no other.
+    text = json.dumps(made, ensure_ascii=False, sort_keys=True)
+    python, cpp = refusals(library, forged, text.encode())
     assert cpp == python
 
 
