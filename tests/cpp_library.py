@@ -34,14 +34,14 @@ def onnxruntime_library() -> Path:
 
 def build_cpp(*targets: str, options: tuple[str, ...] = ()) -> Path:
     """The folder in which targets of `toolkit/cpp` are built; GANTK_CPP_BUILD names one that is kept up by hand."""
-    onnxruntime_root()
+    root = onnxruntime_root()
     for header, package in (("nlohmann/json.hpp", "nlohmann-json3-dev"), ("openssl/evp.h", "libssl-dev")):
         if not (Path("/usr/include") / header).is_file():
             pytest.skip(f"{header} is missing: run .ci/packages, or apt install {package}")
     if not options and os.environ.get("GANTK_CPP_BUILD"):
         return Path(os.environ["GANTK_CPP_BUILD"])
-    library = f"-DONNXRUNTIME_LIBRARY={onnxruntime_library()}"
-    return build(*targets, options=(library, *options), source=SOURCE)
+    places = (f"-DONNXRUNTIME_ROOT={root}", f"-DONNXRUNTIME_LIBRARY={onnxruntime_library()}")
+    return build(*targets, options=(*places, *options), source=SOURCE)
 
 
 class Options(c.Structure):

@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = Path(sys.executable).parent
+SUFFIXES = (".py", ".c", ".cpp", ".cu", ".cuh", ".h", ".hpp")
 
 
 @pytest.mark.parametrize(
@@ -35,8 +36,8 @@ def test_every_source_file_says_its_licence() -> None:
     files = [
         path
         for folder in ("toolkit", "tests", "benchmarks", "kernels")
-        for path in (ROOT / folder).rglob("*.py")
-        if "__pycache__" not in path.parts
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in SUFFIXES and "__pycache__" not in path.parts
     ]
     assert len(files) > 30
     lacking = [

@@ -25,7 +25,9 @@ Sizes = dict[str, int]  # what each symbol in the shapes of a bundle stands for
 
 
 def dcgan(root: Path) -> list[Sizes]:
-    networks.bundle(root, {(precision, "plain"): networks.generator(precision) for precision in ("fp32", "fp16")})
+    networks.bundle(
+        root, {(precision, "plain"): networks.generator(precision) for precision in ("fp32", "fp16")}
+    )
     return [{"N": count} for count in (1, 2, 5)]
 
 
@@ -60,7 +62,9 @@ def gatys_step(root: Path) -> list[Sizes]:
 Case = tuple[Path, list[Sizes]]
 
 
-@pytest.fixture(scope="module", params=[dcgan, style, several_styles, adain, gatys_step], ids=lambda f: f.__name__)
+@pytest.fixture(
+    scope="module", params=[dcgan, style, several_styles, adain, gatys_step], ids=lambda f: f.__name__
+)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     make: Callable[[Path], list[Sizes]] = request.param
     path = tmp_path_factory.mktemp("bundle") / "x.gantk"
@@ -70,10 +74,11 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def feeds_of(inputs: Sequence[TensorSpec], sizes: Sizes) -> Feeds:
     """Random inputs; an optimiser's averages of squares and its rates are positive, as they are in life."""
     positive = ("square", "learning_rate", "epsilon", "betas", "corrections")
-    return {
+    feeds = {
         name: np.abs(array) % 0.9 + np.float32(0.05) if name in positive else array
         for name, array in random_feeds(inputs, sizes).items()
     }
+    return {name: np.asarray(array, order="C") for name, array in feeds.items()}
 
 
 def variants(bundle: Path) -> list[tuple[str, str]]:
@@ -117,12 +122,19 @@ def specs(runner: CppRunner, kind: str) -> list[TensorSpec]:
     functions, found = runner.library.c, []
     for index in range(getattr(functions, f"gantk_runner_{kind}_count")(runner.handle)):
         spec = getattr(functions, f"gantk_runner_{kind}")(runner.handle, index)
-        shape = [symbol.decode() if symbol else size for size, symbol in zip(spec.shape, spec.symbols, strict=True)]
+        shape = [
+            symbol.decode() if symbol else size for size, symbol in zip(spec.shape, spec.symbols, strict=True)
+        ]
         limits = (spec.low, spec.high) if spec.has_range else None
         layout = spec.layout.decode() or None
         found.append(
             TensorSpec(
-                spec.name.decode(), DTYPES[spec.dtype], tuple(shape[: spec.rank]), limits, layout, spec.smallest
+                spec.name.decode(),
+                DTYPES[spec.dtype],
+                tuple(shape[: spec.rank]),
+                limits,
+                layout,
+                spec.smallest,
             )
         )
     return found
@@ -154,7 +166,7 @@ def test_every_dtype_and_rank_passes_through(
     with Writer(tmp_path / "x.gantk") as writer:
         file = writer.add("model.fp32.onnx", networks.simple("Identity", [x], y))
         writer.commit(Manifest("any", "identity", {}, (x,), (y,), (Variant(file, "fp32", "plain", 20),)))
-    given = (np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2).astype(dtype)
+    given = np.asarray(np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2, dtype)
     with library.open(tmp_path / "x.gantk") as cpp, gantk.open(tmp_path / "x.gantk", "onnxruntime") as python:
         if 0 in shape:
             assert_same_error(lambda: cpp.run({"x": given}), lambda: python.run({"x": given}))
@@ -188,7 +200,10 @@ def test_wrong_inputs_are_refused_in_the_same_words(library: Library, tmp_path: 
 def test_small_pictures_and_unequal_batches(library: Library, tmp_path: Path) -> None:
     inputs = style_networks.style_bundle(tmp_path / "x.gantk", 3).manifest.inputs
     small = random_feeds(inputs, {"N": 1, "H": 7, "W": 30})
-    unequal = {**random_feeds(inputs, {"N": 2, "H": 9, "W": 9}), "style_weights": np.full((1, 3), 1 / 3, np.float32)}
+    unequal = {
+        **random_feeds(inputs, {"N": 2, "H": 9, "W": 9}),
+        "style_weights": np.full((1, 3), 1 / 3, np.float32),
+    }
     with library.open(tmp_path / "x.gantk") as cpp, gantk.open(tmp_path / "x.gantk", "onnxruntime") as python:
         for feeds in (small, unequal):
             assert_same_error(lambda feeds=feeds: cpp.run(feeds), lambda feeds=feeds: python.run(feeds))

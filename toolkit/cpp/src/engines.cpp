@@ -11,7 +11,6 @@
 namespace gantk {
 namespace {
 
-constexpr std::int64_t size_limit = (std::int64_t{1} << 31) - 1;
 constexpr std::array<std::string_view, 2> products = {"tensorrt", "tensorrt-rtx"};
 constexpr std::array<std::string_view, 4> build_options = {"version-compatible", "hardware-compatible", "refit",
                                                            "strip"};
@@ -126,8 +125,8 @@ void check_engine(const Engine& engine) {
 }
 
 void check_audit(const Json& data, const std::string& path) {
-  if (const std::string cache = take_optional_string(data, "timing_cache"); !data["timing_cache"].is_null()) {
-    check_sha256(cache, "the timing cache of `" + path + "`");
+  if (const auto cache = take_optional_string(data, "timing_cache")) {
+    check_sha256(*cache, "the timing cache of `" + path + "`");
   }
   for (const auto& [kind, count] : data["layers"].items()) {
     check_layer_type(kind);

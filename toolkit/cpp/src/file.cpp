@@ -88,6 +88,7 @@ Bytes read_bytes(const std::string& path, std::int64_t limit_bytes, Sha256* hash
   const Descriptor file(path);
   struct stat status;
   if (::fstat(file, &status) != 0) fail(path, errno);
+  if (S_ISDIR(status.st_mode)) fail(path, EISDIR);
   if (!S_ISREG(status.st_mode)) throw Error("`" + path + "` is not a regular file", path);
   if (status.st_size > limit_bytes) {
     throw Error("`" + path + "` has " + std::to_string(status.st_size) + " bytes; at most " +

@@ -40,8 +40,8 @@ std::string take_string(const Json& data, const char* key) {
   return take_text(checked(value, key, "str", value.is_string()));
 }
 
-std::string take_optional_string(const Json& data, const char* key) {
-  return look(data, key).is_null() ? std::string() : take_string(data, key);
+std::optional<std::string> take_optional_string(const Json& data, const char* key) {
+  return look(data, key).is_null() ? std::nullopt : std::optional(take_string(data, key));
 }
 
 std::int64_t take_integer(const Json& data, const char* key) {

@@ -22,7 +22,7 @@ inline constexpr std::size_t text_limit = 2000;  // characters of any text in a 
 std::string take_text(const Json& value);
 
 std::string take_string(const Json& data, const char* key);
-std::string take_optional_string(const Json& data, const char* key);  // empty where there is none
+std::optional<std::string> take_optional_string(const Json& data, const char* key);
 std::int64_t take_integer(const Json& data, const char* key);
 bool take_bool(const Json& data, const char* key);
 const Json& take_object(const Json& data, const char* key);

@@ -11,7 +11,6 @@ namespace gantk {
 namespace {
 
 constexpr std::size_t name_limit = 200;
-constexpr std::int64_t size_limit = (std::int64_t{1} << 31) - 1;
 constexpr std::array<std::string_view, 3> layouts = {"NC", "NCHW", "NHWC"};
 
 std::optional<DType> dtype_named(std::string_view name) {

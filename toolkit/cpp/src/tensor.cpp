@@ -53,10 +53,6 @@ std::string Shape::text() const {
   return text + "]";
 }
 
-bool operator==(const Shape& a, const Shape& b) noexcept {
-  return std::equal(a.sizes().begin(), a.sizes().end(), b.sizes().begin(), b.sizes().end());
-}
-
 template <class Void>
 void BasicView<Void>::check_count(std::size_t count, const Shape& sizes) {
   if (static_cast<std::int64_t>(count) != sizes.count()) {

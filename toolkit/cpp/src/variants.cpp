@@ -51,7 +51,7 @@ Parity read_parity(const Json& data) {
   take_integer(data, "samples");
   take_list(data, "batches", integer);
   parity.passed = take_bool(data, "passed");
-  parity.reason = take_optional_string(data, "reason");
+  parity.reason = take_optional_string(data, "reason").value_or("");
   if (data.contains("sizes")) for_each(data, "sizes", check_size);
   return parity;
 }

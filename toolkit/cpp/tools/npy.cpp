@@ -67,21 +67,26 @@ Tensor read(const std::string& path) {
   std::ifstream stream(path, std::ios::binary);
   if (!stream) throw Error("cannot read `" + path + "`: " + std::strerror(errno), path, "check the path");
   const std::string data{std::istreambuf_iterator<char>(stream), {}};
+  return parse(path, data);
+}
+
+Tensor parse(const std::string& path, std::string_view data) {
   if (data.size() < 12 || !data.starts_with(magic)) fail(path, "it does not begin like one");
   const bool is_long = data[6] >= 2;
   std::uint32_t length = 0;
   std::memcpy(&length, data.data() + 8, is_long ? 4 : 2);
   const std::size_t begin = is_long ? 12 : 10;
   if (data.size() - begin < length) fail(path, "it is cut short");
-  const std::string header = data.substr(begin, length);
+  const std::string header(data.substr(begin, length));
   const DType dtype = dtype_of_code(path, value_of(path, header, "descr", '\'').substr(1));
-  Tensor tensor(dtype, parse_shape(path, value_of(path, header, "shape", ')')));
-  if (value_of(path, header, "fortran_order", ',') == "True" && tensor.shape().rank() > 1) {
-    fail(path, "it is in Fortran order");
+  const Shape shape = parse_shape(path, value_of(path, header, "shape", ')'));
+  if (value_of(path, header, "fortran_order", ',') == "True" && shape.rank() > 1) fail(path, "it is in Fortran order");
+  // Before anything of that size is allocated.
+  if (data.size() - begin - length != static_cast<std::size_t>(shape.count()) * bytes_of(dtype)) {
+    fail(path, "its length is not that of its shape");
   }
-  const MutableTensorView view = tensor.mutable_view();
-  if (data.size() - begin - length != view.size_bytes()) fail(path, "its length is not that of its shape");
-  std::memcpy(view.data, data.data() + begin + length, view.size_bytes());
+  Tensor tensor(dtype, shape);
+  std::memcpy(tensor.mutable_view().data, data.data() + begin + length, data.size() - begin - length);
   return tensor;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "gantk/tensor.hpp"
 
@@ -10,6 +11,9 @@ namespace gantk::npy {
 
 // Reads a file whose array is contiguous in C order and of a type that gantk has; throws Error about any other.
 Tensor read(const std::string& path);
+
+// The same of a file's contents; `path` is its name in errors.
+Tensor parse(const std::string& path, std::string_view data);
 
 void write(const std::string& path, const TensorView& view);
 

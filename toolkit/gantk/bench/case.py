@@ -112,7 +112,7 @@ def run_case(
 def _start(task: Task, contender: Contender, threads: int) -> Worker:
     # Compiled kernels are never those of an earlier benchmark: a load time is that of a first start.
     cache = {"TORCHINDUCTOR_CACHE_DIR": str(task.folder / "inductor")} if contender.compiles else {}
-    return Worker(contender.label, task.folder, threads, cache)
+    return Worker(contender.label, task.folder, threads, cache, contender.command)
 
 
 def _load(task: Task, entries: Sequence[_Entry], settings: Settings, progress: Progress) -> None:

@@ -8,7 +8,7 @@ import os
 import shutil
 import sysconfig
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,11 @@ TORCH_MODES = {
     "torch-compile": ("default", "freezing", "max-autotune"),
 }
 TORCH_PRECISIONS = ("fp32", "fp16", "bf16")
-NAMES = (*TORCH_MODES, *BACKENDS)
+CPP = "cpp"
+"""The C++ runner, which computes with `CPP_BACKEND`."""
+CPP_BACKEND = "onnxruntime"
+CPP_WORKER = "gantk-bench-worker"
+NAMES = (*TORCH_MODES, *BACKENDS, CPP)
 MODES = tuple(mode for modes in TORCH_MODES.values() for mode in modes)
 
 _TORCH_FACTORY = "gantk.baselines.pytorch:open_network"
@@ -51,6 +55,7 @@ class Contender:
         factory: ``module:function`` for the worker (see `gantk.bench.protocol`).
         options: For the factory.
         imports: Modules that the worker imports first, so that their cost is known apart.
+        command: The worker's program; gantk's own by default.
     """
 
     backend: str
@@ -62,6 +67,7 @@ class Contender:
     factory: str
     options: dict[str, Any] = field(hash=False)
     imports: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
 
     @property
     def compiles(self) -> bool:
@@ -120,8 +126,12 @@ def find(
     contenders: list[Contender] = []
     skipped: list[Skipped] = []
     for name in backends or NAMES:
-        entry = _torch(name, subject, precisions, modes, device, threads) if name in TORCH_MODES else None
-        found, left_out = entry or _backend(name, subject, precisions, device, threads)
+        if name in TORCH_MODES:
+            found, left_out = _torch(name, subject, precisions, modes, device, threads)
+        elif name == CPP:
+            found, left_out = _cpp(subject, precisions, device, threads)
+        else:
+            found, left_out = _backend(name, subject, precisions, device, threads)
         contenders += found
         skipped += left_out
         missing = [skip for skip in left_out if skip.missing]
@@ -210,6 +220,20 @@ def _backend(
         elif file.precision in precisions:
             skipped.append(Skipped(title, f"here it computes that in {precision}, which was not asked for"))
     return contenders, skipped
+
+
+def _cpp(subject: Subject, precisions: Sequence[str] | None, device: str, threads: int) -> Entry:
+    """What the Python backend of the same library would run, in a worker written in C++."""
+    program = shutil.which(CPP_WORKER)
+    if program is None:
+        return [], [
+            Skipped(CPP, f"{CPP_WORKER} is not on PATH (toolkit/cpp builds and installs it)", missing=True)
+        ]
+    if not subject.path.is_dir():
+        return [], [Skipped(CPP, "the C++ runner opens bundles, and this is an ONNX file")]
+    found, skipped = _backend(CPP_BACKEND, subject, precisions, device, threads)
+    twins = [replace(contender, backend=CPP, imports=(), command=(program,)) for contender in found]
+    return twins, [replace(skip, name=skip.name.replace(CPP_BACKEND, CPP)) for skip in skipped]
 
 
 def _of_file(name: str, subject: Subject, file: File, precision: str, device: str, threads: int) -> Contender:

@@ -8,6 +8,7 @@
 #include <functional>
 #include <initializer_list>
 #include <memory>
+#include <ranges>
 #include <span>
 #include <string>
 #include <string_view>
@@ -66,7 +67,7 @@ class GANTK_API Shape {
   std::int64_t count() const;  // of elements; throws Error where it does not fit 63 bits
   std::string text() const;    // e.g. "[1, 3, 256, 256]"
 
-  friend bool operator==(const Shape& a, const Shape& b) noexcept;
+  friend bool operator==(const Shape& a, const Shape& b) noexcept = default;  // Sizes past the rank are 0.
 
  private:
   std::array<std::int64_t, most_axes> sizes_{};
@@ -85,11 +86,13 @@ struct BasicView {
   BasicView(Void* memory, DType type, Shape sizes, Device place = Device::cpu)
       : data(memory), dtype(type), shape(sizes), device(place) {}
 
-  // Any contiguous range of elements; throws Error where their number is not that of the shape.
-  template <class T>
-  requires std::is_convertible_v<T*, Void*> BasicView(std::span<T> elements, Shape sizes)
-      : BasicView(elements.data(), dtype_of<T>(), sizes) {
-    check_count(elements.size(), sizes);
+  // The elements of a std::vector, array or span; throws Error where their number is not that of the shape.
+  template <std::ranges::contiguous_range Elements>
+  requires std::ranges::borrowed_range<Elements> &&
+      std::is_convertible_v<std::add_pointer_t<std::ranges::range_reference_t<Elements>>, Void*>
+      BasicView(Elements&& elements, Shape sizes)
+      : BasicView(std::ranges::data(elements), dtype_of<std::ranges::range_value_t<Elements>>(), sizes) {
+    check_count(std::ranges::size(elements), sizes);
   }
 
   // A view to write to is also one to read from.

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `cmake --install` puts in place is enough for a project outside the tree."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import gantk
+import networks
+from cpp_library import SOURCE
+from native_build import onnxruntime_root
+
+
+def call(*command: str | Path, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(env or {})},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def prefix(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prefix")
+    call("cmake", "--install", built, "--prefix", folder)
+    return folder
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return networks.bundle(tmp_path / "x.gantk").root
+
+
+def expected(bundle: Path) -> str:
+    import numpy as np
+
+    with gantk.open(bundle, "onnxruntime", threads=1) as runner:
+        picture = runner.run({"latent": np.float32([[0.5, -1, 2, 0]])})["picture"]
+    return f"0.1.0 {picture.size} {picture.flat[0]:.6f}\n"
+
+
+def test_a_project_finds_the_package(prefix: Path, bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(SOURCE / "tests/consumer", tmp_path / "consumer")
+    build = tmp_path / "build"
+    call("cmake", "-S", tmp_path / "consumer", "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}")
+    call("cmake", "--build", build)
+    assert call(build / "consumer", bundle) == expected(bundle)
+
+
+def test_pkg_config(prefix: Path, bundle: Path, tmp_path: Path) -> None:
+    if shutil.which("pkg-config") is None:
+        pytest.skip("pkg-config is missing: apt install pkg-config")
+    (folder,) = prefix.rglob("pkgconfig")
+    where = {"PKG_CONFIG_PATH": str(folder)}
+    # The prefix was chosen when it was installed, after the file was written.
+    flags = call(
+        "pkg-config", f"--define-variable=prefix={prefix}", "--cflags", "--libs", "gantk", env=where
+    ).split()
+    source, program = SOURCE / "tests/consumer/consumer.cpp", tmp_path / "consumer"
+    call("c++", "-std=c++20", source, "-o", program, *flags, f"-Wl,-rpath,{folder.parent}")
+    assert call(program, bundle) == expected(bundle)
+
+
+@pytest.mark.parametrize(
+    ("option", "package", "hint"),
+    [
+        (
+            "-DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON",
+            "nlohmann_json",
+            "apt-get install nlohmann-json3-dev",
+        ),
+        ("-DCMAKE_DISABLE_FIND_PACKAGE_OpenSSL=ON", "OpenSSL", "apt-get install libssl-dev"),
+        ("-DCMAKE_DISABLE_FIND_PACKAGE_OnnxRuntime=ON", "OnnxRuntime", "-DONNXRUNTIME_ROOT=FOLDER"),
+        ("-DCMAKE_DISABLE_FIND_PACKAGE_GTest=ON", "GTest", "apt-get install libgtest-dev"),
+    ],
+)
+def test_what_is_missing_is_named_with_what_to_install(
+    built: Path, tmp_path: Path, option: str, package: str, hint: str
+) -> None:
+    done = subprocess.run(
+        ["cmake", "-S", SOURCE, "-B", tmp_path, f"-DONNXRUNTIME_ROOT={onnxruntime_root()}", option],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    said = " ".join(done.stderr.split())
+    assert f"gantk wants {package}, which is not here." in said
+    assert hint in said

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+# `cmake --install`: the library, its headers, a CMake package and a pkg-config file.
+include(CMakePackageConfigHelpers)
+
+install(TARGETS gantk EXPORT gantkTargets)
+install(DIRECTORY include/gantk TYPE INCLUDE)
+if(TARGET gantk-run)
+  install(TARGETS gantk-run)
+endif()
+if(TARGET gantk_pictures)
+  install(TARGETS gantk_pictures EXPORT gantkTargets)
+endif()
+
+set(gantk_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/gantk)
+install(EXPORT gantkTargets NAMESPACE gantk:: DESTINATION ${gantk_package_dir})
+configure_package_config_file(cmake/gantkConfig.cmake.in gantkConfig.cmake INSTALL_DESTINATION ${gantk_package_dir})
+# While the version begins with 0, a new second part may break what was compiled with the old one.
+write_basic_package_version_file(gantkConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/gantkConfig.cmake ${PROJECT_BINARY_DIR}/gantkConfigVersion.cmake
+  DESTINATION ${gantk_package_dir})
+
+configure_file(cmake/gantk.pc.in gantk.pc @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/gantk.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

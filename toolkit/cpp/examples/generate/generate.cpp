@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// Pictures from a generator, in a grid.
+#include <random>
+
+#include "../example.hpp"
+#include "gantk/pictures.hpp"
+#include "gantk/runner.hpp"
+
+namespace {
+
+// Normal noise float32[count, size].
+gantk::Tensor draw_latents(std::int64_t count, std::int64_t size, unsigned seed) {
+  std::mt19937_64 engine(seed);
+  std::normal_distribution<float> normal;
+  gantk::Tensor latents(gantk::DType::float32, {count, size});
+  for (float& value : latents.values<float>()) value = normal(engine);
+  return latents;
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  return run_example(count, words, 2, 4, "gantk_generate BUNDLE OUT.png [COUNT] [SEED]", [](const auto& given) {
+    const auto runner = gantk::Runner::open(given[0]);
+    const gantk::TensorSpec& spec = runner.inputs().at(0);
+    const auto pictures = given.size() > 2 ? std::stoll(given[2]) : 16;
+    const auto seed = given.size() > 3 ? std::stoul(given[3]) : 0;
+    const auto latents = draw_latents(pictures, std::get<std::int64_t>(spec.shape.at(1)), static_cast<unsigned>(seed));
+    auto outputs = runner.run({{spec.name, latents.view()}});
+    const gantk::TensorSpec& picture = runner.outputs().at(0);
+    const auto pixels = gantk::pictures::to_pixels(outputs[picture.name].view(), picture);
+    gantk::pictures::write(given[1], gantk::pictures::grid(pixels.view()).view());
+  });
+}

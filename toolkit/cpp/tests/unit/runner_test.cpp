@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+// The runner over a backend that adds one: what it promises whoever computes.
+#include "gantk/runner.hpp"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "gantk/backend.hpp"
+#include "test_bundle.hpp"
+
+namespace {
+
+std::atomic<long> allocations{0};
+
+}  // namespace
+
+// Every allocation of this program is counted.
+// Not inlined, for GCC then warns of malloc beside delete.
+[[gnu::noinline]] void* operator new(std::size_t size) {
+  ++allocations;
+  if (void* memory = std::malloc(size)) return memory;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+
+namespace gantk {
+namespace {
+
+using testing::refusal;
+
+// y = x + 1, and z = its first size; a first value of -1 makes it fail.
+class AddOne : public Session {
+ public:
+  void run(std::span<const TensorView> inputs, std::span<Slot> outputs) const override {
+    const auto* x = static_cast<const float*>(inputs[0].data);
+    if (x[0] == -1) throw std::runtime_error("it does not like minus one");
+    for (Slot& slot : outputs) {
+      if (slot.memory.data == nullptr) {
+        slot.fresh = slot.index == 0 ? Tensor(DType::float32, inputs[0].shape) : Tensor(DType::int64, {1});
+      }
+      void* memory = slot.memory.data == nullptr ? slot.fresh.mutable_view().data : slot.memory.data;
+      if (slot.index == 1) {
+        *static_cast<std::int64_t*>(memory) = inputs[0].shape[0];
+        continue;
+      }
+      for (std::int64_t i = 0; i < inputs[0].shape.count(); ++i) static_cast<float*>(memory)[i] = x[i] + 1;
+    }
+  }
+};
+
+class AddOneBackend : public Backend {
+ public:
+  std::string name() const override { return "add-one"; }
+  BackendStatus probe() const override { return {"1.0", {Device::cpu}}; }
+  std::optional<std::string> executed(const std::string& precision, Device) const override { return precision; }
+  std::unique_ptr<Session> open(Model model, Device, const Options&) const override {
+    if (model.bytes.text() == "bad network") throw Error("add-one refuses `" + model.where + "`", model.where);
+    return std::make_unique<AddOne>();
+  }
+};
+
+class RunnerTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    static const bool added = (add_backend(std::make_unique<AddOneBackend>()), true);
+    ASSERT_TRUE(added);
+  }
+
+  Runner open() const { return Runner::open(bundle_.path(), {.backend = "add-one"}); }
+
+  testing::TestBundle bundle_;
+  std::vector<float> x_ = {1, 2, 3, 4, 5, 6};
+  TensorView view_{std::as_const(x_), {2, 3}};
+};
+
+static_assert(std::is_nothrow_move_constructible_v<Runner> && !std::is_copy_constructible_v<Runner>);
+static_assert(std::is_nothrow_move_constructible_v<Tensor> && !std::is_copy_constructible_v<Tensor>);
+
+TEST_F(RunnerTest, RunsIntoFreshArrays) {
+  const Runner runner = open();
+  Outputs first = runner.run({{"x", view_}});
+  Outputs second = runner.run({{"x", view_}});
+  EXPECT_EQ(first["y"].shape(), Shape({2, 3}));
+  EXPECT_EQ(first["y"].values<float>()[5], 7);
+  EXPECT_EQ(first["z"].values<std::int64_t>()[0], 2);
+  EXPECT_NE(first["y"].view().data, second["y"].view().data);
+  EXPECT_NE(refusal([&] { first["w"]; }).find("no output 'w'; it has y, z"), std::string::npos);
+  EXPECT_EQ(runner.backend() + " " + runner.version() + " " + runner.precision(), "add-one 1.0 fp32");
+}
+
+TEST_F(RunnerTest, RunsIntoTheCallersMemoryAndAllocatesNothing) {
+  const Runner runner = open();
+  std::vector<float> y(6);
+  std::vector<std::int64_t> z(1);
+  const MutableTensorView to_y(y, {2, 3}), to_z(z, {1});
+  const auto run = [&] { runner.run({{"x", view_}}, {{"z", to_z}, {"y", to_y}}); };
+  run();
+  const long before = allocations;
+  for (int i = 0; i < 100; ++i) run();
+  EXPECT_EQ(allocations - before, 0);
+  EXPECT_EQ(y[5], 7);
+  EXPECT_EQ(z[0], 2);
+  // The counter counts: fresh arrays are allocations.
+  runner.run({{"x", view_}});
+  EXPECT_GT(allocations - before, 0);
+}
+
+TEST_F(RunnerTest, RefusesMemoryThatDoesNotFit) {
+  const Runner runner = open();
+  std::vector<float> y(6, 9);
+  const auto into = [&](std::string_view name, MutableTensorView memory) {
+    return refusal([&] { runner.run({{"x", view_}}, {{name, memory}}); });
+  };
+  EXPECT_EQ(into("y", {y, {3, 2}}), "`out` for 'y' has shape [3, 2]; the output has [2, 3]");
+  EXPECT_EQ(into("y", {y, {6}}), "`out` for 'y' has shape [6]; the output has [2, 3]");
+  EXPECT_EQ(into("q", {y, {6}}), "the network has no output 'q'; it has y, z");
+  EXPECT_NE(into("z", {y, {6}}).find("has dtype float32; the output has int64"), std::string::npos);
+  EXPECT_NE(into("y", {nullptr, DType::float32, {2, 3}}).find("has no memory"), std::string::npos);
+  EXPECT_NE(into("y", {y.data(), DType::float32, {2, 3}, Device::cuda}).find("GPU memory"), std::string::npos);
+  const MutableTensorView good(y, {2, 3});
+  EXPECT_NE(refusal([&] {
+              runner.run({{"x", view_}}, {{"y", good}, {"y", good}});
+            }).find("memory twice"),
+            std::string::npos);
+  EXPECT_EQ(y, std::vector<float>(6, 9));
+}
+
+TEST_F(RunnerTest, RefusesWrongInputsAndGoesOn) {
+  const Runner runner = open();
+  const auto fed = [&](std::vector<Feed> feeds) { return refusal([&] { runner.run(feeds); }); };
+  EXPECT_EQ(fed({}), "the inputs given are none; the network wants x: float32[N x 3]");
+  EXPECT_NE(fed({{"x", view_}, {"x", view_}}).find("the inputs given are 'x', 'x'"), std::string::npos);
+  EXPECT_NE(fed({{"x", {x_.data(), DType::float32, {2, 3}, Device::cuda}}}).find("GPU memory"), std::string::npos);
+  EXPECT_NE(fed({{"x", {x_.data(), DType::int32, {2, 3}}}}).find("has dtype int32"), std::string::npos);
+  EXPECT_NE(fed({{"x", {nullptr, DType::float32, {2, 3}}}}).find("has no memory"), std::string::npos);
+  x_[0] = -1;
+  EXPECT_EQ(fed({{"x", view_}}),
+            "add-one failed to run the network: it does not like minus one\n  in: <Runner add-one 1.0 fp32 on cpu>");
+  x_[0] = 0;
+  EXPECT_EQ(runner.run({{"x", view_}})["y"].values<float>()[0], 1);
+}
+
+TEST_F(RunnerTest, IsClosedOnce) {
+  Runner runner = open();
+  Outputs outputs = runner.run({{"x", view_}});
+  runner.close();
+  runner.close();
+  EXPECT_NE(refusal([&] { runner.run({{"x", view_}}); }).find("the runner is closed"), std::string::npos);
+  EXPECT_EQ(outputs["y"].values<float>()[0], 2);  // Outputs outlive the runner.
+  Runner moved = std::move(runner);
+  EXPECT_NE(refusal([&] { runner.inputs(); }).find("moved to another variable"), std::string::npos);
+}
+
+TEST_F(RunnerTest, SaysWhatABackendRefuses) {
+  const testing::TestBundle bad("bad network");
+  EXPECT_NE(refusal([&] { Runner::open(bad.path(), {.backend = "add-one"}); }).find("add-one refuses"),
+            std::string::npos);
+  EXPECT_NE(refusal([] { add_backend(std::make_unique<AddOneBackend>()); }).find("'add-one' already"),
+            std::string::npos);
+}
+
+// Runs a piece of work in eight threads at the same time.
+void in_threads(const std::function<void(int)>& work) {
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 8; ++i) threads.emplace_back(work, i);
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST_F(RunnerTest, IsSharedByThreads) {
+  const Runner runner = open();
+  std::atomic<int> wrong{0};
+  in_threads([&](int number) {
+    const std::vector<float> x(static_cast<std::size_t>(3 * (number + 1)), static_cast<float>(number));
+    std::vector<float> y(x.size());
+    const Shape shape({number + 1, 3});
+    for (int i = 0; i < 300; ++i) {
+      runner.run({{"x", {x, shape}}}, {{"y", {y, shape}}});
+      Outputs fresh = runner.run({{"x", {x, shape}}});
+      wrong += y.back() != static_cast<float>(number + 1) || fresh["z"].values<std::int64_t>()[0] != number + 1;
+      wrong += refusal([&] {
+                 runner.run({{"x", {x.data(), DType::float32, {1}}}});
+               }).find("input 'x' has shape [1]") != 0;
+    }
+  });
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST_F(RunnerTest, IsOpenedByManyThreads) {
+  std::atomic<int> wrong{0};
+  in_threads([&](int) {
+    for (int i = 0; i < 20; ++i) wrong += open().run({{"x", view_}})["y"].values<float>()[0] != 2;
+  });
+  EXPECT_EQ(wrong, 0);
+}
+
+}  // namespace
+}  // namespace gantk
