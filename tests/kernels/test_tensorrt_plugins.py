@@ -6,14 +6,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import fake_tensorrt
 import ml_dtypes
 import numpy as np
 import pytest
-from fake_tensorrt import DataType, ShapeExpr, TensorDesc
 from onnx import TensorProto, helper
 from ptx import Machine, Memory, parse
 
+import fake_tensorrt
+from fake_tensorrt import DataType, ShapeExpr, TensorDesc
 from gantk.errors import GantkError
 from gantk.export.functions import DOMAIN, KINDS, VERSION, bodies
 from gantk.export.onnx import OPSET
