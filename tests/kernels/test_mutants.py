@@ -8,13 +8,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import mutants
 import numpy as np
 import pytest
 from interpreted import Memory, run
-from mutant_cases import FAMILIES, units_of
+from mutant_cases import BORDERS, FAMILIES, units_of
 from mutation import closure, mutants_of
 
 from gantk.kernels.launch import Launch
@@ -145,6 +146,11 @@ def test_most_mutants_are_killed_and_every_survivor_is_explained(family: str) ->
     survived = [each for each in mine if each["verdict"] in ("survived", "unreached")]
     assert all(each.get("explanation") for each in survived)
     assert len(killed) >= 0.9 * (len(killed) + len(survived))
+
+
+@pytest.mark.parametrize(("name", "run_case"), BORDERS, ids=[name for name, _ in BORDERS])
+def test_pieces_of_hopper_reach_to_their_borders(name: str, run_case: Callable[[], object]) -> None:
+    run_case()
 
 
 @pytest.mark.slow
