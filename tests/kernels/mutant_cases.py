@@ -34,11 +34,6 @@ def _border(channels: int) -> Case:
 BORDERS = [_border(channels) for channels in (64, 128, 256)]
 
 
-def units_of(family: str) -> tuple[str, ...]:
-    """The source files of a family."""
-    return _FAMILIES[family][1]
-
-
 def cases_of(family: str) -> list[Case]:
     """Cases of all its units, named."""
     module, units = _FAMILIES[family]
