@@ -25,12 +25,19 @@ _FAMILIES: dict[str, tuple[ModuleType, tuple[str, ...]]] = {
 FAMILIES = tuple(_FAMILIES)
 
 
-def units_of(family: str) -> tuple[str, ...]:
-    """The source files of a family."""
-    return _FAMILIES[family][1]
+def _border(channels: int) -> Case:
+    trial = gram_trials.Trial(((channels, 72),), "bfloat16", arch="sm_90a")
+    return f"border {channels}", lambda: gram_trials.check(trial)
+
+
+# Hopper's kernel changes its pieces after these numbers of channels; they themselves belong to the smaller ones.
+BORDERS = [_border(channels) for channels in (64, 128, 256)]
 
 
 def cases_of(family: str) -> list[Case]:
     """Cases of all its units, named."""
     module, units = _FAMILIES[family]
-    return [(f"{unit} {i} {name}", run) for unit in units for i, (name, run) in enumerate(module.cases(unit))]
+    more = BORDERS if family == "gram_sm90" else []
+    return more + [
+        (f"{unit} {i} {name}", run) for unit in units for i, (name, run) in enumerate(module.cases(unit))
+    ]
