@@ -19,6 +19,7 @@ from gantk.bundle import Bundle, Interface, Manifest, Variant, Writer
 from gantk.errors import GantkError
 from gantk.runtime.arrays import random_feeds
 from gantk.tensors import TensorSpec
+from native_build import build, onnxruntime_root
 
 Feeds = dict[str, np.ndarray[Any, Any]]
 Sizes = dict[str, int]  # what each symbol in the shapes of a bundle stands for
@@ -264,3 +265,26 @@ def assert_same_error(
     assert not where or found.value.where == wanted.value.where
     assert not hint or found.value.hint == wanted.value.hint
     assert type(found.value) is type(wanted.value)
+
+
+def test_native_operators_take_the_place_of_the_bodies_in_the_file(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.gantk"
+    (sizes,) = gatys_step(path)
+    feeds = feeds_of(Bundle.read(path).manifest.inputs, sizes)
+    with library.open(path, threads=1) as cpp:
+        portable = cpp.run(feeds)["gradient"]
+    options = (f"-DONNXRUNTIME_ROOT={onnxruntime_root()}", "-DGANTK_CUDA=OFF")
+    folder = build("gantk_onnxruntime", options=options)
+    monkeypatch.setenv("GANTK_ONNXRUNTIME_OPS", str(folder / "onnxruntime/libgantk_onnxruntime.so"))
+    with library.open(path, threads=1) as cpp, gantk.open(path, "onnxruntime", threads=1) as python:
+        native = cpp.run(feeds)["gradient"]
+        np.testing.assert_array_equal(native, python.run(feeds)["gradient"])
+    # The sums are taken in another order, which shows that another kernel took them.
+    assert not np.array_equal(native, portable)
+    np.testing.assert_allclose(native, portable, rtol=0, atol=1e-5 * float(np.abs(portable).max()))
+    monkeypatch.setenv("GANTK_ONNXRUNTIME_OPS", str(tmp_path / "none.so"))
+    assert_same_error(
+        lambda: library.open(path, backend="onnxruntime"), lambda: gantk.open(path, "onnxruntime")
+    )
