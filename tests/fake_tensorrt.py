@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from fake_cuda import FakeCuda
+from fake_refitter import MAGIC, OnnxParserRefitter, Plan, Refitter, SerializationFlag
 from gantk.bundle import Profile
 from gantk.runtime.cuda import host_view
 from gantk.tensors import TensorSpec
-
-MAGIC = b"vtrt fake engine "
 
 
 class Severity(Enum):
@@ -66,6 +65,7 @@ class FakeTensorRT:
 
     ILogger, DataType = ILogger, DataType
     TensorIOMode, TensorLocation = TensorIOMode, TensorLocation
+    SerializationFlag = SerializationFlag
     __version__ = "1.7.1.116"
 
     def __init__(
@@ -88,6 +88,12 @@ class FakeTensorRT:
     def Runtime(self, logger: ILogger) -> Runtime:  # noqa: N802
         self.logger = logger
         return Runtime(self)
+
+    def Refitter(self, engine: Engine, logger: ILogger) -> Refitter:  # noqa: N802
+        return Refitter(self, engine)
+
+    def OnnxParserRefitter(self, refitter: Refitter, logger: ILogger) -> OnnxParserRefitter:  # noqa: N802
+        return OnnxParserRefitter(self, refitter)
 
     def called(self, name: str) -> bool:
         """Record a call; whether it succeeds."""
@@ -114,14 +120,15 @@ class Runtime:
         if not data.startswith(MAGIC):
             self._trt.logger.log(Severity.ERROR, "Serialization assertion magicTagRead == kMAGIC_TAG failed")
             return None
-        return Engine(self._trt) if self._trt.called("deserialize_cuda_engine") else None
+        return Engine(self._trt, data) if self._trt.called("deserialize_cuda_engine") else None
 
 
-class Engine:
+class Engine(Plan):
     device_memory_size_v2 = 3 * 2**20
 
-    def __init__(self, trt: FakeTensorRT) -> None:
-        self._trt = trt
+    def __init__(self, trt: FakeTensorRT, data: bytes) -> None:
+        super().__init__(trt, data)
+        self._trt: FakeTensorRT = trt
         self._tensors = (*trt.inputs, *trt.outputs)
         self.num_io_tensors = len(self._tensors)
         self.num_optimization_profiles = len(trt.profiles)

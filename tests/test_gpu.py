@@ -107,3 +107,35 @@ def test_engines_compute_what_the_cpu_does(run: Path, tmp_path: Path, product: s
         runner.synchronize()
         on_gpu = torch.as_tensor(made["picture"], device="cuda").cpu().numpy()
         np.testing.assert_array_equal(on_gpu, pictures[0])
+
+
+@pytest.mark.parametrize("product", ENGINE_BACKENDS)
+def test_a_refitted_engine_computes_what_the_new_weights_do(run: Path, tmp_path: Path, product: str) -> None:
+    import torch
+
+    from gantk import checkpoint
+    from gantk.export import export
+    from gantk.export.engines.build import BuildOptions
+    from gantk.export.engines.pipeline import EngineRequest
+    from gantk.export.engines.refit import refit
+    from gantk.runtime.parity import THRESHOLDS, compare
+
+    if not status(product).works:
+        pytest.skip(f"{product} does not work here: {status(product).reason}")
+    wanted = EngineRequest((product,), ("fp32",), BuildOptions(options=("refit",)))
+    bundle = export(run, tmp_path / "x.gantk", precisions=("fp32",), rewrites=False, engines=wanted)
+    module = checkpoint.load_generator(run).module
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(1.0 + 0.2 * torch.rand_like(parameter))
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(checkpoint.generator_bytes(module))
+    made = refit(bundle.root, other, tmp_path / "y.gantk")
+    latent = np.random.default_rng(0).standard_normal((8, 100), np.float32)
+    pictures = []
+    for root, backend in ((made.root, product), (made.root, "onnxruntime"), (bundle.root, product)):
+        with gantk.open(root, backend, "fp32") as runner:
+            pictures.append(runner.run({"latent": latent})["picture"])
+    assert compare(pictures[:1], pictures[1:2], 2.0).against(THRESHOLDS["fp32"], 2.0) is None
+    assert np.abs(pictures[0] - pictures[2]).max() > 0.01

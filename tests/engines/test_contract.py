@@ -24,12 +24,12 @@ from pathlib import Path
 import pytest
 
 from fake_cuda import FakeCuda
-from gantk.export.engines import audit, build, progress
+from gantk.export.engines import audit, build, progress, weights
 from gantk.runtime import cuda, products
 from gantk.runtime.backends import lane, tensorrt
 from gantk.runtime.products import PRODUCTS
 
-MODULES = (products, audit, build, progress, tensorrt, lane)
+MODULES = (products, audit, build, progress, weights, tensorrt, lane)
 MODULE_NAMES = ("trt",)
 CLASSES = {
     "builder": "Builder",
@@ -42,6 +42,9 @@ CLASSES = {
     "_context": "IExecutionContext",
     "runtime": "Runtime",
     "flags": "BuilderFlag",
+    "refitter": "Refitter",
+    "refit_parser": "OnnxParserRefitter",
+    "serialization": "ISerializationConfig",
 }
 """Of which class the objects are that gantk's variables of these names hold."""
 
@@ -132,7 +135,10 @@ def test_the_names_are_found() -> None:
         "ILogger.Severity.INTERNAL_ERROR",
         "LayerType.DEQUANTIZE",
         "OnnxParser.get_error",
+        "OnnxParserRefitter.refit_from_bytes",
+        "Refitter.refit_cuda_engine",
         "Runtime.deserialize_cuda_engine",
+        "SerializationFlag.INCLUDE_REFIT",
     } <= names
     assert len(names) > 50
 

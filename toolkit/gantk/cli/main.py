@@ -24,6 +24,7 @@ VERBS = {
     "stylize": "Paint pictures, folders and video in the style of another picture.",
     "generate": "Make pictures: a grid, a folder, or a walk through the latent space.",
     "export": "Turn a training run into a verified bundle.",
+    "refit": "Put another checkpoint of the same architecture into a bundle's engines, without building them again.",
     "bench": "Compare latency, memory and parity of every way to run a network here.",
     "run": "Run a bundle or an ONNX file on your own arrays.",
     "info": "Say what a bundle or an ONNX file holds.",

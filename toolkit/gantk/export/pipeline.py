@@ -17,7 +17,7 @@ from gantk.bundle import Bundle, Manifest, Writer
 from gantk.checkpoint import Generator
 from gantk.errors import BackendMissingError, UsageError
 from gantk.export import verify
-from gantk.export.engines.pipeline import EngineRequest, make_engines
+from gantk.export.engines.pipeline import EngineMaker
 from gantk.export.engines.progress import Progress
 from gantk.export.fold import fold_scales
 from gantk.export.int8 import Calibration, make_int8
@@ -47,7 +47,7 @@ def export(
     tiles: bool = False,
     psnr_min: float | None = None,
     calibration: Calibration | None = None,
-    engines: EngineRequest | None = None,
+    engines: EngineMaker | None = None,
     report: Report = lambda line: None,
     progress: Progress = lambda phase, done, steps: None,
 ) -> Bundle:
@@ -64,7 +64,7 @@ def export(
         tiles: Make a style network's form with statistics as an input too (`gantk.export.statistics`).
         psnr_min: The smallest PSNR against PyTorch in dB, in place of each precision's own threshold.
         calibration: Where the ranges of an int8 file come from.
-        engines: The TensorRT engines to build of the files.
+        engines: What makes TensorRT engines of the files: a request to build them, or a refit.
         report: Called with a line at each step.
         progress: Told how far the build of each engine is.
 
@@ -105,7 +105,7 @@ def export(
         )
         if engines is not None:
             data = {file.variant.file.sha256: file.data for file in files}
-            manifest = make_engines(writer, manifest, lambda ref: data[ref.sha256], engines, report, progress)
+            manifest = engines.make(writer, manifest, lambda ref: data[ref.sha256], report, progress)
         return writer.commit(manifest)
 
 

@@ -84,10 +84,10 @@ def read_engine(
     )
     if not asked:
         raise _missing(bundle, backend, f"{precision or 'plain'} {form or ''}".strip(), engines)
-    here = _narrowed(asked, lambda e: _runs_on(e, target))
+    here = _narrowed(asked, lambda e: runs_on(e, target))
     if not here:
         raise _missing(bundle, backend, f"{asked[0].precision} engine for {target}", asked)
-    fitting = _narrowed(here, lambda e: _version_fits(e, version))
+    fitting = _narrowed(here, lambda e: version_fits(e, version))
     if not fitting:
         built = ", ".join(sorted({engine.version for engine in here}))
         raise GantkError(
@@ -143,20 +143,22 @@ def check_once(runner: Runner, file: EngineFile, bundle: Bundle, target: str) ->
     return True
 
 
-def _narrowed(engines: Sequence[Engine], fits: Callable[[Engine], bool]) -> list[Engine]:
-    return [engine for engine in engines if fits(engine)]
-
-
-def _runs_on(engine: Engine, target: str) -> bool:
+def runs_on(engine: Engine, target: str) -> bool:
+    """Whether an engine was built for an architecture, e.g. ``sm_89``."""
     if "hardware-compatible" in engine.options:  # From Ampere on.
         return int(target.removeprefix("sm_")) >= 80
     return target in engine.targets
 
 
-def _version_fits(engine: Engine, version: str) -> bool:
+def version_fits(engine: Engine, version: str) -> bool:
+    """Whether a version of its product runs an engine."""
     if "version-compatible" in engine.options:
         return engine.version.split(".")[0] == version.split(".", maxsplit=1)[0]
     return engine.version == version
+
+
+def _narrowed(engines: Sequence[Engine], fits: Callable[[Engine], bool]) -> list[Engine]:
+    return [engine for engine in engines if fits(engine)]
 
 
 def _missing(bundle: Bundle, backend: str, what: str, held: Sequence[Engine]) -> GantkError:

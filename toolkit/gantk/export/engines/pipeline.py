@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from gantk.bundle import Bundle, Engine, FileRef, Interface, Manifest, Variant, Writer
 from gantk.errors import UsageError
@@ -21,6 +22,23 @@ Report = Callable[[str], None]
 
 SKIPPED_FORMS = ("rewritten",)
 """Forms that were made for one CPU backend."""
+
+
+class EngineMaker(Protocol):
+    """What gives a bundle its engines while it is written: a request to build, or a refit."""
+
+    def check(self) -> None:
+        """Refuse what can be refused before there is anything to make engines of."""
+
+    def make(
+        self,
+        writer: Writer,
+        manifest: Manifest,
+        read: Callable[[FileRef], bytes],
+        report: Report,
+        progress: Progress,
+    ) -> Manifest:
+        """The manifest with the engines, whose files are with the writer."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +79,17 @@ class EngineRequest:
                 where="--tf32",
                 hint="--precision fp32",
             )
+
+    def make(
+        self,
+        writer: Writer,
+        manifest: Manifest,
+        read: Callable[[FileRef], bytes],
+        report: Report,
+        progress: Progress,
+    ) -> Manifest:
+        """Build them; see `make_engines`."""
+        return make_engines(writer, manifest, read, self, report, progress)
 
     @property
     def chosen(self) -> tuple[Product, ...]:
@@ -163,11 +192,9 @@ def _build(
     options = replace(request.options, tf32=request.options.tf32 and variant.precision == "fp32")
     built = build_apart(product, data, variant.precision, profiles, options, where, progress)
     assert product.version is not None
-    tf32 = "-tf32" if options.tf32 else ""
-    form = "" if variant.form == "plain" else f"-{variant.form}"
-    name = f"{product.name}-{variant.precision}{tf32}{form}-{'+'.join(built.targets)}"
+    name = name_of(product.name, variant, built.targets, tf32=options.tf32)
     return Engine(
-        file=writer.add(f"engines/{name}.engine", built.data),
+        file=writer.add(name, built.data),
         backend=product.name,
         version=product.version,
         targets=built.targets,
@@ -182,6 +209,12 @@ def _build(
         heavy_layers=built.found.heavy_layers,
         timing_cache=built.timing_cache,
     )
+
+
+def name_of(product: str, variant: Variant, targets: Sequence[str], *, tf32: bool) -> str:
+    """What the file of an engine is called."""
+    form = "" if variant.form == "plain" else f"-{variant.form}"
+    return f"engines/{product}-{variant.precision}{'-tf32' if tf32 else ''}{form}-{'+'.join(targets)}.engine"
 
 
 def _check_names(request: EngineRequest, interfaces: Sequence[Interface]) -> None:

@@ -78,7 +78,7 @@ class EngineRunner(Runner):
 
     def __init__(self, trt: ModuleType, product: Product, file: EngineFile, calls: Cuda) -> None:
         self._cuda, self._file, self._log = calls, file, log(trt)
-        self._runtime, self._engine = _deserialize(trt, file)
+        self._runtime, self._engine = deserialize(trt, file)
         _check_tensors(trt, self._engine, file)
         precision = file.engine.precision
         super().__init__(
@@ -205,8 +205,12 @@ class EngineRunner(Runner):
         return lane
 
 
-def _deserialize(trt: ModuleType, file: EngineFile) -> tuple[Any, Any]:
-    """The product's runtime and engine."""
+def deserialize(trt: ModuleType, file: EngineFile) -> tuple[Any, Any]:
+    """The product's runtime and the engine of a file.
+
+    Raises:
+        GantkError: The library does not load it; its words are told.
+    """
     heard, where = log(trt), str(file.path)
     with heard.listening(), vendor_errors(f"`{where}` cannot be loaded", where):
         if hasattr(trt, "init_libnvinfer_plugins") and file.engine.plugins:

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many styles, one engine: a bundle's engines with the weights of another checkpoint, without building them again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gantk.bundle import Bundle, Engine, FileRef, Manifest, Variant, Writer
+from gantk.checkpoint import Generator, load_generator
+from gantk.errors import GantkError
+from gantk.export.engines.audit import QUANTISED
+from gantk.export.engines.cells import adapt
+from gantk.export.engines.graphs import difference
+from gantk.export.engines.pipeline import Report, name_of
+from gantk.export.engines.progress import Progress
+from gantk.export.engines.weights import put_weights
+from gantk.export.pipeline import export
+from gantk.models.weights import differences
+from gantk.runtime import driver
+from gantk.runtime.engines import EngineFile, runs_on
+from gantk.runtime.products import PRODUCTS, load, need_driver
+
+
+def refit(
+    root: str | os.PathLike[str],
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    force: bool = False,
+    psnr_min: float | None = None,
+    report: Report = lambda line: None,
+    progress: Progress = lambda phase, done, steps: None,
+) -> Bundle:
+    """Put the weights of another checkpoint of the same architecture into a bundle.
+
+    Its ONNX files are exported anew and verified as `gantk.export.export` does; its engines, which must have been
+    built refittable, are not built again. They are unverified until they have been run with the new probe.
+
+    Args:
+        root: The bundle.
+        source: A run folder, a checkpoint file, or another bundle.
+        output: The bundle to write; by default `root` itself, which then is replaced.
+        force: Replace a bundle that is in `output`.
+        psnr_min: See `gantk.export.export`.
+        report: Called with a line at each step.
+        progress: Told how many engines are done.
+
+    Raises:
+        BackendMissingError: A product is not installed, or there is no GPU.
+        GantkError: An engine cannot be refitted, the checkpoint is of another architecture, or a file does not
+            compute what PyTorch does: nothing is written.
+    """
+    bundle = Bundle.read(root)
+    engines = Refit(bundle)
+    engines.check()
+    report("loading the checkpoints")
+    _refuse_other_architecture(load_generator(root), load_generator(source), bundle, Path(source))
+    variants = bundle.manifest.variants
+    forms = {variant.form for variant in variants}
+    in_place = output is None or Path(output).resolve() == bundle.root.resolve()
+    return export(
+        source,
+        bundle.root if output is None else output,
+        precisions=tuple(dict.fromkeys(variant.precision for variant in variants)),
+        pictures=any(spec.dtype == "uint8" for spec in bundle.manifest.outputs),
+        force=force or in_place,
+        rewrites="rewritten" in forms,
+        tiles="statistics" in forms,
+        psnr_min=psnr_min,
+        engines=engines,
+        report=report,
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True)
+class Refit:
+    """A bundle's engines, to be given the weights of new files of its variants.
+
+    Args:
+        bundle: That holds them, with the files that they were built from.
+    """
+
+    bundle: Bundle
+
+    def check(self) -> None:
+        """Refuse what cannot be refitted here, before anything is loaded.
+
+        Raises:
+            BackendMissingError: A product is not installed, or there is no GPU.
+            GantkError: There is no engine, or one that was not built refittable, or not for this machine.
+        """
+        manifest, root = self.bundle.manifest, self.bundle.root
+        if not manifest.engines:
+            raise GantkError(
+                f"`{root}` has no engine to refit",
+                where=str(root / "manifest.json"),
+                hint=f"gantk export {root} --to tensorrt --engine-options refit builds one, on a machine with a GPU",
+            )
+        quantised = next((v for v in manifest.variants if v.precision in QUANTISED), None)
+        if quantised is not None:
+            raise GantkError(
+                f"`{quantised.file.path}` is {quantised.precision}, whose scales were measured with the old weights; "
+                "refitted are bundles of fp32, fp16 and bf16",
+                where=str(root / "manifest.json"),
+                hint="gantk export RUN --precision int8 --calibrate DIR measures them anew",
+            )
+        for held in manifest.engines:
+            _check(held, root)
+
+    def make(
+        self,
+        writer: Writer,
+        manifest: Manifest,
+        read: Callable[[FileRef], bytes],
+        report: Report,
+        progress: Progress,
+    ) -> Manifest:
+        """Refit every engine.
+
+        Args:
+            writer: Takes their files.
+            manifest: With the new variants.
+            read: Yields these.
+            report: Called with a line for each engine.
+            progress: Told how many are done.
+
+        Returns:
+            The manifest with the engines.
+
+        Raises:
+            GantkError: A new file is another graph than the old one, or the library refuses its weights.
+        """
+        made = {}
+        held = self.bundle.manifest.engines
+        for count, old in enumerate(held, 1):
+            new = self._refit(writer, manifest, read, old)
+            made[new.label] = new
+            report(f"  refitted {new.label}: {new.file.size_bytes / 2**20:.1f} MiB")
+            progress("refitting", count, len(held))
+        return replace(manifest, engines=tuple(made.values()))
+
+    def _refit(
+        self, writer: Writer, manifest: Manifest, read: Callable[[FileRef], bytes], old: Engine
+    ) -> Engine:
+        """One engine with new weights, in its file."""
+        before, product = self.bundle.manifest.source(old), PRODUCTS[old.backend]
+        variant = _find(manifest, before)
+        where = str(self.bundle.root / before.file.path)
+        data = read(variant.file)
+        different = difference(self.bundle.read_file(before.file), data)
+        if different is not None:
+            raise _other_architecture(f"its {variant.label} file {different}", self.bundle, where)
+        data, rewrites = adapt(product, data, variant.precision, where)
+        if rewrites != old.rewrites:
+            raise GantkError(
+                f"`{old.file.path}` was built through {', '.join(old.rewrites) or 'no rewrite'}; "
+                f"this gantk has {', '.join(rewrites) or 'none'} for it",
+                where=where,
+                hint=f"gantk export RUN --to {product.name} --engine-options refit builds it anew",
+            )
+        interface = self.bundle.manifest.interface(before)
+        file = EngineFile(self.bundle.read_file(old.file), self.bundle.root / old.file.path, old, interface)
+        # What the library writes here is known to be for the GPU at hand alone.
+        targets = old.targets if "hardware-compatible" in old.options else driver.probe().targets[:1]
+        name = name_of(product.name, variant, targets, tf32=old.tf32)
+        return replace(
+            old,
+            file=writer.add(name, put_weights(product, file, data)),
+            targets=targets,
+            source=variant.file.sha256,
+            options=tuple(
+                option for option in old.options if option != "strip"
+            ),  # Its weights are in it now.
+            parity=(),
+        )
+
+
+def _check(held: Engine, root: Path) -> None:
+    """Refuse an engine that was not built refittable, or that this machine does not load."""
+    product, where = PRODUCTS[held.backend], str(root / held.file.path)
+    rebuild = (
+        f"gantk export {root} --to {product.name} --engine-options refit builds it anew, on such a machine"
+    )
+    if "refit" not in held.options:
+        options = ", ".join(held.options) or "no option"
+        raise GantkError(
+            f"`{held.file.path}` was not built refittable, but with {options}", where=where, hint=rebuild
+        )
+    load(product)
+    need_driver(product, "refit engines")
+    target = driver.probe().targets[0]
+    if not runs_on(held, target):
+        raise GantkError(
+            f"`{held.file.path}` is for {', '.join(held.targets)}; the GPU here is {target}",
+            where=where,
+            hint="refit it on a machine that runs it",
+        )
+    if held.version != product.version:  # Also where another runs it: its bytes would be of two versions.
+        raise GantkError(
+            f"`{held.file.path}` was built with {product.name} {held.version}; {product.version} is installed",
+            where=where,
+            hint=f"pip install {product.packages[0]}=={held.version}",
+        )
+
+
+def _refuse_other_architecture(old: Generator, new: Generator, bundle: Bundle, source: Path) -> None:
+    if new.family != old.family:
+        raise _other_architecture(f"it is {new.family}, not {old.family}", bundle, str(source))
+    different = differences(old.module.state_dict(), new.module.state_dict())
+    if different is not None:
+        raise _other_architecture(f"it {different}", bundle, str(source))
+
+
+def _other_architecture(how: str, bundle: Bundle, where: str) -> GantkError:
+    return GantkError(
+        f"the checkpoint is of another architecture than the engines of `{bundle.root}`: {how}",
+        where=where,
+        hint="gantk export RUN --to tensorrt --engine-options refit builds engines of it",
+    )
+
+
+def _find(manifest: Manifest, before: Variant) -> Variant:
+    """The new file of a variant."""
+    return next(v for v in manifest.variants if (v.precision, v.form) == (before.precision, before.form))
