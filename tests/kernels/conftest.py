@@ -30,7 +30,7 @@ def interpreted(install: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) ->
 def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """Puts a fake driver in place, as if this process had not used one before; afterwards nothing may leak."""
     bindings = pytest.importorskip("cuda.bindings", reason="wants cuda-bindings")
-    from fake_cuda import FakeCuda, stand_in
+    from fake_gpu import FakeCuda, stand_in
 
     installed: list[FakeCuda] = []
 

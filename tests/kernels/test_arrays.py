@@ -22,9 +22,8 @@ from gantk.kernels.memory import DeviceArray, Memory, to_device
 from gantk.kernels.streams import Stream
 
 pytest.importorskip("cuda.bindings", reason="wants cuda-bindings")
+from fake_gpu import FakeCuda, FakeGPU
 from fake_memory import FakeMemory
-
-from fake_cuda import FakeCuda, FakeGPU
 
 OURS, THEIRS = 0x5000, 0x6000  # Streams.
 

@@ -19,9 +19,8 @@ from gantk.kernels.driver import DriverError
 from gantk.runtime.driver import Driver
 
 pytest.importorskip("cuda.bindings", reason="wants cuda-bindings")
+from fake_gpu import FakeCuda, FakeGPU
 from fake_memory import FakeMemory
-
-from fake_cuda import FakeCuda, FakeGPU
 
 STREAM = 0x5000
 Array = np.ndarray[Any, Any]
@@ -577,8 +576,7 @@ def test_a_workspace_that_does_not_do_is_refused(interpreted: Callable[..., Fake
 def test_the_real_bindings_take_what_the_fake_was_given(cuda: FakeCuda) -> None:
     """All arguments of all calls, shown to the real module, which gets as far as missing the driver."""
     from cuda.bindings import driver as fake
-
-    from fake_cuda import real
+    from fake_gpu import real
 
     assert fake is cuda
     features, target = (

@@ -17,10 +17,9 @@ from gantk.kernels import pycuda as adapter
 from gantk.kernels import tensor_map
 
 pytest.importorskip("cuda.bindings", reason="wants cuda-bindings")
+from fake_gpu import FakeCuda, stand_in
 from fake_pycuda import FakePyCUDA
 from test_functions import ROUNDING, error, gram, gram_slope, numbers, style, variation
-
-from fake_cuda import FakeCuda, stand_in
 
 Array = np.ndarray[Any, Any]
 STREAM = object()

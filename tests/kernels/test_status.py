@@ -18,7 +18,7 @@ from gantk.runtime import driver as probing
 from gantk.runtime.driver import Driver
 
 pytest.importorskip("cuda.bindings", reason="wants cuda-bindings")
-from fake_cuda import FakeCuda, FakeGPU
+from fake_gpu import FakeCuda, FakeGPU
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import fake_plugin_api
 import ml_dtypes
 import numpy as np
 import pytest
+from fake_plugin_api import DataType, ShapeExpr, TensorDesc
 from onnx import TensorProto, helper
 from ptx import Machine, Memory, parse
 
-import fake_tensorrt
-from fake_tensorrt import DataType, ShapeExpr, TensorDesc
 from gantk.errors import GantkError
 from gantk.export.functions import DOMAIN, KINDS, VERSION, bodies
 from gantk.export.onnx import OPSET
@@ -59,12 +59,12 @@ def engine_of(
     precision: str = "exact",
     choose: int = 0,
 ) -> list[Any]:
-    trt = fake_tensorrt.module()
+    trt = fake_plugin_api.module()
     tensorrt.register(trt)
     tensorrt.register(trt)  # Again is harmless.
     made = with_plugins(proto, {"given": tuned}, GPU, precision)
     assert made.functions[:] == [body for body in proto.functions if body.name == "nothing"]
-    return fake_tensorrt.build(trt, made.graph.node, {"given": given(dtype, shape)}, choose)
+    return fake_plugin_api.build(trt, made.graph.node, {"given": given(dtype, shape)}, choose)
 
 
 def run(engine: list[Any], array: Array, sizes: dict[str, int]) -> dict[str, Array]:
@@ -85,7 +85,7 @@ def run(engine: list[Any], array: Array, sizes: dict[str, int]) -> dict[str, Arr
             module.entries[step.kernel], module.variables, block, grid, numbers["shared_mem"],
             max(1, min(1024 // block[0], int(np.prod(grid)))),
         )  # fmt: skip
-        machine.run(memory, fake_tensorrt.arguments(step, addresses, sizes), (), 20_000_000)
+        machine.run(memory, fake_plugin_api.arguments(step, addresses, sizes), (), 20_000_000)
     return {name: memory.get(addresses[name]) for step in engine for name in step.outputs}
 
 
@@ -210,9 +210,9 @@ def test_an_engine_for_open_widths_refuses_kernels_of_whole_packs() -> None:
     made = with_plugins(
         network(node, "float32", ["N", 3, "H", 64], ["value"]), {"given": (1, 3, 48, 64)}, GPU
     )
-    trt = fake_tensorrt.module()
+    trt = fake_plugin_api.module()
     tensorrt.register(trt)
     with pytest.raises(
         GantkError, match=r"rows of -1 pixels \(-1: any number\) are no whole number of packs"
     ):
-        fake_tensorrt.build(trt, made.graph.node, {"given": given("float32", shape)})
+        fake_plugin_api.build(trt, made.graph.node, {"given": given("float32", shape)})

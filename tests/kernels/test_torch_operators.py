@@ -20,9 +20,8 @@ from gantk.ops import gram, style, variation
 from gantk.runtime.driver import Driver
 
 pytest.importorskip("cuda.bindings", reason="wants cuda-bindings")
+from fake_gpu import FakeCuda, FakeGPU
 from gpu_tensors import OnFakeGPU
-
-from fake_cuda import FakeCuda, FakeGPU
 
 STREAM = 0x5000
 ROUNDING = {torch.float32: 2e-6, torch.float16: 6e-4, torch.bfloat16: 5e-3}
