@@ -246,6 +246,16 @@ def test_bundles_that_are_not_refitted(sources: Path, trt: FakeTensorRT, tmp_pat
         refit(quantised.root, sources / "two.safetensors")
 
 
+def test_a_bundle_without_a_checkpoint_is_not_refitted(
+    sources: Path, trt: FakeTensorRT, tmp_path: Path
+) -> None:
+    root = write_bundle(sources, tmp_path / "x.gantk")
+    with Writer(root, force=True) as writer:
+        writer.commit(replace(Bundle.read(root).manifest, checkpoint=None))
+    with pytest.raises(GantkError, match="holds no checkpoint; its network cannot be built again"):
+        refit(root, sources / "two.safetensors")
+
+
 def test_without_a_gpu(
     sources: Path, trt: FakeTensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

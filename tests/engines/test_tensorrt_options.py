@@ -90,6 +90,7 @@ class TensorRT:
         self.config = Config()
         self.created: list[int] = []
         self.made: bytes | None = b"plan"
+        self.parsed: list[bytes] = []
 
     def Builder(self, logger: object) -> Any:  # noqa: N802
         return SimpleNamespace(
@@ -100,7 +101,7 @@ class TensorRT:
         )
 
     def OnnxParser(self, network: object, logger: object) -> Any:  # noqa: N802
-        return SimpleNamespace(parse=lambda data: True)
+        return SimpleNamespace(parse=lambda data: self.parsed.append(data) or True)
 
 
 @pytest.fixture
@@ -171,3 +172,24 @@ def test_it_builds_for_the_gpu_at_hand(trt: TensorRT, monkeypatch: pytest.Monkey
     with pytest.raises(BackendMissingError, match="tensorrt cannot build engines here: no driver"):
         made(BuildOptions())
     assert trt.created == []
+
+
+def test_the_kernels_are_in_what_is_parsed(trt: TensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def put_kernels(*arguments: Any, tf32: bool) -> tuple[bytes, tuple[str, ...]]:
+        asked.append((*arguments, tf32))
+        return b"with kernels", ("quick-plugins",)
+
+    monkeypatch.setattr("gantk.export.engines.build.put_kernels", put_kernels)
+    built = made(BuildOptions(tf32=True, options=("refit",)))
+    assert asked == [(PRODUCT, trt, b"onnx", {"x": (2, 3)}, ("refit",), True)]
+    assert (trt.parsed, built.rewrites) == ([b"with kernels"], ("quick-plugins",))
+    trt.made = None
+    with pytest.raises(GantkError, match="cannot build") as caught:
+        made(BuildOptions())
+    assert caught.value.hint == "--no-plugins builds it of ordinary operators"
+    del asked[:], trt.parsed[:]
+    trt.made = b"plan"
+    assert made(BuildOptions(plugins=False)).rewrites == ()
+    assert (asked, trt.parsed) == ([], [b"onnx"])

@@ -80,6 +80,14 @@ EngineOptions = Annotated[
         rich_help_panel=_ENGINES,
     ),
 ]
+NoPlugins = Annotated[
+    bool,
+    typer.Option(
+        "--no-plugins",
+        help="Leave gantk's own kernels for Gram matrices and total variation out of tensorrt's engines.",
+        rich_help_panel=_ENGINES,
+    ),
+]
 
 
 def listed(text: str | None) -> tuple[str, ...]:
@@ -125,6 +133,7 @@ def make_request(to: str, precision: str | None, given: dict[str, Any]) -> Engin
             tf32=given["--tf32"],
             workspace_bytes=None if workspace is None else workspace * 2**20,
             options=listed(given["--engine-options"]),
+            plugins=not given["--no-plugins"],
         ),
         smallest=tuple(given["--min"] or ()),
         usual=tuple(given["--opt"] or ()),

@@ -15,6 +15,7 @@ from gantk.cli.building import (
     EngineOptions,
     Max,
     Min,
+    NoPlugins,
     Opt,
     Target,
     Tf32,
@@ -185,6 +186,7 @@ def export_command(
     max_: Max = None,
     workspace: Workspace = None,
     engine_options: EngineOptions = None,
+    no_plugins: NoPlugins = False,
     json: JsonOption = None,
 ) -> None:
     """Turn a training run into a verified bundle, and its files into TensorRT engines.
@@ -208,6 +210,7 @@ def export_command(
             "--max": max_,
             "--workspace": workspace,
             "--engine-options": engine_options,
+            "--no-plugins": no_plugins,
         },
     )
     step = {

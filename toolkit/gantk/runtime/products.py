@@ -35,6 +35,7 @@ class Product:
         ahead_of_time: Whether it builds for other GPUs than the one at hand, and without any.
         options: Of `gantk.bundle.ENGINE_OPTIONS`, those that work.
         keeps_timing_cache: Whether its builds measure, and so can keep what they measured.
+        quick_plugins: Whether its engines take plugins' PTX (`gantk.kernels.tensorrt`).
     """
 
     name: str
@@ -43,6 +44,7 @@ class Product:
     ahead_of_time: bool
     options: tuple[str, ...]
     keeps_timing_cache: bool
+    quick_plugins: bool
 
     @property
     def install(self) -> str:
@@ -65,6 +67,7 @@ PRODUCTS = {
             ahead_of_time=False,
             options=("version-compatible", "hardware-compatible", "refit", "strip"),
             keeps_timing_cache=True,
+            quick_plugins=True,
         ),
         Product(
             "tensorrt-rtx",
@@ -73,6 +76,7 @@ PRODUCTS = {
             ahead_of_time=True,
             options=("refit", "strip"),
             keeps_timing_cache=False,
+            quick_plugins=False,
         ),
     )
 }

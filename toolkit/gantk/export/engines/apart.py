@@ -69,6 +69,7 @@ def build_apart(
             ),
             tuple(result["targets"]),
             result["timing_cache"],
+            tuple(result["rewrites"]),
         )
 
 

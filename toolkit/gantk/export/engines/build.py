@@ -14,6 +14,7 @@ from gantk.bundle import Profile
 from gantk.errors import GantkError, UsageError
 from gantk.export.engines.audit import Audit, audit, refuse_mismatch
 from gantk.export.engines.cells import choose_targets
+from gantk.export.engines.plugins import WITHOUT, put_kernels
 from gantk.export.engines.progress import Interrupter, Progress, make_monitor
 from gantk.files import cache_folder, read_bytes, write_bytes
 from gantk.runtime import driver
@@ -25,6 +26,7 @@ _ADVICE = {
     "Resize": "do without antialias, and enlarge by nearest or linear",
     "ConvTranspose": "gantk export RUN rewrites it as a sub-pixel convolution",
     "InstanceNormalization": "give it float32 inputs, between casts",
+    **dict.fromkeys(("GramPartial", "GramReduce", "VariationPartial", "VariationFinish"), WITHOUT),
 }
 
 
@@ -38,22 +40,25 @@ class BuildOptions:
         tf32: Let fp32 layers round their inputs to 10 bits of mantissa.
         workspace_bytes: The most scratch memory that a layer may use; by default all that the GPU has.
         options: Of `gantk.bundle.ENGINE_OPTIONS`.
+        plugins: Put gantk's own kernels into the engine where its product takes them.
     """
 
     targets: tuple[str, ...] = ()
     tf32: bool = False
     workspace_bytes: int | None = None
     options: tuple[str, ...] = ()
+    plugins: bool = True
 
 
 @dataclass(frozen=True)
 class Built:
-    """A finished engine and what is known of it."""
+    """A finished engine and what is known of it; `rewrites` are those that the build itself made."""
 
     data: bytes
     found: Audit
     targets: tuple[str, ...]
     timing_cache: str | None
+    rewrites: tuple[str, ...] = ()
 
 
 def build(
@@ -86,6 +91,10 @@ def build(
     interrupter = Interrupter()
     with log(trt).listening(), vendor_errors(f"{product.name} cannot build `{where}`", where):
         builder = _made(trt.Builder(log(trt).logger), "a builder", log(trt), where)
+        rewrites: tuple[str, ...] = ()
+        if options.plugins:
+            sizes = {name: shapes.opt for name, shapes in profiles[0].items()}
+            data, rewrites = put_kernels(product, trt, data, sizes, options.options, tf32=options.tf32)
         network = parse(trt, builder, data, where)
         # Strongly typed, the builder may change no type: what is wrong now would be wrong afterwards.
         found = audit(trt, network)
@@ -100,12 +109,13 @@ def build(
         if interrupter.raised is not None:
             raise interrupter.raised
         if serialized is None:
-            raise _failure(product, precision, known, where, log(trt).said())
+            raise _failure(product, precision, known, where, log(trt).said(), rewrites)
         return Built(
             bytes(serialized),
             audit(trt, network),
             known or driver.probe().targets[:1],
             None if cache is None else _keep(config, cache),
+            rewrites,
         )
 
 
@@ -214,8 +224,10 @@ def _refusal(parser: Any, where: str) -> GantkError:
     )
 
 
-def _failure(product: Product, precision: str, chosen: Sequence[str], where: str, said: str) -> GantkError:
-    hint = None
+def _failure(
+    product: Product, precision: str, chosen: Sequence[str], where: str, said: str, rewrites: Sequence[str]
+) -> GantkError:
+    hint = WITHOUT if rewrites else None
     if "workspace limit" in said:
         hint = "give it more with --workspace MIB"
     elif "deconv" in said and precision == "bf16":

@@ -204,7 +204,7 @@ def _build(
         profiles=profiles,
         tf32=options.tf32,
         options=options.options,
-        rewrites=rewrites,
+        rewrites=(*rewrites, *built.rewrites),
         layers=built.found.layers,
         heavy_layers=built.found.heavy_layers,
         timing_cache=built.timing_cache,

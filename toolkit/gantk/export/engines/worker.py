@@ -77,7 +77,11 @@ def _build(progress: Callable[[str, int, int], None]) -> dict[str, Any]:
     ]
     given = request["options"]
     options = BuildOptions(
-        tuple(given["targets"]), given["tf32"], given["workspace_bytes"], tuple(given["options"])
+        tuple(given["targets"]),
+        given["tf32"],
+        given["workspace_bytes"],
+        tuple(given["options"]),
+        given["plugins"],
     )
     data = Path(MODEL).read_bytes()
     built = build(
@@ -87,6 +91,7 @@ def _build(progress: Callable[[str, int, int], None]) -> dict[str, Any]:
     return {
         "targets": built.targets,
         "timing_cache": built.timing_cache,
+        "rewrites": built.rewrites,
         "layers": built.found.layers,
         "heavy_layers": [layer.to_json() for layer in built.found.heavy_layers],
         "islands": sorted(built.found.islands),

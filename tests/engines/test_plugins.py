@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""gantk's kernels in what TensorRT is given to parse: where they go, and where the portable bodies stay."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import fake_plugin_api
+import onnx
+import pytest
+from fake_plugin_api import DataType, ShapeExpr, TensorDesc
+from onnx import TensorProto, helper
+
+import networks
+from gantk.errors import GantkError
+from gantk.export.engines.plugins import QUICK_PLUGINS, put_kernels
+from gantk.export.functions import DOMAIN, VERSION, bodies
+from gantk.export.onnx import OPSET
+from gantk.kernels.launch import Device
+from gantk.runtime.products import PRODUCTS
+
+TENSORRT, RTX = PRODUCTS["tensorrt"], PRODUCTS["tensorrt-rtx"]
+SIZES = {"x": (1, 16, 24, 40)}
+
+
+@pytest.fixture(autouse=True)
+def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device((9, 0), 132, 232448)
+    monkeypatch.setattr("gantk.kernels.device.gpu", lambda ordinal: SimpleNamespace(device=device))
+
+
+def step() -> bytes:
+    """A network with one of each operator, and the body of each."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 16, "H", "W"])
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("gram", "value", "slope")
+    ]
+    nodes = [
+        helper.make_node("GramMatrix", ["x"], ["gram"], "style", domain=DOMAIN, scale=0.5),
+        helper.make_node("TotalVariation", ["x"], ["value", "slope"], "smooth", domain=DOMAIN, kind="l1"),
+    ]
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
+    graph = helper.make_graph(nodes, "step", [x], outputs)
+    proto = helper.make_model(graph, functions=bodies(OPSET, "l1"), opset_imports=opsets, ir_version=10)
+    return bytes(proto.SerializeToString())
+
+
+def test_the_engine_is_given_kernels_in_place_of_bodies() -> None:
+    pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed: pip install gantk[kernels]")
+    trt = fake_plugin_api.module()
+    data, rewrites = put_kernels(TENSORRT, trt, step(), SIZES)
+    assert rewrites == (QUICK_PLUGINS,)
+    proto = onnx.load_from_string(data)
+    nodes = {node.op_type: node for node in proto.graph.node}
+    assert list(nodes) == ["GramPartial", "GramReduce", "VariationPartial", "VariationFinish"]
+    assert {body.name for body in proto.functions}.isdisjoint({"GramMatrix", "TotalVariation"})
+    sizes = [ShapeExpr(lambda env: env["N"]), ShapeExpr(16), *(ShapeExpr(size) for size in (24, 40))]
+    x = TensorDesc(sizes, DataType.FLOAT, (-1, 16, 24, 40))
+    engine = fake_plugin_api.build(trt, proto.graph.node, {"x": x})
+    assert [f".entry {kernel.kernel}(" in kernel.ptx for kernel in engine] == [True] * 4
+    assert [kernel.kernel.removeprefix("gantk_plugin_").split("_")[0] for kernel in engine] == [
+        "gram", "gram", "variation", "variation",
+    ]  # fmt: skip
+
+
+def test_gram_matrices_are_rounded_where_the_engine_may_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def with_plugins(proto: onnx.ModelProto, sizes: Any, device: Device, precision: str) -> onnx.ModelProto:
+        asked.append((sizes, device.compute_capability, precision))
+        return proto
+
+    monkeypatch.setattr("gantk.kernels.tensorrt_graph.with_plugins", with_plugins)
+    for tf32 in (False, True):
+        put_kernels(TENSORRT, fake_plugin_api.module(), step(), SIZES, ("refit",), tf32=tf32)
+    assert asked == [(SIZES, (9, 0), "exact"), (SIZES, (9, 0), "tf32")]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"product": RTX},
+        {"options": ("version-compatible",)},
+        {"options": ("refit", "hardware-compatible")},
+        {"trt": SimpleNamespace(__name__="no_such_product")},  # As old releases, without the module.
+        {"data": networks.generator()},
+    ],
+    ids=["rtx", "version-compatible", "hardware-compatible", "old", "none of it"],
+)
+def test_where_bodies_stay(given: dict[str, Any]) -> None:
+    trt, data = given.get("trt") or fake_plugin_api.module(), given.get("data") or step()
+    product = given.get("product", TENSORRT)
+    assert put_kernels(product, trt, data, SIZES, given.get("options", ())) == (data, ())
+    assert not getattr(getattr(trt, "plugin", None), "known", None)
+
+
+def test_a_shape_that_is_not_to_be_found_says_how_to_go_on() -> None:
+    with pytest.raises(GantkError, match="the size of input 'x' is missing") as caught:
+        put_kernels(TENSORRT, fake_plugin_api.module(), step(), {})
+    assert caught.value.hint == "--no-plugins builds it of ordinary operators"
