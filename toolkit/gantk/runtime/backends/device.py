@@ -17,9 +17,9 @@ from gantk.tensors import TensorSpec
 Shape = tuple[int, ...]
 
 
-def reader(cuda: Cuda, stream: int) -> Reader:
-    """Sees arrays for work on a stream of the caller's, on the GPU that is current."""
-    handle, ordinal = stream or LEGACY_STREAM, cuda.device()
+def reader(cuda: Cuda, ordinal: int, stream: int) -> Reader:
+    """Sees arrays for work on a stream of the caller's; the CUDA Array Interface is trusted to mean this GPU."""
+    handle = stream or LEGACY_STREAM
     return Reader(
         handle,
         owner_of=lambda address: ordinal,
@@ -28,17 +28,16 @@ def reader(cuda: Cuda, stream: int) -> Reader:
     )
 
 
-def view(spec: TensorSpec, value: Any, seen: Reader) -> View:
+def view(spec: TensorSpec, value: Any, seen: Reader, ordinal: int) -> View:
     """See an array in GPU memory that is to be a tensor of the network.
 
     Raises:
         GantkError: It is not in the memory of this GPU, has the wrong dtype or shape, or is not contiguous.
     """
     found = seen.view(value, repr(spec.name))
-    if found.ordinal != seen.owner_of(found.address):
+    if found.ordinal != ordinal:
         raise GantkError(
-            f"{found.name} is on GPU {found.ordinal}; the network is on GPU {seen.owner_of(found.address)}",
-            where=str(spec),
+            f"{found.name} is on GPU {found.ordinal}; the network is on GPU {ordinal}", where=str(spec)
         )
     if found.dtype != spec.dtype:
         raise GantkError(

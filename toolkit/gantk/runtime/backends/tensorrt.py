@@ -93,6 +93,7 @@ class EngineRunner(Runner):
             layers=Counter(heavy.precision for heavy in file.engine.heavy_layers),
         )
         self.verified = file.engine.verified
+        self._ordinal = calls.device()
         self._context_bytes = int(self._engine.device_memory_size_v2)
         self._launches = Lock()
         self._lanes: list[Lane] = []
@@ -134,8 +135,8 @@ class EngineRunner(Runner):
             raise self._closed()
         if feeds.keys() != self._input_names:
             raise self._wrong_names(feeds)
-        seen = reader(self._cuda, stream)
-        given = {spec.name: view(spec, feeds[spec.name], seen) for spec in self.inputs}
+        seen = reader(self._cuda, self._ordinal, stream)
+        given = {spec.name: view(spec, feeds[spec.name], seen, self._ordinal) for spec in self.inputs}
         with self._launches:
             return self._launch(given, seen, stream, out or {})
 
@@ -153,7 +154,7 @@ class EngineRunner(Runner):
         for name, shape in lane.output_shapes(shapes).items():
             spec = next(spec for spec in self.outputs if spec.name == name)
             if name in out:
-                found = view(spec, out[name], seen)
+                found = view(spec, out[name], seen, self._ordinal)
                 if found.read_only:
                     raise GantkError(f"`out` for {name!r} is read-only", where=str(spec))
                 if found.shape != shape:
