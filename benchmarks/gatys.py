@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Export the step and measure every way to run it, at every size."""
     from gantk.bench import run as bench
     from gantk.bench.case import Settings
-    from gantk.bench.contenders import Skipped
+    from gantk.bench.contender import Skipped
     from gantk.bench.subject import describe
     from gantk.export import verify
     from gantk.export.gatys.pipeline import PRECISIONS, export_step
@@ -159,6 +159,7 @@ def find(subject: Any, vgg: str, config: dict[str, Any], threads: int, *, compil
     """PyTorch in each of its modes and precisions, and the files."""
     from gantk.baselines.step import MODES
     from gantk.bench import contenders
+    from gantk.bench.contender import Contender
     from gantk.runtime.registry import available
 
     found = []
@@ -169,9 +170,7 @@ def find(subject: Any, vgg: str, config: dict[str, Any], threads: int, *, compil
             size_bytes = Path(vgg).stat().st_size
             factory = "gantk.baselines.step:open_step"
             found.append(
-                contenders.Contender(
-                    backend, precision, precision, None, mode, size_bytes, factory, options, ("torch",)
-                )
+                Contender(backend, precision, precision, None, mode, size_bytes, factory, options, ("torch",))
             )
     backends = [status.name for status in available() if status.works]
     return found + contenders.find(subject, backends, None, "cpu", threads)[0]

@@ -82,16 +82,21 @@ def check(runner: EngineRunner, x: np.ndarray) -> None:
     np.testing.assert_array_equal(outputs["z"], (2 * x.astype(np.float64) + 1).astype(np.uint8))
 
 
-def make_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """With the product, the driver and CUDA replaced."""
+def install(cache: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[FakeTensorRT, FakeCuda]:
+    """Replace the product, the driver, CUDA and the user's cache."""
     cuda = FakeCuda()
     trt = FakeTensorRT(cuda, (X,), (Y, Z), (SMALL, LARGE))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setattr("gantk.runtime.backends.tensorrt.load", lambda product: trt)
     monkeypatch.setattr("gantk.runtime.products.installed", lambda *_: {"tensorrt-rtx": "1.7.1.116"})
     monkeypatch.setattr("gantk.runtime.cuda.bindings", lambda: cuda)
     monkeypatch.setattr(
         driver, "probe", lambda: driver.Driver(True, "13.0", ("RTX 4090",), targets=("sm_89",))
     )
+    return trt, cuda
+
+
+def make_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    trt, cuda = install(tmp_path / "cache", monkeypatch)
     write_bundle(tmp_path / "x.gantk", engine_of())
     return Lab(tmp_path / "x.gantk", trt, cuda)

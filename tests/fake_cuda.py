@@ -32,6 +32,7 @@ class FakeCuda:
 
     cudaError_t = Status  # noqa: N815
     cudaStreamNonBlocking = 1  # noqa: N815
+    cudaEventDisableTiming = 2  # noqa: N815
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice="in", cudaMemcpyDeviceToHost="out")  # noqa: N815
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)  # noqa: N815
 
@@ -43,12 +44,19 @@ class FakeCuda:
         self.streams: set[int] = set()
         self.graphs: dict[int, list[Callable[[], None]]] = {}
         self.recording: dict[int, list[Callable[[], None]]] = {}
+        self.events: dict[int, int | None] = {}
+        """When each event was reached, in ticks of which every piece of work takes one; `None` without timing."""
+        self.waits: list[tuple[int, int]] = []
+        """Which stream waited for which."""
+        self._recorded_on: dict[int, int] = {}
+        self._ticks = 0
         self._next = 1000
 
     @property
     def leaks(self) -> dict[str, int]:
         """What was not given back."""
-        held = {"device": self.device, "host": self.host, "streams": self.streams, "graphs": self.graphs}
+        held: dict[str, Any] = {"device": self.device, "host": self.host, "streams": self.streams}
+        held |= {"graphs": self.graphs, "events": self.events}
         return {name: len(things) for name, things in held.items() if things}
 
     def work(self, stream: int, job: Callable[[], None]) -> None:
@@ -57,6 +65,7 @@ class FakeCuda:
         if stream in self.recording:
             self.recording[stream].append(job)
         else:
+            self._ticks += 1
             job()
 
     def at(self, address: int) -> Any:
@@ -95,6 +104,44 @@ class FakeCuda:
     def cudaMemGetInfo(self) -> tuple[Status, int, int]:  # noqa: N802
         used = sum(len(memory) for memory in self.device.values())
         return Status.cudaSuccess, TOTAL_BYTES - used, TOTAL_BYTES
+
+    def cudaGetDevice(self) -> tuple[Status, int]:  # noqa: N802
+        return Status.cudaSuccess, 0
+
+    def cudaEventCreate(self) -> tuple[Status, int]:  # noqa: N802
+        return self.cudaEventCreateWithFlags(0)
+
+    def cudaEventCreateWithFlags(self, flags: int) -> tuple[Status, int]:  # noqa: N802
+        if not self._called("cudaEventCreate"):
+            return Status.cudaErrorMemoryAllocation, 0
+        self._next += 1
+        self.events[self._next] = None if flags else -1
+        return Status.cudaSuccess, self._next
+
+    def cudaEventRecord(self, event: int, stream: int) -> tuple[Status]:  # noqa: N802
+        if not self._called("cudaEventRecord"):
+            return (Status.cudaErrorLaunchFailure,)
+        self._recorded_on[event] = stream
+        if self.events[event] is not None:
+            self.events[event] = self._ticks
+        return (Status.cudaSuccess,)
+
+    def cudaEventElapsedTime(self, start: int, end: int) -> tuple[Status, float]:  # noqa: N802
+        self._called("cudaEventElapsedTime")
+        first, last = self.events[start], self.events[end]
+        assert first is not None and last is not None, "events without timing"
+        assert 0 <= first <= last, "events that were not reached, or in the other order"
+        return Status.cudaSuccess, float(last - first)
+
+    def cudaStreamWaitEvent(self, stream: int, event: int, flags: int) -> tuple[Status]:  # noqa: N802
+        self._called("cudaStreamWaitEvent")
+        self.waits.append((stream, self._recorded_on[event]))
+        return (Status.cudaSuccess,)
+
+    def cudaEventDestroy(self, event: int) -> tuple[Status]:  # noqa: N802
+        self._called("cudaEventDestroy")
+        del self.events[event]
+        return (Status.cudaSuccess,)
 
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Status, int]:  # noqa: N802
         if not self._called("cudaStreamCreateWithFlags"):

@@ -27,9 +27,10 @@ def onnxruntime_root() -> Path:
     pytest.skip("ONNX Runtime's headers are missing: run .ci/packages, or set ONNXRUNTIME_ROOT")
 
 
-def onnxruntime_library() -> Path:
-    """The library of native operators; where nvcc is, with kernels for one kind of GPU, which compile fastest."""
-    options = (f"-DONNXRUNTIME_ROOT={onnxruntime_root()}", "-DGANTK_CUDA_ARCHITECTURES=75")
+def onnxruntime_library(*, cuda: bool = False) -> Path:
+    """The library of native operators, on request with kernels for one kind of GPU, which nvcc takes minutes for."""
+    gpus = "-DGANTK_CUDA_ARCHITECTURES=75" if cuda else "-DGANTK_CUDA=OFF"
+    options = (f"-DONNXRUNTIME_ROOT={onnxruntime_root()}", gpus)
     return build("gantk_onnxruntime", options=options) / "onnxruntime" / "libgantk_onnxruntime.so"
 
 

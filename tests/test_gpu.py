@@ -81,6 +81,7 @@ def test_engines_compute_what_the_cpu_does(run: Path, tmp_path: Path, product: s
     """At several shapes, as graphs, on threads, and on PyTorch's own memory and stream."""
     import torch
 
+    from gantk.bench.gpu import time_parts
     from gantk.export import export
     from gantk.export.engines.pipeline import EngineRequest
     from gantk.runtime.backends.tensorrt import EngineRunner
@@ -107,6 +108,9 @@ def test_engines_compute_what_the_cpu_does(run: Path, tmp_path: Path, product: s
         runner.synchronize()
         on_gpu = torch.as_tensor(made["picture"], device="cuda").cpu().numpy()
         np.testing.assert_array_equal(on_gpu, pictures[0])
+        np.testing.assert_array_equal(torch.from_dlpack(made["picture"]).cpu().numpy(), on_gpu)
+        times = time_parts(runner, {"latent": latent}, 0.2, 100)
+        assert min(map(min, times.values())) > 0.0
 
 
 @pytest.mark.parametrize("product", ENGINE_BACKENDS)

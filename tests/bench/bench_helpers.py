@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from gantk.bench.contenders import Contender
+from gantk.bench.contender import Contender
 
 MakeFake = Callable[..., Contender]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from bench_helpers import MakeFake, make_onnx
 
-from gantk.bench.contenders import Contender
+from gantk.bench.contender import Contender
 
 HERE = Path(__file__).resolve().parent
 

@@ -17,6 +17,7 @@ import pytest
 from bench_helpers import MakeFake, make_onnx
 
 from gantk.bench import case, contenders, machine, run
+from gantk.bench.contender import Contender
 from gantk.bench.load import Interference
 from gantk.bench.reference import judge
 from gantk.bench.subject import Case, describe
@@ -25,7 +26,7 @@ from gantk.errors import BackendMissingError, GantkError, UsageError
 
 
 def run_fakes(
-    tmp_path: Path, found: list[contenders.Contender], budget_s: float = 0.3, load_timeout_s: float = 20.0
+    tmp_path: Path, found: list[Contender], budget_s: float = 0.3, load_timeout_s: float = 20.0
 ) -> case.Result:
     feeds = {"latent": np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)}
     np.savez(tmp_path / "feeds.npz", **feeds)
@@ -97,7 +98,7 @@ def test_an_interruption_leaves_no_worker(
 def test_foreign_onnx_on_every_backend(tmp_path: Path) -> None:
     path = make_onnx(tmp_path / "style.onnx")
     document = run.compare(path, shapes=[("content", (1, 3, 24, 20))], threads=1, budget_s=0.5)
-    assert document["schema"] == 1
+    assert document["schema"] == 2
     assert {row["backend"] for row in document["rows"]} <= {"onnxruntime", "openvino"}
     assert document["rows"]
     for row in document["rows"]:

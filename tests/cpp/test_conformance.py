@@ -19,7 +19,7 @@ from gantk.bundle import Bundle, Interface, Manifest, Variant, Writer
 from gantk.errors import GantkError
 from gantk.runtime.arrays import random_feeds
 from gantk.tensors import TensorSpec
-from native_build import build, onnxruntime_root
+from native_build import onnxruntime_library
 
 Feeds = dict[str, np.ndarray[Any, Any]]
 Sizes = dict[str, int]  # what each symbol in the shapes of a bundle stands for
@@ -275,9 +275,7 @@ def test_native_operators_take_the_place_of_the_bodies_in_the_file(
     feeds = feeds_of(Bundle.read(path).manifest.inputs, sizes)
     with library.open(path, threads=1) as cpp:
         portable = cpp.run(feeds)["gradient"]
-    options = (f"-DONNXRUNTIME_ROOT={onnxruntime_root()}", "-DGANTK_CUDA=OFF")
-    folder = build("gantk_onnxruntime", options=options)
-    monkeypatch.setenv("GANTK_ONNXRUNTIME_OPS", str(folder / "onnxruntime/libgantk_onnxruntime.so"))
+    monkeypatch.setenv("GANTK_ONNXRUNTIME_OPS", str(onnxruntime_library()))
     with library.open(path, threads=1) as cpp, gantk.open(path, "onnxruntime", threads=1) as python:
         native = cpp.run(feeds)["gradient"]
         np.testing.assert_array_equal(native, python.run(feeds)["gradient"])

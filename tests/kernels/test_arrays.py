@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from gantk.errors import GantkError
-from gantk.kernels import dlpack
 from gantk.kernels.arrays import view
 from gantk.kernels.device import gpu
 from gantk.kernels.memory import DeviceArray, Memory, to_device
 from gantk.kernels.streams import Stream
+from gantk.runtime import dlpack
 
 pytest.importorskip("cuda.bindings", reason="wants cuda-bindings")
 from fake_gpu import FakeCuda, FakeGPU

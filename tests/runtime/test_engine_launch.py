@@ -13,6 +13,7 @@ import pytest
 from engine_lab import Lab, check, picture
 from fake_cuda import FakeCuda
 from gantk.errors import GantkError
+from gantk.runtime import dlpack
 
 
 class Elsewhere:
@@ -25,6 +26,25 @@ class Elsewhere:
         self.__cuda_array_interface__ = {
             "shape": array.shape, "typestr": array.dtype.str, "data": (self.address, False), "version": 3, **told,
         }  # fmt: skip
+
+
+class Lender:
+    """An array of somebody's in (fake) GPU memory that has DLPack alone."""
+
+    def __init__(self, cuda: FakeCuda, array: np.ndarray, ordinal: int = 0) -> None:
+        self.held, self.ordinal, self.streams = Elsewhere(cuda, array), ordinal, []
+        self.array = self.held.array
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, self.ordinal
+
+    def __dlpack__(self, *, stream: int | None, max_version: tuple[int, int]) -> object:
+        self.streams.append(stream)
+        strides = tuple(stride // self.array.itemsize for stride in self.array.strides)
+        return dlpack.make(
+            self, address=self.held.address, ordinal=self.ordinal, dtype=self.array.dtype.name,
+            shape=self.array.shape, strides=strides, versioned=max_version >= (1, 0),
+        )  # fmt: skip
 
 
 def test_arrays_on_the_gpu_are_taken_and_given_without_a_copy(lab: Lab) -> None:
@@ -49,6 +69,50 @@ def test_arrays_on_the_gpu_are_taken_and_given_without_a_copy(lab: Lab) -> None:
         assert len(lab.cuda.device) == before - 1
 
 
+def test_arrays_come_and_go_by_dlpack(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """numpy takes ours: what the fake GPU's memory is, once it is called so."""
+    with lab.open() as runner:
+        _, stream = lab.cuda.cudaStreamCreateWithFlags(1)
+        x = Lender(lab.cuda, picture(1, 2, 8, 8))
+        mine = Lender(lab.cuda, np.zeros((1, 2, 8, 8), np.float32))
+        lab.forget()
+        outputs = runner.launch({"x": x}, stream, {"y": mine})
+        assert "cudaMemcpyAsync" not in lab.cuda.calls
+        assert outputs["y"] is mine
+        np.testing.assert_allclose(mine.array, 2 * x.array + 1, rtol=1e-6)
+        assert (x.streams, mine.streams) == ([stream], [stream])
+        assert dlpack._lent == {}
+        monkeypatch.setattr(dlpack, "CUDA", 1)
+        taken = np.from_dlpack(outputs["z"])
+        np.testing.assert_array_equal(taken, (2 * x.array.astype(np.float64) + 1).astype(np.uint8))
+        assert lab.cuda.waits == [(1, stream)]
+        del outputs
+        gc.collect()
+        held = len(lab.cuda.device)
+        del taken
+        gc.collect()
+        assert len(lab.cuda.device) == held - 1
+        assert lab.cuda.events == {}
+
+
+def test_streams_wait_for_each_other_where_they_are_told_of(lab: Lab) -> None:
+    with lab.open() as runner:
+        ours, theirs = (lab.cuda.cudaStreamCreateWithFlags(1)[1] for _ in range(2))
+        z = runner.launch({"x": Elsewhere(lab.cuda, picture(1, 2, 8, 8), stream=theirs)}, ours)["z"]
+        assert lab.cuda.waits == [(ours, theirs)]
+        z.__dlpack__(stream=theirs)
+        assert lab.cuda.waits == [(ours, theirs), (theirs, ours)]
+        z.__dlpack__(stream=ours)
+        z.__dlpack__(stream=-1)
+        assert len(lab.cuda.waits) == 2
+        z.__dlpack__(dl_device=(2, 0), copy=False)
+        for asked in ({"copy": True}, {"dl_device": (1, 0)}, {"dl_device": (2, 1)}):
+            with pytest.raises(
+                BufferError, match=r"DeviceArray uint8\[1, 2, 8, 8\] on GPU 0> is given as it is"
+            ):
+                z.__dlpack__(**asked)
+
+
 def test_two_streams_follow_each_other(lab: Lab) -> None:
     with lab.open() as runner:
         streams = [lab.cuda.cudaStreamCreateWithFlags(1)[1] for _ in range(2)]
@@ -64,11 +128,14 @@ def test_two_streams_follow_each_other(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda cuda: picture(1, 2, 8, 8), "'x' is a ndarray, which is not in GPU memory"),
+        (lambda cuda: picture(1, 2, 8, 8), "'x' is a ndarray outside of GPU memory"),
         (lambda cuda: Elsewhere(cuda, picture(1, 2, 8, 8).astype(np.float64)), "has dtype float64; the network"),
         (lambda cuda: Elsewhere(cuda, picture(1, 3, 8, 8)), r"has shape \[1, 3, 8, 8\]; the network wants \[N, 2"),
         (lambda cuda: Elsewhere(cuda, picture(1, 2, 8, 8), strides=(4, 4, 4, 4)), "'x' is not contiguous"),
         (lambda cuda: Elsewhere(cuda, picture(2, 2, 20, 20)), "asked for is x 2x2x20x20"),
+        (lambda cuda: Lender(cuda, picture(1, 2, 8, 8), ordinal=1), "'x' is on GPU 1; the network is on GPU 0"),
+        (lambda cuda: Lender(cuda, np.ones((1, 2, 8, 8), bool)), "'x' has dtype bool; the network wants float32"),
+        (lambda cuda: [1.0], "'x' is a builtins.list; an array in GPU memory is wanted"),
     ],
 )  # fmt: skip
 def test_arrays_on_the_gpu_that_do_not_do(lab: Lab, make: Callable[[FakeCuda], Any], text: str) -> None:
@@ -76,3 +143,12 @@ def test_arrays_on_the_gpu_that_do_not_do(lab: Lab, make: Callable[[FakeCuda], A
         _, stream = lab.cuda.cudaStreamCreateWithFlags(1)
         with pytest.raises(GantkError, match=text):
             runner.launch({"x": make(lab.cuda)}, stream)
+
+
+def test_an_output_that_may_not_be_written_is_refused(lab: Lab) -> None:
+    with lab.open() as runner:
+        _, stream = lab.cuda.cudaStreamCreateWithFlags(1)
+        x, y = (Elsewhere(lab.cuda, picture(1, 2, 8, 8)) for _ in range(2))
+        y.__cuda_array_interface__["data"] = (y.address, True)
+        with pytest.raises(GantkError, match="`out` for 'y' is read-only"):
+            runner.launch({"x": x}, stream, {"y": y})

@@ -6,16 +6,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import numpy as np
 
-from gantk.bench.contenders import Contender
+from gantk.bench.contender import Contender
 from gantk.bench.load import Interference
-from gantk.bench.measure import Lane, Progress, measure
+from gantk.bench.measure import BLOCK_S, MOST_CALLS, Lane, Progress, measure
 from gantk.bench.process import Worker, WorkerError
 from gantk.bench.reference import coarser, judge, load_arrays
 from gantk.bench.stats import NOISY_CV, Nanoseconds, summarise
@@ -87,6 +87,7 @@ class _Entry:
     contender: Contender
     worker: Worker
     row: Row
+    launches: bool = False
 
 
 def run_case(
@@ -157,7 +158,9 @@ def _load_one(task: Task, entry: _Entry, timeout_s: float) -> None:
     outputs = load_arrays(target)
     target.unlink()
     precision = coarser(loaded["precision"], loaded["file_precision"])
+    entry.launches = loaded.get("launches", False)
     row.update(
+        label=replace(contender, precision=loaded["precision"]).label,
         precision=loaded["precision"],
         version=loaded["version"],
         device=loaded["device"],
@@ -189,15 +192,18 @@ def _measure(task: Task, entries: Sequence[_Entry], settings: Settings, progress
     others = watch.share()
     for entry in entries:
         if entry.row["id"] in lanes:
-            _finish(entry.row, lanes[entry.row["id"]], task.case.batch, settings.load_timeout_s, progress)
+            _finish(entry, lanes[entry.row["id"]], task.case.batch, settings.load_timeout_s, progress)
     blocks = {number: lane.blocks for number, lane in lanes.items()}
     return Result([entry.row for entry in entries], blocks, rounds, others)
 
 
-def _finish(row: Row, lane: Lane, batch: int, timeout_s: float, progress: Progress) -> None:
+def _finish(entry: _Entry, lane: Lane, batch: int, timeout_s: float, progress: Progress) -> None:
     """Fill in a row from what was measured."""
+    row = entry.row
     try:
         peak = lane.worker.ask(timeout_s, do="memory")["peak_rss_bytes"] if lane.error is None else None
+        if entry.launches and lane.error is None:
+            _time_parts(row, lane.worker, timeout_s)
         lane.worker.pause()
     except WorkerError as error:
         lane.error = error.what
@@ -217,6 +223,17 @@ def _finish(row: Row, lane: Lane, batch: int, timeout_s: float, progress: Progre
     )
 
 
+def _time_parts(row: Row, worker: Worker, timeout_s: float) -> None:
+    """Fill in where the time of a call goes on the GPU; what that takes beside the call may not be there."""
+    try:
+        times = worker.ask(timeout_s, do="parts", block_s=BLOCK_S, most=MOST_CALLS)
+    except WorkerError as error:
+        row["gpu_reason"] = error.what
+        return
+    calls = len(times["device"])
+    row["gpu_ms"] = {**{name: float(np.median(found)) for name, found in times.items()}, "calls": calls}
+
+
 def _fail(row: Row, reason: str, progress: Progress) -> None:
     row.update(status="failed", reason=reason)
     progress(f"  {row['label']} failed: {reason}")
@@ -224,6 +241,7 @@ def _fail(row: Row, reason: str, progress: Progress) -> None:
 
 def _new_row(contender: Contender, case: Case, number: int) -> Row:
     nothing = ("version", "device", "reason", "rank", "speedup", "latency_ms", "throughput", "noisy")
+    tool = contender.tool
     return {
         "id": number,
         "label": contender.label,
@@ -245,4 +263,7 @@ def _new_row(contender: Contender, case: Case, number: int) -> Row:
         "load_ms": None,
         "load": None,
         "parity": None,
+        "gpu_ms": None,
+        "gpu_reason": None,
+        "reproduce": None if tool is None else tool.command(case.shapes),
     }

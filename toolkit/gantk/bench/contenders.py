@@ -8,12 +8,14 @@ import os
 import shutil
 import sysconfig
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
+from gantk.bench.contender import Contender, Entry, Skipped
+from gantk.bench.engines import engine_contenders
 from gantk.bench.subject import File, Subject
+from gantk.bundle import ENGINE_BACKENDS
 from gantk.errors import BackendMissingError, UsageError
 from gantk.runtime.registry import BACKENDS, status
 
@@ -27,7 +29,7 @@ CPP = "cpp"
 """The C++ runner, which computes with `CPP_BACKEND`."""
 CPP_BACKEND = "onnxruntime"
 CPP_WORKER = "gantk-bench-worker"
-NAMES = (*TORCH_MODES, *BACKENDS, CPP)
+NAMES = (*TORCH_MODES, *BACKENDS, *ENGINE_BACKENDS, CPP)
 MODES = tuple(mode for modes in TORCH_MODES.values() for mode in modes)
 
 _TORCH_FACTORY = "gantk.baselines.pytorch:open_network"
@@ -39,67 +41,6 @@ _NOT_EXECUTED = {
     ("openvino", "fp16"): "its fp16 on CPUs was measured slower than its fp32, so gantk does not use it",
     ("openvino", "bf16"): "this CPU has no bf16 instructions",
 }
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One way to run the network.
-
-    Args:
-        backend: One of `NAMES`.
-        precision: What it is expected to compute in.
-        file_precision: Of what it loads.
-        form: Of the file, or `None` for PyTorch.
-        mode: PyTorch's, or `None`.
-        artefact_bytes: The length of what it loads.
-        factory: ``module:function`` for the worker (see `gantk.bench.protocol`).
-        options: For the factory.
-        imports: Modules that the worker imports first, so that their cost is known apart.
-        command: The worker's program; gantk's own by default.
-    """
-
-    backend: str
-    precision: str
-    file_precision: str
-    form: str | None
-    mode: str | None
-    artefact_bytes: int
-    factory: str
-    options: dict[str, Any] = field(hash=False)
-    imports: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()
-
-    @property
-    def compiles(self) -> bool:
-        return self.backend == "torch-compile"
-
-    @property
-    def label(self) -> str:
-        """E.g. ``torch-compile freezing fp32``."""
-        shown = [self.backend, self.mode, self.precision]
-        if self.precision != self.file_precision:
-            shown.append(f"({self.file_precision} file)")
-        if self.form not in (None, "plain"):
-            shown.append(self.form)
-        return " ".join(part for part in shown if part)
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A contender that does not take part, and why.
-
-    Args:
-        name: The contender's, or its backend's.
-        reason: In words.
-        missing: Whether something is not installed, or does not work on this machine.
-    """
-
-    name: str
-    reason: str
-    missing: bool = False
-
-
-Entry = tuple[list[Contender], list[Skipped]]
 
 
 def find(
@@ -128,6 +69,8 @@ def find(
     for name in backends or NAMES:
         if name in TORCH_MODES:
             found, left_out = _torch(name, subject, precisions, modes, device, threads)
+        elif name in ENGINE_BACKENDS:
+            found, left_out = engine_contenders(name, subject, precisions, device, asked=bool(backends))
         elif name == CPP:
             found, left_out = _cpp(subject, precisions, device, threads)
         else:
@@ -139,6 +82,13 @@ def find(
             reason = f"{name} was asked for and does not work here: {missing[0].reason}"
             raise BackendMissingError(reason, where="--backend", hint="gantk doctor")
     return contenders, skipped
+
+
+def best_device(subject: Subject, backends: Sequence[str] | None) -> str:
+    """``cuda`` where one of the backends, by default of all, runs what the subject holds there; else ``cpu``."""
+    held = {engine.backend for engine in subject.bundle.manifest.engines} if subject.bundle else set()
+    able = [name for name in backends or NAMES if name in BACKENDS or name in held]
+    return "cuda" if any("cuda" in status(name).devices for name in able) else "cpu"
 
 
 def check_names(what: str, names: Sequence[str] | None, known: Sequence[str]) -> None:

@@ -6,10 +6,11 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from gantk.runtime import driver
 
 BUSY_LOAD = 0.5
 """The load average for each core above which the machine counts as busy."""
@@ -105,11 +106,10 @@ def _cpuinfo() -> dict[str, str]:
 
 def _gpu() -> dict[str, Any] | None:
     """What the driver says of its GPUs, where there is a driver."""
-    try:
-        driver = import_module("gantk.runtime.driver")
-        return dict(driver.describe())
-    except (ImportError, AttributeError, TypeError):
+    found = driver.probe()
+    if not found.works:
         return None
+    return {"names": list(found.devices), "targets": list(found.targets), "cuda": found.cuda_version}
 
 
 def _read(path: str) -> str | None:

@@ -8,7 +8,19 @@ from html import escape
 from typing import Any
 
 from gantk.bench.chart import COLOURS, chart_svg
-from gantk.bench.view import HEADINGS, NOTES, cases_of, cells, failures, rows_of
+from gantk.bench.view import (
+    GPU_HEADINGS,
+    GPU_NOTES,
+    HEADINGS,
+    NOTES,
+    cases_of,
+    cells,
+    commands,
+    failures,
+    gpu_cells,
+    gpu_rows,
+    rows_of,
+)
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1f; --paper: #ffffff; --line: #d9d9e0; --wrong: #b3261e; }
@@ -59,7 +71,9 @@ def body(document: dict[str, Any]) -> str:
         parts.append(
             "<p><small>Bars: p50. Whiskers: fastest call to p90. Dashed: wrong, not ranked.</small></p>"
         )
-        parts += ["<h3>Latency and memory</h3>", _rows_table(rows), "<h3>Parity</h3>", _parity_table(rows)]
+        parts += ["<h3>Latency and memory</h3>", _rows_table(rows)]
+        parts += _gpu_parts(document, case)
+        parts += ["<h3>Parity</h3>", _parity_table(rows)]
     parts.append(
         f"<p><small>{escape(NOTES)} Pale rows: slower modes of a contender that is ranked by its best.</small></p>"
     )
@@ -88,6 +102,18 @@ def _rows_table(rows: Sequence[dict[str, Any]]) -> str:
         )
         lines.append(_line([cells(row)[heading] for heading in HEADINGS], "td", kind))
     return _table(lines)
+
+
+def _gpu_parts(document: dict[str, Any], case: str) -> list[str]:
+    """Where time goes on the GPU, and the vendor's commands; nothing where there is neither."""
+    parts: list[str] = []
+    if rows := gpu_rows(document, case):
+        lines = [_line(GPU_HEADINGS, "th"), *(_line(gpu_cells(row), "td") for row in rows)]
+        parts += ["<h3>On the GPU</h3>", _table(lines), f"<p><small>{escape(GPU_NOTES)}</small></p>"]
+    if found := commands(document, case):
+        listed = "\n".join(map(escape, found))
+        parts.append(f'<p>The vendor\'s own benchmark of the same:</p><pre class="scroll">{listed}</pre>')
+    return parts
 
 
 def _parity_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -154,7 +180,7 @@ def _machine_facts(document: dict[str, Any]) -> dict[str, Any]:
         "kernel": machine["kernel"],
         "frequency": None if machine["frequency_mhz"] is None else f"{machine['frequency_mhz']:.0f} MHz",
         "governor": machine["governor"],
-        "GPU": machine["gpu"] or "none",
+        "GPU": "none" if machine["gpu"] is None else ", ".join(machine["gpu"]["names"]),
         "load average before": ", ".join(f"{load:.2f}" for load in machine["load_average"]),
         "other work meanwhile": ", ".join(
             f"{case}: {share:.1%}" for case, share in document["interference"].items()

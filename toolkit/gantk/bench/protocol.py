@@ -8,12 +8,16 @@ before it loads a library that may print. It ends when it is told to, when its i
     {"do": "load", "factory": "module:function", "options": {...}, "imports": ["module", ...]}
         import, note the memory, then open the network with `function(**options)`
         -> {"import_ms", "open_ms", "baseline_rss_bytes", "backend", "version", "device", "precision",
-            "file_precision"}; precision is what it really computes in
+            "file_precision", "launches"}; precision is what it really computes in; launches, which may be left out,
+           says that it knows `parts`
     {"do": "feed", "path": "FILE.npz"}
         use the arrays of this file as inputs, each under the name of its tensor -> {}
     {"do": "run", "warmup_s": W, "block_s": B, "most": K}
         calls that do not count for W seconds, then calls that do for B seconds, but no more than K; each time at
         least one -> {"ns": [the duration of each in nanoseconds]}
+    {"do": "parts", "block_s": B, "most": K}
+        calls on arrays in GPU memory, on one stream, the copies around them apart, for B seconds, but no more than K
+        -> {"copy_in", "device", "copy_out": [the GPU's time of each, in ms], "enqueue": [the processor's]}
     {"do": "output", "path": "FILE.npz"}
         call once and write the outputs to this file -> {"ns": the duration of that call}
     {"do": "memory"}

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from gantk.bench.contenders import Contender, find, has_torch
+from gantk.bench.contender import Contender
+from gantk.bench.contenders import find, has_torch
 from gantk.bench.process import Worker, WorkerError
 from gantk.bench.subject import Arrays, Case, Subject, probe_outputs
 from gantk.bundle import PRECISIONS

@@ -17,6 +17,8 @@ from gantk.errors import GantkError, UsageError
 from gantk.files import read_bytes
 
 LIMIT_BYTES = 64 * 2**20
+READABLE = tuple(range(1, SCHEMA_VERSION + 1))
+"""The schemas that can be compared: newer ones have only added to rows."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,9 @@ def read_document(path: Path) -> dict[str, Any]:
         raise GantkError(
             f"`{path}` is not a benchmark of gantk", where=str(path), hint="gantk bench X.gantk --json FILE"
         )
-    if document.get("schema") != SCHEMA_VERSION:
+    if document.get("schema") not in READABLE:
         raise GantkError(
-            f"`{path}` has schema {document.get('schema')!r}; this gantk reads schema {SCHEMA_VERSION}",
+            f"`{path}` has schema {document.get('schema')!r}; this gantk reads {', '.join(map(str, READABLE))}",
             where=str(path),
             hint="measure it again",
         )

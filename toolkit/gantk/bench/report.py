@@ -3,13 +3,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from gantk.bench.chart import chart_svg
 from gantk.bench.page import html
 from gantk.bench.verdict import is_right
-from gantk.bench.view import HEADINGS, NOTES, Document, Row, cases_of, cells, failures, machine_line, rows_of
+from gantk.bench.view import (
+    GPU_HEADINGS,
+    GPU_NOTES,
+    HEADINGS,
+    NOTES,
+    Document,
+    Row,
+    cases_of,
+    cells,
+    commands,
+    failures,
+    gpu_cells,
+    gpu_rows,
+    machine_line,
+    rows_of,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,9 +49,12 @@ def table(document: Document, *, everything: bool = False, width: int | None = N
     from rich.text import Text
 
     headings = HEADINGS if everything or width is None else next(h for least, h in _WIDTHS if width >= least)
-    parts: list[RenderableType] = [
-        _rich_table(document, case, headings, everything=everything) for case in cases_of(document)
-    ]
+    parts: list[RenderableType] = []
+    for case in cases_of(document):
+        parts.append(_rich_table(document, case, headings, everything=everything))
+        if rows := gpu_rows(document, case):
+            parts.append(_rich_gpu_table(rows))
+        parts += [Text(f"the vendor's own: {command}", style="dim") for command in commands(document, case)]
     parts.append(Text())
     parts += [Text(line, style="bold") for line in document["recommendation"]]
     notes = [
@@ -54,6 +72,10 @@ def markdown(document: Document) -> str:
     lines = [f"# Benchmark of {model['name']}", ""]
     for case in cases_of(document):
         lines += [f"## {case}", "", *markdown_table(rows_of(document, case), HEADINGS), ""]
+        if rows := gpu_rows(document, case):
+            lines += [*_markdown_lines(GPU_HEADINGS, map(gpu_cells, rows)), "", GPU_NOTES, ""]
+        if found := commands(document, case):
+            lines += ["The vendor's own benchmark of the same:", "", *(f"    {line}" for line in found), ""]
     lines += [f"- {line}" for line in document["recommendation"]]
     lines += ["", "## Caveats", ""] + [
         f"- {line}" for line in (*document["warnings"], *failures(document), NOTES)
@@ -65,13 +87,30 @@ def markdown(document: Document) -> str:
 
 def markdown_table(rows: Sequence[Row], headings: Sequence[str]) -> list[str]:
     """The lines of a table of some columns."""
+    texts = [cells(row) for row in rows]
+    return _markdown_lines(headings, ([text[heading] for heading in headings] for text in texts))
+
+
+def _markdown_lines(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     right = [":---" if heading in ("contender", "") else "---:" for heading in headings]
     lines = [f"| {' | '.join(headings)} |", f"| {' | '.join(right)} |"]
     for row in rows:
-        text = cells(row)
-        shown = [text[heading].replace("|", "\\|") for heading in headings]
+        shown = [cell.replace("|", "\\|") for cell in row]
         lines.append(f"| {' | '.join(shown)} |")
     return lines
+
+
+def _rich_gpu_table(rows: Sequence[Row]) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+
+    shown = Table(title="on the GPU", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for heading in GPU_HEADINGS:
+        justify: Literal["left", "right"] = "left" if heading in ("contender", "") else "right"
+        shown.add_column(heading, justify=justify, overflow="fold")
+    for row in rows:
+        shown.add_row(*gpu_cells(row))
+    return shown
 
 
 def _rich_table(

@@ -7,6 +7,7 @@ import datetime
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import numpy as np
 
 from gantk.bench import machine, verdict
 from gantk.bench.case import Settings, Task, run_case
-from gantk.bench.contenders import MODES, NAMES, Contender, Skipped, check_names, find
+from gantk.bench.contender import Contender, Skipped
+from gantk.bench.contenders import MODES, NAMES, best_device, check_names, find
 from gantk.bench.load import DISTURBED
 from gantk.bench.measure import BLOCK_S, TARGET, Progress
 from gantk.bench.reference import compute
@@ -23,7 +25,9 @@ from gantk.bench.subject import Case, Shape, Subject, describe, fits_probe, make
 from gantk.bundle import PRECISIONS
 from gantk.errors import GantkError, UsageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Since 2 rows have ``gpu_ms``, ``gpu_reason`` and ``reproduce``."""
+
 KIND = "gantk bench"
 BUDGET_S = 15.0
 LOAD_TIMEOUT_S = 120.0
@@ -40,7 +44,7 @@ def compare(
     shapes: Sequence[tuple[str, Shape]] | None = None,
     batch: Sequence[int] | None = None,
     threads: int | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     budget_s: float = BUDGET_S,
     load_timeout_s: float = LOAD_TIMEOUT_S,
     seed: int = 0,
@@ -56,7 +60,7 @@ def compare(
         shapes: Whole input shapes by name; a name may come several times, for several cases.
         batch: Batch sizes, a case each; 1 by default.
         threads: For one operation, the same for all; by default every core that this process may use.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu`` or ``cuda``; by default the latter where a backend runs what there is on it.
         budget_s: Time to measure each case, without loading and compiling.
         load_timeout_s: For one contender to load and compile.
         seed: Of random inputs and of the rotation.
@@ -75,10 +79,12 @@ def compare(
     check_names("backend", backends, NAMES)
     check_names("precision", precisions, PRECISIONS)
     check_names("mode", modes, MODES)
-    settings = _check_settings(device, threads, budget_s, load_timeout_s, seed)
+    settings = _check_settings(device or "cpu", threads, budget_s, load_timeout_s, seed)
     subject = describe(Path(path))
+    if device is None:
+        settings = replace(settings, device=best_device(subject, backends))
     cases = make_cases(subject.inputs, batch, shapes or ())
-    contenders, skipped = find(subject, backends, precisions, device, settings.threads, modes)
+    contenders, skipped = find(subject, backends, precisions, settings.device, settings.threads, modes)
     if not contenders:
         raise _nobody(subject, precisions, skipped)
     before = machine.describe()

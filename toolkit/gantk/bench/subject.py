@@ -13,9 +13,9 @@ import numpy as np
 
 from gantk.bundle import Bundle
 from gantk.errors import GantkError, UsageError
+from gantk.runtime import registry
 from gantk.runtime.arrays import default_sizes, random_array
 from gantk.runtime.model import from_path
-from gantk.runtime.registry import open_model
 from gantk.runtime.runner import Array, Runner
 from gantk.tensors import TensorSpec
 
@@ -53,6 +53,7 @@ class Subject:
         checkpoint_bytes: The length of the weights that PyTorch can load, or `None` where it cannot.
         probe: Inputs ``input.NAME`` with PyTorch's float32 outputs ``output.NAME``; may be empty.
         about: What the JSON document says of it.
+        bundle: That it is, where it is one.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class Subject:
     checkpoint_bytes: int | None = None
     probe: Arrays = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+    bundle: Bundle | None = None
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -118,7 +120,12 @@ def open_file(
     path: str, backend: str, precision: str | None, form: str | None, device: str, threads: int
 ) -> Runner:
     """Open one ONNX file in a worker, whatever its recorded parity: the benchmark judges for itself."""
-    return open_model(from_path(path, precision, form, backend), backend, device, threads)
+    return registry.open_model(from_path(path, precision, form, backend), backend, device, threads)
+
+
+def open_engine(path: str, backend: str, precision: str, form: str) -> Runner:
+    """Open an engine of a bundle in a worker."""
+    return registry.open(path, backend, precision, "cuda", form=form)
 
 
 def make_cases(
@@ -209,6 +216,7 @@ def _of_bundle(path: Path) -> Subject:
             "family": manifest.family,
             "config": manifest.config,
         },
+        bundle=bundle,
     )
 
 

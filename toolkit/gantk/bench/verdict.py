@@ -10,6 +10,8 @@ from gantk.bench.contenders import TORCH_MODES
 from gantk.bench.stats import NOISY_CV, Nanoseconds, speedup
 from gantk.bundle import PRECISIONS
 
+_EXACTNESS = {name: place for place, name in enumerate(("fp32", "tf32", *PRECISIONS[1:]))}
+
 Row = dict[str, Any]
 Blocks = Mapping[int, Sequence[Nanoseconds]]
 
@@ -120,7 +122,7 @@ def _ties(row: Row, order: Sequence[Row], blocks: Blocks) -> str:
     """Who cannot be told from `row`: the interval of the paired ratio holds 1."""
     ties = []
     for other in order:
-        if other is row or PRECISIONS.index(other["precision"]) > PRECISIONS.index(row["precision"]):
+        if other is row or _EXACTNESS[other["precision"]] > _EXACTNESS[row["precision"]]:
             continue
         _, interval = speedup(blocks[other["id"]], blocks[row["id"]])
         if interval is not None and interval[0] <= 1.0 <= interval[1]:

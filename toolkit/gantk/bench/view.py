@@ -34,6 +34,13 @@ NOTES = (
     "parity: against float32, in dB."
 )
 
+GPU_HEADINGS = ("", "contender", "wall ms", "device ms", "enqueue ms", "copy in ms", "copy out ms")
+GPU_NOTES = (
+    "On the GPU, medians of calls of their own: device is the network between two events of CUDA, enqueue the "
+    "processor's time to launch it, which the device may have to wait for; copies are between pinned memory and the "
+    "GPU. Wall is the p50 above: a call with its checks, its copies and the wait for its end, as one CUDA graph."
+)
+
 
 def cases_of(document: Document) -> list[str]:
     """The labels of the cases, in order."""
@@ -91,6 +98,27 @@ def number(value: float | None) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def gpu_rows(document: Document, case: str) -> list[Row]:
+    """The rows of a case that know where their time goes on a GPU; older documents have none."""
+    return [row for row in rows_of(document, case, everything=True) if row.get("gpu_ms")]
+
+
+def gpu_cells(row: Row) -> list[str]:
+    """One of `gpu_rows` as text, by `GPU_HEADINGS`."""
+    parts = row["gpu_ms"]
+    values = [
+        row["latency_ms"]["p50"],
+        *(parts[name] for name in ("device", "enqueue", "copy_in", "copy_out")),
+    ]
+    return [str(row["rank"] or ""), row["label"], *map(number, values)]
+
+
+def commands(document: Document, case: str) -> list[str]:
+    """The vendor's command for each row of a case that has one."""
+    rows = rows_of(document, case, everything=True)
+    return [row["reproduce"] for row in rows if row.get("reproduce")]
+
+
 def failures(document: Document) -> list[str]:
     """Every row that failed or is wrong, and every contender that was skipped, with the reason."""
     lines = []
@@ -101,6 +129,8 @@ def failures(document: Document) -> list[str]:
             lines.append(
                 f"{row['label']} ({shape_label(row)}) is wrong and not ranked: {row['parity']['reason']}"
             )
+        if row.get("gpu_reason"):
+            lines.append(f"{row['label']} ({shape_label(row)}) has no time on the GPU: {row['gpu_reason']}")
     return lines + [f"{skip['name']} skipped: {skip['reason']}" for skip in document["skipped"]]
 
 
@@ -109,13 +139,15 @@ def machine_line(document: Document) -> str:
     machine, settings = document["machine"], document["settings"]
     packages = [
         name
-        for name in ("torch", "onnxruntime", "onnxruntime-gpu", "openvino")
+        for name in ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
         if name in document["versions"]
     ]
     where = f"{machine['cpu']}, {machine['usable_cores']} of {machine['cores']} cores"
     virtual = ", virtual machine" if machine["virtual"] else ""
     versions = ", ".join(f"{name} {document['versions'][name]}" for name in packages)
-    return f"{where}{virtual}; {settings['threads']} threads on {settings['device']}; {versions}"
+    on_gpu = settings["device"] == "cuda" and machine["gpu"]
+    device = machine["gpu"]["names"][0] if on_gpu else settings["device"]
+    return f"{where}{virtual}; {settings['threads']} threads on {device}; {versions}"
 
 
 def p50_ms(row: Row) -> float:

@@ -47,6 +47,7 @@ class Session:
             "device": runner.device,
             "precision": runner.precision,
             "file_precision": runner.file_precision,
+            "launches": hasattr(runner, "launch"),
         }
 
     def feed(self, path: str) -> Answer:
@@ -69,6 +70,12 @@ class Session:
             return {"ns": time_calls(call, block_s, most)}
         finally:
             gc.enable()
+
+    def parts(self, block_s: float, most: int) -> Answer:
+        from gantk.bench.gpu import time_parts
+
+        self._ready()
+        return time_parts(self._runner, self._feeds, block_s, most)
 
     def output(self, path: str) -> Answer:
         import numpy as np
@@ -114,7 +121,7 @@ def memory() -> dict[str, int]:
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer requests until one says ``quit`` or there are no more."""
     session = Session()
-    known = {name: getattr(session, name) for name in ("load", "feed", "run", "output", "memory")}
+    known = {name: getattr(session, name) for name in ("load", "feed", "run", "parts", "output", "memory")}
     for line in requests:
         request = decode(line)
         action = request.pop("do", None)

@@ -44,7 +44,7 @@ def bench_command(
         str | None,
         typer.Option(
             metavar="B,...",
-            help="Only these: torch, torch-compile, onnxruntime, openvino.",
+            help="Only these: torch, torch-compile, onnxruntime, openvino, tensorrt, tensorrt-rtx, cpp.",
             show_default="all that work here",
             rich_help_panel=_WHAT,
         ),
@@ -77,8 +77,14 @@ def bench_command(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(metavar="cpu|cuda", help="Where to run.", rich_help_panel=_HOW)
-    ] = "cpu",
+        str | None,
+        typer.Option(
+            metavar="cpu|cuda",
+            help="Where to run.",
+            show_default="cuda where something runs on it",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
     budget: Annotated[
         str,
         typer.Option(

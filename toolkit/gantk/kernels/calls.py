@@ -9,10 +9,10 @@ from typing import Any
 
 from gantk.errors import GantkError
 from gantk.kernels import operations
-from gantk.kernels.arrays import View, channels_last
 from gantk.kernels.launch import Device
 from gantk.kernels.layouts import check_layers, features_of, gram_shape, pictures_of
 from gantk.kernels.operations import Work
+from gantk.runtime.views import View, channels_last
 
 ONE = 0x3F800000  # The bits of 1.0f.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gantk.kernels import calls
-from gantk.kernels.arrays import View, view
+from gantk.kernels.arrays import view
 from gantk.kernels.device import GPU, gpu
 from gantk.kernels.driver import call
 from gantk.kernels.launch import Device
@@ -16,6 +16,7 @@ from gantk.kernels.layouts import check_workspace
 from gantk.kernels.memory import DeviceArray, Memory
 from gantk.kernels.operations import Work
 from gantk.kernels.streams import Stream
+from gantk.runtime.views import View
 
 
 def gram_matrix(

@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 
 from gantk.errors import GantkError
-from gantk.kernels.arrays import View
 from gantk.kernels.launch import Features
 from gantk.kernels.variation_plan import Pictures
+from gantk.runtime.views import View
 
 WORKSPACE_ALIGNMENT = 256
 

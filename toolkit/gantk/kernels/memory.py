@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gantk.errors import GantkError
-from gantk.kernels import dlpack
-from gantk.kernels.arrays import View, dense
 from gantk.kernels.device import GPU, gpu
 from gantk.kernels.driver import bindings, call
 from gantk.kernels.launch import ELEMENT_BYTES
 from gantk.kernels.streams import Stream
+from gantk.runtime import dlpack
 from gantk.runtime.runner import dtype_named
+from gantk.runtime.views import View, dense
 
 _TYPESTR = {"float32": "<f4", "float16": "<f2"}
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from gantk.errors import GantkError
-from gantk.kernels.arrays import View
 from gantk.kernels.gram_gradient_plan import GradientStyle, plan_gram_gradient
 from gantk.kernels.gram_plan import GramTargets, plan_gram
 from gantk.kernels.launch import Device, Launch
@@ -25,6 +24,7 @@ from gantk.kernels.layouts import (
     target_stride,
 )
 from gantk.kernels.variation_plan import plan_variation
+from gantk.runtime.views import View
 
 _PLANS = 256  # Kept of each kind: a training or a style transfer has few shapes.
 

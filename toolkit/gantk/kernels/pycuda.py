@@ -16,12 +16,12 @@ from typing import Any
 from gantk.errors import BackendMissingError, GantkError
 from gantk.kernels import calls
 from gantk.kernels.architecture import Target, target_for
-from gantk.kernels.arrays import View
 from gantk.kernels.compile import compiled, known_architectures
 from gantk.kernels.launch import Device, Launch
 from gantk.kernels.launcher import DEFAULT_SHARED_BYTES, packed
 from gantk.kernels.operations import Work
 from gantk.runtime.runner import dtype_named
+from gantk.runtime.views import View
 
 
 def gram_matrix(

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from gantk.errors import GantkError
 from gantk.kernels import operations
-from gantk.kernels.arrays import View
 from gantk.kernels.device import GPU, gpu
 from gantk.kernels.launch import Device
 from gantk.kernels.launcher import launch
@@ -41,6 +40,7 @@ from gantk.ops.style import (
     style_loss_reference,
 )
 from gantk.ops.variation import check_pictures, total_variation_op, total_variation_reference
+from gantk.runtime.views import View
 
 
 def register() -> None:

@@ -112,6 +112,36 @@ class Cuda:
     def synchronize(self, stream: Any) -> None:
         self.call("cudaStreamSynchronize", stream)
 
+    def device(self) -> int:
+        """The number of the GPU that is current."""
+        return int(self.call("cudaGetDevice"))
+
+    def event(self) -> Any:
+        """An event that notes the time at which it is reached."""
+        return self.call("cudaEventCreate")
+
+    def record(self, event: Any, stream: Any) -> None:
+        """Let an event be reached when all that a stream has got so far is done."""
+        self.call("cudaEventRecord", event, stream)
+
+    def elapsed_ms(self, first: Any, last: Any) -> float:
+        """The GPU's time between two events that were reached, in ms, to about half a microsecond."""
+        return float(self.call("cudaEventElapsedTime", first, last))
+
+    def destroy_event(self, event: Any) -> None:
+        self.call("cudaEventDestroy", event)
+
+    def wait(self, stream: Any, other: Any) -> None:
+        """Let all that a stream gets from now on wait for all that another has got so far."""
+        if stream == other:
+            return
+        event = self.call("cudaEventCreateWithFlags", self._api.cudaEventDisableTiming)
+        try:
+            self.record(event, other)
+            self.call("cudaStreamWaitEvent", stream, event, 0)
+        finally:
+            self.destroy_event(event)  # CUDA keeps it until it is reached.
+
     def begin_capture(self, stream: Any) -> None:
         mode = self._api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self.call("cudaStreamBeginCapture", stream, mode)

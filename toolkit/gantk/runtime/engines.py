@@ -52,7 +52,26 @@ class EngineFile:
 def read_engine(
     bundle: Bundle, backend: str, version: str, target: str, precision: str | None, form: str | None
 ) -> EngineFile:
-    """Choose an engine for a GPU, and read and check its file.
+    """Choose an engine for a GPU (see `choose_engine`), and read and check its file.
+
+    Raises:
+        GantkError: There is none, its file is damaged, or a plugin library that it wants cannot be loaded.
+    """
+    chosen = choose_engine(bundle, backend, version, target, precision, form)
+    for library in chosen.plugins:
+        _load_plugin(library, chosen)
+    return EngineFile(
+        bundle.read_file(chosen.file),
+        bundle.root / chosen.file.path,
+        chosen,
+        bundle.manifest.interface(bundle.manifest.source(chosen)),
+    )
+
+
+def choose_engine(
+    bundle: Bundle, backend: str, version: str, target: str, precision: str | None, form: str | None
+) -> Engine:
+    """Choose an engine for a GPU.
 
     Args:
         bundle: That holds it.
@@ -63,8 +82,7 @@ def read_engine(
         form: By default one with the bundle's own inputs and outputs.
 
     Raises:
-        GantkError: There is none, none for this GPU or version, its file is damaged, or a plugin library that it
-            wants cannot be loaded: says what there is.
+        GantkError: There is none, or none for this GPU or version: says what there is.
     """
     manifest = bundle.manifest
     where = str(bundle.root / "manifest.json")
@@ -95,15 +113,7 @@ def read_engine(
             where=where,
             hint=f"gantk export {bundle.root} --to {backend} --target {target}, or pip install {backend}=={built}",
         )
-    chosen = min(fitting, key=lambda engine: (engine.precision != "fp32", engine.tf32))
-    for library in chosen.plugins:
-        _load_plugin(library, chosen)
-    return EngineFile(
-        bundle.read_file(chosen.file),
-        bundle.root / chosen.file.path,
-        chosen,
-        manifest.interface(manifest.source(chosen)),
-    )
+    return min(fitting, key=lambda engine: (engine.precision != "fp32", engine.tf32))
 
 
 def check_once(runner: Runner, file: EngineFile, bundle: Bundle, target: str) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from gantk.bundle import Bundle
 from gantk.errors import GantkError
 from gantk.runtime import cuda, driver
-from gantk.runtime.backends.device import DeviceArray, DeviceView, view
+from gantk.runtime.backends.device import DeviceArray, reader, view
 from gantk.runtime.backends.lane import Lane
 from gantk.runtime.backends.vendor import check_interface, vendor_errors
 from gantk.runtime.cuda import Cuda
@@ -23,6 +23,7 @@ from gantk.runtime.engines import EngineFile, check_once, read_engine
 from gantk.runtime.products import PRODUCTS, Product, load, log, need_driver, tensor_dtype
 from gantk.runtime.registry import BackendStatus
 from gantk.runtime.runner import Array, Runner, numpy_dtype
+from gantk.runtime.views import Reader, View
 
 
 def probe(name: str) -> BackendStatus:
@@ -92,6 +93,7 @@ class EngineRunner(Runner):
             layers=Counter(heavy.precision for heavy in file.engine.heavy_layers),
         )
         self.verified = file.engine.verified
+        self._ordinal = calls.device()
         self._context_bytes = int(self._engine.device_memory_size_v2)
         self._launches = Lock()
         self._lanes: list[Lane] = []
@@ -115,8 +117,9 @@ class EngineRunner(Runner):
         """Enqueue one run on GPU memory, without a copy and without waiting.
 
         Args:
-            feeds: For each input something with ``__cuda_array_interface__``, contiguous: a tensor of PyTorch, an
-                array of CuPy or pycuda. It must live until the run is done.
+            feeds: For each input something with ``__dlpack__`` or ``__cuda_array_interface__``, contiguous: a tensor
+                of PyTorch, an array of CuPy or pycuda. It must live until the run is done. The run waits for the
+                work on it that its library tells of.
             stream: The handle of the caller's CUDA stream. Runs of one runner follow each other, also on
                 different streams; `run` may go on beside them.
             out: The same for outputs; those that it does not name are made.
@@ -132,11 +135,14 @@ class EngineRunner(Runner):
             raise self._closed()
         if feeds.keys() != self._input_names:
             raise self._wrong_names(feeds)
-        given = {spec.name: view(spec, feeds[spec.name]) for spec in self.inputs}
+        seen = reader(self._cuda, self._ordinal, stream)
+        given = {spec.name: view(spec, feeds[spec.name], seen, self._ordinal) for spec in self.inputs}
         with self._launches:
-            return self._launch(given, stream, out or {})
+            return self._launch(given, seen, stream, out or {})
 
-    def _launch(self, given: Mapping[str, DeviceView], stream: int, out: Mapping[str, Any]) -> dict[str, Any]:
+    def _launch(
+        self, given: Mapping[str, View], seen: Reader, stream: int, out: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Enqueue one run on checked arrays."""
         lane = self._launching = self._launching or self._new_lane()
         if self._last_stream not in (None, stream):
@@ -148,14 +154,16 @@ class EngineRunner(Runner):
         for name, shape in lane.output_shapes(shapes).items():
             spec = next(spec for spec in self.outputs if spec.name == name)
             if name in out:
-                found = view(spec, out[name])
+                found = view(spec, out[name], seen, self._ordinal)
+                if found.read_only:
+                    raise GantkError(f"`out` for {name!r} is read-only", where=str(spec))
                 if found.shape != shape:
                     raise GantkError(
                         f"`out` for {name!r} has shape {list(found.shape)}; the output has {list(shape)}"
                     )
                 results[name], addresses[name] = out[name], found.address
             else:
-                results[name] = DeviceArray(self._cuda, shape, numpy_dtype(spec), name)
+                results[name] = DeviceArray(self._cuda, shape, numpy_dtype(spec), name, stream)
                 addresses[name] = results[name].address
         lane.enqueue_at(addresses, shapes, stream)
         return results

@@ -15,7 +15,7 @@ READ_ONLY = 1
 VERSION = (1, 0)
 
 _NAMES = {False: b"dltensor", True: b"dltensor_versioned"}
-_CODES = {2: "float", 4: "bfloat"}
+_CODES = {0: "int", 1: "uint", 2: "float", 4: "bfloat", 6: "bool"}
 
 
 class _Device(ctypes.Structure):
@@ -26,7 +26,7 @@ class _DType(ctypes.Structure):
     _fields_ = (("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16))
 
     def __str__(self) -> str:
-        name = f"{_CODES.get(self.code, f'DLPack type {self.code} of ')}{self.bits}"
+        name = f"{_CODES.get(self.code, f'DLPack type {self.code} of ')}{self.bits}".replace("bool8", "bool")
         return name if self.lanes == 1 else f"{name} x {self.lanes}"
 
 
@@ -103,7 +103,7 @@ def make(
         owner: Owns the memory.
         address: Of the first element.
         ordinal: Of the GPU.
-        dtype: E.g. ``float32`` or ``bfloat16``.
+        dtype: E.g. ``float32``, ``bfloat16``, ``uint8`` or ``bool``.
         shape: In elements.
         strides: In elements.
         versioned: Whether the consumer asks for DLPack 1.
@@ -114,7 +114,7 @@ def make(
     first = ctypes.cast(sizes, ctypes.POINTER(ctypes.c_int64))
     second = ctypes.cast(ctypes.byref(sizes, 8 * ndim), ctypes.POINTER(ctypes.c_int64))
     code = next(code for code, name in _CODES.items() if dtype.rstrip("0123456789") == name)
-    bits = int(dtype.lstrip("abcdefghijklmnopqrstuvwxyz"))
+    bits = int(dtype.lstrip("abcdefghijklmnopqrstuvwxyz") or 8)  # bool's name has none.
     managed.tensor = Tensor(address, _Device(CUDA, ordinal), ndim, _DType(code, bits, 1), first, second, 0)
     managed.deleter = ctypes.cast(_DELETE, ctypes.c_void_p)
     where = ctypes.addressof(managed)
