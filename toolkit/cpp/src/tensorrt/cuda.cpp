@@ -104,7 +104,7 @@ CUdeviceptr allocate(std::size_t size, const std::string& what) {
   throw Error(what + " wants " + figures, what, "end what else uses the GPU, or give smaller pictures");
 }
 
-void release(CUdeviceptr memory) noexcept { driver().free(memory); }
+void free(CUdeviceptr memory) noexcept { driver().free(memory); }
 
 void copy_in(CUdeviceptr target, const void* source, std::size_t size, CUstream stream) {
   check(driver().copy_in(target, source, size, stream), "cuMemcpyHtoDAsync");

@@ -25,7 +25,7 @@ class Current {
 // What follows wants a `Current`.
 
 CUdeviceptr allocate(std::size_t size, const std::string& what);  // throws Error: how much was wanted and is free
-void release(CUdeviceptr memory) noexcept;
+void free(CUdeviceptr memory) noexcept;
 void copy_in(CUdeviceptr target, const void* source, std::size_t size, CUstream stream);
 void copy_out(void* target, CUdeviceptr source, std::size_t size, CUstream stream);
 void synchronize(CUstream stream);

@@ -46,6 +46,15 @@ std::vector<FoundTensor> tensors_of(const nvinfer1::ICudaEngine& engine) {
   return found;
 }
 
+// Gives an array's GPU memory back, from whatever thread; where the driver is gone, so is the memory.
+void release(void* memory) noexcept {
+  try {
+    const Current current;
+    free(reinterpret_cast<CUdeviceptr>(memory));
+  } catch (const Error&) {
+  }
+}
+
 class EngineSession : public Session {
  public:
   EngineSession(Model model, const Options& options);
@@ -87,9 +96,13 @@ EngineSession::EngineSession(Model model, const Options& options) : model_(std::
 }
 
 EngineSession::~EngineSession() {
-  const Current current;
-  synchronize(*stream_);
-  buffers_.reset(), context_.reset(), engine_.reset(), runtime_.reset(), stream_.reset();
+  try {
+    const Current current;
+    synchronize(*stream_);
+    buffers_.reset(), context_.reset(), engine_.reset(), runtime_.reset(), stream_.reset();
+  } catch (const Error&) {
+    // A run failed so badly that CUDA takes no more calls, or the process ends: members go as they can.
+  }
 }
 
 void EngineSession::load() {
@@ -179,10 +192,7 @@ bool EngineSession::aim(std::span<Slot> slots, bool on_gpu) const {
     if (is_fresh && on_gpu) {
       const TensorView sized{nullptr, spec.dtype, shape};
       const CUdeviceptr memory = allocate(sized.size_bytes(), repr(spec.name) + " of `" + model_.where + "`");
-      slot->fresh = Tensor({reinterpret_cast<void*>(memory), spec.dtype, shape, Device::cuda}, [](void* data) {
-        const Current current;
-        release(reinterpret_cast<CUdeviceptr>(data));
-      });
+      slot->fresh = Tensor({reinterpret_cast<void*>(memory), spec.dtype, shape, Device::cuda}, release);
       give(spec, slot->fresh.view().data);
     } else if (slot != slots.end() && slot->memory.device == Device::cuda && !is_fresh) {
       give(spec, slot->memory.data);
