@@ -7,8 +7,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <string_view>
 
 #include "gantk/error.hpp"
 #include "sha256.hpp"
@@ -19,12 +21,12 @@ namespace {
 
 constexpr std::size_t block_bytes = std::size_t{1} << 20;
 
-[[noreturn]] void fail(const std::string& path, int number) {
+[[noreturn]] void fail(const std::string& path, int number, const char* doing = "read") {
   const char* hint = number == EACCES || number == EPERM || number == EROFS
                          ? "choose a place that you may write to, or change its permissions"
                      : number == ENOENT ? "check the path"
                                         : "";
-  throw Error("cannot read `" + path + "`: " + std::strerror(number), path, hint);
+  throw Error(std::string("cannot ") + doing + " `" + path + "`: " + std::strerror(number), path, hint);
 }
 
 class Descriptor {
@@ -33,6 +35,7 @@ class Descriptor {
   explicit Descriptor(const std::string& path) : number_(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC)) {
     if (number_ < 0) fail(path, errno);
   }
+  explicit Descriptor(int number) : number_(number) {}
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
   ~Descriptor() { ::close(number_); }
@@ -52,6 +55,16 @@ std::size_t read_block(int file, std::byte* data, std::size_t size, const std::s
     done += count > 0 ? static_cast<std::size_t>(count) : 0;
   }
   return done;
+}
+
+// Writes, and waits until it is on the disk; the number of what went wrong, or 0.
+int write_synced(int file, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t count = ::write(file, text.data(), text.size());
+    if (count < 0 && errno != EINTR) return errno;
+    text.remove_prefix(count > 0 ? static_cast<std::size_t>(count) : 0);
+  }
+  return ::fsync(file) == 0 ? 0 : errno;
 }
 
 }  // namespace
@@ -104,6 +117,25 @@ Bytes read_bytes(const std::string& path, std::int64_t limit_bytes, Sha256* hash
     if (count < wanted) throw Error("`" + path + "` was cut while it was read", path);
   }
   return bytes;
+}
+
+void write_text(const std::string& path, const std::string& text) {
+  const std::filesystem::path target(path);
+  std::error_code fault;
+  std::filesystem::create_directories(target.parent_path(), fault);
+  if (fault) fail(path, fault.value(), "write");
+  // The suffix of Python's unfinished files comes after the part that makes the name a new one.
+  constexpr std::string_view suffix = ".partial";
+  std::string partial = (target.parent_path() / ("." + target.filename().string())).string() + ".XXXXXX";
+  partial += suffix;
+  const int number = ::mkostemps(partial.data(), static_cast<int>(suffix.size()), O_CLOEXEC);
+  if (number < 0) fail(path, errno, "write");
+  const Descriptor file(number);
+  int status = write_synced(file, text);
+  if (status == 0 && ::rename(partial.c_str(), path.c_str()) != 0) status = errno;
+  if (status == 0) return;
+  ::unlink(partial.c_str());
+  fail(path, status, "write");
 }
 
 }  // namespace gantk

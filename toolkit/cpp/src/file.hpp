@@ -23,4 +23,7 @@ bool leads_inside(const std::string& path, const std::string& folder);  // with 
 // Reads a regular file of at most `limit_bytes`; every byte read also goes to `hash`, where there is one.
 Bytes read_bytes(const std::string& path, std::int64_t limit_bytes, Sha256* hash = nullptr);
 
+// Writes a whole file, making its folders: readers see the old file or the new one, also when the machine dies.
+void write_text(const std::string& path, const std::string& text);
+
 }  // namespace gantk

@@ -9,10 +9,13 @@
 #include <optional>
 
 #include "choose.hpp"
+#include "engine_file.hpp"
 #include "file.hpp"
+#include "load_backend.hpp"
 #include "onnxruntime/backend.hpp"
 #include "text.hpp"
 #include "variants.hpp"
+#include "verdict.hpp"
 
 namespace gantk {
 namespace {
@@ -21,7 +24,7 @@ constexpr std::array<std::string_view, 2> devices = {"cpu", "cuda"};
 
 std::mutex mutex;
 
-// Backends are added, never removed, so that pointers to them stay good without the lock.
+// What this process has. Backends are added, never removed, so that pointers to them stay good without the lock.
 std::vector<std::unique_ptr<Backend>>& table() {
   static auto& backends = *new std::vector<std::unique_ptr<Backend>>([] {
     std::vector<std::unique_ptr<Backend>> first;
@@ -32,6 +35,7 @@ std::vector<std::unique_ptr<Backend>>& table() {
 }
 
 std::vector<const Backend*> all_backends() {
+  load_named_backends();
   const std::lock_guard lock(mutex);
   std::vector<const Backend*> found;
   for (const auto& backend : table()) found.push_back(backend.get());
@@ -68,9 +72,28 @@ Device choose_device(const Backend& backend, const BackendStatus& status, const 
               status.hint.empty() ? "gantk doctor" : status.hint, ErrorKind::backend_missing);
 }
 
+Options resolved(Options options) {
+  if (options.threads == 0) options.threads = core_count();
+  return options;
+}
+
+// Opens an engine of the bundle, which is compared with the probe where nobody has verified it.
+Opened open_engine(const Backend& backend, BackendStatus status, Device device, const Bundle& bundle,
+                   const Options& options) {
+  Model model =
+      load_engine(bundle, backend.name(), status.version, status.target, options.precision, options.form);
+  const std::string executed = model.engine->tf32 ? "tf32" : model.precision;
+  Model facts{{}, model.where, model.name, model.precision, model.form, model.interface, model.engine};
+  auto session = backend.open(std::move(model), device, resolved(options));
+  check_once(*session, facts, bundle, status.target);
+  return {&backend, std::move(status), device, facts.name, executed, facts.precision, facts.interface,
+          std::move(session), {}};
+}
+
 Opened open_with(const Backend& backend, const Bundle& bundle, const Options& options) {
   BackendStatus status = backend.probe();
   const Device device = choose_device(backend, status, options.device);
+  if (backend.runs_engines()) return open_engine(backend, std::move(status), device, bundle, options);
   Model model = load(bundle, choose(bundle, options.precision, options.form, backend.name()), backend.name());
   const std::optional<std::string> executed = backend.executed(model.precision, device);
   if (!executed) {
@@ -78,10 +101,8 @@ Opened open_with(const Backend& backend, const Bundle& bundle, const Options& op
         backend.name() + " cannot compute " + model.precision + " on this machine's " + std::string(name_of(device)),
         model.where, "use precision='fp32'");
   }
-  Options resolved = options;
-  if (resolved.threads == 0) resolved.threads = core_count();
   Opened opened{&backend, std::move(status), device, model.name, *executed, model.precision, model.interface, {}, {}};
-  opened.session = backend.open(std::move(model), device, resolved);
+  opened.session = backend.open(std::move(model), device, resolved(options));
   return opened;
 }
 
@@ -101,16 +122,32 @@ Opened open_with(const Backend& backend, const Bundle& bundle, const Options& op
 Bundle read_bundle(const std::string& path, const Options& options) {
   check_choice("precision", options.precision, precisions);
   check_choice("form", options.form, forms);
-  Bundle bundle = Bundle::read(path);
-  choose(bundle, options.precision, options.form, {});
-  return bundle;
+  return Bundle::read(path);
+}
+
+// The backends that "auto" tries: first those that work here and of which the bundle has engines.
+std::vector<const Backend*> candidates(const Bundle& bundle, const Options& options) {
+  const auto& engines = bundle.manifest().engines;
+  std::vector<const Backend*> first, others;
+  for (const Backend* backend : all_backends()) {
+    if (!backend->runs_engines()) {
+      others.push_back(backend);
+      continue;
+    }
+    const std::string name = backend->name();
+    const bool held = std::any_of(engines.begin(), engines.end(), [&](auto& e) { return e.backend == name; });
+    if (held && options.device != "cpu" && !backend->probe().devices.empty()) first.push_back(backend);
+  }
+  first.insert(first.end(), others.begin(), others.end());
+  return first;
 }
 
 Opened open_auto(const std::string& path, const Options& options) {
   const Bundle bundle = read_bundle(path, options);
+  choose(bundle, options.precision, options.form, {});
   std::vector<Error> failures;
   std::vector<std::pair<std::string, std::string>> passed_over;
-  for (const Backend* backend : all_backends()) {
+  for (const Backend* backend : candidates(bundle, options)) {
     try {
       Opened opened = open_with(*backend, bundle, options);
       opened.passed_over = std::move(passed_over);
@@ -134,7 +171,9 @@ Opened open_bundle(const std::string& given, const Options& options) {
   if (options.backend == "auto" || options.backend.empty()) return open_auto(path, options);
   const Backend& backend = backend_named(options.backend);
   choose_device(backend, backend.probe(), options.device);  // What is missing is said before any file is read.
-  return open_with(backend, read_bundle(path, options), options);
+  const Bundle bundle = read_bundle(path, options);
+  if (!backend.runs_engines()) choose(bundle, options.precision, options.form, {});
+  return open_with(backend, bundle, options);
 }
 
 void add_backend(std::unique_ptr<Backend> backend) {

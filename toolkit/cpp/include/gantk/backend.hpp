@@ -11,6 +11,7 @@
 #include "gantk/bundle.hpp"
 #include "gantk/export.hpp"
 #include "gantk/runner.hpp"
+#include "gantk/version.hpp"
 
 namespace gantk {
 
@@ -20,6 +21,7 @@ struct Model {
   std::string where;  // its path, for errors
   std::string name, precision, form;
   Interface interface;
+  std::optional<Engine> engine = {};  // what the manifest says of an engine; nothing of an ONNX file
 };
 
 // What a backend says of itself on this machine.
@@ -27,6 +29,7 @@ struct BackendStatus {
   std::string version;                 // empty where it is not installed
   std::vector<Device> devices;         // where it can run here, best first; empty where it does not work
   std::string reason = {}, hint = {};  // why it does not work, and what to do about it
+  std::string target = {};             // the architecture of the GPU that engines run on, e.g. "sm_89"
 };
 
 // One output of a run: written to `memory` where that is given, else `fresh` is made.
@@ -52,6 +55,9 @@ class Backend {
   virtual std::string name() const = 0;
   virtual BackendStatus probe() const = 0;
 
+  // Whether it runs the engines of a bundle that were built for its name and version, rather than the ONNX files.
+  virtual bool runs_engines() const { return false; }
+
   // What a file of a precision is computed in on a device, or nothing where it cannot be.
   virtual std::optional<std::string> executed(const std::string& precision, Device device) const = 0;
   virtual std::unique_ptr<Session> open(Model model, Device device, const Options& options) const = 0;
@@ -60,4 +66,18 @@ class Backend {
 // Adds a backend behind those there are, for the whole process. Thread-safe; a name that is taken is an Error.
 GANTK_API void add_backend(std::unique_ptr<Backend> backend);
 
+// Loads a shared library and adds the backend in it, which `GANTK_BACKEND` exports there. It must be of this version
+// of gantk. The libraries that the environment variable GANTK_BACKENDS names, with colons between them, are loaded
+// when the first bundle is opened; programs that run with more rights than their user ignore it.
+GANTK_API void load_backend(const std::string& library);
+
 }  // namespace gantk
+
+// In one source file of a library that `load_backend` loads; `make` yields its std::unique_ptr<gantk::Backend>.
+#define GANTK_BACKEND(make)                                                                     \
+  extern "C" __attribute__((visibility("default"))) const char* gantk_backend_version() {       \
+    return gantk::version;                                                                      \
+  }                                                                                             \
+  extern "C" __attribute__((visibility("default"))) gantk::Backend* gantk_make_backend() {      \
+    return make().release();                                                                    \
+  }

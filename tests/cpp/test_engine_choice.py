@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Engines in C++ as in Python: which is chosen, how the others are refused, and the verdict on an unverified one.
+
+A stand-in for TensorRT takes the vendor's place: a backend in a library that GANTK_BACKENDS names, whose engines are
+the values that it yields.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import networks
+from bundle_engines import make_engine
+from cpp_library import SOURCE
+from gantk.bundle import Bundle, Engine, FileRef, ShapeRange
+from gantk.errors import GantkError
+from gantk.runtime import parity
+from gantk.runtime.engines import check_once, read_engine
+
+NAME, VERSION, TARGET = "tensorrt-rtx", "1.7.1.116", "sm_89"
+WANTED = np.random.default_rng(5).uniform(-1, 1, (1, *networks.specs()[1].shape[1:])).astype(np.float32)
+
+pytest.importorskip("safetensors.numpy")
+
+
+class StandIn:
+    """What the library in C++ does, for `check_once`."""
+
+    def __init__(self, values: np.ndarray[Any, Any]) -> None:
+        self.values = values
+
+    def run(self, feeds: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+        return {"picture": np.repeat(self.values, len(feeds["latent"]), axis=0)}
+
+
+def bundle_of(root: Path, values: np.ndarray[Any, Any], **changes: Any) -> Bundle:
+    """A bundle with a probe of two samples and an engine of which nobody has said anything yet."""
+    from safetensors.numpy import save
+
+    bundle = networks.bundle(root)
+    probe = {"input.latent": networks.latents(2), "output.picture": np.repeat(WANTED, 2, axis=0)}
+    files = {"probe.safetensors": save(probe), "engines/a.engine": values.tobytes()}
+    for name, data in files.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(data)
+    one, many = (1, networks.LATENT), (4, networks.LATENT)
+    facts: dict[str, Any] = {
+        "file": FileRef.of("engines/a.engine", files["engines/a.engine"]),
+        "profiles": ({"latent": ShapeRange(one, one, many)},),
+        "plugins": (),
+        "parity": (),
+    }
+    engine: Engine = make_engine(bundle.manifest.variants[0], {}, **{**facts, **changes})
+    probe_ref = FileRef.of("probe.safetensors", files["probe.safetensors"])
+    manifest = replace(bundle.manifest, engines=(engine,), probe=probe_ref)
+    (root / "manifest.json").write_bytes(manifest.dumps())
+    return Bundle.read(root)
+
+
+def opened(built: Path, root: Path, cache: Path, *options: str, target: str = TARGET) -> tuple[int, str]:
+    """What gantk-run says of a bundle with the stand-in: its exit code and its words."""
+    names = {
+        "GANTK_BACKENDS": str(built / "tests/libgantk_engine_backend.so"),
+        "STAND_IN_TARGET": target,
+        "XDG_CACHE_HOME": str(cache),
+    }
+    command = [str(built / "tools/gantk-run"), str(root), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **names})
+    return done.returncode, done.stderr
+
+
+def python_refusal(bundle: Bundle, precision: str | None, form: str | None, target: str) -> GantkError:
+    with pytest.raises(GantkError) as caught:
+        read_engine(bundle, NAME, VERSION, target, precision, form)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("changes", "precision", "form", "target"),
+    [
+        ({"backend": "tensorrt"}, None, None, TARGET),
+        ({}, "fp16", None, TARGET),
+        ({}, None, "rewritten", TARGET),
+        ({}, "int8", "rewritten", TARGET),
+        ({}, None, None, "sm_86"),
+        ({"options": ("hardware-compatible",)}, None, None, "sm_75"),
+        ({"version": "1.6.0.1"}, None, None, TARGET),
+        ({"version": "2.0", "options": ("version-compatible",)}, None, None, TARGET),
+        ({"plugins": ("libgantk-is-not-here.so",)}, None, None, TARGET),
+        ({"file": FileRef.of("engines/a.engine", b"another")}, None, None, TARGET),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused_in_the_same_words(
+    built: Path, tmp_path: Path, changes: dict[str, Any], precision: str | None, form: str | None, target: str
+) -> None:
+    bundle = bundle_of(tmp_path / "x.gantk", WANTED, **changes)
+    wanted = python_refusal(bundle, precision, form, target)
+    options = [f"--{name}={value}" for name, value in (("precision", precision), ("form", form)) if value]
+    words = [word for option in options for word in option.split("=")]
+    code, said = opened(built, bundle.root, tmp_path, "--backend", NAME, *words, target=target)
+    assert code == 1
+    for part in (wanted.what, wanted.where, wanted.hint):
+        assert part is None or part in said
+
+
+@pytest.mark.parametrize("options", [("hardware-compatible",), ("version-compatible",), ()])
+def test_what_fits_is_opened(built: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    changes = {"version": "1.2" if "version-compatible" in options else VERSION, "options": options}
+    bundle = bundle_of(tmp_path / "x.gantk", WANTED, **changes)
+    target = "sm_120" if "hardware-compatible" in options else TARGET
+    code, said = opened(built, bundle.root, tmp_path, target=target)
+    assert (code, f"by {NAME} {VERSION} in fp32" in said) == (0, True), said  # "auto" takes an engine first.
+
+
+def test_auto_goes_on_without_a_gpu(built: Path, tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path / "x.gantk", WANTED)
+    for options in ((), ("--device", "cpu")):
+        code, said = opened(built, bundle.root, tmp_path, *options, target=TARGET if options else "")
+        assert (code, "by onnxruntime" in said) == (0, True), said
+    code, said = opened(built, bundle.root, tmp_path, "--backend", NAME, target="")
+    assert (code, f"{NAME} does not work here: no GPU" in said) == (3, True)
+
+
+def faulty(kind: str) -> np.ndarray[Any, Any]:
+    values = WANTED.copy()
+    if kind == "off":
+        values += np.float32(0.01)
+    elif kind == "constant":
+        values[:] = 0
+    elif kind == "nan":
+        values[0, 0, 0, 0] = np.nan
+    return values
+
+
+@pytest.mark.parametrize("kind", ["right", "off", "constant", "nan"])
+def test_both_judge_alike_and_share_the_verdict(
+    built: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = bundle_of(tmp_path / "x.gantk", faulty(kind))
+    code, said = opened(built, bundle.root, tmp_path / "cpp", "--backend", NAME)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "python"))
+    file = read_engine(bundle, NAME, VERSION, TARGET, None, None)
+    wanted = ""
+    try:
+        assert check_once(StandIn(faulty(kind)), file, bundle, TARGET)  # type: ignore[arg-type]
+    except GantkError as error:
+        wanted = error.what
+    assert (code == 0) == (kind == "right") == (not wanted)
+    assert wanted in said
+    verdicts = [sorted((tmp_path / who / "gantk/verdicts").iterdir()) for who in ("cpp", "python")]
+    assert [path.name for path in verdicts[0]] == [path.name for path in verdicts[1]]
+    assert [path.read_bytes() for path in verdicts[0]] == [path.read_bytes() for path in verdicts[1]]
+    assert len(verdicts[0]) == 1
+    # What is remembered is believed, whatever the engine would yield.
+    verdicts[0][0].write_text('{"passed": false, "reason": "it was so"}')
+    code, said = opened(built, bundle.root, tmp_path / "cpp", "--backend", NAME)
+    assert (code, "computes wrong on sm_89: it was so" in said) == (1, True)
+
+
+def test_the_thresholds_are_those_of_python() -> None:
+    source = (SOURCE / "src/parity.cpp").read_text()
+    rows = re.findall(r'\{"(\w+)", ([\d.]+), ([\d.e-]+)\}', source)
+    assert {name: (float(db), float(most)) for name, db, most in rows} == {
+        name: (threshold.psnr_db, threshold.max_abs) for name, threshold in parity.THRESHOLDS.items()
+    }
+    for name, value in (("psnr_cap_db", parity.PSNR_CAP_DB), ("rounded_db", parity.ROUNDED_DB)):
+        assert f"{name} = {value};" in source

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine_file.hpp"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <charconv>
+#include <set>
+#include <tuple>
+
+#include "gantk/error.hpp"
+#include "json.hpp"
+#include "text.hpp"
+
+namespace gantk {
+namespace {
+
+using Engines = std::vector<const Engine*>;
+
+template <class Fits>
+Engines narrowed(const Engines& engines, Fits fits) {
+  Engines left;
+  std::copy_if(engines.begin(), engines.end(), std::back_inserter(left), fits);
+  return left;
+}
+
+bool runs_on(const Engine& engine, const std::string& target) {
+  if (!holds(engine.options, "hardware-compatible")) return holds(engine.targets, target);
+  int number = 0;  // From Ampere on.
+  std::from_chars(target.data() + std::min<std::size_t>(3, target.size()), target.data() + target.size(), number);
+  return number >= 80;
+}
+
+bool version_fits(const Engine& engine, const std::string& installed) {
+  if (!holds(engine.options, "version-compatible")) return engine.version == installed;
+  return engine.version.substr(0, engine.version.find('.')) == installed.substr(0, installed.find('.'));
+}
+
+std::string export_hint(const Bundle& bundle, const std::string& backend) {
+  return "gantk export " + bundle.root() + " --to " + backend;
+}
+
+[[noreturn]] void fail_missing(const Bundle& bundle, const std::string& backend, const std::string& what,
+                               const Engines& held) {
+  std::vector<std::string> listed;
+  for (const Engine* engine : held) {
+    listed.push_back(engine->precision + " (" + engine->form + ") for " + join(engine->targets));
+  }
+  throw Error("`" + bundle.root() + "` has no " + backend + " " + what + "; it has " + join(listed, "; "),
+              bundle.manifest_path(), export_hint(bundle, backend));
+}
+
+[[noreturn]] void fail_version(const Bundle& bundle, const std::string& backend, const std::string& installed,
+                               const std::string& target, const Engines& here) {
+  std::set<std::string> versions;
+  for (const Engine* engine : here) versions.insert(engine->version);
+  const std::string built = join(std::vector<std::string>(versions.begin(), versions.end()));
+  throw Error("the " + backend + " engines of `" + bundle.root() + "` for " + target + " were built with " + built +
+                  "; " + installed + " is installed",
+              bundle.manifest_path(),
+              export_hint(bundle, backend) + " --target " + target + ", or pip install " + backend + "==" + built);
+}
+
+const Engine& choose(const Bundle& bundle, const std::string& backend, const std::string& installed,
+                     const std::string& target, const std::string& precision, const std::string& form) {
+  const Manifest& manifest = bundle.manifest();
+  Engines engines;
+  for (const Engine& engine : manifest.engines) {
+    if (engine.backend == backend) engines.push_back(&engine);
+  }
+  if (engines.empty()) {
+    throw Error("`" + bundle.root() + "` has no " + backend + " engine", bundle.manifest_path(),
+                export_hint(bundle, backend));
+  }
+  const Engines asked = narrowed(engines, [&](const Engine* engine) {
+    return (precision.empty() || engine->precision == precision) &&
+           (form.empty() ? !manifest.source(*engine).interface : engine->form == form);
+  });
+  if (asked.empty()) {
+    const std::string what = (precision.empty() ? "plain" : precision) + (form.empty() ? "" : " " + form);
+    fail_missing(bundle, backend, what, engines);
+  }
+  const Engines here = narrowed(asked, [&](const Engine* engine) { return runs_on(*engine, target); });
+  if (here.empty()) fail_missing(bundle, backend, asked.front()->precision + " engine for " + target, asked);
+  const Engines fitting = narrowed(here, [&](const Engine* engine) { return version_fits(*engine, installed); });
+  if (fitting.empty()) fail_version(bundle, backend, installed, target, here);
+  const auto rank = [](const Engine* engine) { return std::tuple(engine->precision != "fp32", engine->tf32); };
+  return **std::min_element(fitting.begin(), fitting.end(),
+                            [&](const Engine* a, const Engine* b) { return rank(a) < rank(b); });
+}
+
+// Loads a plugin library by name, so that its creators are registered; from where the loader looks.
+void load_plugin(const std::string& library, const Engine& engine) {
+  if (::dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL) != nullptr) return;
+  throw Error("`" + engine.file.path + "` wants the plugin library " + library + ", which cannot be loaded: " +
+                  ::dlerror(),
+              engine.file.path, "LD_LIBRARY_PATH names the folders where " + library + " is looked for");
+}
+
+}  // namespace
+
+Model load_engine(const Bundle& bundle, const std::string& backend, const std::string& installed,
+                  const std::string& target, const std::string& precision, const std::string& form) {
+  const Engine& engine = choose(bundle, backend, installed, target, precision, form);
+  for (const std::string& library : engine.plugins) load_plugin(library, engine);
+  const Manifest& manifest = bundle.manifest();
+  return {
+      .bytes = bundle.read_file(engine.file),
+      .where = bundle.path_of(engine.file),
+      .name = manifest.name,
+      .precision = engine.precision,
+      .form = engine.form,
+      .interface = manifest.interface(manifest.source(engine)),
+      .engine = engine,
+  };
+}
+
+}  // namespace gantk
