@@ -80,7 +80,7 @@ def engines_of(
             heavy_layers=tuple(
                 draw(st.lists(st.builds(HeavyLayer, names, names, st.sampled_from(LAYER_TYPES)), max_size=3))
             ),
-            plugins=tuple(draw(st.lists(names, max_size=2))),
+            plugins=tuple(draw(st.lists(st.from_regex(r"lib[a-z_]{1,9}\.so", fullmatch=True), max_size=2))),
             timing_cache=draw(st.none() | HASHES),
             parity=draw(parities),
         )

@@ -124,9 +124,15 @@ void check_engine(const Engine& engine) {
   check_sha256(engine.source, "the source of `" + path + "`");
 }
 
-void check_audit(const Json& data, const std::string& path) {
+void check_audit(const Json& data, const Engine& engine) {
+  const std::string& path = engine.file.path;
   if (const auto cache = take_optional_string(data, "timing_cache")) {
     check_sha256(*cache, "the timing cache of `" + path + "`");
+  }
+  for (const std::string& library : engine.plugins) {
+    if (is_part(library)) continue;  // A path would load a file that came with the bundle.
+    throw Error("`" + path + "` wants the plugin library " + repr(first(library, 100)) +
+                "; a name without a folder is wanted");
   }
   for (const auto& [kind, count] : data["layers"].items()) {
     check_layer_type(kind);
@@ -161,7 +167,7 @@ Engine read_engine(const Json& data) {
   take_optional_string(data, "timing_cache");
   engine.parity = take_list(data, "parity", read_parity);
   check_engine(engine);
-  check_audit(data, engine.file.path);
+  check_audit(data, engine);
   if (take_bool(data, "verified") != engine.verified()) {
     throw Error("`" + engine.file.path + "` is called verified where its parity says otherwise");
   }

@@ -8,15 +8,6 @@ namespace {
 
 constexpr std::size_t most_parts = 4;  // of a path
 
-// A part of a path: it begins with a letter, a digit or _, so that "..", hidden files and roots are none.
-bool is_part(std::string_view text) {
-  const auto is_word = [](char c) {
-    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
-  };
-  return !text.empty() && text.size() <= 100 && is_word(text[0]) &&
-         std::all_of(text.begin(), text.end(), [&](char c) { return is_word(c) || c == '.' || c == '+' || c == '-'; });
-}
-
 bool is_path(std::string_view path) {
   std::size_t parts = 0;
   for (std::size_t at = 0; at <= path.size(); ++parts) {
@@ -33,6 +24,14 @@ bool is_sha256(std::string_view text) {
 }
 
 }  // namespace
+
+bool is_part(std::string_view text) {
+  const auto is_word = [](char c) {
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
+  };
+  return !text.empty() && text.size() <= 100 && is_word(text[0]) &&
+         std::all_of(text.begin(), text.end(), [&](char c) { return is_word(c) || c == '.' || c == '+' || c == '-'; });
+}
 
 FileRef read_file_ref(const Json& data) {
   FileRef ref{take_string(data, "path"), take_string(data, "sha256"), take_integer(data, "size_bytes")};

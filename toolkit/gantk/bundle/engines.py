@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gantk.bundle.fileref import FileRef, check_sha256
+from gantk.bundle.fileref import FileRef, check_sha256, is_part
 from gantk.bundle.reading import check_different, integer, printable, take, take_list
 from gantk.bundle.variants import FORMS, PRECISIONS, Interface, Parity
 from gantk.errors import GantkError
@@ -118,7 +118,7 @@ class Engine:
         rewrites: The names of the exact rewrites that its source went through first.
         layers: How many layers of the network yield each of `LAYER_TYPES`, as audited after the build.
         heavy_layers: The layers that take the time, with what they compute in.
-        plugins: The names of the plugin libraries that must be loaded first.
+        plugins: The names of the plugin libraries that must be loaded first, found where the system looks for them.
         timing_cache: The sha256 of the timing cache that the build left in its user's cache.
         parity: The verdicts of machines that could run it. Where there is none the engine is unverified.
     """
@@ -160,6 +160,11 @@ class Engine:
         check_sha256(self.source, f"the source of `{path}`")
         if self.timing_cache is not None:
             check_sha256(self.timing_cache, f"the timing cache of `{path}`")
+        for library in self.plugins:
+            if not is_part(library):  # A path would load a file that came with the bundle.
+                raise GantkError(
+                    f"`{path}` wants the plugin library {library[:100]!r}; a name without a folder is wanted"
+                )
         for kind, count in self.layers.items():
             _check_layer_type(kind)
             if count < 0:

@@ -33,7 +33,7 @@ class FileRef:
 
     def __post_init__(self) -> None:
         parts = self.path.split("/")
-        if len(parts) > 4 or not all(_PART.fullmatch(part) for part in parts) or self.path == MANIFEST:
+        if len(parts) > 4 or not all(is_part(part) for part in parts) or self.path == MANIFEST:
             raise GantkError(f"{self.path[:TEXT_LIMIT]!r} is not the path of a file inside a bundle")
         check_sha256(self.sha256, f"`{self.path}`")
         if self.size_bytes < 0:
@@ -54,6 +54,11 @@ class FileRef:
 def take_file(data: Any, key: str) -> FileRef | None:
     value = take(data, key, dict, optional=True)
     return None if value is None else FileRef.from_json(value)
+
+
+def is_part(text: str) -> bool:
+    """Whether a text names a file and no folder: it has no slash and begins with a letter, a digit or _."""
+    return _PART.fullmatch(text) is not None
 
 
 def check_sha256(text: str, what: str) -> None:
