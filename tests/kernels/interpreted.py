@@ -77,14 +77,18 @@ def sources(folder: Path, options: tuple[str, ...] = ()) -> Iterator[None]:
     global KERNELS, _options
     before = KERNELS, _options
     KERNELS, _options = folder, options
-    _parsed.cache_clear()
-    _machines.clear()
+    forget()
     try:
         yield
     finally:
         KERNELS, _options = before
-        _parsed.cache_clear()
-        _machines.clear()
+        forget()
+
+
+def forget() -> None:
+    """Sources have changed: compile them again when next asked for."""
+    _parsed.cache_clear()
+    _machines.clear()
 
 
 _options: tuple[str, ...] | None = None  # None: the project's own, and PTX is cached

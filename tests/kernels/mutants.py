@@ -38,6 +38,7 @@ from ptx import BudgetExceeded, Fault
 HERE = Path(__file__).parent
 RESULTS = HERE / "mutants.json"
 KILLED = ("fault", "value", "error", "endless")
+ALIVE = ("same", "unreached", "survived")  # each says more than the ones before
 Kernel = tuple[str, str, str]  # unit, architecture, name
 Options = tuple[str, ...]
 QUICK: Options = ("--Ofast-compile=mid",)
@@ -61,7 +62,7 @@ class Unit:
     cases: list[Case]
     root: Path = field(default_factory=lambda: interpreted.KERNELS)
     levels: tuple[Options, ...] = LEVELS
-    _texts: dict[tuple[str, str, Options], dict[str, str]] = field(default_factory=dict)
+    _texts: dict[tuple[str, str, int, Options], dict[str, str]] = field(default_factory=dict)
 
     def measure(self) -> None:
         """Run every case on the true sources: note which kernels it runs, and how long it takes.
@@ -83,11 +84,13 @@ class Unit:
         pairs = {(unit, arch) for case in self.cases for unit, arch, _ in case.kernels}
         return sorted(pairs, key=lambda pair: (pair[0], abs(int(re.sub(r"\D", "", pair[1])) - 80)))
 
-    def texts(self, source: str, arch: str, options: Options) -> dict[str, str]:
-        """PTX of the true kernels, compiled when first asked for."""
-        key = (source, arch, options)
+    def texts(self, source: str, arch: str, part: int, options: Options) -> dict[str, str]:
+        """PTX of the true kernels of one of the `parts` of a source, or last of the whole, compiled when asked for."""
+        key = (source, arch, part, options)
         if key not in self._texts:
-            with interpreted.sources(self.root, options):
+            with copied(self.root) as copy, interpreted.sources(copy, options):
+                file = copy / "cuda" / f"{source}.cu"
+                file.write_text([*parts(file.read_text()), file.read_text()][part])
                 self._texts[key] = kernel_texts(source, arch)
         return self._texts[key]
 
@@ -98,6 +101,36 @@ class Unit:
         for unit in [source] if source else dict.fromkeys(unit for unit, _ in self.sources()):
             found += [f for f in closure(folders[0] / f"{unit}.cu", folders) if f not in found]
         return [f for f in found if "cuda" in f.parts]
+
+
+_INSTANTIATION = re.compile(r"^[A-Z]\w*\(.*\).*$", re.M)
+
+
+def parts(source: str) -> list[str]:
+    """A `.cu` file's text with one of its instantiations alone, for each; with fewer than two, the text itself.
+
+    Compiling is most of a verdict's cost, and most mutants die of the first kernel that they are in.
+    """
+    found = [match.span() for match in _INSTANTIATION.finditer(source)]
+    if len(found) < 2:
+        return [source]
+    texts = []
+    for kept in found:
+        text = source
+        for start, end in reversed(found):
+            text = text if (start, end) == kept else text[:start] + text[end:]
+        texts.append(text)
+    return texts
+
+
+@contextmanager
+def copied(root: Path) -> Iterator[Path]:
+    """A copy of the kernels' sources, to be altered."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "kernels"
+        for each in ("cuda", "include"):
+            shutil.copytree(root / each, copy / each)
+        yield copy
 
 
 def kernel_texts(unit: str, arch: str) -> dict[str, str]:
@@ -129,44 +162,72 @@ def judge(mutant: Mutant, units_: Sequence[Unit]) -> dict[str, Any]:
     Code that is compiled in a hurry means the same, so most mutants die of it in half the time; what survives is
     compiled as it should be, which also tells what is no mutant.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "kernels"
-        for each in ("cuda", "include"):
-            shutil.copytree(interpreted.KERNELS / each, copy / each)
+    with copied(interpreted.KERNELS) as copy:
         target = copy / "cuda" / mutant.file
         target.write_text(mutant.apply(target.read_text()))
         verdict = {"verdict": "same"}
+        passed: set[str] = set()
         for options in LEVELS:
             with interpreted.sources(copy, options):
-                verdict = _judge_at(mutant, units_, options)
+                verdict = _judge_at(mutant, units_, options, copy, passed)
             if verdict["verdict"] not in ("survived", "unreached"):
                 break
         return verdict
 
 
-def _judge_at(mutant: Mutant, units_: Sequence[Unit], options: Options) -> dict[str, Any]:
+def _judge_at(
+    mutant: Mutant, units_: Sequence[Unit], options: Options, copy: Path, passed: set[str]
+) -> dict[str, Any]:
+    """The verdict at one level; cases that `passed` once are not run again, at no level."""
     verdict = "same"
     for unit in units_:
         if options not in unit.levels:
             verdict = "survived"  # so far
             continue
         for source, arch in unit.sources():
-            if all(file.name != mutant.file for file in unit.files(source)):
+            if any(file.name == mutant.file for file in unit.files(source)):
+                found = _judge_source(unit, source, arch, options, copy / "cuda" / f"{source}.cu", passed)
+                if found["verdict"] not in ALIVE:
+                    return found
+                verdict = max(verdict, found["verdict"], key=ALIVE.index)
+    return {"verdict": verdict}
+
+
+def _judge_source(
+    unit: Unit, source: str, arch: str, options: Options, file: Path, passed: set[str]
+) -> dict[str, Any]:
+    """The verdict of the cases of a unit that run kernels of one source, whose altered copy is `file`."""
+    verdict = "same"
+    whole = file.read_text()
+    left: set[str] = set()  # cases that run more than one instantiation
+    for part, text in enumerate([*parts(whole), whole]):
+        if part and text is whole and not left:
+            break
+        file.write_text(text)
+        interpreted.forget()
+        before = unit.texts(source, arch, part, options)
+        try:
+            after = kernel_texts(source, arch)
+        except interpreted.CompileError as error:
+            return {"verdict": "compile", "by": _first_error(str(error))}
+        changed = {(source, arch, kernel) for kernel in before if after.get(kernel) != before[kernel]}
+        if changed:
+            verdict = max(verdict, "unreached", key=ALIVE.index)
+        for case in unit.cases:
+            if not case.kernels & changed:
                 continue
-            before = unit.texts(source, arch, options)
-            try:
-                after = kernel_texts(source, arch)
-            except interpreted.CompileError as error:
-                return {"verdict": "compile", "by": _first_error(str(error))}
-            changed = {(source, arch, kernel) for kernel in before if after.get(kernel) != before[kernel]}
-            if changed and verdict == "same":
-                verdict = "unreached"
-            for case in unit.cases:
-                if case.kernels & changed:
-                    verdict = "survived"
-                    found = _attempt(case)
-                    if found:
-                        return found
+            verdict = "survived"
+            if case.name in passed:
+                continue
+            if not {kernel for *at, kernel in case.kernels if at == [source, arch]} <= before.keys():
+                left.add(case.name)
+                continue
+            found = _attempt(case)
+            if found:
+                return found
+            passed.add(case.name)
+    file.write_text(whole)
+    interpreted.forget()
     return {"verdict": verdict}
 
 
