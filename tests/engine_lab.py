@@ -51,6 +51,18 @@ class Lab:
         self.cuda.calls.clear()
 
 
+class Elsewhere:
+    """An array of somebody's in (fake) GPU memory."""
+
+    def __init__(self, cuda: FakeCuda, array: np.ndarray, **told: Any) -> None:
+        _, self.address = cuda.cudaMalloc(array.nbytes)
+        self.array = np.frombuffer(cuda.device[self.address], array.dtype).reshape(array.shape)
+        self.array[...] = array
+        self.__cuda_array_interface__ = {
+            "shape": array.shape, "typestr": array.dtype.str, "data": (self.address, False), "version": 3, **told,
+        }  # fmt: skip
+
+
 def write_bundle(root: Path, *engines: Callable[[Variant], Engine], wrong: float = 0.0) -> Bundle:
     """A bundle whose probe says 2 x + 1, and `wrong` more."""
     x = picture(2, 2, 6, 5, seed=9)

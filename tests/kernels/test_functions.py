@@ -601,7 +601,7 @@ def test_the_real_bindings_take_what_the_fake_was_given(cuda: FakeCuda) -> None:
             getattr(real, name)(*arguments)
         seen.add(name)
     assert len(seen) >= 20
-    assert dlpack._lent == {}
+    assert dlpack._held == {}
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 16, 16), (2, 130, 8, 40)], ids=str)

@@ -10,22 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine_lab import Lab, check, picture
+from engine_lab import Elsewhere, Lab, check, picture
 from fake_cuda import FakeCuda
 from gantk.errors import GantkError
 from gantk.runtime import dlpack
-
-
-class Elsewhere:
-    """An array of somebody's in (fake) GPU memory."""
-
-    def __init__(self, cuda: FakeCuda, array: np.ndarray, **told: Any) -> None:
-        _, self.address = cuda.cudaMalloc(array.nbytes)
-        self.array = np.frombuffer(cuda.device[self.address], array.dtype).reshape(array.shape)
-        self.array[...] = array
-        self.__cuda_array_interface__ = {
-            "shape": array.shape, "typestr": array.dtype.str, "data": (self.address, False), "version": 3, **told,
-        }  # fmt: skip
 
 
 class Lender:
@@ -41,10 +29,8 @@ class Lender:
     def __dlpack__(self, *, stream: int | None, max_version: tuple[int, int]) -> object:
         self.streams.append(stream)
         strides = tuple(stride // self.array.itemsize for stride in self.array.strides)
-        return dlpack.make(
-            self, address=self.held.address, ordinal=self.ordinal, dtype=self.array.dtype.name,
-            shape=self.array.shape, strides=strides, versioned=max_version >= (1, 0),
-        )  # fmt: skip
+        lent = dlpack.Lent(self.held.address, self.ordinal, self.array.dtype.name, self.array.shape, strides)
+        return dlpack.make(self, lent, versioned=max_version >= (1, 0))
 
 
 def test_arrays_on_the_gpu_are_taken_and_given_without_a_copy(lab: Lab) -> None:
@@ -81,7 +67,7 @@ def test_arrays_come_and_go_by_dlpack(lab: Lab, monkeypatch: pytest.MonkeyPatch)
         assert outputs["y"] is mine
         np.testing.assert_allclose(mine.array, 2 * x.array + 1, rtol=1e-6)
         assert (x.streams, mine.streams) == ([stream], [stream])
-        assert dlpack._lent == {}
+        assert dlpack._held == {}
         monkeypatch.setattr(dlpack, "CUDA", 1)
         taken = np.from_dlpack(outputs["z"])
         np.testing.assert_array_equal(taken, (2 * x.array.astype(np.float64) + 1).astype(np.uint8))

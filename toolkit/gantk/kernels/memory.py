@@ -76,7 +76,7 @@ def _give_back(gpu: GPU, address: int, stream: Stream, seen_by: set[int]) -> Non
         call("cuMemFreeAsync", address, stream.handle)
 
 
-class DeviceArray:
+class DeviceArray(dlpack.Lender):
     """An array in GPU memory that gantk made, for any library that takes DLPack or the CUDA Array Interface.
 
     Args:
@@ -132,43 +132,13 @@ class DeviceArray:
             "stream": self._stream.handle,
         }
 
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return dlpack.CUDA, self._gpu.ordinal
+    def _lent(self) -> dlpack.Lent:
+        return dlpack.Lent(self._memory.address, self._gpu.ordinal, self.dtype, self.shape, self.strides)
 
-    def __dlpack__(
-        self,
-        *,
-        stream: int | None = None,
-        max_version: tuple[int, int] | None = None,
-        dl_device: tuple[int, int] | None = None,
-        copy: bool | None = None,
-    ) -> object:
-        """A capsule over the memory, whose values are there for what the consumer's stream gets next.
-
-        Args:
-            stream: The consumer's; `None` for the default stream, -1 where it sees to the order itself.
-            max_version: The newest DLPack that the consumer reads.
-            dl_device: The device that it wants, as DLPack numbers it; this array's alone is given.
-            copy: `True` is refused.
-
-        Raises:
-            BufferError: The consumer wants a copy or another device.
-        """
-        if copy or (dl_device is not None and tuple(map(int, dl_device)) != self.__dlpack_device__()):
-            raise BufferError(f"{self!r} is given as it is, where it is; a copy or another device was wanted")
-        if stream != -1:
-            consumer = Stream.of(stream)
-            consumer.wait_for(self._stream, self._gpu)
-            self._memory.seen_by(consumer.handle)
-        return dlpack.make(
-            self,
-            address=self._memory.address,
-            ordinal=self._gpu.ordinal,
-            dtype=self.dtype,
-            shape=self.shape,
-            strides=self.strides,
-            versioned=max_version is not None and max_version[0] >= 1,
-        )
+    def _lend_to(self, stream: int | None) -> None:
+        consumer = Stream.of(stream)
+        consumer.wait_for(self._stream, self._gpu)
+        self._memory.seen_by(consumer.handle)
 
     def numpy(self) -> NDArray[Any]:
         """Copy it to the CPU; waits for its stream."""

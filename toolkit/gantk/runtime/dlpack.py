@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import ctypes
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from gantk.errors import GantkError
@@ -87,55 +89,103 @@ def read(capsule: object) -> tuple[Tensor, int]:
     raise GantkError(f"a {type(capsule).__name__} is no DLPack capsule that is still full")
 
 
-def make(
-    owner: object,
-    *,
-    address: int,
-    ordinal: int,
-    dtype: str,
-    shape: Sequence[int],
-    strides: Sequence[int],
-    versioned: bool,
-) -> object:
+def make(owner: object, lent: Lent, *, versioned: bool) -> object:
     """A capsule over CUDA memory that keeps `owner` until its consumer, or its own end, lets it go.
 
     Args:
         owner: Owns the memory.
+        lent: The memory.
+        versioned: Whether the consumer asks for DLPack 1.
+    """
+    ndim, dtype = len(lent.shape), lent.dtype
+    managed = _ManagedVersioned(major=VERSION[0], minor=VERSION[1]) if versioned else _Managed()
+    sizes = (ctypes.c_int64 * (2 * ndim))(*lent.shape, *lent.strides)
+    first = ctypes.cast(sizes, ctypes.POINTER(ctypes.c_int64))
+    second = ctypes.cast(ctypes.byref(sizes, 8 * ndim), ctypes.POINTER(ctypes.c_int64))
+    code = next(code for code, name in _CODES.items() if dtype.rstrip("0123456789") == name)
+    bits = int(dtype.lstrip("abcdefghijklmnopqrstuvwxyz") or 8)  # bool's name has none.
+    managed.tensor = Tensor(
+        lent.address, _Device(CUDA, lent.ordinal), ndim, _DType(code, bits, 1), first, second, 0
+    )
+    managed.deleter = ctypes.cast(_DELETE, ctypes.c_void_p)
+    where = ctypes.addressof(managed)
+    _held[where] = (managed, sizes, owner)
+    return _new(where, _NAMES[versioned], ctypes.cast(_END, ctypes.c_void_p))
+
+
+@dataclass(frozen=True)
+class Lent:
+    """CUDA memory as a capsule tells of it.
+
+    Args:
         address: Of the first element.
         ordinal: Of the GPU.
         dtype: E.g. ``float32``, ``bfloat16``, ``uint8`` or ``bool``.
         shape: In elements.
         strides: In elements.
-        versioned: Whether the consumer asks for DLPack 1.
     """
-    ndim = len(shape)
-    managed = _ManagedVersioned(major=VERSION[0], minor=VERSION[1]) if versioned else _Managed()
-    sizes = (ctypes.c_int64 * (2 * ndim))(*shape, *strides)
-    first = ctypes.cast(sizes, ctypes.POINTER(ctypes.c_int64))
-    second = ctypes.cast(ctypes.byref(sizes, 8 * ndim), ctypes.POINTER(ctypes.c_int64))
-    code = next(code for code, name in _CODES.items() if dtype.rstrip("0123456789") == name)
-    bits = int(dtype.lstrip("abcdefghijklmnopqrstuvwxyz") or 8)  # bool's name has none.
-    managed.tensor = Tensor(address, _Device(CUDA, ordinal), ndim, _DType(code, bits, 1), first, second, 0)
-    managed.deleter = ctypes.cast(_DELETE, ctypes.c_void_p)
-    where = ctypes.addressof(managed)
-    _lent[where] = (managed, sizes, owner)
-    return _new(where, _NAMES[versioned], ctypes.cast(_END, ctypes.c_void_p))
+
+    address: int
+    ordinal: int
+    dtype: str
+    shape: Sequence[int]
+    strides: Sequence[int]
 
 
-_lent: dict[int, tuple[object, object, object]] = {}
+class Lender(ABC):
+    """An array in GPU memory that any library may view by DLPack, without a copy."""
+
+    @abstractmethod
+    def _lent(self) -> Lent:
+        """The memory."""
+
+    @abstractmethod
+    def _lend_to(self, stream: int | None) -> None:
+        """Let what a stream gets next, or the default one, find the values there."""
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return CUDA, self._lent().ordinal
+
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> object:
+        """A capsule over the memory, whose values are there for what the consumer's stream gets next.
+
+        Args:
+            stream: The consumer's; `None` for the default stream, -1 where it sees to the order itself.
+            max_version: The newest DLPack that the consumer reads.
+            dl_device: The device that it wants, as DLPack numbers it; this array's alone is given.
+            copy: `True` is refused.
+
+        Raises:
+            BufferError: The consumer wants a copy or another device.
+        """
+        if copy or (dl_device is not None and tuple(map(int, dl_device)) != self.__dlpack_device__()):
+            raise BufferError(f"{self!r} is given as it is, where it is; a copy or another device was wanted")
+        if stream != -1:
+            self._lend_to(stream)
+        return make(self, self._lent(), versioned=max_version is not None and max_version[0] >= 1)
+
+
+_held: dict[int, tuple[object, object, object]] = {}
 """What consumers of our capsules still hold, by the address of the managed tensor."""
 
 
 def _delete(managed: int) -> None:
     """The deleter that a consumer calls, from whichever thread."""
-    _lent.pop(managed, None)
+    _held.pop(managed, None)
 
 
 def _end(capsule: int) -> None:
     """The capsule's own end: what was consumed has another name by then, and is its consumer's."""
     for name in _NAMES.values():
         if _is_valid(capsule, name):
-            _lent.pop(_pointer(capsule, name), None)
+            _held.pop(_pointer(capsule, name), None)
 
 
 _DELETE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_delete)

@@ -57,7 +57,7 @@ def view(spec: TensorSpec, value: Any, seen: Reader, ordinal: int) -> View:
     return found
 
 
-class DeviceArray:
+class DeviceArray(dlpack.Lender):
     """An output in GPU memory of ours, given back when nobody refers to it any more.
 
     It offers DLPack and the CUDA Array Interface: `torch.from_dlpack(array)` and `cupy.asarray(array)` view it without
@@ -69,12 +69,22 @@ class DeviceArray:
         dtype: Of the array.
         name: Of the output, for errors.
         stream: On which its values are computed.
+        address: Memory for it that is handed over; by default it is taken.
     """
 
-    def __init__(self, cuda: Cuda, shape: Shape, dtype: np.dtype[Any], name: str, stream: int) -> None:
+    def __init__(
+        self,
+        cuda: Cuda,
+        shape: Shape,
+        dtype: np.dtype[Any],
+        name: str,
+        stream: int,
+        address: int | None = None,
+    ) -> None:
         self.shape, self.dtype = shape, dtype
         self._cuda, self._stream, self._ordinal = cuda, stream or LEGACY_STREAM, cuda.device()
-        self.address = cuda.allocate(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize, f"output {name!r}")
+        size_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        self.address = cuda.allocate(size_bytes, f"output {name!r}") if address is None else address
         weakref.finalize(self, cuda.free, self.address)
 
     def __repr__(self) -> str:
@@ -90,38 +100,8 @@ class DeviceArray:
             "version": 3,
         }
 
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return dlpack.CUDA, self._ordinal
+    def _lent(self) -> dlpack.Lent:
+        return dlpack.Lent(self.address, self._ordinal, self.dtype.name, self.shape, dense(self.shape))
 
-    def __dlpack__(
-        self,
-        *,
-        stream: int | None = None,
-        max_version: tuple[int, int] | None = None,
-        dl_device: tuple[int, int] | None = None,
-        copy: bool | None = None,
-    ) -> object:
-        """A capsule over the memory, whose values are there for what the consumer's stream gets next.
-
-        Args:
-            stream: The consumer's; `None` for the default stream, -1 where it sees to the order itself.
-            max_version: The newest DLPack that the consumer reads.
-            dl_device: The device that it wants, as DLPack numbers it; this array's alone is given.
-            copy: `True` is refused.
-
-        Raises:
-            BufferError: The consumer wants a copy or another device.
-        """
-        if copy or (dl_device is not None and tuple(map(int, dl_device)) != self.__dlpack_device__()):
-            raise BufferError(f"{self!r} is given as it is, where it is; a copy or another device was wanted")
-        if stream != -1:
-            self._cuda.wait(stream or LEGACY_STREAM, self._stream)
-        return dlpack.make(
-            self,
-            address=self.address,
-            ordinal=self._ordinal,
-            dtype=self.dtype.name,
-            shape=self.shape,
-            strides=dense(self.shape),
-            versioned=max_version is not None and max_version[0] >= 1,
-        )
+    def _lend_to(self, stream: int | None) -> None:
+        self._cuda.wait(stream or LEGACY_STREAM, self._stream)
