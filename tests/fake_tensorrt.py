@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fake_cuda import FakeCuda
+from fake_kernels import RuntimeCache, RuntimeConfig
 from fake_refitter import MAGIC, OnnxParserRefitter, Plan, Refitter, SerializationFlag
 from gantk.bundle import Profile
 from gantk.runtime.cuda import host_view
@@ -49,6 +50,17 @@ class ILogger:
         raise NotImplementedError
 
 
+class IOutputAllocator:
+    def reallocate_output_async(
+        self, name: str, memory: int, size: int, alignment: int, stream: int
+    ) -> int | None:
+        raise NotImplementedError
+
+    def notify_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        raise NotImplementedError
+
+
+LEVEL = 2.5
 TYPES = {"float32": DataType.FLOAT, "float16": DataType.HALF, "uint8": DataType.UINT8}
 
 
@@ -65,7 +77,7 @@ class FakeTensorRT:
 
     ILogger, DataType = ILogger, DataType
     TensorIOMode, TensorLocation = TensorIOMode, TensorLocation
-    SerializationFlag = SerializationFlag
+    SerializationFlag, IOutputAllocator, IRuntimeCache = SerializationFlag, IOutputAllocator, RuntimeCache
     __version__ = "1.7.1.116"
 
     def __init__(
@@ -78,12 +90,17 @@ class FakeTensorRT:
     ) -> None:
         self.cuda, self.inputs, self.outputs, self.profiles = cuda, inputs, outputs, profiles
         self.fail = dict(fail or {})
+        self.words: dict[str, str] = {}  # What is logged where one fails.
         self.calls: list[str] = []
         self.alive = 0
         self.logger: Any = None
         self.wrong = 0.0  # Added to every output.
         self.location = TensorLocation.DEVICE
-        self.data_dependent = False
+        self.open: tuple[str, ...] = ()
+        """The outputs that have only those samples whose first value is above `LEVEL`."""
+        self.gpu = "a GPU"
+        self.compiled: list[str] = []
+        """The kernels that no cache had."""
 
     def Runtime(self, logger: ILogger) -> Runtime:  # noqa: N802
         self.logger = logger
@@ -99,7 +116,7 @@ class FakeTensorRT:
         """Record a call; whether it succeeds."""
         self.calls.append(name)
         if self.fail.get(name) == self.calls.count(name):
-            self.logger.log(Severity.ERROR, f"{name}: Error Code 1: as told")
+            self.logger.log(Severity.ERROR, self.words.get(name, f"{name}: Error Code 1: as told"))
             return False
         return True
 
@@ -149,13 +166,19 @@ class Engine(Plan):
     def get_tensor_location(self, name: str) -> TensorLocation:
         return self._trt.location
 
-    def create_execution_context(self) -> Context | None:
-        return Context(self._trt, self) if self._trt.called("create_execution_context") else None
+    def create_execution_context(self, config: RuntimeConfig | None = None) -> Context | None:
+        cache = None if config is None else config.cache
+        return Context(self._trt, self, cache) if self._trt.called("create_execution_context") else None
+
+    def create_runtime_config(self) -> RuntimeConfig | None:
+        return RuntimeConfig(self._trt) if self._trt.called("create_runtime_config") else None
 
 
 class Context:
-    def __init__(self, trt: FakeTensorRT, engine: Engine) -> None:
+    def __init__(self, trt: FakeTensorRT, engine: Engine, cache: RuntimeCache | None) -> None:
         self._trt, self._engine = trt, engine
+        self._cache = RuntimeCache(trt) if cache is None else cache
+        self._allocators: dict[str, IOutputAllocator] = {}
         self._profile = 0
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
@@ -180,7 +203,13 @@ class Context:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         assert len(self._shapes) == len(self._trt.inputs), "shapes of inputs come first"
         shape = self._shapes[self._trt.inputs[0].name]
-        return (-1, *shape[1:]) if self._trt.data_dependent else shape
+        return (-1, *shape[1:]) if name in self._trt.open else shape
+
+    def set_output_allocator(self, name: str, allocator: IOutputAllocator) -> bool:
+        if not self._trt.called("set_output_allocator"):
+            return False
+        self._allocators[name] = allocator
+        return True
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         if not self._trt.called("set_tensor_address"):
@@ -192,16 +221,41 @@ class Context:
         if not self._trt.called("execute_async_v3"):
             return False
         trt, shapes, addresses = self._trt, dict(self._shapes), dict(self._addresses)
+        self._cache.compile(f"profile {self._profile}", trt.compiled)
+        first = trt.inputs[0]
+        for name in trt.open:
+            addresses[name] = self._allocated(name, addresses[first.name], shapes[first.name], stream)
+            if not addresses[name]:
+                return False
         assert addresses.keys() == {spec.name for spec in (*trt.inputs, *trt.outputs)}
 
         def run() -> None:
-            first = trt.inputs[0]
             for address in addresses.values():
                 trt.cuda.at(address)
             x = host_view(addresses[first.name], shapes[first.name], np.dtype(first.dtype))
             for spec in trt.outputs:
-                y = host_view(addresses[spec.name], x.shape, np.dtype(spec.dtype))
-                y[...] = (2 * x.astype(np.float64) + 1 + trt.wrong).astype(spec.dtype)
+                taken = x[_kept(x)] if spec.name in trt.open else x
+                y = host_view(addresses[spec.name], taken.shape, np.dtype(spec.dtype))
+                y[...] = (2 * taken.astype(np.float64) + 1 + trt.wrong).astype(spec.dtype)
 
         trt.cuda.work(stream, run)
         return True
+
+    def _allocated(self, name: str, address: int, shape: tuple[int, ...], stream: int) -> int:
+        """The address that the allocator of an open output gives; 0 where it gives none."""
+        assert stream not in self._trt.cuda.recording, "a run that allocates cannot be captured"
+        x = host_view(address, shape, np.dtype(self._trt.inputs[0].dtype))
+        kept = x[_kept(x)]
+        size = kept.size * np.dtype(self._engine._spec(name).dtype).itemsize
+        given = self._allocators[name].reallocate_output_async(name, 0, size, 256, stream)
+        if given is None:
+            self._trt.logger.log(Severity.ERROR, "Error Code 2: OutOfMemory (no memory for an output)")
+            return 0
+        assert len(self._trt.cuda.at(given)) >= size
+        self._allocators[name].notify_shape(name, kept.shape)
+        return given
+
+
+def _kept(x: np.ndarray) -> np.ndarray:
+    """The samples that an open output has."""
+    return x.reshape(len(x), -1)[:, 0] > LEVEL

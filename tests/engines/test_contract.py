@@ -26,10 +26,10 @@ import pytest
 from fake_cuda import FakeCuda
 from gantk.export.engines import audit, build, progress, weights
 from gantk.runtime import cuda, products
-from gantk.runtime.backends import lane, tensorrt
+from gantk.runtime.backends import kernel_cache, lane, open_outputs, tensorrt
 from gantk.runtime.products import PRODUCTS
 
-MODULES = (products, audit, build, progress, weights, tensorrt, lane)
+MODULES = (products, audit, build, progress, weights, tensorrt, lane, kernel_cache, open_outputs)
 MODULE_NAMES = ("trt",)
 CLASSES = {
     "builder": "Builder",
@@ -40,6 +40,9 @@ CLASSES = {
     "engine": "ICudaEngine",
     "_engine": "ICudaEngine",
     "_context": "IExecutionContext",
+    "context": "IExecutionContext",
+    "configuration": "IRuntimeConfig",
+    "_cache": "IRuntimeCache",
     "runtime": "Runtime",
     "flags": "BuilderFlag",
     "refitter": "Refitter",
@@ -52,6 +55,10 @@ RTX_ALONE = {
     "ComputeCapability",
     "IBuilderConfig.num_compute_capabilities",
     "IBuilderConfig.set_compute_capability",
+    "IRuntimeCache.deserialize",
+    "IRuntimeCache.serialize",
+    "IRuntimeConfig.create_runtime_cache",
+    "IRuntimeConfig.set_runtime_cache",
 }
 """What only TensorRT for RTX has; gantk asks first whether it is there."""
 
@@ -132,6 +139,10 @@ def test_the_names_are_found() -> None:
         "BuilderFlag.TF32",
         "ICudaEngine.device_memory_size_v2",
         "IExecutionContext.execute_async_v3",
+        "IExecutionContext.set_output_allocator",
+        "IOutputAllocator.__init__",
+        "IRuntimeCache.deserialize",
+        "IRuntimeConfig.set_runtime_cache",
         "ILogger.Severity.INTERNAL_ERROR",
         "LayerType.DEQUANTIZE",
         "OnnxParser.get_error",
@@ -149,6 +160,28 @@ def test_tensorrt_for_rtx_has_them() -> None:
         pytest.skip("wants tensorrt-rtx: pip install 'gantk[tensorrt-rtx]'")
     assert missing(product.module, touched()) == set()
     assert missing(product.module, {"Builder.nothing_of_this_name"}) == {"Builder.nothing_of_this_name"}
+
+
+def test_an_allocator_is_what_the_bindings_call() -> None:
+    """They look its methods up by name, and give their arguments by place."""
+    trt = pytest.importorskip(
+        "tensorrt_rtx", reason="wants tensorrt-rtx: pip install 'gantk[tensorrt-rtx]'", exc_type=ImportError
+    )
+    asked: list[tuple[str, int]] = []
+    told: list[tuple[str, tuple[int, ...]]] = []
+    made = open_outputs._make_allocator(
+        trt, lambda *given: asked.append(given) or 4096, lambda *given: told.append(given)
+    )
+    assert isinstance(made, trt.IOutputAllocator)
+    methods = dict(re.findall(r"def (\w+)\(self, ([^)]*)\)", trt.IOutputAllocator.__doc__))
+    assert methods.keys() == {"reallocate_output", "reallocate_output_async", "notify_shape"}
+    for name, parameters in methods.items():
+        assert len(inspect.signature(getattr(made, name)).parameters) == len(parameters.split(",")), name
+    assert (
+        made.reallocate_output("y", 0, 100, 256) == made.reallocate_output_async("y", 0, 200, 256, 7) == 4096
+    )
+    made.notify_shape("y", trt.Dims((2, 3)))
+    assert (asked, told) == ([("y", 100), ("y", 200)], [("y", (2, 3))])
 
 
 def folders() -> list[Path]:

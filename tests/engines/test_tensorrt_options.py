@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fake_cuda import FakeCuda
 from gantk.bundle import ShapeRange
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.export.engines.build import BuildOptions, Built, build
@@ -193,3 +194,16 @@ def test_the_kernels_are_in_what_is_parsed(trt: TensorRT, monkeypatch: pytest.Mo
     trt.made = b"plan"
     assert made(BuildOptions(plugins=False)).rewrites == ()
     assert (asked, trt.parsed) == ([], [b"onnx"])
+
+
+def test_out_of_memory_says_what_is_free(trt: TensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
+    trt.made = None
+    monkeypatch.setattr("gantk.runtime.cuda.bindings", FakeCuda)
+    said = "Error Code 2: OutOfMemory (Requested size was 9663676416 bytes.)"
+    monkeypatch.setattr("gantk.runtime.products.Log.said", lambda self: said)
+    with pytest.raises(
+        GantkError,
+        match=r"Requested size was 9663676416 bytes.\); of the GPU's memory 1024.0 of 1024.0 MiB are free",
+    ) as caught:
+        made(BuildOptions())
+    assert "--workspace MIB" in (caught.value.hint or "")

@@ -129,12 +129,6 @@ def test_a_manifest_that_belongs_to_another_engine(lab: Lab) -> None:
         lab.open()
 
 
-def test_an_output_whose_size_depends_on_the_data(lab: Lab) -> None:
-    lab.trt.data_dependent = True
-    with pytest.raises(GantkError, match="the size of output 'y' of .* depends on the data"):
-        lab.open()
-
-
 def test_auto_takes_an_engine_that_fits(lab: Lab) -> None:
     with gantk.open(lab.root) as runner:
         assert runner.backend == "tensorrt-rtx"

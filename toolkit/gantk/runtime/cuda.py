@@ -8,6 +8,7 @@ the status.
 from __future__ import annotations
 
 import ctypes
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,9 @@ class Memory:
 
     free_bytes: int
     total_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.free_bytes / 2**20:.1f} of {self.total_bytes / 2**20:.1f} MiB are free"
 
 
 class Cuda:
@@ -80,10 +84,8 @@ class Cuda:
 
     def shortage(self, size_bytes: int, what: str, reason: str) -> GantkError:
         """The error for memory that cannot be had."""
-        here = self.memory()
         return GantkError(
-            f"{what} wants {size_bytes / 2**20:.1f} MiB of GPU memory ({reason}); {here.free_bytes / 2**20:.1f} of "
-            f"{here.total_bytes / 2**20:.1f} MiB are free",
+            f"{what} wants {size_bytes / 2**20:.1f} MiB of GPU memory ({reason}); {self.memory()}",
             where=what,
             hint="end what else uses the GPU, or give smaller pictures",
         )
@@ -91,9 +93,21 @@ class Cuda:
     def free(self, address: int) -> None:
         self.call("cudaFree", address)
 
-    def allocate_host(self, size_bytes: int) -> int:
-        """Pinned host memory, which the GPU copies from and to without a detour; its address."""
-        return int(self.call("cudaMallocHost", max(size_bytes, 1)))
+    def allocate_host(self, size_bytes: int, what: str) -> int:
+        """Pinned host memory, which the GPU copies from and to without a detour; its address.
+
+        Raises:
+            GantkError: There is not enough: says how much was wanted.
+        """
+        status, address = self._api.cudaMallocHost(max(size_bytes, 1))
+        if status != self._api.cudaError_t.cudaSuccess:
+            raise GantkError(
+                f"{what} wants {size_bytes / 2**20:.1f} MiB of pinned host memory, which cannot be had "
+                f"({getattr(status, 'name', status)})",
+                where=what,
+                hint="give smaller pictures, or raise the limit of locked memory (ulimit -l)",
+            )
+        return int(address)
 
     def free_host(self, address: int) -> None:
         self.call("cudaFreeHost", address)
@@ -159,6 +173,11 @@ class Cuda:
 
     def destroy_graph(self, graph: Any) -> None:
         self.call("cudaGraphExecDestroy", graph)
+
+
+def is_shortage(said: str) -> bool:
+    """Whether a TensorRT product's words are of memory that could not be had."""
+    return re.search(r"out ?of ?memory", said, re.IGNORECASE) is not None
 
 
 def host_view(address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

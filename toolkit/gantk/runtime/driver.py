@@ -9,6 +9,12 @@ from functools import cache
 
 _LIBRARY = "libcuda.so.1"
 
+OLDEST_DRIVER = {12: "525.60.13", 13: "580.65.06"}
+"""Of a major version of CUDA the first driver for Linux that serves it (CUDA's release notes, table 3)."""
+
+_MISSING = "install NVIDIA's driver on a machine with one of its GPUs; docker wants --gpus all"
+_RESTART = "nvidia-smi tells more; after an update of the driver a restart is wanted"
+
 # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR, as cuda.h numbers them.
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 
@@ -19,10 +25,11 @@ class Driver:
 
     Args:
         works: Whether it starts and sees a GPU.
-        cuda_version: The newest CUDA version it serves, e.g. ``13.0``, where it starts.
+        cuda_version: The newest CUDA version it serves, e.g. ``13.0``, where it is there.
         devices: The names of the GPUs.
         reason: Why it does not work.
         targets: The architecture of each GPU, e.g. ``sm_89``.
+        hint: What to do about that.
     """
 
     works: bool
@@ -30,6 +37,7 @@ class Driver:
     devices: tuple[str, ...] = ()
     reason: str | None = None
     targets: tuple[str, ...] = ()
+    hint: str | None = None
 
 
 @cache
@@ -38,19 +46,24 @@ def probe() -> Driver:
     try:
         cuda = ctypes.CDLL(_LIBRARY)
     except OSError:
-        return Driver(works=False, reason=f"no NVIDIA driver: {_LIBRARY} is not there")
+        return Driver(works=False, reason=f"no NVIDIA driver: {_LIBRARY} is not there", hint=_MISSING)
+    number, count = ctypes.c_int(0), ctypes.c_int(0)
+    cuda.cuDriverGetVersion(ctypes.byref(number))  # Which it tells before it starts.
+    version = f"{number.value // 1000}.{number.value % 1000 // 10}"
     status = cuda.cuInit(0)
     if status != 0:
-        return Driver(
-            works=False, reason=f"the NVIDIA driver does not start: cuInit gives {_error_name(cuda, status)}"
+        reason = (
+            f"the NVIDIA driver, for CUDA {version}, does not start: cuInit gives {_error_name(cuda, status)}"
         )
-    number, count = ctypes.c_int(0), ctypes.c_int(0)
-    cuda.cuDriverGetVersion(ctypes.byref(number))
+        return Driver(works=False, cuda_version=version, reason=reason, hint=_RESTART)
     cuda.cuDeviceGetCount(ctypes.byref(count))
-    version = f"{number.value // 1000}.{number.value % 1000 // 10}"
     names = tuple(_device_name(cuda, index) for index in range(count.value))
     targets = tuple(_target(cuda, index) for index in range(count.value))
-    return Driver(bool(names), version, names, None if names else "the NVIDIA driver sees no GPU", targets)
+    if not names:
+        return Driver(
+            works=False, cuda_version=version, reason="the NVIDIA driver sees no GPU", hint=_MISSING
+        )
+    return Driver(works=True, cuda_version=version, devices=names, targets=targets)
 
 
 def _device_name(cuda: ctypes.CDLL, index: int) -> str:

@@ -88,8 +88,9 @@ def choose_engine(
     where = str(bundle.root / "manifest.json")
     engines = [e for e in manifest.engines if e.backend == backend]
     if not engines:
+        others = ", ".join(sorted({e.backend for e in manifest.engines}))
         raise GantkError(
-            f"`{bundle.root}` has no {backend} engine",
+            f"`{bundle.root}` has no {backend} engine" + (f"; it has engines of {others}" if others else ""),
             where=where,
             hint=f"gantk export {bundle.root} --to {backend}",
         )
@@ -113,7 +114,10 @@ def choose_engine(
             where=where,
             hint=f"gantk export {bundle.root} --to {backend} --target {target}, or pip install {backend}=={built}",
         )
-    return min(fitting, key=lambda engine: (engine.precision != "fp32", engine.tf32))
+    whole = _narrowed(fitting, lambda e: "strip" not in e.options)
+    if not whole:
+        raise _stripped(bundle, fitting[0])
+    return min(whole, key=lambda engine: (engine.precision != "fp32", engine.tf32))
 
 
 def check_once(runner: Runner, file: EngineFile, bundle: Bundle, target: str) -> bool:
@@ -179,6 +183,17 @@ def _missing(bundle: Bundle, backend: str, what: str, held: Sequence[Engine]) ->
         f"`{bundle.root}` has no {backend} {what}; it has {listed}",
         where=str(bundle.root / "manifest.json"),
         hint=f"gantk export {bundle.root} --to {backend}",
+    )
+
+
+def _stripped(bundle: Bundle, engine: Engine) -> GantkError:
+    """The error of an engine whose weights were left out: what would run computes with none."""
+    put = f"put weights into it first: gantk refit {bundle.root} RUN"
+    build = f"gantk export {bundle.root} --to {engine.backend} builds one with them"
+    return GantkError(
+        f"`{engine.file.path}` was built without its weights ({', '.join(engine.options)})",
+        where=str(bundle.root / engine.file.path),
+        hint=put if "refit" in engine.options else build,
     )
 
 

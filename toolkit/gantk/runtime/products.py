@@ -56,6 +56,20 @@ class Product:
         """Of the installed package, without importing it."""
         return next(iter(installed(*self.packages).values()), None)
 
+    @property
+    def builds(self) -> dict[str, str]:
+        """Its installed packages that are for one major version of CUDA, with their versions.
+
+        All of them have the same files, so that a second one overwrites the first.
+        """
+        found = installed(*(f"{self.name}-cu{major}" for major in driver.OLDEST_DRIVER))
+        return {name: version for name, version in found.items() if "-cu" in name}
+
+    @property
+    def cuda_major(self) -> int | None:
+        """The major version of CUDA that it wants of the driver, where its packages tell."""
+        return max((int(name.rpartition("-cu")[2]) for name in self.builds), default=None)
+
 
 PRODUCTS = {
     product.name: product
@@ -86,30 +100,73 @@ def load(product: Product) -> ModuleType:
     """The module of a product.
 
     Raises:
-        BackendMissingError: It is not installed, or cannot be imported.
+        BackendMissingError: It is not installed, was overwritten by another release, or cannot be imported.
     """
     if product.version is None:
         raise BackendMissingError(f"{product.name} is not installed", hint=product.install)
+    twice = overwritten(product)
+    if twice is not None:
+        raise BackendMissingError(f"{product.name} cannot be used: {twice.reason}", hint=twice.hint)
     try:
-        return import_module(product.module)
+        module = import_module(product.module)
     except Exception as error:  # A package without its libraries fails in many ways.
         raise BackendMissingError(
             f"{product.name} {product.version} cannot be imported: {shortened(error)}",
             hint=f"pip install --force-reinstall {product.packages[0]}",
         ) from error
+    if module.__version__ != product.version:  # E.g. one of the system's beside one of pip's.
+        raise BackendMissingError(
+            f"two releases of {product.name} are installed: its package is {product.version}, and what is imported "
+            f"is {module.__version__}, of `{module.__file__}`",
+            hint=f"keep one of them: pip uninstall -y {product.packages[0]}, or remove the other",
+        )
+    return module
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a product does not work here, and what to do about it."""
+
+    reason: str
+    hint: str
+
+
+def overwritten(product: Product) -> Trouble | None:
+    """Whether two packages of a product, for two versions of CUDA, lie on top of each other."""
+    builds = product.builds
+    if len(builds) < 2:
+        return None
+    listed = " and ".join(f"{name} {version}" for name, version in builds.items())
+    hint = f"pip uninstall -y {product.packages[0]} {' '.join(builds)} && {product.install}"
+    return Trouble(f"{listed} are both installed, and one has overwritten the other", hint)
+
+
+def driver_trouble(product: Product) -> Trouble | None:
+    """Why the driver here does not serve a product: it is missing, does not start, sees no GPU, or is too old."""
+    found, wanted = driver.probe(), product.cuda_major
+    if not found.works:
+        hint = found.hint or "run it on a machine with an NVIDIA GPU"
+        return Trouble(found.reason or "the NVIDIA driver does not work", hint)
+    if wanted is None or found.cuda_version is None or int(found.cuda_version.partition(".")[0]) >= wanted:
+        return None
+    return Trouble(
+        f"the NVIDIA driver is too old: it serves CUDA {found.cuda_version}, and {product.name} {product.version} "
+        f"wants CUDA {wanted}",
+        f"install NVIDIA's driver {driver.OLDEST_DRIVER[wanted]} or a later one",
+    )
 
 
 def need_driver(product: Product, doing: str) -> None:
     """Refuse to go on without a GPU: what the product's objects do then is not defined, and some crash.
 
     Raises:
-        BackendMissingError: The driver does not start or sees no GPU.
+        BackendMissingError: The driver does not start, sees no GPU, or is older than the product wants.
     """
-    found = driver.probe()
-    if not found.works:
+    trouble = driver_trouble(product)
+    if trouble is not None:
         raise BackendMissingError(
-            f"{product.name} cannot {doing} here: {found.reason}",
-            hint="run it on a machine with an NVIDIA GPU; gantk doctor tells what works here",
+            f"{product.name} cannot {doing} here: {trouble.reason}",
+            hint=f"{trouble.hint}; gantk doctor tells what works here",
         )
 
 

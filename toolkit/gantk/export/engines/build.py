@@ -17,8 +17,9 @@ from gantk.export.engines.cells import choose_targets
 from gantk.export.engines.plugins import WITHOUT, put_kernels
 from gantk.export.engines.progress import Interrupter, Progress, make_monitor
 from gantk.files import cache_folder, read_bytes, write_bytes
-from gantk.runtime import driver
+from gantk.runtime import cuda, driver
 from gantk.runtime.backends.vendor import vendor_errors
+from gantk.runtime.cuda import Cuda, is_shortage
 from gantk.runtime.products import Log, Product, load, log, need_driver, targets
 
 # What to change where the parser refuses a node, by its operator.
@@ -230,6 +231,9 @@ def _failure(
     hint = WITHOUT if rewrites else None
     if "workspace limit" in said:
         hint = "give it more with --workspace MIB"
+    elif is_shortage(said) and not product.ahead_of_time:
+        said = f"{said}; of the GPU's memory {Cuda(cuda.bindings()).memory()}"
+        hint = "end what else uses the GPU, or let it use less with --workspace MIB"
     elif "deconv" in said and precision == "bf16":
         hint = "bf16 transposed convolutions do not build; gantk export --precision fp16 does"
     return GantkError(

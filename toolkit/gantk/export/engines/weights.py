@@ -7,8 +7,10 @@ from types import ModuleType
 from typing import Any
 
 from gantk.errors import GantkError
+from gantk.runtime import cuda
 from gantk.runtime.backends.tensorrt import deserialize
 from gantk.runtime.backends.vendor import vendor_errors
+from gantk.runtime.cuda import Cuda
 from gantk.runtime.engines import EngineFile
 from gantk.runtime.products import Log, Product, load, log
 
@@ -30,7 +32,7 @@ def put_weights(product: Product, file: EngineFile, data: bytes) -> bytes:
         GantkError: The library finds the engine not refittable, or does not take all of the weights.
     """
     trt = load(product)
-    _, engine = deserialize(trt, file)
+    _, engine = deserialize(trt, file, Cuda(cuda.bindings()))
     heard, where = log(trt), file.where
     with heard.listening(), vendor_errors(f"`{where}` cannot be refitted", where):
         if not engine.refittable:

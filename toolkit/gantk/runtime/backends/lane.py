@@ -6,21 +6,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from gantk.bundle import Profile
 from gantk.errors import GantkError
-from gantk.runtime.cuda import DEVICE_TO_HOST, HOST_TO_DEVICE, Cuda, host_view
-from gantk.runtime.products import Log
+from gantk.runtime.backends import plans
+from gantk.runtime.backends.open_outputs import OpenOutputs
+from gantk.runtime.backends.plans import Plan, Shape
+from gantk.runtime.cuda import DEVICE_TO_HOST, HOST_TO_DEVICE, Cuda, host_view, is_shortage
+from gantk.runtime.engines import EngineFile
+from gantk.runtime.products import log
 from gantk.runtime.runner import Array, numpy_dtype
 from gantk.tensors import TensorSpec
-
-PLAN_LIMIT = 16
-"""How many shapes' graphs are kept."""
-
-Shape = tuple[int, ...]
 
 
 @dataclass
@@ -32,48 +31,28 @@ class _Buffer:
     size_bytes: int
 
 
-@dataclass
-class Plan:
-    """What a set of input shapes comes to.
-
-    Args:
-        profile: The index of the profile that serves them.
-        shapes: Of every input and output.
-        runs: How often it ran.
-        graph: The captured work, from the second run on.
-    """
-
-    profile: int
-    shapes: dict[str, Shape]
-    runs: int = 0
-    graph: Any = None
-
-
 class Lane:
     """A context and all that it needs; one thread at a time uses it.
 
     Args:
-        engine: The product's engine.
+        trt: The product's module.
+        file: The engine's file.
         cuda: Calls CUDA.
-        inputs: Of the network.
-        outputs: Of the network.
-        profiles: As the manifest has them, in the engine's order.
-        heard: The product's logger.
-        where: The engine's name, for errors.
+        make_context: Makes the product's context; `None` where it cannot.
+        context_bytes: What that takes.
     """
 
     def __init__(
         self,
-        engine: Any,
+        trt: ModuleType,
+        file: EngineFile,
         cuda: Cuda,
-        inputs: Sequence[TensorSpec],
-        outputs: Sequence[TensorSpec],
-        profiles: Sequence[Profile],
-        heard: Log,
-        where: str,
+        make_context: Callable[[], Any],
+        context_bytes: int,
     ) -> None:
-        self._cuda, self._inputs, self._outputs = cuda, inputs, outputs
-        self._profiles, self._heard, self._where = profiles, heard, where
+        self._cuda, self._inputs, self._outputs = cuda, file.inputs, file.outputs
+        self._profiles, self._heard, self._where = file.engine.profiles, log(trt), file.where
+        self.open = OpenOutputs(trt, cuda, file.where)
         self._buffers: dict[str, _Buffer] = {}
         self._plans: dict[tuple[Shape, ...], Plan] = {}
         self._bound: Plan | None = None
@@ -82,17 +61,17 @@ class Lane:
         self.stream = cuda.stream()
         with ExitStack() as undo:
             undo.callback(cuda.destroy_stream, self.stream)
-            with heard.listening():
-                self._context = engine.create_execution_context()
+            with self._heard.listening():
+                self._context = make_context()
                 if self._context is None:
-                    size = int(engine.device_memory_size_v2)
-                    raise cuda.shortage(size, f"a context of `{where}`", heard.said())
+                    what = f"a context of `{self._where}`"
+                    raise cuda.shortage(context_bytes, what, self._heard.said())
             undo.pop_all()
 
     @property
     def buffer_bytes(self) -> int:
         """GPU memory that inputs and outputs take."""
-        return sum(buffer.size_bytes for buffer in self._buffers.values())
+        return sum(buffer.size_bytes for buffer in self._buffers.values()) + self.open.size_bytes
 
     def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Copy inputs in, run, and copy outputs out.
@@ -106,32 +85,38 @@ class Lane:
         plan = self._planned({name: array.shape for name, array in arrays.items()})
         for name, array in arrays.items():
             np.copyto(self._view(name, plan, array.dtype), array)
-        if plan.graph is None and plan.runs and self._captures:
+        if plan.graph is None and plan.runs and self._captures and not self.open:
             plan.graph = self._captured(plan)
         if plan.graph is not None:
             self._cuda.launch(plan.graph, self.stream)
         else:
             self._enqueue(plan)
+        fetched = {s.name: self.open.fetch(s, self.stream) for s in self._outputs if s.name in self.open}
         self._cuda.synchronize(self.stream)
         plan.runs += 1
-        return {spec.name: self._view(spec.name, plan, numpy_dtype(spec)) for spec in self._outputs}
+        return {
+            spec.name: fetched[spec.name]
+            if spec.name in fetched
+            else self._view(spec.name, plan, numpy_dtype(spec))
+            for spec in self._outputs
+        }
 
     def enqueue_at(self, addresses: Mapping[str, int], shapes: Mapping[str, Shape], stream: Any) -> None:
         """Enqueue one run on somebody's stream, on memory of theirs.
 
         Args:
-            addresses: Of every input and output, in GPU memory.
+            addresses: Of every input, and of every output whose size is known, in GPU memory.
             shapes: Of the inputs.
             stream: CUDA's.
         """
-        self._bind(self._choose(shapes), shapes, stream)
+        self._bind(plans.choose(self._profiles, shapes, self._where), shapes, stream)
         self._bound = None  # The addresses are not ours.
         self._give_addresses(addresses)
         self._execute(stream)
 
     def output_shapes(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-        """The shapes of the outputs, given those of the inputs."""
-        self._bind(self._choose(shapes), shapes, self.stream)
+        """The shapes of the outputs, given those of the inputs; sides that only the run tells are below 0."""
+        self._bind(plans.choose(self._profiles, shapes, self._where), shapes, self.stream)
         self._bound = None
         return {spec.name: self._output_shape(spec) for spec in self._outputs}
 
@@ -139,6 +124,7 @@ class Lane:
         """Give everything back, whatever fails on the way."""
         with ExitStack() as stack:
             stack.callback(self._cuda.destroy_stream, self.stream)
+            stack.callback(self.open.close)
             for buffer in self._buffers.values():
                 stack.callback(self._cuda.free, buffer.device)
                 stack.callback(self._cuda.free_host, buffer.host)
@@ -152,37 +138,17 @@ class Lane:
         key = tuple(shapes[spec.name] for spec in self._inputs)
         plan = self._plans.get(key)
         if plan is None:
-            profile = self._choose(shapes)
+            profile = plans.choose(self._profiles, shapes, self._where)
             self._bind(profile, shapes, self.stream)
             outputs = {spec.name: self._output_shape(spec) for spec in self._outputs}
             plan = Plan(profile, {**shapes, **outputs})
             self._reserve(plan)
-            if len(self._plans) == PLAN_LIMIT:
+            if len(self._plans) == plans.LIMIT:
                 self._drop_graph(self._plans.pop(next(iter(self._plans))))
             self._plans[key] = plan
             self._give_addresses({name: buffer.device for name, buffer in self._buffers.items()})
             self._bound = plan
         return plan
-
-    def _choose(self, shapes: Mapping[str, Shape]) -> int:
-        """The first profile that serves the shapes.
-
-        Raises:
-            GantkError: None does: the ranges are told.
-        """
-        for index, profile in enumerate(self._profiles):
-            if all(served.holds(shapes[name]) for name, served in profile.items()):
-                return index
-        asked = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
-        served = " or ".join(
-            ", ".join(f"{name} {_span(shapes.min, shapes.max)}" for name, shapes in profile.items())
-            for profile in self._profiles
-        )
-        raise GantkError(
-            f"`{self._where}` serves {served}; asked for is {asked}",
-            where=self._where,
-            hint="gantk export BUNDLE --to ... --min NAME=... --max NAME=... builds for other shapes",
-        )
 
     def _bind(self, profile: int, shapes: Mapping[str, Shape], stream: Any) -> None:
         """Tell the context which shapes come."""
@@ -198,17 +164,18 @@ class Lane:
 
     def _output_shape(self, spec: TensorSpec) -> Shape:
         shape = tuple(int(size) for size in self._context.get_tensor_shape(spec.name))
-        if any(size < 0 for size in shape):
-            raise GantkError(
-                f"the size of output {spec.name!r} of `{self._where}` depends on the data, which gantk cannot run",
-                where=self._where,
-                hint="backend='onnxruntime' can",
-            )
+        if any(size < 0 for size in shape) and not self.open.attach(self._context, spec.name):
+            raise self._failure(f"take an allocator for {spec.name}")
         return shape
+
+    @property
+    def _sized(self) -> list[TensorSpec]:
+        """The inputs, and those outputs whose size is known before a run."""
+        return [spec for spec in (*self._inputs, *self._outputs) if spec.name not in self.open]
 
     def _reserve(self, plan: Plan) -> None:
         """Make every buffer large enough; where one moves, graphs that know its old place are void."""
-        for spec in (*self._inputs, *self._outputs):
+        for spec in self._sized:
             size = int(np.prod(plan.shapes[spec.name], dtype=np.int64)) * numpy_dtype(spec).itemsize
             old = self._buffers.get(spec.name)
             if old is not None and old.size_bytes >= size:
@@ -220,9 +187,10 @@ class Lane:
                 self._cuda.free(old.device)
                 self._cuda.free_host(old.host)
             with ExitStack() as undo:
-                device = self._cuda.allocate(size, f"{spec.name!r} of `{self._where}`")
+                what = f"{spec.name!r} of `{self._where}`"
+                device = self._cuda.allocate(size, what)
                 undo.callback(self._cuda.free, device)
-                self._buffers[spec.name] = _Buffer(device, self._cuda.allocate_host(size), size)
+                self._buffers[spec.name] = _Buffer(device, self._cuda.allocate_host(size, what), size)
                 undo.pop_all()
 
     def _drop_graph(self, plan: Plan) -> None:
@@ -245,12 +213,12 @@ class Lane:
             self._bound = plan
         self._copy(self._inputs, plan, HOST_TO_DEVICE)
         self._execute(self.stream)
-        self._copy(self._outputs, plan, DEVICE_TO_HOST)
+        self._copy([spec for spec in self._outputs if spec.name not in self.open], plan, DEVICE_TO_HOST)
 
     def _execute(self, stream: Any) -> None:
         with self._heard.listening():
             if not self._context.execute_async_v3(int(stream)):
-                raise self._failure("run")
+                raise self.open.failure() or self._failure("run")
 
     def _copy(self, specs: Sequence[TensorSpec], plan: Plan, kind: str) -> None:
         for spec in specs:
@@ -289,9 +257,8 @@ class Lane:
         return host_view(self._buffers[name].host, plan.shapes[name], dtype)
 
     def _failure(self, doing: str) -> GantkError:
-        return GantkError(f"`{self._where}` cannot {doing}: {self._heard.said()}", where=self._where)
-
-
-def _span(low: Shape, high: Shape) -> str:
-    """E.g. ``1..4 x 3 x 64..1024``."""
-    return " x ".join(str(a) if a == b else f"{a}..{b}" for a, b in zip(low, high, strict=True)) or "a number"
+        said, hint = self._heard.said(), None
+        if is_shortage(said):
+            said = f"{said}; of the GPU's memory {self._cuda.memory()}"
+            hint = "end what else uses the GPU, or give smaller pictures"
+        return GantkError(f"`{self._where}` cannot {doing}: {said}", where=self._where, hint=hint)

@@ -16,11 +16,21 @@ from gantk.bundle import Bundle
 from gantk.errors import GantkError
 from gantk.runtime import cuda, driver
 from gantk.runtime.backends.device import DeviceArray, reader, view
+from gantk.runtime.backends.kernel_cache import open_cache
 from gantk.runtime.backends.lane import Lane
 from gantk.runtime.backends.vendor import check_interface, vendor_errors
-from gantk.runtime.cuda import Cuda
+from gantk.runtime.cuda import Cuda, is_shortage
 from gantk.runtime.engines import EngineFile, check_once, read_engine
-from gantk.runtime.products import PRODUCTS, Product, load, log, need_driver, tensor_dtype
+from gantk.runtime.products import (
+    PRODUCTS,
+    Product,
+    driver_trouble,
+    load,
+    log,
+    need_driver,
+    overwritten,
+    tensor_dtype,
+)
 from gantk.runtime.registry import BackendStatus
 from gantk.runtime.runner import Array, Runner, numpy_dtype
 from gantk.runtime.views import Reader, View
@@ -31,11 +41,13 @@ def probe(name: str) -> BackendStatus:
     product = PRODUCTS[name]
     if product.version is None:
         return BackendStatus(name, None, (), "it is not installed", product.install)
-    found = driver.probe()
-    if not found.works:
+    twice = overwritten(product)
+    if twice is not None:
+        return BackendStatus(name, product.version, (), twice.reason, twice.hint)
+    trouble = driver_trouble(product)
+    if trouble is not None:
         builds = "; it builds engines without one" if product.ahead_of_time else ""
-        hint = "run it on a machine with an NVIDIA GPU"
-        return BackendStatus(name, product.version, (), f"{found.reason}{builds}", hint)
+        return BackendStatus(name, product.version, (), f"{trouble.reason}{builds}", trouble.hint)
     return BackendStatus(name, product.version, ("cuda",))
 
 
@@ -63,6 +75,7 @@ def open_engine(bundle: Bundle, name: str, precision: str | None, form: str | No
     with ExitStack() as undo:
         undo.callback(runner.close)
         runner.verified = check_once(runner, file, bundle, target)
+        runner.keep_kernels()  # A program that is killed later has those of the probe.
         undo.pop_all()
     return runner
 
@@ -78,9 +91,13 @@ class EngineRunner(Runner):
     """
 
     def __init__(self, trt: ModuleType, product: Product, file: EngineFile, calls: Cuda) -> None:
-        self._cuda, self._file, self._log = calls, file, log(trt)
-        self._runtime, self._engine = deserialize(trt, file)
+        self._trt, self._cuda, self._file = trt, calls, file
+        self._runtime, self._engine = deserialize(trt, file, calls)
         _check_tensors(trt, self._engine, file)
+        with log(
+            trt
+        ).listening():  # What the library says of kernels that it does not take is of no interest.
+            self._kernels = open_cache(trt, self._engine, file, product.version or "unknown")
         precision = file.engine.precision
         super().__init__(
             file.interface.inputs,
@@ -151,9 +168,16 @@ class EngineRunner(Runner):
         shapes = {name: array.shape for name, array in given.items()}
         results: dict[str, Any] = {}
         addresses = {name: array.address for name, array in given.items()}
+        specs = {spec.name: spec for spec in self.outputs}
         for name, shape in lane.output_shapes(shapes).items():
-            spec = next(spec for spec in self.outputs if spec.name == name)
-            if name in out:
+            spec = specs[name]
+            if name in lane.open:
+                if name in out:
+                    raise GantkError(
+                        f"`out` names {name!r}, whose size depends on the data and is told by the run",
+                        where=str(spec),
+                    )
+            elif name in out:
                 found = view(spec, out[name], seen, self._ordinal)
                 if found.read_only:
                     raise GantkError(f"`out` for {name!r} is read-only", where=str(spec))
@@ -166,7 +190,10 @@ class EngineRunner(Runner):
                 results[name] = DeviceArray(self._cuda, shape, numpy_dtype(spec), name, stream)
                 addresses[name] = results[name].address
         lane.enqueue_at(addresses, shapes, stream)
-        return results
+        for name in specs.keys() - results.keys():
+            address, shape = lane.open.hand_over(name)
+            results[name] = DeviceArray(self._cuda, shape, numpy_dtype(specs[name]), name, stream, address)
+        return {name: results[name] for name in specs}
 
     def synchronize(self) -> None:
         """Wait for what was launched last."""
@@ -186,38 +213,40 @@ class EngineRunner(Runner):
         finally:
             self._idle.append(lane)
 
+    def keep_kernels(self) -> None:
+        """Keep what the product has compiled for this GPU for other processes, where it compiles when it runs."""
+        if self._kernels is not None:
+            self._kernels.save()
+
     def close(self) -> None:
         with ExitStack() as stack:
             # The last one first: contexts go before their engine, and that before its runtime.
             stack.callback(self._forget)
             for lane in self._lanes:
                 stack.callback(lane.close)
+            stack.callback(self.keep_kernels)
             self._lanes, self._launching = [], None
             self._idle.clear()
 
     def _forget(self) -> None:
+        self._kernels = None
         self._engine = None
         self._runtime = None
 
     def _new_lane(self) -> Lane:
-        lane = Lane(
-            self._engine,
-            self._cuda,
-            self._file.interface.inputs,
-            self._file.interface.outputs,
-            self._file.engine.profiles,
-            self._log,
-            str(self._file.path),
+        make_context = (
+            self._engine.create_execution_context if self._kernels is None else self._kernels.context
         )
+        lane = Lane(self._trt, self._file, self._cuda, make_context, self._context_bytes)
         self._lanes.append(lane)
         return lane
 
 
-def deserialize(trt: ModuleType, file: EngineFile) -> tuple[Any, Any]:
+def deserialize(trt: ModuleType, file: EngineFile, calls: Cuda) -> tuple[Any, Any]:
     """The product's runtime and the engine of a file.
 
     Raises:
-        GantkError: The library does not load it; its words are told.
+        GantkError: There is no memory for it, or the library does not load it; its words are told.
     """
     heard, where = log(trt), str(file.path)
     with heard.listening(), vendor_errors(f"`{where}` cannot be loaded", where):
@@ -227,6 +256,8 @@ def deserialize(trt: ModuleType, file: EngineFile) -> tuple[Any, Any]:
         if "version-compatible" in file.engine.options:
             runtime.engine_host_code_allowed = True  # It carries its own lean runtime.
         engine = runtime.deserialize_cuda_engine(file.data)
+        if engine is None and is_shortage(heard.said()):
+            raise calls.shortage(len(file.data), f"`{where}`", heard.said())
         if engine is None:
             raise GantkError(
                 f"`{where}` cannot be loaded: {heard.said()}",

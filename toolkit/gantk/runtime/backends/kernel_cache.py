@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernels that TensorRT for RTX compiles when an engine first runs, kept for the processes to come."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gantk.errors import GantkError
+from gantk.files import cache_folder, read_bytes, write_bytes
+from gantk.runtime import driver
+from gantk.runtime.engines import EngineFile
+
+SIZE_LIMIT_BYTES = 2**28
+"""What no cache of an engine comes near."""
+
+_HASH_BYTES = hashlib.sha256().digest_size
+
+
+class KernelCache:
+    """An engine's compiled kernels: read when it is made, handed to each context, written when asked to.
+
+    The file is the library's bytes behind their SHA-256. The library sees none whose hash is another, and itself
+    rejects those of another GPU, driver or release; in either case it compiles again, and nothing is said.
+
+    Args:
+        engine: The product's engine.
+        path: The file.
+    """
+
+    def __init__(self, engine: Any, path: Path) -> None:
+        self._engine, self._path, self._known = engine, path, b""
+        # Contexts and what they were made with live as long as this.
+        configuration = engine.create_runtime_config()
+        self._configurations = [configuration]
+        self._cache: Any = None if configuration is None else configuration.create_runtime_cache()
+        blob = _read(path) if self._cache is not None else b""
+        if blob and self._cache.deserialize(blob):
+            self._known = blob
+
+    def context(self) -> Any:
+        """A new context that takes its kernels from here, and leaves here those that it compiles."""
+        configuration = self._engine.create_runtime_config() if self._cache is not None else None
+        if configuration is None or not configuration.set_runtime_cache(self._cache):
+            return self._engine.create_execution_context()
+        self._configurations.append(configuration)
+        return self._engine.create_execution_context(configuration)
+
+    def save(self) -> None:
+        """Write what has been compiled by now, if that is more than was read; a file that cannot be is none."""
+        if self._cache is None:
+            return
+        serialized = self._cache.serialize()
+        blob = b"" if serialized is None else bytes(serialized)
+        if blob and blob != self._known:
+            with suppress(GantkError):
+                write_bytes(self._path, hashlib.sha256(blob).digest() + blob)
+                self._known = blob
+
+
+def open_cache(trt: ModuleType, engine: Any, file: EngineFile, version: str) -> KernelCache | None:
+    """The cache of an engine, for the release of its product and the GPU at hand; `None` where there are none."""
+    if not hasattr(trt, "IRuntimeCache"):
+        return None
+    here = driver.probe()
+    gpu = re.sub(r"[^A-Za-z0-9]+", "-", here.devices[0])
+    name = f"{file.engine.file.sha256}-{version}-{here.targets[0]}-{gpu}.kernels"
+    return KernelCache(engine, cache_folder() / "compiled" / name)
+
+
+def _read(path: Path) -> bytes:
+    """The library's bytes of a file; empty where it is missing or damaged."""
+    try:
+        data = read_bytes(path, SIZE_LIMIT_BYTES)
+    except GantkError:
+        return b""
+    digest, blob = data[:_HASH_BYTES], data[_HASH_BYTES:]
+    return blob if hashlib.sha256(blob).digest() == digest else b""
