@@ -319,7 +319,7 @@ def test_a_consumer_may_let_go_from_another_thread(cuda: FakeCuda) -> None:
     thread.start()
     thread.join()
     assert cuda.allocated == {}
-    assert dlpack._lent == {}
+    assert dlpack._held == {}
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ class _Calls:
         return DeviceArray(self._cuda, array.shape, array.dtype, name, int(self._stream))
 
     def _pinned(self, array: DeviceArray) -> int:
-        address = self._cuda.allocate_host(_size(array), repr(array))
+        address = self._cuda.allocate_host(_size(array), f"the copy of {array!r}")
         self._stack.callback(self._cuda.free_host, address)
         return address
 

@@ -103,7 +103,7 @@ class Cuda:
         if status != self._api.cudaError_t.cudaSuccess:
             raise GantkError(
                 f"{what} wants {size_bytes / 2**20:.1f} MiB of pinned host memory, which cannot be had "
-                f"({getattr(status, 'name', status)})",
+                f"(cudaMallocHost: {getattr(status, 'name', status)})",
                 where=what,
                 hint="give smaller pictures, or raise the limit of locked memory (ulimit -l)",
             )
