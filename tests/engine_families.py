@@ -16,7 +16,7 @@ from gantk.bundle import Interface
 from gantk.export.fold import fold_scales
 from gantk.export.gatys.chain import Chain, StepConfig
 from gantk.export.gatys.graphs import make_adam, make_gradient, make_targets
-from gantk.export.int8 import Quantiser
+from gantk.export.int8 import QUANTISED, Quantiser
 from gantk.export.onnx import serialize, trace
 from gantk.export.pipeline import specs, takes_pictures
 from gantk.export.precision import convert
@@ -61,11 +61,11 @@ def exported(family: str, precision: str) -> tuple[bytes, Interface]:
         data = engine_graphs.quantised(precision)
         model = from_bytes(data)
         return data, Interface(model.inputs, model.outputs)
-    if precision == "int8":
+    if precision in QUANTISED:
         data, interface = exported(family, "fp32")
         feeds = [random_feeds(interface.inputs, dict.fromkeys(SIDES, 64) | {"N": 1})]
         with TemporaryDirectory() as folder:
-            return Quantiser(data, feeds, "minmax", Path(folder)).quantise(), interface
+            return Quantiser(data, feeds, "minmax", Path(folder), precision).quantise(), interface
     if family.startswith("step-"):
         with TemporaryDirectory() as folder:
             save_file(make_weights(), Path(folder) / "vgg.safetensors")

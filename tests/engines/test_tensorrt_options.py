@@ -207,3 +207,13 @@ def test_out_of_memory_says_what_is_free(trt: TensorRT, monkeypatch: pytest.Monk
     ) as caught:
         made(BuildOptions())
     assert "--workspace MIB" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(("target", "precision"), [("sm_80", "fp8"), ("sm_75", "bf16")])
+def test_a_precision_that_the_gpu_at_hand_does_not_have(
+    trt: TensorRT, monkeypatch: pytest.MonkeyPatch, target: str, precision: str
+) -> None:
+    monkeypatch.setattr(driver, "probe", lambda: driver.Driver(True, "13.0", ("A100",), targets=(target,)))
+    with pytest.raises(UsageError, match=f"{target} does not compute in {precision}, which begins with sm_8"):
+        build(PRODUCT, b"onnx", precision, (PROFILE,), BuildOptions(), "x.onnx")
+    assert trt.parsed == []

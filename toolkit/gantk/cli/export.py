@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 _STEP = "The step of an optimisation"
-_INT8 = "int8"
+_QUANTISED = "int8 and fp8"
 
 
 @app.command(
@@ -71,7 +71,7 @@ def export_command(
         str | None,
         typer.Option(
             metavar="P,...",
-            help="Variants to make: fp32, fp16, bf16, int8; with --gatys fp32, bf16. Engines have their variants'.",
+            help="Variants to make: fp32, fp16, bf16, int8, fp8; with --gatys fp32, bf16. Engines have the same.",
             show_default="fp32,fp16; with --gatys fp32",
         ),
     ] = None,
@@ -112,20 +112,20 @@ def export_command(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Pictures such as the network will get, from which int8 takes the ranges of its tensors.",
+            help="Pictures such as the network will get, from which int8 and fp8 take the ranges of tensors.",
             show_default=False,
-            rich_help_panel=_INT8,
+            rich_help_panel=_QUANTISED,
         ),
     ] = None,
     calibrate_count: Annotated[
-        int, typer.Option(min=1, help="How many of them.", rich_help_panel=_INT8)
+        int, typer.Option(min=1, help="How many of them.", rich_help_panel=_QUANTISED)
     ] = 32,
     calibration: Annotated[
         str,
         typer.Option(
             metavar="minmax|percentile|entropy",
             help="How a range follows from a tensor's values.",
-            rich_help_panel=_INT8,
+            rich_help_panel=_QUANTISED,
         ),
     ] = "minmax",
     gatys: Annotated[

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""int8 by static quantisation: ranges from the user's own pictures, and float layers where quality asks for them."""
+"""int8 and fp8 by static quantisation: ranges from the user's pictures, float layers where quality asks for them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from gantk.data.decode import decode
 from gantk.data.pictures import find_source
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.export import verify
+from gantk.export.fp8 import from_int8
 from gantk.export.onnx import OPSET
+from gantk.export.qdq import LAYERS, MOVERS, bypass_outputs
 from gantk.export.variants import Network, Report, VariantFile, plain_bytes
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.decode import UnreadableError
@@ -30,8 +32,7 @@ from gantk.tensors import TensorSpec
 METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
 """How a tensor's range follows from its values, by the names of ONNX Runtime."""
 
-OPERATORS = ("Conv", "ConvTranspose")
-"""What is quantised."""
+QUANTISED = ("int8", "fp8")
 
 SIDE = 256
 """Height and width of the pictures that ranges are taken from."""
@@ -64,14 +65,18 @@ class Calibration:
             raise UsageError(f"{self.count} pictures; at least 1 is wanted", where="--calibrate-count")
 
 
-def make_int8(network: Network, calibration: Calibration, report: Report) -> VariantFile:
-    """The int8 file of a network, for ONNX Runtime, OpenVINO and TensorRT alike.
+def make_quantised(network: Network, precision: str, calibration: Calibration, report: Report) -> VariantFile:
+    """The int8 file of a network, for ONNX Runtime, OpenVINO and TensorRT alike, or the fp8 one, for TensorRT.
+
+    ONNX Runtime runs fp8 files too: it rounds to fp8, and computes in float32. So their quality is known without a
+    GPU, and their speed is not.
 
     Convolutions are quantised, symmetrically, a scale for each output channel. Where the pictures of all of them
     together are too far from PyTorch's, layers go back to float32, the one first that alone does most harm.
 
     Args:
         network: The network.
+        precision: One of `QUANTISED`.
         calibration: Where ranges come from.
         report: Called with a line at each step.
 
@@ -80,22 +85,24 @@ def make_int8(network: Network, calibration: Calibration, report: Report) -> Var
         GantkError: No layer can be quantised at this quality, or there is none.
         BackendMissingError: ONNX Runtime is not installed.
     """
-    feeds = calibration_feeds(network.inputs, calibration)
+    feeds = calibration_feeds(network.inputs, calibration, precision)
     held_out = feeds[-HELD_OUT:] if len(feeds) > HELD_OUT else feeds
     reference = verify.run_torch(
         network.module, network.inputs, network.outputs, [*network.full.feeds, *held_out], "fp32"
     )
-    report(f"int8: calibrating with {len(feeds)} inputs")
-    with tempfile.TemporaryDirectory(prefix="gantk-int8-") as folder:
-        quantiser = Quantiser(plain_bytes(network), feeds, calibration.method, Path(folder))
+    report(f"{precision}: calibrating with {len(feeds)} inputs")
+    with tempfile.TemporaryDirectory(prefix="gantk-quantise-") as folder:
+        quantiser = Quantiser(plain_bytes(network), feeds, calibration.method, Path(folder), precision)
         data, verdicts = _search(quantiser, network.psnr_min, reference, report)
-    for backend in verify.working_backends("int8")[1:]:
-        verdicts += verify.measure(data, "int8", backend, [reference], network.psnr_min)
-    file = FileRef.of("model.int8.onnx", data)
-    return VariantFile(data, Variant(file, "int8", "plain", OPSET, tuple(verdicts)))
+    for backend in verify.working_backends(precision)[1:]:
+        verdicts += verify.measure(data, precision, backend, [reference], network.psnr_min)
+    file = FileRef.of(f"model.{precision}.onnx", data)
+    return VariantFile(data, Variant(file, precision, "plain", OPSET, tuple(verdicts)))
 
 
-def calibration_feeds(inputs: Sequence[TensorSpec], calibration: Calibration) -> list[dict[str, Array]]:
+def calibration_feeds(
+    inputs: Sequence[TensorSpec], calibration: Calibration, precision: str = "int8"
+) -> list[dict[str, Array]]:
     """Inputs to take ranges from: the folder's pictures, and for inputs that are none random ones that suit.
 
     Raises:
@@ -105,8 +112,8 @@ def calibration_feeds(inputs: Sequence[TensorSpec], calibration: Calibration) ->
     drawn = [spec for spec in inputs if spec.picture_axes is not None]
     if drawn and calibration.folder is None:
         raise UsageError(
-            f"int8 wants pictures to calibrate {', '.join(spec.name for spec in drawn)} with",
-            where="--precision int8",
+            f"{precision} wants pictures to calibrate {', '.join(spec.name for spec in drawn)} with",
+            where=f"--precision {precision}",
             hint="--calibrate DIR, a folder of pictures such as the network will get",
         )
     sizes = {"N": 1}
@@ -134,16 +141,24 @@ class Quantiser:
         feeds: To take the ranges from.
         method: A key of `METHODS`.
         folder: For what ONNX Runtime writes.
+        precision: One of `QUANTISED`.
     """
 
-    def __init__(self, data: bytes, feeds: Sequence[dict[str, Array]], method: str, folder: Path) -> None:
-        self._model = onnx.load_from_string(data)
+    def __init__(
+        self,
+        data: bytes,
+        feeds: Sequence[dict[str, Array]],
+        method: str,
+        folder: Path,
+        precision: str = "int8",
+    ) -> None:
+        self._model, self.precision = onnx.load_from_string(data), precision
         self._feeds, self._method, self._folder = feeds, method, folder
-        self.layers = [node.name for node in self._model.graph.node if node.op_type in OPERATORS]
+        self.layers = [node.name for node in self._model.graph.node if node.op_type in LAYERS]
         if not self.layers:
             raise GantkError(
-                f"the network has no layer that int8 is made of: {', '.join(OPERATORS)}",
-                where="--precision int8",
+                f"the network has no layer that {precision} is made of: {', '.join(LAYERS)}",
+                where=f"--precision {precision}",
                 hint="--precision fp16",
             )
 
@@ -172,7 +187,7 @@ class Quantiser:
                 output,
                 Reader(self._feeds),
                 quant_format=ort.QuantFormat.QDQ,
-                op_types_to_quantize=list(OPERATORS),
+                op_types_to_quantize=list(LAYERS),
                 # What TensorRT takes: symmetric, and no int32 biases.
                 activation_type=ort.QuantType.QInt8,
                 weight_type=ort.QuantType.QInt8,
@@ -183,8 +198,12 @@ class Quantiser:
                 extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
             )
         made = onnx.load(output)
+        # ONNX Runtime 1.31 refuses what becomes of such a pair when it moves it (onnxruntime#28144): the whole file.
+        bypass_outputs(made.graph, MOVERS)
+        if self.precision == "fp8":
+            made = from_int8(made, self._model)
         facts = {entry.key: entry.value for entry in self._model.metadata_props}
-        onnx.helper.set_model_props(made, {**facts, "gantk.precision": '"int8"'})
+        onnx.helper.set_model_props(made, {**facts, "gantk.precision": f'"{self.precision}"'})
         data: bytes = made.SerializeToString(deterministic=True)
         return data
 
@@ -193,31 +212,32 @@ def _search(
     quantiser: Quantiser, psnr_min: float | None, reference: verify.Reference, report: Report
 ) -> tuple[bytes, list[Parity]]:
     """The file with as many int8 layers as quality allows."""
-    backend = verify.working_backends("int8")[0]
-    wanted = THRESHOLDS["int8"].psnr_db if psnr_min is None else psnr_min
+    precision = quantiser.precision
+    backend = verify.working_backends(precision)[0]
+    wanted = THRESHOLDS[precision].psnr_db if psnr_min is None else psnr_min
 
     def measure(kept: Sequence[str]) -> tuple[bytes, list[Parity]]:
         data = quantiser.quantise(kept)
-        return data, verify.measure(data, "int8", backend, [reference], psnr_min)
+        return data, verify.measure(data, precision, backend, [reference], psnr_min)
 
     kept: list[str] = []
     data, verdicts = measure(kept)
     order: list[str] | None = None
     while not verdicts[0].passed and len(kept) < len(quantiser.layers):
         if order is None:
-            report(f"int8: {_db(verdicts[0])} with every layer; at least {wanted:g} dB wanted")
+            report(f"{precision}: {_db(verdicts[0])} with every layer; at least {wanted:g} dB wanted")
             order = _most_harmful(quantiser, measure)
         kept.append(order[len(kept)])
         data, verdicts = measure(kept)
-        report(f"  int8: {_db(verdicts[0])} with `{kept[-1]}` in float32")
+        report(f"  {precision}: {_db(verdicts[0])} with `{kept[-1]}` in float32")
     if len(kept) == len(quantiser.layers):
         raise GantkError(
-            f"no layer can be int8 at {wanted:g} dB: every one had to go back to float32",
-            where="--precision int8",
+            f"no layer can be {precision} at {wanted:g} dB: every one had to go back to float32",
+            where=f"--precision {precision}",
             hint="a lower --psnr-min, more or other pictures to --calibrate with, or --precision fp16",
         )
     held = len(quantiser.layers) - len(kept)
-    report(f"  int8: {held} of {len(quantiser.layers)} convolutions, {_db(verdicts[0])}")
+    report(f"  {precision}: {held} of {len(quantiser.layers)} convolutions, {_db(verdicts[0])}")
     return data, verdicts
 
 

@@ -20,14 +20,14 @@ from gantk.export import verify
 from gantk.export.engines.pipeline import EngineMaker
 from gantk.export.engines.progress import Progress
 from gantk.export.fold import fold_scales
-from gantk.export.int8 import Calibration, make_int8
+from gantk.export.int8 import QUANTISED, Calibration, make_quantised
 from gantk.export.onnx import trace
 from gantk.export.statistics import make_statistics
 from gantk.export.variants import Network, Report, make_variants
 from gantk.models.borders import Bordered
 from gantk.tensors import TensorSpec
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", *QUANTISED)
 PROBE = (4, 48, 64)
 """Samples, height and width of the probe's pictures, which is small, for every copy of a bundle carries it."""
 
@@ -63,7 +63,7 @@ def export(
         rewrites: Try the exact rewrites, and keep a rewritten form where it is measured faster.
         tiles: Make a style network's form with statistics as an input too (`gantk.export.statistics`).
         psnr_min: The smallest PSNR against PyTorch in dB, in place of each precision's own threshold.
-        calibration: Where the ranges of an int8 file come from.
+        calibration: Where the ranges of int8 and fp8 files come from.
         engines: What makes TensorRT engines of the files: a request to build them, or a refit.
         report: Called with a line at each step.
         progress: Told how far the build of each engine is.
@@ -82,8 +82,8 @@ def export(
         network = _prepare(generator, pictures, psnr_min, report)
         files = []
         for precision in precisions:
-            if precision == "int8":
-                files.append(make_int8(network, calibration or Calibration(), report))
+            if precision in QUANTISED:
+                files.append(make_quantised(network, precision, calibration or Calibration(), report))
             else:
                 files += make_variants(network, precision, report, rewrites=rewrites)
         if tiles:

@@ -21,8 +21,9 @@ class OnnxRuntime : public Backend {
     return {loaded.version, {Device::cuda, Device::cpu}};
   }
 
-  // The CPU provider casts fp16 to fp32 and has no bf16 convolutions.
+  // The CPU provider casts fp16 to fp32 and has no bf16 convolutions; of fp8 graphs it makes wrong ones.
   std::optional<std::string> executed(const std::string& precision, Device device) const override {
+    if (precision == "fp8") return std::nullopt;
     if (device == Device::cuda) return precision;
     if (precision == "bf16") return std::nullopt;
     return precision == "fp16" ? "fp32" : precision;

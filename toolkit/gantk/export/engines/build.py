@@ -13,7 +13,7 @@ from typing import Any
 from gantk.bundle import Profile
 from gantk.errors import GantkError, UsageError
 from gantk.export.engines.audit import Audit, audit, refuse_mismatch
-from gantk.export.engines.cells import choose_targets
+from gantk.export.engines.cells import choose_targets, refuse_here
 from gantk.export.engines.plugins import WITHOUT, put_kernels
 from gantk.export.engines.progress import Interrupter, Progress, make_monitor
 from gantk.files import cache_folder, read_bytes, write_bytes
@@ -89,6 +89,7 @@ def build(
     """
     trt = load(product)
     check_options(product, trt, options)
+    refuse_here(product, precision)
     interrupter = Interrupter()
     with log(trt).listening(), vendor_errors(f"{product.name} cannot build `{where}`", where):
         builder = _made(trt.Builder(log(trt).logger), "a builder", log(trt), where)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from gantk.bundle import HeavyLayer
 from gantk.errors import GantkError, UsageError
+from gantk.runtime import driver
 from gantk.runtime.products import Product
 
 OLDEST_TARGET = {"bf16": 80, "fp8": 89}
@@ -19,7 +20,7 @@ REFUSED = {("tensorrt-rtx", "bf16"): "ConvTranspose"}
 """The operator that a product has in other precisions and not in this one."""
 
 REMAINDER = "float16-remainder"
-"""What an engine's manifest calls the rewrite of an int8 file whose other layers have become fp16."""
+"""What an engine's manifest calls the rewrite of an int8 or fp8 file whose other layers have become fp16."""
 
 FP16_NORMAL = 2.0**-14
 """The smallest value that fp16 holds with all its digits."""
@@ -46,6 +47,18 @@ def lacks(product: Product, precision: str, target: str, layers: Sequence[HeavyL
         if layer is not None:
             return f"{product.name} has no fp32 matrix products for {target}, and `{layer.name}` is one"
     return None
+
+
+def refuse_here(product: Product, precision: str) -> None:
+    """Refuse a precision that the GPU at hand does not compute in, where a product builds for no other.
+
+    Raises:
+        UsageError: It does not.
+    """
+    here = driver.probe().targets[:1]
+    reason = None if product.ahead_of_time or not here else lacks(product, precision, here[0])
+    if reason is not None:
+        raise UsageError(reason, where="--precision", hint="--precision fp16 builds for any")
 
 
 def choose_targets(
@@ -77,13 +90,13 @@ def adapt(
         data: An ONNX file.
         precision: Of the file.
         where: Its name, for errors.
-        fits_fp16: Whether the network is known to stay within what fp16 holds; then what is not int8 in an int8 file
-            becomes fp16, as it is on GPUs.
+        fits_fp16: Whether the network is known to stay within what fp16 holds; then what is not quantised in an int8
+            or fp8 file becomes fp16, as it is on GPUs.
 
     Raises:
         GantkError: It has a transposed convolution that no rewrite takes, which would not build.
     """
-    if precision == "int8" and fits_fp16:
+    if precision in ("int8", "fp8") and fits_fp16:
         return _narrow_remainder(data)
     operator = REFUSED.get((product.name, precision))
     if operator is None or operator.encode() not in data:
@@ -107,7 +120,7 @@ def adapt(
 
 
 def _narrow_remainder(data: bytes) -> tuple[bytes, tuple[str, ...]]:
-    """An int8 file whose other layers are fp16, but for the islands; as it is where a scale is too small for fp16."""
+    """A quantised file whose other layers are fp16, but for islands; as it is where a scale is too small for fp16."""
     import onnx
     import onnx_ir as ir
 

@@ -13,7 +13,7 @@ from gantk.bundle import Bundle, Engine, FileRef, Interface, Manifest, Variant, 
 from gantk.errors import UsageError
 from gantk.export.engines.apart import build_apart
 from gantk.export.engines.build import BuildOptions, check_options
-from gantk.export.engines.cells import adapt, choose_targets
+from gantk.export.engines.cells import adapt, choose_targets, refuse_here
 from gantk.export.engines.profiles import SIDES, make_profiles
 from gantk.export.engines.progress import Progress
 from gantk.runtime.products import PRODUCTS, Product, load, targets
@@ -72,6 +72,7 @@ class EngineRequest:
             trt = load(product)
             check_options(product, trt, self.options)
             for precision in self.precisions:
+                refuse_here(product, precision)
                 choose_targets(product, precision, self.options.targets, targets(trt))
         if self.options.tf32 and self.precisions and "fp32" not in self.precisions:
             raise UsageError(

@@ -55,7 +55,12 @@ def probe() -> BackendStatus:
 
 
 def executed(precision: str, device: str) -> str | None:
-    """What a file of a precision is computed in: the CPU provider casts fp16 to fp32 and has no bf16."""
+    """What a file of a precision is computed in: the CPU provider casts fp16 to fp32 and has no bf16.
+
+    fp8 has no kernels: values are rounded to it, and computed with in fp32.
+    """
+    if precision == "fp8":
+        return "fp32"
     if device == "cuda":
         return precision
     return {"fp32": "fp32", "fp16": "fp32", "int8": "int8"}.get(precision)
@@ -126,6 +131,9 @@ def _session(model: Model, device: str, threads: int, operators: Path | None) ->
     options.intra_op_num_threads = threads
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3  # Errors only; they come as exceptions.
+    if model.precision == "fp8":
+        # Further optimisations take fp8 for uint8: they drop ReLUs before a rounding, and fuse layers into int8 ones.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     provider: Any = PROVIDERS[device]
     if device == "cuda":
         onnxruntime.preload_dlls()
