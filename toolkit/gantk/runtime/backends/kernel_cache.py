@@ -37,9 +37,9 @@ class KernelCache:
         # Contexts and what they were made with live as long as this.
         configuration = engine.create_runtime_config()
         self._configurations = [configuration]
-        self._cache: Any = None if configuration is None else configuration.create_runtime_cache()
-        blob = _read(path) if self._cache is not None else b""
-        if blob and self._cache.deserialize(blob):
+        self._cache = None if configuration is None else configuration.create_runtime_cache()
+        blob = _read(path)
+        if blob and self._cache is not None and self._cache.deserialize(blob):
             self._known = blob
 
     def context(self) -> Any:
