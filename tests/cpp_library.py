@@ -19,6 +19,13 @@ from native_build import ROOT, build, onnxruntime_root
 
 SOURCE = ROOT / "toolkit/cpp"
 MOST_AXES = 16
+HEADERS = {
+    "gtest/gtest.h": "libgtest-dev",
+    "jpeglib.h": "libjpeg-dev",
+    "nlohmann/json.hpp": "nlohmann-json3-dev",
+    "openssl/evp.h": "libssl-dev",
+    "png.h": "libpng-dev",
+}
 DTYPES = ("float32", "float16", "bfloat16", "float64", "uint8", "int8", "int32", "int64", "bool")
 
 
@@ -33,13 +40,11 @@ def onnxruntime_library() -> Path:
 
 
 def build_cpp(*targets: str, options: tuple[str, ...] = ()) -> Path:
-    """The folder in which targets of `toolkit/cpp` are built; GANTK_CPP_BUILD names one that is kept up by hand."""
+    """The folder in which targets of `toolkit/cpp` are built."""
     root = onnxruntime_root()
-    for header, package in (("nlohmann/json.hpp", "nlohmann-json3-dev"), ("openssl/evp.h", "libssl-dev")):
-        if not (Path("/usr/include") / header).is_file():
+    for header, package in HEADERS.items():
+        if not any((Path("/usr/include") / folder / header).is_file() for folder in ("", "x86_64-linux-gnu")):
             pytest.skip(f"{header} is missing: run .ci/packages, or apt install {package}")
-    if not options and os.environ.get("GANTK_CPP_BUILD"):
-        return Path(os.environ["GANTK_CPP_BUILD"])
     places = (f"-DONNXRUNTIME_ROOT={root}", f"-DONNXRUNTIME_LIBRARY={onnxruntime_library()}")
     return build(*targets, options=(*places, *options), source=SOURCE)
 

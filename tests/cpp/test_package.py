@@ -8,11 +8,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import gantk
 import networks
 from cpp_library import SOURCE
+from gantk.runtime.pictures import load, save
 from native_build import onnxruntime_root
 
 
@@ -41,8 +43,6 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def expected(bundle: Path) -> str:
-    import numpy as np
-
     with gantk.open(bundle, "onnxruntime", threads=1) as runner:
         picture = runner.run({"latent": np.float32([[0.5, -1, 2, 0]])})["picture"]
     return f"0.1.0 {picture.size} {picture.flat[0]:.6f}\n"
@@ -54,6 +54,21 @@ def test_a_project_finds_the_package(prefix: Path, bundle: Path, tmp_path: Path)
     call("cmake", "-S", tmp_path / "consumer", "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}")
     call("cmake", "--build", build)
     assert call(build / "consumer", bundle) == expected(bundle)
+    pixels = np.zeros((6, 8, 3), np.uint8)
+    pixels[:, 4:] = (10, 20, 30)
+    save(tmp_path / "picture.png", pixels)
+    call(build / "half", tmp_path / "picture.png", tmp_path / "half.png")
+    np.testing.assert_array_equal(load(tmp_path / "half.png")[0], pixels[::2, ::2])
+
+
+def test_the_commands_find_the_library_where_they_were_put(prefix: Path, bundle: Path) -> None:
+    moved = prefix.parent / "moved"
+    shutil.copytree(prefix, moved, symlinks=True)
+    assert "picture: float32[N x 3 x 8 x 8]" in call(moved / "bin/gantk-run", bundle)
+    done = subprocess.run(
+        [moved / "bin/gantk-bench-worker"], input="", capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_pkg_config(prefix: Path, bundle: Path, tmp_path: Path) -> None:
@@ -61,10 +76,8 @@ def test_pkg_config(prefix: Path, bundle: Path, tmp_path: Path) -> None:
         pytest.skip("pkg-config is missing: apt install pkg-config")
     (folder,) = prefix.rglob("pkgconfig")
     where = {"PKG_CONFIG_PATH": str(folder)}
-    # The prefix was chosen when it was installed, after the file was written.
-    flags = call(
-        "pkg-config", f"--define-variable=prefix={prefix}", "--cflags", "--libs", "gantk", env=where
-    ).split()
+    flags = call("pkg-config", "--cflags", "--libs", "gantk", env=where).split()
+    assert f"-I{prefix}/include" in [os.path.normpath(flag) for flag in flags]
     source, program = SOURCE / "tests/consumer/consumer.cpp", tmp_path / "consumer"
     call("c++", "-std=c++20", source, "-o", program, *flags, f"-Wl,-rpath,{folder.parent}")
     assert call(program, bundle) == expected(bundle)
@@ -80,6 +93,8 @@ def test_pkg_config(prefix: Path, bundle: Path, tmp_path: Path) -> None:
         ),
         ("-DCMAKE_DISABLE_FIND_PACKAGE_OpenSSL=ON", "OpenSSL", "apt-get install libssl-dev"),
         ("-DCMAKE_DISABLE_FIND_PACKAGE_OnnxRuntime=ON", "OnnxRuntime", "-DONNXRUNTIME_ROOT=FOLDER"),
+        ("-DCMAKE_DISABLE_FIND_PACKAGE_PNG=ON", "PNG", "apt-get install libpng-dev"),
+        ("-DCMAKE_DISABLE_FIND_PACKAGE_JPEG=ON", "JPEG", "apt-get install libjpeg-dev"),
         ("-DCMAKE_DISABLE_FIND_PACKAGE_GTest=ON", "GTest", "apt-get install libgtest-dev"),
     ],
 )

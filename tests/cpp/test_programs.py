@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The unit tests in C++, plain and under sanitizers; threads, fuzzing and endurance."""
+"""The unit tests in C++ under sanitizers; threads, fuzzing and endurance."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from cpp_library import SOURCE, build_cpp
 CLANG = next(
     (name for name in ("clang++", "clang++-14", "clang++-15", "clang++-16") if shutil.which(name)), None
 )
+# What can be fuzzed, and how many inputs take some seconds under sanitizers.
+READERS = {"manifest": 3000, "npy": 20000, "probe": 5000}
 # ONNX Runtime's threads are not instrumented: what they do inside it cannot be judged.
 SUPPRESSIONS = "called_from_lib:libonnxruntime.so\nrace:libonnxruntime.so\n"
 
@@ -33,9 +35,42 @@ def call(*command: str | Path, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.fixture(scope="session")
+def checked() -> Path:
+    """The folder of a build that checks addresses and arithmetic while it runs: by Clang, with fuzzers, where it is."""
+    tests = ("gantk_unit_tests", "gantk_pictures_tests")
+    if CLANG is None:
+        return build_cpp(*tests, options=("--preset", "sanitize"))
+    compilers = (f"-DCMAKE_CXX_COMPILER={CLANG}", f"-DCMAKE_C_COMPILER={CLANG.replace('++', '')}")
+    fuzzers = (f"gantk_fuzz_{reader}" for reader in READERS)
+    return build_cpp(*tests, *fuzzers, options=("--preset", "fuzz", *compilers))
+
+
 @pytest.mark.parametrize("program", ["gantk_unit_tests", "gantk_pictures_tests"])
-def test_unit(built: Path, program: str) -> None:
-    assert "[  PASSED  ]" in call(built / "tests" / program)
+def test_unit_with_addresses_and_arithmetic_checked(checked: Path, program: str) -> None:
+    assert "[  PASSED  ]" in call(checked / "tests" / program, UBSAN_OPTIONS="print_stacktrace=1")
+
+
+def fuzz(checked: Path, reader: str, folder: Path, *limit: str) -> None:
+    """Feed a reader with what libFuzzer makes of its corpus, which is left as it is."""
+    if CLANG is None:
+        pytest.skip("clang++ is missing, which alone has libFuzzer: apt install clang libclang-rt-dev")
+    corpus = SOURCE / "tests/fuzz/corpus" / reader
+    assert len(list(corpus.iterdir())) > 2
+    (folder / "found").mkdir()
+    words = (*limit, "-seed=1", "-max_len=8192", f"-artifact_prefix={folder}/", folder / "found", corpus)
+    call(checked / f"tests/gantk_fuzz_{reader}", *words)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_brief_fuzzing_finds_nothing(checked: Path, reader: str, tmp_path: Path) -> None:
+    fuzz(checked, reader, tmp_path, f"-runs={READERS[reader]}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", READERS)
+def test_a_minute_of_fuzzing_finds_nothing(checked: Path, reader: str, tmp_path: Path) -> None:
+    fuzz(checked, reader, tmp_path, "-max_total_time=60")
 
 
 @pytest.mark.parametrize("how", ["shared", "own"])
@@ -51,15 +86,9 @@ def test_a_run_allocates_what_onnx_runtime_does_and_no_more(built: Path, tmp_pat
     assert said["gantk_allocations"] == said["by_hand_allocations"] > 0
 
 
-def test_unit_with_addresses_and_arithmetic_checked() -> None:
-    options = ("-DGANTK_SANITIZE=address,undefined", "-DCMAKE_BUILD_TYPE=Debug")
-    program = build_cpp("gantk_unit_tests", options=options) / "tests/gantk_unit_tests"
-    assert "[  PASSED  ]" in call(program, UBSAN_OPTIONS="print_stacktrace=1")
-
-
 @pytest.mark.slow
 def test_threads_do_not_race(tmp_path: Path) -> None:
-    options = ("-DGANTK_SANITIZE=thread", "-DCMAKE_BUILD_TYPE=Debug")
+    options = ("--preset", "threads")
     folder = build_cpp("gantk_unit_tests", "gantk_soak", options=options)
     assert "[  PASSED  ]" in call(folder / "tests/gantk_unit_tests")
     (tmp_path / "suppressions").write_text(SUPPRESSIONS)
@@ -76,21 +105,3 @@ def test_a_hundred_thousand_runs_keep_their_memory(built: Path, tmp_path: Path) 
     said = json.loads(call(built / "tests/gantk_soak", bundle, "100000", "2", "shared"))
     assert said["wrong"] == 0
     assert said["grown_bytes"] < 2**20
-
-
-@pytest.mark.slow
-def test_fuzzing_finds_nothing(tmp_path: Path) -> None:
-    if CLANG is None:
-        pytest.skip("clang++ is missing, which alone has libFuzzer: apt install clang libclang-rt-dev")
-    options = (
-        "-DGANTK_FUZZ=ON",
-        "-DGANTK_SANITIZE=address,undefined,fuzzer-no-link",
-        "-DCMAKE_BUILD_TYPE=Debug",
-        f"-DCMAKE_CXX_COMPILER={CLANG}",
-        f"-DCMAKE_C_COMPILER={CLANG.replace('++', '')}",
-    )
-    program = build_cpp("gantk_fuzz_manifest", options=options) / "tests/gantk_fuzz_manifest"
-    (tmp_path / "found").mkdir()
-    corpus = SOURCE / "tests/fuzz/corpus"
-    assert len(list(corpus.iterdir())) > 5
-    call(program, "-max_total_time=30", f"-artifact_prefix={tmp_path}/", tmp_path / "found", corpus)

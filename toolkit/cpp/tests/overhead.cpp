@@ -2,9 +2,10 @@
 // What the runner costs over ONNX Runtime's own API, written by hand. Prints one JSON object; benchmarks/cpp_runner.py
 // calls it, and says what the figures mean.
 //
-//   gantk_overhead calls BUNDLE CALLS AXES...             both in turns, in one process
+//   gantk_overhead calls BUNDLE ROUNDS AXES...            both in turns, on one session
 //   gantk_overhead start gantk|bare BUNDLE FILE AXES...   one of them, from nothing to its first result
 #include <onnxruntime_cxx_api.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -51,6 +52,45 @@ double us_since(Clock::time_point start) {
   return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
 }
 
+// What this thread has computed, whoever else wanted the processor. The networks run in one thread, and wait for nobody.
+double thread_us() {
+  timespec time;
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return 1e6 * static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) / 1e3;
+}
+
+// ONNX Runtime's functions, but for two: both ways of calling it go through them, so that both can use the session that
+// the runner made, and the time inside the vendor's `Run` can be told from the time around it.
+const OrtApi* vendor = nullptr;
+OrtApi watched;
+OrtSession* last_session = nullptr;
+double inside_us = 0;
+
+OrtStatus* ORT_API_CALL create_session(const OrtEnv* env, const void* data, size_t size,
+                                       const OrtSessionOptions* options, OrtSession** session) noexcept {
+  OrtStatus* status = vendor->CreateSessionFromArray(env, data, size, options, session);
+  last_session = *session;
+  return status;
+}
+
+OrtStatus* ORT_API_CALL run_session(OrtSession* session, const OrtRunOptions* options, const char* const* inputs,
+                                    const OrtValue* const* feeds, size_t feed_count, const char* const* outputs,
+                                    size_t output_count, OrtValue** results) noexcept {
+  const auto start = Clock::now();
+  OrtStatus* status =
+      vendor->Run(session, options, inputs, feeds, feed_count, outputs, output_count, results);
+  inside_us = us_since(start);
+  return status;
+}
+
+void watch_vendor() {
+  vendor = &Ort::GetApi();
+  watched = *vendor;
+  watched.CreateSessionFromArray = create_session;
+  watched.Run = run_session;
+  Ort::InitApi(&watched);
+}
+
 std::size_t resident_bytes() {
   std::size_t total = 0, resident = 0;
   std::ifstream("/proc/self/statm") >> total >> resident;
@@ -76,11 +116,10 @@ gantk::Shape parse_axes(const std::vector<std::string>& words) {
   return gantk::Shape(sizes);
 }
 
-// What a competent user writes: a session with one input and one output, and a call on buffers that exist.
+// What a competent user writes for a session with one input and one output: a call on buffers that exist.
 class ByHand {
  public:
-  explicit ByHand(const std::string& file)
-      : env_(ORT_LOGGING_LEVEL_ERROR, "by hand"), session_(env_, file.c_str(), options()) {
+  explicit ByHand(OrtSession* session) : session_(session) {
     Ort::AllocatorWithDefaultOptions memory;
     input_ = session_.GetInputNameAllocated(0, memory).get();
     output_ = session_.GetOutputNameAllocated(0, memory).get();
@@ -94,81 +133,85 @@ class ByHand {
     session_.Run(Ort::RunOptions(nullptr), inputs, &feed, 1, outputs, &result, 1);
   }
 
-  gantk::Tensor run(const gantk::TensorView& from) {
+  // Into an array that ONNX Runtime makes.
+  void run(const gantk::TensorView& from) {
     const char* inputs[] = {input_.c_str()};
     const char* outputs[] = {output_.c_str()};
     const Ort::Value feed = wrap(from.data, from.dtype, from.shape);
-    auto results = session_.Run(Ort::RunOptions(nullptr), inputs, &feed, 1, outputs, 1);
-    const auto info = results[0].GetTensorTypeAndShapeInfo();
-    return gantk::Tensor(*gantk::onnxruntime::dtype_of_element(info.GetElementType()), gantk::Shape(info.GetShape()));
+    session_.Run(Ort::RunOptions(nullptr), inputs, &feed, 1, outputs, 1);
   }
 
  private:
-  static Ort::SessionOptions options() {
-    Ort::SessionOptions options;
-    options.SetIntraOpNumThreads(1);
-    return options;
-  }
-
   Ort::Value wrap(const void* data, gantk::DType dtype, const gantk::Shape& shape) const {
     const std::size_t bytes = static_cast<std::size_t>(shape.count()) * gantk::bytes_of(dtype);
     return Ort::Value::CreateTensor(memory_, const_cast<void*>(data), bytes, shape.sizes().data(), shape.rank(),
                                     gantk::onnxruntime::element_of(dtype));
   }
 
-  Ort::Env env_;
-  Ort::Session session_;
+  Ort::UnownedSession session_;
   Ort::MemoryInfo memory_ = Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeDefault);
   std::string input_, output_;
 };
+
+Ort::SessionOptions one_thread() {
+  Ort::SessionOptions options;
+  options.SetIntraOpNumThreads(1);
+  return options;
+}
 
 double median(std::vector<double> values) {
   std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
   return values[values.size() / 2];
 }
 
-std::string file_of(const std::string& bundle) {
-  const gantk::Bundle read = gantk::Bundle::read(bundle);
-  for (const gantk::Variant& variant : read.manifest().variants) {
-    if (variant.precision == "fp32" && variant.form == "plain") return read.path_of(variant.file);
-  }
-  throw gantk::Error("the bundle has no plain fp32 file", bundle);
+// One call: its time in this thread, how much of its time was around the vendor's `Run`, and its allocations.
+struct Sample {
+  double whole_us, around_us;
+  long allocated;
+};
+
+template <class Call>
+Sample sample(Call call) {
+  const long allocated = allocations;
+  const double before_us = thread_us();
+  const auto start = Clock::now();
+  call();
+  const double wall_us = us_since(start);
+  return {thread_us() - before_us, wall_us - inside_us, allocations - allocated};
 }
 
-Json compare_calls(const std::string& bundle, int calls, const gantk::Shape& shape) {
+// A round is four calls, each way first in every other, so that drift and what a call leaves in the caches meet both
+// alike; its difference is the mean of gantk's two less that of the other two.
+Json compare_calls(const std::string& bundle, int rounds, const gantk::Shape& shape) {
+  watch_vendor();
   const auto runner = gantk::Runner::open(bundle, {.backend = "onnxruntime", .form = "plain", .threads = 1});
-  ByHand by_hand(file_of(bundle));
+  ByHand by_hand(last_session);
   const gantk::Tensor input = make_input(runner.inputs().at(0).dtype, shape);
   const std::string name = runner.inputs()[0].name, result = runner.outputs().at(0).name;
   gantk::Outputs made = runner.run({{name, input.view()}});
   const gantk::MutableTensorView output = made[result].mutable_view();
-  const auto timed = [](auto call, long& allocated) {
-    const long before = allocations;
-    const auto start = Clock::now();
-    call();
-    const double us = us_since(start);
-    allocated = allocations - before;
-    return us;
+  const auto hand = [&] { return sample([&] { by_hand.run(input.view(), output); }); };
+  const auto ours = [&] {
+    return sample([&] { runner.run({{name, input.view()}}, {{result, output}}); });
   };
-  const auto by_hand_call = [&] { by_hand.run(input.view(), output); };
-  const auto gantk_call = [&] { runner.run({{name, input.view()}}, {{result, output}}); };
-  std::vector<double> hand_us, gantk_us, own_us;
-  long hand_allocations = 0, gantk_allocations = 0;
-  for (int i = -10; i < calls; ++i) {
-    double hand = 0, ours = 0;
-    // Each goes first every other time, for the one that follows finds other caches.
-    if (i % 2 == 0) hand = timed(by_hand_call, hand_allocations);
-    ours = timed(gantk_call, gantk_allocations);
-    if (i % 2 != 0) hand = timed(by_hand_call, hand_allocations);
+  Sample h[2], g[2];
+  std::vector<double> hand_us, gantk_us, difference_us, hand_around_us, gantk_around_us;
+  for (int i = -2; i < rounds; ++i) {
+    if (i % 2 == 0) h[0] = hand(), g[0] = ours(), g[1] = ours(), h[1] = hand();
+    else g[0] = ours(), h[0] = hand(), h[1] = hand(), g[1] = ours();
     if (i < 0) continue;
-    hand_us.push_back(hand), gantk_us.push_back(ours), own_us.push_back(ours - hand);
+    for (const Sample& each : h) hand_us.push_back(each.whole_us), hand_around_us.push_back(each.around_us);
+    for (const Sample& each : g) gantk_us.push_back(each.whole_us), gantk_around_us.push_back(each.around_us);
+    difference_us.push_back((g[0].whole_us + g[1].whole_us - h[0].whole_us - h[1].whole_us) / 2);
   }
-  return {{"calls", calls},
+  return {{"rounds", rounds},
           {"by_hand_us", median(hand_us)},
           {"gantk_us", median(gantk_us)},
-          {"difference_us", median(own_us)},
-          {"by_hand_allocations", hand_allocations},
-          {"gantk_allocations", gantk_allocations}};
+          {"difference_us", median(difference_us)},
+          {"by_hand_around_us", median(hand_around_us)},
+          {"gantk_around_us", median(gantk_around_us)},
+          {"by_hand_allocations", h[1].allocated},
+          {"gantk_allocations", g[1].allocated}};
 }
 
 Json measure_start(const std::string& who, const std::string& bundle, const std::string& file,
@@ -181,16 +224,20 @@ Json measure_start(const std::string& who, const std::string& bundle, const std:
   const auto finish = [&](auto run) {
     run();
     first_us = us_since(start);
-    for (int i = 0; i < 20; ++i) run();
+    for (int i = 0; i < 5; ++i) run();  // Its memory is steady after them.
   };
   std::optional<gantk::Runner> runner;
+  std::optional<Ort::Env> env;
+  std::optional<Ort::Session> session;
   std::optional<ByHand> by_hand;
   if (who == "gantk") {
     runner = gantk::Runner::open(bundle, {.backend = "onnxruntime", .form = "plain", .threads = 1});
     const std::string name = runner->inputs().at(0).name;
     finish([&] { runner->run({{name, input.view()}}); });
   } else {
-    by_hand.emplace(file);
+    env.emplace(ORT_LOGGING_LEVEL_ERROR, "by hand");
+    session.emplace(*env, file.c_str(), one_thread());
+    by_hand.emplace(*session);
     finish([&] { by_hand->run(input.view()); });
   }
   const std::size_t resident = resident_bytes();

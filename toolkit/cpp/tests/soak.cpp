@@ -17,6 +17,8 @@
 
 namespace {
 
+constexpr int parts = 10;  // Memory is looked at after each.
+
 std::size_t resident_bytes() {
   std::size_t total = 0, resident = 0;
   std::ifstream("/proc/self/statm") >> total >> resident;
@@ -54,11 +56,18 @@ int soak(const std::string& path, int runs, int count, bool own) {
     }
     for (std::thread& thread : threads) thread.join();
   };
-  all(runs / count / 10 + 1);  // Pools fill.
+  all(runs / count / parts + 1);  // Pools fill.
   const std::size_t before = resident_bytes();
-  all(runs / count);
-  const long long grown = static_cast<long long>(resident_bytes()) - static_cast<long long>(before);
-  std::printf("{\"runs\": %d, \"wrong\": %d, \"grown_bytes\": %lld}\n", runs, wrong.load(), grown);
+  std::size_t after = before;
+  std::string resident = std::to_string(before);
+  for (int part = 0; part < parts; ++part) {
+    all(runs / count / parts);
+    after = resident_bytes();
+    resident += ", " + std::to_string(after);
+  }
+  std::printf("{\"runs\": %d, \"threads\": %d, \"wrong\": %d, \"grown_bytes\": %lld, \"resident_bytes\": [%s]}\n",
+              runs / count / parts * parts * count, count, wrong.load(),
+              static_cast<long long>(after) - static_cast<long long>(before), resident.c_str());
   return wrong == 0 ? 0 : 1;
 }
 

@@ -7,23 +7,18 @@
 #include <atomic>
 #include <cstdlib>
 #include <new>
-#include <stdexcept>
 #include <thread>
 #include <vector>
 
-#include "gantk/backend.hpp"
+#include "add_one.hpp"
 #include "test_bundle.hpp"
 
-namespace {
-
-std::atomic<long> allocations{0};
-
-}  // namespace
+std::atomic<long> gantk::testing::allocations{0};
 
 // Every allocation of this program is counted.
 // Not inlined, for GCC then warns of malloc beside delete.
 [[gnu::noinline]] void* operator new(std::size_t size) {
-  ++allocations;
+  ++gantk::testing::allocations;
   if (void* memory = std::malloc(size)) return memory;
   throw std::bad_alloc();
 }
@@ -35,43 +30,11 @@ namespace {
 
 using testing::refusal;
 
-// y = x + 1, and z = its first size; a first value of -1 makes it fail.
-class AddOne : public Session {
- public:
-  void run(std::span<const TensorView> inputs, std::span<Slot> outputs) const override {
-    const auto* x = static_cast<const float*>(inputs[0].data);
-    if (x[0] == -1) throw std::runtime_error("it does not like minus one");
-    for (Slot& slot : outputs) {
-      if (slot.memory.data == nullptr) {
-        slot.fresh = slot.index == 0 ? Tensor(DType::float32, inputs[0].shape) : Tensor(DType::int64, {1});
-      }
-      void* memory = slot.memory.data == nullptr ? slot.fresh.mutable_view().data : slot.memory.data;
-      if (slot.index == 1) {
-        *static_cast<std::int64_t*>(memory) = inputs[0].shape[0];
-        continue;
-      }
-      for (std::int64_t i = 0; i < inputs[0].shape.count(); ++i) static_cast<float*>(memory)[i] = x[i] + 1;
-    }
-  }
-};
-
-class AddOneBackend : public Backend {
- public:
-  std::string name() const override { return "add-one"; }
-  BackendStatus probe() const override { return {"1.0", {Device::cpu}}; }
-  std::optional<std::string> executed(const std::string& precision, Device) const override { return precision; }
-  std::unique_ptr<Session> open(Model model, Device, const Options&) const override {
-    if (model.bytes.text() == "bad network") throw Error("add-one refuses `" + model.where + "`", model.where);
-    return std::make_unique<AddOne>();
-  }
-};
+using testing::AddOneBackend, testing::allocations;
 
 class RunnerTest : public ::testing::Test {
  protected:
-  static void SetUpTestSuite() {
-    static const bool added = (add_backend(std::make_unique<AddOneBackend>()), true);
-    ASSERT_TRUE(added);
-  }
+  static void SetUpTestSuite() { AddOneBackend::add(); }
 
   Runner open() const { return Runner::open(bundle_.path(), {.backend = "add-one"}); }
 
@@ -105,6 +68,7 @@ TEST_F(RunnerTest, RunsIntoTheCallersMemoryAndAllocatesNothing) {
   const long before = allocations;
   for (int i = 0; i < 100; ++i) run();
   EXPECT_EQ(allocations - before, 0);
+  EXPECT_EQ(testing::AddOne::read_from, x_.data());  // Nor was anything copied.
   EXPECT_EQ(y[5], 7);
   EXPECT_EQ(z[0], 2);
   // The counter counts: fresh arrays are allocations.
