@@ -7,6 +7,7 @@ import json
 import random
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from gantk.demo import pipeline
 from gantk.demo.pictures import draw_flower, draw_pictures
 from gantk.errors import GantkError
 from gantk.runtime.products import PRODUCTS
+from gantk.train.config import TrainConfig
 
 
 def test_flowers_are_drawn_the_same_for_one_seed_and_no_two_are_alike(tmp_path: Path) -> None:
@@ -48,6 +50,21 @@ def test_the_demo_replaces_nothing_but_a_demo(tmp_path: Path) -> None:
     with pytest.raises(GantkError, match="is a file"):
         pipeline.run_demo(tmp_path / "holiday.jpg")
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("pictures_per_second", "steps"), [(10_000, 1300), (64 * 1300 / 75, 1300), (64 * 8, 600), (1, 100)]
+)
+def test_a_slow_machine_trains_for_as_many_steps_as_its_time_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures_per_second: float, steps: int
+) -> None:
+    def trained(config: TrainConfig) -> SimpleNamespace:
+        assert config.steps == pipeline.TRIAL_STEPS
+        assert tmp_path not in Path(config.out).parents
+        return SimpleNamespace(samples_per_second=pictures_per_second)
+
+    monkeypatch.setattr(pipeline, "train", trained)
+    assert pipeline._affordable_steps(tmp_path) == steps
 
 
 @pytest.fixture

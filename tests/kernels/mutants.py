@@ -167,9 +167,10 @@ def judge(mutant: Mutant, units_: Sequence[Unit]) -> dict[str, Any]:
         target.write_text(mutant.apply(target.read_text()))
         verdict = {"verdict": "same"}
         passed: set[str] = set()
+        concerned = [unit for unit in units_ if any(file.name == mutant.file for file in unit.files())]
         for options in LEVELS:
             with interpreted.sources(copy, options):
-                verdict = _judge_at(mutant, units_, options, copy, passed)
+                verdict = _judge_at(mutant, concerned, options, copy, passed)
             if verdict["verdict"] not in ("survived", "unreached"):
                 break
         return verdict
@@ -180,6 +181,7 @@ def _judge_at(
 ) -> dict[str, Any]:
     """The verdict at one level; cases that `passed` once are not run again, at no level."""
     verdict = "same"
+    again = options == LEVELS[-1] and all(LEVELS[0] in unit.levels for unit in units_)
     for unit in units_:
         if options not in unit.levels:
             verdict = "survived"  # so far
@@ -190,6 +192,8 @@ def _judge_at(
                 if found["verdict"] not in ALIVE:
                     return found
                 verdict = max(verdict, found["verdict"], key=ALIVE.index)
+                if again and verdict == "survived":
+                    return found  # All cases have passed; that it is a mutant was the question.
     return {"verdict": verdict}
 
 

@@ -73,6 +73,12 @@ SEEDED = [
     Seeded("stale_read_only_cache", "out[t] = t; u32 v = 0; asm volatile(\"ld.global.nc.u32 %0, [%1];\" : \"=r\"(v) :"
            " \"l\"(in + t)); out[t + 128] = v;", '"l"(in + t)', '"l"(out + t)', "read-only cache"),
     Seeded("two_values_in_one_place", "out[t] = t;", "out[t]", "out[t / 2]", "different values to one place"),
+    Seeded("warps_meet_in_global_memory", "out[t] = t; __syncthreads(); out[t + 128] = out[t ^ 64];", "__syncthreads();", "",
+           "race of warps in global memory: warp . reads what warp . wrote"),
+    Seeded("warps_overwrite_in_global_memory", "if (t < 32) out[t] = 1; __syncthreads(); if (t >= 96) out[t - 96] = 1;",
+           "__syncthreads();", "", "warp 3 overwrites what warp 0 wrote"),
+    Seeded("warps_overwrite_what_others_read", "const u32 v = out[t ^ 64]; __syncthreads(); out[t] = v;",
+           "__syncthreads();", "", "may still read", initial=True),
     Seeded("shared_past_the_end", "__shared__ u32 s[128]; s[t] = t; __syncthreads(); out[t] = s[t ^ 127];", "s[t ^ 127]",
            "s[(t ^ 127) + 1]", "shared load of 4 bytes out of bounds"),
     Seeded("shared_store_past_the_end", "__shared__ u32 s[128]; s[t] = t; __syncthreads(); out[t] = s[t ^ 127];",

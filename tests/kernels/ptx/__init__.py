@@ -4,8 +4,8 @@
 What it executes is PTX text, as NVRTC writes it, of `.entry` functions (no calls). Beyond results it checks:
 
 - global memory: bounds of the allocation, with gaps between them; alignment; reads of what was never written; blocks
-  of one launch that meet in a place without an atomic and its fences; two threads that store different values at
-  once; `ld.global.nc` of what the launch writes;
+  of one launch that meet in a place without an atomic and its fences; warps of one block that meet there without a
+  barrier; two threads that store different values at once; `ld.global.nc` of what the launch writes;
 - shared memory: bounds, alignment, and with vector clocks races of warps, of cp.async, of bulk copies and of wgmma, so
   that a missing barrier, wait, arrival or proxy fence is a fault; within a warp, reads of what another thread wrote
   without `__syncwarp`;
@@ -15,9 +15,9 @@ What it executes is PTX text, as NVRTC writes it, of `.entry` functions (no call
 - an unknown instruction, which raises with its text, and a run that does not end.
 
 What it does not show: time; a thread of a warp overwriting what another of the same warp has yet to read; races of the
-warps of one block in global memory; the last bits of approximate instructions, computed exactly here, and of sums on
-tensor cores, made in float32 (or, on request, cut off as measured: see `cutting`). Clusters, multicast, bulk stores
-and `.func` calls are not known to it.
+warps of one block in global memory with atomics, or with any but the last of several readers; the last bits of
+approximate instructions, computed exactly here, and of sums on tensor cores, made in float32 (or, on request, cut off
+as measured: see `cutting`). Clusters, multicast, bulk stores and `.func` calls are not known to it.
 """
 
 from . import accesses, arithmetic, bits, bulk, comparisons, control, conversions, mbarriers, mma, warp, wgmma  # noqa: F401

@@ -48,7 +48,9 @@ def _load(
     if space == "generic":
         space, address = _resolve(address)
     if space in ("global", "const"):
-        return machine.memory.load(address, width, count, machine.linear_block[threads], nc)
+        loaded = machine.memory.load(address, width, count, machine.linear_block[threads], nc)
+        machine.order.note_read(address, width * count, *machine.places(threads))
+        return loaded
     if space == "shared":
         return machine.shared.load(
             address,
@@ -136,6 +138,7 @@ def _emit_store(machine: Machine, instruction: Instruction) -> Step:
             where, at = _resolve(at)
         if where == "global":
             machine.memory.store(at, block, machine.linear_block[threads])
+            machine.order.note_write(at, dtype.itemsize * len(values), *machine.places(threads))
         elif where == "shared":
             machine.shared.store(
                 at, block, machine.of_block[threads], machine.of_warp[threads], machine.in_block[threads]

@@ -101,6 +101,8 @@ def _fetch(machine: Machine, source: Array, counts: Array, threads: Array, bytes
     if (source & (bytes_ - 1)).any():
         raise Fault(f"misaligned global source of a cp.async of {bytes_} bytes")
     blocks = machine.linear_block[threads]
+    read = counts > 0
+    machine.order.note_read(source[read], 1, *machine.places(threads[read]))
     whole = counts == bytes_
     if whole.any():
         width = min(8, bytes_)

@@ -18,6 +18,7 @@ from .faults import BudgetExceeded, Fault
 from .memory import Memory
 from .numbers import Array
 from .operands import Mask, Operands
+from .order import WarpOrder
 from .segments import Gate, Segment, compile_segments
 from .syntax import Entry, Instruction, Variable
 
@@ -43,6 +44,7 @@ class Machine(Operands):
         self.resetters: list[Callable[[], None]] = []  # called for every batch of new blocks
         self.idle: list[Callable[[], str]] = []  # each says what is waited for, in a deadlock
         self.extensions: dict[type, Any] = {}
+        self.order = WarpOrder(self.shared)
         self.segment, self.place = Segment(0), 0  # what is being compiled
         self.segments = compile_segments(self)
 
@@ -82,6 +84,7 @@ class Machine(Operands):
             self.symbols[each.name][0] = memory.symbols[each.name]
         total = int(np.prod(self.grid))
         memory.begin_launch(self.global_granule, total)
+        self.order.begin_launch(memory)
         order = list(range(total)) if order is None else order
         with np.errstate(all="ignore"):
             for first in range(0, total, self.blocks):
@@ -198,3 +201,7 @@ class Machine(Operands):
     def active(self, mask: Mask) -> Array:
         """The numbers of the threads of a mask."""
         return np.arange(self.lanes) if mask is True else np.flatnonzero(mask)
+
+    def places(self, threads: Array) -> tuple[Array, Array, Array]:
+        """Of threads: their blocks' numbers in the grid and among those that run, and their warps' in the block."""
+        return self.linear_block[threads], self.of_block[threads], self.of_warp[threads]

@@ -90,7 +90,7 @@ class Memory:
 
     def begin_launch(self, granule: int, blocks: int) -> None:
         """Forget who touched what: an earlier launch is over before this one begins."""
-        self._granule = granule
+        self.granule = granule
         self._writer = np.zeros(0, np.int32)
         self._reader = np.zeros(0, np.int32)
         self._blocks = blocks
@@ -100,9 +100,9 @@ class Memory:
         self._unfenced: set[int] = set()
 
     def _shadow(self) -> tuple[Array, Array]:
-        if len(self._writer) * self._granule < len(self._data):
-            self._writer = np.zeros(len(self._data) // self._granule, np.int32)
-            self._reader = np.zeros(len(self._data) // self._granule, np.int32)
+        if len(self._writer) * self.granule < len(self._data):
+            self._writer = np.zeros(len(self._data) // self.granule, np.int32)
+            self._reader = np.zeros(len(self._data) // self.granule, np.int32)
         return self._writer, self._reader
 
     def check(self, address: Array, count: int, align: int, what: str) -> Array:
@@ -117,12 +117,18 @@ class Memory:
         if bad_lanes.any():
             lane = int(np.flatnonzero(bad_lanes)[0])
             raise Fault(
-                f"global {what} of {count} bytes out of bounds at {self._name(int(address[lane]))}"
+                f"global {what} of {count} bytes out of bounds at {self.name(int(address[lane]))}"
                 f" ({int(bad_lanes.sum())} thread(s))"
             )
         return address - BASE
 
-    def _name(self, address: int) -> str:
+    @property
+    def size(self) -> int:
+        """Bytes of the arena, gaps and all."""
+        return len(self._data)
+
+    def name(self, address: int) -> str:
+        """An address as a byte of an array."""
         place = int(np.searchsorted(self._starts, address, side="right")) - 1
         if place < 0:
             return f"{address:#x}, below every allocation"
@@ -140,7 +146,7 @@ class Memory:
         full = np.array([1] * width, np.uint8).view(unsigned)[0]
         if (flags != full).any():
             lane = int(np.flatnonzero((flags != full).any(1))[0])
-            raise Fault(f"load of uninitialised global memory at {self._name(int(address[lane]))}")
+            raise Fault(f"load of uninitialised global memory at {self.name(int(address[lane]))}")
         self._note_read(offset, width * count, blocks, constant)
         return self._data.view(unsigned)[index]
 
@@ -154,7 +160,7 @@ class Memory:
         view[index] = values
         if (view[index] != values).any():
             lane = int(np.flatnonzero((view[index] != values).any(1))[0])
-            raise Fault(f"threads store different values to one place, {self._name(int(address[lane]))}")
+            raise Fault(f"threads store different values to one place, {self.name(int(address[lane]))}")
         self._written.view(values.dtype)[index] = np.array([1] * width, np.uint8).view(values.dtype)[0]
 
     def peek(self, address: Array, width: int) -> tuple[Array, Array]:
@@ -168,16 +174,16 @@ class Memory:
         """`count` bytes for an asynchronous copy whose bounds the caller keeps; still within one allocation."""
         offset = int(self.check(np.array([address]), count, 1, "copy")[0])
         if not self._written[offset : offset + count].all():
-            raise Fault(f"copy of uninitialised global memory at {self._name(address)}")
+            raise Fault(f"copy of uninitialised global memory at {self.name(address)}")
         return self._data[offset : offset + count]
 
     # Races between blocks.
 
     def _granules(self, offset: Array, count: int, blocks: Array) -> tuple[Array, Array]:
-        each = max(1, count // self._granule)
+        each = max(1, count // self.granule)
         if each == 1:
-            return offset // self._granule, blocks + 1
-        index = (offset // self._granule)[:, None] + np.arange(each)
+            return offset // self.granule, blocks + 1
+        index = (offset // self.granule)[:, None] + np.arange(each)
         return index.reshape(-1), np.repeat(blocks + 1, each)
 
     def _note_read(self, offset: Array, count: int, blocks: Array, constant: bool) -> None:
@@ -213,7 +219,7 @@ class Memory:
             seen = self._seen.get(me, 0) | 1 << me
             needed = (1 << self._blocks) - 1 if them == _MANY else 1 << (them - 1)
             if needed & ~seen:
-                place = self._name(BASE + int(index[lane]) * self._granule)
+                place = self.name(BASE + int(index[lane]) * self.granule)
                 raise Fault(f"race between blocks: block {me} {what} at {place}")
 
     def fence(self, blocks: Array) -> None:

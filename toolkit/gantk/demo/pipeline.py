@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from gantk.train.sitting import TrainResult
 
 PICTURES, SIZE = 2048, 32
 WIDTH, STEPS = 32, 1300
+TRAINING_S, TRIAL_STEPS, LEAST_STEPS = 75.0, 16, 100
 WALK_FRAMES = 60
 PRECISIONS = ("fp32", "fp16", "bf16")
 BENCHED = ("fp32", "bf16")  # No backend computes fp16 on a CPU.
@@ -73,12 +75,12 @@ class Demo:
         return self.out / "report.html"
 
 
-def run_demo(out: Path, *, steps: int = STEPS, reporter: DemoReporter | None = None) -> Demo:
+def run_demo(out: Path, *, steps: int | None = None, reporter: DemoReporter | None = None) -> Demo:
     """Go the whole path on a picture set that gantk draws itself.
 
     Args:
         out: The folder to write; an earlier demo in it is replaced.
-        steps: Of training.
+        steps: Of training; by default `STEPS`, or as many as this machine does in `TRAINING_S`.
         reporter: Told of the progress.
 
     Raises:
@@ -96,6 +98,7 @@ def run_demo(out: Path, *, steps: int = STEPS, reporter: DemoReporter | None = N
         return made
 
     timed("draw", f"drawing {PICTURES} flowers of {SIZE} x {SIZE} pixels", lambda: _draw(out))
+    steps = steps or _affordable_steps(out)
     training = timed("train", f"training a DCGAN for {steps} steps", lambda: _train(out, steps, reporter))
     bundle = timed(
         "export", f"exporting to {', '.join(PRECISIONS)}, each verified", lambda: _export(out, reporter)
@@ -125,20 +128,31 @@ def _draw(out: Path) -> None:
     save(out / "real.png", grid(np.stack([np.asarray(picture) for picture in shown]), columns=8))
 
 
+def _affordable_steps(out: Path) -> int:
+    """`STEPS`, or fewer where a short trial says that they would take longer than `TRAINING_S`."""
+    with tempfile.TemporaryDirectory() as folder:
+        trial = train(_config(out, Path(folder) / "run", TRIAL_STEPS))
+    affordable = TRAINING_S * trial.samples_per_second / _config(out, out, TRIAL_STEPS).batch
+    return max(LEAST_STEPS, min(STEPS, int(affordable)))
+
+
 def _train(out: Path, steps: int, reporter: DemoReporter) -> TrainResult:
-    config = TrainConfig(
+    result = train(_config(out, out / "run", steps), force=True, reporter=reporter)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return result
+
+
+def _config(out: Path, run: Path, steps: int) -> TrainConfig:
+    return TrainConfig(
         data=str(out / "pictures"),
-        out=str(out / "run"),
+        out=str(run),
         size=SIZE,
         width=WIDTH,
         steps=steps,
         flip=True,
         anneal=True,
     )
-    result = train(config, force=True, reporter=reporter)
-    if result.interrupted:
-        raise KeyboardInterrupt
-    return result
 
 
 def _export(out: Path, reporter: DemoReporter) -> Bundle:
