@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # Before anybody imports torch.
+import exporter
+
+# Before anybody imports torch. Threads of the few tests that want two sleep while they wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 settings.register_profile(
     "gantk", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -29,6 +33,19 @@ def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _one_table_of_operators() -> None:
+    exporter.keep_operators()
+
+
+@pytest.fixture(scope="module")
+def traced_once() -> Iterator[None]:
+    """For tests of what comes after PyTorch's exporter: a process traces the same network once."""
+    with pytest.MonkeyPatch.context() as patch:
+        exporter.trace_once(patch)
+        yield
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pkgutil
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import pytest
 
 import gantk
 
-ROOT = Path(__file__).resolve().parents[1]
 TORCH_FREE = ("errors", "files", "tensors", "bundle", "runtime", "kernels", "bench", "stylize", "generate")
 OPTIONAL = ("torch", "lightning_fabric", "onnxscript", "tensorboard", "av")
 
@@ -82,7 +80,8 @@ def test_the_kernels_import_with_numpy_alone() -> None:
 
 
 def test_operators_look_for_the_kernels_when_a_cuda_tensor_comes() -> None:
-    added = imported("gantk.ops") - imported("torch")
+    code = "import sys, torch; bare = set(sys.modules); import gantk.ops; print(*(set(sys.modules) - bare))"
+    added = set(python(code).split())
     assert "gantk.kernels.operations" in added
     assert not {name for name in added if name.partition(".")[0] in ("cuda", "pycuda")}
 
@@ -119,10 +118,3 @@ def test_help_imports_no_verb_and_nothing_heavy() -> None:
         "safetensors",
     }
     assert {name for name in loaded if name.startswith("gantk.cli.")} == {"gantk.cli.main"}
-
-
-@pytest.mark.skipif(importlib.util.find_spec("importlinter") is None, reason="wants import-linter")
-def test_imports_go_down_only() -> None:
-    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stdout

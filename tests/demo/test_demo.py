@@ -74,6 +74,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         "PICTURES": 80,
         "WIDTH": 8,
         "PRECISIONS": ("fp32", "fp16"),
+        "BENCHED": ("fp32",),
         "BATCHES": (1,),
         "BUDGET_S": 0.3,
         "MODES": ("eager",),
@@ -91,7 +92,7 @@ def test_the_whole_path_ends_in_a_page_that_stands_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "demo"
-    assert main(["demo", "--out", str(out), "--steps", "30", "--json", "-"]) == 0
+    assert main(["demo", "--out", str(out), "--steps", "16", "--json", "-"]) == 0
     said = capsys.readouterr()
     summary = json.loads(said.out)
     assert set(summary["seconds"]) == {"draw", "train", "export", "generate", "bench"}

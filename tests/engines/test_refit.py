@@ -48,7 +48,7 @@ def write_checkpoint(path: Path, seed: int, width: int = 8) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sources(traced_once: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoints ``one``, ``two`` and the wider ``wide``, and bundles of the first two, without engines."""
     folder = tmp_path_factory.mktemp("refit")
     one = write_checkpoint(folder / "one.safetensors", 1)

@@ -25,10 +25,15 @@ def traced_bytes(module: nn.Module, *, pictures: bool = False) -> bytes:
     return serialize(trace(bordered, inputs, outputs).graph, inputs, outputs, {"precision": "fp32"})
 
 
+@pytest.fixture(scope="module")
+def data(generator: nn.Module) -> bytes:
+    return traced_bytes(generator)
+
+
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_the_graph_computes_what_the_module_does(generator: nn.Module, batch: int) -> None:
+def test_the_graph_computes_what_the_module_does(generator: nn.Module, data: bytes, batch: int) -> None:
     latent = np.random.default_rng(batch).standard_normal((batch, 16), np.float32)
-    with open_model(from_bytes(traced_bytes(generator)), "onnxruntime") as runner:
+    with open_model(from_bytes(data), "onnxruntime") as runner:
         picture = runner.run({"latent": latent})["picture"]
     np.testing.assert_allclose(picture, generator(torch.from_numpy(latent)).numpy(), atol=1e-5)
 
@@ -44,8 +49,8 @@ def test_pixels_are_the_picture_on_the_scale_of_bytes(generator: nn.Module) -> N
     np.testing.assert_allclose(pixels, exact, atol=0.501)
 
 
-def test_a_lone_file_says_what_it_is(generator: nn.Module) -> None:
-    model = onnx.load_from_string(traced_bytes(generator))
+def test_a_lone_file_says_what_it_is(data: bytes) -> None:
+    model = onnx.load_from_string(data)
     facts = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
     assert facts["gantk.schema"] == 1
     assert facts["gantk.precision"] == "fp32"
@@ -55,21 +60,20 @@ def test_a_lone_file_says_what_it_is(generator: nn.Module) -> None:
     assert model.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "N"
 
 
-def test_batch_norms_are_folded_and_layers_have_their_modules_names(generator: nn.Module) -> None:
-    nodes = onnx.load_from_string(traced_bytes(generator)).graph.node
+def test_batch_norms_are_folded_and_layers_have_their_modules_names(data: bytes) -> None:
+    nodes = onnx.load_from_string(data).graph.node
     assert "BatchNormalization" not in {node.op_type for node in nodes}
     transposed = [node.name for node in nodes if node.op_type == "ConvTranspose"]
     assert transposed == ["enlarge.1/ConvTranspose", "enlarge.3/ConvTranspose"]
 
 
-def test_no_path_of_the_exporting_machine_is_in_the_file(generator: nn.Module) -> None:
-    data = traced_bytes(generator)
+def test_no_path_of_the_exporting_machine_is_in_the_file(data: bytes) -> None:
     assert b".py" not in data
     assert b"stack_trace" not in data
 
 
-def test_the_same_network_gives_the_same_bytes(generator: nn.Module) -> None:
-    assert traced_bytes(generator) == traced_bytes(generator)
+def test_the_same_network_gives_the_same_bytes(generator: nn.Module, data: bytes) -> None:
+    assert traced_bytes(generator) == data
 
 
 class Branching(nn.Module):

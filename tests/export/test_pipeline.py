@@ -25,6 +25,8 @@ from gantk.export.engines.pipeline import EngineRequest
 from gantk.export.int8 import Calibration
 from gantk.runtime.products import PRODUCTS
 
+pytestmark = pytest.mark.usefixtures("traced_once")  # `test_onnx` traces the same network twice.
+
 
 def tree(folder: Path) -> dict[str, str]:
     return {
