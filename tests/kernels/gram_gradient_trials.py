@@ -215,7 +215,6 @@ def trials(unit: str) -> list[Trial]:
             Trial(((70, 134), (3, 20)), "float16", arch="sm_75"),
             Trial(((48, 128),), "float16", slopes=1e8, values=1e-3),
             Trial(((1, 129), (1, 131)), "bfloat16"),  # One row, of any pitch; one place and three too many.
-            Trial(((5, 40),), "float16"),  # The last row's end is the features' end.
         ],
         "gram_gradient_single": [
             Trial(((70, 1060), (33, 140)), style=True, pictures=2),
