@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class Trial:
         style: Whether `gradient` are differences of a style loss, all layers of a picture one after the other.
         slopes: How large dG is.
         values: How large the features are.
+        spike: A channel whose slopes are a thousand times as large.
         at_once: Blocks that the interpreter runs side by side; `None` for what suits it.
     """
 
@@ -59,6 +61,7 @@ class Trial:
     style: bool = False
     slopes: float = 1.0
     values: float = 1.0
+    spike: int | None = None
     at_once: int | None = None
 
     def laid(self, layout: str) -> list[Features]:
@@ -91,11 +94,15 @@ class Given:
 def numbers(trial: Trial) -> Given:
     rng = np.random.default_rng(9)
     shapes = [(trial.pictures, *layer) for layer in trial.layers]
-    return Given(
+    given = Given(
         [(rng.standard_normal(shape) * trial.values).astype(TYPES[trial.dtype]) for shape in shapes],
         [(rng.standard_normal((n, c, c)) * trial.slopes).astype(np.float32) for n, c, _ in shapes],
         (rng.random(trial.pictures) + 0.5).astype(np.float32),
     )
+    if trial.spike is not None:
+        for gradient in given.gradients:
+            gradient[:, :, trial.spike] *= 1000
+    return given
 
 
 def weights_of(trial: Trial) -> list[float]:
@@ -165,6 +172,24 @@ def check(trial: Trial, given: Given | None = None) -> list[Array]:
     return made
 
 
+def check_rounding(trial: Trial) -> None:
+    """Results that float32 holds are rounded to the nearest, of two to the even one; inf and NaN stay what they are."""
+    assert (trial.pictures, trial.layers) == (2, ((1, 128),))
+    features = np.arange(128, 256).astype(TYPES[trial.dtype])
+    features[:3] = np.inf, -np.inf, np.nan
+    slopes = np.full(
+        2, 0.75 * 128, np.float32
+    )  # Of the feature 1.5, so that odd ones lie between two results.
+    slopes.view(np.uint32)[1] = (
+        0x7FFFFFFF  # What GPUs' own NaNs are: of all, the first to round to something else.
+    )
+    given = Given([np.tile(features, (2, 1, 1))], [slopes.reshape(2, 1, 1)], np.ones(2, np.float32))
+    (made,) = execute(trial, given)
+    wanted = (1.5 * features.astype(np.float64)).astype(TYPES[trial.dtype])
+    np.testing.assert_array_equal(made[0, 0], wanted.astype(np.float64))
+    assert np.isnan(made[1]).all()
+
+
 UNITS = ("gram_gradient", "gram_gradient_half", "gram_gradient_single")
 
 
@@ -177,6 +202,7 @@ def trials(unit: str) -> list[Trial]:
             Trial(((66, 40),), "float16", layout="strided", result="nchw"),
             Trial(((34, 40),), layout="nhwc", arch="sm_75"),
             Trial(((48, 40),), "float16", slopes=1e-6, values=1e4, style=True),
+            Trial(((33, 8),), "float16", spike=32),  # A warp's lanes come round to it.
         ],
         "gram_gradient_half": [
             Trial(((130, 300),), "float16", shared_bytes=101_376, multiprocessors=4),
@@ -188,6 +214,7 @@ def trials(unit: str) -> list[Trial]:
             Trial(((70, 140),), "float16", layout="nhwc", arch="sm_75"),
             Trial(((70, 134), (3, 20)), "float16", arch="sm_75"),
             Trial(((48, 128),), "float16", slopes=1e8, values=1e-3),
+            Trial(((1, 129), (1, 131)), "bfloat16"),  # One row, of any pitch; one place and three too many.
         ],
         "gram_gradient_single": [
             Trial(((70, 1060), (33, 140)), style=True, pictures=2),
@@ -198,9 +225,16 @@ def trials(unit: str) -> list[Trial]:
     }[unit]
 
 
+ROUNDED = [Trial(((1, 128),), "bfloat16", pictures=2, arch=arch) for arch in ("sm_75", "sm_80")]
+
+
 def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
     """What a mutant of the gradient's kernels must not pass."""
-    return [(str(trial.layers), lambda trial=trial: _pass(trial)) for trial in trials(unit)]
+    rounded = ROUNDED if unit == "gram_gradient" else []
+    return [
+        *((str(trial.layers), partial(_pass, trial)) for trial in trials(unit)),
+        *((f"rounding {trial.arch}", partial(check_rounding, trial)) for trial in rounded),
+    ]
 
 
 def _pass(trial: Trial) -> None:

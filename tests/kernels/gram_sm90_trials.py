@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gram_trials import Trial, check
+import numpy as np
+from gram_trials import Trial, check, numbers
+from interpreted import Memory, run
 
 ARCH = "sm_90a"
 
@@ -17,7 +19,7 @@ def trials() -> list[Trial]:
         Trial(((100, 64 * 27 - 24),), "bfloat16", arch=ARCH),
         Trial(((200, 64 * 13 + 16),), "float16", arch=ARCH),
         Trial(((330, 64 * 13),), "bfloat16", arch=ARCH),
-        Trial(((530, 72),), "bfloat16", arch=ARCH),
+        Trial(((530, 72),), "bfloat16", arch=ARCH, multiprocessors=64),  # In two slices.
         Trial(((72, 32 * 27 + 4),), "float32", "tf32", arch=ARCH),
         Trial(
             ((8, 328), (70, 1000), (136, 136)),
@@ -37,10 +39,34 @@ def trials() -> list[Trial]:
     ]
 
 
+# The last band of 256 channels has one, half of them and one more, in a third band just half of them, or all; of the
+# last there are two slices.
+BANDS = Trial(((257, 8), (385, 8), (640, 8), (768, 128)), "bfloat16", arch=ARCH, multiprocessors=64)
+
+
+def check_tiles(trial: Trial) -> None:
+    """All tiles of the triangles are summed, each by one block: the partial sums, before they are reduced."""
+    memory, plan, values = Memory(), trial.plan(), numbers(trial)
+    features = [memory.put(each) for each in values]
+    workspace = memory.empty(plan.workspace_bytes // 4, np.float32)
+    run(plan.launches(features, [0] * len(features), workspace)[:1], memory, trial.arch)
+    sums = memory.get(workspace).reshape(-1, 64, 64)
+    for layer, each in zip(plan.layers, values, strict=True):
+        rows = -(-layer.features.shape[1] // 64)
+        first = layer.partial_offset // 4 // 4096
+        for split in range(layer.splits):
+            places = each[0, :, split * layer.slice : (split + 1) * layer.slice]
+            wide = np.pad(places.astype(np.float64), ((0, 64 * rows - len(places)), (0, 0)))
+            wanted = (wide @ wide.T).reshape(rows, 64, rows, 64).swapaxes(1, 2)[np.tril_indices(rows)]
+            found = sums[first + split * layer.tiles :][: layer.tiles]
+            np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
 def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
     """What a mutant of `gram_sm90.cuh` or `wgmma.cuh` must not pass."""
     assert unit == "gram_sm90"
-    return [(str(trial.layers), lambda trial=trial: _pass(trial)) for trial in trials()]
+    bands = ("bands", lambda: check_tiles(BANDS))
+    return [*((str(trial.layers), lambda trial=trial: _pass(trial)) for trial in trials()), bands]
 
 
 def _pass(trial: Trial) -> None:

@@ -216,6 +216,8 @@ def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
             ),  # Slices that not all warps have as many of.
             Trial(((66, 35),), "bfloat16", layout="nhwc", arch="sm_75"),
             Trial(((9, 30),), layout="strided", pictures=2, style=True),
+            # So many slices that 32 groups share them, and as many layers as there may be.
+            Trial(((20, 16 * 64), *[(3, 16)] * 7), arch="sm_75", pictures=2, multiprocessors=160, style=True),
         ],
         "gram_half": [
             Trial(((72, 456),), "float16", tile=64),
@@ -228,6 +230,7 @@ def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
             Trial(((30, 150),), "bfloat16", offset=4),
             Trial(((70, 328),), "float16", arch="sm_75", tile=64),
             Trial(((5, 64 * 140),), "float16", tile=128),
+            Trial(((5, 129),), "float16", layout="padded", tile=64),  # A step of one place.
         ],
         "gram_single": [
             Trial(((72, 228),), tile=64),
@@ -237,6 +240,7 @@ def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
             Trial(((40, 75),), layout="padded", pictures=2),
             Trial(((30, 75),), layout="strided", tile=128),
             Trial(((5, 32 * 400),), tile=64),
+            Trial(((5, 64 * 128),), tile=64),  # Slices end where sums would go to memory.
         ],
     }
     return [(str(trial.layers), lambda trial=trial: _pass(trial)) for trial in trials[unit]]

@@ -136,7 +136,7 @@ def copied(root: Path) -> Iterator[Path]:
 def kernel_texts(unit: str, arch: str) -> dict[str, str]:
     """PTX of each kernel of a unit, without the compiler's numbering of labels and its hints to ptxas."""
     entries = interpreted.compile_ptx(unit, arch).entries
-    noise = re.compile(r"(?<=\$L__BB)\d+|\.(?:maxntid|minnctapersm)[^\n]*")
+    noise = re.compile(r"(?<=\$L__BB)\d+|\.minnctapersm[^\n]*")
     return {name: noise.sub("", entries.text(name)) for name in entries}
 
 

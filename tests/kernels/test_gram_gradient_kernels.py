@@ -7,7 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from gram_gradient_trials import UNITS, Given, Trial, check, execute, numbers, reference, trials
+from gram_gradient_trials import (
+    ROUNDED,
+    UNITS,
+    Given,
+    Trial,
+    check,
+    check_rounding,
+    execute,
+    numbers,
+    reference,
+    trials,
+)
 
 
 def name(trial: Trial) -> str:
@@ -19,6 +30,11 @@ def name(trial: Trial) -> str:
 @pytest.mark.parametrize("trial", [trial for unit in UNITS for trial in trials(unit)], ids=name)
 def test_each_path_against_float64(trial: Trial) -> None:
     check(trial)
+
+
+@pytest.mark.parametrize("trial", ROUNDED, ids=name)
+def test_halves_are_rounded_to_the_nearest(trial: Trial) -> None:
+    check_rounding(trial)
 
 
 @pytest.mark.parametrize("layer", [(1, 1), (1, 300), (64, 1), (65, 129), (129, 64), (8, 8)], ids=str)

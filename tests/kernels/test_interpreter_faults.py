@@ -210,3 +210,12 @@ def test_parameters_of_another_size_are_refused() -> None:
     ptx = ptx_of(snippet.source, snippet.arch).replace("_param_0[192]", "_param_0[200]")
     with pytest.raises(Fault, match="takes 200 bytes of parameters, 192 were given"):
         interpret(snippet, ptx)
+
+
+def test_blocks_of_more_threads_than_a_kernel_takes_are_refused() -> None:
+    snippet = Snippet("crowded", "((u32*)p.out[0])[t] = 1;", (), (np.zeros(32, np.uint32),))
+    ptx = ptx_of(snippet.source, snippet.arch)
+    interpret(snippet, ptx)
+    assert ".maxntid 32" in ptx
+    with pytest.raises(Fault, match="31 threads a block at most, not 32"):
+        interpret(snippet, ptx.replace(".maxntid 32", ".maxntid 31"))

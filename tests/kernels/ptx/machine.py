@@ -9,6 +9,7 @@ which says which threads of a front may go on; the others stay parked until some
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,8 @@ class Machine(Operands):
         dynamic_shared: int,
         blocks: int,
     ) -> None:
+        if (threads := math.prod(block)) > entry.most_threads:
+            raise Fault(f"{entry.name} takes {entry.most_threads} threads a block at most, not {threads}")
         super().__init__(entry, variables, block, grid, dynamic_shared, blocks)
         self.exists = np.zeros(self.lanes, bool)
         self.exited = np.zeros(self.lanes, bool)

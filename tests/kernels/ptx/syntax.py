@@ -92,3 +92,4 @@ class Entry:
     code: list[Instruction] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
     tables: dict[str, list[str]] = field(default_factory=dict)
+    most_threads: int = 1024  # Of a block: `__launch_bounds__`.

@@ -197,9 +197,12 @@ class _Parser:
             if self.peek() == ",":
                 self.take()
         self.take(")")
-        while self.peek() != "{":
-            self.take()
-        self.take("{")
+        while (token := self.take()) != "{":
+            if token == ".maxntid":
+                entry.most_threads = int(self.take())
+                while self.peek() == ",":
+                    self.take()
+                    entry.most_threads *= int(self.take())
         self.body(entry, _Scope(None, ""))
         return entry
 
