@@ -94,6 +94,8 @@ def python_refusal(bundle: Bundle, precision: str | None, form: str | None, targ
         ({"options": ("hardware-compatible",)}, None, None, "sm_75"),
         ({"version": "1.6.0.1"}, None, None, TARGET),
         ({"version": "2.0", "options": ("version-compatible",)}, None, None, TARGET),
+        ({"options": ("strip",)}, None, None, TARGET),
+        ({"options": ("refit", "strip")}, None, None, TARGET),
         ({"plugins": ("libgantk-is-not-here.so",)}, None, None, TARGET),
         ({"file": FileRef.of("engines/a.engine", b"another")}, None, None, TARGET),
     ],

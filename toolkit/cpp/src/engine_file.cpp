@@ -61,6 +61,24 @@ std::string export_hint(const Bundle& bundle, const std::string& backend) {
               export_hint(bundle, backend) + " --target " + target + ", or pip install " + backend + "==" + built);
 }
 
+[[noreturn]] void fail_other_product(const Bundle& bundle, const std::string& backend) {
+  std::set<std::string> others;
+  for (const Engine& engine : bundle.manifest().engines) others.insert(engine.backend);
+  const std::string listed = join(std::vector<std::string>(others.begin(), others.end()));
+  throw Error("`" + bundle.root() + "` has no " + backend + " engine" +
+                  (listed.empty() ? "" : "; it has engines of " + listed),
+              bundle.manifest_path(), export_hint(bundle, backend));
+}
+
+// The weights were left out: what would run computes with none.
+[[noreturn]] void fail_stripped(const Bundle& bundle, const Engine& engine) {
+  const bool takes_weights = holds(engine.options, "refit");
+  throw Error("`" + engine.file.path + "` was built without its weights (" + join(engine.options) + ")",
+              bundle.path_of(engine.file),
+              takes_weights ? "put weights into it first: gantk refit " + bundle.root() + " RUN"
+                            : export_hint(bundle, engine.backend) + " builds one with them");
+}
+
 const Engine& choose(const Bundle& bundle, const std::string& backend, const std::string& installed,
                      const std::string& target, const std::string& precision, const std::string& form) {
   const Manifest& manifest = bundle.manifest();
@@ -68,10 +86,7 @@ const Engine& choose(const Bundle& bundle, const std::string& backend, const std
   for (const Engine& engine : manifest.engines) {
     if (engine.backend == backend) engines.push_back(&engine);
   }
-  if (engines.empty()) {
-    throw Error("`" + bundle.root() + "` has no " + backend + " engine", bundle.manifest_path(),
-                export_hint(bundle, backend));
-  }
+  if (engines.empty()) fail_other_product(bundle, backend);
   const Engines asked = narrowed(engines, [&](const Engine* engine) {
     return (precision.empty() || engine->precision == precision) &&
            (form.empty() ? !manifest.source(*engine).interface : engine->form == form);
@@ -84,8 +99,10 @@ const Engine& choose(const Bundle& bundle, const std::string& backend, const std
   if (here.empty()) fail_missing(bundle, backend, asked.front()->precision + " engine for " + target, asked);
   const Engines fitting = narrowed(here, [&](const Engine* engine) { return version_fits(*engine, installed); });
   if (fitting.empty()) fail_version(bundle, backend, installed, target, here);
+  const Engines whole = narrowed(fitting, [](const Engine* engine) { return !holds(engine->options, "strip"); });
+  if (whole.empty()) fail_stripped(bundle, *fitting.front());
   const auto rank = [](const Engine* engine) { return std::tuple(engine->precision != "fp32", engine->tf32); };
-  return **std::min_element(fitting.begin(), fitting.end(),
+  return **std::min_element(whole.begin(), whole.end(),
                             [&](const Engine* a, const Engine* b) { return rank(a) < rank(b); });
 }
 
