@@ -115,7 +115,9 @@ def test_a_reader_that_leaves(onnx_file: Path) -> None:
 
 def test_interrupted(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    code = "import time, gantk.runtime.describe as d\nfrom gantk.cli.main import main\nimport sys\n"
+    code = "import signal, time, gantk.runtime.describe as d\nfrom gantk.cli.main import main\nimport sys\n"
+    # What a shell runs in the background is born deaf to it.
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += "d.describe = lambda _: (print('on', flush=True), time.sleep(60))\nsys.exit(main(['info', 'x']))"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

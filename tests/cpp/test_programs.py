@@ -58,7 +58,17 @@ def fuzz(checked: Path, reader: str, folder: Path, *limit: str) -> None:
     corpus = SOURCE / "tests/fuzz/corpus" / reader
     assert len(list(corpus.iterdir())) > 2
     (folder / "found").mkdir()
-    words = (*limit, "-seed=1", "-max_len=8192", f"-artifact_prefix={folder}/", folder / "found", corpus)
+    # The peak that libFuzzer would limit is this process's, which a child inherits: single allocations are.
+    memory = ("-rss_limit_mb=0", "-malloc_limit_mb=64")
+    words = (
+        *limit,
+        *memory,
+        "-seed=1",
+        "-max_len=8192",
+        f"-artifact_prefix={folder}/",
+        folder / "found",
+        corpus,
+    )
     call(checked / f"tests/gantk_fuzz_{reader}", *words)
 
 
