@@ -57,7 +57,7 @@ def demo_command(
         int | None,
         typer.Option(
             min=1,
-            help="Of training; fewer are quicker and blurrier. By default 1300, or what fits into 75 s here.",
+            help="Of training; fewer are quicker and blurrier. By default 1300, or what fits into a minute here.",
             show_default=False,
         ),
     ] = None,

@@ -31,7 +31,7 @@ from gantk.train.sitting import TrainResult
 
 PICTURES, SIZE = 2048, 32
 WIDTH, STEPS = 32, 1300
-TRAINING_S, TRIAL_STEPS, LEAST_STEPS = 75.0, 16, 100
+TRAINING_S, TRIAL_STEPS, LEAST_STEPS = 60.0, 16, 100
 WALK_FRAMES = 60
 PRECISIONS = ("fp32", "fp16", "bf16")
 BENCHED = ("fp32", "bf16")  # No backend computes fp16 on a CPU.
