@@ -253,7 +253,8 @@ Json measure_start(const std::string& who, const std::string& bundle, const std:
 int main(int count, char** given) {
   const std::vector<std::string> words(given + 1, given + count);
   try {
-    gantk::onnxruntime::library();
+    const auto& library = gantk::onnxruntime::library();
+    if (library.version.empty()) throw gantk::Error("ONNX Runtime does not work here: " + library.fault, {}, library.hint);
     const auto axes = [&](std::size_t from) {
       return parse_axes({words.begin() + static_cast<std::ptrdiff_t>(from), words.end()});
     };
