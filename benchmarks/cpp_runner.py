@@ -159,7 +159,7 @@ def main() -> None:
         folder = Path(name)
         cases = (
             ("DCGAN, 64 px", make_bundle("dcgan64", folder), (1, 100), 100),
-            ("style network, 256 px", make_bundle("style512", folder), (1, 256, 256, 3), 5),
+            ("style network, 256 px", make_bundle("style512", folder), (1, 256, 256, 3), 6),
             ("one node", make_one_node(folder), (1, 100), 5000),
         )
         rows: list[dict[str, Any]] = [
