@@ -30,8 +30,8 @@ def _border(channels: int) -> Case:
     return f"border {channels}", lambda: gram_trials.check(trial)
 
 
-# Hopper's kernel changes its pieces after these numbers of channels; they themselves belong to the smaller ones.
-BORDERS = [_border(channels) for channels in (64, 128, 256)]
+# Hopper's kernel changes its pieces after 64, 128 and 256 channels, which themselves belong to the smaller ones.
+BORDERS = [_border(channels) for channels in (64, 65, 128, 129, 256)]
 
 
 def cases_of(family: str) -> list[Case]:
