@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import networks
 from gantk.bundle import Bundle, FileRef
 from gantk.errors import GantkError
 from gantk.runtime import registry
+from tampering import FAULTS, tamper
 
 
 @pytest.fixture
@@ -34,28 +34,10 @@ def test_what_was_written_is_read(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
-@pytest.mark.parametrize(
-    "fault", ["flipped", "cut", "longer", "empty", "missing", "folder", "pipe", "link out"]
-)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_tampering_with_any_file_is_seen(bundle: Bundle, index: int, fault: str, tmp_path: Path) -> None:
     ref = files(bundle)[index]
-    path, data = bundle.root / ref.path, (bundle.root / ref.path).read_bytes()
-    path.unlink()
-    if fault == "flipped":
-        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    elif fault == "cut":
-        path.write_bytes(data[:-1])
-    elif fault == "longer":
-        path.write_bytes(data + b"\0")
-    elif fault == "empty":
-        path.write_bytes(b"")
-    elif fault == "folder":
-        path.mkdir()
-    elif fault == "pipe":
-        os.mkfifo(path)
-    elif fault == "link out":
-        (tmp_path / "outside").write_bytes(data)  # Even with the right bytes.
-        path.symlink_to(tmp_path / "outside")
+    tamper(bundle.root / ref.path, fault, tmp_path / "outside")
     with pytest.raises(GantkError) as caught:
         bundle.read_file(ref)
     assert ref.path in str(caught.value)

@@ -63,6 +63,11 @@ def test_a_foreign_file_becomes_a_bundle(gantk: Gantk, onnx_file: Path) -> None:
         ("--to tensorrt-rtx --target sm_90", 2, "does not build for sm_90; it has sm_75"),
         ("--to tensorrt-rtx --tf32 --precision fp16", 2, "tf32 is a way to compute fp32 engines"),
         ("--to tensorrt-rtx --engine-options fast", 2, "builds no fast engines; it has refit, strip"),
+        (
+            "--to tensorrt-rtx --engine-options strip",
+            2,
+            "strip leaves the weights out, and without refit nothing",
+        ),
         ("--to tensorrt-rtx --opt noise=1x4", 2, "'noise=1x4' is of no input; the inputs are latent"),
         ("--to tensorrt-rtx --opt latent=1x5", 2, "'latent=1x5' does not fit latent"),
         ("--to tensorrt-rtx -o other.gantk", 2, "engines are added to `.*tiny.gantk` itself"),

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from bundle_engines import make_engine
 from cpp_library import SOURCE, Library
 from gantk.bundle import Bundle, FileRef, Interface, Manifest, Variant
 from gantk.errors import GantkError
+from tampering import FAULTS, tamper
 
 NOT_JSON = "the manifest is not JSON: "
 
@@ -55,33 +55,12 @@ def bundle(tmp_path: Path) -> Bundle:
     return networks.bundle(tmp_path / "x.gantk")
 
 
-@pytest.mark.parametrize(
-    "fault", ["flipped", "cut", "longer", "empty", "missing", "folder", "pipe", "link out", "loop"]
-)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_file_that_is_not_the_one_exported(
     library: Library, bundle: Bundle, fault: str, tmp_path: Path
 ) -> None:
     ref = bundle.manifest.variants[0].file
-    path = bundle.root / ref.path
-    data = path.read_bytes()
-    path.unlink()
-    if fault == "flipped":
-        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    elif fault == "cut":
-        path.write_bytes(data[:-1])
-    elif fault == "longer":
-        path.write_bytes(data + b"\0")
-    elif fault == "empty":
-        path.write_bytes(b"")
-    elif fault == "folder":
-        path.mkdir()
-    elif fault == "pipe":
-        os.mkfifo(path)
-    elif fault == "link out":
-        (tmp_path / "outside").write_bytes(data)  # Even with the right bytes.
-        path.symlink_to(tmp_path / "outside")
-    elif fault == "loop":
-        path.symlink_to(path.name)
+    tamper(bundle.root / ref.path, fault, tmp_path / "outside")
     assert ref.path in assert_both_refuse(library, bundle.root)
 
 

@@ -26,7 +26,6 @@ class Flag(Enum):
     TF32 = auto()
     VERSION_COMPATIBLE = auto()
     REFIT = auto()
-    REFIT_IDENTICAL = auto()
     STRIP_PLAN = auto()
 
 
@@ -126,7 +125,6 @@ def made(options: BuildOptions) -> Built:
         ((), set()),
         (("version-compatible",), {Flag.VERSION_COMPATIBLE}),
         (("refit",), {Flag.REFIT}),
-        (("strip",), {Flag.STRIP_PLAN, Flag.REFIT_IDENTICAL}),
         (("strip", "refit"), {Flag.STRIP_PLAN, Flag.REFIT}),
     ],
 )

@@ -27,6 +27,12 @@ def interpreted(install: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
+def cuda(interpreted: Callable[..., Any]) -> Any:
+    """The fake driver, with one GPU that runs the kernels."""
+    return interpreted()
+
+
+@pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """Puts a fake driver in place, as if this process had not used one before; afterwards nothing may leak."""
     bindings = pytest.importorskip("cuda.bindings", reason="wants cuda-bindings")

@@ -19,7 +19,7 @@ from gantk.kernels import tensor_map
 pytest.importorskip("cuda.bindings", reason="wants cuda-bindings")
 from fake_gpu import FakeCuda, stand_in
 from fake_pycuda import FakePyCUDA
-from test_functions import ROUNDING, error, gram, gram_slope, numbers, style, variation
+from function_references import ROUNDING, error, gram, gram_slope, numbers, style, variation
 
 Array = np.ndarray[Any, Any]
 STREAM = object()

@@ -94,22 +94,22 @@ def _key(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _rows_table(rows: Sequence[dict[str, Any]]) -> str:
-    lines = [_line(HEADINGS, "th")]
+    lines = [line(HEADINGS, "th")]
     for row in rows:
         right = row["status"] == "ok" and row["parity"]["passed"]
         kind = (
             "best" if row["rank"] == 1 else "wrong" if not right else "slower" if row["rank"] is None else ""
         )
-        lines.append(_line([cells(row)[heading] for heading in HEADINGS], "td", kind))
-    return _table(lines)
+        lines.append(line([cells(row)[heading] for heading in HEADINGS], "td", kind))
+    return table(lines)
 
 
 def _gpu_parts(document: dict[str, Any], case: str) -> list[str]:
     """Where time goes on the GPU, and the vendor's commands; nothing where there is neither."""
     parts: list[str] = []
     if rows := gpu_rows(document, case):
-        lines = [_line(GPU_HEADINGS, "th"), *(_line(gpu_cells(row), "td") for row in rows)]
-        parts += ["<h3>On the GPU</h3>", _table(lines), f"<p><small>{escape(GPU_NOTES)}</small></p>"]
+        lines = [line(GPU_HEADINGS, "th"), *(line(gpu_cells(row), "td") for row in rows)]
+        parts += ["<h3>On the GPU</h3>", table(lines), f"<p><small>{escape(GPU_NOTES)}</small></p>"]
     if found := commands(document, case):
         listed = "\n".join(map(escape, found))
         parts.append(f'<p>The vendor\'s own benchmark of the same:</p><pre class="scroll">{listed}</pre>')
@@ -118,7 +118,7 @@ def _gpu_parts(document: dict[str, Any], case: str) -> list[str]:
 
 def _parity_table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
-        _line(
+        line(
             ("", "contender", "PSNR dB", "largest difference", "cosine", "samples", "against", "verdict"),
             "th",
         )
@@ -128,7 +128,7 @@ def _parity_table(rows: Sequence[dict[str, Any]]) -> str:
         if parity is None:
             continue
         lines.append(
-            _line(
+            line(
                 (
                     str(row["rank"] or ""),
                     row["label"],
@@ -143,19 +143,21 @@ def _parity_table(rows: Sequence[dict[str, Any]]) -> str:
                 "" if parity["passed"] else "wrong",
             )
         )
-    return _table(lines)
+    return table(lines)
 
 
 def _show(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _line(values: Sequence[str], tag: str, kind: str = "") -> str:
+def line(values: Sequence[str], tag: str, kind: str = "") -> str:
+    """A table's line: escaped values in cells of a tag, ``th`` or ``td``, and of a class of the page's style."""
     marked = f' class="{kind}"' if kind else ""
     return f"<tr{marked}>" + "".join(f"<{tag}>{escape(value)}</{tag}>" for value in values) + "</tr>"
 
 
-def _table(lines: Sequence[str]) -> str:
+def table(lines: Sequence[str]) -> str:
+    """Lines as a table that scrolls where it is wider than the page."""
     return '<div class="scroll"><table>\n' + "\n".join(lines) + "\n</table></div>"
 
 

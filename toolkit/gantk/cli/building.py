@@ -75,7 +75,7 @@ EngineOptions = Annotated[
     typer.Option(
         "--engine-options",
         metavar="O,...",
-        help="version-compatible, hardware-compatible (tensorrt); refit, strip (both, on a machine with a GPU).",
+        help="version-compatible, hardware-compatible (tensorrt); refit; refit,strip (both, on a machine with a GPU).",
         show_default="none",
         rich_help_panel=_ENGINES,
     ),

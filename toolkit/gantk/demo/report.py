@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from gantk.bench.page import body, page
+from gantk.bench.page import body, line, page, table
 from gantk.bundle import Bundle, Engine, Parity
 from gantk.files import read_bytes, write_text
 from gantk.train.sitting import TrainResult
@@ -22,6 +22,7 @@ _STYLE = """
 .pixels { image-rendering: pixelated; width: 25.7rem; max-width: 100%; border-radius: 6px }
 .walk .pixels { width: 52.6rem }
 .stages .pixels { width: 10.5rem } .curves img { max-width: 100%; background: #fff; border-radius: 6px }
+.files td:first-child { white-space: normal; overflow-wrap: anywhere } .files td:last-child { white-space: normal }
 code { font-size: .95em }
 pre { padding: .8rem 1rem; border: 1px solid var(--line); border-radius: 6px; overflow-x: auto }
 """
@@ -109,8 +110,7 @@ def _parity_table(bundle: Bundle) -> str:
     ]
     rows += [_engine_row(engine) for engine in bundle.manifest.engines]
     heads = ("file", "MiB", "ran on", "computed in", "against", "PSNR dB", "largest difference", "verdict")
-    head = "".join(f"<th>{name}</th>" for name in heads)
-    return f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
+    return f'<div class="files">{table([line(heads, "th"), *rows])}</div>'
 
 
 def _engine_row(engine: Engine) -> str:
@@ -125,7 +125,7 @@ def _engine_row(engine: Engine) -> str:
         *("-",) * 3,
         state,
     )
-    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+    return line(cells, "td")
 
 
 def _parity_row(file: str, size_bytes: int, parity: Parity) -> str:
@@ -139,7 +139,7 @@ def _parity_row(file: str, size_bytes: int, parity: Parity) -> str:
         "-" if parity.max_abs is None else f"{parity.max_abs:.2g}",
         "ok" if parity.passed else f"refused: {parity.reason}",
     )
-    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+    return line(cells, "td")
 
 
 def _next(out: Path) -> str:

@@ -147,6 +147,12 @@ def check_options(product: Product, trt: ModuleType, options: BuildOptions) -> N
         if option not in product.options:
             offered = ", ".join(product.options)
             raise UsageError(f"{product.name} builds no {option} engines; it has {offered}", where=option)
+    if "strip" in options.options and "refit" not in options.options:
+        raise UsageError(
+            "strip leaves the weights out, and without refit nothing puts them into the engine again",
+            where="--engine-options",
+            hint="--engine-options refit,strip",
+        )
     known = targets(trt)
     unknown = [target for target in options.targets if target not in known]
     if product.ahead_of_time and unknown:
@@ -187,8 +193,6 @@ def _configure(trt: ModuleType, builder: Any, options: BuildOptions, chosen: Seq
         config.set_flag(flags.REFIT)
     if "strip" in options.options:
         config.set_flag(flags.STRIP_PLAN)
-        if "refit" not in options.options:
-            config.set_flag(flags.REFIT_IDENTICAL)  # Faster than what takes any weights.
     return config
 
 

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the functions of `gantk.kernels` should give, in float64, and how far off each type may be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+# Relative to the largest value. Results are rounded to their type once.
+ROUNDING = {np.float32: 2e-6, np.float16: 6e-4, ml_dtypes.bfloat16: 5e-3}
+
+
+def numbers(*shape: int, dtype: Any = np.float32) -> Array:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(dtype)
+
+
+def error(found: Array, wanted: Array) -> float:
+    assert found.shape == wanted.shape
+    return float(abs(found.astype(np.float64) - wanted).max() / abs(wanted).max())
+
+
+def flat(features: Array) -> Array:
+    return features.astype(np.float64).reshape(*features.shape[:2], -1)
+
+
+def gram(features: Array, scale: float | None = None) -> Array:
+    f = flat(features)
+    return f @ f.transpose(0, 2, 1) * (1 / f.shape[2] if scale is None else scale)
+
+
+def gram_slope(outer: Array, features: Array, scale: float | None = None) -> Array:
+    f = flat(features)
+    both = outer.astype(np.float64) + outer.astype(np.float64).transpose(0, 2, 1)
+    return (both @ f * (1 / f.shape[2] if scale is None else scale)).reshape(features.shape)
+
+
+def variation(pictures: Array, kind: str, eps: float) -> tuple[Array, Array]:
+    """Values and gradients in float64."""
+    x = pictures.astype(np.float64)
+    dx, dy = np.zeros_like(x), np.zeros_like(x)
+    dx[..., :-1], dy[:, :, :-1] = np.diff(x, axis=3), np.diff(x, axis=2)
+    if kind == "l1":
+        terms, by_dx, by_dy = abs(dx) + abs(dy), np.sign(dx), np.sign(dy)
+    elif kind == "l2":
+        terms, by_dx, by_dy = dx**2 + dy**2, 2 * dx, 2 * dy
+    else:
+        terms = np.sqrt(dx**2 + dy**2 + eps)
+        by_dx, by_dy = dx / terms, dy / terms
+    gradient = -by_dx - by_dy
+    gradient[..., 1:] += by_dx[..., :-1]
+    gradient[:, :, 1:] += by_dy[:, :, :-1]
+    return terms.sum((1, 2, 3)), gradient
+
+
+def style(layers: list[Array], targets: list[Array], weights: list[float]) -> tuple[Array, list[Array]]:
+    loss, gradients = np.zeros(len(layers[0])), []
+    for layer, target, weight in zip(layers, targets, weights, strict=True):
+        difference = gram(layer) - target
+        loss += weight * (difference**2).mean((1, 2))
+        gradients.append(gram_slope(2 * weight * difference / difference[0].size, layer))
+    return loss, gradients
