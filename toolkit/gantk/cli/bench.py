@@ -16,6 +16,8 @@ from gantk.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gantk.bench.regression import Change
+
 app = typer.Typer(add_completion=False)
 
 _WHAT, _HOW, _OUTPUT, _CHECK = "What is measured", "How it is measured", "Output", "Regression check"
@@ -153,18 +155,7 @@ def bench_command(
             seed=seed,
             progress=report,
         )
-    slower: list[regression.Change] = []
-    if old is not None:
-        found, doubts = regression.changes(old, document)
-        slower = regression.regressions(found, limit)
-        document["comparison"] = {
-            "with": str(compare),
-            "limit": limit,
-            "changes": [change.to_json() for change in found],
-            "slower": [change.label for change in slower],
-            "doubts": doubts,
-        }
-        _print_changes(console, found, doubts)
+    slower = [] if old is None else _slower(document, old, compare, limit)
     _write(document, json, markdown, html, everything=everything)
     if slower:
         listed = "; ".join(map(str, slower))
@@ -173,6 +164,23 @@ def bench_command(
         typer.echo("error: every contender failed; the reasons are above", err=True)
         return 1
     return 1 if slower else 0
+
+
+def _slower(document: dict[str, Any], old: dict[str, Any], path: Path | None, limit: float) -> list[Change]:
+    """What is surely slower than in an older document; the comparison goes into the new one and to the terminal."""
+    from gantk.bench import regression
+
+    found, doubts = regression.changes(old, document)
+    slower = regression.regressions(found, limit)
+    document["comparison"] = {
+        "with": str(path),
+        "limit": limit,
+        "changes": [change.to_json() for change in found],
+        "slower": [change.label for change in slower],
+        "doubts": doubts,
+    }
+    _print_changes(prose(), found, doubts)
+    return slower
 
 
 def _write(

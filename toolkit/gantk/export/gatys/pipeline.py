@@ -17,7 +17,7 @@ from torch import Tensor
 from gantk.bundle import Bundle, FileRef, Interface, Manifest, Parity, Variant, Writer
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.export import verify
-from gantk.export.engines.pipeline import EngineRequest, make_engines
+from gantk.export.engines.pipeline import EngineRequest
 from gantk.export.engines.progress import Progress as BuildProgress
 from gantk.export.gatys.chain import MOMENTS, Chain, StepConfig
 from gantk.export.gatys.draft import TYPES, StepGraph
@@ -144,9 +144,7 @@ def export_step(
         )
         if engines is not None:
             files = {variant.file.sha256: data for data, variant in made}
-            manifest = make_engines(
-                writer, manifest, lambda ref: files[ref.sha256], engines, report, building
-            )
+            manifest = engines.make(writer, manifest, lambda ref: files[ref.sha256], report, building)
         return writer.commit(manifest)
 
 
