@@ -13,6 +13,7 @@ from torch.library import opcheck
 from gantk.errors import GantkError
 from gantk.ops import gram_matrix, gram_matrix_grad
 from gantk.ops.gram import gram_matrix_grad_op, gram_matrix_op
+from gantk.ops.layout import sum_dtype
 
 # Of what is returned, relative to its largest value. Halves are rounded once, in a gradient.
 TOLERANCE = {torch.float64: 1e-14, torch.float32: 2e-6, torch.float16: 2e-6, torch.bfloat16: 2e-6}
@@ -147,7 +148,8 @@ def test_a_kernel_takes_the_place_of_the_default(monkeypatch: pytest.MonkeyPatch
 
     def kernel(given: Tensor, scale: float | None = None) -> Tensor:
         seen.append((given.device.type, scale))
-        return given.new_empty(given.shape[0], given.shape[1], given.shape[1])
+        # It stays registered, and so tells the tests that follow what the operator itself would.
+        return given.new_empty(given.shape[0], given.shape[1], given.shape[1], dtype=sum_dtype(given))
 
     gram_matrix_op.register_kernel("meta")(kernel)
     assert gram_matrix(torch.empty(2, 3, 4, device="meta"), 0.5).shape == (2, 3, 3)
