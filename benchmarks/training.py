@@ -109,7 +109,7 @@ def compare(size: int, width: int, batch: int, steps: int, rounds: int) -> dict[
     with Batches(pictures.array, batch, seed=0, flip=True) as batches:
         fast = Step(size, width, batch, "bf16", channels_last=True)
         contenders: dict[str, Callable[[int], None]] = {
-            "bf16 channels_last, loader": lambda step: fast(normalise(batches.get(step), CPU)),
+            "bf16 channels_last, loader": lambda step: fast(normalise(batches.get(step).pictures, CPU)),
             "bf16 channels_last": lambda step: fast(noise),
         }
         for precision, last in (("bf16", False), ("fp32", True), ("fp32", False)):

@@ -58,17 +58,21 @@ def train_classifier() -> nn.Module:
 
 
 def judge(classifier: nn.Module, run: Path) -> tuple[float, Tensor]:
-    """Of 256 samples: the share of which the classifier is at least 0.9 sure, and the count of each digit."""
+    """Of 256 samples: the share that the classifier takes for their own class and is at least 0.9 sure of, and how
+    many of each digit these are."""
     generator = checkpoint.load_generator(run)
-    latents = torch.randn(256, generator.config["latent_size"], generator=torch.Generator().manual_seed(1234))
-    sure, digits = classifier(generator.module(latents)).softmax(1).max(1)
-    return float((sure >= 0.9).float().mean()), torch.bincount(digits[sure >= 0.9], minlength=10)
+    draws = torch.Generator().manual_seed(1234)
+    latents = torch.randn(256, generator.config["latent_size"], generator=draws)
+    labels = torch.randint(10, (256,), generator=draws)
+    sure, digits = classifier(generator.module(latents, labels)).softmax(1).max(1)
+    good = (sure >= 0.9) & (digits == labels)
+    return float(good.float().mean()), torch.bincount(digits[good], minlength=10)
 
 
 def test_digits_within_three_minutes(tmp_path: Path) -> None:
-    # Digits have few degrees of freedom: a short latent vector leaves fewer samples between two digits.
+    # Without classes 71 to 76 % are sure: what lies between two digits is none.
     config = TrainConfig(
-        data=str(DATA), out=str(tmp_path / "run"), size=SIZE, width=64, latent_size=8, steps=2300,
+        data=str(DATA), out=str(tmp_path / "run"), size=SIZE, width=32, conditional=True, steps=1000,
         lr_g=2e-3, lr_d=1e-3, label_smoothing=0.1, anneal=True, threads=2,
     )  # fmt: skip
     began_s = time.perf_counter()

@@ -177,6 +177,18 @@ def test_every_dtype_and_rank_passes_through(
     np.testing.assert_array_equal(found, given)
 
 
+def test_labels_outside_their_range_are_refused_in_the_same_words(library: Library, tmp_path: Path) -> None:
+    x, y = TensorSpec("x", "int64", ("N",), (0.0, 9.0)), TensorSpec("y", "int64", ("N",))
+    with Writer(tmp_path / "x.gantk") as writer:
+        file = writer.add("model.fp32.onnx", networks.simple("Identity", [x], y))
+        writer.commit(Manifest("any", "identity", {}, (x,), (y,), (Variant(file, "fp32", "plain", 20),)))
+    with library.open(tmp_path / "x.gantk") as cpp, gantk.open(tmp_path / "x.gantk", "onnxruntime") as python:
+        for labels in ([10], [0, -1, 9, 2**62]):
+            feeds = {"x": np.array(labels)}
+            assert_same_error(lambda feeds=feeds: cpp.run(feeds), lambda feeds=feeds: python.run(feeds))
+        np.testing.assert_array_equal(cpp.run({"x": np.array([0, 9])})["y"], [0, 9])
+
+
 WRONG_FEEDS: dict[str, Feeds] = {
     "none": {},
     "another name": {"noise": networks.latents(1)},

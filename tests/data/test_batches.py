@@ -17,7 +17,7 @@ def numbered(count: int) -> np.ndarray:
 
 
 def ids(batches: Batches, step: int) -> list[int]:
-    return batches.get(step)[:, 0, 0, 0].tolist()
+    return batches.get(step).pictures[:, 0, 0, 0].tolist()
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -45,7 +45,7 @@ def test_flips_mirror_about_half() -> None:
     array = np.zeros((400, 1, 1, 2), np.uint8)
     array[..., 0] = 255
     with Batches(array, 400, seed=0, flip=True) as batches:
-        mirrored = (batches.get(0)[:, 0, 0, 1] == 255).float().mean()
+        mirrored = (batches.get(0).pictures[:, 0, 0, 1] == 255).float().mean()
     assert 0.4 < mirrored < 0.6
     assert (array[..., 0] == 255).all()  # The pictures themselves are left alone.
 
@@ -61,7 +61,7 @@ def test_crops_are_parts_of_their_pictures_and_move_from_epoch_to_epoch() -> Non
     row, column = np.mgrid[:12, :12]
     array = (row * 12 + column).astype(np.uint8)[None, None].repeat(50, 0)
     with Batches(array, 50, seed=0, crop=9) as batches:
-        first, second = batches.get(0), batches.get(1)
+        first, second = batches.get(0).pictures, batches.get(1).pictures
     for batch in (first, second):
         assert batch.shape == (50, 1, 9, 9)
         corners = batch[:, 0, 0, 0]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from typing import Any
 
@@ -81,6 +82,34 @@ def test_pictures_are_in_range_and_differ(family: str, config: dict[str, Any]) -
     assert models.build_discriminator(family, config)(pictures).shape == (3,)
 
 
+def test_a_label_is_a_unit_vector_beside_the_latents() -> None:
+    """The generator with classes is one without, whose latents are longer."""
+    torch.manual_seed(0)
+    small = {"size": 28, "channels": 1, "width": 2}
+    generator = models.build("dcgan", {**small, "latent_size": 5, "classes": ["a", "b", "c"]}).eval()
+    longer = models.build("dcgan", {**small, "latent_size": 8}).eval()
+    weights = generator.state_dict()
+    columns = weights.pop("class_offsets.weight").T
+    weights["project.0.weight"] = torch.cat([weights["project.0.weight"], columns], dim=1)
+    longer.load_state_dict(weights)
+    latent, label = torch.randn(4, 5), torch.tensor([0, 2, 1, 2])
+    torch.testing.assert_close(
+        generator(latent, label), longer(torch.cat([latent, torch.eye(3)[label]], dim=1))
+    )
+
+
+def test_the_discriminator_projects_features_on_the_vector_of_a_class() -> None:
+    torch.manual_seed(0)
+    config = {"size": 28, "channels": 1, "width": 2, "classes": ["a", "b"]}
+    discriminator = models.build_discriminator("dcgan", config).eval()
+    pictures, label = torch.randn(3, 1, 28, 28), torch.tensor([1, 0, 1])
+    features = discriminator.shrink(pictures).flatten(1)
+    products = torch.einsum("nf,nf->n", features, discriminator.class_vectors.weight[label])
+    plain = discriminator.judge(discriminator.shrink(pictures))
+    torch.testing.assert_close(discriminator(pictures, label) - plain, products, atol=1e-6, rtol=1e-4)
+    assert products.abs().min() > 1e-5
+
+
 @pytest.mark.parametrize(("family", "config"), [CONFIGS[0], CONFIGS[2], CONFIGS[4]])
 def test_torch_export_keeps_the_batch_dynamic(family: str, config: dict[str, Any]) -> None:
     torch.manual_seed(0)
@@ -109,7 +138,11 @@ def test_a_half_precision_copy_agrees(family: str, config: dict[str, Any]) -> No
         ("dcgan", {"channels": 2}, "1, 3"),
         ("dcgan", {"width": 10**9}, "1 to 512"),
         ("dcgan", {"latent_size": True}, "1 to 4096"),
-        ("dcgan", {"depth": 3}, "'depth'; it has size, channels, latent_size, width"),
+        ("dcgan", {"depth": 3}, "'depth'; it has size, channels, latent_size, width, classes"),
+        ("dcgan", {"classes": ["one"]}, "2 to 1000 different names"),
+        ("dcgan", {"classes": ["one", "one"]}, "2 to 1000 different names"),
+        ("dcgan", {"classes": [1, 2]}, "2 to 1000 different names"),
+        ("dcgan", {"classes": "ab"}, "2 to 1000 different names"),
         ("mlp", {"size": 4}, "8 to 128"),
         ("mlp", {"width": 64}, "'width'"),
     ],
@@ -120,5 +153,6 @@ def test_what_is_not_allowed_is_named(family: str, config: dict[str, Any], words
 
 
 def test_a_configuration_survives_json() -> None:
-    config = models.configure("dcgan", {"size": 32, "channels": 1, "width": 16})
-    assert models.configure("dcgan", config.to_json()) == config
+    for classes in ([], ["left", "right"]):
+        config = models.configure("dcgan", {"size": 32, "channels": 1, "width": 16, "classes": classes})
+        assert models.configure("dcgan", json.loads(json.dumps(config.to_json()))) == config

@@ -48,6 +48,18 @@ def runner() -> Iterator[Doubler]:
         yield opened
 
 
+def test_labels_outside_their_range_are_refused() -> None:
+    label = TensorSpec("x", "int64", ("N",), (0.0, 9.0))
+    with Doubler(label) as runner:
+        assert runner.run({"x": np.array([0, 9])})["y"].tolist() == [0, 18]
+        caught = error(runner, np.array([0, 10, -1, 2**62]))
+        assert caught.what == "input 'x' has 3 of 4 values outside 0 to 9"
+    with Doubler(
+        TensorSpec("x", "float32", ("N",), (0.0, 1.0))
+    ) as runner:  # Pictures may go a little beyond.
+        assert runner.run({"x": np.array([2], np.float32)})["y"].tolist() == [4]
+
+
 def error(runner: Runner, value: Any) -> GantkError:
     with pytest.raises(GantkError) as caught:
         runner.run({"x": value})

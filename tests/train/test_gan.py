@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 
 from gantk import checkpoint, models
-from gantk.errors import GantkError
+from gantk.errors import GantkError, UsageError
 from gantk.train import gan, launch, options
 from gantk.train.config import TrainConfig
 from gantk.train.ema import Average
@@ -264,3 +265,56 @@ def test_torchrun_is_not_needed_for_one_process(pictures: Path, tmp_path: Path) 
 
 def _world(fabric: Any, config: TrainConfig) -> tuple[int, int]:
     return fabric.world_size, fabric.global_rank
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of twenty pictures: mostly black, and mostly white."""
+    folder = tmp_path_factory.mktemp("kinds")
+    rng = np.random.default_rng(1)
+    for name, low, high in (("black", 0, 60), ("white", 195, 255)):
+        (folder / name).mkdir()
+        for index in range(20):
+            pixels = rng.integers(low, high, (28, 28)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index:02d}.png")
+    return folder
+
+
+def test_classes_are_learned(kinds: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    changes = {"conditional": True, "steps": 150, "width": 4, "lr_g": 2e-3, "lr_d": 2e-3, "ema": 0.9}
+    gan.train(config(kinds, run, **changes))
+    generator = checkpoint.load_generator(run)
+    assert generator.config["classes"] == ["black", "white"]
+    latents = torch.randn(64, 100)
+    black, white = (generator.module(latents, torch.full((64,), label)).mean().item() for label in (0, 1))
+    assert black < -0.4
+    assert white > 0.4
+    with Image.open(run / "samples" / "epoch-0030.png") as grid:
+        assert grid.size == (2 * 30 + 2, 8 * 30 + 2)
+        pixels = np.asarray(grid)
+    assert pixels[2:, 2:30].mean() + 80 < pixels[2:, 32:60].mean()
+
+
+def test_a_run_goes_on_with_the_classes_that_it_began_with(kinds: Path, tmp_path: Path) -> None:
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    gan.train(config(kinds, run, conditional=True, steps=2))
+    assert json.loads((run / "run.json").read_text())["config"]["classes"] == ["black", "white"]
+    assert gan.resume(run, {"steps": 3}).step == 3
+    shutil.copytree(kinds, moved)
+    (moved / "black").rename(moved / "other")
+    with pytest.raises(GantkError, match="of the class 'other'; the run knows black, white"):
+        gan.resume(run, {"steps": 4, "data": str(moved)})
+    (moved / "other").rename(moved / "black")
+    for name in (
+        "00.png",
+        "01.png",
+    ):  # The same pictures in the same order, two of them under the other name.
+        (moved / "white" / name).rename(moved / "black" / f"z{name}")
+    with pytest.raises(GantkError, match="classes"):
+        gan.resume(run, {"steps": 4, "data": str(moved)})
+
+
+def test_only_the_convolutional_pair_learns_classes(kinds: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'mlp' learns no classes"):
+        config(kinds, tmp_path, network="mlp", conditional=True)

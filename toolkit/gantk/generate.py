@@ -12,6 +12,7 @@ import numpy as np
 from gantk.bundle import is_bundle
 from gantk.errors import GantkError, UsageError
 from gantk.models import PAIRS
+from gantk.runtime.model import from_path
 from gantk.runtime.pictures import Pixels, to_pixels, walk
 from gantk.runtime.registry import core_count
 from gantk.runtime.registry import open as open_runner
@@ -28,21 +29,24 @@ class Painter:
 
     Args:
         latent_shape: Of one latent.
-        paint: From latents (N, *latent_shape), float32, to pixels (N, H, W, C).
+        paint: From latents (N, *latent_shape), float32, and labels int64[N] where it has classes, to pixels
+            (N, H, W, C).
         close: Gives back what it holds.
         backend: What computes, e.g. ``onnxruntime`` or ``torch``.
         precision: What it computes in.
         batch: The only number of latents that `paint` takes, or `None` where it takes any.
         passed_over: Why backends that come before this one did not do.
+        classes: The names of the classes that labels stand for, if there are any.
     """
 
     latent_shape: tuple[int, ...]
-    paint: Callable[[Array], Pixels]
+    paint: Callable[..., Pixels]
     close: Callable[[], None]
     backend: str
     precision: str
     batch: int | None = None
     passed_over: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
     def __enter__(self) -> Painter:
         return self
@@ -89,17 +93,45 @@ def latents(count: int, shape: tuple[int, ...], seed: int, truncation: float = 1
     return np.random.default_rng(seed).standard_normal((count, *shape), np.float32) * np.float32(truncation)
 
 
-def paint(painter: Painter, given: Array, batch: int = 16, progress: Progress | None = None) -> Pixels:
-    """Paint latents (N, ...), `batch` at a time."""
+def labels(painter: Painter, count: int, name: str | None = None) -> Array | None:
+    """The labels of `count` pictures, int64[count]: of the class `name`, or of each class in turn.
+
+    Returns:
+        `None` where the generator has no classes.
+
+    Raises:
+        UsageError: It has none of that name.
+    """
+    classes = painter.classes
+    if name is None:
+        return np.arange(count) % len(classes) if classes else None
+    if name not in classes:
+        known = f"there are {', '.join(classes)}" if classes else "it was trained without --conditional"
+        raise UsageError(f"the generator has no class {name!r}; {known}", where="--class")
+    return np.full(count, classes.index(name), np.int64)
+
+
+def paint(
+    painter: Painter,
+    given: Array,
+    of_class: Array | None = None,
+    *,
+    batch: int = 16,
+    progress: Progress | None = None,
+) -> Pixels:
+    """Paint latents (N, ...), `batch` at a time; those of a generator with classes are of each in turn by default."""
     batch = painter.batch or batch
+    of_class = labels(painter, len(given)) if of_class is None else of_class
+    inputs = [given] if of_class is None else [given, of_class]
     pieces: list[Pixels] = []
     for start in range(0, len(given), batch):
-        piece = given[start : start + batch]
-        short = batch - len(piece) if painter.batch else 0
-        padded = np.concatenate([piece, np.repeat(piece[-1:], short, axis=0)]) if short else piece
-        pieces.append(painter.paint(padded)[: len(piece)])
+        part = [array[start : start + batch] for array in inputs]
+        count = len(part[0])
+        if painter.batch:  # It takes as many and no fewer: the last one is painted several times.
+            part = [np.concatenate([array, np.repeat(array[-1:], batch - count, axis=0)]) for array in part]
+        pieces.append(painter.paint(*part)[:count])
         if progress is not None:
-            progress(start + len(piece), len(given))
+            progress(start + count, len(given))
     return np.concatenate(pieces)
 
 
@@ -114,31 +146,52 @@ def walk_latents(
 
 def _of_runner(runner: Runner, path: Path) -> Painter:
     try:
-        latent, picture = _generator_specs(runner, path)
+        latent, label, picture = _generator_specs(runner, path)
+        classes = _class_names(path, label)
     except GantkError:
         runner.close()
         raise
     size = latent.shape[0]
+
+    def run(given: Array, *of_class: Array) -> Pixels:
+        feeds = {latent.name: given.astype(latent.dtype)}
+        if label is not None:
+            feeds[label.name] = of_class[0].astype(label.dtype)
+        return to_pixels(runner.run(feeds)[picture.name], picture)
+
     return Painter(
         latent_shape=tuple(int(size) for size in latent.shape[1:]),
-        paint=lambda given: to_pixels(
-            runner.run({latent.name: given.astype(latent.dtype)})[picture.name], picture
-        ),
+        paint=run,
         close=runner.close,
         backend=runner.backend,
         precision=runner.precision,
         batch=size if isinstance(size, int) else None,
         passed_over=tuple(runner.passed_over.values()),
+        classes=classes,
     )
 
 
-def _generator_specs(runner: Runner, path: Path) -> tuple[TensorSpec, TensorSpec]:
-    """The latent and the picture of a network that has one of each."""
-    floats = ("float32", "float16")
-    latent, picture = runner.inputs[0], next((spec for spec in runner.outputs if len(spec.shape) == 4), None)
+def _class_names(path: Path, label: TensorSpec | None) -> tuple[str, ...]:
+    """The classes that a label stands for, by number where the file does not name them."""
+    if label is None:
+        return ()
+    assert label.range is not None
+    count = int(label.range[1]) + 1
+    names = from_path(path).config.get("classes")
+    if isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    return tuple(str(place) for place in range(count))
+
+
+def _generator_specs(runner: Runner, path: Path) -> tuple[TensorSpec, TensorSpec | None, TensorSpec]:
+    """The latent, the label if there is one, and the picture of a network that has one of each."""
+    floats, integers = ("float32", "float16"), ("int64", "int32")
+    latent, *others = runner.inputs
+    label = next((s for s in others if s.dtype in integers and len(s.shape) == 1 and s.range), None)
+    picture = next((spec for spec in runner.outputs if len(spec.shape) == 4), None)
     fixed = all(isinstance(size, int) for size in latent.shape[1:])
     if (
-        len(runner.inputs) != 1
+        others != [spec for spec in (label,) if spec]
         or latent.dtype not in floats
         or len(latent.shape) < 2
         or not fixed
@@ -148,11 +201,12 @@ def _generator_specs(runner: Runner, path: Path) -> tuple[TensorSpec, TensorSpec
             ["in: " + ", ".join(map(str, runner.inputs)), "out: " + ", ".join(map(str, runner.outputs))]
         )
         raise GantkError(
-            f"`{path}` is not a generator, from float latents of a fixed size to pictures; it has {had}",
+            f"`{path}` is not a generator, from float latents of a fixed size, and labels where it has classes, "
+            f"to pictures; it has {had}",
             where=str(path),
             hint=f"gantk run {path} runs any network",
         )
-    return latent, picture
+    return latent, label, picture
 
 
 def _of_run(path: Path, threads: int) -> Painter:
@@ -176,8 +230,10 @@ def _of_run(path: Path, threads: int) -> Painter:
         )
     torch.set_num_threads(threads)
 
-    def run(given: Array) -> Pixels:
+    def run(*given: Array) -> Pixels:
         with torch.inference_mode():
-            return to_pixels(generator.module(torch.from_numpy(given)).numpy(), (-1.0, 1.0), "NCHW")
+            made = generator.module(*(torch.from_numpy(array) for array in given))
+            return to_pixels(made.numpy(), (-1.0, 1.0), "NCHW")
 
-    return Painter((int(generator.config["latent_size"]),), run, lambda: None, "torch", "fp32")
+    size, classes = int(generator.config["latent_size"]), tuple(generator.config.get("classes", ()))
+    return Painter((size,), run, lambda: None, "torch", "fp32", classes=classes)

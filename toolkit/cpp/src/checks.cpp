@@ -2,6 +2,8 @@
 #include "checks.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cstdio>
 
 #include "finite.hpp"
 #include "gantk/error.hpp"
@@ -28,6 +30,18 @@ void check_finite(const TensorSpec& spec, const TensorView& view) {
   if (bad == 0) return;
   throw Error("input " + repr(spec.name) + " has " + std::to_string(bad) + " of " + std::to_string(view.shape.count()) +
                   " values that are NaN or infinite",
+              spec.text());
+}
+
+// Integers such as labels beyond their range would let a backend read what lies beside a table.
+void check_range(const TensorSpec& spec, const TensorView& view) {
+  const auto [low, high] = *spec.range;
+  const std::size_t bad = count_outside(view, low, high);
+  if (bad == 0) return;
+  std::array<char, 64> limits{};
+  std::snprintf(limits.data(), limits.size(), "%g to %g", low, high);
+  throw Error("input " + repr(spec.name) + " has " + std::to_string(bad) + " of " + std::to_string(view.shape.count()) +
+                  " values outside " + limits.data(),
               spec.text());
 }
 
@@ -84,7 +98,9 @@ void Checks::check(const Entry& entry, const TensorView& view, std::span<std::in
     if (size != resolved(wanted, sizes) || size == 0) fail_shape(entry, view.shape, sizes);
   }
   if (spec.smallest > 1) check_smallest(spec, view.shape);
-  if (view.device == Device::cpu) check_finite(spec, view);
+  if (view.device != Device::cpu) return;
+  check_finite(spec, view);
+  if (spec.range) check_range(spec, view);
 }
 
 void Checks::check_place(const Entry& entry, const char* what, Device place, const void* data) const {

@@ -25,6 +25,8 @@ gantk generate runs/flowers -n 64 --seed 7 -o grid.png
 
 gantk generate flowers.gantk -n 1000 -o pictures/ --backend openvino
 
+gantk generate digits.gantk --class 7 -n 16 -o sevens.png
+
 gantk generate flowers.gantk --walk -n 9 -o walk.webp --frames 120"""
 
 
@@ -59,10 +61,22 @@ def generate(
             min=0.0, help="Scales the latents: below 1 more typical, less varied.", rich_help_panel=_PICTURES
         ),
     ] = 1.0,
+    class_name: Annotated[
+        str | None,
+        typer.Option(
+            "--class",
+            help="Of a generator with classes, the one to paint.",
+            show_default="each in turn",
+            rich_help_panel=_PICTURES,
+        ),
+    ] = None,
     columns: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Pictures in a row of a grid.", show_default="a square", rich_help_panel=_PICTURES
+            min=1,
+            help="Pictures in a row of a grid.",
+            show_default="a square, or one for each class",
+            rich_help_panel=_PICTURES,
         ),
     ] = None,
     each: Annotated[
@@ -111,8 +125,8 @@ def generate(
     targets = _targets(output, count, single, walk)
     if not force:
         _refuse_existing(targets)
-    from gantk.generate import latents, open_painter, walk_latents
-    from gantk.runtime.pictures import grid, save, save_animation
+    from gantk.generate import labels, latents, open_painter, walk_latents
+    from gantk.runtime.pictures import class_columns, grid, save, save_animation
 
     with open_painter(source, backend, precision, device, threads) as painter:
         shape = painter.latent_shape
@@ -120,7 +134,9 @@ def generate(
             given = walk_latents(count, shape, seed, stops=stops, frames=frames, truncation=truncation)
         else:
             given = latents(count, shape, seed, truncation)[None]
-        pixels = _painted(painter, given, batch)
+        pixels = _painted(painter, given, labels(painter, count, class_name), batch)
+        if class_name is None:
+            columns = columns or class_columns(len(painter.classes))
     if walk:
         save_animation(output, [grid(frame, columns) for frame in pixels], fps)
     elif single:
@@ -170,12 +186,21 @@ def _refuse_existing(targets: list[Path]) -> None:
         raise GantkError(f"`{existing}` exists", where=str(existing), hint="--force replaces it")
 
 
-def _painted(painter: Painter, given: Array, batch: int) -> Pixels:
+def _painted(painter: Painter, given: Array, of_class: Array | None, batch: int) -> Pixels:
     """Paint latents (frames, count, ...) with a bar; pixels (frames, count, H, W, C)."""
+    import numpy as np
+
     from gantk.generate import paint
 
     flat = given.reshape(-1, *given.shape[2:])
+    flat_class = None if of_class is None else np.tile(of_class, len(given))
     with progress() as bar:
         task = bar.add_task("painting", total=len(flat), note="")
-        pixels = paint(painter, flat, batch, lambda done, total: bar.update(task, completed=done))
+        pixels = paint(
+            painter,
+            flat,
+            flat_class,
+            batch=batch,
+            progress=lambda done, total: bar.update(task, completed=done),
+        )
     return pixels.reshape(*given.shape[:2], *pixels.shape[1:])

@@ -5,11 +5,25 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Some of the pictures.
+
+    Args:
+        pictures: uint8[batch, channels, size, size], or of the size of a crop, on the CPU; `normalise` makes it what
+            networks take.
+        places: int64[batch], where they are among all.
+    """
+
+    pictures: Tensor
+    places: Tensor
 
 
 class Batches:
@@ -47,15 +61,11 @@ class Batches:
         self._flipped: NDArray[np.bool_] = np.empty(0, np.bool_)
         self._corners: NDArray[np.int64] = np.empty((0, 2), np.int64)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
-        self._next: tuple[int, Future[Tensor]] | None = None
+        self._next: tuple[int, Future[Batch]] | None = None
         self.per_epoch = per_epoch or len(array) // batch
 
-    def get(self, step: int) -> Tensor:
-        """The batch of a step of the whole training.
-
-        Returns:
-            uint8[batch, channels, size, size], or of the size of a crop; `normalise` makes it what networks take.
-        """
+    def get(self, step: int) -> Batch:
+        """The batch of a step of the whole training."""
         if self._next is not None and self._next[0] == step:
             batch = self._next[1].result()
         else:
@@ -71,7 +81,7 @@ class Batches:
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def _gather(self, step: int) -> Tensor:
+    def _gather(self, step: int) -> Batch:
         epoch, index = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             rng = np.random.default_rng([self._seed, epoch])
@@ -82,14 +92,13 @@ class Batches:
                 self._corners = rng.integers(0, room + 1, (len(self._array), 2))
             self._epoch = epoch
         chosen = slice(index * self._batch, (index + 1) * self._batch)
-        pictures = (
-            self._array[self._order[chosen]] if self._crop is None else self._cropped(chosen, self._crop)
-        )
+        places = self._order[chosen]
+        pictures = self._array[places] if self._crop is None else self._cropped(chosen, self._crop)
         if self._flip:
             flipped = self._flipped[chosen]
             pictures[flipped] = pictures[flipped, :, :, ::-1]
-        batch = torch.from_numpy(pictures)
-        return batch.pin_memory() if self._pin else batch
+        batch = Batch(torch.from_numpy(pictures), torch.from_numpy(places))
+        return Batch(*(tensor.pin_memory() for tensor in batch)) if self._pin else batch
 
     def _cropped(self, chosen: slice, size: int) -> NDArray[np.uint8]:
         return crops(self._array, self._order[chosen], self._corners[chosen], size)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of the MNIST type: a magic number, the sizes of three axes, and the pixels, most often gzipped."""
+"""Files of the MNIST type: a magic number, the size of each axis, and pixels or labels, most often gzipped."""
 
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from gantk.files import named_errors
 
 MAX_BYTES = 4 * 2**30
 
-_MAGIC = bytes((0, 0, 8, 3))  # Two zeros, 8 for unsigned bytes, 3 axes.
+_MAGIC = bytes((0, 0, 8))  # Two zeros, and 8 for unsigned bytes; the number of axes follows.
+_KINDS = {1: ("labels", "train-labels-idx1-ubyte.gz"), 3: ("pictures", "train-images-idx3-ubyte.gz")}
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -49,38 +51,50 @@ def read(path: Path) -> NDArray[np.uint8]:
     Raises:
         GantkError: It is something else, is cut, or is larger than `MAX_BYTES`.
     """
+    return _read(path, 3)
+
+
+def read_labels(path: Path) -> NDArray[np.uint8]:
+    """Read labels, uint8[N], from a file with one axis; otherwise as `read`."""
+    return _read(path, 1)
+
+
+def _read(path: Path, axes: int) -> NDArray[np.uint8]:
     with named_errors(path, "read"), path.open("rb") as raw:
         zipped = raw.read(2) == _GZIP_MAGIC
         raw.seek(0)
         stream = gzip.GzipFile(fileobj=raw) if zipped else raw
         try:
-            header = stream.read(16)
-            count, height, width = _sizes(header, path)
-            expected = count * height * width
+            shape = _shape(stream.read(4 + 4 * axes), axes, path)
+            expected = math.prod(shape)
             data = stream.read(expected)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise GantkError(f"`{path.name}` is cut or damaged: {error}", where=str(path)) from error
     if len(data) < expected:
         raise GantkError(
-            f"`{path.name}` is cut: it has {len(data)} of the {expected} bytes of its {count} pictures",
+            f"`{path.name}` is cut: it has {len(data)} of the {expected} bytes of its {shape[0]} {_KINDS[axes][0]}",
             where=str(path),
         )
-    return np.frombuffer(data, np.uint8).reshape(count, height, width)
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
-def _sizes(header: bytes, path: Path) -> tuple[int, int, int]:
-    if len(header) < 16 or not header.startswith(_MAGIC):
+def _shape(header: bytes, axes: int, path: Path) -> tuple[int, ...]:
+    kind, example = _KINDS[axes]
+    magic = _MAGIC + bytes((axes,))
+    if len(header) < 4 + 4 * axes or not header.startswith(magic):
         raise GantkError(
-            f"`{path.name}` is not an idx file of pictures: it begins with {header[:4].hex(' ') or 'nothing'}; "
-            f"{_MAGIC.hex(' ')} is wanted",
+            f"`{path.name}` is not an idx file of {kind}: it begins with {header[:4].hex(' ') or 'nothing'}; "
+            f"{magic.hex(' ')} is wanted",
             where=str(path),
-            hint="give a folder of pictures, or a file such as train-images-idx3-ubyte.gz",
+            hint=f"give a folder of pictures, or a file such as {example}"
+            if axes == 3
+            else f"such as {example}",
         )
-    count, height, width = (int.from_bytes(header[at : at + 4], "big") for at in (4, 8, 12))
-    if not count or not height or not width or count * height * width > MAX_BYTES:
+    shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4))
+    if not 0 < math.prod(shape) <= MAX_BYTES:
+        sizes = f" of {shape[2]} x {shape[1]}" if axes == 3 else ""
         raise GantkError(
-            f"`{path.name}` declares {count} pictures of {width} x {height}; "
-            f"between 1 and {MAX_BYTES} bytes in all are wanted",
+            f"`{path.name}` declares {shape[0]} {kind}{sizes}; between 1 and {MAX_BYTES} bytes in all are wanted",
             where=str(path),
         )
-    return count, height, width
+    return shape

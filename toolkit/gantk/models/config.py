@@ -49,7 +49,8 @@ class NetworkConfig:
             UsageError: A field is unknown, or a value is not allowed.
         """
         check_fields(cls, data)
-        return cls(**data)
+        lists = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
+        return cls(**{**data, **lists})
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -69,6 +70,13 @@ def check_fields(config: type, data: Mapping[str, Any]) -> None:
     unknown = [name for name in data if name not in known]
     if unknown:
         raise UsageError(f"a network has no {', '.join(map(repr, unknown))}; it has {', '.join(known)}")
+
+
+def check_names(name: str, value: Any, fewest: int, most: int) -> None:
+    """Raise a `UsageError` where `value` is no tuple of `fewest` to `most` different names."""
+    named = isinstance(value, tuple) and all(isinstance(each, str) and each for each in value)
+    if not named or not fewest <= len(value) <= most or len({*value}) < len(value):
+        raise UsageError(f"{name} are {value!r}; {fewest} to {most} different names are wanted")
 
 
 def check(name: str, value: Any, allowed: tuple[int, ...] | range) -> None:

@@ -1,18 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The deep convolutional pair of Radford, Metz and Chintala (arXiv 1511.06434)."""
+"""The deep convolutional pair of Radford, Metz and Chintala (arXiv 1511.06434), which may learn classes.
+
+With classes, the generator takes a label as well (Mirza and Osindero, arXiv 1411.1784, section 3.2), and the
+discriminator projects a picture's features on a vector of its class (Miyato and Koyama, arXiv 1802.05637, section 3).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from gantk.models.config import NetworkConfig, check
+from gantk.models.config import NetworkConfig, check, check_names
+from gantk.tensors import TensorSpec
 
 WIDTHS = range(1, 513)
+CLASSES_LIMIT = 1000
 
 
 @dataclass(frozen=True)
@@ -25,15 +31,29 @@ class Config(NetworkConfig):
         latent_size: The length of a latent vector.
         width: Channels at half the picture's size; they double at each halving. The paper has 128 for
             pictures of 64 pixels.
+        classes: Their names, at least two; none for pictures of one kind.
     """
 
     sizes: ClassVar = (28, 32, 64, 128)
 
     width: int = 64
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check("width", self.width, WIDTHS)
+        if self.classes != ():
+            check_names("classes", self.classes, 2, CLASSES_LIMIT)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), "classes": list(self.classes)}
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What the generator takes: with classes a label too, which is a place in `classes`."""
+        if not self.classes:
+            return super().inputs
+        return (*super().inputs, TensorSpec("label", "int64", ("N",), (0.0, len(self.classes) - 1.0)))
 
     @property
     def smallest(self) -> int:
@@ -67,22 +87,31 @@ class Generator(nn.Module):
             nn.ReLU(),
             nn.Unflatten(1, (widths[0], smallest, smallest)),
         )
+        # A label as a unit vector beside the latents would be multiplied by one column of weights: it is looked up.
+        self.class_offsets = nn.Embedding(len(config.classes), features) if config.classes else None
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
             layers += [_enlarge(before, after, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
         self.enlarge = nn.Sequential(*layers, _enlarge(widths[-1], config.channels, bias=True), nn.Tanh())
         self.apply(_initialise)
 
-    def forward(self, latent: Tensor) -> Tensor:
+    def forward(self, latent: Tensor, label: Tensor | None = None) -> Tensor:
         """Make pictures.
 
         Args:
             latent: float[N, latent_size], drawn from N(0, 1).
+            label: int64[N], places in the configuration's `classes`; wanted where it has any.
 
         Returns:
             float[N, channels, size, size] in [-1, 1].
         """
-        pictures: Tensor = self.enlarge(self.project(latent))
+        dense, *others = self.project
+        features = dense(latent)
+        if self.class_offsets is not None:
+            features = features + self.class_offsets(label)
+        for layer in others:
+            features = layer(features)
+        pictures: Tensor = self.enlarge(features)
         return pictures
 
 
@@ -102,19 +131,25 @@ class Discriminator(nn.Module):
         for before, after in pairwise(widths):
             layers += [_shrink(before, after, bias=False), nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
         self.shrink = nn.Sequential(*layers)
-        self.judge = nn.Sequential(nn.Flatten(), nn.Linear(widths[-1] * config.smallest**2, 1), nn.Flatten(0))
+        features = widths[-1] * config.smallest**2
+        self.judge = nn.Sequential(nn.Flatten(), nn.Linear(features, 1), nn.Flatten(0))
+        self.class_vectors = nn.Embedding(len(config.classes), features) if config.classes else None
         self.apply(_initialise)
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, pictures: Tensor, label: Tensor | None = None) -> Tensor:
         """Judge pictures.
 
         Args:
             pictures: float[N, channels, size, size] in [-1, 1].
+            label: int64[N], their places in the configuration's `classes`; wanted where it has any.
 
         Returns:
-            Logits float[N]: positive where a picture is taken for a real one.
+            Logits float[N]: positive where a picture is taken for a real one, of its class.
         """
-        logits: Tensor = self.judge(self.shrink(pictures))
+        features = self.shrink(pictures)
+        logits: Tensor = self.judge(features)
+        if self.class_vectors is not None:
+            logits = logits + (features.flatten(1) * self.class_vectors(label)).sum(1)
         return logits
 
 
@@ -129,10 +164,10 @@ def _shrink(before: int, after: int, *, bias: bool) -> nn.Module:
 @torch.no_grad()
 def _initialise(module: nn.Module) -> None:
     """Weights N(0, 0.02), batch-norm weights N(1, 0.02), biases 0 (section 4 of the paper)."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding):
         module.weight.normal_(0.0, 0.02)
-        if module.bias is not None:
-            module.bias.zero_()
+        if isinstance(bias := getattr(module, "bias", None), Tensor):
+            bias.zero_()
     elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
         module.weight.normal_(1.0, 0.02)
         module.bias.zero_()

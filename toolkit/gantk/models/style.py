@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gantk.errors import UsageError
-from gantk.models.config import check, check_fields
+from gantk.models.config import check, check_fields, check_names
 from gantk.tensors import TensorSpec
 
 SMALLEST = 8
@@ -47,9 +47,7 @@ class Config:
     def __post_init__(self) -> None:
         check("width", self.width, range(1, 257))
         check("blocks", self.blocks, range(1, 33))
-        named = isinstance(self.styles, tuple) and all(isinstance(s, str) and s for s in self.styles)
-        if not named or not 1 <= len(self.styles) <= STYLES_LIMIT or len({*self.styles}) < len(self.styles):
-            raise UsageError(f"styles are {self.styles!r}; 1 to {STYLES_LIMIT} different names are wanted")
+        check_names("styles", self.styles, 1, STYLES_LIMIT)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

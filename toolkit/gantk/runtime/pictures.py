@@ -24,6 +24,7 @@ Pixels = NDArray[np.uint8]
 FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
 ANIMATED_FORMATS = {".gif": "GIF", ".webp": "WEBP"}
 GIF_FPS_LIMIT = 50
+_MOST_CLASSES_SHOWN = 16
 """Browsers slow down pictures that ask for less than 20 ms."""
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -61,6 +62,11 @@ def to_pixels(
         raise GantkError("the pictures have values that are NaN or infinite; they would be black or noise")
     pixels: Pixels = np.rint(values).clip(0, 255).astype(np.uint8)
     return pixels
+
+
+def class_columns(classes: int) -> int | None:
+    """The columns of a grid that shows each class in its own; `None` where there are none, or too many."""
+    return classes if 2 <= classes <= _MOST_CLASSES_SHOWN else None
 
 
 def grid(pixels: Pixels, columns: int | None = None, padding: int = 2) -> Pixels:

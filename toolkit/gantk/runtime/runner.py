@@ -123,6 +123,8 @@ class Runner(ABC):
                 f"input {spec.name!r} has {bad} of {array.size} values that are NaN or infinite",
                 where=str(spec),
             )
+        if spec.range is not None and array.dtype.kind == "i":
+            _refuse_outside(spec, array)
         return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
     def _check_out(self, out: Mapping[str, Array]) -> None:
@@ -185,6 +187,18 @@ def _wrong_shape(
         + (", each at least 1" if 0 in shape else ""),
         where=str(spec),
     )
+
+
+def _refuse_outside(spec: TensorSpec, array: Array) -> None:
+    """Refuse integers such as labels beyond their range: backends may read what lies beside a table."""
+    assert spec.range is not None
+    low, high = spec.range
+    bad = int(np.count_nonzero((array < low) | (array > high)))
+    if bad:
+        raise GantkError(
+            f"input {spec.name!r} has {bad} of {array.size} values outside {low:g} to {high:g}",
+            where=str(spec),
+        )
 
 
 def _refuse_small(spec: TensorSpec, shape: tuple[int, ...]) -> None:

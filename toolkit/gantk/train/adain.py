@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gantk import models
-from gantk.data import Pictures, find_source, load
+from gantk.data import Batch, Pictures, find_source, load
 from gantk.data.batches import crops, normalise_unit
 from gantk.data.decode import Pixels
 from gantk.errors import UsageError
@@ -102,9 +102,9 @@ class AdainTraining(PaintingTraining[AdainConfig]):
     def set_up(self) -> None:
         self._decoder = self.set_up_with(self._network.decoder)
 
-    def step(self, gathered: Tensor, total: int) -> dict[str, Tensor]:
+    def step(self, batch: Batch, total: int) -> dict[str, Tensor]:
         config, fabric, network = self.config, self.fabric, self._network
-        pictures = normalise_unit(gathered, fabric.device)
+        pictures = normalise_unit(batch.pictures, fabric.device)
         styles = normalise_unit(self._draw_styles(len(pictures)), fabric.device)
         with torch.no_grad(), fabric.autocast():
             wanted_styles = network.encoder(styles)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from gantk import models
-from gantk.data.pictures import Source
+from gantk.data import Source, find_classes
+from gantk.errors import UsageError
 from gantk.train.options import RunConfig, resolve_machine
 
 
@@ -23,6 +24,8 @@ class TrainConfig(RunConfig):
         channels: 1 or 3; by default 1 where the pictures are grey.
         latent_size: The length of a latent vector.
         width: Channels of a DCGAN at half the picture's size; the fully connected pair has none.
+        conditional: Whether to learn the classes that the pictures come in (`gantk.data.find_classes`).
+        classes: Their names; found when the configuration is resolved.
         lr_g: The generator's learning rate.
         lr_d: The discriminator's.
         label_smoothing: Real pictures are labelled 1 minus this (arXiv 1606.03498, section 3.4), 0 to 0.5.
@@ -47,6 +50,8 @@ class TrainConfig(RunConfig):
     channels: int | None = None
     latent_size: int = 100
     width: int = 64
+    conditional: bool = False
+    classes: tuple[str, ...] = ()
     lr_g: float = 2e-4
     lr_d: float = 2e-4
     anneal: bool = False
@@ -55,6 +60,12 @@ class TrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.conditional and self.network != "dcgan":
+            raise UsageError(
+                f"the network {self.network!r} learns no classes",
+                where="--conditional",
+                hint="--network dcgan",
+            )
         models.configure(self.network, self.network_config(default_size=64, default_channels=3))
 
     @property
@@ -74,7 +85,9 @@ class TrainConfig(RunConfig):
             "channels": self.channels or default_channels,
             "latent_size": self.latent_size,
         }
-        return {**config, "width": self.width} if self.network == "dcgan" else config
+        if self.network != "dcgan":
+            return config
+        return {**config, "width": self.width, "classes": self.classes}
 
 
 def resolve(config: TrainConfig, source: Source) -> TrainConfig:
@@ -82,7 +95,10 @@ def resolve(config: TrainConfig, source: Source) -> TrainConfig:
 
     Raises:
         UsageError: As `gantk.train.options.resolve_machine`.
+        GantkError: Classes are to be learned, and the pictures have none.
     """
     native = source.size if source.size in (28, 32, 64, 128) else 64
     config = resolve_machine(config)
-    return replace(config, size=config.size or native, channels=config.channels or source.channels)
+    classes = config.classes or (find_classes(source) if config.conditional else ())
+    channels = config.channels or source.channels
+    return replace(config, size=config.size or native, channels=channels, classes=classes)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gantk import models
-from gantk.data import Pictures, find_source
+from gantk.data import Batch, Pictures, find_source, read_labels
 from gantk.data.batches import normalise
 from gantk.train import health, sitting
 from gantk.train.config import TrainConfig, resolve
@@ -51,6 +52,7 @@ class GanTraining(Training[TrainConfig]):
         super().__init__(fabric, config, pictures)
         self.state = _build(config, fabric.device, fabric.global_rank)
         self._ones = torch.ones(config.batch, device=fabric.device)
+        self._labels = _labels(config, pictures, fabric)
 
     @classmethod
     def resolve(cls, config: TrainConfig, reporter: Reporter) -> TrainConfig:
@@ -58,7 +60,13 @@ class GanTraining(Training[TrainConfig]):
 
     @cached_property
     def showroom(self) -> Showroom:
-        return Showroom(Path(self.config.out), self.config, self.pictures, self.fabric.device)
+        return Showroom(Path(self.config.out), self.config, self.pictures, self._labels, self.fabric.device)
+
+    def facts(self) -> dict[str, Any]:
+        if self._labels is None:
+            return {}
+        digest = hashlib.sha256(self._labels.cpu().numpy().tobytes()).hexdigest()
+        return {"classes": {"names": list(self.config.classes), "fingerprint": digest[:16]}}
 
     def set_up(self) -> None:
         networks, optimizers = self.state.networks, self.state.optimizers
@@ -67,16 +75,20 @@ class GanTraining(Training[TrainConfig]):
             networks["discriminator"], optimizers["discriminator"]
         )
 
-    def step(self, gathered: Tensor, total: int) -> dict[str, Tensor]:
+    def step(self, batch: Batch, total: int) -> dict[str, Tensor]:
         config, state, fabric, ones = self.config, self.state, self.fabric, self._ones
-        real = normalise(gathered, fabric.device)
+        real = normalise(batch.pictures, fabric.device)
+        # Samples are of the classes of the batch, or there are none.
+        labels = [] if self._labels is None else [self._labels[batch.places.to(fabric.device)]]
         latents = torch.randn(config.batch, config.latent_size, generator=state.draws, device=fabric.device)
-        fakes = self._generator(latents)
+        fakes = self._generator(latents, *labels)
 
         _set_rates(state, config, total)
 
         # Phase 1: the discriminator learns to tell real pictures from detached samples.
-        real_logits, fake_logits = self._discriminator(real), self._discriminator(fakes.detach())
+        real_logits, fake_logits = (
+            self._discriminator(pictures, *labels) for pictures in (real, fakes.detach())
+        )
         real_labels, fake_labels = ones - config.label_smoothing, torch.zeros_like(ones)
         loss_d = (_loss(real_logits, real_labels) + _loss(fake_logits, fake_labels)) / 2
         skipped = config.skip_d_below > 0 and float(fabric.all_reduce(loss_d.detach())) < config.skip_d_below
@@ -88,7 +100,7 @@ class GanTraining(Training[TrainConfig]):
         # Phase 2: the generator learns to pass its samples off as real ones to the frozen discriminator.
         discriminator = state.networks["discriminator"]
         with _frozen(discriminator), fabric.autocast():
-            loss_g = _loss(discriminator(fakes), ones)
+            loss_g = _loss(discriminator(fakes, *labels), ones)
         self._optimizer_g.zero_grad()
         fabric.backward(loss_g)
         self._optimizer_g.step()
@@ -102,6 +114,21 @@ class GanTraining(Training[TrainConfig]):
 
     def warnings(self, history: Sequence[dict[str, Any]]) -> dict[str, str]:
         return health.warnings(history)
+
+
+def _labels(config: TrainConfig, pictures: Pictures, fabric: Any) -> Tensor | None:
+    """The class of each of this process's pictures, int64[N], where classes are learned."""
+    if not config.classes:
+        return None
+    skipped = {path for path, _ in pictures.skipped}
+    found = read_labels(
+        find_source(config.data),
+        config.classes,
+        rank=fabric.global_rank,
+        world=fabric.world_size,
+        skipped=skipped,
+    )
+    return torch.from_numpy(found).to(fabric.device)
 
 
 def _build(config: TrainConfig, device: torch.device, rank: int) -> State:

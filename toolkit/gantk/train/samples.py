@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samples of the averaged generator from the same latents every time, and how diverse they are."""
+"""Samples of the averaged generator from the same inputs every time, and how diverse they are."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gantk.data import Pictures
-from gantk.runtime.pictures import grid, save
+from gantk.runtime.pictures import class_columns, grid, save
 from gantk.train import health, plots
 from gantk.train.config import TrainConfig
 from gantk.train.ema import Average
 from gantk.train.log import Log
 from gantk.train.reporter import Reporter
 
-_SHOWN = 64
+_ROWS, _COLUMNS = 8, 8
 _COMPARED = 256
 _SETTLED = 512
 
@@ -28,25 +29,42 @@ class Showroom:
         run: The run folder.
         config: The resolved configuration.
         pictures: Real pictures, to compare the samples' diversity with.
+        labels: int64[N], the classes of the pictures, where the generator takes any.
         device: Where the generator is.
     """
 
-    def __init__(self, run: Path, config: TrainConfig, pictures: Pictures, device: torch.device) -> None:
+    def __init__(
+        self,
+        run: Path,
+        config: TrainConfig,
+        pictures: Pictures,
+        labels: Tensor | None,
+        device: torch.device,
+    ) -> None:
         self._run = run
         # Drawn on the CPU, whatever the device, and apart from the training's own random numbers.
         rng = torch.Generator().manual_seed(config.seed)
-        self._latents = torch.randn(_COMPARED, config.latent_size, generator=rng).to(device)
-        self._settling = torch.randn(_SETTLED, config.latent_size, generator=rng).to(device)
+        self._inputs = [torch.randn(_COMPARED, config.latent_size, generator=rng).to(device)]
+        self._settling = [torch.randn(_SETTLED, config.latent_size, generator=rng).to(device)]
+        self._columns = _COLUMNS
+        if (
+            labels is not None
+        ):  # A column for each class, and statistics of classes as they are among the pictures.
+            classes = len(config.classes)
+            self._inputs.append(torch.arange(_COMPARED, device=device) % classes)
+            self._settling.append(labels[torch.arange(_SETTLED, device=device) * len(labels) // _SETTLED])
+            self._columns = class_columns(classes) or _COLUMNS
         self._spread_of_real = health.spread(torch.from_numpy(np.array(pictures.sample(_COMPARED))))
 
     def settle(self, average: Average) -> None:
         """Give the averaged generator the batch-norm statistics that belong to its weights."""
-        average.settle(self._settling)
+        average.settle(*self._settling)
 
     def show(self, average: Average, log: Log, step: int, epoch: int, reporter: Reporter) -> None:
         """Write a grid, a line on the run's health, and the curves."""
-        samples = average.sample(self._latents)
-        pixels = grid(samples[:_SHOWN].permute(0, 2, 3, 1).numpy(), columns=8)
+        samples = average.sample(*self._inputs)
+        shown = samples[: _ROWS * self._columns]
+        pixels = grid(shown.permute(0, 2, 3, 1).numpy(), columns=self._columns)
         path = self._run / "samples" / f"epoch-{max(epoch, 1):04d}.png"
         save(path, pixels)
         spread = health.spread(samples)

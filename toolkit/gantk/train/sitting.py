@@ -172,9 +172,9 @@ def _loop(session: Session, batches: Batches) -> TrainResult:
     with Interruption() as interruption:
         while state.step < total and not interrupted:
             step_s = time.perf_counter()
-            gathered = batches.get(state.step)
+            batch = batches.get(state.step)
             wait_s = time.perf_counter() - step_s
-            measured = training.step(gathered, total)
+            measured = training.step(batch, total)
             state.average.update(state.generator, state.step)
             state.step += 1
             session.window.add(wait_s, measured)

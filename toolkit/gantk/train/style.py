@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gantk import models
-from gantk.data import Pictures, find_source
+from gantk.data import Batch, Pictures, find_source
 from gantk.data.batches import normalise_unit
 from gantk.data.decode import Pixels
 from gantk.errors import UsageError
@@ -118,9 +118,9 @@ class StyleTraining(PaintingTraining[StyleConfig]):
     def set_up(self) -> None:
         self._generator = self.set_up_with(self.state.generator)
 
-    def step(self, gathered: Tensor, total: int) -> dict[str, Tensor]:
+    def step(self, batch: Batch, total: int) -> dict[str, Tensor]:
         config, fabric, layers = self.config, self.fabric, self._layers
-        pictures = normalise_unit(gathered, fabric.device)
+        pictures = normalise_unit(batch.pictures, fabric.device)
         # Each picture of a batch learns another style, by chance (arXiv 1610.07629, section 3).
         count, styles = len(pictures), len(config.styles)
         chosen = torch.randint(styles, (count,), generator=self.state.draws, device=fabric.device)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
-from gantk.data import Pictures
+from gantk.data import Batch, Pictures
 from gantk.train.log import Log
 from gantk.train.options import RunConfig
 from gantk.train.reporter import Reporter
@@ -62,11 +62,11 @@ class Training(ABC, Generic[C]):
         """Give networks and optimisers to Fabric, once the state is that of the beginning or a checkpoint."""
 
     @abstractmethod
-    def step(self, gathered: Tensor, total: int) -> dict[str, Tensor]:
+    def step(self, batch: Batch, total: int) -> dict[str, Tensor]:
         """Learn from one batch.
 
         Args:
-            gathered: uint8[batch, channels, size, size] on the CPU.
+            batch: Of the pictures, on the CPU.
             total: Steps in all.
 
         Returns:

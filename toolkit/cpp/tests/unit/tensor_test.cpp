@@ -86,6 +86,19 @@ TEST(Finite, CountsNanAndInfinity) {
   }
 }
 
+template <class T>
+std::size_t outside(std::vector<T> values) {
+  const auto size = static_cast<std::int64_t>(values.size());
+  return count_outside(TensorView(std::as_const(values), {size}), 0, 9);
+}
+
+TEST(Finite, CountsIntegersOutsideARange) {
+  EXPECT_EQ(outside<std::int64_t>({0, 9, 10, -1, INT64_MAX, INT64_MIN}), 4u);
+  EXPECT_EQ(outside<std::int32_t>({0, 9, 10, -1, INT32_MIN}), 3u);
+  EXPECT_EQ(outside<std::int8_t>({0, 9, 10, -1}), 2u);
+  EXPECT_EQ(outside<float>({0, 9, 10, -1}), 0u);
+}
+
 TEST(Error, SaysAllOfItself) {
   EXPECT_EQ(Error("what").text(), "what");
   EXPECT_EQ(Error("what", "here", "do").text(), "what\n  in: here\n  hint: do");

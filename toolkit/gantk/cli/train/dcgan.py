@@ -18,7 +18,7 @@ EPILOG = """
 
 gantk train dcgan --data ~/photos --epochs 50
 
-gantk train dcgan --data train-images-idx3-ubyte.gz --size 32 --width 32 --epochs 5 --out runs/digits
+gantk train dcgan --data train-images-idx3-ubyte.gz --conditional --width 32 --epochs 5 --out runs/digits
 
 gantk train dcgan --out runs/digits --resume --epochs 10
 """
@@ -64,6 +64,14 @@ def dcgan(
     latent_size: Annotated[
         int, typer.Option(help="Length of a latent vector.", rich_help_panel=o.NETWORK)
     ] = 100,
+    conditional: Annotated[
+        bool,
+        typer.Option(
+            "--conditional",
+            help="Learn classes: the subfolders that pictures lie in, or the labels beside an idx file.",
+            rich_help_panel=o.NETWORK,
+        ),
+    ] = False,
     flip: Annotated[
         bool, typer.Option("--flip", help="Mirror pictures at random.", rich_help_panel=o.NETWORK)
     ] = False,
