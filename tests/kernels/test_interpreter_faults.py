@@ -160,6 +160,10 @@ HOPPER = [
     SeededHopper("early_arrival", "pipeline", "wait(full + i % 2, i / 2 & 1);\n      sum",
                  "if (t % 32 == 0) arrive(empty + i % 2); wait(full + i % 2, i / 2 & 1);\n      sum", "more arrivals|read|writes byte"),
     SeededHopper("init_not_published", "pipeline", "ready(); }\n  __syncthreads();", "ready(); }", "before its initial|no mbarrier"),
+    SeededHopper("init_not_fenced", "pipeline", "ready(); }", "}", "no fence.mbarrier_init"),
+    SeededHopper("copy_nobody_waits_for", "pipeline", "i < 5; ++i) {\n      wait(full", "i < 4; ++i) {\n      wait(full",
+                 "before anyone has waited for its last copy"),
+    SeededHopper("odd_number_of_registers", "pipeline", "aligned.u32 40", "aligned.u32 44", "a multiple of 8 from 24"),
     SeededHopper("bulk_not_in_units", "pipeline", "512, full", "500, full", "not in 16-byte units"),
     SeededHopper("tile_not_waited_for", "tile_128_0_0_0", "wait(bar, 0);", "", "bulk copy"),
     SeededHopper("tile_misaligned", "tile_128_0_0_0", "tile3(memory,", "tile3(memory + 64,", "misaligned shared tile"),
@@ -193,6 +197,19 @@ def test_a_seeded_fault_of_hopper_is_seen(seeded: SeededHopper) -> None:
     faulty = replace(sound, body=sound.body.replace(seeded.before, seeded.after))
     with pytest.raises(Fault, match=seeded.says):
         interpret(faulty)
+
+
+def test_registers_that_nobody_gave_back_are_not_there_to_claim() -> None:
+    """384 threads have 168 each; two of three warp groups may have 232 once the third has come down to 40."""
+    body = """
+      if (t < 128) { %s } else { asm volatile("setmaxnreg.inc.sync.aligned.u32 232;"); }
+      ((u32*)p.out[0])[t] = t;
+    """
+    release = 'asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");'
+    sound = Snippet("registers", body % release, (), (np.arange(384, dtype=np.uint32),), "sm_90a", block=384)
+    np.testing.assert_array_equal(interpret(sound)[0], sound.expected[0])
+    with pytest.raises(Fault, match="claims 80896 of 65536 registers"):
+        interpret(replace(sound, body=body % ""))
 
 
 def test_an_unknown_instruction_raises_with_its_text() -> None:

@@ -10,7 +10,8 @@ What it executes is PTX text, as NVRTC writes it, of `.entry` functions (no call
   that a missing barrier, wait, arrival or proxy fence is a fault; within a warp, reads of what another thread wrote
   without `__syncwarp`;
 - barriers, named ones and mbarriers: deadlock, divergence, counts, over-arrival, use before initialisation, exited
-  threads; warp collectives without all their threads;
+  threads; warp collectives without all their threads; copies onto an mbarrier without its fence, or that nobody waits
+  for; `setmaxnreg` beyond what there is;
 - wgmma: accumulators and operands touched before `wait_group` covers them, a missing `fence` or `commit_group`;
 - an unknown instruction, which raises with its text, and a run that does not end.
 
@@ -20,7 +21,20 @@ approximate instructions, computed exactly here, and of sums on tensor cores, ma
 as measured: see `cutting`). Clusters, multicast, bulk stores and `.func` calls are not known to it.
 """
 
-from . import accesses, arithmetic, bits, bulk, comparisons, control, conversions, mbarriers, mma, warp, wgmma  # noqa: F401
+from . import (  # noqa: F401
+    accesses,
+    arithmetic,
+    bits,
+    bulk,
+    comparisons,
+    control,
+    conversions,
+    mbarriers,
+    mma,
+    registers,
+    warp,
+    wgmma,
+)
 from .faults import BudgetExceeded, Fault, Unsupported
 from .machine import Machine
 from .memory import Memory

@@ -234,6 +234,10 @@ def _emit_fence(machine: Machine, instruction: Instruction) -> Step | None:
             machine.shared.fence_proxy(machine.of_block[threads], machine.of_warp[threads])
 
         return proxy
-    if opcode.startswith(("fence.proxy", "fence.mbarrier_init")) or opcode.endswith(("cta",)):
+    if opcode.startswith("fence.mbarrier_init"):
+        from .mbarriers import mbarriers
+
+        return mbarriers(machine).fence
+    if opcode.startswith("fence.proxy") or opcode.endswith(("cta",)):
         return None
     return lambda mask: machine.memory.fence(machine.linear_block[machine.active(mask)])

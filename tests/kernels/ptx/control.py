@@ -100,12 +100,8 @@ def _trap(machine: Machine, instruction: Instruction) -> Step | None:
     return trap
 
 
-@emitter("griddepcontrol", "nanosleep", "setmaxnreg", "pmevent")
+@emitter("griddepcontrol", "nanosleep", "pmevent")
 def _nothing(machine: Machine, instruction: Instruction) -> Step | None:
-    if instruction.parts[0] == "setmaxnreg":
-        from .warp import full_warps
-
-        machine.require(full_warps(machine, 128))
     return None
 
 

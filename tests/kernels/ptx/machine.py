@@ -45,6 +45,7 @@ class Machine(Operands):
         self.parked: dict[int, Mask] = {}
         self.executed, self.budget = 0, 0
         self.resetters: list[Callable[[], None]] = []  # called for every batch of new blocks
+        self.finishers: list[Callable[[], None]] = []  # called when a batch has ended; they may raise faults
         self.idle: list[Callable[[], str]] = []  # each says what is waited for, in a deadlock
         self.extensions: dict[type, Any] = {}
         self.order = WarpOrder(self.shared)
@@ -113,6 +114,8 @@ class Machine(Operands):
         self.parked.clear()
         self.fronts = {0: True if self.exists.all() else self.exists.copy()}
         self._schedule()
+        for finish in self.finishers:
+            finish()
 
     def _schedule(self) -> None:
         end = len(self.entry.code)

@@ -31,6 +31,9 @@ class MBarrier:
     phase: int = 0
     bytes: int = 0
     copies: int = 0  # the stamp of the newest copy that completes here
+    is_fenced: bool = False  # whether the copy engine knows of it
+    filled: int = 0  # the phase after the last one that a copy belonged to
+    watched: int = 0  # the last phase that somebody has waited for
     seen: Array | None = None  # what the arrivals of this phase have seen
     published: Array | None = None  # what whoever waited for the last phase sees
 
@@ -41,6 +44,7 @@ class MBarriers:
         self.objects: dict[tuple[int, int], MBarrier] = {}
         machine.resetters.append(self.objects.clear)
         machine.idle.append(self.say)
+        machine.finishers.append(self.check_watched)
 
     def say(self) -> str:
         return ", ".join(
@@ -76,6 +80,22 @@ class MBarriers:
         stamp = int(machine.shared.clock[block, warp, warp])
         self.objects[block, address] = MBarrier(number, count, count, warp, stamp)
 
+    def fence(self, mask: Mask) -> None:
+        """fence.mbarrier_init: the copy engine sees what these warps have made."""
+        threads = self.machine.active(mask)
+        by = {
+            *zip(self.machine.of_block[threads].tolist(), self.machine.of_warp[threads].tolist(), strict=True)
+        }
+        for (block, _), each in self.objects.items():
+            each.is_fenced |= (block, each.made_by) in by
+
+    def check_watched(self) -> None:
+        for (_, address), each in self.objects.items():
+            if each.filled > each.watched:
+                raise Fault(
+                    f"mbarrier at {address:#x}: the block ends before anyone has waited for its last copy"
+                )
+
     def arrive(self, lane: int, address: int, count: int, bytes_: int) -> int:
         """`count` arrivals that also announce `bytes_`; the phase they belong to."""
         machine, found = self.machine, self.find(lane, address)
@@ -93,6 +113,11 @@ class MBarriers:
 
     def receive(self, found: MBarrier, bytes_: int) -> None:
         """A bulk copy has brought bytes."""
+        if not found.is_fenced:
+            raise Fault(
+                "a copy completes on an mbarrier that no fence.mbarrier_init has shown to the copy engine"
+            )
+        found.filled = found.phase + 1
         found.bytes -= bytes_
         self.complete(found)
 
@@ -111,6 +136,7 @@ class MBarriers:
 
     def acquire(self, lane: int, address: int) -> None:
         found = self.find(lane, address)
+        found.watched = found.phase
         if found.published is not None:
             machine = self.machine
             warp = np.array([machine.of_warp[lane]])
