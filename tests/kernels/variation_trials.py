@@ -215,6 +215,9 @@ def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
         Trial((1, 3, 7, 5), "l2", "float16", layout="sliced", gradient="contiguous"),
         Trial((1, 1, 6, 5), "isotropic", "bfloat16", offset=2),
         Trial((1, 3, 23, 80), "l1", gradient=None),
+        Trial((1, 1, 5, 8), "l2", gradient=None),
+        Trial((1, 1, 5, 8), "isotropic", gradient=None),
+        Trial((1, 1, 5, 5), "l1", gradient=None),
         Trial((1, 2, 6, 8), "isotropic", "bfloat16", arch="sm_75"),
         Trial((1, 1, 1, 1), "l2"),
     ]
