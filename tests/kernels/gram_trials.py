@@ -232,7 +232,9 @@ def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
             Trial(((5, 64 * 140),), "float16", tile=128),
             Trial(((5, 129),), "float16", layout="padded", tile=64),  # A step of one place.
             Trial(((130, 8),), "bfloat16", tile=64),  # A third row of tiles.
-            Trial(((21, 71),), "float16", layout="padded", arch="sm_75", tile=64),  # Half a word is left.
+            Trial(
+                ((21, 71),), "float16", layout="padded", offset=4, arch="sm_75", tile=64
+            ),  # Half a word is left.
         ],
         "gram_single": [
             Trial(((72, 228),), tile=64),
