@@ -35,6 +35,8 @@ from mutant_cases import FAMILIES, cases_of
 from mutation import Mutant, closure, mutants_of
 from ptx import BudgetExceeded, Fault
 
+from gantk.errors import GantkError
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "mutants.json"
 KILLED = ("fault", "value", "error", "endless")
@@ -76,7 +78,7 @@ class Unit:
             case.seconds = time.process_time() - before
         self.cases.sort(key=lambda case: case.seconds)
         with interpreted.sources(self.root, QUICK):
-            if any(_attempt(case) for case in self.cases):
+            if any(attempt(case.name, case.run) for case in self.cases):
                 self.levels = ((),)
 
     def sources(self) -> list[tuple[str, str]]:
@@ -226,7 +228,7 @@ def _judge_source(
             if not {kernel for *at, kernel in case.kernels if at == [source, arch]} <= before.keys():
                 left.add(case.name)
                 continue
-            found = _attempt(case)
+            found = attempt(case.name, case.run)
             if found:
                 return found
             passed.add(case.name)
@@ -235,17 +237,20 @@ def _judge_source(
     return {"verdict": verdict}
 
 
-def _attempt(case: Case) -> dict[str, Any] | None:
+def attempt(name: str, run: Callable[[], object]) -> dict[str, Any] | None:
+    """The verdict of one case, by its name, or `None` where it passes."""
     try:
-        case.run()
+        run()
     except BudgetExceeded:
-        return {"verdict": "endless", "by": case.name}
+        return {"verdict": "endless", "by": name}
     except Fault as fault:
-        return {"verdict": "fault", "by": f"{case.name}: {str(fault).split(' | ')[0]}"[:160]}
+        return {"verdict": "fault", "by": f"{name}: {str(fault).split(' | ')[0]}"[:160]}
     except AssertionError:
-        return {"verdict": "value", "by": case.name}
+        return {"verdict": "value", "by": name}
+    except GantkError:
+        raise  # It was not the kernel that failed, but what compiles it.
     except Exception as error:  # whatever a broken kernel leads to, it was noticed
-        return {"verdict": "error", "by": f"{case.name}: {error!r}"[:160]}
+        return {"verdict": "error", "by": f"{name}: {error!r}"[:160]}
     return None
 
 

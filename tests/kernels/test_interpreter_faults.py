@@ -173,6 +173,7 @@ HOPPER = [
     SeededHopper("no_proxy_fence", "wgmma_bf16_64_nn_128", "proxy(); ", "", "without fence.proxy.async"),
     SeededHopper("no_barrier_before_wgmma", "wgmma_bf16_64_nn_128", "__syncthreads();", "", "race: warp . lets an engine read"),
     SeededHopper("no_wgmma_fence", "wgmma_bf16_64_nn_128", "fence();", "", "without wgmma.fence"),
+    SeededHopper("odd_number_of_columns", "wgmma_bf16_64_nn_128", "m64n64k16", "m64n65k16", "a multiple of 8 up to 256"),
     SeededHopper("no_wait_group", "wgmma_bf16_64_nn_128", "settle<0>();\n", "", "before wgmma.wait_group"),
     SeededHopper("no_commit_group", "wgmma_bf16_64_nn_128", "commit();", "", "before wgmma.wait_group"),
     SeededHopper("wait_group_too_weak", "wgmma_bf16_256_nn_128_pending1", "settle<0>();", "settle<1>();",

@@ -189,6 +189,8 @@ def _product(machine: Machine, instruction: Instruction) -> Step:
     if shape is None or shape[3] != shape[4]:
         raise Unsupported("shape of wgmma")
     columns, depth, kind = int(shape[1]), int(shape[2]), shape[3]
+    if columns not in range(8, 257, 8):
+        raise Fault(f"wgmma of {columns} columns; a multiple of 8 up to 256 is wanted")
     if depth != {"tf32": 8, "f16": 16, "bf16": 16}.get(kind):
         raise Unsupported("depth of wgmma")
     outputs, first, second, scale, *flags = instruction.operands

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mutation campaign for `kernels/cuda/*_plugin.cuh`, which no unit includes: against the plugins' own tests.
+
+    python tests/kernels/plugin_mutants.py
+
+Verdicts are those of `mutants.py`, and go to the same `mutants.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import interpreted
+import test_tensorrt_plugins as plugins
+from mutants import KILLED, attempt, copied, file_digest, load, save
+from mutation import Mutant, mutants_of
+
+from gantk.errors import GantkError
+from gantk.export.functions import KINDS
+from gantk.kernels import tensorrt_source
+from gantk.kernels.sources import read_sources
+
+FILES = tuple(sorted((interpreted.KERNELS / "cuda").glob("*_plugin.cuh")))
+CASES: dict[str, Callable[[], None]] = {
+    "a scale": plugins.test_a_scale_is_compiled_in,
+    **{
+        f"gram {dtype} {channels}": lambda given=(dtype, "exact", channels, 1e-6, 0): plugins.test_gram(*given)
+        for dtype, channels in (("float16", 64), ("float16", 129), ("float32", 70), ("bfloat16", 130))
+    },
+    **{
+        f"variation {kind} {dtype} {width}": lambda given=(kind, dtype, width): plugins.test_total_variation(*given)
+        for kind, dtype in zip(KINDS, plugins.TYPES, strict=True)
+        for width in (64, "W")
+    },
+}  # fmt: skip
+
+
+@contextmanager
+def compiled_from(folder: Path) -> Iterator[dict[str, str]]:
+    """Within: plugins are compiled from these sources; yields their PTX by their text, as they come."""
+    made: dict[str, str] = {}
+    given = read_sources(folder)
+    before = tensorrt_source.sources, tensorrt_source.compile_unit
+
+    def compile_unit(unit: str, target: Any, own: Any) -> bytes:
+        found = before[1](unit, target, own)
+        made[own.units[unit]] = found.decode()
+        return found
+
+    tensorrt_source.sources, tensorrt_source.compile_unit = lambda: given, compile_unit  # type: ignore[assignment]
+    tensorrt_source._ptx.cache_clear()
+    try:
+        yield made
+    finally:
+        tensorrt_source.sources, tensorrt_source.compile_unit = before
+        tensorrt_source._ptx.cache_clear()
+
+
+def judge(mutant: Mutant, true_ptx: dict[str, str]) -> dict[str, Any]:
+    """The verdict on a mutant, and what killed it; `true_ptx` is what `compiled_from` the true sources yielded."""
+    with copied(interpreted.KERNELS) as copy:
+        target = copy / "cuda" / mutant.file
+        target.write_text(mutant.apply(target.read_text()))
+        changed = False
+        with compiled_from(copy) as made:
+            for name, run in CASES.items():
+                try:
+                    found = attempt(name, run)
+                except GantkError as error:
+                    return {"verdict": "compile", "by": str(error)[:160]}
+                if found:
+                    return found
+                changed |= any(ptx != true_ptx[text] for text, ptx in made.items())
+        return {"verdict": "survived" if changed else "same"}
+
+
+def main() -> None:
+    interpreted.BUDGET = 2_000_000
+    with compiled_from(interpreted.KERNELS) as true_ptx:
+        for run in CASES.values():
+            run()
+    results = load()
+    for file in FILES:
+        digest = file_digest(file)
+        for mutant in mutants_of(file):
+            old = results.get(mutant.name)
+            if old and old["source"] == digest:
+                continue
+            record = {"file": mutant.file, "line": mutant.line, "before": mutant.before, "after": mutant.after,
+                      "source": digest, **judge(mutant, true_ptx)}  # fmt: skip
+            if old and "explanation" in old and record["verdict"] == "survived":
+                record["explanation"] = old["explanation"]
+            results[mutant.name] = record
+            print(f"{mutant.file}:{mutant.line} {mutant.before!r} -> {mutant.after!r}: {record['verdict']} "
+                  f"{record.get('by', '')}", flush=True)  # fmt: skip
+            save(results)
+    found = [each["verdict"] for each in results.values() if each["file"] in {file.name for file in FILES}]
+    print(f"{sum(each in KILLED for each in found)} of {len(found)} killed")
+
+
+if __name__ == "__main__":
+    main()
