@@ -40,6 +40,9 @@ class Operator : public Ort::CustomOpBase<Operator, Kernel, true> {
     const char* GetExecutionProviderType() const { return provider_; }
     std::size_t GetInputTypeCount() const { return signature_->inputs.size(); }
     std::size_t GetOutputTypeCount() const { return signature_->outputs.size(); }
+    OrtCustomOpInputOutputCharacteristic GetInputCharacteristic(std::size_t index) const {
+        return index < signature_->required ? INPUT_OUTPUT_REQUIRED : INPUT_OUTPUT_OPTIONAL;
+    }
     ONNXTensorElementDataType GetInputType(std::size_t index) const {
         return resolved(signature_->inputs[index]);
     }
@@ -61,7 +64,8 @@ class Operator : public Ort::CustomOpBase<Operator, Kernel, true> {
             Ort::ShapeInferContext::Shape shapes[2];
             signature.infer(wrapped, shapes);
             const auto element = std::find(signature.inputs.begin(), signature.inputs.end(), Type::element);
-            const ONNXTensorElementDataType given = type_of(context, element - signature.inputs.begin());
+            const auto given = signature.is_generic() ? type_of(context, element - signature.inputs.begin())
+                                                      : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
             for (std::size_t index = 0; index < signature.outputs.size(); ++index) {
                 const bool narrow = signature.outputs[index] == Type::element;
                 const auto type = narrow ? given : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
@@ -92,8 +96,10 @@ struct Domain {
     Ort::CustomOpDomain domain{kDomain};
 
     Domain() {
-        for (const Signature* signature : {&kGramMatrix, &kGramMatrixGrad, &kTotalVariation})
+        for (const Signature* signature :
+             {&kGramMatrix, &kGramMatrixGrad, &kTotalVariation, &kConvolution, &kConvolutionRelu})
             for (const Element element : {Element::float32, Element::float16, Element::bfloat16}) {
+                if (element != Element::float32 && !signature->is_generic()) continue;
                 add(*signature, element, "CPUExecutionProvider", signature->cpu);
                 if (signature->cuda) add(*signature, element, "CUDAExecutionProvider", signature->cuda);
             }
