@@ -70,7 +70,7 @@ class ConvolutionCpu : public Kernel {
         if (kernels[1] != given[1])
             throw Error("weights have shape " + text_of(kernels) + "; [K, " + std::to_string(given[1]) +
                         ", 3, 3] belongs to features " + text_of(given));
-        const float* const bias = bias_of(context, kernels[0]);
+        const float* const bias = bias_of(context, kernels);
         const TaskMemory memory(context);
         const cpu::Parallel threads = threads_of(context);
         std::unique_ptr<Transformed> made;
@@ -82,14 +82,14 @@ class ConvolutionCpu : public Kernel {
     }
 
   private:
-    static const float* bias_of(Ort::KernelContext& context, std::int64_t outputs) {
+    static const float* bias_of(Ort::KernelContext& context, const Shape& weights) {
         if (context.GetInputCount() < 3) return nullptr;
         const auto bias = context.GetInput(2);
         if (static_cast<const OrtValue*>(bias) == nullptr) return nullptr;
-        const Shape shape = bias.GetTensorTypeAndShapeInfo().GetShape(), wanted{outputs};
+        const Shape shape = bias.GetTensorTypeAndShapeInfo().GetShape(), wanted{weights[0]};
         if (shape != wanted)
             throw Error("the bias has shape " + text_of(shape) + "; " + text_of(wanted) +
-                        " belongs to the weights");
+                        " belongs to weights " + text_of(weights));
         return bias.GetTensorData<float>();
     }
 
