@@ -18,9 +18,10 @@ using Quad = float __attribute__((vector_size(kQuad * sizeof(float)), aligned(al
 constexpr int kColumns = 5;  // Quads in a row of features of a strip: 18 are wanted, 20 read.
 constexpr int64_t kStaged = kColumns * kQuad;
 
-GANTK_INLINE Lanes join(const float* first, const float* second) {
-    return __builtin_shufflevector(*reinterpret_cast<const Quad*>(first),
-                                   *reinterpret_cast<const Quad*>(second), 0, 1, 2, 3, 4, 5, 6, 7);
+// Vectors go through references: with processors that differ it matters how they would be returned.
+GANTK_INLINE void join(const float* first, const float* second, Lanes& joined) {
+    joined = __builtin_shufflevector(*reinterpret_cast<const Quad*>(first),
+                                     *reinterpret_cast<const Quad*>(second), 0, 1, 2, 3, 4, 5, 6, 7);
 }
 
 // B^T d for the points 0, 1, -1, 2, -2 and infinity.
@@ -58,8 +59,8 @@ GANTK_INLINE void transpose(Lanes& a, Lanes& b, Lanes& c, Lanes& d) {
 }
 
 // The lanes of each half moved down by one; the last comes from the first of `next`.
-GANTK_INLINE Lanes shift(const Lanes& lanes, const Lanes& next) {
-    return __builtin_shufflevector(lanes, next, 1, 2, 3, 8, 5, 6, 7, 12);
+GANTK_INLINE void shift(const Lanes& lanes, const Lanes& next, Lanes& shifted) {
+    shifted = __builtin_shufflevector(lanes, next, 1, 2, 3, 8, 5, 6, 7, 12);
 }
 
 // Six rows of features, from the one above and left of a strip on, where they can be read: in place, or
@@ -111,17 +112,18 @@ GANTK_CLONES void transform_features(const Convolution& shape, const float* feat
         for (int j = 0; j < kColumns; ++j) {
             Lanes given[6], made[6];
             for (int i = 0; i < 6; ++i)
-                given[i] = join(rows[0].first + i * rows[0].stride + j * kQuad,
-                                rows[1].first + i * rows[1].stride + j * kQuad);
+                join(rows[0].first + i * rows[0].stride + j * kQuad,
+                     rows[1].first + i * rows[1].stride + j * kQuad, given[i]);
             to_frequencies(given, made);
             for (int i = 0; i < 6; ++i) columns[i][j] = made[i];
         }
         for (int i = 0; i < 6; ++i) {
             Lanes given[6] = {columns[i][0], columns[i][1], columns[i][2], columns[i][3]}, made[6];
             transpose(given[0], given[1], given[2], given[3]);  // Now a lane is a tile.
-            const Lanes& last = columns[i][4];
-            given[4] = shift(given[0], last);  // A tile's fifth feature is the next one's first.
-            given[5] = shift(given[1], __builtin_shufflevector(last, last, 1, 1, 1, 1, 5, 5, 5, 5));
+            const Lanes &last = columns[i][4],
+                        second = __builtin_shufflevector(last, last, 1, 1, 1, 1, 5, 5, 5, 5);
+            shift(given[0], last, given[4]);  // A tile's fifth feature is the next one's first.
+            shift(given[1], second, given[5]);
             to_frequencies(given, made);
             for (int j = 0; j < 6; ++j)
                 *reinterpret_cast<Lanes*>(frequencies + (i * 6 + j) * stride + pair * kStripTiles) = made[j];

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from gantk.export.functions import DOMAIN, VERSION, bodies
 from gantk.export.onnx import OPSET
+from gantk.runtime.backends.onnxruntime import CONVOLUTIONS
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -46,8 +47,16 @@ def model(function: str, stored: dict[str, Array], inputs: list[str], *, body: b
     return data
 
 
-def load(data: bytes, library: Path | None, threads: int = 1, optimised: Path | None = None) -> Any:
+def load(
+    data: bytes,
+    library: Path | None,
+    threads: int = 1,
+    optimised: Path | None = None,
+    settings: dict[str, str] | None = None,
+) -> Any:
     options = onnxruntime.SessionOptions()
+    for name, value in (settings or {}).items():
+        options.add_session_config_entry(name, value)
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
     if optimised is not None:
@@ -138,11 +147,12 @@ def test_it_takes_the_place_of_its_body(library: Path, tmp_path: Path) -> None:
     _, weights, bias = draw((1, 16, 16, 8, 8))
     data = model(FUNCTIONS[1], {"weights": weights, "bias": bias}, ["features", "weights", "bias"], body=True)
     left = []
-    for used in (library, None):
-        load(data, used, optimised=tmp_path / "optimised.onnx")
+    for used, settings in ((library, {}), (None, {}), (library, {CONVOLUTIONS: "0"})):
+        load(data, used, optimised=tmp_path / "optimised.onnx", settings=settings)
         left.append([node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node])
     assert left[0] == [FUNCTIONS[1]]
     assert "Relu" not in left[1] and len([name for name in left[1] if "Conv" in name]) == 1
+    assert left[2] == left[1]  # As a session for a GPU asks for.
 
 
 def test_shapes_are_inferred(library: Path, tmp_path: Path) -> None:
