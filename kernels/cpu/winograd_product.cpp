@@ -34,10 +34,8 @@ inline __attribute__((always_inline)) void multiply_panel(const float* weights, 
         }
 }
 
-}  // namespace
-
-GANTK_CLONES void multiply(const Convolution& shape, const float* weights, const float* tiles, int64_t panels,
-                           float* sums) {
+GANTK_CLONES void multiply_panels(const Convolution& shape, const float* weights, const float* tiles,
+                                  int64_t panels, float* sums) {
     const int64_t inputs = shape.inputs, rows = rows_of(shape.outputs);
     for (int64_t first = 0; first < inputs; first += kTerms) {
         const int64_t terms = std::min(kTerms, inputs - first);
@@ -48,6 +46,13 @@ GANTK_CLONES void multiply(const Convolution& shape, const float* weights, const
                                    tiles + (panel * inputs + first) * kPanel, terms, first > 0,
                                    sums + (panel * rows + row) * kRows * kFrequencies * kPanel);
     }
+}
+
+}  // namespace
+
+void multiply(const Convolution& shape, const float* weights, const float* tiles, int64_t panels,
+              float* sums) {
+    multiply_panels(shape, weights, tiles, panels, sums);
 }
 
 }  // namespace gantk::cpu::winograd

@@ -95,10 +95,8 @@ GANTK_INLINE Rows find_rows(const Convolution& shape, const float* plane, const 
     return {staged, kStaged};
 }
 
-}  // namespace
-
-GANTK_CLONES void transform_features(const Convolution& shape, const float* features, int64_t channel,
-                                     const Strip (&strips)[kStrips], float* frequencies, int64_t stride) {
+GANTK_CLONES void transform_four(const Convolution& shape, const float* features, int64_t channel,
+                                 const Strip (&strips)[kStrips], float* frequencies, int64_t stride) {
     const int64_t area = shape.height * shape.width;
     for (int64_t pair = 0; pair < kStrips; pair += 2) {
         float staged[2][6 * kStaged];
@@ -131,9 +129,9 @@ GANTK_CLONES void transform_features(const Convolution& shape, const float* feat
     }
 }
 
-GANTK_CLONES void transform_sums(const Convolution& shape, const float* sums, int64_t channel,
-                                 const Strip (&strips)[kStrips], int64_t strips_left, float bias, float floor,
-                                 float* result) {
+GANTK_CLONES void finish_four(const Convolution& shape, const float* sums, int64_t channel,
+                              const Strip (&strips)[kStrips], int64_t strips_left, float bias, float floor,
+                              float* result) {
     const int64_t height = shape.height, width = shape.width;
     const Lanes least = Lanes{} + floor;
     for (int64_t pair = 0; pair < std::min(kStrips, strips_left); pair += 2) {
@@ -171,6 +169,20 @@ GANTK_CLONES void transform_sums(const Convolution& shape, const float* sums, in
             }
         }
     }
+}
+
+}  // namespace
+
+// Clones that other files could see would be seen from outside the library too, hidden or not.
+void transform_features(const Convolution& shape, const float* features, int64_t channel,
+                        const Strip (&strips)[kStrips], float* frequencies, int64_t stride) {
+    transform_four(shape, features, channel, strips, frequencies, stride);
+}
+
+void transform_sums(const Convolution& shape, const float* sums, int64_t channel,
+                    const Strip (&strips)[kStrips], int64_t strips_left, float bias, float floor,
+                    float* result) {
+    finish_four(shape, sums, channel, strips, strips_left, bias, floor, result);
 }
 
 }  // namespace gantk::cpu::winograd
