@@ -14,13 +14,13 @@ namespace {
 using namespace winograd;
 using std::int64_t;
 
-constexpr int64_t kTasks = 64;      // That have memory of their own; one a thread does all the work.
-constexpr int64_t kFewPanels = 64;  // With fewer, all tasks share a block.
-constexpr int64_t kManyPanels = 128;
-constexpr int64_t kSharedBytes = int64_t{40}
-                                 << 20;  // Of such a block, so that much of it stays in the last cache.
-constexpr int64_t kChannels = 16;        // That a task of a shared block transforms.
-constexpr int64_t kSkew = 80;            // Frequencies a power of two apart would share the cache's sets.
+constexpr int64_t kTasks = 64;        // May have memory of their own; a thread's first does all of its work.
+constexpr int64_t kFewPanels = 64;    // With fewer, all tasks share a block.
+constexpr int64_t kManyPanels = 128;  // With fewer, blocks are larger, for each reads all weights.
+constexpr int64_t kBlock = 4, kLargeBlock = 8;
+constexpr int64_t kSharedBytes = 40 << 20;  // Of a shared block: much of it stays in the last cache.
+constexpr int64_t kChannels = 16;           // That a task of a shared block transforms.
+constexpr int64_t kSkew = 80;               // Frequencies a power of two apart would share the cache's sets.
 
 // A block of panels is transformed, multiplied and transformed back before the next. It depends on the shape
 // alone; and no sum depends on it.
@@ -36,9 +36,8 @@ struct Plan {
         rows = rows_of(shape.outputs) * kRows;
         shared = panels < kFewPanels;
         const int64_t panel_bytes = kFrequencies * kPanel * (shape.inputs + rows) * int64_t{sizeof(float)};
-        block = shared                 ? std::clamp<int64_t>(kSharedBytes / panel_bytes, 1, panels)
-                : panels < kManyPanels ? 8
-                                       : 4;
+        block = panels < kManyPanels ? kLargeBlock : kBlock;
+        if (shared) block = std::clamp<int64_t>(kSharedBytes / panel_bytes, 1, panels);
         blocks = divide_up(panels, block);
         stride = block * shape.inputs * kPanel + kSkew;
     }
@@ -83,11 +82,10 @@ struct Call {
 
 // One task's block, channel by channel, so that neighbouring panels read neighbouring features.
 void convolve_block(const Call& call, int64_t block, float* tiles) {
-    constexpr int64_t kMost = 8;
     const Plan& plan = call.plan;
     float* const sums = tiles + plan.tiles();
     const int64_t first = block * plan.block, panels = plan.panels_of(block);
-    Strip strips[kMost][kStrips];
+    Strip strips[kLargeBlock][kStrips];
     for (int64_t p = 0; p < panels; ++p) call.find_strips(first + p, strips[p]);
     for (int64_t channel = 0; channel < call.shape.inputs; ++channel)
         for (int64_t p = 0; p < panels; ++p) call.transform_one(p, channel, strips[p], tiles);
@@ -159,8 +157,8 @@ std::size_t winograd_weights_bytes(int64_t inputs, int64_t outputs) {
 }
 
 // G g G^T; rows past the last output are zeros.
-void transform_weights(int64_t inputs, int64_t outputs, const float* weights, float* transformed,
-                       const Parallel& parallel) {
+void winograd_weights(int64_t inputs, int64_t outputs, const float* weights, float* transformed,
+                      const Parallel& parallel) {
     static constexpr double kG[6][3] = {{1. / 4, 0, 0},
                                         {-1. / 6, -1. / 6, -1. / 6},
                                         {-1. / 6, 1. / 6, -1. / 6},

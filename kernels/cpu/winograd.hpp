@@ -20,8 +20,8 @@ struct Convolution {
 // Weights [outputs, inputs, 3, 3] as the convolution wants them: four times as large, transformed in float64
 // and rounded once.
 std::size_t winograd_weights_bytes(std::int64_t inputs, std::int64_t outputs);
-void transform_weights(std::int64_t inputs, std::int64_t outputs, const float* weights, float* transformed,
-                       const Parallel& parallel);
+void winograd_weights(std::int64_t inputs, std::int64_t outputs, const float* weights, float* transformed,
+                      const Parallel& parallel);
 
 // result = features * weights + bias, negative values replaced by 0 where `relu` is set. `bias` [outputs] may
 // be null.

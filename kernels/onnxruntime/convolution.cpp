@@ -28,7 +28,7 @@ class Transformed {
         data_ = static_cast<float*>(memory.take(memory.owner, bytes));
         if (data_ == nullptr)
             throw std::runtime_error("there is no memory for weights of " + std::to_string(bytes) + " bytes");
-        cpu::transform_weights(shape[1], shape[0], weights.GetTensorData<float>(), data_, parallel);
+        cpu::winograd_weights(shape[1], shape[0], weights.GetTensorData<float>(), data_, parallel);
     }
     Transformed(const Transformed&) = delete;
     ~Transformed() {

@@ -73,7 +73,7 @@ struct Case {
           weights(draw(shape.outputs * shape.inputs * 9, std::sqrt(2.0 / (9.0 * double(shape.inputs))))),
           bias(draw(shape.outputs, 0.3)),
           transformed(winograd_weights_bytes(shape.inputs, shape.outputs) / sizeof(float), NAN) {
-        transform_weights(shape.inputs, shape.outputs, weights.data(), transformed.data(), kThreads);
+        winograd_weights(shape.inputs, shape.outputs, weights.data(), transformed.data(), kThreads);
     }
 
     std::vector<float> run(bool biased, bool relu, const Parallel& parallel) const {
