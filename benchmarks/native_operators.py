@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -164,7 +163,9 @@ def peak(bundle: Path, size: int, library: Path | None, threads: int) -> int:
     call = session(*step(bundle, size), library, threads)
     call()
     call()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    # getrusage would also count the process that this one was forked from.
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
 
 def peaks(bundle: Path, size: int, library: Path, threads: int) -> dict[str, int]:
