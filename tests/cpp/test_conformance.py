@@ -32,6 +32,18 @@ def dcgan(root: Path) -> list[Sizes]:
     return [{"N": count} for count in (1, 2, 5)]
 
 
+def classes(root: Path) -> list[Sizes]:
+    pytest.importorskip("torch", reason="a generator that knows classes is exported with PyTorch")
+    from gantk import checkpoint, models
+    from gantk.export import export
+
+    config = {"size": 28, "channels": 1, "latent_size": 6, "width": 2, "classes": ["dark", "bright"]}
+    source = root.with_suffix(".safetensors")
+    source.write_bytes(checkpoint.generator_bytes(models.build("dcgan", config)))
+    export(source, root, precisions=("fp32", "fp16"), rewrites=False)
+    return [{"N": count} for count in (1, 5)]
+
+
 def style(root: Path) -> list[Sizes]:
     style_networks.style_bundle(root)
     return [{"N": n, "H": h, "W": w} for n, h, w in ((1, 9, 31), (2, 33, 8), (1, 64, 65))]
@@ -64,7 +76,9 @@ Case = tuple[Path, list[Sizes]]
 
 
 @pytest.fixture(
-    scope="module", params=[dcgan, style, several_styles, adain, gatys_step], ids=lambda f: f.__name__
+    scope="module",
+    params=[dcgan, classes, style, several_styles, adain, gatys_step],
+    ids=lambda f: f.__name__,
 )
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     make: Callable[[Path], list[Sizes]] = request.param
