@@ -2,6 +2,7 @@
 // What the operators share: what a kernel is to ONNX Runtime, and how it reads attributes, inputs and memory.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
@@ -11,6 +12,7 @@
 #include <onnxruntime_cxx_api.h>
 
 #include "../cpu/element.hpp"
+#include "../cpu/memory.hpp"
 #include "../cpu/parallel.hpp"
 
 namespace gantk::onnxruntime {
@@ -66,6 +68,22 @@ Shape shape_of(const Ort::ConstValue& value, const char* name, std::size_t axes,
 // The session's threads.
 cpu::Parallel threads_of(Ort::KernelContext& context);
 
+// Memory for tasks that run on them, from the session's allocator. It must outlive the tasks.
+class TaskMemory {
+  public:
+    explicit TaskMemory(Ort::KernelContext& context);
+    TaskMemory(const TaskMemory&) = delete;
+    ~TaskMemory();
+
+    cpu::Memory memory() const { return {take, give, allocator_}; }
+
+  private:
+    static void* take(void* allocator, std::size_t bytes) noexcept;
+    static void give(void* allocator, void* block) noexcept;
+
+    OrtAllocator* allocator_ = nullptr;
+};
+
 // Memory for the time of one call, from the session's allocator, which keeps it for the next.
 class Workspace {
   public:
@@ -103,8 +121,12 @@ struct Signature {
     Make cuda;  // Null where the library was built without kernels for GPUs.
     // The output shapes, each as sizes of inputs; empty where an input's number of axes is not known.
     void (*infer)(Ort::ShapeInferContext& context, Ort::ShapeInferContext::Shape (&shapes)[2]);
+    std::size_t required = inputs.size();  // Inputs after these may be left out.
+
+    // Whether there are kernels for other types than float32.
+    bool is_generic() const { return std::find(inputs.begin(), inputs.end(), Type::element) != inputs.end(); }
 };
 
-extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation;
+extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation, kConvolution, kConvolutionRelu;
 
 }  // namespace gantk::onnxruntime

@@ -2,6 +2,7 @@
 // The domain `gantk` for any ONNX Runtime application: RegisterCustomOps is what
 // SessionOptions.register_custom_ops_library looks for.
 #include <algorithm>
+#include <initializer_list>
 #include <memory>
 #include <vector>
 
@@ -40,6 +41,9 @@ class Operator : public Ort::CustomOpBase<Operator, Kernel, true> {
     const char* GetExecutionProviderType() const { return provider_; }
     std::size_t GetInputTypeCount() const { return signature_->inputs.size(); }
     std::size_t GetOutputTypeCount() const { return signature_->outputs.size(); }
+    OrtCustomOpInputOutputCharacteristic GetInputCharacteristic(std::size_t index) const {
+        return index < signature_->required ? INPUT_OUTPUT_REQUIRED : INPUT_OUTPUT_OPTIONAL;
+    }
     ONNXTensorElementDataType GetInputType(std::size_t index) const {
         return resolved(signature_->inputs[index]);
     }
@@ -61,7 +65,8 @@ class Operator : public Ort::CustomOpBase<Operator, Kernel, true> {
             Ort::ShapeInferContext::Shape shapes[2];
             signature.infer(wrapped, shapes);
             const auto element = std::find(signature.inputs.begin(), signature.inputs.end(), Type::element);
-            const ONNXTensorElementDataType given = type_of(context, element - signature.inputs.begin());
+            const auto given = signature.is_generic() ? type_of(context, element - signature.inputs.begin())
+                                                      : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
             for (std::size_t index = 0; index < signature.outputs.size(); ++index) {
                 const bool narrow = signature.outputs[index] == Type::element;
                 const auto type = narrow ? given : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
@@ -87,13 +92,26 @@ class Operator : public Ort::CustomOpBase<Operator, Kernel, true> {
 };
 
 // Lives as long as the process: sessions keep pointers to it.
+// An operator that is known has no body any more: without a kernel for GPUs it takes its data to the CPU and
+// back. So a session for a GPU says `gantk.convolutions` = 0 before it asks for the operators.
+bool wants_convolutions(const OrtSessionOptions* options) {
+    Ort::ConstSessionOptions wrapped(options);
+    return wrapped.GetConfigEntryOrDefault("gantk.convolutions", "1") != "0";
+}
+
 struct Domain {
     std::vector<std::unique_ptr<Operator>> operators;
     Ort::CustomOpDomain domain{kDomain};
 
-    Domain() {
-        for (const Signature* signature : {&kGramMatrix, &kGramMatrixGrad, &kTotalVariation})
+    explicit Domain(bool convolutions) {
+        add({&kGramMatrix, &kGramMatrixGrad, &kTotalVariation});
+        if (convolutions) add({&kConvolution, &kConvolutionRelu});
+    }
+
+    void add(std::initializer_list<const Signature*> signatures) {
+        for (const Signature* signature : signatures)
             for (const Element element : {Element::float32, Element::float16, Element::bfloat16}) {
+                if (element != Element::float32 && !signature->is_generic()) continue;
                 add(*signature, element, "CPUExecutionProvider", signature->cpu);
                 if (signature->cuda) add(*signature, element, "CUDAExecutionProvider", signature->cuda);
             }
@@ -118,7 +136,9 @@ RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
     }
     Ort::InitApi(api);
     return gantk::onnxruntime::guarded([&] {
-        static const auto* const domain = new gantk::onnxruntime::Domain;
+        using gantk::onnxruntime::Domain;
+        static const auto *const whole = new Domain(true), *const without = new Domain(false);
+        const auto* const domain = gantk::onnxruntime::wants_convolutions(options) ? whole : without;
         Ort::UnownedSessionOptions(options).Add(domain->domain);
     });
 }

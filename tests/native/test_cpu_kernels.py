@@ -6,18 +6,27 @@ from __future__ import annotations
 import os
 import subprocess
 
+import pytest
+
 from native_build import build
 
 
-def test_no_address_or_arithmetic_goes_astray() -> None:
+@pytest.mark.parametrize(
+    ("program", "wanted"),
+    [
+        ("gantk_cpu_test", "261 shapes, 0 wrong values\n"),
+        ("gantk_winograd_test", "17 shapes, 0 wrong\n"),
+    ],
+)
+def test_no_address_or_arithmetic_goes_astray(program: str, wanted: str) -> None:
     options = (
         "-DGANTK_CUDA=OFF",
         "-DGANTK_SANITIZE=ON",
         "-DGANTK_TESTS=ON",
         "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
     )
-    program = build("gantk_cpu_test", options=options) / "gantk_cpu_test"
+    folder = build("gantk_cpu_test", "gantk_winograd_test", options=options)
     environment = {**os.environ, "ASAN_OPTIONS": "detect_stack_use_after_return=1", "LD_PRELOAD": ""}
-    done = subprocess.run([program], capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run([folder / program], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout == "261 shapes, 0 wrong values\n"
+    assert done.stdout == wanted

@@ -40,13 +40,15 @@ void add_cuda(Ort::SessionOptions& options, void* stream) {
 }
 
 // ONNX Runtime takes them in place of the portable bodies that a file has for nodes of the domain `gantk`.
-void add_operators(Ort::SessionOptions& options) {
+void add_operators(Ort::SessionOptions& options, Device device) {
   const char* named = ::secure_getenv(operators_variable);
   if (named == nullptr || *named == '\0') return;
   if (!std::filesystem::is_regular_file(named)) {
     throw Error("`" + std::string(named) + "`, the library of native operators, does not exist", operators_variable,
                 "build it (kernels/README.md), or unset the variable: the file's own bodies do without");
   }
+  // Its convolutions are for CPUs.
+  if (device == Device::cuda) options.AddConfigEntry("gantk.convolutions", "0");
   try {
     options.RegisterCustomOpsLibrary(std::filesystem::absolute(named).c_str());
   } catch (const Ort::Exception& error) {
@@ -57,7 +59,7 @@ void add_operators(Ort::SessionOptions& options) {
 
 Ort::SessionOptions session_options(Device device, const Options& chosen) {
   Ort::SessionOptions options;
-  add_operators(options);
+  add_operators(options, device);
   options.SetIntraOpNumThreads(chosen.threads);
   options.SetExecutionMode(ORT_SEQUENTIAL);
   options.SetLogSeverityLevel(3);  // Errors only.

@@ -18,6 +18,9 @@ from gantk.runtime.runner import Array
 from gantk.tensors import TensorSpec
 
 IR_VERSION = 10
+NATIVE_CHANNELS = 16
+"""From how many channels on, before and after, a convolution is one of gantk's functions."""
+
 TYPES = {"fp32": TensorProto.FLOAT, "bf16": TensorProto.BFLOAT16}
 """What convolutions may compute in. The slopes of a step leave what fp16 holds at both ends."""
 
@@ -59,6 +62,34 @@ class Draft:
     ) -> Sequence[str]:
         """A node of one of gantk's functions."""
         return self.add_many(function, name, inputs, outputs, domain=functions.DOMAIN, **attributes)
+
+    def convolve(
+        self, where: str, value: str, kernels: Array, offsets: Array | None = None, *, relu: bool = False
+    ) -> str:
+        """A convolution with a border of one zero, and a ReLU where it is wanted.
+
+        Args:
+            where: Before the names of all that is made.
+            value: What is convolved.
+            kernels: [after, before, 3, 3].
+            offsets: [after].
+            relu: Whether results below 0 become 0.
+        """
+        after, before = kernels.shape[:2]
+        inputs = [value, self.weights(f"{where}/kernels", kernels)]
+        # Native kernels are float32, and pay where there is much to sum.
+        native = self._type == TensorProto.FLOAT and min(after, before) >= NATIVE_CHANNELS
+        if offsets is None and native:
+            # Of a body that is given none ONNX Runtime makes a Conv whose third input has no name, which its blocked
+            # layout passes by: 7 % of a step.
+            offsets = np.zeros(after, np.float32)
+        if offsets is not None:
+            inputs.append(self.weights(f"{where}/offsets", offsets))
+        if native:
+            function, yields = ("Convolution3x3Relu", "Relu") if relu else ("Convolution3x3", "Conv")
+            return self.call(function, where, inputs, [f"{where}/{yields}"])[0]
+        made = self.add("Conv", where, *inputs, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        return self.add("Relu", where, made) if relu else made
 
     def constant(self, name: str, value: Any) -> str:
         """A stored tensor of the type that numpy gives it."""

@@ -92,10 +92,8 @@ def _forward(draft: Draft, chain: Chain, pooling: str) -> dict[str, str]:
             kind = "MaxPool" if pooling == "max" else "AveragePool"
             value = draft.add(kind, where, value, kernel_shape=[2, 2], strides=[2, 2])
             found[f"pool.{layer.name}"] = value
-        kernels = draft.weights(f"{where}/kernels", layer.kernels if found else layer.kernels / chain.std)
-        offsets = draft.weights(f"{where}/offsets", layer.offsets)
-        value = draft.add("Conv", where, value, kernels, offsets, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-        value = found[layer.name] = draft.add("Relu", where, value)
+        kernels = layer.kernels if found else layer.kernels / chain.std
+        value = found[layer.name] = draft.convolve(where, value, kernels, layer.offsets, relu=True)
     return found
 
 
@@ -187,8 +185,7 @@ def _backward(
             turned = turned / chain.std[:, None]
         if layer.pooled and config.pooling == "average":
             turned = turned / 4  # The share of each value in a mean of four; exact.
-        kernels = draft.weights(f"{where}/kernels", turned)
-        value = draft.add("Conv", where, value, kernels, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        value = draft.convolve(where, value, turned)
         if layer.pooled and config.pooling == "average":
             value = _enlarge(draft, where, features[layers[index - 1].name], value)
         elif layer.pooled:

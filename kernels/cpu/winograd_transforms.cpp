@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "clones.hpp"
+#include "winograd_parts.hpp"
+
+namespace gantk::cpu::winograd {
+namespace {
+
+using std::int64_t;
+
+#define GANTK_INLINE inline __attribute__((always_inline))
+
+// Four floats of each of two strips; the tiles of a strip lie one after another, four floats apart.
+constexpr int kQuad = 4;
+using Quad = float __attribute__((vector_size(kQuad * sizeof(float)), aligned(alignof(float)), may_alias));
+constexpr int kColumns = 5;  // Quads in a row of features of a strip: 18 are wanted, 20 read.
+constexpr int64_t kStaged = kColumns * kQuad;
+
+// Vectors go through references: with processors that differ it matters how they would be returned.
+GANTK_INLINE void join(const float* first, const float* second, Lanes& joined) {
+    joined = __builtin_shufflevector(*reinterpret_cast<const Quad*>(first),
+                                     *reinterpret_cast<const Quad*>(second), 0, 1, 2, 3, 4, 5, 6, 7);
+}
+
+// B^T d for the points 0, 1, -1, 2, -2 and infinity.
+GANTK_INLINE void to_frequencies(const Lanes (&d)[6], Lanes (&made)[6]) {
+    const Lanes even = d[4] - 4 * d[2], odd = d[3] - 4 * d[1];
+    const Lanes even_twice = d[4] - d[2], odd_twice = d[3] - d[1];
+    made[0] = 4 * d[0] + (d[4] - 5 * d[2]);
+    made[1] = even + odd;
+    made[2] = even - odd;
+    made[3] = even_twice + 2 * odd_twice;
+    made[4] = even_twice - 2 * odd_twice;
+    made[5] = 4 * d[1] + (d[5] - 5 * d[3]);
+}
+
+// A^T m.
+GANTK_INLINE void to_results(const Lanes (&m)[6], Lanes (&made)[4]) {
+    const Lanes sum = m[1] + m[2], difference = m[1] - m[2], sum_twice = m[3] + m[4],
+                difference_twice = m[3] - m[4];
+    made[0] = m[0] + sum + sum_twice;
+    made[1] = difference + 2 * difference_twice;
+    made[2] = sum + 4 * sum_twice;
+    made[3] = difference + 8 * difference_twice + m[5];
+}
+
+// The 4 x 4 in each half.
+GANTK_INLINE void transpose(Lanes& a, Lanes& b, Lanes& c, Lanes& d) {
+    const Lanes low = __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13),
+                high = __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15),
+                other_low = __builtin_shufflevector(c, d, 0, 8, 1, 9, 4, 12, 5, 13),
+                other_high = __builtin_shufflevector(c, d, 2, 10, 3, 11, 6, 14, 7, 15);
+    a = __builtin_shufflevector(low, other_low, 0, 1, 8, 9, 4, 5, 12, 13);
+    b = __builtin_shufflevector(low, other_low, 2, 3, 10, 11, 6, 7, 14, 15);
+    c = __builtin_shufflevector(high, other_high, 0, 1, 8, 9, 4, 5, 12, 13);
+    d = __builtin_shufflevector(high, other_high, 2, 3, 10, 11, 6, 7, 14, 15);
+}
+
+// The lanes of each half moved down by one; the last comes from the first of `next`.
+GANTK_INLINE void shift(const Lanes& lanes, const Lanes& next, Lanes& shifted) {
+    shifted = __builtin_shufflevector(lanes, next, 1, 2, 3, 8, 5, 6, 7, 12);
+}
+
+// Six rows of features, from the one above and left of a strip on, where they can be read: in place, or
+// copied with zeros around them.
+struct Rows {
+    const float* first;
+    int64_t stride;
+};
+
+GANTK_INLINE Rows find_rows(const Convolution& shape, const float* plane, const Strip& strip,
+                            float (&staged)[6 * kStaged]) {
+    const int64_t height = shape.height, width = shape.width, x = strip.x;
+    const bool inside = strip.y > 0 && strip.y + 5 <= height && x > 0 && x - 1 + kStaged <= width;
+    if (inside) return {plane + (strip.y - 1) * width + x - 1, width};
+    for (int64_t i = 0; i < 6; ++i) {
+        const int64_t y = strip.y - 1 + i;
+        float* const row = staged + i * kStaged;
+        if (y < 0 || y >= height) {
+            std::fill_n(row, kStaged, 0.0f);
+            continue;
+        }
+        const float* const from = plane + y * width + x;
+        if (x + kStripWidth <= width) {
+            std::copy_n(from, kStripWidth, row + 1);
+            std::fill_n(row + 1 + kStripWidth, kStaged - 1 - kStripWidth, 0.0f);
+            if (x + kStripWidth < width) row[1 + kStripWidth] = from[kStripWidth];
+        } else {
+            std::fill_n(std::copy_n(from, width - x, row + 1), kStaged - 1 - (width - x), 0.0f);
+        }
+        row[0] = x > 0 ? from[-1] : 0.0f;
+    }
+    return {staged, kStaged};
+}
+
+GANTK_CLONES void transform_four(const Convolution& shape, const float* features, int64_t channel,
+                                 const Strip (&strips)[kStrips], float* frequencies, int64_t stride) {
+    const int64_t area = shape.height * shape.width;
+    for (int64_t pair = 0; pair < kStrips; pair += 2) {
+        float staged[2][6 * kStaged];
+        Rows rows[2];
+        for (int64_t s = 0; s < 2; ++s) {
+            const Strip& strip = strips[pair + s];
+            rows[s] = find_rows(shape, features + (strip.picture * shape.inputs + channel) * area, strip,
+                                staged[s]);
+        }
+        Lanes columns[6][kColumns];
+        for (int j = 0; j < kColumns; ++j) {
+            Lanes given[6], made[6];
+            for (int i = 0; i < 6; ++i)
+                join(rows[0].first + i * rows[0].stride + j * kQuad,
+                     rows[1].first + i * rows[1].stride + j * kQuad, given[i]);
+            to_frequencies(given, made);
+            for (int i = 0; i < 6; ++i) columns[i][j] = made[i];
+        }
+        for (int i = 0; i < 6; ++i) {
+            Lanes given[6] = {columns[i][0], columns[i][1], columns[i][2], columns[i][3]}, made[6];
+            transpose(given[0], given[1], given[2], given[3]);  // Now a lane is a tile.
+            const Lanes &last = columns[i][4],
+                        second = __builtin_shufflevector(last, last, 1, 1, 1, 1, 5, 5, 5, 5);
+            shift(given[0], last, given[4]);  // A tile's fifth feature is the next one's first.
+            shift(given[1], second, given[5]);
+            to_frequencies(given, made);
+            for (int j = 0; j < 6; ++j)
+                *reinterpret_cast<Lanes*>(frequencies + (i * 6 + j) * stride + pair * kStripTiles) = made[j];
+        }
+    }
+}
+
+GANTK_CLONES void finish_four(const Convolution& shape, const float* sums, int64_t channel,
+                              const Strip (&strips)[kStrips], int64_t strips_left, float bias, float floor,
+                              float* result) {
+    const int64_t height = shape.height, width = shape.width;
+    const Lanes least = Lanes{} + floor;
+    for (int64_t pair = 0; pair < std::min(kStrips, strips_left); pair += 2) {
+        Lanes rows[kSide][6];
+        for (int j = 0; j < 6; ++j) {
+            Lanes given[6], made[kSide];
+            for (int i = 0; i < 6; ++i)
+                given[i] = *reinterpret_cast<const Lanes*>(sums + (i * 6 + j) * kPanel + pair * kStripTiles);
+            to_results(given, made);
+            for (int i = 0; i < kSide; ++i) rows[i][j] = made[i];
+        }
+        float made_rows[2][kSide][kStripWidth];
+        for (int i = 0; i < kSide; ++i) {
+            Lanes made[kSide];
+            to_results(rows[i], made);
+            transpose(made[0], made[1], made[2], made[3]);
+            for (int j = 0; j < kSide; ++j) {
+                const Lanes value = made[j] + bias, kept = value < least ? least : value;  // NaN stays.
+                *reinterpret_cast<Quad*>(made_rows[0][i] + j * kQuad) =
+                    __builtin_shufflevector(kept, kept, 0, 1, 2, 3);
+                *reinterpret_cast<Quad*>(made_rows[1][i] + j * kQuad) =
+                    __builtin_shufflevector(kept, kept, 4, 5, 6, 7);
+            }
+        }
+        for (int64_t s = 0; s < std::min<int64_t>(2, strips_left - pair); ++s) {
+            const Strip& strip = strips[pair + s];
+            const int64_t wide = std::min(kStripWidth, width - strip.x);
+            float* to =
+                result + ((strip.picture * shape.outputs + channel) * height + strip.y) * width + strip.x;
+            for (int64_t i = 0; i < std::min(kSide, height - strip.y); ++i, to += width) {
+                if (wide == kStripWidth)
+                    std::copy_n(made_rows[s][i], kStripWidth, to);
+                else
+                    std::copy_n(made_rows[s][i], wide, to);
+            }
+        }
+    }
+}
+
+}  // namespace
+
+// Clones that other files could see would be seen from outside the library too, hidden or not.
+void transform_features(const Convolution& shape, const float* features, int64_t channel,
+                        const Strip (&strips)[kStrips], float* frequencies, int64_t stride) {
+    transform_four(shape, features, channel, strips, frequencies, stride);
+}
+
+void transform_sums(const Convolution& shape, const float* sums, int64_t channel,
+                    const Strip (&strips)[kStrips], int64_t strips_left, float bias, float floor,
+                    float* result) {
+    finish_four(shape, sums, channel, strips, strips_left, bias, floor, result);
+}
+
+}  // namespace gantk::cpu::winograd

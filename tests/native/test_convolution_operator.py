@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Winograd's convolution in ONNX Runtime, against float64 and against ONNX's own Conv."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from gantk.export.functions import DOMAIN, VERSION, bodies
+from gantk.export.onnx import OPSET
+from gantk.runtime.backends.onnxruntime import CONVOLUTIONS
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+Array = np.ndarray[Any, Any]
+FUNCTIONS = ("Convolution3x3", "Convolution3x3Relu")
+# Of the results' root mean square; the frequencies of 6 x 6 features cancel where products do not.
+LARGEST, MEAN = 8e-5, 5e-6
+# Pictures, channels before and after, height, width; the last two are cut into blocks, of 8 and of 4 panels.
+SHAPES = [
+    (1, 1, 1, 1, 1), (2, 3, 5, 1, 19), (1, 5, 3, 23, 1), (3, 16, 17, 7, 9), (1, 130, 20, 13, 31),
+    (1, 20, 130, 16, 32), (2, 9, 12, 66, 130), (1, 4, 5, 181, 203),
+]  # fmt: skip
+
+
+def model(function: str, stored: dict[str, Array], inputs: list[str], *, body: bool) -> bytes:
+    """A file of one node, some of whose inputs are stored."""
+    node = helper.make_node(function, inputs, ["result"], domain=DOMAIN)
+    given = [name for name in inputs if name and name not in stored]
+    graph = helper.make_graph(
+        [node],
+        function,
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in given],
+        [helper.make_tensor_value_info("result", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in stored.items()],
+    )
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
+    functions = bodies(OPSET) if body else []
+    proto = helper.make_model(graph, functions=functions, opset_imports=opsets, ir_version=10)
+    data: bytes = proto.SerializeToString()
+    return data
+
+
+def load(
+    data: bytes,
+    library: Path | None,
+    threads: int = 1,
+    optimised: Path | None = None,
+    settings: dict[str, str] | None = None,
+) -> Any:
+    options = onnxruntime.SessionOptions()
+    for name, value in (settings or {}).items():
+        options.add_session_config_entry(name, value)
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    if optimised is not None:
+        options.optimized_model_filepath = str(optimised)
+    if library is not None:
+        options.register_custom_ops_library(str(library))
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def draw(shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
+    """Features, weights and bias."""
+    count, before, after, height, width = shape
+    rng = np.random.default_rng(sum(shape))
+    weights = rng.standard_normal((after, before, 3, 3)) * (2 / (9 * before)) ** 0.5
+    arrays = (rng.standard_normal((count, before, height, width)), weights, rng.standard_normal(after))
+    return tuple(array.astype(np.float32) for array in arrays)  # type: ignore[return-value]
+
+
+def convolve(features: Array, weights: Array) -> Array:
+    padded = np.pad(features.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))
+    return np.einsum("nchwij,kcij->nkhw", windows, weights.astype(np.float64), optimize=True)
+
+
+def assert_close(found: Array, sums: Array, relu: bool) -> None:
+    """`sums` are what comes before the ReLU."""
+    wanted = np.maximum(sums, 0) if relu else sums
+    assert found.shape == wanted.shape
+    off, size = found - wanted, float(np.sqrt(np.mean(sums**2)))
+    assert np.abs(off).max() <= LARGEST * size
+    assert np.sqrt(np.mean(off**2)) <= MEAN * size
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "given"])
+@pytest.mark.parametrize("biased", [True, False], ids=["bias", "none"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_values(library: Path, function: str, biased: bool, stored: bool) -> None:
+    names = ["features", "weights", *(["bias"] if biased else [])]
+    sessions: dict[str, Any] = {}
+    for shape in SHAPES:
+        feeds = dict(zip(("features", "weights", "bias"), draw(shape), strict=True))
+        kept = {name: feeds[name] for name in names[1:]} if stored else {}
+        if stored or not sessions:
+            sessions = {
+                "native": load(model(function, kept, names, body=False), library),
+                "portable": load(model(function, kept, names, body=True), None),
+            }
+        sums = convolve(feeds["features"], feeds["weights"])
+        sums += feeds["bias"].reshape(-1, 1, 1).astype(np.float64) * biased
+        for session in sessions.values():
+            (found,) = session.run(None, {name: feeds[name] for name in names if name not in kept})
+            assert_close(found, sums, function.endswith("Relu"))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_bias_without_a_name_is_none(library: Path, function: str) -> None:
+    features, weights, _ = draw((1, 4, 3, 6, 7))
+    for used in (library, None):
+        session = load(model(function, {"weights": weights}, ["features", "weights", ""], body=True), used)
+        (found,) = session.run(None, {"features": features})
+        assert_close(found, convolve(features, weights), function.endswith("Relu"))
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 33, 40, 70), (2, 9, 12, 66, 130), (1, 4, 5, 181, 203)])
+def test_the_number_of_threads_changes_no_bit(library: Path, shape: tuple[int, ...]) -> None:
+    features, weights, bias = draw(shape)
+    data = model(
+        FUNCTIONS[1], {"weights": weights, "bias": bias}, ["features", "weights", "bias"], body=False
+    )
+    one, *more = (load(data, library, threads) for threads in (1, 2, 3))
+    (wanted,) = one.run(None, {"features": features})
+    for session in more * 3:
+        np.testing.assert_array_equal(session.run(None, {"features": features})[0], wanted)
+
+
+def test_many_threads_share_a_session_at_many_sizes(library: Path) -> None:
+    _, weights, _ = draw((1, 6, 7, 1, 1))
+    session = load(model(FUNCTIONS[0], {"weights": weights}, ["features", "weights"], body=False), library, 2)
+    pictures = [draw((1, 6, 7, 20 + 30 * size, 90))[0] for size in range(6)]
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda features: session.run(None, {"features": features})[0], pictures * 3))
+    for found, features in zip(made, pictures * 3, strict=True):
+        assert_close(found, convolve(features, weights), relu=False)
+
+
+def test_it_takes_the_place_of_its_body(library: Path, tmp_path: Path) -> None:
+    """With the library there is one node; without it ONNX Runtime makes one of the body's Conv and Relu."""
+    _, weights, bias = draw((1, 16, 16, 8, 8))
+    data = model(FUNCTIONS[1], {"weights": weights, "bias": bias}, ["features", "weights", "bias"], body=True)
+    left = []
+    for used, settings in ((library, {}), (None, {}), (library, {CONVOLUTIONS: "0"})):
+        load(data, used, optimised=tmp_path / "optimised.onnx", settings=settings)
+        left.append([node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node])
+    assert left[0] == [FUNCTIONS[1]]
+    assert "Relu" not in left[1] and len([name for name in left[1] if "Conv" in name]) == 1
+    assert left[2] == left[1]  # As a session for a GPU asks for.
+
+
+def test_shapes_are_inferred(library: Path, tmp_path: Path) -> None:
+    """ONNX Runtime replaces a question for a shape by its answer before anything runs."""
+    _, weights, _ = draw((1, 4, 6, 1, 1))
+    proto = onnx.load_from_string(
+        model(FUNCTIONS[0], {"weights": weights}, ["features", "weights"], body=False)
+    )
+    proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("features", TensorProto.FLOAT, [2, 4, 5, 7]))
+    proto.graph.node.append(helper.make_node("Shape", ["result"], ["shape"]))
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("shape", TensorProto.INT64, None))
+    load(proto.SerializeToString(), library, optimised=tmp_path / "optimised.onnx")
+    optimised = onnx.load(tmp_path / "optimised.onnx").graph
+    assert list(optimised.node) == []
+    answers = {tensor.name: numpy_helper.to_array(tensor).tolist() for tensor in optimised.initializer}
+    assert answers == {"shape": [2, 6, 5, 7]}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "text"),
+    [
+        (((2, 3), (4, 3, 3, 3), (4,)), r"features have shape \[2, 3\]; N x C x H x W is wanted"),
+        (((1, 3, 0, 4), (4, 3, 3, 3), (4,)), r"features have shape \[1, 3, 0, 4\]"),
+        (((1, 3, 4, 4), (4, 3, 5, 5), (4,)), r"weights have shape \[4, 3, 5, 5\]; K x C x 3 x 3 is wanted"),
+        (((1, 3, 4, 4), (4, 3, 3), (4,)), r"weights have shape \[4, 3, 3\]; K x C x 3 x 3 is wanted"),
+        (
+            ((1, 3, 4, 4), (4, 2, 3, 3), (4,)),
+            r"weights have shape \[4, 2, 3, 3\]; \[K, 3, 3, 3\] belongs to features \[1, 3, 4, 4\]",
+        ),
+        (
+            ((1, 3, 4, 4), (4, 3, 3, 3), (3,)),
+            r"the bias has shape \[3\]; \[4\] belongs to weights \[4, 3, 3, 3\]",
+        ),
+    ],
+)
+def test_bad_input(library: Path, shapes: tuple[tuple[int, ...], ...], text: str) -> None:
+    names = ["features", "weights", "bias"]
+    feeds = {name: np.ones(shape, np.float32) for name, shape in zip(names, shapes, strict=True)}
+    session = load(model(FUNCTIONS[0], {}, names, body=False), library)
+    with pytest.raises(Exception, match=text):
+        session.run(None, feeds)
+
+
+def test_bad_stored_weights_are_told_when_the_session_is_made(library: Path) -> None:
+    data = model(
+        FUNCTIONS[0], {"weights": np.ones((4, 3, 1, 1), np.float32)}, ["features", "weights"], body=False
+    )
+    with pytest.raises(Exception, match=r"weights have shape \[4, 3, 1, 1\]; K x C x 3 x 3 is wanted"):
+        load(data, library)
