@@ -46,7 +46,9 @@ class Config(NetworkConfig):
             check_names("classes", self.classes, 2, CLASSES_LIMIT)
 
     def to_json(self) -> dict[str, Any]:
-        return {**super().to_json(), "classes": list(self.classes)}
+        data = super().to_json()
+        classes = data.pop("classes")
+        return {**data, "classes": list(classes)} if classes else data
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
