@@ -91,7 +91,6 @@ class Operator : public Ort::CustomOpBase<Operator, Kernel, true> {
     Make make_;
 };
 
-// Lives as long as the process: sessions keep pointers to it.
 // An operator that is known has no body any more: without a kernel for GPUs it takes its data to the CPU and
 // back. So a session for a GPU says `gantk.convolutions` = 0 before it asks for the operators.
 bool wants_convolutions(const OrtSessionOptions* options) {
@@ -99,6 +98,7 @@ bool wants_convolutions(const OrtSessionOptions* options) {
     return wrapped.GetConfigEntryOrDefault("gantk.convolutions", "1") != "0";
 }
 
+// Lives as long as the process: sessions keep pointers to it.
 struct Domain {
     std::vector<std::unique_ptr<Operator>> operators;
     Ort::CustomOpDomain domain{kDomain};
