@@ -62,7 +62,7 @@ def build(*targets: str, options: tuple[str, ...] = (), source: Path = KERNELS) 
 
 def _fingerprint(source: Path, targets: tuple[str, ...], options: tuple[str, ...]) -> str:
     digest = hashlib.sha256(repr((targets, options, os.environ.get("CXX"))).encode())
-    sources = [*source.rglob("*"), *(ROOT / "tests/native").glob("*.[ct]*")]
+    sources = [*source.rglob("*"), *(ROOT / "tests/native").glob("*.[cht]*")]
     for path in sorted(path for path in sources if path.is_file()):
         digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -70,7 +70,7 @@ def judge(classifier: nn.Module, run: Path) -> tuple[float, Tensor]:
 
 
 def test_digits_within_three_minutes(tmp_path: Path) -> None:
-    # Without classes 71 to 76 % are sure: what lies between two digits is none.
+    # Without classes too few samples are sure: what lies between two digits is none.
     config = TrainConfig(
         data=str(DATA), out=str(tmp_path / "run"), size=SIZE, width=32, conditional=True, steps=1000,
         lr_g=2e-3, lr_d=1e-3, label_smoothing=0.1, anneal=True, threads=2,

@@ -38,24 +38,6 @@ def gram_slope(outer: Array, features: Array, scale: float | None = None) -> Arr
     return (both @ f * (1 / f.shape[2] if scale is None else scale)).reshape(features.shape)
 
 
-def variation(pictures: Array, kind: str, eps: float) -> tuple[Array, Array]:
-    """Values and gradients in float64."""
-    x = pictures.astype(np.float64)
-    dx, dy = np.zeros_like(x), np.zeros_like(x)
-    dx[..., :-1], dy[:, :, :-1] = np.diff(x, axis=3), np.diff(x, axis=2)
-    if kind == "l1":
-        terms, by_dx, by_dy = abs(dx) + abs(dy), np.sign(dx), np.sign(dy)
-    elif kind == "l2":
-        terms, by_dx, by_dy = dx**2 + dy**2, 2 * dx, 2 * dy
-    else:
-        terms = np.sqrt(dx**2 + dy**2 + eps)
-        by_dx, by_dy = dx / terms, dy / terms
-    gradient = -by_dx - by_dy
-    gradient[..., 1:] += by_dx[..., :-1]
-    gradient[:, :, 1:] += by_dy[:, :, :-1]
-    return terms.sum((1, 2, 3)), gradient
-
-
 def style(layers: list[Array], targets: list[Array], weights: list[float]) -> tuple[Array, list[Array]]:
     loss, gradients = np.zeros(len(layers[0])), []
     for layer, target, weight in zip(layers, targets, weights, strict=True):

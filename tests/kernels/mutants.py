@@ -266,8 +266,10 @@ def load() -> dict[str, Any]:
 
 
 def save(results: dict[str, Any]) -> None:
+    """A line a mutant, so that a change of one is one."""
+    lines = [f"{json.dumps(name)}: {json.dumps(results[name], sort_keys=True)}" for name in sorted(results)]
     part = RESULTS.with_suffix(".part")
-    part.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    part.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     part.replace(RESULTS)
 
 
@@ -311,12 +313,23 @@ def campaign(
         for name, found in (load() if keep else {}).items()
         if name in names_now or found["file"] not in digests  # the rest is of lines that are no more
     }
+    return judge_all(mutants, digests, lambda mutant: judge(mutant, chosen), results, keep)
+
+
+def judge_all(
+    mutants: Sequence[Mutant],
+    digests: dict[str, str],
+    judge_one: Callable[[Mutant], dict[str, Any]],
+    results: dict[str, Any],
+    keep: bool = True,
+) -> dict[str, Any]:
+    """Judge those mutants of which `results` has no verdict for the text of their file, and add what is found."""
     for mutant in mutants:
         old = results.get(mutant.name)
         if old and old["source"] == digests[mutant.file]:
             continue
         record = {"file": mutant.file, "line": mutant.line, "before": mutant.before, "after": mutant.after,
-                  "source": digests[mutant.file], **judge(mutant, chosen)}  # fmt: skip
+                  "source": digests[mutant.file], **judge_one(mutant)}  # fmt: skip
         if old and "explanation" in old and record["verdict"] in ("survived", "unreached"):
             record["explanation"] = old["explanation"]
         results[mutant.name] = record
@@ -325,6 +338,13 @@ def campaign(
         if keep:
             save(results)
     return {mutant.name: results[mutant.name] for mutant in mutants}
+
+
+def tell(results: dict[str, Any]) -> None:
+    counts = summary(results)
+    killed = sum(counts.get(verdict, 0) for verdict in KILLED)
+    judged = killed + counts.get("survived", 0) + counts.get("unreached", 0)
+    print(f"{counts}: {killed} of {judged} killed")
 
 
 def main() -> None:
@@ -338,10 +358,7 @@ def main() -> None:
     options.add_argument("--sample", type=int, help="only so many mutants, chosen by --seed")
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
-    counts = summary(campaign(given.unit, given.file, given.sample, given.seed))
-    killed = sum(counts.get(verdict, 0) for verdict in KILLED)
-    judged = killed + counts.get("survived", 0) + counts.get("unreached", 0)
-    print(f"{counts}: {killed} of {judged} killed")
+    tell(campaign(given.unit, given.file, given.sample, given.seed))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 import interpreted
 import test_tensorrt_plugins as plugins
-from mutants import KILLED, attempt, copied, file_digest, load, save
+from mutants import attempt, copied, file_digest, judge_all, load, tell
 from mutation import Mutant, mutants_of
 
 from gantk.errors import GantkError
@@ -82,23 +82,9 @@ def main() -> None:
     with compiled_from(interpreted.KERNELS) as true_ptx:
         for run in CASES.values():
             run()
-    results = load()
-    for file in FILES:
-        digest = file_digest(file)
-        for mutant in mutants_of(file):
-            old = results.get(mutant.name)
-            if old and old["source"] == digest:
-                continue
-            record = {"file": mutant.file, "line": mutant.line, "before": mutant.before, "after": mutant.after,
-                      "source": digest, **judge(mutant, true_ptx)}  # fmt: skip
-            if old and "explanation" in old and record["verdict"] == "survived":
-                record["explanation"] = old["explanation"]
-            results[mutant.name] = record
-            print(f"{mutant.file}:{mutant.line} {mutant.before!r} -> {mutant.after!r}: {record['verdict']} "
-                  f"{record.get('by', '')}", flush=True)  # fmt: skip
-            save(results)
-    found = [each["verdict"] for each in results.values() if each["file"] in {file.name for file in FILES}]
-    print(f"{sum(each in KILLED for each in found)} of {len(found)} killed")
+    mutants = [mutant for file in FILES for mutant in mutants_of(file)]
+    digests = {file.name: file_digest(file) for file in FILES}
+    tell(judge_all(mutants, digests, lambda mutant: judge(mutant, true_ptx), load()))
 
 
 if __name__ == "__main__":

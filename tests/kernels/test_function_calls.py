@@ -15,7 +15,9 @@ from gantk.runtime import dlpack
 pytest.importorskip("cuda.bindings", reason="wants cuda-bindings")
 from fake_gpu import FakeCuda
 from function_arguments import Claimed, Laid
-from function_references import error, gram, gram_slope, numbers, variation
+from function_references import error, gram, gram_slope, numbers
+
+from variations import variation
 
 STREAM = 0x5000
 

@@ -20,7 +20,9 @@ pytest.importorskip("cuda.bindings", reason="wants cuda-bindings")
 from fake_gpu import FakeCuda, FakeGPU
 from fake_memory import FakeMemory
 from function_arguments import Laid
-from function_references import ROUNDING, error, gram, gram_slope, numbers, style, variation
+from function_references import ROUNDING, error, gram, gram_slope, numbers, style
+
+from variations import variation
 
 STREAM = 0x5000
 DTYPES = pytest.mark.parametrize("dtype", ROUNDING, ids=lambda dtype: np.dtype(dtype).name)

@@ -19,7 +19,9 @@ from gantk.kernels import tensor_map
 pytest.importorskip("cuda.bindings", reason="wants cuda-bindings")
 from fake_gpu import FakeCuda, stand_in
 from fake_pycuda import FakePyCUDA
-from function_references import ROUNDING, error, gram, gram_slope, numbers, style, variation
+from function_references import ROUNDING, error, gram, gram_slope, numbers, style
+
+from variations import variation
 
 Array = np.ndarray[Any, Any]
 STREAM = object()

@@ -21,6 +21,7 @@ from gantk.kernels import tensorrt
 from gantk.kernels.launch import Device
 from gantk.kernels.tensorrt_graph import for_library, with_plugins
 from gantk.kernels.tensorrt_source import partial_kernel, plugin_target, variation_kernel
+from variations import variation
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed: pip install gantk[kernels]")
 
@@ -126,22 +127,6 @@ def test_a_scale_is_compiled_in() -> None:
     rows = array.astype(np.float64).reshape(1, 5, -1)
     made = run(gram_engine("float32", 5, scale=0.3), array, {"N": 1, "H": 4, "W": 6})["gram"]
     np.testing.assert_allclose(made, rows @ rows.transpose(0, 2, 1) * np.float32(0.3), rtol=1e-5, atol=1e-5)
-
-
-def variation(pictures: Array, kind: str, epsilon: float) -> tuple[Array, Array]:
-    dx, dy = np.zeros_like(pictures), np.zeros_like(pictures)
-    dx[..., :-1], dy[..., :-1, :] = np.diff(pictures, axis=3), np.diff(pictures, axis=2)
-    if kind == "l1":
-        terms, by_dx, by_dy = np.abs(dx) + np.abs(dy), np.sign(dx), np.sign(dy)
-    elif kind == "l2":
-        terms, by_dx, by_dy = dx**2 + dy**2, 2 * dx, 2 * dy
-    else:
-        terms = np.sqrt(dx**2 + dy**2 + epsilon)
-        by_dx, by_dy = dx / terms, dy / terms
-    gradient = -by_dx - by_dy
-    gradient[..., 1:] += by_dx[..., :-1]
-    gradient[..., 1:, :] += by_dy[..., :-1, :]
-    return terms.sum((1, 2, 3)), gradient
 
 
 @pytest.mark.parametrize("width", [64, "W"], ids=["fixed", "open"])

@@ -5,10 +5,10 @@
 #include <cstdio>
 #include <cstring>
 #include <random>
-#include <thread>
 #include <vector>
 
 #include "gram.hpp"
+#include "threads.hpp"
 #include "variation.hpp"
 
 namespace {
@@ -26,18 +26,6 @@ void check(const char* what, const Features& shape, double found, double wanted,
                  long(shape.channels), long(shape.places), int(shape.element), found, wanted);
     ++failures;
 }
-
-// Tasks are dealt to three threads in turn; some run before others that were handed over earlier.
-void deal(void*, Task task, std::size_t count, void* data) {
-    std::vector<std::thread> threads;
-    for (std::size_t first = 0; first < 3; ++first)
-        threads.emplace_back([=] {
-            for (std::size_t index = first; index < count; index += 3) task(data, index);
-        });
-    for (std::thread& thread : threads) thread.join();
-}
-
-constexpr Parallel kThreads{deal, nullptr};
 
 // A tensor in memory that ends where it ends, and what it holds.
 struct Tensor {

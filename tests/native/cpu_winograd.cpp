@@ -8,9 +8,9 @@
 #include <limits>
 #include <new>
 #include <random>
-#include <thread>
 #include <vector>
 
+#include "threads.hpp"
 #include "winograd.hpp"
 
 namespace {
@@ -27,20 +27,11 @@ void check(bool holds, const char* what, const Convolution& shape, double found)
     ++failures;
 }
 
-void deal(void*, Task task, std::size_t count, void* data) {
-    std::vector<std::thread> threads;
-    for (std::size_t first = 0; first < 3; ++first)
-        threads.emplace_back([=] {
-            for (std::size_t index = first; index < count; index += 3) task(data, index);
-        });
-    for (std::thread& thread : threads) thread.join();
-}
-
 void run_backwards(void*, Task task, std::size_t count, void* data) {
     for (std::size_t index = count; index-- > 0;) task(data, index);
 }
 
-constexpr Parallel kThreads{deal, nullptr}, kBackwards{run_backwards, nullptr};
+constexpr Parallel kBackwards{run_backwards, nullptr};
 
 // Blocks that end where they end, hold no zeros, and are counted.
 std::atomic<int> taken{0};

@@ -15,8 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from gantk.export.functions import DOMAIN, VERSION, bodies
 from gantk.export.onnx import OPSET
 from gantk.runtime.backends.onnxruntime import CONVOLUTIONS
-
-onnxruntime = pytest.importorskip("onnxruntime")
+from native_sessions import load
 
 Array = np.ndarray[Any, Any]
 FUNCTIONS = ("Convolution3x3", "Convolution3x3Relu")
@@ -45,25 +44,6 @@ def model(function: str, stored: dict[str, Array], inputs: list[str], *, body: b
     proto = helper.make_model(graph, functions=functions, opset_imports=opsets, ir_version=10)
     data: bytes = proto.SerializeToString()
     return data
-
-
-def load(
-    data: bytes,
-    library: Path | None,
-    threads: int = 1,
-    optimised: Path | None = None,
-    settings: dict[str, str] | None = None,
-) -> Any:
-    options = onnxruntime.SessionOptions()
-    for name, value in (settings or {}).items():
-        options.add_session_config_entry(name, value)
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    if optimised is not None:
-        options.optimized_model_filepath = str(optimised)
-    if library is not None:
-        options.register_custom_ops_library(str(library))
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def draw(shape: tuple[int, ...]) -> tuple[Array, Array, Array]:

@@ -20,8 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 from gantk.export.functions import DOMAIN, KINDS, VERSION, bodies
 from gantk.export.onnx import OPSET
 from native_build import KERNELS, onnxruntime_library
-
-onnxruntime = pytest.importorskip("onnxruntime")
+from native_sessions import load
+from variations import variation
 
 Array = np.ndarray[Any, Any]
 TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
@@ -88,17 +88,6 @@ def _cast(source: str, target: str, kind: int) -> Any:
     return helper.make_node("Cast", [source], [target], to=kind)
 
 
-def load(model: bytes, library: Path | None, threads: int = 1, optimised: Path | None = None) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    if optimised is not None:
-        options.optimized_model_filepath = str(optimised)
-    if library is not None:
-        options.register_custom_ops_library(str(library))
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
 def narrowed(values: Array, dtype: str) -> Array:
     """What a tensor of a type holds of some values, in float64."""
     kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
@@ -114,23 +103,6 @@ def assert_close(found: Array, wanted: Array, tolerance: float) -> None:
 def gram(rows: Array, scale: float) -> Array:
     product: Array = rows @ rows.transpose(0, 2, 1)
     return product * (scale or 1 / rows.shape[2])
-
-
-def variation(pictures: Array, kind: str, epsilon: float) -> tuple[Array, Array]:
-    """Value and gradient."""
-    dx, dy = np.zeros_like(pictures), np.zeros_like(pictures)
-    dx[..., :-1], dy[..., :-1, :] = np.diff(pictures, axis=3), np.diff(pictures, axis=2)
-    if kind == "l1":
-        terms, by_dx, by_dy = np.abs(dx) + np.abs(dy), np.sign(dx), np.sign(dy)
-    elif kind == "l2":
-        terms, by_dx, by_dy = dx**2 + dy**2, 2 * dx, 2 * dy
-    else:
-        terms = np.sqrt(dx**2 + dy**2 + epsilon)
-        by_dx, by_dy = dx / terms, dy / terms
-    gradient = -by_dx - by_dy
-    gradient[..., 1:] += by_dx[..., :-1]
-    gradient[..., 1:, :] += by_dy[..., :-1, :]
-    return terms.sum((1, 2, 3)), gradient
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.25])

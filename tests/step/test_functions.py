@@ -13,6 +13,7 @@ from gantk.export.functions import DOMAIN, KINDS, VERSION, bodies
 from gantk.export.onnx import OPSET
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model, status
+from variations import variation
 
 BACKENDS = [name for name in ("onnxruntime", "openvino") if status(name).works]
 NARROW = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
@@ -105,23 +106,6 @@ def test_gram_matrix_grad(backend: str, dtype: str) -> None:
             both = gradient.astype(np.float64) + gradient.transpose(0, 2, 1)
             wanted = (both @ rows / rows.shape[2]).reshape(shape)
             assert_close(runner.run({"gradient": gradient, "features": features})["slope"], wanted, dtype)
-
-
-def variation(pictures: Any, kind: str, epsilon: float) -> tuple[Any, Any]:
-    """Value and gradient, pixel by pixel."""
-    dx, dy = np.zeros_like(pictures), np.zeros_like(pictures)
-    dx[..., :-1], dy[..., :-1, :] = np.diff(pictures, axis=3), np.diff(pictures, axis=2)
-    if kind == "l1":
-        terms, by_dx, by_dy = np.abs(dx) + np.abs(dy), np.sign(dx), np.sign(dy)
-    elif kind == "l2":
-        terms, by_dx, by_dy = dx**2 + dy**2, 2 * dx, 2 * dy
-    else:
-        terms = np.sqrt(dx**2 + dy**2 + epsilon)
-        by_dx, by_dy = dx / terms, dy / terms
-    gradient = -by_dx - by_dy
-    gradient[..., 1:] += by_dx[..., :-1]
-    gradient[..., 1:, :] += by_dy[..., :-1, :]
-    return terms.sum((1, 2, 3)), gradient
 
 
 @pytest.mark.parametrize("kind", KINDS)

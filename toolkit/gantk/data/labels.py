@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -22,14 +21,14 @@ def find_classes(source: Source) -> tuple[str, ...]:
     Raises:
         GantkError: There are fewer than two, or pictures in no subfolder, or no whole file of labels.
     """
-    names = _names(source)
+    names = {*_label_names(source)}
     if len(names) < 2:
         raise GantkError(
             f"`{source.path}` has pictures of {len(names)} class; at least two are wanted to tell apart",
             where=str(source.path),
             hint="a subfolder for each class, or leave --conditional out",
         )
-    return names
+    return tuple(sorted(names, key=None if source.files else int))
 
 
 def read_labels(
@@ -63,11 +62,6 @@ def read_labels(
     return np.array([places[name] for name in kept], np.int64)
 
 
-def _names(source: Source) -> tuple[str, ...]:
-    counts = Counter(_label_names(source))
-    return tuple(sorted(counts) if source.files else sorted(counts, key=int))
-
-
 def _label_names(source: Source) -> list[str]:
     """The class of every picture of a source, by name."""
     if not source.files:
@@ -88,7 +82,7 @@ def _label_names(source: Source) -> list[str]:
 def _labels_of_idx(pictures: Path) -> NDArray[np.uint8]:
     path = _beside(pictures)
     labels = idx.read_labels(path)
-    count = len(idx.read(pictures))
+    count = idx.read_shape(pictures)[0]
     if len(labels) != count:
         raise GantkError(
             f"`{path.name}` has {len(labels)} labels; `{pictures.name}` has {count} pictures", where=str(path)

@@ -83,8 +83,8 @@ def find_source(path: str | os.PathLike[str]) -> Source:
     with named_errors(path, "read"):
         found = path if path.is_file() else idx.find(path) if path.is_dir() else None
         if found is not None:
-            shape = idx.read(found).shape
-            return Source(found, (), 1, shape[1] if shape[1] == shape[2] else None)
+            _, height, width = idx.read_shape(found)
+            return Source(found, (), 1, height if height == width else None)
         if not path.is_dir():
             raise GantkError(
                 f"`{path}` does not exist", where=str(path), hint="--data wants a folder of pictures"

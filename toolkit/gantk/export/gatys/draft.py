@@ -81,7 +81,7 @@ class Draft:
         native = self._type == TensorProto.FLOAT and min(after, before) >= NATIVE_CHANNELS
         if offsets is None and native:
             # Of a body that is given none ONNX Runtime makes a Conv whose third input has no name, which its blocked
-            # layout passes by: 7 % of a step.
+            # layout passes by.
             offsets = np.zeros(after, np.float32)
         if offsets is not None:
             inputs.append(self.weights(f"{where}/offsets", offsets))
