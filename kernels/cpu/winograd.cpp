@@ -22,29 +22,52 @@ constexpr int64_t kSharedBytes = 40 << 20;  // Of a shared block: much of it sta
 constexpr int64_t kChannels = 16;           // That a task of a shared block transforms.
 constexpr int64_t kSkew = 80;               // Frequencies a power of two apart would share the cache's sets.
 
+// Products lie in the order of frequencies, those of one frequency in the order of phases.
+struct Products {
+    int64_t numbers[kFrequencies][4] = {}, all = 0;
+
+    constexpr Products() {
+        for (int64_t frequency = 0; frequency < kFrequencies; ++frequency)
+            for (int64_t phase = 0; phase < 4; ++phase) {
+                numbers[frequency][phase] = all;
+                all += has_product({1, 1, 1, 1, 1, true}, frequency, phase);
+            }
+    }
+
+    int64_t count(const Convolution& shape) const { return shape.transposed ? all : kFrequencies; }
+    int64_t before(const Convolution& shape, int64_t frequency, int64_t phase) const {
+        return shape.transposed ? numbers[frequency][phase] : frequency;
+    }
+};
+constexpr Products kProducts;
+
 // A block of panels is transformed, multiplied and transformed back before the next. It depends on the shape
 // alone; and no sum depends on it.
 struct Plan {
-    int64_t across, down, strips, panels, rows, block, blocks, stride;
-    bool shared;
+    int64_t across, down, tiles, panels, rows, phases, block, blocks, stride;
+    bool strips, shared;
 
     explicit Plan(const Convolution& shape) {
-        across = divide_up(shape.width, kStripWidth);
+        strips = shape.width > kStripWidth / 2;  // Half of a strip would be wasted.
+        across = divide_up(shape.width, kSide);
+        if (strips) across = divide_up(shape.width, kStripWidth) * kStripTiles;
         down = divide_up(shape.height, kSide);
-        strips = shape.count * across * down;
-        panels = divide_up(strips, kStrips);
+        tiles = shape.count * down * across;
+        panels = divide_up(tiles, kPanel);
         rows = rows_of(shape.outputs) * kRows;
+        phases = phases_of(shape);
         shared = panels < kFewPanels;
-        const int64_t panel_bytes = kFrequencies * kPanel * (shape.inputs + rows) * int64_t{sizeof(float)};
+        const int64_t panel_bytes =
+            kFrequencies * kPanel * (shape.inputs + phases * rows) * int64_t{sizeof(float)};
         block = panels < kManyPanels ? kLargeBlock : kBlock;
         if (shared) block = std::clamp<int64_t>(kSharedBytes / panel_bytes, 1, panels);
         blocks = divide_up(panels, block);
         stride = block * shape.inputs * kPanel + kSkew;
     }
 
-    int64_t tiles() const { return kFrequencies * stride; }
-    int64_t sums() const { return block * rows * kFrequencies * kPanel; }
-    std::size_t bytes() const { return static_cast<std::size_t>(tiles() + sums()) * sizeof(float); }
+    int64_t tiles_size() const { return kFrequencies * stride; }
+    int64_t sums_size() const { return block * phases * rows * kFrequencies * kPanel; }
+    std::size_t bytes() const { return static_cast<std::size_t>(tiles_size() + sums_size()) * sizeof(float); }
     int64_t panels_of(int64_t index) const { return std::min(block, panels - index * block); }
 };
 
@@ -54,45 +77,51 @@ struct Call {
     const float *features, *weights, *bias;
     float floor, *result;
 
-    // Strips past the last are the last again, and never written.
-    void find_strips(int64_t panel, Strip (&strips)[kStrips]) const {
-        for (int64_t s = 0; s < kStrips; ++s) {
-            const int64_t at = std::min(panel * kStrips + s, plan.strips - 1), row = at / plan.across;
-            strips[s] = {row / plan.down, row % plan.down * kSide, at % plan.across * kStripWidth};
+    void find_panel(int64_t index, Panel& panel) const {
+        panel.strips = plan.strips;
+        panel.count = std::min(kPanel, plan.tiles - index * kPanel);
+        for (int64_t t = 0; t < kPanel; ++t) {
+            // Past the last strip is the last again, not its last tile.
+            const int64_t last = plan.strips ? plan.tiles - kStripTiles + t % kStripTiles : plan.tiles - 1;
+            const int64_t at = std::min(index * kPanel + t, last), row = at / plan.across;
+            panel.tiles[t] = {row / plan.down, row % plan.down * kSide, at % plan.across * kSide};
         }
     }
 
     // One channel of the panel that is number `place` of its block.
-    void transform_one(int64_t place, int64_t channel, const Strip (&strips)[kStrips], float* tiles) const {
-        transform_features(shape, features, channel, strips,
-                           tiles + (place * shape.inputs + channel) * kPanel, plan.stride);
+    void transform_one(int64_t place, int64_t channel, const Panel& panel, float* tiles) const {
+        transform_features(shape, features, channel, panel, tiles + (place * shape.inputs + channel) * kPanel,
+                           plan.stride);
     }
 
     void multiply_one(int64_t frequency, int64_t panels_here, const float* tiles, float* sums) const {
-        multiply(shape, weights + frequency * plan.rows * shape.inputs, tiles + frequency * plan.stride,
-                 panels_here, sums + frequency * kPanel);
+        for (int64_t phase = 0; phase < plan.phases; ++phase)
+            if (has_product(shape, frequency, phase))
+                multiply(shape, weights + kProducts.before(shape, frequency, phase) * plan.rows * shape.inputs,
+                         tiles + frequency * plan.stride, panels_here,
+                         sums + (phase * plan.rows * kFrequencies + frequency) * kPanel);
     }
 
-    void finish_one(int64_t panel, int64_t place, int64_t channel, const Strip (&strips)[kStrips],
-                    const float* sums) const {
-        transform_sums(shape, sums + (place * plan.rows + channel) * kFrequencies * kPanel, channel, strips,
-                       plan.strips - panel * kStrips, bias ? bias[channel] : 0.0f, floor, result);
+    void finish_one(int64_t place, int64_t channel, const Panel& panel, const float* sums) const {
+        const int64_t stride = kFrequencies * kPanel;
+        transform_sums(shape, sums + (place * plan.phases * plan.rows + channel) * stride, plan.rows * stride,
+                       channel, panel, bias ? bias[channel] : 0.0f, floor, result);
     }
 };
 
 // One task's block, channel by channel, so that neighbouring panels read neighbouring features.
 void convolve_block(const Call& call, int64_t block, float* tiles) {
     const Plan& plan = call.plan;
-    float* const sums = tiles + plan.tiles();
+    float* const sums = tiles + plan.tiles_size();
     const int64_t first = block * plan.block, panels = plan.panels_of(block);
-    Strip strips[kLargeBlock][kStrips];
-    for (int64_t p = 0; p < panels; ++p) call.find_strips(first + p, strips[p]);
+    Panel found[kLargeBlock];
+    for (int64_t p = 0; p < panels; ++p) call.find_panel(first + p, found[p]);
     for (int64_t channel = 0; channel < call.shape.inputs; ++channel)
-        for (int64_t p = 0; p < panels; ++p) call.transform_one(p, channel, strips[p], tiles);
+        for (int64_t p = 0; p < panels; ++p) call.transform_one(p, channel, found[p], tiles);
     for (int64_t frequency = 0; frequency < kFrequencies; ++frequency)
         call.multiply_one(frequency, panels, tiles, sums);
     for (int64_t channel = 0; channel < call.shape.outputs; ++channel)
-        for (int64_t p = 0; p < panels; ++p) call.finish_one(first + p, p, channel, strips[p], sums);
+        for (int64_t p = 0; p < panels; ++p) call.finish_one(p, channel, found[p], sums);
 }
 
 // Of many panels every task takes the next block that nobody has, in memory of its own.
@@ -129,57 +158,85 @@ void convolve_together(const Call& call, const Memory& memory, const Parallel& p
     const Plan& plan = call.plan;
     float* const tiles = static_cast<float*>(memory.take(memory.owner, plan.bytes()));
     if (tiles == nullptr) throw std::bad_alloc();
-    float* const sums = tiles + plan.tiles();
+    float* const sums = tiles + plan.tiles_size();
     for (int64_t block = 0; block < plan.blocks; ++block) {
         const int64_t first = block * plan.block, panels = plan.panels_of(block);
         for_channels(parallel, panels, call.shape.inputs, [&](int64_t p, int64_t begin, int64_t end) {
-            Strip strips[kStrips];
-            call.find_strips(first + p, strips);
+            Panel panel;
+            call.find_panel(first + p, panel);
             for (int64_t channel = begin; channel < end; ++channel)
-                call.transform_one(p, channel, strips, tiles);
+                call.transform_one(p, channel, panel, tiles);
         });
         for_each(parallel, kFrequencies,
                  [&](int64_t frequency) { call.multiply_one(frequency, panels, tiles, sums); });
         for_channels(parallel, panels, call.shape.outputs, [&](int64_t p, int64_t begin, int64_t end) {
-            Strip strips[kStrips];
-            call.find_strips(first + p, strips);
+            Panel panel;
+            call.find_panel(first + p, panel);
             for (int64_t channel = begin; channel < end; ++channel)
-                call.finish_one(first + p, p, channel, strips, sums);
+                call.finish_one(p, channel, panel, sums);
         });
     }
     memory.give(memory.owner, tiles);
 }
 
-}  // namespace
-
-std::size_t winograd_weights_bytes(int64_t inputs, int64_t outputs) {
-    return static_cast<std::size_t>(kFrequencies * rows_of(outputs) * kRows * inputs) * sizeof(float);
+// The kernel of 3 x 3 of one phase. Of the four rows and columns of a transposed kernel, even results meet the
+// last and the second, odd ones the third and the first.
+void read_kernel(const Convolution& shape, const float* weights, int64_t output, int64_t input, int64_t phase,
+                 double (&kernel)[3][3]) {
+    if (!shape.transposed) {
+        for (int64_t i = 0; i < 9; ++i)
+            kernel[i / 3][i % 3] = weights[(output * shape.inputs + input) * 9 + i];
+        return;
+    }
+    const float* const taps = weights + (input * shape.outputs + output) * 16;
+    const int64_t a = phase / 2, b = phase % 2;
+    for (int64_t i = 0; i < 2; ++i)
+        for (int64_t j = 0; j < 2; ++j)
+            kernel[a + i][b + j] = taps[(3 - a - 2 * i) * 4 + 3 - b - 2 * j];
 }
 
-// G g G^T; rows past the last output are zeros.
-void winograd_weights(int64_t inputs, int64_t outputs, const float* weights, float* transformed,
-                      const Parallel& parallel) {
+// G g G^T.
+void transform_kernel(const double (&kernel)[3][3], double (&made)[kFrequencies]) {
     static constexpr double kG[6][3] = {{1. / 4, 0, 0},
                                         {-1. / 6, -1. / 6, -1. / 6},
                                         {-1. / 6, 1. / 6, -1. / 6},
                                         {1. / 24, 1. / 12, 1. / 6},
                                         {1. / 24, -1. / 12, 1. / 6},
                                         {0, 0, 1}};
-    const int64_t rows = rows_of(outputs);
+    double half[6][3];
+    for (int i = 0; i < 6; ++i)
+        for (int j = 0; j < 3; ++j)
+            half[i][j] = kG[i][0] * kernel[0][j] + kG[i][1] * kernel[1][j] + kG[i][2] * kernel[2][j];
+    for (int i = 0; i < 6; ++i)
+        for (int j = 0; j < 6; ++j)
+            made[i * 6 + j] = half[i][0] * kG[j][0] + half[i][1] * kG[j][1] + half[i][2] * kG[j][2];
+}
+
+}  // namespace
+
+std::size_t winograd_weights_bytes(const Convolution& shape) {
+    return static_cast<std::size_t>(kProducts.count(shape) * rows_of(shape.outputs) * kRows * shape.inputs) *
+           sizeof(float);
+}
+
+// Rows past the last output are zeros.
+void winograd_weights(const Convolution& shape, const float* weights, float* transformed,
+                      const Parallel& parallel) {
+    const int64_t rows = rows_of(shape.outputs);
     for_each(parallel, rows, [&](int64_t row) {
-        for (int64_t at = 0; at < inputs * kRows; ++at) {
-            const int64_t output = row * kRows + at % kRows;
-            const float* const g = weights + (output * inputs + at / kRows) * 9;
-            double half[6][3] = {};
-            for (int i = 0; i < 6 && output < outputs; ++i)
-                for (int j = 0; j < 3; ++j)
-                    half[i][j] =
-                        kG[i][0] * double{g[j]} + kG[i][1] * double{g[3 + j]} + kG[i][2] * double{g[6 + j]};
-            for (int i = 0; i < 6; ++i)
-                for (int j = 0; j < 6; ++j)
-                    transformed[((i * 6 + j) * rows + row) * inputs * kRows + at] = static_cast<float>(
-                        half[i][0] * kG[j][0] + half[i][1] * kG[j][1] + half[i][2] * kG[j][2]);
-        }
+        for (int64_t at = 0; at < shape.inputs * kRows; ++at)
+            for (int64_t phase = 0; phase < phases_of(shape); ++phase) {
+                const int64_t output = row * kRows + at % kRows;
+                double kernel[3][3] = {}, made[kFrequencies];
+                if (output < shape.outputs) read_kernel(shape, weights, output, at / kRows, phase, kernel);
+                transform_kernel(kernel, made);
+                for (int64_t frequency = 0; frequency < kFrequencies; ++frequency) {
+                    if (!has_product(shape, frequency, phase)) continue;
+                    const int64_t product = kProducts.before(shape, frequency, phase);
+                    transformed[(product * rows + row) * shape.inputs * kRows + at] =
+                        static_cast<float>(made[frequency]);
+                }
+            }
     });
 }
 

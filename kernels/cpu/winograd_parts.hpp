@@ -2,43 +2,61 @@
 // The three parts of Winograd's convolution: features become 36 frequencies, each frequency is a product of
 // matrices, and sums become results.
 //
-// A *tile* is 4 x 4 results, made from 6 x 6 features. A *strip* is four tiles side by side, a *panel* four
-// strips: one row of the matrix of a frequency has a panel's 16 tiles next to each other.
+// A *tile* is 4 x 4 results, made from 6 x 6 features. A *panel* is 16 tiles: one row of the matrix of a frequency
+// has them next to each other. Where pictures are wide enough it is four *strips* of four tiles side by side.
+//
+// A transposed convolution is four of 3 x 3 that share their features: results of even and of odd rows and columns
+// are its *phases*, and two of a kernel's four rows, and of its columns, belong to each. The third of a phase's own
+// is zero, and so is one of six frequencies each way, for which there is no product.
 #pragma once
 
 #include <cstdint>
 
+#include "product.hpp"
 #include "winograd.hpp"
 
 namespace gantk::cpu::winograd {
 
-constexpr std::int64_t kSide = 4, kFrequencies = 36;
+constexpr std::int64_t kSide = 4, kReach = 6, kFrequencies = kReach * kReach;
 constexpr std::int64_t kStripTiles = 4, kStripWidth = kSide * kStripTiles, kStrips = 4;
-constexpr std::int64_t kPanel = kStrips * kStripTiles;
-constexpr std::int64_t kRows =
-    6;  // Output channels of a product: 12 sums, 2 vectors, a factor are AVX2's registers.
+static_assert(kStrips * kStripTiles == kPanel);
 
-constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 constexpr std::int64_t rows_of(std::int64_t outputs) { return divide_up(outputs, kRows); }
+constexpr std::int64_t phases_of(const Convolution& shape) { return shape.transposed ? 4 : 1; }
 
-// Its first result.
-struct Strip {
+// The frequency, of six, that kernels of even or of odd results lack.
+constexpr std::int64_t lacking(std::int64_t odd) { return odd == 0 ? kReach - 1 : 0; }
+
+constexpr bool has_product(const Convolution& shape, std::int64_t frequency, std::int64_t phase) {
+    return !shape.transposed ||
+           (frequency / kReach != lacking(phase / 2) && frequency % kReach != lacking(phase % 2));
+}
+
+// The place of its first result; of a transposed convolution, half of it.
+struct Tile {
     std::int64_t picture, y, x;
+};
+
+// Tiles past `count` are among the last again, and never written; those right of a picture have no results.
+struct Panel {
+    Tile tiles[kPanel];
+    std::int64_t count;
+    bool strips;
 };
 
 // B^T d B for one channel of a panel's features: 36 rows of 16, `stride` floats apart.
 void transform_features(const Convolution& shape, const float* features, std::int64_t channel,
-                        const Strip (&strips)[kStrips], float* frequencies, std::int64_t stride);
+                        const Panel& panel, float* frequencies, std::int64_t stride);
 
-// The sums of one frequency over all channels. `weights` are [rows_of(outputs)][inputs][kRows], `tiles`
-// [panels][inputs][kPanel], `sums` [panels][rows_of(outputs) * kRows] rows of kPanel, one in kFrequencies.
+// The sums of one frequency of one phase over all channels. `weights` are [rows_of(outputs)][inputs][kRows],
+// `tiles` [panels][inputs][kPanel], `sums` [panels][phases][rows_of(outputs) * kRows] rows of kPanel, one in
+// kFrequencies, from the phase's own on.
 void multiply(const Convolution& shape, const float* weights, const float* tiles, std::int64_t panels,
               float* sums);
 
-// A^T m A + bias for one channel of a panel's results, at least `floor`; `sums` are 36 rows of 16. Only the
-// first `strips_left` strips are results.
-void transform_sums(const Convolution& shape, const float* sums, std::int64_t channel,
-                    const Strip (&strips)[kStrips], std::int64_t strips_left, float bias, float floor,
-                    float* result);
+// A^T m A + bias for one channel of a panel's results, at least `floor`; `sums` are 36 rows of 16, and those of
+// the next phase `stride` floats behind them.
+void transform_sums(const Convolution& shape, const float* sums, std::int64_t stride, std::int64_t channel,
+                    const Panel& panel, float bias, float floor, float* result);
 
 }  // namespace gantk::cpu::winograd

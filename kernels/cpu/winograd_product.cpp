@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "clones.hpp"
+#include "product.hpp"
 #include "winograd_parts.hpp"
 
 namespace gantk::cpu::winograd {
@@ -9,24 +10,15 @@ namespace {
 
 using std::int64_t;
 
-constexpr int kVectors = 2;
-static_assert(kVectors * kLanes == kPanel);
-
 constexpr int64_t kTerms = 512;    // Channels summed at a time: a panel of them is 32 KB, the first cache.
 constexpr int64_t kTogether = 22;  // Times kRows channels of weights, 270 KB, which stay in the second cache.
 
 // kRows rows of sums, `kFrequencies * kPanel` floats apart, over `terms` channels.
 inline __attribute__((always_inline)) void multiply_panel(const float* weights, const float* tiles,
                                                           int64_t terms, bool add, float* sums) {
-    Lanes sum[kRows][kVectors];
-    for (auto& sums_of_row : sum)
-        for (Lanes& one : sums_of_row) one = Lanes{};  // An initialiser becomes a slow `rep stos`.
-    for (int64_t term = 0; term < terms; ++term, weights += kRows, tiles += kPanel) {
-        Lanes given[kVectors];
-        for (int v = 0; v < kVectors; ++v) given[v] = *reinterpret_cast<const Lanes*>(tiles + v * kLanes);
-        for (int r = 0; r < kRows; ++r)
-            for (int v = 0; v < kVectors; ++v) sum[r][v] += weights[r] * given[v];
-    }
+    Sums sum;
+    clear(sum);
+    accumulate(weights, tiles, terms, sum);
     for (int r = 0; r < kRows; ++r, sums += kFrequencies * kPanel)
         for (int v = 0; v < kVectors; ++v) {
             Lanes& kept = *reinterpret_cast<Lanes*>(sums + v * kLanes);
@@ -37,6 +29,7 @@ inline __attribute__((always_inline)) void multiply_panel(const float* weights, 
 GANTK_CLONES void multiply_panels(const Convolution& shape, const float* weights, const float* tiles,
                                   int64_t panels, float* sums) {
     const int64_t inputs = shape.inputs, rows = rows_of(shape.outputs);
+    const int64_t all = phases_of(shape) * rows;
     for (int64_t first = 0; first < inputs; first += kTerms) {
         const int64_t terms = std::min(kTerms, inputs - first);
         for (int64_t top = 0; top < rows; top += kTogether)
@@ -44,7 +37,7 @@ GANTK_CLONES void multiply_panels(const Convolution& shape, const float* weights
                 for (int64_t row = top; row < std::min(top + kTogether, rows); ++row)
                     multiply_panel(weights + (row * inputs + first) * kRows,
                                    tiles + (panel * inputs + first) * kPanel, terms, first > 0,
-                                   sums + (panel * rows + row) * kRows * kFrequencies * kPanel);
+                                   sums + (panel * all + row) * kRows * kFrequencies * kPanel);
     }
 }
 

@@ -36,7 +36,7 @@ GANTK_INLINE void to_frequencies(const Lanes (&d)[6], Lanes (&made)[6]) {
 }
 
 // A^T m.
-GANTK_INLINE void to_results(const Lanes (&m)[6], Lanes (&made)[4]) {
+GANTK_INLINE void to_results(const Lanes (&m)[6], Lanes (&made)[kSide]) {
     const Lanes sum = m[1] + m[2], difference = m[1] - m[2], sum_twice = m[3] + m[4],
                 difference_twice = m[3] - m[4];
     made[0] = m[0] + sum + sum_twice;
@@ -62,14 +62,14 @@ GANTK_INLINE void shift(const Lanes& lanes, const Lanes& next, Lanes& shifted) {
     shifted = __builtin_shufflevector(lanes, next, 1, 2, 3, 8, 5, 6, 7, 12);
 }
 
-// Six rows of features, from the one above and left of a strip on, where they can be read: in place, or
+// Six rows of features, from the one above and left of a strip's first tile on, where they can be read: in place, or
 // copied with zeros around them.
 struct Rows {
     const float* first;
     int64_t stride;
 };
 
-GANTK_INLINE Rows find_rows(const Convolution& shape, const float* plane, const Strip& strip,
+GANTK_INLINE Rows find_rows(const Convolution& shape, const float* plane, const Tile& strip,
                             float (&staged)[6 * kStaged]) {
     const int64_t height = shape.height, width = shape.width, x = strip.x;
     const bool inside = strip.y > 0 && strip.y + 5 <= height && x > 0 && x - 1 + kStaged <= width;
@@ -94,14 +94,14 @@ GANTK_INLINE Rows find_rows(const Convolution& shape, const float* plane, const 
     return {staged, kStaged};
 }
 
-GANTK_CLONES void transform_four(const Convolution& shape, const float* features, int64_t channel,
-                                 const Strip (&strips)[kStrips], float* frequencies, int64_t stride) {
+GANTK_CLONES void transform_strips(const Convolution& shape, const float* features, int64_t channel,
+                                   const Panel& panel, float* frequencies, int64_t stride) {
     const int64_t area = shape.height * shape.width;
-    for (int64_t pair = 0; pair < kStrips; pair += 2) {
+    for (int64_t first = 0; first < kPanel; first += kLanes) {
         float staged[2][6 * kStaged];
         Rows rows[2];
         for (int64_t s = 0; s < 2; ++s) {
-            const Strip& strip = strips[pair + s];
+            const Tile& strip = panel.tiles[first + s * kStripTiles];
             rows[s] = find_rows(shape, features + (strip.picture * shape.inputs + channel) * area, strip,
                                 staged[s]);
         }
@@ -123,49 +123,147 @@ GANTK_CLONES void transform_four(const Convolution& shape, const float* features
             shift(given[1], second, given[5]);
             to_frequencies(given, made);
             for (int j = 0; j < 6; ++j)
-                *reinterpret_cast<Lanes*>(frequencies + (i * 6 + j) * stride + pair * kStripTiles) = made[j];
+                *reinterpret_cast<Lanes*>(frequencies + (i * 6 + j) * stride + first) = made[j];
         }
     }
 }
 
-GANTK_CLONES void finish_four(const Convolution& shape, const float* sums, int64_t channel,
-                              const Strip (&strips)[kStrips], int64_t strips_left, float bias, float floor,
-                              float* result) {
-    const int64_t height = shape.height, width = shape.width;
-    const Lanes least = Lanes{} + floor;
-    for (int64_t pair = 0; pair < std::min(kStrips, strips_left); pair += 2) {
-        Lanes rows[kSide][6];
-        for (int j = 0; j < 6; ++j) {
-            Lanes given[6], made[kSide];
-            for (int i = 0; i < 6; ++i)
-                given[i] = *reinterpret_cast<const Lanes*>(sums + (i * 6 + j) * kPanel + pair * kStripTiles);
-            to_results(given, made);
-            for (int i = 0; i < kSide; ++i) rows[i][j] = made[i];
+// The features of one tile, a lane of 36 vectors, with zeros around the picture.
+GANTK_INLINE void gather(const Convolution& shape, const float* plane, const Tile& tile, int64_t lane,
+                         float (&staged)[6][6][kLanes]) {
+    const int64_t top = tile.y - 1, left = tile.x - 1;
+    const int64_t bottom = std::min<int64_t>(6, shape.height - top),
+                  right = std::min<int64_t>(6, shape.width - left);
+    for (int64_t i = top < 0 ? 1 : 0; i < bottom; ++i)
+        for (int64_t j = left < 0 ? 1 : 0; j < right; ++j)
+            staged[i][j][lane] = plane[(top + i) * shape.width + left + j];
+}
+
+GANTK_CLONES void transform_tiles(const Convolution& shape, const float* features, int64_t channel,
+                                  const Panel& panel, float* frequencies, int64_t stride) {
+    const int64_t area = shape.height * shape.width;
+    for (int64_t first = 0; first < kPanel; first += kLanes) {
+        float staged[6][6][kLanes] = {};
+        for (int64_t lane = 0; lane < kLanes; ++lane) {
+            const Tile& tile = panel.tiles[first + lane];
+            gather(shape, features + (tile.picture * shape.inputs + channel) * area, tile, lane, staged);
         }
-        float made_rows[2][kSide][kStripWidth];
-        for (int i = 0; i < kSide; ++i) {
-            Lanes made[kSide];
-            to_results(rows[i], made);
-            transpose(made[0], made[1], made[2], made[3]);
+        Lanes columns[6][6];
+        for (int j = 0; j < 6; ++j) {
+            Lanes given[6], made[6];
+            for (int i = 0; i < 6; ++i) given[i] = *reinterpret_cast<const Lanes*>(staged[i][j]);
+            to_frequencies(given, made);
+            for (int i = 0; i < 6; ++i) columns[i][j] = made[i];
+        }
+        for (int i = 0; i < 6; ++i) {
+            Lanes made[6];
+            to_frequencies(columns[i], made);
+            for (int j = 0; j < 6; ++j)
+                *reinterpret_cast<Lanes*>(frequencies + (i * 6 + j) * stride + first) = made[j];
+        }
+    }
+}
+
+// A^T m A of eight tiles: rows of four results, tile by tile, of tiles 0 to 3 in the first half and of 4 to 7 in
+// the second. Sums of one row and of one column of frequencies may be lacking.
+template <int64_t kLackingRow = -1, int64_t kLackingColumn = -1>
+GANTK_INLINE void make_results(const float* sums, Lanes (&made)[kSide][kSide]) {
+    Lanes rows[kSide][6];
+    for (int j = 0; j < 6; ++j) {
+        Lanes given[6], column[kSide];
+        for (int i = 0; i < 6; ++i)
+            if (i == kLackingRow || j == kLackingColumn)
+                given[i] = Lanes{};
+            else
+                given[i] = *reinterpret_cast<const Lanes*>(sums + (i * 6 + j) * kPanel);
+        to_results(given, column);
+        for (int i = 0; i < kSide; ++i) rows[i][j] = column[i];
+    }
+    for (int i = 0; i < kSide; ++i) {
+        to_results(rows[i], made[i]);
+        transpose(made[i][0], made[i][1], made[i][2], made[i][3]);
+    }
+}
+
+GANTK_INLINE void finish(const Lanes& sum, float bias, const Lanes& floor, Lanes& kept) {
+    const Lanes value = sum + bias;
+    kept = value < floor ? floor : value;  // NaN stays.
+}
+
+// Copies the results of four tiles into their places. They lie in rows, `kScale * kStripWidth` floats apart.
+template <int64_t kScale>
+GANTK_INLINE void write(const Convolution& shape, const float* made, const Tile* tiles, int64_t count, bool strip,
+                        int64_t channel, float* result) {
+    constexpr int64_t kWide = kScale * kStripWidth, kTile = kScale * kSide;
+    const int64_t height = kScale * shape.height, width = kScale * shape.width;
+    const int64_t widest = strip ? kWide : kTile;
+    for (int64_t t = 0; t < count; t += strip ? kStripTiles : 1, made += widest) {
+        const Tile& tile = tiles[t];
+        const int64_t y = kScale * tile.y, x = kScale * tile.x, wide = std::min(widest, width - x);
+        float* to = result + ((tile.picture * shape.outputs + channel) * height + y) * width + x;
+        for (int64_t i = 0; i < std::min(kTile, height - y); ++i, to += width) {
+            if (wide == kWide)
+                std::copy_n(made + i * kWide, kWide, to);
+            else
+                std::copy_n(made + i * kWide, wide, to);
+        }
+    }
+}
+
+GANTK_CLONES void finish_results(const Convolution& shape, const float* sums, int64_t channel,
+                                 const Panel& panel, float bias, float floor, float* result) {
+    const Lanes least = Lanes{} + floor;
+    for (int64_t first = 0; first < panel.count; first += kLanes) {
+        Lanes made[kSide][kSide];
+        make_results(sums + first, made);
+        float rows[2][kSide][kStripWidth];
+        for (int i = 0; i < kSide; ++i)
             for (int j = 0; j < kSide; ++j) {
-                const Lanes value = made[j] + bias, kept = value < least ? least : value;  // NaN stays.
-                *reinterpret_cast<Quad*>(made_rows[0][i] + j * kQuad) =
+                Lanes kept;
+                finish(made[i][j], bias, least, kept);
+                *reinterpret_cast<Quad*>(rows[0][i] + j * kQuad) =
                     __builtin_shufflevector(kept, kept, 0, 1, 2, 3);
-                *reinterpret_cast<Quad*>(made_rows[1][i] + j * kQuad) =
+                *reinterpret_cast<Quad*>(rows[1][i] + j * kQuad) =
                     __builtin_shufflevector(kept, kept, 4, 5, 6, 7);
             }
+        for (int64_t s = 0; s < 2; ++s) {
+            const int64_t begin = first + s * kStripTiles;
+            write<1>(shape, rows[s][0], panel.tiles + begin, std::min(kStripTiles, panel.count - begin),
+                     panel.strips, channel, result);
         }
-        for (int64_t s = 0; s < std::min<int64_t>(2, strips_left - pair); ++s) {
-            const Strip& strip = strips[pair + s];
-            const int64_t wide = std::min(kStripWidth, width - strip.x);
-            float* to =
-                result + ((strip.picture * shape.outputs + channel) * height + strip.y) * width + strip.x;
-            for (int64_t i = 0; i < std::min(kSide, height - strip.y); ++i, to += width) {
-                if (wide == kStripWidth)
-                    std::copy_n(made_rows[s][i], kStripWidth, to);
-                else
-                    std::copy_n(made_rows[s][i], wide, to);
-            }
+    }
+}
+
+// The results of even and of odd columns, in rows that are even or odd alike, next to each other.
+template <int64_t kOdd>
+GANTK_INLINE void finish_phases(const float* sums, int64_t stride, float bias, const Lanes& least,
+                                float (&rows)[2][2 * kSide][2 * kStripWidth]) {
+    Lanes made[2][kSide][kSide];
+    make_results<lacking(kOdd), lacking(0)>(sums + 2 * kOdd * stride, made[0]);
+    make_results<lacking(kOdd), lacking(1)>(sums + (2 * kOdd + 1) * stride, made[1]);
+    for (int i = 0; i < kSide; ++i)
+        for (int j = 0; j < kSide; ++j) {
+            Lanes even, odd;
+            finish(made[0][i][j], bias, least, even);
+            finish(made[1][i][j], bias, least, odd);
+            *reinterpret_cast<Lanes*>(rows[0][2 * i + kOdd] + 2 * j * kQuad) =
+                __builtin_shufflevector(even, odd, 0, 8, 1, 9, 2, 10, 3, 11);
+            *reinterpret_cast<Lanes*>(rows[1][2 * i + kOdd] + 2 * j * kQuad) =
+                __builtin_shufflevector(even, odd, 4, 12, 5, 13, 6, 14, 7, 15);
+        }
+}
+
+GANTK_CLONES void finish_transposed(const Convolution& shape, const float* sums, int64_t stride, int64_t channel,
+                                    const Panel& panel, float bias, float floor, float* result) {
+    const Lanes least = Lanes{} + floor;
+    for (int64_t first = 0; first < panel.count; first += kLanes) {
+        float rows[2][2 * kSide][2 * kStripWidth];
+        finish_phases<0>(sums + first, stride, bias, least, rows);
+        finish_phases<1>(sums + first, stride, bias, least, rows);
+        for (int64_t s = 0; s < 2; ++s) {
+            const int64_t begin = first + s * kStripTiles;
+            write<2>(shape, rows[s][0], panel.tiles + begin, std::min(kStripTiles, panel.count - begin),
+                     panel.strips, channel, result);
         }
     }
 }
@@ -173,15 +271,20 @@ GANTK_CLONES void finish_four(const Convolution& shape, const float* sums, int64
 }  // namespace
 
 // Clones that other files could see would be seen from outside the library too, hidden or not.
-void transform_features(const Convolution& shape, const float* features, int64_t channel,
-                        const Strip (&strips)[kStrips], float* frequencies, int64_t stride) {
-    transform_four(shape, features, channel, strips, frequencies, stride);
+void transform_features(const Convolution& shape, const float* features, int64_t channel, const Panel& panel,
+                        float* frequencies, int64_t stride) {
+    if (panel.strips)
+        transform_strips(shape, features, channel, panel, frequencies, stride);
+    else
+        transform_tiles(shape, features, channel, panel, frequencies, stride);
 }
 
-void transform_sums(const Convolution& shape, const float* sums, int64_t channel,
-                    const Strip (&strips)[kStrips], int64_t strips_left, float bias, float floor,
-                    float* result) {
-    finish_four(shape, sums, channel, strips, strips_left, bias, floor, result);
+void transform_sums(const Convolution& shape, const float* sums, int64_t stride, int64_t channel,
+                    const Panel& panel, float bias, float floor, float* result) {
+    if (shape.transposed)
+        finish_transposed(shape, sums, stride, channel, panel, bias, floor, result);
+    else
+        finish_results(shape, sums, channel, panel, bias, floor, result);
 }
 
 }  // namespace gantk::cpu::winograd

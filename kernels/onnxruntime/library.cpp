@@ -105,7 +105,8 @@ struct Domain {
 
     explicit Domain(bool convolutions) {
         add({&kGramMatrix, &kGramMatrixGrad, &kTotalVariation});
-        if (convolutions) add({&kConvolution, &kConvolutionRelu});
+        if (convolutions)
+            add({&kConvolution, &kConvolutionRelu, &kTransposedConvolution, &kTransposedConvolutionRelu});
     }
 
     void add(std::initializer_list<const Signature*> signatures) {

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from gantk.export.rewrites import REWRITES, STEPS, rewrite
+from gantk.export.functions import DOMAIN
+from gantk.export.rewrites import NATIVE, REWRITES, STEPS, rewrite
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model
 
@@ -45,8 +46,8 @@ def transposed(
 
 
 def rewritten(graph: ir.Model) -> ir.Model:
-    """With the one rewrite that applies."""
-    (copy,) = (copy for name in REWRITES if (copy := rewrite(graph, [name])) is not None)
+    """With the one rewrite that applies, in standard operators."""
+    (copy,) = (copy for name in set(REWRITES) - NATIVE if (copy := rewrite(graph, [name])) is not None)
     return copy
 
 
@@ -76,6 +77,29 @@ def test_subpixel_convolutions_equal_the_transposed_one(
     other = rewritten(graph)
     assert "ConvTranspose" not in {node.op_type for node in other.graph}
     np.testing.assert_allclose(run(other, x), run(graph, x), atol=2e-5)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    batch=st.integers(1, 3),
+    inputs=st.integers(1, 5),
+    outputs=st.integers(5, 7),
+    height=st.integers(1, 7),
+    width=st.integers(1, 7),
+    bias=st.booleans(),
+    after=st.sampled_from(["Relu", "Tanh"]),
+)
+def test_a_function_equals_the_transposed_convolution(
+    batch: int, inputs: int, outputs: int, height: int, width: int, bias: bool, after: str
+) -> None:
+    graph = transposed(inputs, outputs, bias=bias, after=after)
+    x = np.random.default_rng(0).standard_normal((batch, inputs, height, width)).astype(np.float32)
+    other = rewrite(graph, ["transposed-to-native"])
+    assert other is not None
+    function = "TransposedConvolution4x4" + ("Relu" if after == "Relu" else "")
+    assert next((node.domain, node.op_type) for node in other.graph) == (DOMAIN, function)
+    assert [name for _, name, _ in other.functions] == [function]
+    np.testing.assert_array_equal(run(other, x), run(graph, x))  # By its body.
 
 
 def test_a_layer_with_few_outputs_becomes_one_convolution_and_others_four() -> None:

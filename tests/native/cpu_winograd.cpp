@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Winograd's convolution on buffers of exactly their sizes, on several threads, against float64. Built with
-// sanitizers.
+// Convolutions on buffers of exactly their sizes, on several threads, against float64. Built with sanitizers.
 #include <atomic>
 #include <cmath>
 #include <cstdio>
@@ -11,6 +10,7 @@
 #include <vector>
 
 #include "threads.hpp"
+#include "transposed.hpp"
 #include "winograd.hpp"
 
 namespace {
@@ -22,8 +22,9 @@ int failures = 0;
 
 void check(bool holds, const char* what, const Convolution& shape, double found) {
     if (holds) return;
-    std::fprintf(stderr, "%s: [%ld, %ld, %ld, %ld] to %ld channels: %g\n", what, long(shape.count),
-                 long(shape.inputs), long(shape.height), long(shape.width), long(shape.outputs), found);
+    std::fprintf(stderr, "%s: [%ld, %ld, %ld, %ld] to %ld channels%s: %g\n", what, long(shape.count),
+                 long(shape.inputs), long(shape.height), long(shape.width), long(shape.outputs),
+                 shape.transposed ? ", transposed" : "", found);
     ++failures;
 }
 
@@ -54,23 +55,42 @@ std::vector<float> draw(int64_t count, double scale) {
     return values;
 }
 
+// One of the ways to convolve, and how far it may be from float64: its largest and its root mean square error,
+// of the results' root mean square.
+struct Method {
+    decltype(&winograd_weights_bytes) bytes;
+    decltype(&winograd_weights) pack;
+    decltype(&winograd_convolution) convolve;
+    double largest, mean;
+};
+constexpr Method kWinograd{winograd_weights_bytes, winograd_weights, winograd_convolution, 8e-5, 5e-6};
+constexpr Method kProducts{transposed_weights_bytes, transposed_weights, transposed_convolution, 1e-5, 1e-6};
+
 struct Case {
     Convolution shape;
-    std::vector<float> features, weights, bias, transformed;
+    Method method;
+    std::vector<float> features, weights, bias, packed;
 
-    explicit Case(const Convolution& given)
+    Case(const Convolution& given, const Method& by)
         : shape(given),
+          method(by),
           features(draw(shape.count * shape.inputs * shape.height * shape.width, 1)),
-          weights(draw(shape.outputs * shape.inputs * 9, std::sqrt(2.0 / (9.0 * double(shape.inputs))))),
+          weights(draw(shape.outputs * shape.inputs * side() * side(),
+                       std::sqrt(2.0 / ((shape.transposed ? 4.0 : 9.0) * double(shape.inputs))))),
           bias(draw(shape.outputs, 0.3)),
-          transformed(winograd_weights_bytes(shape.inputs, shape.outputs) / sizeof(float), NAN) {
-        winograd_weights(shape.inputs, shape.outputs, weights.data(), transformed.data(), kThreads);
+          packed(method.bytes(shape) / sizeof(float), NAN) {
+        method.pack(shape, weights.data(), packed.data(), kThreads);
     }
 
+    int64_t side() const { return shape.transposed ? 4 : 3; }
+    int64_t height() const { return shape.scale() * shape.height; }
+    int64_t width() const { return shape.scale() * shape.width; }
+    std::size_t size() const { return std::size_t(shape.count * shape.outputs * height() * width()); }
+
     std::vector<float> run(bool biased, bool relu, const Parallel& parallel) const {
-        std::vector<float> result(std::size_t(shape.count * shape.outputs * shape.height * shape.width), NAN);
-        winograd_convolution(shape, features.data(), transformed.data(), biased ? bias.data() : nullptr, relu,
-                             result.data(), kMemory, parallel);
+        std::vector<float> result(size(), NAN);
+        method.convolve(shape, features.data(), packed.data(), biased ? bias.data() : nullptr, relu,
+                        result.data(), kMemory, parallel);
         return result;
     }
 
@@ -78,28 +98,39 @@ struct Case {
         std::vector<double> result;
         for (int64_t n = 0; n < shape.count; ++n)
             for (int64_t k = 0; k < shape.outputs; ++k)
-                for (int64_t y = 0; y < shape.height; ++y)
-                    for (int64_t x = 0; x < shape.width; ++x) result.push_back(at(n, k, y, x));
+                for (int64_t y = 0; y < height(); ++y)
+                    for (int64_t x = 0; x < width(); ++x) result.push_back(at(n, k, y, x));
         return result;
+    }
+
+    // The feature, a row or a column, that a tap of a result meets, or -1: in the middle of a kernel of 3 lies its
+    // own; a transposed kernel of 4 begins above and left of twice its own.
+    int64_t met(int64_t result, int64_t tap, int64_t features_here) const {
+        const int64_t twice = result + 1 - tap, at = shape.transposed ? twice / 2 : result - 1 + tap;
+        const bool between = shape.transposed && (twice < 0 || twice % 2 != 0);
+        return between || at < 0 || at >= features_here ? -1 : at;
     }
 
     double at(int64_t n, int64_t k, int64_t y, int64_t x) const {
         double sum = 0;
         for (int64_t c = 0; c < shape.inputs; ++c)
-            for (int64_t i = std::max<int64_t>(y - 1, 0); i < std::min(y + 2, shape.height); ++i)
-                for (int64_t j = std::max<int64_t>(x - 1, 0); j < std::min(x + 2, shape.width); ++j) {
-                    const int64_t from = ((n * shape.inputs + c) * shape.height + i) * shape.width + j;
-                    const int64_t by = (k * shape.inputs + c) * 9 + (i - y + 1) * 3 + j - x + 1;
-                    sum += double{features[std::size_t(from)]} * double{weights[std::size_t(by)]};
+            for (int64_t i = 0; i < side(); ++i)
+                for (int64_t j = 0; j < side(); ++j) {
+                    const int64_t row = met(y, i, shape.height), column = met(x, j, shape.width);
+                    if (row < 0 || column < 0) continue;
+                    const int64_t from = ((n * shape.inputs + c) * shape.height + row) * shape.width + column;
+                    const int64_t pair = shape.transposed ? c * shape.outputs + k : k * shape.inputs + c;
+                    sum += double{features[std::size_t(from)]} *
+                           double{weights[std::size_t((pair * side() + i) * side() + j)]};
                 }
         return sum;
     }
 };
 
-void test_values(const Convolution& shape) {
-    const Case given(shape);
+void test_values(const Convolution& shape, const Method& method) {
+    const Case given(shape, method);
     const std::vector<double> products = given.reference();
-    const int64_t area = shape.height * shape.width;
+    const int64_t area = given.height() * given.width();
     for (const bool biased : {false, true})
         for (const bool relu : {false, true}) {
             const std::vector<float> found = given.run(biased, relu, kThreads);
@@ -113,8 +144,8 @@ void test_values(const Convolution& shape) {
             }
             const double rms =
                 std::sqrt(size / double(found.size())) + 1e-2;  // Of a single result next to 0.
-            check(worst <= 8e-5 * rms, "largest error", shape, worst / rms);
-            check(std::sqrt(squares / double(found.size())) <= 5e-6 * rms, "error", shape,
+            check(worst <= method.largest * rms, "largest error", shape, worst / rms);
+            check(std::sqrt(squares / double(found.size())) <= method.mean * rms, "error", shape,
                   std::sqrt(squares / double(found.size())) / rms);
             const std::vector<float> alone = given.run(biased, relu, kBackwards);
             check(std::memcmp(found.data(), alone.data(), found.size() * sizeof(float)) == 0,
@@ -125,8 +156,8 @@ void test_values(const Convolution& shape) {
         std::vector<float> result(products.size());
         bool thrown = false;
         try {
-            winograd_convolution(shape, given.features.data(), given.transformed.data(), nullptr, false,
-                                 result.data(), kNone, parallel);
+            method.convolve(shape, given.features.data(), given.packed.data(), nullptr, false, result.data(),
+                            kNone, parallel);
         } catch (const std::bad_alloc&) {
             thrown = true;
         }
@@ -135,19 +166,21 @@ void test_values(const Convolution& shape) {
 }
 
 // Tiles that read a value which is not finite are lost, and no result elsewhere changes.
-void test_not_finite(float value) {
-    const Convolution shape{1, 2, 3, 21, 45};
-    Case given(shape);
+void test_not_finite(float value, bool transposed) {
+    const Convolution shape{1, 2, 3, 21, 45, transposed};
+    Case given(shape, kWinograd);
     const std::vector<float> before = given.run(true, true, kThreads);
     const int64_t y = 9, x = 20;  // In the tiles that begin at rows 8 and columns 16 and 20.
     given.features[std::size_t((21 + y) * 45 + x)] = value;
     const std::vector<float> after = given.run(true, true, kThreads);
     for (int64_t i = 0; i < int64_t(after.size()); ++i) {
-        const int64_t row = i / 45 % 21, column = i % 45;
+        const int64_t wide = given.width(), scale = shape.scale();
+        const int64_t row = i / wide % given.height() / scale, column = i % wide / scale;
         const bool spoilt = row / 4 == 2 && (column / 4 == 4 || column / 4 == 5);
         const float found = after[std::size_t(i)];
         if (!spoilt) check(found == before[std::size_t(i)], "a finite tile changed", shape, found);
-        if (std::abs(row - y) <= 1 && std::abs(column - x) <= 1 && std::isnan(value))
+        const int64_t reach = transposed ? 0 : 1;
+        if (std::abs(row - y) <= reach && std::abs(column - x) <= reach && std::isnan(value))
             check(std::isnan(found), "NaN is lost", shape, found);
     }
 }
@@ -162,9 +195,20 @@ int main() {
         {60, 2, 3, 3, 5},    {2, 3, 4, 37, 49},  {1, 600, 1, 124, 64},  // Few panels, in two blocks.
         {1, 3, 2, 130, 130},                                            // 75 panels, 8 a block.
         {2, 2, 3, 129, 140},                                            // 149 panels, 4 a block.
+        {19, 4, 9, 7, 8},                                               // Tiles apart, in a panel and a bit.
+        {300, 2, 3, 8, 6},                                              // 75 panels of them.
     };
-    for (const Convolution& shape : shapes) test_values(shape);
-    for (const float value : {NAN, std::numeric_limits<float>::infinity()}) test_not_finite(value);
-    std::printf("%zu shapes, %d wrong\n", shapes.size(), failures);
+    for (const Convolution& shape : shapes) test_values(shape, kWinograd);
+    const std::vector<Convolution> transposed{
+        {1, 1, 1, 1, 1, true},    {2, 1, 7, 1, 1, true},     {1, 3, 5, 1, 9, true},   {1, 5, 3, 9, 1, true},
+        {2, 7, 6, 5, 17, true},   {3, 6, 13, 4, 16, true},   {1, 17, 25, 4, 4, true}, {17, 20, 12, 4, 4, true},
+        {1, 130, 7, 8, 8, true},  {1, 600, 1, 16, 64, true}, {2, 5, 130, 7, 3, true}, {1, 3, 2, 130, 130, true},
+        {2, 2, 3, 66, 140, true},
+    };
+    for (const Convolution& shape : transposed)
+        for (const Method& method : {kWinograd, kProducts}) test_values(shape, method);
+    for (const float value : {NAN, std::numeric_limits<float>::infinity()})
+        for (const bool doubled : {false, true}) test_not_finite(value, doubled);
+    std::printf("%zu shapes, %d wrong\n", shapes.size() + transposed.size(), failures);
     return failures == 0 ? 0 : 1;
 }

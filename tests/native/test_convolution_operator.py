@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Winograd's convolution in ONNX Runtime, against float64 and against ONNX's own Conv."""
+"""Convolutions in ONNX Runtime, against float64 and against ONNX's own Conv and ConvTranspose."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from gantk.runtime.backends.onnxruntime import CONVOLUTIONS
 from native_sessions import load
 
 Array = np.ndarray[Any, Any]
-FUNCTIONS = ("Convolution3x3", "Convolution3x3Relu")
+KINDS = ("Convolution3x3", "TransposedConvolution4x4")
+FUNCTIONS = tuple(kind + relu for kind in KINDS for relu in ("", "Relu"))
 # Of the results' root mean square; the frequencies of 6 x 6 features cancel where products do not.
 LARGEST, MEAN = 8e-5, 5e-6
-# Pictures, channels before and after, height, width; the last two are cut into blocks, of 8 and of 4 panels.
+# Pictures, channels before and after, height, width; some are cut into blocks, and of some transposed convolutions
+# the features are few.
 SHAPES = [
     (1, 1, 1, 1, 1), (2, 3, 5, 1, 19), (1, 5, 3, 23, 1), (3, 16, 17, 7, 9), (1, 130, 20, 13, 31),
-    (1, 20, 130, 16, 32), (2, 9, 12, 66, 130), (1, 4, 5, 181, 203),
+    (1, 20, 130, 16, 32), (2, 9, 12, 66, 130), (1, 4, 5, 181, 203), (17, 40, 9, 4, 4),
 ]  # fmt: skip
 
 
@@ -46,19 +48,30 @@ def model(function: str, stored: dict[str, Array], inputs: list[str], *, body: b
     return data
 
 
-def draw(shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
+def draw(shape: tuple[int, ...], function: str = KINDS[0]) -> tuple[Array, Array, Array]:
     """Features, weights and bias."""
     count, before, after, height, width = shape
     rng = np.random.default_rng(sum(shape))
-    weights = rng.standard_normal((after, before, 3, 3)) * (2 / (9 * before)) ** 0.5
+    if function.startswith(KINDS[1]):
+        weights = rng.standard_normal((before, after, 4, 4)) * (2 / (4 * before)) ** 0.5
+    else:
+        weights = rng.standard_normal((after, before, 3, 3)) * (2 / (9 * before)) ** 0.5
     arrays = (rng.standard_normal((count, before, height, width)), weights, rng.standard_normal(after))
     return tuple(array.astype(np.float32) for array in arrays)  # type: ignore[return-value]
 
 
 def convolve(features: Array, weights: Array) -> Array:
-    padded = np.pad(features.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))
-    return np.einsum("nchwij,kcij->nkhw", windows, weights.astype(np.float64), optimize=True)
+    """By the side of the kernels: of stride 1 with a border of one zero, or transposed, of stride 2 and padding 1."""
+    features, weights = features.astype(np.float64), weights.astype(np.float64)
+    if weights.shape[2:] == (4, 4):
+        # Zeros between the features, and the kernel turned around.
+        spread = np.zeros((*features.shape[:2], 2 * features.shape[2] - 1, 2 * features.shape[3] - 1))
+        spread[:, :, ::2, ::2] = features
+        features, weights = spread, weights[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+    border = weights.shape[2] - 2
+    padded = np.pad(features, ((0, 0), (0, 0), (border, border), (border, border)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, weights.shape[2:], (2, 3))
+    return np.einsum("nchwij,kcij->nkhw", windows, weights, optimize=True)
 
 
 def assert_close(found: Array, sums: Array, relu: bool) -> None:
@@ -77,7 +90,7 @@ def test_values(library: Path, function: str, biased: bool, stored: bool) -> Non
     names = ["features", "weights", *(["bias"] if biased else [])]
     sessions: dict[str, Any] = {}
     for shape in SHAPES:
-        feeds = dict(zip(("features", "weights", "bias"), draw(shape), strict=True))
+        feeds = dict(zip(("features", "weights", "bias"), draw(shape, function), strict=True))
         kept = {name: feeds[name] for name in names[1:]} if stored else {}
         if stored or not sessions:
             sessions = {
@@ -93,18 +106,21 @@ def test_values(library: Path, function: str, biased: bool, stored: bool) -> Non
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_bias_without_a_name_is_none(library: Path, function: str) -> None:
-    features, weights, _ = draw((1, 4, 3, 6, 7))
+    features, weights, _ = draw((1, 4, 3, 6, 7), function)
     for used in (library, None):
         session = load(model(function, {"weights": weights}, ["features", "weights", ""], body=True), used)
         (found,) = session.run(None, {"features": features})
         assert_close(found, convolve(features, weights), function.endswith("Relu"))
 
 
-@pytest.mark.parametrize("shape", [(1, 32, 33, 40, 70), (2, 9, 12, 66, 130), (1, 4, 5, 181, 203)])
-def test_the_number_of_threads_changes_no_bit(library: Path, shape: tuple[int, ...]) -> None:
-    features, weights, bias = draw(shape)
+@pytest.mark.parametrize(
+    "shape", [(1, 32, 33, 40, 70), (2, 9, 12, 66, 130), (1, 4, 5, 181, 203), (1, 70, 40, 4, 4)]
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_number_of_threads_changes_no_bit(library: Path, kind: str, shape: tuple[int, ...]) -> None:
+    features, weights, bias = draw(shape, kind)
     data = model(
-        FUNCTIONS[1], {"weights": weights, "bias": bias}, ["features", "weights", "bias"], body=False
+        kind + "Relu", {"weights": weights, "bias": bias}, ["features", "weights", "bias"], body=False
     )
     one, *more = (load(data, library, threads) for threads in (1, 2, 3))
     (wanted,) = one.run(None, {"features": features})
@@ -112,35 +128,42 @@ def test_the_number_of_threads_changes_no_bit(library: Path, shape: tuple[int, .
         np.testing.assert_array_equal(session.run(None, {"features": features})[0], wanted)
 
 
-def test_many_threads_share_a_session_at_many_sizes(library: Path) -> None:
-    _, weights, _ = draw((1, 6, 7, 1, 1))
-    session = load(model(FUNCTIONS[0], {"weights": weights}, ["features", "weights"], body=False), library, 2)
-    pictures = [draw((1, 6, 7, 20 + 30 * size, 90))[0] for size in range(6)]
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_threads_share_a_session_at_many_sizes(library: Path, kind: str) -> None:
+    """Their first calls, which pack the weights, too."""
+    _, weights, _ = draw((1, 6, 7, 1, 1), kind)
+    session = load(model(kind, {"weights": weights}, ["features", "weights"], body=False), library, 2)
+    pictures = [draw((1, 6, 7, 2 + 30 * size, 90))[0] for size in range(6)]
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(lambda features: session.run(None, {"features": features})[0], pictures * 3))
     for found, features in zip(made, pictures * 3, strict=True):
         assert_close(found, convolve(features, weights), relu=False)
 
 
-def test_it_takes_the_place_of_its_body(library: Path, tmp_path: Path) -> None:
-    """With the library there is one node; without it ONNX Runtime makes one of the body's Conv and Relu."""
-    _, weights, bias = draw((1, 16, 16, 8, 8))
-    data = model(FUNCTIONS[1], {"weights": weights, "bias": bias}, ["features", "weights", "bias"], body=True)
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_takes_the_place_of_its_body(library: Path, tmp_path: Path, kind: str) -> None:
+    """With the library there is one node; without it ONNX Runtime has the body's."""
+    _, weights, bias = draw((1, 16, 16, 8, 8), kind)
+    data = model(
+        kind + "Relu", {"weights": weights, "bias": bias}, ["features", "weights", "bias"], body=True
+    )
     left = []
     for used, settings in ((library, {}), (None, {}), (library, {CONVOLUTIONS: "0"})):
         load(data, used, optimised=tmp_path / "optimised.onnx", settings=settings)
         left.append([node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node])
-    assert left[0] == [FUNCTIONS[1]]
-    assert "Relu" not in left[1] and len([name for name in left[1] if "Conv" in name]) == 1
+    assert left[0] == [kind + "Relu"]
     assert left[2] == left[1]  # As a session for a GPU asks for.
+    if kind == KINDS[0]:  # ONNX Runtime makes one of its Conv and Relu.
+        assert "Relu" not in left[1] and len([name for name in left[1] if "Conv" in name]) == 1
+    else:
+        assert left[1] == ["ConvTranspose", "Relu"]
 
 
-def test_shapes_are_inferred(library: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "wanted"), [(KINDS[0], [2, 6, 5, 7]), (KINDS[1], [2, 6, 10, 14])])
+def test_shapes_are_inferred(library: Path, tmp_path: Path, kind: str, wanted: list[int]) -> None:
     """ONNX Runtime replaces a question for a shape by its answer before anything runs."""
-    _, weights, _ = draw((1, 4, 6, 1, 1))
-    proto = onnx.load_from_string(
-        model(FUNCTIONS[0], {"weights": weights}, ["features", "weights"], body=False)
-    )
+    _, weights, _ = draw((1, 4, 6, 1, 1), kind)
+    proto = onnx.load_from_string(model(kind, {"weights": weights}, ["features", "weights"], body=False))
     proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("features", TensorProto.FLOAT, [2, 4, 5, 7]))
     proto.graph.node.append(helper.make_node("Shape", ["result"], ["shape"]))
     proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("shape", TensorProto.INT64, None))
@@ -148,37 +171,69 @@ def test_shapes_are_inferred(library: Path, tmp_path: Path) -> None:
     optimised = onnx.load(tmp_path / "optimised.onnx").graph
     assert list(optimised.node) == []
     answers = {tensor.name: numpy_helper.to_array(tensor).tolist() for tensor in optimised.initializer}
-    assert answers == {"shape": [2, 6, 5, 7]}
+    assert answers == {"shape": wanted}
+
+
+def test_twice_a_size_that_is_not_known_stays_unknown(library: Path, tmp_path: Path) -> None:
+    _, weights, _ = draw((1, 4, 6, 1, 1), KINDS[1])
+    proto = onnx.load_from_string(model(KINDS[1], {"weights": weights}, ["features", "weights"], body=False))
+    shape = ["N", 4, "H", 7]
+    proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("features", TensorProto.FLOAT, shape))
+    proto.graph.node.append(helper.make_node("Shape", ["result"], ["shape"]))
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("shape", TensorProto.INT64, None))
+    session = load(proto.SerializeToString(), library)
+    (found,) = session.run(None, {"features": np.zeros((3, 4, 2, 7), np.float32)})
+    assert found.tolist() == [3, 6, 4, 14]
 
 
 @pytest.mark.parametrize(
-    ("shapes", "text"),
+    ("kind", "shapes", "text"),
     [
-        (((2, 3), (4, 3, 3, 3), (4,)), r"features have shape \[2, 3\]; N x C x H x W is wanted"),
-        (((1, 3, 0, 4), (4, 3, 3, 3), (4,)), r"features have shape \[1, 3, 0, 4\]"),
-        (((1, 3, 4, 4), (4, 3, 5, 5), (4,)), r"weights have shape \[4, 3, 5, 5\]; K x C x 3 x 3 is wanted"),
-        (((1, 3, 4, 4), (4, 3, 3), (4,)), r"weights have shape \[4, 3, 3\]; K x C x 3 x 3 is wanted"),
+        (0, ((2, 3), (4, 3, 3, 3), (4,)), r"features have shape \[2, 3\]; N x C x H x W is wanted"),
+        (0, ((1, 3, 0, 4), (4, 3, 3, 3), (4,)), r"features have shape \[1, 3, 0, 4\]"),
         (
+            0,
+            ((1, 3, 4, 4), (4, 3, 5, 5), (4,)),
+            r"weights have shape \[4, 3, 5, 5\]; K x C x 3 x 3 is wanted",
+        ),
+        (0, ((1, 3, 4, 4), (4, 3, 3), (4,)), r"weights have shape \[4, 3, 3\]; K x C x 3 x 3 is wanted"),
+        (
+            1,
+            ((1, 3, 4, 4), (3, 4, 3, 3), (4,)),
+            r"weights have shape \[3, 4, 3, 3\]; C x K x 4 x 4 is wanted",
+        ),
+        (
+            0,
             ((1, 3, 4, 4), (4, 2, 3, 3), (4,)),
             r"weights have shape \[4, 2, 3, 3\]; \[K, 3, 3, 3\] belongs to features \[1, 3, 4, 4\]",
         ),
         (
+            1,
+            ((1, 3, 4, 4), (2, 4, 4, 4), (4,)),
+            r"weights have shape \[2, 4, 4, 4\]; \[3, K, 4, 4\] belongs to features \[1, 3, 4, 4\]",
+        ),
+        (
+            0,
             ((1, 3, 4, 4), (4, 3, 3, 3), (3,)),
-            r"the bias has shape \[3\]; \[4\] belongs to weights \[4, 3, 3, 3\]",
+            r"the bias has shape \[3\]; \[4\] belongs to weights of 4 outputs",
+        ),
+        (
+            1,
+            ((1, 3, 4, 4), (3, 4, 4, 4), (3,)),
+            r"the bias has shape \[3\]; \[4\] belongs to weights of 4 outputs",
         ),
     ],
 )
-def test_bad_input(library: Path, shapes: tuple[tuple[int, ...], ...], text: str) -> None:
+def test_bad_input(library: Path, kind: int, shapes: tuple[tuple[int, ...], ...], text: str) -> None:
     names = ["features", "weights", "bias"]
     feeds = {name: np.ones(shape, np.float32) for name, shape in zip(names, shapes, strict=True)}
-    session = load(model(FUNCTIONS[0], {}, names, body=False), library)
+    session = load(model(KINDS[kind], {}, names, body=False), library)
     with pytest.raises(Exception, match=text):
         session.run(None, feeds)
 
 
-def test_bad_stored_weights_are_told_when_the_session_is_made(library: Path) -> None:
-    data = model(
-        FUNCTIONS[0], {"weights": np.ones((4, 3, 1, 1), np.float32)}, ["features", "weights"], body=False
-    )
-    with pytest.raises(Exception, match=r"weights have shape \[4, 3, 1, 1\]; K x C x 3 x 3 is wanted"):
+@pytest.mark.parametrize(("kind", "wanted"), [(KINDS[0], "K x C x 3 x 3"), (KINDS[1], "C x K x 4 x 4")])
+def test_bad_stored_weights_are_told_when_the_session_is_made(library: Path, kind: str, wanted: str) -> None:
+    data = model(kind, {"weights": np.ones((4, 3, 1, 1), np.float32)}, ["features", "weights"], body=False)
+    with pytest.raises(Exception, match=rf"weights have shape \[4, 3, 1, 1\]; {wanted} is wanted"):
         load(data, library)

@@ -165,4 +165,6 @@ def test_a_body_is_in_the_opset_of_its_model() -> None:
         "TotalVariation",
         "Convolution3x3",
         "Convolution3x3Relu",
+        "TransposedConvolution4x4",
+        "TransposedConvolution4x4Relu",
     ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`gantk::GramMatrix`, `GramMatrixGrad`, `TotalVariation` and `Convolution3x3` as ONNX local functions.
+"""The operators of the domain `gantk` as ONNX local functions.
 
 A file holds them as nodes in the domain `gantk`, each with a portable body of standard operators: a backend that
 has a kernel takes the node, any other the body. Bodies of sums over a picture take float16, bfloat16 and float32 and
@@ -16,7 +16,10 @@ compute in float32, so that they neither overflow nor lose their small terms.
     Convolution3x3 (features T[N, C, H, W], weights T[K, C, 3, 3], bias T[K]?) => (result T[N, K, H, W])
         Of stride 1, with a border of one zero. The native kernel is float32 alone, and loses about a digit against
         sums of products (Lavin and Gray, arXiv 1509.09308).
-    Convolution3x3Relu: the same, and negative results become 0.
+    TransposedConvolution4x4 (features T[N, C, H, W], weights T[C, K, 4, 4], bias T[K]?)
+            => (result T[N, K, 2H, 2W])
+        Of stride 2 and padding 1, as generators double a picture. The same holds for its native kernel.
+    Convolution3x3Relu, TransposedConvolution4x4Relu: the same, and negative results become 0.
 
 The Gram matrix is that of Gatys, Ecker and Bethge (arXiv 1508.06576), the variation that of Mahendran and Vedaldi
 (arXiv 1412.0035, section 3.2).
@@ -134,17 +137,23 @@ TotalVariation <kind: string = "%(kind)s", epsilon: float = 1e-8> (pictures) => 
 }
 """
 
+# By name: the operator that a convolution is, and how.
+_CONVOLUTIONS = {
+    "Convolution3x3": "Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]>",
+    "TransposedConvolution4x4": "ConvTranspose <kernel_shape = [4, 4], strides = [2, 2], pads = [1, 1, 1, 1]>",
+}
+
 _CONVOLUTION = """
-Convolution3x3 (features, weights, bias) => (result)
+%(name)s (features, weights, bias) => (result)
 {
-    result = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (features, weights, bias)
+    result = %(operator)s (features, weights, bias)
 }
 """
 
 _CONVOLUTION_RELU = """
-Convolution3x3Relu (features, weights, bias) => (result)
+%(name)sRelu (features, weights, bias) => (result)
 {
-    sums = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (features, weights, bias)
+    sums = %(operator)s (features, weights, bias)
     result = Relu (sums)
 }
 """
@@ -162,8 +171,11 @@ def bodies(opset: int, kind: str = "l1") -> list[onnx.FunctionProto]:
         _GRAM_MATRIX % {"factor": _FACTOR},
         _GRAM_MATRIX_GRAD % {"factor": _FACTOR},
         _TOTAL_VARIATION % {"kind": kind, "terms": _TERMS[kind]},
-        _CONVOLUTION,
-        _CONVOLUTION_RELU,
+        *(
+            text % {"name": name, "operator": operator}
+            for name, operator in _CONVOLUTIONS.items()
+            for text in (_CONVOLUTION, _CONVOLUTION_RELU)
+        ),
     )
     header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>'
     return [onnx.parser.parse_function(header + text) for text in texts]

@@ -15,8 +15,9 @@ from gantk.errors import GantkError
 from gantk.export import verify
 from gantk.export.onnx import OPSET, Traced, serialize
 from gantk.export.precision import audit_range, convert, refuse_overflow
-from gantk.export.rewrites import STEPS, rewrite
+from gantk.export.rewrites import NATIVE, STEPS, rewrite
 from gantk.export.speed import PAYS, speedup
+from gantk.runtime.backends import onnxruntime
 from gantk.runtime.model import from_bytes
 from gantk.tensors import TensorSpec
 
@@ -194,6 +195,8 @@ class _Trials:
 
     def _gain(self, before: tuple[str, ...], name: str, backend: str) -> float:
         """How many times as fast one more rewrite makes it; 0 where it cannot be had, or nothing can be told."""
+        if name in NATIVE and not self._has_native_operators(backend):
+            return 0.0
         names = (*before, name)
         if names not in self.made:
             self.made[names] = self._make(names)
@@ -205,6 +208,14 @@ class _Trials:
             return 0.0
         self.report(f"  {tried.variant.precision} on {backend}: {name} makes it {gain:.2f} times as fast")
         return gain
+
+    def _has_native_operators(self, backend: str) -> bool:
+        """Whether the backend has kernels of gantk's in place of the bodies of its functions."""
+        return (
+            backend == onnxruntime.NAME
+            and self.checks.precision == "fp32"
+            and onnxruntime.native_operators() is not None
+        )
 
     def _make(self, names: tuple[str, ...]) -> VariantFile | None:
         """The verified file of a rewritten graph, or `None` where a rewrite finds nothing to do.

@@ -9,11 +9,13 @@ import onnx_ir as ir
 
 from gantk.export.rewrites.enlarged import enlarged_to_subpixel, enlarged_to_transposed
 from gantk.export.rewrites.narrow import narrow_to_phases
+from gantk.export.rewrites.native import transposed_to_native
 from gantk.export.rewrites.transposed import narrow_transposed_to_subpixel, transposed_to_subpixel
 
 REWRITES: dict[str, Callable[[ir.Model], int]] = {
     "narrow-transposed-to-subpixel": narrow_transposed_to_subpixel,
     "transposed-to-subpixel": transposed_to_subpixel,
+    "transposed-to-native": transposed_to_native,
     "enlarged-to-transposed": enlarged_to_transposed,
     "enlarged-to-subpixel": enlarged_to_subpixel,
     "narrow-to-phases": narrow_to_phases,
@@ -22,12 +24,15 @@ REWRITES: dict[str, Callable[[ir.Model], int]] = {
 
 STEPS: tuple[tuple[str, ...], ...] = (
     ("narrow-transposed-to-subpixel",),
-    ("transposed-to-subpixel",),
+    ("transposed-to-subpixel", "transposed-to-native"),
     ("enlarged-to-transposed", "enlarged-to-subpixel"),
     ("narrow-to-phases",),
 )
 """The order of trial; of those in one step at most one is kept, and only where measured to pay: see
 `gantk.export.variants`."""
+
+NATIVE = frozenset({"transposed-to-native"})
+"""Those that only gain where gantk's native operators are; these are float32."""
 
 
 def rewrite(graph: ir.Model, names: Sequence[str]) -> ir.Model | None:

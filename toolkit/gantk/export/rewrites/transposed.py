@@ -54,14 +54,19 @@ def _turn_all(graph: ir.Model, *, narrow: bool) -> int:
     turned = 0
     for node in [node for node in graph.graph if node.op_type == "ConvTranspose"]:
         weight = constant(node.inputs[1])
-        if weight is not None and _doubles(node, weight) and narrow == (4 * weight.shape[1] <= SIMD_FLOATS):
+        if weight is not None and doubles(node, weight) and narrow == is_narrow(weight):
             _turn(graph.graph, node, weight, joint=narrow)
             turned += 1
     drop_unused_weights(graph.graph)
     return turned
 
 
-def _doubles(node: ir.Node, weight: Float64) -> bool:
+def is_narrow(weight: Float64) -> bool:
+    """Whether the four phases of all output channels of weights (C_in, C_out, 4, 4) fit into one SIMD register."""
+    return 4 * weight.shape[1] <= SIMD_FLOATS
+
+
+def doubles(node: ir.Node, weight: Float64) -> bool:
     """Whether a transposed convolution doubles height and width in the way that the rewrite expects."""
     return (
         weight.shape[2:] == (4, 4)
@@ -76,7 +81,7 @@ def _doubles(node: ir.Node, weight: Float64) -> bool:
 def _turn(graph: ir.Graph, node: ir.Node, weight: Float64, *, joint: bool) -> None:
     """Put the phases of a transposed convolution in its place."""
     bias = constant(optional(node, 2))
-    activation = _activation_after(node)
+    activation = activation_after(node)
     new = Replacement(graph, node)
 
     def convolve(name: str, kernel: Float64, offset: Float64 | None, pads: list[int]) -> ir.Value:
@@ -122,7 +127,7 @@ def _joint_phases(weight: Float64) -> Float64:
     return joint.reshape(4 * outputs, inputs, 3, 3)
 
 
-def _activation_after(node: ir.Node) -> ir.Node | None:
+def activation_after(node: ir.Node) -> ir.Node | None:
     """The activation that alone uses a node's output."""
     user = only_user(node.outputs[0])
     return user if user is not None and user.op_type in _ACTIVATIONS else None

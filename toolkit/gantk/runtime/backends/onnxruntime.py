@@ -84,7 +84,7 @@ class OnnxRuntimeRunner(Runner):
     def __init__(self, model: Model, device: str, threads: int) -> None:
         import onnxruntime
 
-        self.operators = _operators()
+        self.operators = native_operators()
         self._session: onnxruntime.InferenceSession | None = _session(model, device, threads, self.operators)
         super().__init__(
             model.inputs,
@@ -111,7 +111,12 @@ class OnnxRuntimeRunner(Runner):
         self._session = None
 
 
-def _operators() -> Path | None:
+def native_operators() -> Path | None:
+    """The library that `OPERATORS` names, if it names one.
+
+    Raises:
+        GantkError: It does not exist.
+    """
     named = os.environ.get(OPERATORS)
     if not named:
         return None

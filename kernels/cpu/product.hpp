@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// The inner loop of products of matrices: 6 rows of 16 sums.
+#pragma once
+
+#include <cstdint>
+
+#include "clones.hpp"
+
+namespace gantk::cpu {
+
+constexpr std::int64_t kRows = 6, kPanel = 16;  // 12 sums, 2 vectors, a factor are AVX2's registers.
+constexpr int kVectors = 2;
+static_assert(kVectors * kLanes == kPanel);
+
+using Sums = Lanes[kRows][kVectors];
+
+constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+inline __attribute__((always_inline)) void clear(Sums& sums) {
+    for (auto& row : sums)
+        for (Lanes& one : row) one = Lanes{};  // An initialiser becomes a slow `rep stos`.
+}
+
+// Adds the products of weights [terms][kRows] and of values [terms][kPanel].
+inline __attribute__((always_inline)) void accumulate(const float* weights, const float* values,
+                                                      std::int64_t terms, Sums& sums) {
+    for (std::int64_t term = 0; term < terms; ++term, weights += kRows, values += kPanel) {
+        Lanes given[kVectors];
+        for (int v = 0; v < kVectors; ++v) given[v] = *reinterpret_cast<const Lanes*>(values + v * kLanes);
+        for (int r = 0; r < kRows; ++r)
+            for (int v = 0; v < kVectors; ++v) sums[r][v] += weights[r] * given[v];
+    }
+}
+
+}  // namespace gantk::cpu

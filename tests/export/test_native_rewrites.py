@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rewrites that only gain with gantk's native operators are tried where these are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gantk
+from gantk.bundle import Bundle
+from gantk.export import export, variants
+from gantk.runtime.backends.onnxruntime import OPERATORS
+from native_build import onnxruntime_library
+
+pytestmark = pytest.mark.usefixtures("traced_once")
+
+NATIVE = "transposed-to-native"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The backends that were asked for the gain of a file with native nodes; it is pretended to be large."""
+    backends: list[str] = []
+
+    def speedup(plain: bytes, other: bytes, backend: str, inputs: object) -> float:
+        if b"TransposedConvolution4x4" not in other:
+            return 1.0
+        backends.append(backend)
+        return 1.5
+
+    monkeypatch.setattr(variants, "speedup", speedup)
+    return backends
+
+
+def test_they_are_kept_where_the_operators_are(
+    source: Path, tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(OPERATORS, str(onnxruntime_library()))
+    bundle = export(source, tmp_path / "x.gantk", precisions=("fp32", "bf16"))
+    native = bundle.find("fp32", "rewritten")
+    assert native.rewrites == (NATIVE,)
+    assert native.fastest_on == ("onnxruntime",)
+    assert native.failed_on("onnxruntime") is None
+    assert set(asked) == {"onnxruntime"}
+    assert [(v.precision, v.form) for v in bundle.manifest.variants if v.precision == "bf16"] == [
+        ("bf16", "plain")
+    ]
+    assert_runs_alike(bundle, monkeypatch)
+
+
+def assert_runs_alike(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the native kernels, few features and many, and by the bodies where the library is not."""
+    for count in (1, 40):
+        latent = np.random.default_rng(0).standard_normal((count, 16), np.float32)
+        with gantk.open(bundle.root, "onnxruntime", form="plain") as runner:
+            wanted = runner.run({"latent": latent})["picture"]
+        with gantk.open(bundle.root, "onnxruntime") as runner:
+            found = runner.run({"latent": latent})["picture"]
+        with monkeypatch.context() as elsewhere:
+            elsewhere.delenv(OPERATORS)
+            with gantk.open(bundle.root, "onnxruntime", form="rewritten") as runner:
+                portable = runner.run({"latent": latent})["picture"]
+        np.testing.assert_allclose(found, wanted, atol=2e-4)
+        assert (found != wanted).any()  # It is the rewritten one, with other sums.
+        np.testing.assert_array_equal(portable, wanted)
+
+
+def test_they_are_not_tried_without_operators(
+    source: Path, tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(OPERATORS, raising=False)
+    bundle = export(source, tmp_path / "x.gantk", precisions=("fp32",))
+    assert [variant.form for variant in bundle.manifest.variants] == ["plain"]
+    assert asked == []
