@@ -9,6 +9,9 @@
 #define GANTK_CLONES
 #endif
 
+// What clones are made of is compiled with each.
+#define GANTK_INLINE inline __attribute__((always_inline))
+
 namespace gantk::cpu {
 
 // One AVX register, or two of SSE or NEON. May stand at any address that a float may.

@@ -16,13 +16,13 @@ using Sums = Lanes[kRows][kVectors];
 
 constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-inline __attribute__((always_inline)) void clear(Sums& sums) {
+GANTK_INLINE void clear(Sums& sums) {
     for (auto& row : sums)
         for (Lanes& one : row) one = Lanes{};  // An initialiser becomes a slow `rep stos`.
 }
 
 // Adds the products of weights [terms][kRows] and of values [terms][kPanel].
-inline __attribute__((always_inline)) void accumulate(const float* weights, const float* values,
+GANTK_INLINE void accumulate(const float* weights, const float* values,
                                                       std::int64_t terms, Sums& sums) {
     for (std::int64_t term = 0; term < terms; ++term, weights += kRows, values += kPanel) {
         Lanes given[kVectors];

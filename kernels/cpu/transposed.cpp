@@ -64,27 +64,23 @@ void copy(const Convolution& shape, const float* features, const Places& places,
             }
 }
 
-struct Ending {
-    const float* bias;
-    float floor;
-};
-
 // Six channels of one phase of a panel. `weights` are [kTaps][inputs][kRows].
-GANTK_CLONES void multiply(const Convolution& shape, const float* weights, const float* copies, int64_t phase,
-                           int64_t channel, const Places& places, const Ending& ending, float* result) {
+GANTK_CLONES void multiply(const Convolution& shape, const Tensors& tensors, const float* weights,
+                           const float* copies, int64_t phase, int64_t channel, const Places& places) {
     Sums sums;
     clear(sums);
     for (int64_t tap = 0; tap < kTaps; ++tap)
         accumulate(weights + tap * shape.inputs * kRows,
                    copies + shift_of(phase, tap) * shape.inputs * kPanel, shape.inputs, sums);
     const int64_t area = 4 * shape.height * shape.width;
-    result += phase / 2 * 2 * shape.width + phase % 2 + channel * area;
+    const float floor = tensors.relu ? 0.0f : -std::numeric_limits<float>::infinity();
+    float* result = tensors.result + phase / 2 * 2 * shape.width + phase % 2 + channel * area;
     for (int64_t r = 0; r < std::min(kRows, shape.outputs - channel); ++r, result += area) {
         float values[kPanel];
         for (int v = 0; v < kVectors; ++v) *reinterpret_cast<Lanes*>(values + v * kLanes) = sums[r][v];
         for (int64_t t = 0; t < places.count; ++t) {
-            const float value = values[t] + (ending.bias ? ending.bias[channel + r] : 0.0f);
-            result[places.to[t]] = value < ending.floor ? ending.floor : value;  // NaN stays.
+            const float value = values[t] + (tensors.bias ? tensors.bias[channel + r] : 0.0f);
+            result[places.to[t]] = value < floor ? floor : value;  // NaN stays.
         }
     }
 }
@@ -111,8 +107,7 @@ void transposed_weights(const Convolution& shape, const float* weights, float* p
     });
 }
 
-void transposed_convolution(const Convolution& shape, const float* features, const float* packed,
-                            const float* bias, bool relu, float* result, const Memory& memory,
+void transposed_convolution(const Convolution& shape, const Tensors& tensors, const Memory& memory,
                             const Parallel& parallel) {
     const int64_t panels = divide_up(shape.count * shape.height * shape.width, kPanel);
     const int64_t size = kShifts * shape.inputs * kPanel;  // Of a panel's copies.
@@ -124,14 +119,14 @@ void transposed_convolution(const Convolution& shape, const float* features, con
     if (copies == nullptr) throw std::bad_alloc();
     for_each(parallel, panels * groups, [&](int64_t task) {
         const int64_t panel = task / groups, begin = task % groups * kChannels;
-        copy(shape, features, places[std::size_t(panel)], begin, std::min(begin + kChannels, shape.inputs),
-             copies + panel * size);
+        copy(shape, tensors.features, places[static_cast<std::size_t>(panel)], begin,
+             std::min(begin + kChannels, shape.inputs), copies + panel * size);
     });
-    const Ending ending{bias, relu ? 0.0f : -std::numeric_limits<float>::infinity()};
     for_each(parallel, kPhases * rows, [&](int64_t task) {
+        const float* const weights = tensors.packed + task * kTaps * shape.inputs * kRows;
         for (int64_t panel = 0; panel < panels; ++panel)
-            multiply(shape, packed + task * kTaps * shape.inputs * kRows, copies + panel * size, task / rows,
-                     task % rows * kRows, places[std::size_t(panel)], ending, result);
+            multiply(shape, tensors, weights, copies + panel * size, task / rows, task % rows * kRows,
+                     places[static_cast<std::size_t>(panel)]);
     });
     memory.give(memory.owner, copies);
 }

@@ -13,9 +13,8 @@ namespace gantk::cpu {
 std::size_t transposed_weights_bytes(const Convolution& shape);
 void transposed_weights(const Convolution& shape, const float* weights, float* packed, const Parallel& parallel);
 
-// As `winograd_convolution` of a transposed shape; sums are float32, of 4 products a channel.
-void transposed_convolution(const Convolution& shape, const float* features, const float* packed,
-                            const float* bias, bool relu, float* result, const Memory& memory,
+// As `winograd_convolution` of a transposed shape, and without a mask; sums are float32, of 4 products a channel.
+void transposed_convolution(const Convolution& shape, const Tensors& tensors, const Memory& memory,
                             const Parallel& parallel);
 
 }  // namespace gantk::cpu

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <limits>
 #include <new>
 
 #include "winograd_parts.hpp"
@@ -74,8 +73,7 @@ struct Plan {
 struct Call {
     const Convolution& shape;
     const Plan& plan;
-    const float *features, *weights, *bias;
-    float floor, *result;
+    const Tensors& tensors;
 
     void find_panel(int64_t index, Panel& panel) const {
         panel.strips = plan.strips;
@@ -90,22 +88,22 @@ struct Call {
 
     // One channel of the panel that is number `place` of its block.
     void transform_one(int64_t place, int64_t channel, const Panel& panel, float* tiles) const {
-        transform_features(shape, features, channel, panel, tiles + (place * shape.inputs + channel) * kPanel,
+        transform_features(shape, tensors, channel, panel, tiles + (place * shape.inputs + channel) * kPanel,
                            plan.stride);
     }
 
     void multiply_one(int64_t frequency, int64_t panels_here, const float* tiles, float* sums) const {
         for (int64_t phase = 0; phase < plan.phases; ++phase)
             if (has_product(shape, frequency, phase))
-                multiply(shape, weights + kProducts.before(shape, frequency, phase) * plan.rows * shape.inputs,
+                multiply(shape, tensors.packed + kProducts.before(shape, frequency, phase) * plan.rows * shape.inputs,
                          tiles + frequency * plan.stride, panels_here,
                          sums + (phase * plan.rows * kFrequencies + frequency) * kPanel);
     }
 
     void finish_one(int64_t place, int64_t channel, const Panel& panel, const float* sums) const {
         const int64_t stride = kFrequencies * kPanel;
-        transform_sums(shape, sums + (place * plan.phases * plan.rows + channel) * stride, plan.rows * stride,
-                       channel, panel, bias ? bias[channel] : 0.0f, floor, result);
+        transform_sums(shape, tensors, sums + (place * plan.phases * plan.rows + channel) * stride,
+                       plan.rows * stride, channel, panel);
     }
 };
 
@@ -240,12 +238,10 @@ void winograd_weights(const Convolution& shape, const float* weights, float* tra
     });
 }
 
-void winograd_convolution(const Convolution& shape, const float* features, const float* transformed,
-                          const float* bias, bool relu, float* result, const Memory& memory,
+void winograd_convolution(const Convolution& shape, const Tensors& tensors, const Memory& memory,
                           const Parallel& parallel) {
     const Plan plan(shape);
-    const float floor = relu ? 0.0f : -std::numeric_limits<float>::infinity();
-    const Call call{shape, plan, features, transformed, bias, floor, result};
+    const Call call{shape, plan, tensors};
     if (plan.shared)
         convolve_together(call, memory, parallel);
     else

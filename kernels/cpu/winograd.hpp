@@ -27,15 +27,22 @@ std::size_t winograd_weights_bytes(const Convolution& shape);
 void winograd_weights(const Convolution& shape, const float* weights, float* transformed,
                       const Parallel& parallel);
 
-// result = features * weights + bias, negative values replaced by 0 where `relu` is set. `bias` [outputs] may
-// be null.
+// What a convolution reads and makes.
+struct Tensors {
+    const float *features, *packed;  // Weights in the order that the function wants.
+    float* result;
+    const float* bias = nullptr;  // [outputs].
+    bool relu = false;            // Negative results become 0.
+    const float* mask = nullptr;  // As features, which count where it is above 0, and are 0 elsewhere.
+};
+
+// result = features * weights + bias.
 //
 // Sums are float32, 512 channels at a time. A value that is not finite spoils the tiles of 4 x 4 results, 8 x 8
 // transposed, whose 6 x 6 features it is among, not only the results that it belongs to.
 //
 // Throws std::bad_alloc where there is no memory; `result` is then left half written.
-void winograd_convolution(const Convolution& shape, const float* features, const float* transformed,
-                          const float* bias, bool relu, float* result, const Memory& memory,
+void winograd_convolution(const Convolution& shape, const Tensors& tensors, const Memory& memory,
                           const Parallel& parallel);
 
 }  // namespace gantk::cpu

@@ -45,7 +45,7 @@ struct Panel {
 };
 
 // B^T d B for one channel of a panel's features: 36 rows of 16, `stride` floats apart.
-void transform_features(const Convolution& shape, const float* features, std::int64_t channel,
+void transform_features(const Convolution& shape, const Tensors& tensors, std::int64_t channel,
                         const Panel& panel, float* frequencies, std::int64_t stride);
 
 // The sums of one frequency of one phase over all channels. `weights` are [rows_of(outputs)][inputs][kRows],
@@ -54,9 +54,9 @@ void transform_features(const Convolution& shape, const float* features, std::in
 void multiply(const Convolution& shape, const float* weights, const float* tiles, std::int64_t panels,
               float* sums);
 
-// A^T m A + bias for one channel of a panel's results, at least `floor`; `sums` are 36 rows of 16, and those of
-// the next phase `stride` floats behind them.
-void transform_sums(const Convolution& shape, const float* sums, std::int64_t stride, std::int64_t channel,
-                    const Panel& panel, float bias, float floor, float* result);
+// A^T m A + bias, or 0, for one channel of a panel's results; `sums` are 36 rows of 16, and those of the next
+// phase `stride` floats behind them.
+void transform_sums(const Convolution& shape, const Tensors& tensors, const float* sums, std::int64_t stride,
+                    std::int64_t channel, const Panel& panel);
 
 }  // namespace gantk::cpu::winograd

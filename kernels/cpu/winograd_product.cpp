@@ -14,7 +14,7 @@ constexpr int64_t kTerms = 512;    // Channels summed at a time: a panel of them
 constexpr int64_t kTogether = 22;  // Times kRows channels of weights, 270 KB, which stay in the second cache.
 
 // kRows rows of sums, `kFrequencies * kPanel` floats apart, over `terms` channels.
-inline __attribute__((always_inline)) void multiply_panel(const float* weights, const float* tiles,
+GANTK_INLINE void multiply_panel(const float* weights, const float* tiles,
                                                           int64_t terms, bool add, float* sums) {
     Sums sum;
     clear(sum);

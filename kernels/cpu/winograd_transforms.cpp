@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <limits>
 
 #include "clones.hpp"
 #include "winograd_parts.hpp"
@@ -8,8 +9,6 @@ namespace gantk::cpu::winograd {
 namespace {
 
 using std::int64_t;
-
-#define GANTK_INLINE inline __attribute__((always_inline))
 
 // Four floats of each of two strips; the tiles of a strip lie one after another, four floats apart.
 constexpr int kQuad = 4;
@@ -62,8 +61,8 @@ GANTK_INLINE void shift(const Lanes& lanes, const Lanes& next, Lanes& shifted) {
     shifted = __builtin_shufflevector(lanes, next, 1, 2, 3, 8, 5, 6, 7, 12);
 }
 
-// Six rows of features, from the one above and left of a strip's first tile on, where they can be read: in place, or
-// copied with zeros around them.
+// Six rows of features, or of their mask, from the one above and left of a strip's first tile on, where they can
+// be read: in place, or copied with zeros around them.
 struct Rows {
     const float* first;
     int64_t stride;
@@ -94,25 +93,51 @@ GANTK_INLINE Rows find_rows(const Convolution& shape, const float* plane, const 
     return {staged, kStaged};
 }
 
-GANTK_CLONES void transform_strips(const Convolution& shape, const float* features, int64_t channel,
-                                   const Panel& panel, float* frequencies, int64_t stride) {
-    const int64_t area = shape.height * shape.width;
-    for (int64_t first = 0; first < kPanel; first += kLanes) {
-        float staged[2][6 * kStaged];
-        Rows rows[2];
+// Those of two strips, next to each other.
+struct Pair {
+    float staged[2][6 * kStaged];
+    Rows rows[2];
+
+    GANTK_INLINE Pair(const Convolution& shape, const float* plane, const Tile* tiles, int64_t channel) {
+        const int64_t area = shape.height * shape.width;
         for (int64_t s = 0; s < 2; ++s) {
-            const Tile& strip = panel.tiles[first + s * kStripTiles];
-            rows[s] = find_rows(shape, features + (strip.picture * shape.inputs + channel) * area, strip,
-                                staged[s]);
+            const Tile& strip = tiles[s * kStripTiles];
+            rows[s] = find_rows(shape, plane + (strip.picture * shape.inputs + channel) * area, strip, staged[s]);
         }
+    }
+
+    GANTK_INLINE void read(int row, int column, Lanes& values) const {
+        join(rows[0].first + row * rows[0].stride + column * kQuad,
+             rows[1].first + row * rows[1].stride + column * kQuad, values);
+    }
+};
+
+// Columns of quads of features of two strips, in frequencies of rows. There may be no mask.
+GANTK_INLINE void transform_pair(const Pair& features, const Pair* mask, Lanes (&columns)[6][kColumns]) {
+    for (int j = 0; j < kColumns; ++j) {
+        Lanes given[6], made[6];
+        for (int i = 0; i < 6; ++i) {
+            features.read(i, j, given[i]);
+            if (mask == nullptr) continue;
+            Lanes above;
+            mask->read(i, j, above);
+            given[i] = above > 0 ? given[i] : Lanes{};
+        }
+        to_frequencies(given, made);
+        for (int i = 0; i < 6; ++i) columns[i][j] = made[i];
+    }
+}
+
+GANTK_CLONES void transform_strips(const Convolution& shape, const Tensors& tensors, int64_t channel,
+                                   const Panel& panel, float* frequencies, int64_t stride) {
+    for (int64_t first = 0; first < kPanel; first += kLanes) {
         Lanes columns[6][kColumns];
-        for (int j = 0; j < kColumns; ++j) {
-            Lanes given[6], made[6];
-            for (int i = 0; i < 6; ++i)
-                join(rows[0].first + i * rows[0].stride + j * kQuad,
-                     rows[1].first + i * rows[1].stride + j * kQuad, given[i]);
-            to_frequencies(given, made);
-            for (int i = 0; i < 6; ++i) columns[i][j] = made[i];
+        const Pair features(shape, tensors.features, panel.tiles + first, channel);
+        if (tensors.mask) {
+            const Pair mask(shape, tensors.mask, panel.tiles + first, channel);
+            transform_pair(features, &mask, columns);
+        } else {
+            transform_pair(features, nullptr, columns);
         }
         for (int i = 0; i < 6; ++i) {
             Lanes given[6] = {columns[i][0], columns[i][1], columns[i][2], columns[i][3]}, made[6];
@@ -129,25 +154,25 @@ GANTK_CLONES void transform_strips(const Convolution& shape, const float* featur
 }
 
 // The features of one tile, a lane of 36 vectors, with zeros around the picture.
-GANTK_INLINE void gather(const Convolution& shape, const float* plane, const Tile& tile, int64_t lane,
-                         float (&staged)[6][6][kLanes]) {
+GANTK_INLINE void gather(const Convolution& shape, const Tensors& tensors, int64_t channel, const Tile& tile,
+                         int64_t lane, float (&staged)[6][6][kLanes]) {
+    const int64_t plane = (tile.picture * shape.inputs + channel) * shape.height * shape.width;
     const int64_t top = tile.y - 1, left = tile.x - 1;
     const int64_t bottom = std::min<int64_t>(6, shape.height - top),
                   right = std::min<int64_t>(6, shape.width - left);
     for (int64_t i = top < 0 ? 1 : 0; i < bottom; ++i)
-        for (int64_t j = left < 0 ? 1 : 0; j < right; ++j)
-            staged[i][j][lane] = plane[(top + i) * shape.width + left + j];
+        for (int64_t j = left < 0 ? 1 : 0; j < right; ++j) {
+            const int64_t at = plane + (top + i) * shape.width + left + j;
+            if (!tensors.mask || tensors.mask[at] > 0) staged[i][j][lane] = tensors.features[at];
+        }
 }
 
-GANTK_CLONES void transform_tiles(const Convolution& shape, const float* features, int64_t channel,
+GANTK_CLONES void transform_tiles(const Convolution& shape, const Tensors& tensors, int64_t channel,
                                   const Panel& panel, float* frequencies, int64_t stride) {
-    const int64_t area = shape.height * shape.width;
     for (int64_t first = 0; first < kPanel; first += kLanes) {
         float staged[6][6][kLanes] = {};
-        for (int64_t lane = 0; lane < kLanes; ++lane) {
-            const Tile& tile = panel.tiles[first + lane];
-            gather(shape, features + (tile.picture * shape.inputs + channel) * area, tile, lane, staged);
-        }
+        for (int64_t lane = 0; lane < kLanes; ++lane)
+            gather(shape, tensors, channel, panel.tiles[first + lane], lane, staged);
         Lanes columns[6][6];
         for (int j = 0; j < 6; ++j) {
             Lanes given[6], made[6];
@@ -185,10 +210,19 @@ GANTK_INLINE void make_results(const float* sums, Lanes (&made)[kSide][kSide]) {
     }
 }
 
-GANTK_INLINE void finish(const Lanes& sum, float bias, const Lanes& floor, Lanes& kept) {
-    const Lanes value = sum + bias;
-    kept = value < floor ? floor : value;  // NaN stays.
-}
+// What is added to sums, and the least that they may be.
+struct Ending {
+    Lanes bias, floor;
+
+    GANTK_INLINE Ending(const Tensors& tensors, int64_t channel)
+        : bias(Lanes{} + (tensors.bias ? tensors.bias[channel] : 0.0f)),
+          floor(Lanes{} + (tensors.relu ? 0.0f : -std::numeric_limits<float>::infinity())) {}
+
+    GANTK_INLINE void finish(const Lanes& sum, Lanes& made) const {
+        const Lanes value = sum + bias;
+        made = value < floor ? floor : value;  // NaN stays.
+    }
+};
 
 // Copies the results of four tiles into their places. They lie in rows, `kScale * kStripWidth` floats apart.
 template <int64_t kScale>
@@ -210,9 +244,9 @@ GANTK_INLINE void write(const Convolution& shape, const float* made, const Tile*
     }
 }
 
-GANTK_CLONES void finish_results(const Convolution& shape, const float* sums, int64_t channel,
-                                 const Panel& panel, float bias, float floor, float* result) {
-    const Lanes least = Lanes{} + floor;
+GANTK_CLONES void finish_results(const Convolution& shape, const Tensors& tensors, const float* sums,
+                                 int64_t channel, const Panel& panel) {
+    const Ending ending(tensors, channel);
     for (int64_t first = 0; first < panel.count; first += kLanes) {
         Lanes made[kSide][kSide];
         make_results(sums + first, made);
@@ -220,7 +254,7 @@ GANTK_CLONES void finish_results(const Convolution& shape, const float* sums, in
         for (int i = 0; i < kSide; ++i)
             for (int j = 0; j < kSide; ++j) {
                 Lanes kept;
-                finish(made[i][j], bias, least, kept);
+                ending.finish(made[i][j], kept);
                 *reinterpret_cast<Quad*>(rows[0][i] + j * kQuad) =
                     __builtin_shufflevector(kept, kept, 0, 1, 2, 3);
                 *reinterpret_cast<Quad*>(rows[1][i] + j * kQuad) =
@@ -229,14 +263,14 @@ GANTK_CLONES void finish_results(const Convolution& shape, const float* sums, in
         for (int64_t s = 0; s < 2; ++s) {
             const int64_t begin = first + s * kStripTiles;
             write<1>(shape, rows[s][0], panel.tiles + begin, std::min(kStripTiles, panel.count - begin),
-                     panel.strips, channel, result);
+                     panel.strips, channel, tensors.result);
         }
     }
 }
 
 // The results of even and of odd columns, in rows that are even or odd alike, next to each other.
 template <int64_t kOdd>
-GANTK_INLINE void finish_phases(const float* sums, int64_t stride, float bias, const Lanes& least,
+GANTK_INLINE void finish_phases(const float* sums, int64_t stride, const Ending& ending,
                                 float (&rows)[2][2 * kSide][2 * kStripWidth]) {
     Lanes made[2][kSide][kSide];
     make_results<lacking(kOdd), lacking(0)>(sums + 2 * kOdd * stride, made[0]);
@@ -244,8 +278,8 @@ GANTK_INLINE void finish_phases(const float* sums, int64_t stride, float bias, c
     for (int i = 0; i < kSide; ++i)
         for (int j = 0; j < kSide; ++j) {
             Lanes even, odd;
-            finish(made[0][i][j], bias, least, even);
-            finish(made[1][i][j], bias, least, odd);
+            ending.finish(made[0][i][j], even);
+            ending.finish(made[1][i][j], odd);
             *reinterpret_cast<Lanes*>(rows[0][2 * i + kOdd] + 2 * j * kQuad) =
                 __builtin_shufflevector(even, odd, 0, 8, 1, 9, 2, 10, 3, 11);
             *reinterpret_cast<Lanes*>(rows[1][2 * i + kOdd] + 2 * j * kQuad) =
@@ -253,17 +287,17 @@ GANTK_INLINE void finish_phases(const float* sums, int64_t stride, float bias, c
         }
 }
 
-GANTK_CLONES void finish_transposed(const Convolution& shape, const float* sums, int64_t stride, int64_t channel,
-                                    const Panel& panel, float bias, float floor, float* result) {
-    const Lanes least = Lanes{} + floor;
+GANTK_CLONES void finish_transposed(const Convolution& shape, const Tensors& tensors, const float* sums,
+                                    int64_t stride, int64_t channel, const Panel& panel) {
+    const Ending ending(tensors, channel);
     for (int64_t first = 0; first < panel.count; first += kLanes) {
         float rows[2][2 * kSide][2 * kStripWidth];
-        finish_phases<0>(sums + first, stride, bias, least, rows);
-        finish_phases<1>(sums + first, stride, bias, least, rows);
+        finish_phases<0>(sums + first, stride, ending, rows);
+        finish_phases<1>(sums + first, stride, ending, rows);
         for (int64_t s = 0; s < 2; ++s) {
             const int64_t begin = first + s * kStripTiles;
             write<2>(shape, rows[s][0], panel.tiles + begin, std::min(kStripTiles, panel.count - begin),
-                     panel.strips, channel, result);
+                     panel.strips, channel, tensors.result);
         }
     }
 }
@@ -271,20 +305,20 @@ GANTK_CLONES void finish_transposed(const Convolution& shape, const float* sums,
 }  // namespace
 
 // Clones that other files could see would be seen from outside the library too, hidden or not.
-void transform_features(const Convolution& shape, const float* features, int64_t channel, const Panel& panel,
+void transform_features(const Convolution& shape, const Tensors& tensors, int64_t channel, const Panel& panel,
                         float* frequencies, int64_t stride) {
     if (panel.strips)
-        transform_strips(shape, features, channel, panel, frequencies, stride);
+        transform_strips(shape, tensors, channel, panel, frequencies, stride);
     else
-        transform_tiles(shape, features, channel, panel, frequencies, stride);
+        transform_tiles(shape, tensors, channel, panel, frequencies, stride);
 }
 
-void transform_sums(const Convolution& shape, const float* sums, int64_t stride, int64_t channel,
-                    const Panel& panel, float bias, float floor, float* result) {
+void transform_sums(const Convolution& shape, const Tensors& tensors, const float* sums, int64_t stride,
+                    int64_t channel, const Panel& panel) {
     if (shape.transposed)
-        finish_transposed(shape, sums, stride, channel, panel, bias, floor, result);
+        finish_transposed(shape, tensors, sums, stride, channel, panel);
     else
-        finish_results(shape, sums, channel, panel, bias, floor, result);
+        finish_results(shape, tensors, sums, channel, panel);
 }
 
 }  // namespace gantk::cpu::winograd

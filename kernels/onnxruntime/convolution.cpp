@@ -4,6 +4,8 @@
 // TransposedConvolution4x4 (features float32[N, C, H, W], weights float32[C, K, 4, 4], bias float32[K]?)
 //     => (result float32[N, K, 2H, 2W])
 // Convolution3x3Relu, TransposedConvolution4x4Relu: the same, and negative results become 0.
+// MaskedConvolution3x3 (values float32[N, C, H, W], mask float32[N, C, H, W], weights float32[K, C, 3, 3])
+//     => (result float32[N, K, H, W]), of values where the mask is above 0, and of 0 elsewhere
 #include <mutex>
 #include <new>
 
@@ -23,8 +25,7 @@ constexpr std::int64_t kFewTiles = 8, kTileSide = 4;
 struct Method {
     std::size_t (*bytes)(const Convolution&);
     void (*pack)(const Convolution&, const float*, float*, const cpu::Parallel&);
-    void (*convolve)(const Convolution&, const float*, const float*, const float*, bool, float*,
-                     const cpu::Memory&, const cpu::Parallel&);
+    void (*convolve)(const Convolution&, const cpu::Tensors&, const cpu::Memory&, const cpu::Parallel&);
 };
 constexpr Method kWinograd{cpu::winograd_weights_bytes, cpu::winograd_weights, cpu::winograd_convolution};
 constexpr Method kProducts{cpu::transposed_weights_bytes, cpu::transposed_weights,
@@ -67,22 +68,28 @@ constexpr cpu::Memory kHeap{
     [](void*, std::size_t bytes) -> void* { return ::operator new(bytes, kAlignment, std::nothrow); },
     [](void*, void* block) { ::operator delete(block, kAlignment); }, nullptr};
 
+enum class Kind { plain, masked, transposed };
+
 // Weights that a file stores are packed once, by the first call that wants them so; others in every call.
 class ConvolutionCpu : public Kernel {
   public:
-    ConvolutionCpu(const Making& making, bool transposed, bool relu) : transposed_(transposed), relu_(relu) {
+    ConvolutionCpu(const Making& making, Kind kind, bool relu)
+        : masked_(kind == Kind::masked), transposed_(kind == Kind::transposed), relu_(relu) {
         int constant = 0;
-        const auto weights = Ort::ConstKernelInfo(making.info).GetTensorConstantInput(1, &constant);
+        const auto weights =
+            Ort::ConstKernelInfo(making.info).GetTensorConstantInput(weights_at(), &constant);
         stored_ = constant != 0;
-        if (stored_) convolution_of(weights, transposed);  // Wrong ones are told now.
+        if (stored_) convolution_of(weights, transposed_);  // Wrong ones are told now.
     }
 
     void compute(Ort::KernelContext& context) const override {
-        const auto features = context.GetInput(0), weights = context.GetInput(1);
+        const auto features = context.GetInput(0), weights = context.GetInput(weights_at());
         const Convolution shape = whole_shape(features, weights);
-        const float* const bias = bias_of(context, shape);
+        cpu::Tensors tensors{features.GetTensorData<float>(), nullptr, nullptr, bias_of(context, shape),
+                             relu_,                           mask_of(context, features)};
         auto result = context.GetOutput(
             0, {shape.count, shape.outputs, shape.scale() * shape.height, shape.scale() * shape.width});
+        tensors.result = result.GetTensorMutableData<float>();
         const bool few = transposed_ && tiles_of(shape) < kFewTiles;
         const Method& method = few ? kProducts : kWinograd;
         const TaskMemory memory(context);
@@ -96,13 +103,15 @@ class ConvolutionCpu : public Kernel {
             std::call_once(kept.once, [&] { kept.weights = pack(kHeap); });
         else
             made = pack(memory.memory());
-        method.convolve(shape, features.GetTensorData<float>(), (stored_ ? kept.weights : made)->data(), bias,
-                        relu_, result.GetTensorMutableData<float>(), memory.memory(), threads);
+        tensors.packed = (stored_ ? kept.weights : made)->data();
+        method.convolve(shape, tensors, memory.memory(), threads);
     }
 
   private:
+    std::size_t weights_at() const { return masked_ ? 2 : 1; }
+
     Convolution whole_shape(const Ort::ConstValue& features, const Ort::ConstValue& weights) const {
-        const Shape given = shape_of(features, "features", 4, false, "N x C x H x W");
+        const Shape given = shape_of(features, masked_ ? "values" : "features", 4, false, "N x C x H x W");
         const Convolution shape = convolution_of(weights, transposed_);
         if (shape.inputs != given[1])
             throw Error("weights have shape " + text_of(weights.GetTensorTypeAndShapeInfo().GetShape()) +
@@ -111,8 +120,8 @@ class ConvolutionCpu : public Kernel {
         return {given[0], shape.inputs, shape.outputs, given[2], given[3], transposed_};
     }
 
-    static const float* bias_of(Ort::KernelContext& context, const Convolution& convolution) {
-        if (context.GetInputCount() < 3) return nullptr;
+    const float* bias_of(Ort::KernelContext& context, const Convolution& convolution) const {
+        if (masked_ || context.GetInputCount() < 3) return nullptr;
         const auto bias = context.GetInput(2);
         if (static_cast<const OrtValue*>(bias) == nullptr) return nullptr;
         const Shape shape = bias.GetTensorTypeAndShapeInfo().GetShape(), wanted{convolution.outputs};
@@ -120,6 +129,17 @@ class ConvolutionCpu : public Kernel {
             throw Error("the bias has shape " + text_of(shape) + "; " + text_of(wanted) +
                         " belongs to weights of " + std::to_string(convolution.outputs) + " outputs");
         return bias.GetTensorData<float>();
+    }
+
+    const float* mask_of(Ort::KernelContext& context, const Ort::ConstValue& values) const {
+        if (!masked_) return nullptr;
+        const auto mask = context.GetInput(1);
+        const Shape shape = mask.GetTensorTypeAndShapeInfo().GetShape();
+        const Shape wanted = values.GetTensorTypeAndShapeInfo().GetShape();
+        if (shape != wanted)
+            throw Error("the mask has shape " + text_of(shape) + "; that of the values, " + text_of(wanted) +
+                        ", is wanted");
+        return mask.GetTensorData<float>();
     }
 
     static std::int64_t tiles_of(const Convolution& shape) {
@@ -132,17 +152,18 @@ class ConvolutionCpu : public Kernel {
         std::unique_ptr<Packed> weights;
     };
 
-    bool transposed_, relu_, stored_;
+    bool masked_, transposed_, relu_, stored_;
     mutable Kept kept_[2];
 };
 
-template <bool kTransposed, bool kRelu>
+template <Kind kKind, bool kRelu>
 std::unique_ptr<Kernel> make(const Making& making) {
-    return std::make_unique<ConvolutionCpu>(making, kTransposed, kRelu);
+    return std::make_unique<ConvolutionCpu>(making, kKind, kRelu);
 }
 
+template <std::size_t kWeightsAt>
 void infer(Ort::ShapeInferContext& context, Ort::ShapeInferContext::Shape (&shapes)[2]) {
-    const auto &features = context.GetInputShape(0), &weights = context.GetInputShape(1);
+    const auto &features = context.GetInputShape(0), &weights = context.GetInputShape(kWeightsAt);
     if (features.size() == 4 && weights.size() == 4)
         shapes[0] = {features[0], weights[0], features[2], features[3]};
 }
@@ -154,22 +175,24 @@ void infer_transposed(Ort::ShapeInferContext& context, Ort::ShapeInferContext::S
         shapes[0] = {features[0], weights[1], 2 * features[2].AsInt(), 2 * features[3].AsInt()};
 }
 
-template <bool kTransposed, bool kRelu>
+template <Kind kKind, bool kRelu>
 Signature signature(const char* name) {
+    constexpr bool kMasked = kKind == Kind::masked;
     return {name,
             {Type::float32, Type::float32, Type::float32},
             {Type::float32},
-            make<kTransposed, kRelu>,
+            make<kKind, kRelu>,
             nullptr,
-            kTransposed ? infer_transposed : infer,
-            2};
+            kKind == Kind::transposed ? infer_transposed : infer<kMasked ? 2 : 1>,
+            kMasked ? 3 : 2};
 }
 
 }  // namespace
 
-const Signature kConvolution = signature<false, false>("Convolution3x3");
-const Signature kConvolutionRelu = signature<false, true>("Convolution3x3Relu");
-const Signature kTransposedConvolution = signature<true, false>("TransposedConvolution4x4");
-const Signature kTransposedConvolutionRelu = signature<true, true>("TransposedConvolution4x4Relu");
+const Signature kConvolution = signature<Kind::plain, false>("Convolution3x3");
+const Signature kConvolutionRelu = signature<Kind::plain, true>("Convolution3x3Relu");
+const Signature kMaskedConvolution = signature<Kind::masked, false>("MaskedConvolution3x3");
+const Signature kTransposedConvolution = signature<Kind::transposed, false>("TransposedConvolution4x4");
+const Signature kTransposedConvolutionRelu = signature<Kind::transposed, true>("TransposedConvolution4x4Relu");
 
 }  // namespace gantk::onnxruntime

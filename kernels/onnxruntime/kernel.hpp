@@ -127,7 +127,7 @@ struct Signature {
     bool is_generic() const { return std::find(inputs.begin(), inputs.end(), Type::element) != inputs.end(); }
 };
 
-extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation, kConvolution, kConvolutionRelu,
-    kTransposedConvolution, kTransposedConvolutionRelu;
+extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation, kMaxPool, kMaxPoolGrad, kConvolution, kConvolutionRelu,
+    kMaskedConvolution, kTransposedConvolution, kTransposedConvolutionRelu;
 
 }  // namespace gantk::onnxruntime

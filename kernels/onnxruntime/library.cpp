@@ -92,10 +92,10 @@ class Operator : public Ort::CustomOpBase<Operator, Kernel, true> {
 };
 
 // An operator that is known has no body any more: without a kernel for GPUs it takes its data to the CPU and
-// back. So a session for a GPU says `gantk.convolutions` = 0 before it asks for the operators.
-bool wants_convolutions(const OrtSessionOptions* options) {
+// back. So a session for a GPU says `gantk.cpu_only` = 0 before it asks for the operators.
+bool wants_cpu_only(const OrtSessionOptions* options) {
     Ort::ConstSessionOptions wrapped(options);
-    return wrapped.GetConfigEntryOrDefault("gantk.convolutions", "1") != "0";
+    return wrapped.GetConfigEntryOrDefault("gantk.cpu_only", "1") != "0";
 }
 
 // Lives as long as the process: sessions keep pointers to it.
@@ -103,10 +103,11 @@ struct Domain {
     std::vector<std::unique_ptr<Operator>> operators;
     Ort::CustomOpDomain domain{kDomain};
 
-    explicit Domain(bool convolutions) {
+    explicit Domain(bool cpu_only) {
         add({&kGramMatrix, &kGramMatrixGrad, &kTotalVariation});
-        if (convolutions)
-            add({&kConvolution, &kConvolutionRelu, &kTransposedConvolution, &kTransposedConvolutionRelu});
+        if (cpu_only)
+            add({&kMaxPool, &kMaxPoolGrad, &kConvolution, &kConvolutionRelu, &kMaskedConvolution, &kTransposedConvolution,
+                 &kTransposedConvolutionRelu});
     }
 
     void add(std::initializer_list<const Signature*> signatures) {
@@ -139,7 +140,7 @@ RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
     return gantk::onnxruntime::guarded([&] {
         using gantk::onnxruntime::Domain;
         static const auto *const whole = new Domain(true), *const without = new Domain(false);
-        const auto* const domain = gantk::onnxruntime::wants_convolutions(options) ? whole : without;
+        const auto* const domain = gantk::onnxruntime::wants_cpu_only(options) ? whole : without;
         Ort::UnownedSessionOptions(options).Add(domain->domain);
     });
 }

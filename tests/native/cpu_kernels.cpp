@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "gram.hpp"
+#include "pooling.hpp"
 #include "threads.hpp"
 #include "variation.hpp"
 
@@ -130,11 +131,43 @@ void test_variation(const Pictures& shape, VariationKind kind) {
         check("slope", named, found[at], gradient[at], std::abs(gradient[at]) + 1, rounding);
 }
 
+// Windows of few different values, so that most have their maximum several times.
+void test_pooling(const Pooling& shape) {
+    const auto [element, planes, height, width] = shape;
+    const int64_t down = height / 2, across = width / 2;
+    Tensor features(element, planes * height * width);
+    for (float& value : features.values) value = std::floor(value);
+    narrow(element, features.values.data(), int64_t(features.values.size()), features.bytes.data(), 0);
+    const Tensor gradient(element, planes * down * across);
+    std::vector<unsigned char> pooled(gradient.bytes.size(), 0xff), made(features.bytes.size(), 0xff);
+    max_pool(shape, features.bytes.data(), pooled.data(), kThreads);
+    max_pool_gradient(shape, gradient.bytes.data(), features.bytes.data(), pooled.data(), made.data(), kThreads);
+    const std::vector<float> maxima = read(element, pooled);
+    std::vector<float> wanted(features.values.size(), 0.0f);
+    for (int64_t window = 0; window < planes * down * across; ++window) {
+        const int64_t x = window % across * 2, y = window / across % down * 2, plane = window / across / down;
+        int64_t best = (plane * height + y) * width + x;
+        for (const int64_t at : {best + 1, best + width, best + width + 1})
+            if (features.values[std::size_t(at)] > features.values[std::size_t(best)]) best = at;
+        check("maximum", {element, planes, height, width}, maxima[std::size_t(window)],
+              features.values[std::size_t(best)], 0, 0);
+        wanted[std::size_t(best)] = gradient.values[std::size_t(window)];
+    }
+    const std::vector<float> found = read(element, made);
+    for (std::size_t at = 0; at < found.size(); ++at)
+        check("gradient of pooling", {element, planes, height, width}, found[at], wanted[at], 0, 0);
+}
+
 }  // namespace
 
 int main() {
     int shapes = 0;
     for (const Element element : {Element::float32, Element::float16, Element::bfloat16}) {
+        for (const auto& [height, width] : std::vector<std::pair<int64_t, int64_t>>{
+                 {2, 2}, {3, 3}, {2, 17}, {17, 2}, {64, 31}, {67, 34}, {4, 511}, {3, 512}, {5, 1027}}) {
+            test_pooling({element, 3, height, width});
+            ++shapes;
+        }
         for (const int64_t channels : {1, 3, 6, 7, 12, 25})
             for (const int64_t places : {1, 9, 63, 64, 65, 511, 512, 513, 1030}) {
                 test_gram({element, 2, channels, places});

@@ -87,10 +87,11 @@ struct Case {
     int64_t width() const { return shape.scale() * shape.width; }
     std::size_t size() const { return std::size_t(shape.count * shape.outputs * height() * width()); }
 
-    std::vector<float> run(bool biased, bool relu, const Parallel& parallel) const {
+    std::vector<float> run(bool biased, bool relu, const Parallel& parallel, const float* mask = nullptr) const {
         std::vector<float> result(size(), NAN);
-        method.convolve(shape, features.data(), packed.data(), biased ? bias.data() : nullptr, relu,
-                        result.data(), kMemory, parallel);
+        const float* const added = biased ? bias.data() : nullptr;
+        method.convolve(shape, {features.data(), packed.data(), result.data(), added, relu, mask}, kMemory,
+                        parallel);
         return result;
     }
 
@@ -156,13 +157,25 @@ void test_values(const Convolution& shape, const Method& method) {
         std::vector<float> result(products.size());
         bool thrown = false;
         try {
-            method.convolve(shape, given.features.data(), given.packed.data(), nullptr, false, result.data(),
-                            kNone, parallel);
+            method.convolve(shape, {given.features.data(), given.packed.data(), result.data()}, kNone, parallel);
         } catch (const std::bad_alloc&) {
             thrown = true;
         }
         check(thrown, "no memory is no error", shape, 0);
     }
+}
+
+// What a mask hides is as 0, not a number or not.
+void test_mask(const Convolution& shape) {
+    Case given(shape, kWinograd);
+    std::vector<float> mask = draw(int64_t(given.features.size()), 1);
+    for (std::size_t i = 0; i < mask.size(); i += 7) mask[i] = i % 2 ? NAN : 0.0f;
+    Case hidden = given;
+    for (std::size_t i = 0; i < mask.size(); ++i)
+        if (!(mask[i] > 0)) hidden.features[i] = 0, given.features[i] = i % 3 ? given.features[i] : NAN;
+    const std::vector<float> wanted = hidden.run(true, false, kThreads),
+                             found = given.run(true, false, kThreads, mask.data());
+    check(std::memcmp(found.data(), wanted.data(), found.size() * sizeof(float)) == 0, "a mask", shape, 0);
 }
 
 // Tiles that read a value which is not finite are lost, and no result elsewhere changes.
@@ -207,6 +220,7 @@ int main() {
     };
     for (const Convolution& shape : transposed)
         for (const Method& method : {kWinograd, kProducts}) test_values(shape, method);
+    for (const Convolution& shape : shapes) test_mask(shape);
     for (const float value : {NAN, std::numeric_limits<float>::infinity()})
         for (const bool doubled : {false, true}) test_not_finite(value, doubled);
     std::printf("%zu shapes, %d wrong\n", shapes.size() + transposed.size(), failures);

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from gantk.export.functions import DOMAIN, VERSION, bodies
 from gantk.export.onnx import OPSET
-from gantk.runtime.backends.onnxruntime import CONVOLUTIONS
+from gantk.runtime.backends.onnxruntime import CPU_ONLY
 from native_sessions import load
 
 Array = np.ndarray[Any, Any]
@@ -113,6 +113,41 @@ def test_a_bias_without_a_name_is_none(library: Path, function: str) -> None:
         assert_close(found, convolve(features, weights), function.endswith("Relu"))
 
 
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "given"])
+def test_what_a_mask_hides_is_zero(library: Path, stored: bool) -> None:
+    names = ["values", "mask", "weights"]
+    for shape in SHAPES:
+        values, weights, _ = draw(shape)
+        mask = np.random.default_rng(1).standard_normal(values.shape).astype(np.float32)
+        mask[..., ::3] = 0
+        feeds = {"values": np.where(mask < -1, np.float32(np.nan), values), "mask": mask, "weights": weights}
+        kept = {"weights": weights} if stored else {}
+        sums = convolve(np.where(mask > 0, values, 0), weights)
+        for body in (False, True):
+            session = load(model("MaskedConvolution3x3", kept, names, body=body), None if body else library)
+            (found,) = session.run(None, {name: feeds[name] for name in names if name not in kept})
+            assert_close(found, sums, relu=False)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "text"),
+    [
+        (
+            ((1, 3, 4, 4), (1, 3, 4, 5), (4, 3, 3, 3)),
+            r"the mask has shape \[1, 3, 4, 5\]; that of the values",
+        ),
+        (((3, 4, 4), (3, 4, 4), (4, 3, 3, 3)), r"values have shape \[3, 4, 4\]; N x C x H x W is wanted"),
+    ],
+)
+def test_bad_masks(library: Path, shapes: tuple[tuple[int, ...], ...], text: str) -> None:
+    names = ["values", "mask", "weights"]
+    session = load(model("MaskedConvolution3x3", {}, names, body=False), library)
+    with pytest.raises(Exception, match=text):
+        session.run(
+            None, {name: np.ones(shape, np.float32) for name, shape in zip(names, shapes, strict=True)}
+        )
+
+
 @pytest.mark.parametrize(
     "shape", [(1, 32, 33, 40, 70), (2, 9, 12, 66, 130), (1, 4, 5, 181, 203), (1, 70, 40, 4, 4)]
 )
@@ -148,7 +183,7 @@ def test_it_takes_the_place_of_its_body(library: Path, tmp_path: Path, kind: str
         kind + "Relu", {"weights": weights, "bias": bias}, ["features", "weights", "bias"], body=True
     )
     left = []
-    for used, settings in ((library, {}), (None, {}), (library, {CONVOLUTIONS: "0"})):
+    for used, settings in ((library, {}), (None, {}), (library, {CPU_ONLY: "0"})):
         load(data, used, optimised=tmp_path / "optimised.onnx", settings=settings)
         left.append([node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node])
     assert left[0] == [kind + "Relu"]

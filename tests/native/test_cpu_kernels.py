@@ -14,7 +14,7 @@ from native_build import build
 @pytest.mark.parametrize(
     ("program", "wanted"),
     [
-        ("gantk_cpu_test", "261 shapes, 0 wrong values\n"),
+        ("gantk_cpu_test", "288 shapes, 0 wrong values\n"),
         ("gantk_winograd_test", "32 shapes, 0 wrong\n"),
     ],
 )

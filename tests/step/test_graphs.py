@@ -170,11 +170,9 @@ def test_repeated_adam_steps_are_those_of_torch(network: Vgg19, config: StepConf
 def unpooling(pooling: str) -> bytes:
     """x, what its pooling yields, and a slope of that to the slope of x."""
     draft = Draft()
-    kind = "MaxPool" if pooling == "max" else "AveragePool"
-    pooled = draft.add(kind, "forward", "x", kernel_shape=[2, 2], strides=[2, 2])
-    draft.weights("zero", np.float32(0))
     if pooling == "max":
-        made = graphs._to_winners(draft, "backward", "x", pooled, "slope")
+        pooled = draft.call("MaxPool2x2", "forward", ["x"], ["forward"])[0]
+        made = draft.call("MaxPool2x2Grad", "backward", ["slope", "x", pooled], ["backward"])[0]
     else:
         made = graphs._enlarge(draft, "backward", "x", "slope")
     draft.add("Identity", "end", made, to="y")
@@ -213,10 +211,10 @@ def test_the_functions_are_in_the_graphs_forward_and_backward(
     network: Vgg19, config: StepConfig, precision: str
 ) -> None:
     chain = Chain.of(network)
-    both = {"GramMatrix": 3, "GramMatrixGrad": 3, "TotalVariation": 1}
-    forward = {"GramMatrix": 3}
-    if precision == "fp32":  # All but those with the three channels of a picture.
-        both |= {"Convolution3x3Relu": 4, "Convolution3x3": 4}
+    both = {"GramMatrix": 3, "GramMatrixGrad": 3, "TotalVariation": 1, "MaxPool2x2": 2, "MaxPool2x2Grad": 2}
+    forward = {"GramMatrix": 3, "MaxPool2x2": 2}
+    if precision == "fp32":  # But for the one that sees the three channels of a picture.
+        both |= {"Convolution3x3Relu": 4, "MaskedConvolution3x3": 5}
         forward |= {"Convolution3x3Relu": 4}
     assert calls(graphs.make_gradient(chain, config, precision)) == both
     assert calls(graphs.make_adam(chain, config, precision)) == both
@@ -224,7 +222,9 @@ def test_the_functions_are_in_the_graphs_forward_and_backward(
     made = graphs.make_gradient(chain, config, precision).graph.graph
     nodes = [node.name for node in made]
     assert len(set(nodes)) == len(nodes)
-    assert {"forward/relu1_1/Conv", "backward/relu1_1/Conv", "style/relu1_1/GramMatrixGrad"} <= set(nodes)
+    assert {"forward/relu1_1/Conv", "backward/relu2_1/MaxPool2x2Grad", "style/relu1_1/GramMatrixGrad"} <= set(
+        nodes
+    )
     values = {value.name for node in made for value in node.outputs}
     assert {"forward/relu3_1/Relu", "backward/relu3_1/Conv"} <= values
 

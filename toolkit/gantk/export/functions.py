@@ -20,6 +20,16 @@ compute in float32, so that they neither overflow nor lose their small terms.
             => (result T[N, K, 2H, 2W])
         Of stride 2 and padding 1, as generators double a picture. The same holds for its native kernel.
     Convolution3x3Relu, TransposedConvolution4x4Relu: the same, and negative results become 0.
+    MaskedConvolution3x3 (values T[N, C, H, W], mask T[N, C, H, W], weights T[K, C, 3, 3])
+            => (result T[N, K, H, W])
+        A Convolution3x3 of values where the mask is above 0, and of 0 elsewhere: with a ReLU's results as the mask,
+        and turned weights, the gradient of a convolution that a ReLU follows.
+    MaxPool2x2 (features T[N, C, H, W]) => (pooled T[N, C, h, w])
+        The maxima of windows of 2 x 2, side by side; h = floor(H / 2), w = floor(W / 2).
+    MaxPool2x2Grad (gradient T[N, C, h, w], features T[N, C, H, W], pooled T[N, C, h, w])
+            => (features_gradient T[N, C, H, W])
+        The gradient of each window at the first of its four features, row by row, that is its maximum, as in PyTorch;
+        0 elsewhere, and in an odd last row and column.
 
 The Gram matrix is that of Gatys, Ecker and Bethge (arXiv 1508.06576), the variation that of Mahendran and Vedaldi
 (arXiv 1412.0035, section 3.2).
@@ -158,6 +168,60 @@ _CONVOLUTION_RELU = """
 }
 """
 
+_MASKED_CONVOLUTION = """
+MaskedConvolution3x3 (values, mask, weights) => (result)
+{
+    zero = Constant <value_float = 0.0> ()
+    nothing = CastLike (zero, values)
+    counts = Greater (mask, nothing)
+    kept = Where (counts, values, nothing)
+    result = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (kept, weights)
+}
+"""
+
+_MAX_POOL_2X2 = """
+MaxPool2x2 (features) => (pooled)
+{
+    pooled = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (features)
+}
+"""
+
+# A window's corner takes what is left of its gradient if it is the maximum; the last takes the rest.
+_MAX_POOL_2X2_GRAD = """
+MaxPool2x2Grad (gradient, features, pooled) => (features_gradient)
+{
+    zero = Constant <value_float = 0.0> ()
+    nothing = CastLike (zero, gradient)
+    plane_axes = Constant <value_ints = [2, 3]> ()
+    two = Constant <value_ints = [2, 2]> ()
+    windows = Shape <start = 2> (pooled)
+    even = Mul (windows, two)
+    rest0 = Identity (gradient)
+    %(corners)s
+    corners = Concat <axis = 1> (corner0, corner1, corner2, rest3)
+    spread = DepthToSpace <blocksize = 2, mode = "DCR"> (corners)
+    size = Shape (features)
+    size_of_spread = Shape (spread)
+    lacking = Sub (size, size_of_spread)
+    before = Constant <value_ints = [0, 0, 0, 0]> ()
+    pads = Concat <axis = 0> (before, lacking)
+    features_gradient = Pad (spread, pads)
+}
+"""
+
+_CORNER = """
+    start%(corner)d = Constant <value_ints = [%(row)d, %(column)d]> ()
+    values%(corner)d = Slice (features, start%(corner)d, even, plane_axes, two)
+    wins%(corner)d = Equal (values%(corner)d, pooled)
+    corner%(corner)d = Where (wins%(corner)d, rest%(corner)d, nothing)
+    rest%(next)d = Sub (rest%(corner)d, corner%(corner)d)
+"""
+
+_CORNERS = "".join(
+    _CORNER % {"corner": corner, "next": corner + 1, "row": corner // 2, "column": corner % 2}
+    for corner in range(3)
+)
+
 
 def bodies(opset: int, kind: str = "l1") -> list[onnx.FunctionProto]:
     """All functions.
@@ -176,6 +240,9 @@ def bodies(opset: int, kind: str = "l1") -> list[onnx.FunctionProto]:
             for name, operator in _CONVOLUTIONS.items()
             for text in (_CONVOLUTION, _CONVOLUTION_RELU)
         ),
+        _MASKED_CONVOLUTION,
+        _MAX_POOL_2X2,
+        _MAX_POOL_2X2_GRAD % {"corners": _CORNERS},
     )
     header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>'
     return [onnx.parser.parse_function(header + text) for text in texts]

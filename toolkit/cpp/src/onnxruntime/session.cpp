@@ -48,7 +48,7 @@ void add_operators(Ort::SessionOptions& options, Device device) {
                 "build it (kernels/README.md), or unset the variable: the file's own bodies do without");
   }
   // Its convolutions are for CPUs.
-  if (device == Device::cuda) options.AddConfigEntry("gantk.convolutions", "0");
+  if (device == Device::cuda) options.AddConfigEntry("gantk.cpu_only", "0");
   try {
     options.RegisterCustomOpsLibrary(std::filesystem::absolute(named).c_str());
   } catch (const Ort::Exception& error) {

@@ -19,7 +19,7 @@ from gantk.tensors import TensorSpec
 
 IR_VERSION = 10
 NATIVE_CHANNELS = 16
-"""From how many channels on, before and after, a convolution is one of gantk's functions."""
+"""From how many channels on, before and after, a convolution is one of gantk's functions; with a mask, before."""
 
 TYPES = {"fp32": TensorProto.FLOAT, "bf16": TensorProto.BFLOAT16}
 """What convolutions may compute in. The slopes of a step leave what fp16 holds at both ends."""
@@ -63,9 +63,7 @@ class Draft:
         """A node of one of gantk's functions."""
         return self.add_many(function, name, inputs, outputs, domain=functions.DOMAIN, **attributes)
 
-    def convolve(
-        self, where: str, value: str, kernels: Array, offsets: Array | None = None, *, relu: bool = False
-    ) -> str:
+    def convolve(self, where: str, value: str, kernels: Array, offsets: Array, *, relu: bool = False) -> str:
         """A convolution with a border of one zero, and a ReLU where it is wanted.
 
         Args:
@@ -75,21 +73,36 @@ class Draft:
             offsets: [after].
             relu: Whether results below 0 become 0.
         """
-        after, before = kernels.shape[:2]
-        inputs = [value, self.weights(f"{where}/kernels", kernels)]
-        # Native kernels are float32, and pay where there is much to sum.
-        native = self._type == TensorProto.FLOAT and min(after, before) >= NATIVE_CHANNELS
-        if offsets is None and native:
-            # Of a body that is given none ONNX Runtime makes a Conv whose third input has no name, which its blocked
-            # layout passes by.
-            offsets = np.zeros(after, np.float32)
-        if offsets is not None:
-            inputs.append(self.weights(f"{where}/offsets", offsets))
-        if native:
+        inputs = [
+            value,
+            self.weights(f"{where}/kernels", kernels),
+            self.weights(f"{where}/offsets", offsets),
+        ]
+        if self._pays(min(kernels.shape[:2])):
             function, yields = ("Convolution3x3Relu", "Relu") if relu else ("Convolution3x3", "Conv")
             return self.call(function, where, inputs, [f"{where}/{yields}"])[0]
         made = self.add("Conv", where, *inputs, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
         return self.add("Relu", where, made) if relu else made
+
+    def convolve_masked(self, where: str, value: str, mask: str, kernels: Array) -> str:
+        """A convolution with a border of one zero of what lies where a mask is above 0, and of 0 elsewhere.
+
+        Args:
+            where: Before the names of all that is made.
+            value: What is convolved.
+            mask: Of the same shape.
+            kernels: [after, before, 3, 3].
+        """
+        weights = self.weights(f"{where}/kernels", kernels)
+        if self._pays(kernels.shape[1]):
+            return self.call("MaskedConvolution3x3", where, [value, mask, weights], [f"{where}/Conv"])[0]
+        zero = self.weights("zero", np.float32(0.0))
+        kept = self.add("Where", where, self.add("Greater", where, mask, zero), value, zero)
+        return self.add("Conv", where, kept, weights, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+
+    def _pays(self, channels: int) -> bool:
+        """Whether there is a native kernel, and much to sum."""
+        return self._type == TensorProto.FLOAT and channels >= NATIVE_CHANNELS
 
     def constant(self, name: str, value: Any) -> str:
         """A stored tensor of the type that numpy gives it."""

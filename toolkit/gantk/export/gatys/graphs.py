@@ -89,8 +89,10 @@ def _forward(draft: Draft, chain: Chain, pooling: str) -> dict[str, str]:
     for layer in chain.layers:
         where = f"forward/{layer.name}"
         if layer.pooled:
-            kind = "MaxPool" if pooling == "max" else "AveragePool"
-            value = draft.add(kind, where, value, kernel_shape=[2, 2], strides=[2, 2])
+            if pooling == "max":
+                value = draft.call("MaxPool2x2", where, [value], [f"{where}/MaxPool"])[0]
+            else:
+                value = draft.add("AveragePool", where, value, kernel_shape=[2, 2], strides=[2, 2])
             found[f"pool.{layer.name}"] = value
         kernels = layer.kernels if found else layer.kernels / chain.std
         value = found[layer.name] = draft.convolve(where, value, kernels, layer.offsets, relu=True)
@@ -171,26 +173,25 @@ def _backward(
     draft: Draft, chain: Chain, config: StepConfig, features: Mapping[str, str], slopes: Mapping[str, str]
 ) -> str:
     """The derivative by the pictures, given those by some layers' features; the last layer's is among them."""
-    zero = draft.weights("zero", np.float32(0.0))
     layers = chain.layers
     value = slopes[layers[-1].name]
     for index in reversed(range(len(layers))):
         layer, where = layers[index], f"backward/{layers[index].name}"
         if index < len(layers) - 1 and layer.name in slopes:
             value = draft.add("Add", where, value, slopes[layer.name])
-        active = draft.add("Greater", where, features[layer.name], zero)
-        value = draft.add("Where", where, active, value, zero)
         turned = layer.kernels.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
         if index == 0:
             turned = turned / chain.std[:, None]
         if layer.pooled and config.pooling == "average":
             turned = turned / 4  # The share of each value in a mean of four; exact.
-        value = draft.convolve(where, value, turned)
+        value = draft.convolve_masked(where, value, features[layer.name], turned)
         if layer.pooled and config.pooling == "average":
             value = _enlarge(draft, where, features[layers[index - 1].name], value)
         elif layer.pooled:
             entered, pooled = features[layers[index - 1].name], features[f"pool.{layer.name}"]
-            value = _to_winners(draft, where, entered, pooled, value)
+            value = draft.call(
+                "MaxPool2x2Grad", where, [value, entered, pooled], [f"{where}/MaxPool2x2Grad"]
+            )[0]
     return draft.widen("gradient", value)
 
 
@@ -202,35 +203,9 @@ def _enlarge(draft: Draft, where: str, entered: str, slope: str) -> str:
     """
     size = draft.add("Shape", f"{where}/entered", entered)
     odd = draft.add("Mod", f"{where}/odd", size, draft.constant("by_two", np.array([1, 1, 2, 2])))
-    bordered = draft.add("Pad", where, slope, draft.add("Concat", where, _no_pads(draft), odd, axis=0))
+    pads = draft.add("Concat", where, draft.constant("no_pads", np.zeros(4, np.int64)), odd, axis=0)
+    bordered = draft.add("Pad", where, slope, pads)
     return draft.add("Resize", where, bordered, "", "", size, **_NEAREST)
-
-
-def _to_winners(draft: Draft, where: str, entered: str, pooled: str, slope: str) -> str:
-    """The slope of each window at the first of its four values that is the maximum, as in PyTorch; 0 elsewhere."""
-    two = draft.constant("two_two", np.array([2, 2]))
-    axes = draft.constant("plane_axes", np.array([2, 3]))
-    even = draft.add("Mul", f"{where}/even", draft.add("Shape", f"{where}/pooled", pooled, start=2), two)
-    corners, rest = [], slope
-    for corner in range(3):
-        name = f"{where}/corner{corner}"
-        start = draft.constant(f"corner{corner}", np.array([corner // 2, corner % 2]))
-        wins = draft.add("Equal", name, draft.add("Slice", name, entered, start, even, axes, two), pooled)
-        corners.append(draft.add("Where", name, wins, rest, "zero"))
-        rest = draft.add("Sub", name, rest, corners[-1])
-    together = draft.add("Concat", f"{where}/corners", *corners, rest, axis=1)
-    spread = draft.add("DepthToSpace", where, together, blocksize=2, mode="DCR")
-    sizes = (
-        draft.add("Shape", f"{where}/{name}", of) for name, of in (("entered", entered), ("spread", spread))
-    )
-    lacking = draft.add(
-        "Concat", where, _no_pads(draft), draft.add("Sub", f"{where}/lacking", *sizes), axis=0
-    )
-    return draft.add("Pad", where, spread, lacking)
-
-
-def _no_pads(draft: Draft) -> str:
-    return draft.constant("no_pads", np.zeros(4, np.int64))
 
 
 def _adam(draft: Draft, gradient: str) -> None:

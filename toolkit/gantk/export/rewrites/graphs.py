@@ -30,15 +30,16 @@ class Replacement:
         self._added: list[ir.Node] = []
 
     def add(
-        self,
-        op_type: str,
-        inputs: Sequence[ir.Value | None],
-        name: str,
-        domain: str = "",
-        **attributes: int | str | list[int],
+        self, op_type: str, inputs: Sequence[ir.Value | None], name: str, **attributes: int | str | list[int]
     ) -> ir.Value:
         """Add a node, named after the one that is replaced."""
-        node = ir.node(op_type, inputs, attributes, domain=domain, name=f"{self._node.name}/{name}")
+        return self._append(ir.node(op_type, inputs, attributes, name=f"{self._node.name}/{name}"))
+
+    def call(self, domain: str, function: str, inputs: Sequence[ir.Value | None]) -> ir.Value:
+        """Add a node that is a function of another domain."""
+        return self._append(ir.node(function, inputs, domain=domain, name=f"{self._node.name}/{function}"))
+
+    def _append(self, node: ir.Node) -> ir.Value:
         node.outputs[0].name = f"{node.name}.output"
         self._added.append(node)
         return node.outputs[0]

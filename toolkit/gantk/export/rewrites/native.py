@@ -30,7 +30,7 @@ def transposed_to_native(graph: ir.Model) -> int:
         function = "TransposedConvolution4x4" + ("Relu" if relu else "")
         new = Replacement(graph.graph, node)
         inputs = [node.inputs[0], node.inputs[1], optional(node, 2)]
-        made = new.add(function, inputs[: len(node.inputs)], function, domain=DOMAIN)
+        made = new.call(DOMAIN, function, inputs[: len(node.inputs)])
         new.finish(made, (node, activation) if relu and activation is not None else (node,))
         used.add(function)
         turned += 1

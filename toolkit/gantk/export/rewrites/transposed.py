@@ -63,7 +63,7 @@ def _turn_all(graph: ir.Model, *, narrow: bool) -> int:
 
 def is_narrow(weight: Float64) -> bool:
     """Whether the four phases of all output channels of weights (C_in, C_out, 4, 4) fit into one SIMD register."""
-    return 4 * weight.shape[1] <= SIMD_FLOATS
+    return bool(4 * weight.shape[1] <= SIMD_FLOATS)
 
 
 def doubles(node: ir.Node, weight: Float64) -> bool:

@@ -29,8 +29,8 @@ OPERATORS = "GANTK_ONNXRUNTIME_OPS"
 ONNX Runtime takes them in place of the portable bodies that a file has for nodes of the domain `gantk`.
 """
 
-CONVOLUTIONS = "gantk.convolutions"
-"""The library's setting that keeps its convolutions, which are for CPUs, out of a session for a GPU."""
+CPU_ONLY = "gantk.cpu_only"
+"""The library's setting that keeps what it has for CPUs alone out of a session for a GPU."""
 
 _NUMPY_NAMES = {"float": "float32", "double": "float64"}
 
@@ -135,7 +135,7 @@ def _session(model: Model, device: str, threads: int, operators: Path | None) ->
     options = onnxruntime.SessionOptions()
     if operators is not None:
         if device == "cuda":
-            options.add_session_config_entry(CONVOLUTIONS, "0")
+            options.add_session_config_entry(CPU_ONLY, "0")
         with vendor_errors(f"ONNX Runtime cannot load the operators of `{operators}`", OPERATORS):
             options.register_custom_ops_library(str(operators))
     options.intra_op_num_threads = threads
