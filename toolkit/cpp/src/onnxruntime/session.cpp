@@ -47,7 +47,7 @@ void add_operators(Ort::SessionOptions& options, Device device) {
     throw Error("`" + std::string(named) + "`, the library of native operators, does not exist", operators_variable,
                 "build it (kernels/README.md), or unset the variable: the file's own bodies do without");
   }
-  // Its convolutions are for CPUs.
+  // Some of them are for CPUs alone.
   if (device == Device::cuda) options.AddConfigEntry("gantk.cpu_only", "0");
   try {
     options.RegisterCustomOpsLibrary(std::filesystem::absolute(named).c_str());
@@ -62,6 +62,8 @@ Ort::SessionOptions session_options(Device device, const Options& chosen) {
   add_operators(options, device);
   options.SetIntraOpNumThreads(chosen.threads);
   options.SetExecutionMode(ORT_SEQUENTIAL);
+  // A pattern is one more block for all tensors of a run, beside those that the arena had given to the first run.
+  options.DisableMemPattern();
   options.SetLogSeverityLevel(3);  // Errors only.
   if (device == Device::cuda) {
     try {
