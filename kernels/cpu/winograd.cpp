@@ -17,7 +17,7 @@ constexpr int64_t kTasks = 64;        // May have memory of their own; a thread'
 constexpr int64_t kFewPanels = 64;    // With fewer, all tasks share a block.
 constexpr int64_t kManyPanels = 128;  // With fewer, blocks are larger, for each reads all weights.
 constexpr int64_t kBlock = 4, kLargeBlock = 8;
-constexpr int64_t kSharedBytes = 40 << 20;  // Of a shared block: much of it stays in the last cache.
+constexpr int64_t kSharedBytes = 20 << 20;  // Of a shared block: much of it stays in the last cache.
 constexpr int64_t kChannels = 16;           // That a task of a shared block transforms.
 constexpr int64_t kSkew = 80;               // Frequencies a power of two apart would share the cache's sets.
 

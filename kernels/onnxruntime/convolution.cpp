@@ -7,10 +7,10 @@
 // MaskedConvolution3x3 (values float32[N, C, H, W], mask float32[N, C, H, W], weights float32[K, C, 3, 3])
 //     => (result float32[N, K, H, W]), of values where the mask is above 0, and of 0 elsewhere
 #include <mutex>
-#include <new>
 
 #include "../cpu/transposed.hpp"
 #include "../cpu/winograd.hpp"
+#include "buffers.hpp"
 #include "kernel.hpp"
 
 namespace gantk::onnxruntime {
@@ -63,10 +63,8 @@ class Packed {
     float* data_ = nullptr;
 };
 
-constexpr std::align_val_t kAlignment{64};
-constexpr cpu::Memory kHeap{
-    [](void*, std::size_t bytes) -> void* { return ::operator new(bytes, kAlignment, std::nothrow); },
-    [](void*, void* block) { ::operator delete(block, kAlignment); }, nullptr};
+constexpr cpu::Memory kOwn{[](void*, std::size_t bytes) { return allocate(bytes).release(); },
+                           [](void*, void* block) { Free{}(block); }, nullptr};
 
 enum class Kind { plain, masked, transposed };
 
@@ -92,7 +90,7 @@ class ConvolutionCpu : public Kernel {
         tensors.result = result.GetTensorMutableData<float>();
         const bool few = transposed_ && tiles_of(shape) < kFewTiles;
         const Method& method = few ? kProducts : kWinograd;
-        const TaskMemory memory(context);
+        const cpu::Memory memory = buffers_->memory();
         const cpu::Parallel threads = threads_of(context);
         const auto pack = [&](const cpu::Memory& where) {
             return std::make_unique<Packed>(method, shape, weights.GetTensorData<float>(), where, threads);
@@ -100,11 +98,11 @@ class ConvolutionCpu : public Kernel {
         Kept& kept = kept_[few];
         std::unique_ptr<Packed> made;
         if (stored_)
-            std::call_once(kept.once, [&] { kept.weights = pack(kHeap); });
+            std::call_once(kept.once, [&] { kept.weights = pack(kOwn); });
         else
-            made = pack(memory.memory());
+            made = pack(memory);
         tensors.packed = (stored_ ? kept.weights : made)->data();
-        method.convolve(shape, tensors, memory.memory(), threads);
+        method.convolve(shape, tensors, memory, threads);
     }
 
   private:
@@ -153,6 +151,7 @@ class ConvolutionCpu : public Kernel {
     };
 
     bool masked_, transposed_, relu_, stored_;
+    std::shared_ptr<Buffers> buffers_ = Buffers::shared();
     mutable Kept kept_[2];
 };
 

@@ -75,23 +75,6 @@ cpu::Parallel threads_of(Ort::KernelContext& context) {
     return {run, &context};
 }
 
-TaskMemory::TaskMemory(Ort::KernelContext& context)
-    : allocator_(context.GetAllocator(*Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault))) {}
-
-TaskMemory::~TaskMemory() { Ort::GetApi().ReleaseAllocator(allocator_); }
-
-void* TaskMemory::take(void* allocator, std::size_t bytes) noexcept {
-    auto* const own = static_cast<OrtAllocator*>(allocator);
-    void* block = nullptr;  // Stays so where there is no memory; Alloc itself may throw.
-    const Ort::Status ignored(Ort::GetApi().AllocatorAlloc(own, bytes, &block));
-    return block;
-}
-
-void TaskMemory::give(void* allocator, void* block) noexcept {
-    auto* const own = static_cast<OrtAllocator*>(allocator);
-    own->Free(own, block);
-}
-
 Workspace::Workspace(Ort::KernelContext& context, const OrtMemoryInfo* place, std::size_t bytes)
     : allocator_(context.GetAllocator(*place)) {
     const OrtStatusPtr status = Ort::GetApi().KernelContext_GetScratchBuffer(

@@ -12,7 +12,6 @@
 #include <onnxruntime_cxx_api.h>
 
 #include "../cpu/element.hpp"
-#include "../cpu/memory.hpp"
 #include "../cpu/parallel.hpp"
 
 namespace gantk::onnxruntime {
@@ -67,22 +66,6 @@ Shape shape_of(const Ort::ConstValue& value, const char* name, std::size_t axes,
 
 // The session's threads.
 cpu::Parallel threads_of(Ort::KernelContext& context);
-
-// Memory for tasks that run on them, from the session's allocator. It must outlive the tasks.
-class TaskMemory {
-  public:
-    explicit TaskMemory(Ort::KernelContext& context);
-    TaskMemory(const TaskMemory&) = delete;
-    ~TaskMemory();
-
-    cpu::Memory memory() const { return {take, give, allocator_}; }
-
-  private:
-    static void* take(void* allocator, std::size_t bytes) noexcept;
-    static void give(void* allocator, void* block) noexcept;
-
-    OrtAllocator* allocator_ = nullptr;
-};
 
 // Memory for the time of one call, from the session's allocator, which keeps it for the next.
 class Workspace {
