@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Convolutions by Winograd's minimal filters F(4x4, 3x3) (Lavin and Gray, arXiv 1509.09308), on a CPU: that with
-// kernels of 3 x 3, stride 1 and a border of one zero, by a quarter of the multiplications; and the transposed
-// one with kernels of 4 x 4, stride 2 and padding 1, by 25 in place of 64.
+// kernels of 3 x 3, stride 1 and a border of one, by a quarter of the multiplications; and the transposed one with
+// kernels of 4 x 4, stride 2 and padding 1, by 25 in place of 64.
 #pragma once
 
 #include <cstddef>
@@ -13,10 +13,12 @@
 namespace gantk::cpu {
 
 // Features [count, inputs, height, width] become [count, outputs, height, width] or, where the convolution is
-// transposed, [count, outputs, 2 height, 2 width]; float32, contiguous; all sizes are at least 1.
+// transposed, [count, outputs, 2 height, 2 width]; float32, contiguous; all sizes are at least 1. The border is of
+// zeros or, where it is reflected, of the second row and column and the last but one, which then exist; not
+// transposed.
 struct Convolution {
     std::int64_t count, inputs, outputs, height, width;
-    bool transposed = false;
+    bool transposed = false, reflected = false;
 
     std::int64_t scale() const { return transposed ? 2 : 1; }
 };

@@ -61,6 +61,12 @@ GANTK_INLINE void shift(const Lanes& lanes, const Lanes& next, Lanes& shifted) {
     shifted = __builtin_shufflevector(lanes, next, 1, 2, 3, 8, 5, 6, 7, 12);
 }
 
+// The row or column that lies at a place of the border, or the same.
+GANTK_INLINE int64_t place_of(const Convolution& shape, int64_t at, int64_t size) {
+    if (!shape.reflected) return at;
+    return at < 0 ? -at : at == size ? size - 2 : at;
+}
+
 // Six rows of features, or of their mask, from the one above and left of a strip's first tile on, where they can
 // be read: in place, or copied with zeros around them.
 struct Rows {
@@ -74,21 +80,21 @@ GANTK_INLINE Rows find_rows(const Convolution& shape, const float* plane, const 
     const bool inside = strip.y > 0 && strip.y + 5 <= height && x > 0 && x - 1 + kStaged <= width;
     if (inside) return {plane + (strip.y - 1) * width + x - 1, width};
     for (int64_t i = 0; i < 6; ++i) {
-        const int64_t y = strip.y - 1 + i;
+        const int64_t y = place_of(shape, strip.y - 1 + i, height);
         float* const row = staged + i * kStaged;
         if (y < 0 || y >= height) {
             std::fill_n(row, kStaged, 0.0f);
             continue;
         }
-        const float* const from = plane + y * width + x;
-        if (x + kStripWidth <= width) {
-            std::copy_n(from, kStripWidth, row + 1);
-            std::fill_n(row + 1 + kStripWidth, kStaged - 1 - kStripWidth, 0.0f);
-            if (x + kStripWidth < width) row[1 + kStripWidth] = from[kStripWidth];
-        } else {
-            std::fill_n(std::copy_n(from, width - x, row + 1), kStaged - 1 - (width - x), 0.0f);
-        }
-        row[0] = x > 0 ? from[-1] : 0.0f;
+        const float* const from = plane + y * width;
+        const int64_t wide = std::min(width - x, kStripWidth + 1);  // A strip reads one beyond its own.
+        if (wide > kStripWidth)
+            std::copy_n(from + x, kStripWidth + 1, row + 1);
+        else
+            std::copy_n(from + x, wide, row + 1);
+        std::fill_n(row + 1 + wide, kStaged - 1 - wide, 0.0f);
+        row[0] = x > 0 ? from[x - 1] : shape.reflected ? from[1] : 0.0f;
+        if (wide <= kStripWidth && shape.reflected) row[1 + wide] = from[width - 2];
     }
     return {staged, kStaged};
 }
@@ -157,14 +163,15 @@ GANTK_CLONES void transform_strips(const Convolution& shape, const Tensors& tens
 GANTK_INLINE void gather(const Convolution& shape, const Tensors& tensors, int64_t channel, const Tile& tile,
                          int64_t lane, float (&staged)[6][6][kLanes]) {
     const int64_t plane = (tile.picture * shape.inputs + channel) * shape.height * shape.width;
-    const int64_t top = tile.y - 1, left = tile.x - 1;
-    const int64_t bottom = std::min<int64_t>(6, shape.height - top),
-                  right = std::min<int64_t>(6, shape.width - left);
-    for (int64_t i = top < 0 ? 1 : 0; i < bottom; ++i)
-        for (int64_t j = left < 0 ? 1 : 0; j < right; ++j) {
-            const int64_t at = plane + (top + i) * shape.width + left + j;
-            if (!tensors.mask || tensors.mask[at] > 0) staged[i][j][lane] = tensors.features[at];
+    for (int64_t i = 0; i < 6; ++i) {
+        const int64_t y = place_of(shape, tile.y - 1 + i, shape.height);
+        if (y < 0 || y >= shape.height) continue;
+        for (int64_t j = 0; j < 6; ++j) {
+            const int64_t x = place_of(shape, tile.x - 1 + j, shape.width), at = plane + y * shape.width + x;
+            if (x < 0 || x >= shape.width || (tensors.mask && !(tensors.mask[at] > 0))) continue;
+            staged[i][j][lane] = tensors.features[at];
         }
+    }
 }
 
 GANTK_CLONES void transform_tiles(const Convolution& shape, const Tensors& tensors, int64_t channel,

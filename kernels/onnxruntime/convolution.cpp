@@ -4,6 +4,7 @@
 // TransposedConvolution4x4 (features float32[N, C, H, W], weights float32[C, K, 4, 4], bias float32[K]?)
 //     => (result float32[N, K, 2H, 2W])
 // Convolution3x3Relu, TransposedConvolution4x4Relu: the same, and negative results become 0.
+// ReflectedConvolution3x3: as Convolution3x3, with a border of the second row and column and of the last but one
 // MaskedConvolution3x3 (values float32[N, C, H, W], mask float32[N, C, H, W], weights float32[K, C, 3, 3])
 //     => (result float32[N, K, H, W]), of values where the mask is above 0, and of 0 elsewhere
 #include <mutex>
@@ -66,13 +67,16 @@ class Packed {
 constexpr cpu::Memory kOwn{[](void*, std::size_t bytes) { return allocate(bytes).release(); },
                            [](void*, void* block) { Free{}(block); }, nullptr};
 
-enum class Kind { plain, masked, transposed };
+enum class Kind { plain, reflected, masked, transposed };
 
 // Weights that a file stores are packed once, by the first call that wants them so; others in every call.
 class ConvolutionCpu : public Kernel {
   public:
     ConvolutionCpu(const Making& making, Kind kind, bool relu)
-        : masked_(kind == Kind::masked), transposed_(kind == Kind::transposed), relu_(relu) {
+        : masked_(kind == Kind::masked),
+          reflected_(kind == Kind::reflected),
+          transposed_(kind == Kind::transposed),
+          relu_(relu) {
         int constant = 0;
         const auto weights =
             Ort::ConstKernelInfo(making.info).GetTensorConstantInput(weights_at(), &constant);
@@ -115,7 +119,10 @@ class ConvolutionCpu : public Kernel {
             throw Error("weights have shape " + text_of(weights.GetTensorTypeAndShapeInfo().GetShape()) +
                         "; " + (transposed_ ? "[" : "[K, ") + std::to_string(given[1]) +
                         (transposed_ ? ", K, 4, 4]" : ", 3, 3]") + " belongs to features " + text_of(given));
-        return {given[0], shape.inputs, shape.outputs, given[2], given[3], transposed_};
+        if (reflected_ && (given[2] < 2 || given[3] < 2))
+            throw Error("features have shape " + text_of(given) +
+                        "; a border is reflected from at least 2 rows and 2 columns");
+        return {given[0], shape.inputs, shape.outputs, given[2], given[3], transposed_, reflected_};
     }
 
     const float* bias_of(Ort::KernelContext& context, const Convolution& convolution) const {
@@ -150,7 +157,7 @@ class ConvolutionCpu : public Kernel {
         std::unique_ptr<Packed> weights;
     };
 
-    bool masked_, transposed_, relu_, stored_;
+    bool masked_, reflected_, transposed_, relu_, stored_;
     std::shared_ptr<Buffers> buffers_ = Buffers::shared();
     mutable Kept kept_[2];
 };
@@ -190,6 +197,7 @@ Signature signature(const char* name) {
 
 const Signature kConvolution = signature<Kind::plain, false>("Convolution3x3");
 const Signature kConvolutionRelu = signature<Kind::plain, true>("Convolution3x3Relu");
+const Signature kReflectedConvolution = signature<Kind::reflected, false>("ReflectedConvolution3x3");
 const Signature kMaskedConvolution = signature<Kind::masked, false>("MaskedConvolution3x3");
 const Signature kTransposedConvolution = signature<Kind::transposed, false>("TransposedConvolution4x4");
 const Signature kTransposedConvolutionRelu = signature<Kind::transposed, true>("TransposedConvolution4x4Relu");

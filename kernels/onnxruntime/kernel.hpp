@@ -111,6 +111,6 @@ struct Signature {
 };
 
 extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation, kMaxPool, kMaxPoolGrad, kConvolution, kConvolutionRelu,
-    kMaskedConvolution, kTransposedConvolution, kTransposedConvolutionRelu;
+    kReflectedConvolution, kMaskedConvolution, kTransposedConvolution, kTransposedConvolutionRelu;
 
 }  // namespace gantk::onnxruntime

@@ -106,7 +106,7 @@ struct Domain {
     explicit Domain(bool cpu_only) {
         add({&kGramMatrix, &kGramMatrixGrad, &kTotalVariation});
         if (cpu_only)
-            add({&kMaxPool, &kMaxPoolGrad, &kConvolution, &kConvolutionRelu, &kMaskedConvolution, &kTransposedConvolution,
+            add({&kMaxPool, &kMaxPoolGrad, &kConvolution, &kConvolutionRelu, &kReflectedConvolution, &kMaskedConvolution, &kTransposedConvolution,
                  &kTransposedConvolutionRelu});
     }
 

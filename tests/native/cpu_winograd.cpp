@@ -24,7 +24,7 @@ void check(bool holds, const char* what, const Convolution& shape, double found)
     if (holds) return;
     std::fprintf(stderr, "%s: [%ld, %ld, %ld, %ld] to %ld channels%s: %g\n", what, long(shape.count),
                  long(shape.inputs), long(shape.height), long(shape.width), long(shape.outputs),
-                 shape.transposed ? ", transposed" : "", found);
+                 shape.transposed ? ", transposed" : shape.reflected ? ", reflected" : "", found);
     ++failures;
 }
 
@@ -107,7 +107,9 @@ struct Case {
     // The feature, a row or a column, that a tap of a result meets, or -1: in the middle of a kernel of 3 lies its
     // own; a transposed kernel of 4 begins above and left of twice its own.
     int64_t met(int64_t result, int64_t tap, int64_t features_here) const {
-        const int64_t twice = result + 1 - tap, at = shape.transposed ? twice / 2 : result - 1 + tap;
+        const int64_t twice = result + 1 - tap;
+        int64_t at = shape.transposed ? twice / 2 : result - 1 + tap;
+        if (shape.reflected) at = at < 0 ? 1 : at == features_here ? features_here - 2 : at;
         const bool between = shape.transposed && (twice < 0 || twice % 2 != 0);
         return between || at < 0 || at >= features_here ? -1 : at;
     }
@@ -221,8 +223,15 @@ int main() {
     for (const Convolution& shape : transposed)
         for (const Method& method : {kWinograd, kProducts}) test_values(shape, method);
     for (const Convolution& shape : shapes) test_mask(shape);
+    int reflected = 0;
+    for (Convolution shape : shapes) {
+        if (shape.height < 2 || shape.width < 2) continue;
+        shape.reflected = true;
+        test_values(shape, kWinograd);
+        ++reflected;
+    }
     for (const float value : {NAN, std::numeric_limits<float>::infinity()})
         for (const bool doubled : {false, true}) test_not_finite(value, doubled);
-    std::printf("%zu shapes, %d wrong\n", shapes.size() + transposed.size(), failures);
+    std::printf("%zu shapes, %d wrong\n", shapes.size() + transposed.size() + std::size_t(reflected), failures);
     return failures == 0 ? 0 : 1;
 }

@@ -113,6 +113,30 @@ def test_a_bias_without_a_name_is_none(library: Path, function: str) -> None:
         assert_close(found, convolve(features, weights), function.endswith("Relu"))
 
 
+@pytest.mark.parametrize(
+    "shape", [(1, 2, 3, 2, 2), (3, 16, 17, 7, 9), (2, 5, 6, 17, 16), (1, 9, 12, 66, 131)]
+)
+def test_a_border_is_reflected(library: Path, shape: tuple[int, ...]) -> None:
+    features, weights, bias = draw(shape)
+    whole = np.pad(features, ((0, 0), (0, 0), (1, 1), (1, 1)), "reflect")
+    sums = convolve(whole, weights)[:, :, 1:-1, 1:-1] + bias.reshape(-1, 1, 1).astype(np.float64)
+    names = ["features", "weights", "bias"]
+    stored = {"weights": weights, "bias": bias}
+    for body in (False, True):
+        session = load(model("ReflectedConvolution3x3", stored, names, body=body), None if body else library)
+        (found,) = session.run(None, {"features": features})
+        assert_close(found, sums, relu=False)
+
+
+def test_nothing_is_reflected_from_one_row(library: Path) -> None:
+    _, weights, _ = draw((1, 3, 3, 1, 4))
+    session = load(
+        model("ReflectedConvolution3x3", {"weights": weights}, ["features", "weights"], body=False), library
+    )
+    with pytest.raises(Exception, match=r"features have shape \[1, 3, 1, 4\]; a border is reflected from"):
+        session.run(None, {"features": np.ones((1, 3, 1, 4), np.float32)})
+
+
 @pytest.mark.parametrize("stored", [True, False], ids=["stored", "given"])
 def test_what_a_mask_hides_is_zero(library: Path, stored: bool) -> None:
     names = ["values", "mask", "weights"]

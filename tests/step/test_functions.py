@@ -167,6 +167,7 @@ def test_a_body_is_in_the_opset_of_its_model() -> None:
         "Convolution3x3Relu",
         "TransposedConvolution4x4",
         "TransposedConvolution4x4Relu",
+        "ReflectedConvolution3x3",
         "MaskedConvolution3x3",
         "MaxPool2x2",
         "MaxPool2x2Grad",

@@ -16,6 +16,7 @@ compute in float32, so that they neither overflow nor lose their small terms.
     Convolution3x3 (features T[N, C, H, W], weights T[K, C, 3, 3], bias T[K]?) => (result T[N, K, H, W])
         Of stride 1, with a border of one zero. The native kernel is float32 alone, and loses about a digit against
         sums of products (Lavin and Gray, arXiv 1509.09308).
+    ReflectedConvolution3x3: the same with a border of the second row and column and of the last but one.
     TransposedConvolution4x4 (features T[N, C, H, W], weights T[C, K, 4, 4], bias T[K]?)
             => (result T[N, K, 2H, 2W])
         Of stride 2 and padding 1, as generators double a picture. The same holds for its native kernel.
@@ -168,6 +169,15 @@ _CONVOLUTION_RELU = """
 }
 """
 
+_REFLECTED_CONVOLUTION = """
+ReflectedConvolution3x3 (features, weights, bias) => (result)
+{
+    border = Constant <value_ints = [0, 0, 1, 1, 0, 0, 1, 1]> ()
+    bordered = Pad <mode = "reflect"> (features, border)
+    result = Conv <kernel_shape = [3, 3]> (bordered, weights, bias)
+}
+"""
+
 _MASKED_CONVOLUTION = """
 MaskedConvolution3x3 (values, mask, weights) => (result)
 {
@@ -240,6 +250,7 @@ def bodies(opset: int, kind: str = "l1") -> list[onnx.FunctionProto]:
             for name, operator in _CONVOLUTIONS.items()
             for text in (_CONVOLUTION, _CONVOLUTION_RELU)
         ),
+        _REFLECTED_CONVOLUTION,
         _MASKED_CONVOLUTION,
         _MAX_POOL_2X2,
         _MAX_POOL_2X2_GRAD % {"corners": _CORNERS},

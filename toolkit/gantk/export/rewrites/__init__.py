@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from gantk.export.rewrites.enlarged import enlarged_to_subpixel, enlarged_to_transposed
 from gantk.export.rewrites.narrow import narrow_to_phases
-from gantk.export.rewrites.native import transposed_to_native
+from gantk.export.rewrites.native import convolution_to_native, enlarged_to_native, transposed_to_native
 from gantk.export.rewrites.transposed import narrow_transposed_to_subpixel, transposed_to_subpixel
 
 REWRITES: dict[str, Callable[[ir.Model], int]] = {
@@ -18,6 +18,8 @@ REWRITES: dict[str, Callable[[ir.Model], int]] = {
     "transposed-to-native": transposed_to_native,
     "enlarged-to-transposed": enlarged_to_transposed,
     "enlarged-to-subpixel": enlarged_to_subpixel,
+    "enlarged-to-native": enlarged_to_native,
+    "convolution-to-native": convolution_to_native,
     "narrow-to-phases": narrow_to_phases,
 }
 """What may make a graph faster; each returns how many places it changed."""
@@ -25,13 +27,14 @@ REWRITES: dict[str, Callable[[ir.Model], int]] = {
 STEPS: tuple[tuple[str, ...], ...] = (
     ("narrow-transposed-to-subpixel",),
     ("transposed-to-subpixel", "transposed-to-native"),
-    ("enlarged-to-transposed", "enlarged-to-subpixel"),
+    ("enlarged-to-transposed", "enlarged-to-subpixel", "enlarged-to-native"),
+    ("convolution-to-native",),
     ("narrow-to-phases",),
 )
 """The order of trial; of those in one step at most one is kept, and only where measured to pay: see
 `gantk.export.variants`."""
 
-NATIVE = frozenset({"transposed-to-native"})
+NATIVE = frozenset({"transposed-to-native", "enlarged-to-native", "convolution-to-native"})
 """Those that only gain where gantk's native operators are; these are float32."""
 
 

@@ -33,7 +33,7 @@ _TRANSPOSED_TAPS = {0: (3, 1), 1: (2, 0)}
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """Where the rewrites apply: enlargement, padding and convolution.
 
     Args:
@@ -55,15 +55,11 @@ def enlarged_to_transposed(graph: ir.Model) -> int:
     Returns:
         The number of convolutions turned.
     """
-    places = _find(graph.graph)
+    places = find_places(graph.graph)
     for place in places:
-        kernel = np.zeros((*place.phases.shape[3:1:-1], 4, 4))
-        for a, b, i, j in np.ndindex(2, 2, 2, 2):
-            row, column = _TRANSPOSED_TAPS[a][i], _TRANSPOSED_TAPS[b][j]
-            kernel[:, :, row, column] = place.phases[a, b, :, :, i, j].T
         new = Replacement(graph.graph, place.nodes[-1])
-        weights = [new.weight("weight", kernel), new.weight("bias", place.bias)]
-        picture, border = _bordered(new, place)
+        weights = [new.weight("weight", transposed_kernel(place)), new.weight("bias", place.bias)]
+        picture, border = bordered(new, place)
         how = {"kernel_shape": [4, 4], "strides": [2, 2], "pads": [1 + 2 * border] * 4}
         new.finish(new.add("ConvTranspose", [picture, *weights], "ConvTranspose", **how), place.nodes)
     drop_unused_weights(graph.graph)
@@ -79,12 +75,12 @@ def enlarged_to_subpixel(graph: ir.Model) -> int:
     Returns:
         The number of convolutions turned.
     """
-    places = _find(graph.graph)
+    places = find_places(graph.graph)
     for place in places:
         new = Replacement(graph.graph, place.nodes[-1])
         kernel = place.phases[::-1, ::-1].reshape(-1, *place.phases.shape[3:])
         weights = [new.weight("weight", kernel), new.weight("bias", np.tile(place.bias, 4))]
-        picture, border = _bordered(new, place)
+        picture, border = bordered(new, place)
         pads = [1 - border] * 4
         value = new.add("Conv", [picture, *weights], "phases", kernel_shape=[2, 2], pads=pads)
         value = new.add("DepthToSpace", [value], "DepthToSpace", blocksize=2, mode="DCR")
@@ -95,7 +91,16 @@ def enlarged_to_subpixel(graph: ir.Model) -> int:
     return len(places)
 
 
-def _bordered(new: Replacement, place: _Place) -> tuple[ir.Value | None, int]:
+def transposed_kernel(place: Place) -> Float64:
+    """The kernel (C_in, C_out, 4, 4) of a transposed convolution of stride 2 that has a place's four phases."""
+    kernel = np.zeros((*place.phases.shape[3:1:-1], 4, 4))
+    for a, b, i, j in np.ndindex(2, 2, 2, 2):
+        row, column = _TRANSPOSED_TAPS[a][i], _TRANSPOSED_TAPS[b][j]
+        kernel[:, :, row, column] = place.phases[a, b, :, :, i, j].T
+    return kernel
+
+
+def bordered(new: Replacement, place: Place) -> tuple[ir.Value | None, int]:
     """The small picture, and how many pixels of border it was given: none where it is one of zeros, for
     convolutions have these for nothing."""
     picture = place.nodes[0].inputs[0]
@@ -105,12 +110,13 @@ def _bordered(new: Replacement, place: _Place) -> tuple[ir.Value | None, int]:
     return new.add("Pad", [picture, pads], "Pad", mode=place.mode), 1
 
 
-def _find(graph: ir.Graph) -> list[_Place]:
+def find_places(graph: ir.Graph) -> list[Place]:
+    """Every enlargement by two whose convolution can be done at the size before."""
     places = (_place(node) for node in graph if node.op_type == "Resize" and _doubles(node))
     return [place for place in places if place is not None]
 
 
-def _place(resize: ir.Node) -> _Place | None:
+def _place(resize: ir.Node) -> Place | None:
     """The enlargement with its convolution, unless something else needs what is between them."""
     pad, convolution = None, only_user(resize.outputs[0])
     if convolution is not None and convolution.op_type == "Pad":
@@ -124,7 +130,7 @@ def _place(resize: ir.Node) -> _Place | None:
     if bias is None and optional(convolution, 2) is not None:
         return None
     nodes = (resize, convolution) if pad is None else (resize, pad, convolution)
-    return _Place(nodes, _phases(weight), np.zeros(len(weight)) if bias is None else bias, mode)
+    return Place(nodes, _phases(weight), np.zeros(len(weight)) if bias is None else bias, mode)
 
 
 def _mode(pad: ir.Node | None, convolution: ir.Node) -> str | None:

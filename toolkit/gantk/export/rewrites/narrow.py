@@ -26,6 +26,11 @@ from gantk.export.rewrites.graphs import (
 _LATE = ("Relu", "Tanh", "Sigmoid", "Round", "Clip")
 """What may be done to pixels before they are spread out, four times as many to a register."""
 
+_SAME_SIZE = ("Convolution3x3", "Convolution3x3Relu", "ReflectedConvolution3x3")
+"""Functions of gantk's that keep the size."""
+
+_DOUBLING = ("TransposedConvolution4x4", "TransposedConvolution4x4Relu")
+
 _POINTWISE = ("Relu", "LeakyRelu", "Clip", "Tanh", "Sigmoid", "InstanceNormalization", "BatchNormalization")
 
 
@@ -115,7 +120,7 @@ def _is_even(value: ir.Value | None) -> bool:
 def _yields_even(node: ir.Node) -> bool:
     """Whether a node makes its output even, or keeps its input so."""
     kind = node.op_type
-    if kind in _POINTWISE:
+    if kind in _POINTWISE or kind in _SAME_SIZE:
         return _is_even(node.inputs[0])
     if kind in ("Add", "Mul"):
         # An even size is not 1, so that what it meets is of its size, or spread over it.
@@ -128,18 +133,19 @@ def _yields_even(node: ir.Node) -> bool:
     if kind == "ConvTranspose":
         return _doubles(node)
     grows = _growth(node)
-    return grows is not None and not any(change % 2 for change in grows) and _is_even(node.inputs[0])
+    keeps = grows is not None and not any(change % 2 for change in grows) and _is_even(node.inputs[0])
+    return keeps or kind in _DOUBLING
 
 
 def _growth(node: ir.Node) -> list[int] | None:
     """By how much height and width of what a padding, crop or convolution yields differ from its input's."""
     if node.op_type == "Pad" and (amounts := constant(node.inputs[1])) is not None:
         return [int(amounts[2] + amounts[6]), int(amounts[3] + amounts[7])] if len(amounts) == 8 else None
-    if node.op_type == "Slice" and (bounds := [constant(value) for value in node.inputs[1:]]):
-        # As `enlarged_to_subpixel` crops; how much another crop leaves may depend on the input.
-        return (
-            [-2, -2] if [b.tolist() for b in bounds if b is not None] == [[1, 1], [-1, -1], [2, 3]] else None
-        )
+    if node.op_type == "Slice":
+        # As the rewrites of `enlarged` and `native` crop; how much another crop leaves may depend on the input.
+        bounds = [found.tolist() for value in node.inputs[1:] if (found := constant(value)) is not None]
+        cropped = [n for n in (1, 2) if bounds == [[n, n], [-n, -n], [2, 3]]]
+        return [-2 * cropped[0]] * 2 if cropped else None
     if node.op_type == "Conv" and is_simple(node) and (kernel := constant(node.inputs[1])) is not None:
         pads = ints(node, "pads") or [0, 0, 0, 0]
         return [pads[axis] + pads[axis + 2] - kernel.shape[2 + axis] + 1 for axis in (0, 1)]

@@ -3,11 +3,26 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from gantk.export.functions import DOMAIN, VERSION, bodies
-from gantk.export.rewrites.graphs import Replacement, constant, optional
-from gantk.export.rewrites.transposed import activation_after, doubles, is_narrow
+from gantk.export.rewrites.enlarged import bordered, find_places, transposed_kernel
+from gantk.export.rewrites.graphs import (
+    SIMD_FLOATS,
+    Replacement,
+    constant,
+    drop_unused_weights,
+    ints,
+    is_simple,
+    only_user,
+    optional,
+    text,
+)
+from gantk.export.rewrites.transposed import doubles, is_narrow
+
+_WITH_RELU = ("Convolution3x3", "TransposedConvolution4x4")
+"""Functions that there are with a ReLU too."""
 
 
 def transposed_to_native(graph: ir.Model) -> int:
@@ -19,30 +34,92 @@ def transposed_to_native(graph: ir.Model) -> int:
     Returns:
         The number of convolutions turned.
     """
-    used = set()
     turned = 0
     for node in [node for node in graph.graph if node.op_type == "ConvTranspose"]:
         weight = constant(node.inputs[1])
-        if weight is None or not doubles(node, weight) or is_narrow(weight):
-            continue
-        activation = activation_after(node)
-        relu = activation is not None and activation.op_type == "Relu"
-        function = "TransposedConvolution4x4" + ("Relu" if relu else "")
-        new = Replacement(graph.graph, node)
-        inputs = [node.inputs[0], node.inputs[1], optional(node, 2)]
-        made = new.call(DOMAIN, function, inputs[: len(node.inputs)])
-        new.finish(made, (node, activation) if relu and activation is not None else (node,))
-        used.add(function)
-        turned += 1
-    _add_bodies(graph, used)
+        if weight is not None and doubles(node, weight) and not is_narrow(weight):
+            _replace(graph, node, (node,), "TransposedConvolution4x4", weight.shape[1])
+            turned += 1
     return turned
 
 
-def _add_bodies(graph: ir.Model, used: set[str]) -> None:
-    if not used:
-        return
+def enlarged_to_native(graph: ir.Model) -> int:
+    """Turn enlargements with their convolutions (`gantk.export.rewrites.enlarged`) into `TransposedConvolution4x4`.
+
+    From `SIMD_FLOATS` channels on, before and after. Two rows and columns of what it makes of a border are cropped.
+
+    Returns:
+        The number of convolutions turned.
+    """
+    places = [place for place in find_places(graph.graph) if min(place.phases.shape[2:4]) >= SIMD_FLOATS]
+    for place in places:
+        new = Replacement(graph.graph, place.nodes[-1])
+        weights = [new.weight("weight", transposed_kernel(place)), new.weight("bias", place.bias)]
+        picture, border = bordered(new, place)
+        value = new.call(DOMAIN, "TransposedConvolution4x4", [picture, *weights])
+        if border:
+            crop = {"starts": [2, 2], "ends": [-2, -2], "axes": [2, 3]}
+            bounds = [new.weight(name, np.array(numbers)) for name, numbers in crop.items()]
+            value = new.add("Slice", [value, *bounds], "crop")
+        new.finish(value, place.nodes)
+        _add_body(graph, "TransposedConvolution4x4")
+    drop_unused_weights(graph.graph)
+    return len(places)
+
+
+def convolution_to_native(graph: ir.Model) -> int:
+    """Turn convolutions of kernel 3 and stride 1 into `gantk::Convolution3x3`, or `gantk::ReflectedConvolution3x3`.
+
+    Where their border is one zero, or reflected by a padding before them; from `SIMD_FLOATS` channels on, before and
+    after.
+
+    Returns:
+        The number of convolutions turned.
+    """
+    turned = 0
+    for node in [node for node in graph.graph if node.op_type == "Conv" and is_simple(node)]:
+        weight = constant(node.inputs[1])
+        if weight is None or weight.shape[2:] != (3, 3) or min(weight.shape[:2]) < SIMD_FLOATS:
+            continue
+        pad = _reflection_before(node)
+        if ints(node, "pads") == [1, 1, 1, 1]:
+            _replace(graph, node, (node,), "Convolution3x3", len(weight))
+        elif pad is not None and ints(node, "pads") in ([], [0, 0, 0, 0]):
+            _replace(graph, node, (pad, node), "ReflectedConvolution3x3", len(weight))
+        else:
+            continue
+        turned += 1
+    drop_unused_weights(graph.graph)
+    return turned
+
+
+def _reflection_before(node: ir.Node) -> ir.Node | None:
+    """A padding for this convolution alone that reflects one row and column on each side."""
+    value = node.inputs[0]
+    pad = None if value is None else value.producer()
+    if pad is None or pad.op_type != "Pad" or only_user(pad.outputs[0]) is not node:
+        return None
+    amounts = constant(pad.inputs[1])
+    around = amounts is not None and amounts.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
+    return pad if around and text(pad, "mode", "constant") == "reflect" and optional(pad, 3) is None else None
+
+
+def _replace(graph: ir.Model, node: ir.Node, chain: tuple[ir.Node, ...], function: str, outputs: int) -> None:
+    """Put a function in the place of a chain that ends with a convolution, and of a ReLU after it if it has one."""
+    user = only_user(node.outputs[0])
+    if function in _WITH_RELU and user is not None and user.op_type == "Relu":
+        chain, function = (*chain, user), f"{function}Relu"
+    new = Replacement(graph.graph, node)
+    # Of a body that is given no bias ONNX Runtime makes a Conv whose third input has no name, which its blocked layout
+    # passes by.
+    bias = optional(node, 2) or new.weight("bias", np.zeros(outputs))
+    new.finish(new.call(DOMAIN, function, [chain[0].inputs[0], node.inputs[1], bias]), chain)
+    _add_body(graph, function)
+
+
+def _add_body(graph: ir.Model, function: str) -> None:
     graph.graph.opset_imports[DOMAIN] = VERSION
     for body in bodies(graph.graph.opset_imports[""]):
-        if body.name in used:
-            function = ir.from_proto(body)
-            graph.functions[function.identifier()] = function
+        if body.name == function:
+            made = ir.from_proto(body)
+            graph.functions[made.identifier()] = made

@@ -81,7 +81,7 @@ def doubles(node: ir.Node, weight: Float64) -> bool:
 def _turn(graph: ir.Graph, node: ir.Node, weight: Float64, *, joint: bool) -> None:
     """Put the phases of a transposed convolution in its place."""
     bias = constant(optional(node, 2))
-    activation = activation_after(node)
+    activation = _activation_after(node)
     new = Replacement(graph, node)
 
     def convolve(name: str, kernel: Float64, offset: Float64 | None, pads: list[int]) -> ir.Value:
@@ -127,7 +127,7 @@ def _joint_phases(weight: Float64) -> Float64:
     return joint.reshape(4 * outputs, inputs, 3, 3)
 
 
-def activation_after(node: ir.Node) -> ir.Node | None:
+def _activation_after(node: ir.Node) -> ir.Node | None:
     """The activation that alone uses a node's output."""
     user = only_user(node.outputs[0])
     return user if user is not None and user.op_type in _ACTIVATIONS else None
