@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from gantk.runtime import driver
+from gantk.runtime.backends import onnxruntime
 
 BUSY_LOAD = 0.5
 """The load average for each core above which the machine counts as busy."""
+
+NATIVE = "gantk's operators"
 
 _FEATURES = (
     *(
@@ -69,13 +73,20 @@ def busy(machine: dict[str, Any]) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that are installed here."""
+    """The versions of Python and of the packages that are installed here.
+
+    And by the name `NATIVE` the beginning of the SHA-256 of the library of native operators, where sessions of ONNX
+    Runtime use it.
+    """
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
+    operators = onnxruntime.native_operators()
+    if operators is not None:
+        found[NATIVE] = hashlib.sha256(operators.read_bytes()).hexdigest()[:12]
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gantk.bench.machine import NATIVE
 from gantk.bench.verdict import is_right
 from gantk.runtime.parity import PSNR_CAP_DB
 
@@ -139,7 +140,7 @@ def machine_line(document: Document) -> str:
     machine, settings = document["machine"], document["settings"]
     packages = [
         name
-        for name in ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
+        for name in ("torch", "onnxruntime", "onnxruntime-gpu", NATIVE, "openvino", "tensorrt", "tensorrt-rtx")
         if name in document["versions"]
     ]
     where = f"{machine['cpu']}, {machine['usable_cores']} of {machine['cores']} cores"
