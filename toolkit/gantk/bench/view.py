@@ -140,7 +140,15 @@ def machine_line(document: Document) -> str:
     machine, settings = document["machine"], document["settings"]
     packages = [
         name
-        for name in ("torch", "onnxruntime", "onnxruntime-gpu", NATIVE, "openvino", "tensorrt", "tensorrt-rtx")
+        for name in (
+            "torch",
+            "onnxruntime",
+            "onnxruntime-gpu",
+            NATIVE,
+            "openvino",
+            "tensorrt",
+            "tensorrt-rtx",
+        )
         if name in document["versions"]
     ]
     where = f"{machine['cpu']}, {machine['usable_cores']} of {machine['cores']} cores"
