@@ -41,7 +41,9 @@ def main() -> int:
         return status
     if chosen.verb == "demo":
         return call([PYTHON, "-m", "gantk", "demo", *rest])
-    return call([PYTHON, "-m", "pytest", *(rest or ["-n", "2", "--dist", "loadfile"])])
+    return call(
+        [PYTHON, "-m", "pytest", *(rest or ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"])]
+    )
 
 
 def extras() -> list[str]:

@@ -19,7 +19,7 @@ def built() -> Path:
 
     Those are built once, with sanitizers. Nobody measures speed here, and compiling for it takes its time.
     """
-    quick = ("--preset", "default", "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG")
+    quick = ("--preset", "default", "-DCMAKE_CXX_FLAGS_RELEASE=-O0 -DNDEBUG")
     return build_cpp(*PROGRAMS, *EXAMPLES, "gantk_engine_backend", options=quick)
 
 

@@ -5,14 +5,18 @@
     python tests/kernels/budget.py --write     # make what is compiled now the budget
 
 A unit is compiled to machine code by NVRTC, whose assembler reports registers, spills and shared memory, and
-disassembled by cuobjdump. What was found is kept in a folder of this machine, by a hash of its sources.
+disassembled by cuobjdump. What was found is kept in a folder of this machine, by a hash of its sources. The budget
+itself says what was judged when it was written: a hash of all that decides, so that only what has changed since has
+to be compiled again.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -23,6 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from instructions import NEVER, RULES, faults
 from mutation import closure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +35,7 @@ KERNELS = ROOT / "kernels"
 INCLUDES = (KERNELS / "include", KERNELS / "cuda")
 BUDGET = KERNELS / "budget.json"
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120")
+OPTIONS = ("-std=c++17", "--ptxas-options=-v")
 FACTS = 1  # Counts what `facts` keeps, so that an older kind is not taken for it.
 Facts = dict[str, Any]
 
@@ -92,7 +98,7 @@ def compile_cubin(text: str, arch: str, includes: Sequence[Path], name: str) -> 
         return said.decode(errors="replace").rstrip("\0")
 
     _, program = nvrtc.nvrtcCreateProgram(text.encode(), name.encode(), 0, [], [])
-    options = [f"--gpu-architecture={arch}", "-std=c++17", "--ptxas-options=-v"]
+    options = [f"--gpu-architecture={arch}", *OPTIONS]
     encoded = [option.encode() for option in (*options, *(f"-I{folder}" for folder in includes))]
     try:
         checked(nvrtc.nvrtcCompileProgram(program, len(encoded), encoded))
@@ -144,6 +150,22 @@ def nvrtc_version() -> str:
     return f"{major}.{minor}"
 
 
+def tool_version() -> str:
+    return importlib.metadata.version("nvidia-cuda-cuobjdump")
+
+
+def judgement(unit: str, budget: dict[str, Any]) -> str:
+    """A hash of all that decides whether a unit keeps to its budget and to the rules for instructions."""
+    numbers = (budget["nvrtc"], budget["units"].get(unit))
+    decisive = json.dumps((OPTIONS, ARCHITECTURES, tool_version(), RULES, NEVER, numbers), sort_keys=True)
+    return hashlib.sha256((digest(KERNELS / "cuda" / f"{unit}.cu") + decisive).encode()).hexdigest()[:24]
+
+
+def is_judged(unit: str, budget: dict[str, Any]) -> bool:
+    """Whether just this unit was found to keep to just this budget when that was written."""
+    return budget.get("judged", {}).get(unit) == judgement(unit, budget)
+
+
 def measured(architectures: Sequence[str] = ARCHITECTURES) -> dict[str, dict[str, dict[str, list[int]]]]:
     """By unit, kernel and architecture: registers and bytes of static shared memory."""
     found: dict[str, dict[str, dict[str, list[int]]]] = {}
@@ -161,8 +183,22 @@ def read() -> dict[str, Any]:
     return found
 
 
+def broken(architectures: Sequence[str] = ARCHITECTURES) -> list[str]:
+    """In words, what no budget allows: spills, and faults of the instructions."""
+    lines = []
+    for unit, arch in itertools.product(units(), architectures):
+        for kernel, each in facts(unit, arch).items():
+            spills = [f"{kernel} spills {each['spill_bytes']} bytes"] if each["spill_bytes"] else []
+            lines += [
+                f"{unit} on {arch}: {line}" for line in (*spills, *faults(kernel, arch, each["opcodes"]))
+            ]
+    return lines
+
+
 def write(found: dict[str, dict[str, dict[str, list[int]]]]) -> None:
     """Replace the budget; one line a kernel."""
+    whole = {"nvrtc": nvrtc_version(), "units": found}
+    judged = json.dumps({unit: judgement(unit, whole) for unit in sorted(found)})
     blocks = [
         f"  {json.dumps(unit)}: {{\n"
         + ",\n".join(
@@ -172,7 +208,9 @@ def write(found: dict[str, dict[str, dict[str, list[int]]]]) -> None:
         for unit, kernels in sorted(found.items())
     ]
     text = ",\n".join(blocks)
-    BUDGET.write_text(f'{{\n "nvrtc": "{nvrtc_version()}",\n "units": {{\n{text}\n }}\n}}\n')
+    BUDGET.write_text(
+        f'{{\n "nvrtc": "{nvrtc_version()}",\n "judged": {judged},\n "units": {{\n{text}\n }}\n}}\n'
+    )
 
 
 def differences(
@@ -200,11 +238,11 @@ def main() -> int:
     )
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    found = measured()
-    if options.write:
+    found, lines = measured(), broken()
+    if options.write and not lines:
         write(found)
         return 0
-    lines = differences(found, read(), ARCHITECTURES)
+    lines += differences(found, read(), ARCHITECTURES)
     print("\n".join(lines) or "as in the budget")
     return 1 if lines else 0
 

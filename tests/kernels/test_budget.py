@@ -11,6 +11,7 @@ from typing import Any
 
 import budget
 import pytest
+from instructions import NEVER, RULES, faults
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="no NVRTC: pip install 'gantk[kernels]'")
 if budget.tool() is None:
@@ -31,38 +32,13 @@ COMPILED = pytest.mark.parametrize(
     ],
 )
 
-# Kernels, by their whole name; the architecture from which on a rule holds, and up to which; opcodes, each of which is
-# wanted somewhere in the kernel.
-RULES = (
-    (r"gantk_variation_\w+_packed_\w+", "sm_75", "sm_120", (r"LDG\.E\.128",)),
-    (r"gantk_variation_\w+_packed_\w+_gradient", "sm_75", "sm_120", (r"STG\.E\.128",)),
-    (r"gantk_variation_isotropic_\w+", "sm_75", "sm_120", (r"MUFU\.RSQ",)),
-    (r"gantk_gram_f16_n(chw|hwc)_\w+", "sm_75", "sm_120", (r"HMMA\.", r"LDSM\.")),
-    (r"gantk_gram_bf16_n(chw|hwc)_\w+", "sm_80", "sm_120", (r"HMMA\.", r"LDSM\.")),
-    (
-        r"gantk_gram_(f16|bf16|tf32|exact)_n(chw|hwc)_\w+",
-        "sm_80",
-        "sm_120",
-        (r"HMMA\.", r"LDGSTS\.E\.BYPASS\.128"),
-    ),
-    (r"gantk_gram_gradient_f16_n(chw|hwc)", "sm_75", "sm_120", (r"HMMA\.",)),
-    (r"gantk_gram_gradient_(f16|bf16|tf32|exact)_n(chw|hwc)", "sm_80", "sm_120", (r"HMMA\.", r"LDGSTS\.E\.")),
-    (r"gantk_gram_sm90_\w+", "sm_90a", "sm_90a", (r"HGMMA\.", r"UTMALDG\.")),
-)
-NEVER = {
-    r"(RED|ATOM|ATOMG|ATOMS)\.\S*(F16|F32|F64|BF16)\S*": "adds floats in an order that depends on timing",
-    r"(LDL|STL)\S*": "keeps something in local memory",
-}
-
-
-def number(arch: str) -> int:
-    return int(re.sub(r"\D", "", arch))
-
 
 @COMPILED
-def test_resources_are_those_of_the_budget(unit: str, arch: str) -> None:
+def test_resources_are_those_of_the_budget(unit: str, arch: str, request: pytest.FixtureRequest) -> None:
     """With another NVRTC registers may differ a little; with that of the budget not at all."""
     held = budget.read()
+    if recorded(request) and budget.is_judged(unit, held):
+        return
     found = budget.facts(unit, arch)
     spilled = {kernel: each["spill_bytes"] for kernel, each in found.items() if each["spill_bytes"]}
     assert spilled == {}, "kernels spill registers"
@@ -77,16 +53,48 @@ def test_resources_are_those_of_the_budget(unit: str, arch: str) -> None:
 
 
 @COMPILED
-def test_kernels_use_the_instructions_that_they_are_written_for(unit: str, arch: str) -> None:
-    for kernel, each in budget.facts(unit, arch).items():
-        for opcode, why in NEVER.items():
-            bad = [found for found in each["opcodes"] if re.fullmatch(opcode, found)]
-            assert bad == [], f"{kernel} {why}"
-        for name, first, last, opcodes in RULES:
-            if not re.fullmatch(name, kernel) or not number(first) <= number(arch) <= number(last):
-                continue
-            for opcode in opcodes:
-                assert any(re.match(opcode, found) for found in each["opcodes"]), f"{kernel} has no {opcode}"
+def test_kernels_use_the_instructions_that_they_are_written_for(
+    unit: str, arch: str, request: pytest.FixtureRequest
+) -> None:
+    if recorded(request) and budget.is_judged(unit, budget.read()):
+        return
+    assert [
+        fault
+        for kernel, each in budget.facts(unit, arch).items()
+        for fault in faults(kernel, arch, each["opcodes"])
+    ] == []
+
+
+def recorded(request: pytest.FixtureRequest) -> bool:
+    """Whether the record of the last judgement will do: compiling is for what has changed, and for the slow set."""
+    return not any(item.get_closest_marker("slow") for item in request.session.items)
+
+
+@pytest.mark.parametrize("changed", ["source", "number", "rule", "compiler", "disassembler"])
+def test_a_record_is_of_what_decides_the_outcome(
+    changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever of it changes, a unit is compiled again."""
+    held = budget.read()
+    kept, held["judged"] = held["judged"]["variation"], {"variation": budget.judgement("variation", held)}
+    if held["nvrtc"] == budget.nvrtc_version():
+        assert kept == held["judged"]["variation"], "python tests/kernels/budget.py --write"
+    assert budget.is_judged("variation", held)
+    if changed == "source":
+        shutil.copytree(budget.KERNELS / "include", tmp_path / "include")
+        shutil.copytree(budget.KERNELS / "cuda", tmp_path / "cuda")
+        (tmp_path / "cuda/elements.cuh").write_text((budget.KERNELS / "cuda/elements.cuh").read_text() + "\n")
+        monkeypatch.setattr(budget, "KERNELS", tmp_path)
+        monkeypatch.setattr(budget, "INCLUDES", (tmp_path / "include", tmp_path / "cuda"))
+    elif changed == "number":
+        next(iter(held["units"]["variation"].values()))["sm_80"][0] += 1
+    elif changed == "rule":
+        monkeypatch.setattr(budget, "RULES", RULES[1:])
+    elif changed == "compiler":
+        monkeypatch.setattr(budget, "nvrtc_version", lambda: "0.0")
+    else:
+        monkeypatch.setattr(budget, "tool_version", lambda: "0.0")
+    assert not budget.is_judged("variation", held)
 
 
 def test_every_rule_and_every_line_of_the_budget_is_about_a_kernel() -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from gantk import checkpoint
+from gantk.cli.main import main
 from gantk.errors import GantkError, UsageError
 from gantk.train import gan
 from gantk.train.config import TrainConfig
@@ -28,14 +29,15 @@ MLP = "--network mlp --size 8 --threads 1 --precision bf16"
 DCGAN = "--network dcgan --size 28 --width 4 --threads 2 --precision fp32"
 
 
-def command(pictures: Path, run: Path, network: str, steps: int) -> list[str]:
+def arguments(pictures: Path, run: Path, network: str, steps: int) -> list[str]:
     options = (
         f"{network} --batch 8 --flip --checkpoint-every 4 --log-every 3 --sample-every 4 --steps {steps}"
     )
-    return [
-        *(sys.executable, "-m", "gantk", "train", "dcgan", "--data", str(pictures), "--out", str(run)),
-        *options.split(),
-    ]
+    return ["train", "dcgan", "--data", str(pictures), "--out", str(run), *options.split()]
+
+
+def command(pictures: Path, run: Path, network: str, steps: int) -> list[str]:
+    return [sys.executable, "-m", "gantk", *arguments(pictures, run, network, steps)]
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
@@ -54,7 +56,7 @@ def lines(run: Path) -> list[dict[str, object]]:
 @pytest.mark.parametrize("network", [MLP, DCGAN], ids=["mlp", "dcgan"])
 def test_sigkill_and_resume_give_bit_identical_weights(network: str, pictures: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(pictures, whole, network, STEPS), stderr=subprocess.DEVNULL, check=True)
+    assert main(arguments(pictures, whole, network, STEPS)) == 0
 
     # Much longer, so that it is surely still at work when it is killed.
     process = subprocess.Popen(command(pictures, killed, network, 4000), stderr=subprocess.DEVNULL)

@@ -3,15 +3,12 @@
 
 #include <dlfcn.h>
 
+#include "symbol.hpp"
+
 namespace gantk {
 namespace {
 
 constexpr const char* library_name = "libcuda.so.1";
-
-template <class Function>
-Function* symbol(void* library, const char* name) {
-  return reinterpret_cast<Function*>(::dlsym(library, name));
-}
 
 std::string ask() {
   void* cuda = ::dlopen(library_name, RTLD_NOW | RTLD_LOCAL);

@@ -9,17 +9,13 @@
 
 #include "gantk/backend.hpp"
 #include "gantk/error.hpp"
+#include "symbol.hpp"
 #include "text.hpp"
 
 namespace gantk {
 namespace {
 
 constexpr const char* variable = "GANTK_BACKENDS";
-
-template <class Function>
-Function* symbol(void* library, const char* name) {
-  return reinterpret_cast<Function*>(::dlsym(library, name));
-}
 
 // What went wrong, or nothing.
 std::optional<Error> load_all(std::string_view names) {

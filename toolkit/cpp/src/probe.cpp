@@ -11,7 +11,8 @@ namespace gantk {
 namespace {
 
 // In the order of DType.
-constexpr std::array<std::string_view, 9> dtype_names = {"F32", "F16", "BF16", "F64", "U8", "I8", "I32", "I64", "BOOL"};
+constexpr std::array<std::string_view, 9> safetensors_names = {"F32", "F16", "BF16", "F64", "U8",
+                                                               "I8",  "I32", "I64",  "BOOL"};
 
 constexpr std::size_t length_bytes = 8;
 constexpr std::int64_t most_samples = 1'000'000;
@@ -30,11 +31,11 @@ std::size_t header_size(std::span<const std::byte> bytes) {
 
 TensorView read_array(const Json& data, std::span<const std::byte> memory) {
   const std::string type = take_string(data, "dtype");
-  const auto* found = std::find(dtype_names.begin(), dtype_names.end(), type);
-  if (found == dtype_names.end()) throw Error("dtype " + repr(type) + " is not known");
+  const auto* found = std::find(safetensors_names.begin(), safetensors_names.end(), type);
+  if (found == safetensors_names.end()) throw Error("dtype " + repr(type) + " is not known");
   const std::vector<std::int64_t> sizes = take_list(data, "shape", integer);
   const std::vector<std::int64_t> ends = take_list(data, "data_offsets", integer);
-  TensorView view{nullptr, static_cast<DType>(found - dtype_names.begin()), Shape(sizes)};
+  TensorView view{nullptr, static_cast<DType>(found - safetensors_names.begin()), Shape(sizes)};
   const auto size = static_cast<std::int64_t>(memory.size());
   if (ends.size() != 2 || ends[0] < 0 || ends[1] < ends[0] || ends[1] > size ||
       static_cast<std::uint64_t>(ends[1] - ends[0]) != view.size_bytes()) {
