@@ -49,6 +49,7 @@ def session(model: bytes, feeds: dict[str, Any], library: Path | None, threads: 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    options.enable_mem_pattern = False  # As gantk's runner.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if library is not None:
         options.register_custom_ops_library(str(library))
