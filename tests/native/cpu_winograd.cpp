@@ -217,7 +217,7 @@ int main() {
     const std::vector<Convolution> transposed{
         {1, 1, 1, 1, 1, true},    {2, 1, 7, 1, 1, true},     {1, 3, 5, 1, 9, true},   {1, 5, 3, 9, 1, true},
         {2, 7, 6, 5, 17, true},   {3, 6, 13, 4, 16, true},   {1, 17, 25, 4, 4, true}, {17, 20, 12, 4, 4, true},
-        {1, 130, 7, 8, 8, true},  {1, 600, 1, 8, 16, true}, {2, 5, 130, 7, 3, true}, {1, 3, 2, 66, 70, true},
+        {1, 130, 7, 8, 8, true},  {1, 600, 1, 16, 64, true}, {2, 5, 130, 7, 3, true}, {1, 3, 2, 66, 70, true},
         {70, 2, 3, 8, 7, true},
     };
     for (const Convolution& shape : transposed)
