@@ -19,7 +19,6 @@ constexpr int64_t kTasks = 16;                    // For one picture.
 constexpr int64_t kFewestSplits = 8;              // With fewer, rows are dealt to tasks instead of places.
 constexpr int64_t kSumsBytes = int64_t{8} << 20;  // Of all splits, so that they stay in the last cache.
 
-constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
 // One picture's work. Of many places each task has a range, a split, with sums of its own; of many channels

@@ -3,28 +3,25 @@
 
 #include "clones.hpp"
 #include "gram.hpp"
+#include "product.hpp"
 
 namespace gantk::cpu {
 namespace {
 
 using std::int64_t;
 
-constexpr int kRows = 6,
-              kVectors = 2;  // 12 sums, 2 vectors of features and a factor: 15 of AVX2's 16 registers.
-constexpr int64_t kPanel = kVectors * kLanes;
 constexpr int64_t kBlockBytes =
     128 << 10;  // Of a block of places of all channels, which stays in the second cache.
 constexpr int64_t kFewest = 64, kMost = 512;  // Places of a block.
 constexpr int64_t kTasks = 32;
 
-constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct Plan {
     int64_t panels, block, blocks, tasks, factors, packed;
 
     explicit Plan(const Features& shape) {
         const int64_t fitting = kBlockBytes / (shape.channels * int64_t{sizeof(float)});
-        panels = divide_up(shape.channels, kRows);
+        panels = rows_of(shape.channels);
         block = std::clamp(fitting, kFewest, kMost) / kPanel * kPanel;
         blocks = divide_up(shape.places, block);
         tasks = std::min(blocks, kTasks);
@@ -67,17 +64,9 @@ void pack(const Features& shape, const void* features, int64_t picture, int64_t 
 GANTK_CLONES void multiply(const float* factors, const float* packed, int64_t channels, int64_t count,
                            int64_t stride, float* rows) {
     for (int64_t place = 0; place < count; place += kPanel) {
-        const float *factor = factors, *features = packed + place * channels;
-        Lanes sum[kRows][kVectors];
-        for (auto& sums_of_row : sum)
-            for (Lanes& one : sums_of_row) one = Lanes{};
-        for (int64_t channel = 0; channel < channels; ++channel, factor += kRows, features += kPanel) {
-            Lanes given[kVectors];
-            for (int v = 0; v < kVectors; ++v)
-                given[v] = *reinterpret_cast<const Lanes*>(features + v * kLanes);
-            for (int r = 0; r < kRows; ++r)
-                for (int v = 0; v < kVectors; ++v) sum[r][v] += factor[r] * given[v];
-        }
+        Sums sum;
+        clear(sum);
+        accumulate(factors, packed + place * channels, channels, sum);
         for (int r = 0; r < kRows; ++r)
             for (int v = 0; v < kVectors; ++v)
                 *reinterpret_cast<Lanes*>(rows + r * stride + place + v * kLanes) = sum[r][v];

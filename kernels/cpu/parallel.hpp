@@ -15,6 +15,8 @@ struct Parallel {
     void* pool;
 };
 
+constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
 // What a task computes never depends on the number of threads, so that results are the same bits with any.
 template <typename Function>
 void for_each(const Parallel& parallel, std::int64_t count, const Function& function) {

@@ -72,7 +72,7 @@ template <typename Function, typename End>
 void for_lines(const Pooling& shape, const void* features, const Parallel& parallel, const Function& function,
                const End& end) {
     const int64_t down = shape.height / 2, across = shape.width / 2;
-    const int64_t tasks = (down + kTaskRows - 1) / kTaskRows;
+    const int64_t tasks = divide_up(down, kTaskRows);
     for_each(parallel, shape.planes * tasks, [&](int64_t task) {
         const int64_t plane = task / tasks, top = task % tasks * kTaskRows;
         Line line{};

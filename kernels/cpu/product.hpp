@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "clones.hpp"
+#include "parallel.hpp"
 
 namespace gantk::cpu {
 
@@ -12,9 +13,9 @@ constexpr std::int64_t kRows = 6, kPanel = 16;  // 12 sums, 2 vectors, a factor 
 constexpr int kVectors = 2;
 static_assert(kVectors * kLanes == kPanel);
 
-using Sums = Lanes[kRows][kVectors];
+constexpr std::int64_t rows_of(std::int64_t outputs) { return divide_up(outputs, kRows); }
 
-constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+using Sums = Lanes[kRows][kVectors];
 
 GANTK_INLINE void clear(Sums& sums) {
     for (auto& row : sums)

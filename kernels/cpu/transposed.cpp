@@ -19,8 +19,6 @@ using std::int64_t;
 constexpr int64_t kPhases = 4, kTaps = 4, kShifts = 9;
 constexpr int64_t kChannels = 16;  // That a task copies.
 
-constexpr int64_t rows_of(const Convolution& shape) { return divide_up(shape.outputs, kRows); }
-
 // The row of a kernel that meets the first and the second row of features of an even or an odd result; columns
 // alike.
 constexpr int64_t tap_of(int64_t odd, int64_t second) { return 3 - odd - 2 * second; }
@@ -88,12 +86,12 @@ GANTK_CLONES void multiply(const Convolution& shape, const Tensors& tensors, con
 }  // namespace
 
 std::size_t transposed_weights_bytes(const Convolution& shape) {
-    return static_cast<std::size_t>(kPhases * kTaps * rows_of(shape) * kRows * shape.inputs) * sizeof(float);
+    return static_cast<std::size_t>(kPhases * kTaps * rows_of(shape.outputs) * kRows * shape.inputs) * sizeof(float);
 }
 
 // [kPhases][rows][kTaps][inputs][kRows].
 void transposed_weights(const Convolution& shape, const float* weights, float* packed, const Parallel& parallel) {
-    const int64_t rows = rows_of(shape);
+    const int64_t rows = rows_of(shape.outputs);
     for_each(parallel, kPhases * rows, [&](int64_t task) {
         const int64_t phase = task / rows, first = task % rows * kRows;
         float* to = packed + task * kTaps * shape.inputs * kRows;
@@ -111,7 +109,7 @@ void transposed_convolution(const Convolution& shape, const Tensors& tensors, co
                             const Parallel& parallel) {
     const int64_t panels = divide_up(shape.count * shape.height * shape.width, kPanel);
     const int64_t size = kShifts * shape.inputs * kPanel;  // Of a panel's copies.
-    const int64_t rows = rows_of(shape), groups = divide_up(shape.inputs, kChannels);
+    const int64_t rows = rows_of(shape.outputs), groups = divide_up(shape.inputs, kChannels);
     std::vector<Places> places;
     for (int64_t panel = 0; panel < panels; ++panel) places.emplace_back(shape, panel);
     float* const copies = static_cast<float*>(

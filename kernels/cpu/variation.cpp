@@ -15,8 +15,6 @@ constexpr int64_t kRows = 64, kColumns = 1024;  // Of a tile, whose lines stay i
 constexpr int64_t kTasks = 64;
 constexpr int64_t kLine = kColumns + 16;  // A pixel more to either side, and whole cache lines.
 
-constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // Every plane (a channel of a picture) is cut into tiles; a task has several of them, one after the other.
 struct Plan {
     int64_t down, across, tiles, all, tasks;

@@ -21,7 +21,6 @@ constexpr std::int64_t kSide = 4, kReach = 6, kFrequencies = kReach * kReach;
 constexpr std::int64_t kStripTiles = 4, kStripWidth = kSide * kStripTiles, kStrips = 4;
 static_assert(kStrips * kStripTiles == kPanel);
 
-constexpr std::int64_t rows_of(std::int64_t outputs) { return divide_up(outputs, kRows); }
 constexpr std::int64_t phases_of(const Convolution& shape) { return shape.transposed ? 4 : 1; }
 
 // The frequency, of six, that kernels of even or of odd results lack.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory that convolutions work in, in pages of 2 MiB where Linux has them: frequencies lie far apart, and with pages
-// of 4 KiB a tenth of the time goes into finding them.
+// Memory that convolutions work in, in pages of 2 MiB where Linux has them: frequencies lie far apart, and pages of
+// 4 KiB would have to be looked up again and again.
 #pragma once
 
 #include <cstddef>

@@ -148,7 +148,7 @@ class ConvolutionCpu : public Kernel {
     }
 
     static std::int64_t tiles_of(const Convolution& shape) {
-        const auto tiles = [](std::int64_t size) { return (size + kTileSide - 1) / kTileSide; };
+        const auto tiles = [](std::int64_t size) { return cpu::divide_up(size, kTileSide); };
         return shape.count * tiles(shape.height) * tiles(shape.width);
     }
 

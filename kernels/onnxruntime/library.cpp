@@ -106,8 +106,8 @@ struct Domain {
     explicit Domain(bool cpu_only) {
         add({&kGramMatrix, &kGramMatrixGrad, &kTotalVariation});
         if (cpu_only)
-            add({&kMaxPool, &kMaxPoolGrad, &kConvolution, &kConvolutionRelu, &kReflectedConvolution, &kMaskedConvolution, &kTransposedConvolution,
-                 &kTransposedConvolutionRelu});
+            add({&kMaxPool, &kMaxPoolGrad, &kConvolution, &kConvolutionRelu, &kReflectedConvolution,
+                 &kMaskedConvolution, &kTransposedConvolution, &kTransposedConvolutionRelu});
     }
 
     void add(std::initializer_list<const Signature*> signatures) {

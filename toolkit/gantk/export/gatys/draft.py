@@ -63,26 +63,21 @@ class Draft:
         """A node of one of gantk's functions."""
         return self.add_many(function, name, inputs, outputs, domain=functions.DOMAIN, **attributes)
 
-    def convolve(self, where: str, value: str, kernels: Array, offsets: Array, *, relu: bool = False) -> str:
-        """A convolution with a border of one zero, and a ReLU where it is wanted.
+    def convolve_relu(self, where: str, value: str, kernels: Array, offsets: Array) -> str:
+        """A convolution with a border of one zero, and a ReLU.
 
         Args:
             where: Before the names of all that is made.
             value: What is convolved.
             kernels: [after, before, 3, 3].
             offsets: [after].
-            relu: Whether results below 0 become 0.
         """
-        inputs = [
-            value,
-            self.weights(f"{where}/kernels", kernels),
-            self.weights(f"{where}/offsets", offsets),
-        ]
+        weights = {"kernels": kernels, "offsets": offsets}
+        inputs = [value, *(self.weights(f"{where}/{name}", array) for name, array in weights.items())]
         if self._pays(min(kernels.shape[:2])):
-            function, yields = ("Convolution3x3Relu", "Relu") if relu else ("Convolution3x3", "Conv")
-            return self.call(function, where, inputs, [f"{where}/{yields}"])[0]
+            return self.call("Convolution3x3Relu", where, inputs, [f"{where}/Relu"])[0]
         made = self.add("Conv", where, *inputs, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-        return self.add("Relu", where, made) if relu else made
+        return self.add("Relu", where, made)
 
     def convolve_masked(self, where: str, value: str, mask: str, kernels: Array) -> str:
         """A convolution with a border of one zero of what lies where a mask is above 0, and of 0 elsewhere.

@@ -95,7 +95,7 @@ def _forward(draft: Draft, chain: Chain, pooling: str) -> dict[str, str]:
                 value = draft.add("AveragePool", where, value, kernel_shape=[2, 2], strides=[2, 2])
             found[f"pool.{layer.name}"] = value
         kernels = layer.kernels if found else layer.kernels / chain.std
-        value = found[layer.name] = draft.convolve(where, value, kernels, layer.offsets, relu=True)
+        value = found[layer.name] = draft.convolve_relu(where, value, kernels, layer.offsets)
     return found
 
 
