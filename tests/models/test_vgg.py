@@ -266,10 +266,11 @@ def test_the_real_weights_see_edges_and_colours(data_dir: Path) -> None:
     """The published network's features have known statistics: sparse, and stronger where a picture has detail."""
     path = data_dir / "vgg19" / "vgg19_to_relu3_4.safetensors"
     network = vgg.load_vgg19(path, "relu3_4")
-    pictures = torch.rand(1, 3, 37, 50)
+    pictures = torch.rand(1, 3, 37, 50, generator=torch.Generator().manual_seed(0))
     expected = plain(load_file(path), pictures)
     for features, wanted in zip(network(pictures).values(), expected, strict=True):
-        torch.testing.assert_close(features.double(), wanted, rtol=1e-3, atol=1e-3)
+        # Sums cancel, and how PyTorch adds depends on the CPU: an error is one of the layer, not of one value.
+        assert (features.double() - wanted).abs().max() < 1e-4 * wanted.square().mean().sqrt()
     assert vgg.last_layer(path) == "relu3_4"
     smooth = network(torch.full((1, 3, 32, 32), 0.5))["relu3_3"]
     assert network(torch.rand(1, 3, 32, 32))["relu3_3"].mean() > 2 * smooth.mean()
