@@ -19,6 +19,7 @@ constexpr int64_t kManyPanels = 128;  // With fewer, blocks are larger, for each
 constexpr int64_t kBlock = 4, kLargeBlock = 8;
 constexpr int64_t kSharedBytes = 20 << 20;  // Of a shared block: much of it stays in the last cache.
 constexpr int64_t kChannels = 16;           // That a task of a shared block transforms.
+constexpr int64_t kBeyond = kRows * kRows;  // Turned weights are read six rows by six, past the last one too.
 constexpr int64_t kSkew = 80;               // Frequencies a power of two apart would share the cache's sets.
 
 // Products lie in the order of frequencies, those of one frequency in the order of phases.
@@ -39,6 +40,12 @@ struct Products {
     }
 };
 constexpr Products kProducts;
+
+// Weights of one product. Convolutions with turned weights take those of the others.
+int64_t product_size(const Convolution& shape) {
+    return shape.turned ? rows_of(shape.inputs) * kRows * shape.outputs
+                        : rows_of(shape.outputs) * kRows * shape.inputs;
+}
 
 // A block of panels is transformed, multiplied and transformed back before the next. It depends on the shape
 // alone; and no sum depends on it.
@@ -93,9 +100,10 @@ struct Call {
     }
 
     void multiply_one(int64_t frequency, int64_t panels_here, const float* tiles, float* sums) const {
+        const int64_t packed = shape.turned ? turned(frequency) : frequency;
         for (int64_t phase = 0; phase < plan.phases; ++phase)
             if (has_product(shape, frequency, phase))
-                multiply(shape, tensors.packed + kProducts.before(shape, frequency, phase) * plan.rows * shape.inputs,
+                multiply(shape, tensors.packed + kProducts.before(shape, packed, phase) * product_size(shape),
                          tiles + frequency * plan.stride, panels_here,
                          sums + (phase * plan.rows * kFrequencies + frequency) * kPanel);
     }
@@ -195,11 +203,12 @@ void read_kernel(const Convolution& shape, const float* weights, int64_t output,
 
 // G g G^T.
 void transform_kernel(const double (&kernel)[3][3], double (&made)[kFrequencies]) {
-    static constexpr double kG[6][3] = {{1. / 4, 0, 0},
-                                        {-1. / 6, -1. / 6, -1. / 6},
-                                        {-1. / 6, 1. / 6, -1. / 6},
-                                        {1. / 24, 1. / 12, 1. / 6},
-                                        {1. / 24, -1. / 12, 1. / 6},
+    constexpr double kSixth = 1.41421356237309505 / 6, kThird = 2 * kSixth;
+    static constexpr double kG[6][3] = {{1, 0, 0},
+                                        {kSixth, 1. / 3, kThird},
+                                        {kSixth, -1. / 3, kThird},
+                                        {kThird, 1. / 3, kSixth},
+                                        {kThird, -1. / 3, kSixth},
                                         {0, 0, 1}};
     double half[6][3];
     for (int i = 0; i < 6; ++i)
@@ -213,14 +222,14 @@ void transform_kernel(const double (&kernel)[3][3], double (&made)[kFrequencies]
 }  // namespace
 
 std::size_t winograd_weights_bytes(const Convolution& shape) {
-    return static_cast<std::size_t>(kProducts.count(shape) * rows_of(shape.outputs) * kRows * shape.inputs) *
-           sizeof(float);
+    return static_cast<std::size_t>(kProducts.count(shape) * product_size(shape) + kBeyond) * sizeof(float);
 }
 
-// Rows past the last output are zeros.
+// Rows past the last output are zeros, and so is what lies beyond the last weight.
 void winograd_weights(const Convolution& shape, const float* weights, float* transformed,
                       const Parallel& parallel) {
     const int64_t rows = rows_of(shape.outputs);
+    std::fill_n(transformed + kProducts.count(shape) * product_size(shape), kBeyond, 0.0f);
     for_each(parallel, rows, [&](int64_t row) {
         for (int64_t at = 0; at < shape.inputs * kRows; ++at)
             for (int64_t phase = 0; phase < phases_of(shape); ++phase) {
