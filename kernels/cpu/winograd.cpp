@@ -19,7 +19,6 @@ constexpr int64_t kManyPanels = 128;  // With fewer, blocks are larger, for each
 constexpr int64_t kBlock = 4, kLargeBlock = 8;
 constexpr int64_t kSharedBytes = 20 << 20;  // Of a shared block: much of it stays in the last cache.
 constexpr int64_t kChannels = 16;           // That a task of a shared block transforms.
-constexpr int64_t kBeyond = kRows * kRows;  // Turned weights are read six rows by six, past the last one too.
 constexpr int64_t kSkew = 80;               // Frequencies a power of two apart would share the cache's sets.
 
 // Products lie in the order of frequencies, those of one frequency in the order of phases.
@@ -43,8 +42,8 @@ constexpr Products kProducts;
 
 // Weights of one product. Convolutions with turned weights take those of the others.
 int64_t product_size(const Convolution& shape) {
-    return shape.turned ? rows_of(shape.inputs) * kRows * shape.outputs
-                        : rows_of(shape.outputs) * kRows * shape.inputs;
+    return shape.turned ? rows_of(shape.inputs) * row_size(shape.outputs)
+                        : rows_of(shape.outputs) * row_size(shape.inputs);
 }
 
 // A block of panels is transformed, multiplied and transformed back before the next. It depends on the shape
@@ -222,14 +221,16 @@ void transform_kernel(const double (&kernel)[3][3], double (&made)[kFrequencies]
 }  // namespace
 
 std::size_t winograd_weights_bytes(const Convolution& shape) {
-    return static_cast<std::size_t>(kProducts.count(shape) * product_size(shape) + kBeyond) * sizeof(float);
+    return static_cast<std::size_t>(kProducts.count(shape) * product_size(shape)) * sizeof(float);
 }
 
-// Rows past the last output are zeros, and so is what lies beyond the last weight.
+// Outputs past the last one are zeros.
 void winograd_weights(const Convolution& shape, const float* weights, float* transformed,
                       const Parallel& parallel) {
     const int64_t rows = rows_of(shape.outputs);
-    std::fill_n(transformed + kProducts.count(shape) * product_size(shape), kBeyond, 0.0f);
+    const auto row_of = [&](int64_t product, int64_t row) {
+        return transformed + (product * rows + row) * row_size(shape.inputs);
+    };
     for_each(parallel, rows, [&](int64_t row) {
         for (int64_t at = 0; at < shape.inputs * kRows; ++at)
             for (int64_t phase = 0; phase < phases_of(shape); ++phase) {
@@ -239,11 +240,11 @@ void winograd_weights(const Convolution& shape, const float* weights, float* tra
                 transform_kernel(kernel, made);
                 for (int64_t frequency = 0; frequency < kFrequencies; ++frequency) {
                     if (!has_product(shape, frequency, phase)) continue;
-                    const int64_t product = kProducts.before(shape, frequency, phase);
-                    transformed[(product * rows + row) * shape.inputs * kRows + at] =
-                        static_cast<float>(made[frequency]);
+                    row_of(kProducts.before(shape, frequency, phase), row)[at] = static_cast<float>(made[frequency]);
                 }
             }
+        for (int64_t product = 0; product < kProducts.count(shape); ++product)
+            std::fill_n(row_of(product, row) + shape.inputs * kRows, kBeyond, 0.0f);
     });
 }
 

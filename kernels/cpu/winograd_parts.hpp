@@ -26,6 +26,12 @@ constexpr std::int64_t kSide = 4, kReach = 6, kFrequencies = kReach * kReach;
 constexpr std::int64_t kStripTiles = 4, kStripWidth = kSide * kStripTiles, kStrips = 4;
 static_assert(kStrips * kStripTiles == kPanel);
 
+// Transformed weights of kRows outputs, and zeros: turned ones are read six by six, past the last one too, and rows a
+// power of two apart would share the cache's sets.
+constexpr std::int64_t kBeyond = 32;
+static_assert(kBeyond >= (kRows - 1) * kRows);
+constexpr std::int64_t row_size(std::int64_t inputs) { return inputs * kRows + kBeyond; }
+
 constexpr float kRoot = 1.41421356f, kInverse = 0.707106781f;
 
 // The frequency that one of turned weights is.
@@ -60,8 +66,8 @@ struct Panel {
 void transform_features(const Convolution& shape, const Tensors& tensors, std::int64_t channel,
                         const Panel& panel, float* frequencies, std::int64_t stride);
 
-// The sums of one frequency of one phase over all channels. `weights` are [rows_of(outputs)][inputs][kRows], turned
-// [rows_of(inputs)][outputs][kRows], `tiles` [panels][inputs][kPanel], `sums` [panels][phases][rows_of(outputs) *
+// The sums of one frequency of one phase over all channels. `weights` are [rows_of(outputs)] rows of [inputs][kRows],
+// turned [rows_of(inputs)] rows of [outputs][kRows], row_size apart, `tiles` [panels][inputs][kPanel], `sums` [panels][phases][rows_of(outputs) *
 // kRows] rows of kPanel, one in kFrequencies, from the phase's own on.
 void multiply(const Convolution& shape, const float* weights, const float* tiles, std::int64_t panels,
               float* sums);

@@ -33,10 +33,10 @@ GANTK_INLINE void multiply_panel(const Convolution& shape, const float* weights,
     Sums sum;
     clear(sum);
     if (shape.turned)
-        accumulate_turned(weights + (first / kRows * shape.outputs + row * kRows) * kRows, shape.outputs * kRows,
-                          tiles, terms, sum);
+        accumulate_turned(weights + first / kRows * row_size(shape.outputs) + row * kRows * kRows,
+                          row_size(shape.outputs), tiles, terms, sum);
     else
-        accumulate(weights + (row * shape.inputs + first) * kRows, tiles, terms, sum);
+        accumulate(weights + row * row_size(shape.inputs) + first * kRows, tiles, terms, sum);
     for (int r = 0; r < kRows; ++r, sums += kFrequencies * kPanel)
         for (int v = 0; v < kVectors; ++v) {
             Lanes& kept = *reinterpret_cast<Lanes*>(sums + v * kLanes);

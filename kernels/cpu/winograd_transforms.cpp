@@ -98,11 +98,14 @@ GANTK_INLINE Rows find_rows(const Convolution& shape, const float* plane, const 
         }
         const float* const from = plane + y * width;
         const int64_t wide = std::min(width - x, kStripWidth + 1);  // A strip reads one beyond its own.
-        if (wide > kStripWidth)
-            std::copy_n(from + x, kStripWidth + 1, row + 1);
-        else
+        if (wide < kStripWidth) {
             std::copy_n(from + x, wide, row + 1);
-        std::fill_n(row + 1 + wide, kStaged - 1 - wide, 0.0f);
+            std::fill_n(row + 1 + wide, kStaged - 1 - wide, 0.0f);
+        } else {
+            std::fill_n(row + kStripWidth, kQuad, 0.0f);
+            std::copy_n(from + x, kStripWidth, row + 1);
+            if (wide > kStripWidth) row[1 + kStripWidth] = from[x + kStripWidth];
+        }
         row[0] = x > 0 ? from[x - 1] : shape.reflected ? from[1] : 0.0f;
         if (wide <= kStripWidth && shape.reflected) row[1 + wide] = from[width - 2];
     }
