@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import shutil
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from PIL import Image
 
 import exporter
 
@@ -85,6 +87,14 @@ def traced_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         exporter.trace_once(patch)
         yield
+
+
+@pytest.fixture
+def blank_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For trainings whose curves nobody looks at: drawing takes as long as fifty steps of a tiny network."""
+    picture = io.BytesIO()
+    Image.new("L", (1, 1)).save(picture, "PNG")
+    monkeypatch.setattr("gantk.train.plots._png", lambda *_: picture.getvalue())
 
 
 @pytest.fixture
