@@ -22,6 +22,9 @@ import exporter
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# While all is imported there is hardly any garbage to look for, and ever more to look through.
+gc.disable()
+
 settings.register_profile(
     "gantk", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -59,6 +62,7 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays: no collection of garbage, of which tests ask for many, need go through it."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
