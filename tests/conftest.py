@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import os
 import shutil
 import sys
@@ -12,12 +14,16 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from PIL import Image
 
 import exporter
 
 # Before anybody imports torch. Threads of the few tests that want two sleep while they wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# While all is imported there is hardly any garbage to look for, and ever more to look through.
+gc.disable()
 
 settings.register_profile(
     "gantk", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -52,6 +58,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: no collection of garbage, of which tests ask for many, need go through it."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(autouse=True)
 def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Output does not depend on the terminal that the suite happens to run in."""
@@ -78,6 +91,14 @@ def traced_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         exporter.trace_once(patch)
         yield
+
+
+@pytest.fixture
+def blank_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For trainings whose curves nobody looks at: drawing takes as long as fifty steps of a tiny network."""
+    picture = io.BytesIO()
+    Image.new("L", (1, 1)).save(picture, "PNG")
+    monkeypatch.setattr("gantk.train.plots._png", lambda *_: picture.getvalue())
 
 
 @pytest.fixture
