@@ -233,7 +233,7 @@ def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 
 def kind(place: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Fields of one name in objects of one name are of one kind, whichever list they are in: one function reads them."""
+    """Fields of one name in objects of one name are of one kind, for one function reads them."""
     return (*("item" if isinstance(step, int) else step for step in place[-3:-1]), place[-1])
 
 
@@ -261,7 +261,10 @@ def refusals(library: Library, path: Path, manifest: bytes) -> tuple[Refusal | N
 
 @pytest.mark.parametrize("key", KEYS)
 def test_every_strange_value_at_a_place_of_every_kind(library: Library, forged: Path, key: str) -> None:
-    assert try_strange_values(library, forged, [place for place in FIRST if place[0] == key]) > 0 or key == "tools"
+    assert (
+        try_strange_values(library, forged, [place for place in FIRST if place[0] == key]) > 0
+        or key == "tools"
+    )
 
 
 @pytest.mark.slow

@@ -17,8 +17,8 @@ from cpp_library import SOURCE, build_cpp
 CLANG = next(
     (name for name in ("clang++", "clang++-14", "clang++-15", "clang++-16") if shutil.which(name)), None
 )
-# What can be fuzzed, and how many inputs take some seconds under sanitizers.
-READERS = {"manifest": 3000, "npy": 20000, "probe": 5000}
+# What can be fuzzed, and how many inputs take a second or two under sanitizers.
+READERS = {"manifest": 1000, "npy": 10000, "probe": 2000}
 # ONNX Runtime's threads are not instrumented: what they do inside it cannot be judged.
 SUPPRESSIONS = "called_from_lib:libonnxruntime.so\nrace:libonnxruntime.so\n"
 
