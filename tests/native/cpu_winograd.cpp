@@ -116,16 +116,17 @@ struct Case {
 
     double at(int64_t n, int64_t k, int64_t y, int64_t x) const {
         double sum = 0;
-        for (int64_t c = 0; c < shape.inputs; ++c)
-            for (int64_t i = 0; i < side(); ++i)
-                for (int64_t j = 0; j < side(); ++j) {
-                    const int64_t row = met(y, i, shape.height), column = met(x, j, shape.width);
-                    if (row < 0 || column < 0) continue;
+        for (int64_t i = 0; i < side(); ++i)
+            for (int64_t j = 0; j < side(); ++j) {
+                const int64_t row = met(y, i, shape.height), column = met(x, j, shape.width);
+                if (row < 0 || column < 0) continue;
+                for (int64_t c = 0; c < shape.inputs; ++c) {
                     const int64_t from = ((n * shape.inputs + c) * shape.height + row) * shape.width + column;
                     const int64_t pair = shape.transposed ? c * shape.outputs + k : k * shape.inputs + c;
                     sum += double{features[std::size_t(from)]} *
                            double{weights[std::size_t((pair * side() + i) * side() + j)]};
                 }
+            }
         return sum;
     }
 };
