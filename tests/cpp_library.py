@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ctypes as c
 import os
-import shutil
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,14 +48,7 @@ def build_cpp(*targets: str, options: tuple[str, ...] = ()) -> Path:
     places = (f"-DONNXRUNTIME_ROOT={root}", f"-DONNXRUNTIME_LIBRARY={onnxruntime_library()}")
     # Headers take a compiler longer than the files that include them: each target is read in one piece.
     whole = ("-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=0")
-    return build(*targets, options=(*places, *whole, *fast_linker(), *options), source=SOURCE)
-
-
-def fast_linker() -> tuple[str, ...]:
-    """For CMake, to link by gold, which takes a third of the time that the usual linker takes for sanitizers."""
-    if shutil.which("ld.gold") is None:
-        return ()
-    return tuple(f"-DCMAKE_{kind}_LINKER_FLAGS=-fuse-ld=gold" for kind in ("EXE", "SHARED", "MODULE"))
+    return build(*targets, options=(*places, *whole, *options), source=SOURCE)
 
 
 class Options(c.Structure):

@@ -41,9 +41,11 @@ def checked() -> Path:
     tests = ("gantk_unit_tests", "gantk_pictures_tests")
     if CLANG is None:
         return build_cpp(*tests, options=("--preset", "sanitize"))
+    # It takes a third of the time that the usual linker takes for what sanitizers add.
+    linker = ("-DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=gold",) if shutil.which("ld.gold") else ()
     compilers = (f"-DCMAKE_CXX_COMPILER={CLANG}", f"-DCMAKE_C_COMPILER={CLANG.replace('++', '')}")
     fuzzers = (f"gantk_fuzz_{reader}" for reader in READERS)
-    return build_cpp(*tests, *fuzzers, options=("--preset", "fuzz", *compilers))
+    return build_cpp(*tests, *fuzzers, options=("--preset", "fuzz", *compilers, *linker))
 
 
 @pytest.mark.parametrize("program", ["gantk_unit_tests", "gantk_pictures_tests"])
