@@ -127,11 +127,11 @@ struct Case {
 
     double at(int64_t n, int64_t k, int64_t y, int64_t x) const {
         double sum = 0;
-        for (int64_t c = 0; c < shape.inputs; ++c)
-            for (int64_t i = 0; i < side(); ++i)
-                for (int64_t j = 0; j < side(); ++j) {
-                    const int64_t row = met(y, i, shape.height), column = met(x, j, shape.width);
-                    if (row < 0 || column < 0) continue;
+        for (int64_t i = 0; i < side(); ++i)
+            for (int64_t j = 0; j < side(); ++j) {
+                const int64_t row = met(y, i, shape.height), column = met(x, j, shape.width);
+                if (row < 0 || column < 0) continue;
+                for (int64_t c = 0; c < shape.inputs; ++c) {
                     const int64_t from = ((n * shape.inputs + c) * shape.height + row) * shape.width + column;
                     const bool swapped = shape.transposed || shape.turned;
                     const int64_t pair = swapped ? c * shape.outputs + k : k * shape.inputs + c;
@@ -139,6 +139,7 @@ struct Case {
                     sum += double{features[std::size_t(from)]} *
                            double{weights[std::size_t((pair * (last + 1) + (shape.turned ? last - tap : tap)))]};
                 }
+            }
         return sum;
     }
 };
