@@ -34,19 +34,20 @@ settings.load_profile("gantk")
 LONGEST = (
     "cpp/test_programs.py",
     "cpp/test_bench.py",
-    "demo/test_demo.py",
-    "train/test_resume.py",
     "export/test_pictures.py",
     "kernels/test_gram_kernels.py",
-    "kernels/test_functions.py",
     "kernels/test_gram_sm90.py",
-    "native/test_cpu_kernels.py",
-    "cpp/test_conformance.py",
-    "train/test_gan.py",
-    "train/test_style_resume.py",
+    "demo/test_demo.py",
+    "train/test_killed_runs.py",
+    "train/test_style.py",
     "kernels/test_torch_operators.py",
-    "bench/test_run.py",
+    "kernels/test_functions.py",
+    "native/test_cpu_kernels.py",
     "test_house.py",
+    "cpp/test_conformance.py",
+    "export/test_several_styles.py",
+    "train/test_gan.py",
+    "bench/test_run.py",
 )
 
 NOBODY = 65534

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -29,24 +30,14 @@ def described(trial: Trial) -> str:
     return f"{trial.arch}-{trial.dtype}-{trial.precision}-{trial.pictures}x{layers}-{layout}-{trial.tile}"
 
 
-def every_kernel() -> list[Trial]:
-    """Every kernel on tensor cores, with a last tile and a last step that are not full."""
-    return [
-        Trial(
-            ((channels, LONG if dtype in HALVES else LONG // 2),),
-            dtype,
-            precision,
-            1,
-            layout,
-            0,
-            arch,
-            1,
-            tile,
-        )
-        for dtype, precision, arch in MATHS
-        for layout in ("nchw", "nhwc")
-        for tile, channels in ((64, 72), (128, 136))
-    ]
+def every_kernel() -> Iterator[Any]:
+    """Every kernel on tensor cores, with a last tile and a last step that are not full; each pair of traits quickly."""
+    for index, (dtype, precision, arch) in enumerate(MATHS):
+        places = LONG if dtype in HALVES else LONG // 2
+        for turn, layout in enumerate(("nchw", "nhwc")):
+            for size, (tile, channels) in enumerate(((64, 72), (128, 136))):
+                trial = Trial(((channels, places),), dtype, precision, layout=layout, arch=arch, tile=tile)
+                yield pytest.param(trial, marks=pytest.mark.slow if (index + turn + size) % 2 else ())
 
 
 def without_tensor_cores() -> list[Trial]:
@@ -59,17 +50,19 @@ def without_tensor_cores() -> list[Trial]:
     ]
 
 
-def odd_sizes() -> list[Trial]:
-    """Each number of channels and each of places that is one too many or too few of something, in turn."""
+def odd_sizes() -> Iterator[Any]:
+    """Each number of channels and each of places that is one too many or too few of something, in turn.
+
+    Quickly each in one layout, and each kind of numbers in both.
+    """
     channels = (1, 3, 33, 64, 65, 128, 130, 192)
     places = (2049, 1000, 65, 64, 7, 63, 1, 9)
     kinds = [(dtype, precision) for dtype, precision, _ in MATHS[1:]]
-    trials = []
     for index, layer in enumerate(zip(channels, places, strict=True)):
         for turn in range(2):
             dtype, precision = kinds[(index + 2 * turn) % 4]
-            trials.append(Trial((layer,), dtype, precision, layout=("nchw", "nhwc")[turn], multiprocessors=3))
-    return trials
+            trial = Trial((layer,), dtype, precision, layout=("nchw", "nhwc")[turn], multiprocessors=3)
+            yield pytest.param(trial, marks=pytest.mark.slow if (index + index // 4 + turn) % 2 else ())
 
 
 def layouts() -> list[Trial]:
