@@ -36,7 +36,7 @@ LONGEST = (
     "cpp/test_bench.py",
     "export/test_pictures.py",
     "kernels/test_gram_kernels.py",
-    "kernels/test_gram_sm90.py",
+    "kernels/test_gram_sm90_kernels.py",
     "demo/test_demo.py",
     "train/test_killed_runs.py",
     "train/test_style.py",

@@ -22,8 +22,8 @@ GANTK_INLINE void clear(Sums& sums) {
         for (Lanes& one : row) one = Lanes{};  // An initialiser becomes a slow `rep stos`.
 }
 
-// Adds the products of kRows weights, `apart` floats apart, and kPanel values. One vector of weights is in use at a time,
-// lest sums go to memory.
+// Adds the products of kRows weights, `apart` floats apart, and kPanel values. One vector of weights is in use at a
+// time, lest sums go to memory.
 GANTK_INLINE void add_products(const float* weights, std::int64_t apart, const float* values, Sums& sums) {
     Lanes given[kVectors];
     for (int v = 0; v < kVectors; ++v) given[v] = *reinterpret_cast<const Lanes*>(values + v * kLanes);

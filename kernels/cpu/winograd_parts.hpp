@@ -67,8 +67,8 @@ void transform_features(const Convolution& shape, const Tensors& tensors, std::i
                         const Panel& panel, float* frequencies, std::int64_t stride);
 
 // The sums of one frequency of one phase over all channels. `weights` are [rows_of(outputs)] rows of [inputs][kRows],
-// turned [rows_of(inputs)] rows of [outputs][kRows], row_size apart, `tiles` [panels][inputs][kPanel], `sums` [panels][phases][rows_of(outputs) *
-// kRows] rows of kPanel, one in kFrequencies, from the phase's own on.
+// turned [rows_of(inputs)] rows of [outputs][kRows], row_size apart, `tiles` [panels][inputs][kPanel], `sums`
+// [panels][phases][rows_of(outputs) * kRows] rows of kPanel, one in kFrequencies, from the phase's own on.
 void multiply(const Convolution& shape, const float* weights, const float* tiles, std::int64_t panels,
               float* sums);
 

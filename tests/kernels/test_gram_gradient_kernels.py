@@ -21,6 +21,9 @@ from gram_gradient_trials import (
     reference,
     trials,
 )
+from judged import TRIALS
+
+pytestmark = TRIALS
 
 
 def name(trial: Trial) -> str:

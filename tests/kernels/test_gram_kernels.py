@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from gram_trials import TYPES, Trial, check, execute, numbers, reference
+from judged import TRIALS
 from ptx.cutting import cut_sums
+
+pytestmark = TRIALS
 
 HALVES = ("float16", "bfloat16")
 LONG = 456  # Places of 16-bit features, or twice those of others: more than twice the stages, the last step not full.

@@ -11,6 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from judged import TRIALS
 
 from gantk.errors import BackendMissingError, GantkError
 from gantk.kernels import pycuda as adapter
@@ -22,6 +23,8 @@ from fake_pycuda import FakePyCUDA
 from function_references import ROUNDING, error, gram, gram_slope, numbers, style
 
 from variations import variation
+
+pytestmark = TRIALS
 
 Array = np.ndarray[Any, Any]
 STREAM = object()

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from gram_trials import SHARED_BYTES, TYPES
 from interpreted import Memory, run
+from judged import TRIALS
 
 from gantk.kernels.gram_gradient_plan import GradientStyle, plan_gram_gradient
 from gantk.kernels.gram_plan import GramTargets, plan_gram
 from gantk.kernels.launch import Device, Features
+
+pytestmark = TRIALS
 
 torch = pytest.importorskip("torch", reason="the operators need PyTorch")
 

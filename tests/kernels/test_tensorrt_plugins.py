@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from fake_plugin_api import DataType, ShapeExpr, TensorDesc
+from judged import TRIALS
 from onnx import TensorProto, helper
 from ptx import Machine, Memory, parse
 
@@ -22,6 +23,8 @@ from gantk.kernels.launch import Device
 from gantk.kernels.tensorrt_graph import for_library, with_plugins
 from gantk.kernels.tensorrt_source import partial_kernel, plugin_target, variation_kernel
 from variations import variation
+
+pytestmark = TRIALS
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed: pip install gantk[kernels]")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from judged import TRIALS
 from torch import Tensor
 
 from gantk.errors import GantkError, UsageError
@@ -22,6 +23,8 @@ from gantk.runtime.driver import Driver
 pytest.importorskip("cuda.bindings", reason="wants cuda-bindings")
 from fake_gpu import FakeCuda, FakeGPU
 from gpu_tensors import OnFakeGPU
+
+pytestmark = TRIALS
 
 STREAM = 0x5000
 ROUNDING = {torch.float32: 2e-6, torch.float16: 6e-4, torch.bfloat16: 5e-3}

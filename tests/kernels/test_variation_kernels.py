@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import variation_trials
+from judged import TRIALS
 from ptx import Memory
 from ptx.memory import BASE
 from variation_trials import (
@@ -27,6 +28,8 @@ from variation_trials import (
 
 from gantk.kernels.launch import Device
 from gantk.kernels.variation_plan import KINDS, Pictures, plan_variation
+
+pytestmark = TRIALS
 
 PACK = {"float32": 4, "float16": 8, "bfloat16": 8}
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -13,3 +14,10 @@ from engine_lab import Lab, make_lab
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     return make_lab(tmp_path, monkeypatch)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_old_is_searched() -> None:
+    """What other tests left stays out of the many collections of garbage here."""
+    gc.collect()
+    gc.freeze()

@@ -245,7 +245,9 @@ Figures measure_start(const std::string& who, const std::string& bundle, const s
   gantk::Sha256 hash;
   gantk::read_bytes(file, std::int64_t{1} << 40, &hash);
   hash.hex();
-  return {{"first_result_ms", first_us / 1000}, {"hash_ms", us_since(hashed) / 1000}, {"resident_bytes", static_cast<double>(resident)}};
+  return {{"first_result_ms", first_us / 1000},
+          {"hash_ms", us_since(hashed) / 1000},
+          {"resident_bytes", static_cast<double>(resident)}};
 }
 
 void print(const Figures& figures) {
