@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -28,8 +28,16 @@ STREAM = 0x5000
 DTYPES = pytest.mark.parametrize("dtype", ROUNDING, ids=lambda dtype: np.dtype(dtype).name)
 
 
-@DTYPES
-@pytest.mark.parametrize("shape", [(2, 5, 3, 7), (1, 70, 9, 8), (3, 1, 1, 1)], ids=str)
+def in_turn(values: Sequence[Any]) -> Any:
+    """Types with values: each quickly once. All kernels of all types are in the tests of the kernels themselves."""
+    return [
+        pytest.param(dtype, value, marks=() if place == index else pytest.mark.slow)
+        for place, dtype in enumerate(ROUNDING)
+        for index, value in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize(("dtype", "shape"), in_turn([(2, 5, 3, 7), (1, 70, 9, 8), (3, 1, 1, 1)]), ids=str)
 def test_gram_matrices(cuda: FakeCuda, dtype: Any, shape: tuple[int, ...]) -> None:
     given = numbers(*shape, dtype=dtype)
     features = kernels.to_device(given)
@@ -97,8 +105,7 @@ def test_style_losses(cuda: FakeCuda, dtype: Any) -> None:
         assert error(gradient.numpy(), slope) < max(ROUNDING[dtype], 1e-5)
 
 
-@DTYPES
-@pytest.mark.parametrize("kind", ["l1", "l2", "isotropic"])
+@pytest.mark.parametrize(("dtype", "kind"), in_turn(["l1", "l2", "isotropic"]), ids=str)
 def test_total_variations(cuda: FakeCuda, kind: str, dtype: Any) -> None:
     given = numbers(2, 3, 7, 9, dtype=dtype)
     value, gradient = variation(given, kind, 1e-4)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -59,17 +60,19 @@ def without_tensor_cores() -> list[Trial]:
     ]
 
 
-def odd_sizes() -> list[Trial]:
-    """Each number of channels and each of places that is one too many or too few of something, in turn."""
+def odd_sizes() -> Iterator[Any]:
+    """Each number of channels and each of places that is one too many or too few of something, in turn.
+
+    Quickly each in one layout, and each kind of numbers in both.
+    """
     channels = (1, 3, 33, 64, 65, 128, 130, 192)
     places = (2049, 1000, 65, 64, 7, 63, 1, 9)
     kinds = [(dtype, precision) for dtype, precision, _ in MATHS[1:]]
-    trials = []
     for index, layer in enumerate(zip(channels, places, strict=True)):
         for turn in range(2):
             dtype, precision = kinds[(index + 2 * turn) % 4]
-            trials.append(Trial((layer,), dtype, precision, layout=("nchw", "nhwc")[turn], multiprocessors=3))
-    return trials
+            trial = Trial((layer,), dtype, precision, layout=("nchw", "nhwc")[turn], multiprocessors=3)
+            yield pytest.param(trial, marks=pytest.mark.slow if (index + index // 4 + turn) % 2 else ())
 
 
 def layouts() -> list[Trial]:
@@ -117,7 +120,7 @@ def test_without_tensor_cores_sums_are_those_of_float32(trial: Trial) -> None:
     check(replace(trial, precision="exact"))
 
 
-@pytest.mark.parametrize("trial", odd_sizes(), ids=described)
+@pytest.mark.parametrize("trial", list(odd_sizes()), ids=described)
 def test_sizes_may_be_any(trial: Trial) -> None:
     check(trial)
 

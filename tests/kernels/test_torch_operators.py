@@ -75,17 +75,16 @@ def facts(*results: Tensor) -> Any:
 @DTYPES
 def test_gram_matrices_and_their_gradients(cuda: FakeCuda, there: OnFakeGPU, dtype: Any) -> None:
     exact, outer = numbers(2, 5, 4, 6), numbers(2, 5, 5)
-    for laid in layouts(exact.to(dtype)):
+    for laid, scale in zip(layouts(exact.to(dtype)), (None, 0.5, None, 0.5, 0.5), strict=True):
         features, grad = there.put(laid), there.put(outer.mT.contiguous().mT)
-        for scale in (None, 0.5):
-            with there:
-                found = on_cuda.gram_matrix(features, scale)
-                slope = on_cuda.gram_matrix_grad(grad, features, scale)
-            assert facts(found) == told(gram.gram_matrix_op, laid, scale)
-            assert facts(slope) == told(gram.gram_matrix_grad_op, outer, laid, scale)
-            assert error(found, gram.gram_matrix_reference(laid.double(), scale)) < 2e-6
-            wanted = gram.gram_matrix_grad_reference(outer.double(), laid.double(), scale)
-            assert error(slope, wanted) < ROUNDING[dtype]
+        with there:
+            found = on_cuda.gram_matrix(features, scale)
+            slope = on_cuda.gram_matrix_grad(grad, features, scale)
+        assert facts(found) == told(gram.gram_matrix_op, laid, scale)
+        assert facts(slope) == told(gram.gram_matrix_grad_op, outer, laid, scale)
+        assert error(found, gram.gram_matrix_reference(laid.double(), scale)) < 2e-6
+        wanted = gram.gram_matrix_grad_reference(outer.double(), laid.double(), scale)
+        assert error(slope, wanted) < ROUNDING[dtype]
 
 
 @DTYPES
@@ -113,12 +112,20 @@ def test_style_losses_and_their_gradients(cuda: FakeCuda, there: OnFakeGPU, dtyp
         assert error(slope, gradient) < max(ROUNDING[dtype], 1e-5)
 
 
-@DTYPES
-@pytest.mark.parametrize("kind", variation.KINDS)
+def variations() -> Iterator[Any]:
+    """Kinds, types and every other layout from the first or the second: each pair of the three quickly."""
+    for place, dtype in enumerate(ROUNDING):
+        for index, kind in enumerate(variation.KINDS):
+            for first in range(2):
+                marks = pytest.mark.slow if (place + index + first) % 2 else ()
+                yield pytest.param(dtype, kind, first, marks=marks)
+
+
+@pytest.mark.parametrize(("dtype", "kind", "first"), list(variations()))
 def test_total_variations_and_their_gradients(
-    cuda: FakeCuda, there: OnFakeGPU, dtype: Any, kind: str
+    cuda: FakeCuda, there: OnFakeGPU, dtype: Any, kind: str, first: int
 ) -> None:
-    for laid in layouts(numbers(2, 3, 6, 8, dtype=dtype)):
+    for laid in layouts(numbers(2, 3, 6, 8, dtype=dtype))[first::2]:
         pictures = there.put(laid)
         with there:
             value, slope = on_cuda.total_variation(pictures, kind, 1e-4)
