@@ -29,6 +29,7 @@ def main() -> int:
         suite["bench"]["budget_s"] = arguments.budget
     document = run(suite, arguments.device)
     from gantk.files import write_text
+    from tables import verdict
 
     suffix = "" if arguments.device == "cpu" else f"-{arguments.device}"
     output = arguments.output or HERE / "results" / f"{suite['name']}{suffix}.json"
@@ -37,7 +38,7 @@ def main() -> int:
     for line in (*document["warnings"], *document["recommendation"]):
         print(line)
     for claim in document["claims"]:
-        print(f"{'holds' if claim['holds'] else 'DOES NOT HOLD'}: {claim['text']}")
+        print(f"{verdict(claim)}: {claim['text']}")
     return 0
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import shutil
 import sys
@@ -13,12 +14,16 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from PIL import Image
 
 import exporter
 
 # Before anybody imports torch. Threads of the few tests that want two sleep while they wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# While all is imported there is hardly any garbage to look for, and ever more to look through.
+gc.disable()
 
 settings.register_profile(
     "gantk", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -29,19 +34,20 @@ settings.load_profile("gantk")
 LONGEST = (
     "cpp/test_programs.py",
     "cpp/test_bench.py",
-    "demo/test_demo.py",
-    "train/test_resume.py",
     "export/test_pictures.py",
     "kernels/test_gram_kernels.py",
-    "kernels/test_functions.py",
     "kernels/test_gram_sm90.py",
-    "native/test_cpu_kernels.py",
-    "cpp/test_conformance.py",
-    "train/test_gan.py",
-    "train/test_style_resume.py",
+    "demo/test_demo.py",
+    "train/test_killed_runs.py",
+    "train/test_style.py",
     "kernels/test_torch_operators.py",
-    "bench/test_run.py",
+    "kernels/test_functions.py",
+    "native/test_cpu_kernels.py",
     "test_house.py",
+    "cpp/test_conformance.py",
+    "export/test_several_styles.py",
+    "train/test_gan.py",
+    "bench/test_run.py",
 )
 
 NOBODY = 65534
@@ -54,8 +60,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Modules and tests stay until the end: tests that look for leaks need not search them for garbage each time."""
+    """What is imported by now stays: no collection of garbage, of which tests ask for many, need go through it."""
+    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +92,14 @@ def traced_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         exporter.trace_once(patch)
         yield
+
+
+@pytest.fixture
+def blank_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For trainings whose curves nobody looks at: drawing takes as long as fifty steps of a tiny network."""
+    picture = io.BytesIO()
+    Image.new("L", (1, 1)).save(picture, "PNG")
+    monkeypatch.setattr("gantk.train.plots._png", lambda *_: picture.getvalue())
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ namespace gantk::cpu {
 
 // One AVX register, or two of SSE or NEON. May stand at any address that a float may.
 constexpr int kLanes = 8;
-using Lanes = float __attribute__((vector_size(kLanes * sizeof(float)), aligned(alignof(float)), may_alias));
+// Clang takes an alignment of the alias alone, not of the type that it stands for.
+using Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(alignof(float)), may_alias)) = float;
+static_assert(alignof(Lanes) == alignof(float));
 
 }  // namespace gantk::cpu

@@ -15,7 +15,6 @@ constexpr int64_t kBlockBytes =
 constexpr int64_t kFewest = 64, kMost = 512;  // Places of a block.
 constexpr int64_t kTasks = 32;
 
-
 struct Plan {
     int64_t panels, block, blocks, tasks, factors, packed;
 
@@ -46,17 +45,21 @@ void make_factors(const float* gradient, int64_t channels, double scale, int64_t
 }
 
 // Widens a block of places of every channel into panels [panels][channels][kPanel]; what lies past the last
-// place is computed and not kept.
+// place is computed and not kept. Float32 in whole panels is read, as it is written, in place.
 void pack(const Features& shape, const void* features, int64_t picture, int64_t begin, int64_t count,
           float* packed) {
     const int64_t whole = divide_up(count, kPanel) * kPanel;
     float line[kMost];
     std::fill(line + count, line + whole, 0.0f);
     for (int64_t channel = 0; channel < shape.channels; ++channel) {
-        widen(shape.element, features, (picture * shape.channels + channel) * shape.places + begin, count,
-              line);
+        const int64_t first = (picture * shape.channels + channel) * shape.places + begin;
+        const float* read = line;
+        if (shape.element == Element::float32 && count == whole)
+            read = static_cast<const float*>(features) + first;
+        else
+            widen(shape.element, features, first, count, line);
         for (int64_t place = 0; place < whole; place += kPanel)
-            std::copy_n(line + place, kPanel, packed + place * shape.channels + channel * kPanel);
+            std::copy_n(read + place, kPanel, packed + place * shape.channels + channel * kPanel);
     }
 }
 
@@ -98,10 +101,18 @@ void gram_gradient(const Features& shape, const float* gram_gradient, const void
                 const int64_t begin = block * plan.block, count = std::min(plan.block, shape.places - begin);
                 pack(shape, features, picture, begin, count, block_packed);
                 for (int64_t first = 0; first < channels; first += kRows) {
-                    multiply(factors + first * channels, block_packed, channels, count, plan.block, rows);
-                    for (int64_t row = first; row < std::min(first + kRows, channels); ++row)
-                        narrow(shape.element, rows + (row - first) * plan.block, count, features_gradient,
-                               (picture * channels + row) * shape.places + begin);
+                    const int64_t at = (picture * channels + first) * shape.places + begin;
+                    const float* const these = factors + first * channels;
+                    const bool whole = count % kPanel == 0 && first + kRows <= channels;
+                    if (shape.element == Element::float32 && whole) {
+                        multiply(these, block_packed, channels, count, shape.places,
+                                 static_cast<float*>(features_gradient) + at);
+                        continue;
+                    }
+                    multiply(these, block_packed, channels, count, plan.block, rows);
+                    for (int64_t row = 0; row < std::min(kRows, channels - first); ++row)
+                        narrow(shape.element, rows + row * plan.block, count, features_gradient,
+                               at + row * shape.places);
                 }
             }
         });

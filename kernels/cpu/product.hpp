@@ -22,15 +22,19 @@ GANTK_INLINE void clear(Sums& sums) {
         for (Lanes& one : row) one = Lanes{};  // An initialiser becomes a slow `rep stos`.
 }
 
+// Adds the products of kRows weights, `apart` floats apart, and kPanel values. One vector of weights is in use at a time,
+// lest sums go to memory.
+GANTK_INLINE void add_products(const float* weights, std::int64_t apart, const float* values, Sums& sums) {
+    Lanes given[kVectors];
+    for (int v = 0; v < kVectors; ++v) given[v] = *reinterpret_cast<const Lanes*>(values + v * kLanes);
+    for (int r = 0; r < kRows; ++r)
+        for (int v = 0; v < kVectors; ++v) sums[r][v] += weights[r * apart] * given[v];
+}
+
 // Adds the products of weights [terms][kRows] and of values [terms][kPanel].
-GANTK_INLINE void accumulate(const float* weights, const float* values,
-                                                      std::int64_t terms, Sums& sums) {
-    for (std::int64_t term = 0; term < terms; ++term, weights += kRows, values += kPanel) {
-        Lanes given[kVectors];
-        for (int v = 0; v < kVectors; ++v) given[v] = *reinterpret_cast<const Lanes*>(values + v * kLanes);
-        for (int r = 0; r < kRows; ++r)
-            for (int v = 0; v < kVectors; ++v) sums[r][v] += weights[r] * given[v];
-    }
+GANTK_INLINE void accumulate(const float* weights, const float* values, std::int64_t terms, Sums& sums) {
+    for (std::int64_t term = 0; term < terms; ++term)
+        add_products(weights + term * kRows, 1, values + term * kPanel, sums);
 }
 
 }  // namespace gantk::cpu

@@ -40,6 +40,12 @@ struct Products {
 };
 constexpr Products kProducts;
 
+// Weights of one product. Convolutions with turned weights take those of the others.
+int64_t product_size(const Convolution& shape) {
+    return shape.turned ? rows_of(shape.inputs) * row_size(shape.outputs)
+                        : rows_of(shape.outputs) * row_size(shape.inputs);
+}
+
 // A block of panels is transformed, multiplied and transformed back before the next. It depends on the shape
 // alone; and no sum depends on it.
 struct Plan {
@@ -93,9 +99,10 @@ struct Call {
     }
 
     void multiply_one(int64_t frequency, int64_t panels_here, const float* tiles, float* sums) const {
+        const int64_t packed = shape.turned ? turned(frequency) : frequency;
         for (int64_t phase = 0; phase < plan.phases; ++phase)
             if (has_product(shape, frequency, phase))
-                multiply(shape, tensors.packed + kProducts.before(shape, frequency, phase) * plan.rows * shape.inputs,
+                multiply(shape, tensors.packed + kProducts.before(shape, packed, phase) * product_size(shape),
                          tiles + frequency * plan.stride, panels_here,
                          sums + (phase * plan.rows * kFrequencies + frequency) * kPanel);
     }
@@ -195,11 +202,12 @@ void read_kernel(const Convolution& shape, const float* weights, int64_t output,
 
 // G g G^T.
 void transform_kernel(const double (&kernel)[3][3], double (&made)[kFrequencies]) {
-    static constexpr double kG[6][3] = {{1. / 4, 0, 0},
-                                        {-1. / 6, -1. / 6, -1. / 6},
-                                        {-1. / 6, 1. / 6, -1. / 6},
-                                        {1. / 24, 1. / 12, 1. / 6},
-                                        {1. / 24, -1. / 12, 1. / 6},
+    constexpr double kSixth = 1.41421356237309505 / 6, kThird = 2 * kSixth;
+    static constexpr double kG[6][3] = {{1, 0, 0},
+                                        {kSixth, 1. / 3, kThird},
+                                        {kSixth, -1. / 3, kThird},
+                                        {kThird, 1. / 3, kSixth},
+                                        {kThird, -1. / 3, kSixth},
                                         {0, 0, 1}};
     double half[6][3];
     for (int i = 0; i < 6; ++i)
@@ -213,14 +221,16 @@ void transform_kernel(const double (&kernel)[3][3], double (&made)[kFrequencies]
 }  // namespace
 
 std::size_t winograd_weights_bytes(const Convolution& shape) {
-    return static_cast<std::size_t>(kProducts.count(shape) * rows_of(shape.outputs) * kRows * shape.inputs) *
-           sizeof(float);
+    return static_cast<std::size_t>(kProducts.count(shape) * product_size(shape)) * sizeof(float);
 }
 
-// Rows past the last output are zeros.
+// Outputs past the last one are zeros.
 void winograd_weights(const Convolution& shape, const float* weights, float* transformed,
                       const Parallel& parallel) {
     const int64_t rows = rows_of(shape.outputs);
+    const auto row_of = [&](int64_t product, int64_t row) {
+        return transformed + (product * rows + row) * row_size(shape.inputs);
+    };
     for_each(parallel, rows, [&](int64_t row) {
         for (int64_t at = 0; at < shape.inputs * kRows; ++at)
             for (int64_t phase = 0; phase < phases_of(shape); ++phase) {
@@ -230,11 +240,11 @@ void winograd_weights(const Convolution& shape, const float* weights, float* tra
                 transform_kernel(kernel, made);
                 for (int64_t frequency = 0; frequency < kFrequencies; ++frequency) {
                     if (!has_product(shape, frequency, phase)) continue;
-                    const int64_t product = kProducts.before(shape, frequency, phase);
-                    transformed[(product * rows + row) * shape.inputs * kRows + at] =
-                        static_cast<float>(made[frequency]);
+                    row_of(kProducts.before(shape, frequency, phase), row)[at] = static_cast<float>(made[frequency]);
                 }
             }
+        for (int64_t product = 0; product < kProducts.count(shape); ++product)
+            std::fill_n(row_of(product, row) + shape.inputs * kRows, kBeyond, 0.0f);
     });
 }
 

@@ -5,6 +5,11 @@
 // A *tile* is 4 x 4 results, made from 6 x 6 features. A *panel* is 16 tiles: one row of the matrix of a frequency
 // has them next to each other. Where pictures are wide enough it is four *strips* of four tiles side by side.
 //
+// A frequency is the value of a polynomial, whose coefficients are features or weights, at a point. With the points 0,
+// sqrt(2), -sqrt(2), 1 / sqrt(2), -1 / sqrt(2) and infinity sums lose less than with 0, 1, -1, 2, -2 and infinity
+// (Alam, Anderson, Barabasz and Gregg, arXiv 2201.10369, recommend points of this form), and the inverse of a point is
+// one again: turned weights have the same frequencies, in another order.
+//
 // A transposed convolution is four of 3 x 3 that share their features: results of even and of odd rows and columns
 // are its *phases*, and two of a kernel's four rows, and of its columns, belong to each. The third of a phase's own
 // is zero, and so is one of six frequencies each way, for which there is no product.
@@ -20,6 +25,20 @@ namespace gantk::cpu::winograd {
 constexpr std::int64_t kSide = 4, kReach = 6, kFrequencies = kReach * kReach;
 constexpr std::int64_t kStripTiles = 4, kStripWidth = kSide * kStripTiles, kStrips = 4;
 static_assert(kStrips * kStripTiles == kPanel);
+
+// Transformed weights of kRows outputs, and zeros: turned ones are read six by six, past the last one too, and rows a
+// power of two apart would share the cache's sets.
+constexpr std::int64_t kBeyond = 32;
+static_assert(kBeyond >= (kRows - 1) * kRows);
+constexpr std::int64_t row_size(std::int64_t inputs) { return inputs * kRows + kBeyond; }
+
+constexpr float kRoot = 1.41421356f, kInverse = 0.707106781f;
+
+// The frequency that one of turned weights is.
+constexpr std::int64_t turned(std::int64_t frequency) {
+    constexpr std::int64_t kInverses[kReach] = {5, 3, 4, 1, 2, 0};
+    return kInverses[frequency / kReach] * kReach + kInverses[frequency % kReach];
+}
 
 constexpr std::int64_t phases_of(const Convolution& shape) { return shape.transposed ? 4 : 1; }
 
@@ -47,9 +66,9 @@ struct Panel {
 void transform_features(const Convolution& shape, const Tensors& tensors, std::int64_t channel,
                         const Panel& panel, float* frequencies, std::int64_t stride);
 
-// The sums of one frequency of one phase over all channels. `weights` are [rows_of(outputs)][inputs][kRows],
-// `tiles` [panels][inputs][kPanel], `sums` [panels][phases][rows_of(outputs) * kRows] rows of kPanel, one in
-// kFrequencies, from the phase's own on.
+// The sums of one frequency of one phase over all channels. `weights` are [rows_of(outputs)] rows of [inputs][kRows],
+// turned [rows_of(inputs)] rows of [outputs][kRows], row_size apart, `tiles` [panels][inputs][kPanel], `sums` [panels][phases][rows_of(outputs) *
+// kRows] rows of kPanel, one in kFrequencies, from the phase's own on.
 void multiply(const Convolution& shape, const float* weights, const float* tiles, std::int64_t panels,
               float* sums);
 

@@ -12,7 +12,7 @@ using std::int64_t;
 
 // Four floats of each of two strips; the tiles of a strip lie one after another, four floats apart.
 constexpr int kQuad = 4;
-using Quad = float __attribute__((vector_size(kQuad * sizeof(float)), aligned(alignof(float)), may_alias));
+using Quad __attribute__((vector_size(kQuad * sizeof(float)), aligned(alignof(float)), may_alias)) = float;
 constexpr int kColumns = 5;  // Quads in a row of features of a strip: 18 are wanted, 20 read.
 constexpr int64_t kStaged = kColumns * kQuad;
 
@@ -22,26 +22,26 @@ GANTK_INLINE void join(const float* first, const float* second, Lanes& joined) {
                                      *reinterpret_cast<const Quad*>(second), 0, 1, 2, 3, 4, 5, 6, 7);
 }
 
-// B^T d for the points 0, 1, -1, 2, -2 and infinity.
+// B^T d.
 GANTK_INLINE void to_frequencies(const Lanes (&d)[6], Lanes (&made)[6]) {
-    const Lanes even = d[4] - 4 * d[2], odd = d[3] - 4 * d[1];
-    const Lanes even_twice = d[4] - d[2], odd_twice = d[3] - d[1];
-    made[0] = 4 * d[0] + (d[4] - 5 * d[2]);
-    made[1] = even + odd;
-    made[2] = even - odd;
-    made[3] = even_twice + 2 * odd_twice;
-    made[4] = even_twice - 2 * odd_twice;
-    made[5] = 4 * d[1] + (d[5] - 5 * d[3]);
+    const Lanes even = d[4] - 0.5f * d[2], odd = d[3] - 0.5f * d[1];
+    const Lanes even_inverse = 2 * d[2] - d[4], odd_inverse = 2 * d[1] - d[3];
+    made[0] = d[0] + (d[4] - 2.5f * d[2]);
+    made[1] = even + kRoot * odd;
+    made[2] = even - kRoot * odd;
+    made[3] = even_inverse + kInverse * odd_inverse;
+    made[4] = even_inverse - kInverse * odd_inverse;
+    made[5] = d[1] + (d[5] - 2.5f * d[3]);
 }
 
 // A^T m.
 GANTK_INLINE void to_results(const Lanes (&m)[6], Lanes (&made)[kSide]) {
-    const Lanes sum = m[1] + m[2], difference = m[1] - m[2], sum_twice = m[3] + m[4],
-                difference_twice = m[3] - m[4];
-    made[0] = m[0] + sum + sum_twice;
-    made[1] = difference + 2 * difference_twice;
-    made[2] = sum + 4 * sum_twice;
-    made[3] = difference + 8 * difference_twice + m[5];
+    const Lanes sum = m[1] + m[2], difference = m[1] - m[2], sum_inverse = m[3] + m[4],
+                difference_inverse = m[3] - m[4];
+    made[0] = m[0] + kInverse * sum + kRoot * sum_inverse;
+    made[1] = difference + difference_inverse;
+    made[2] = kRoot * sum + kInverse * sum_inverse;
+    made[3] = 2 * difference + 0.5f * difference_inverse + m[5];
 }
 
 // The 4 x 4 in each half.
@@ -67,6 +67,12 @@ GANTK_INLINE int64_t place_of(const Convolution& shape, int64_t at, int64_t size
     return at < 0 ? -at : at == size ? size - 2 : at;
 }
 
+// What the next channel reads, and writes, comes while this one is computed: walks of so many rows are more than
+// processors foresee. Beyond the last channel nothing happens, for a place is never looked at.
+GANTK_INLINE void fetch(const float* place) { __builtin_prefetch(place); }
+GANTK_INLINE void fetch_to_write(const float* place) { __builtin_prefetch(place, 1); }
+constexpr int64_t kAhead = 2;  // Channels between what is transformed and where its frequencies are fetched.
+
 // Six rows of features, or of their mask, from the one above and left of a strip's first tile on, where they can
 // be read: in place, or copied with zeros around them.
 struct Rows {
@@ -78,7 +84,11 @@ GANTK_INLINE Rows find_rows(const Convolution& shape, const float* plane, const 
                             float (&staged)[6 * kStaged]) {
     const int64_t height = shape.height, width = shape.width, x = strip.x;
     const bool inside = strip.y > 0 && strip.y + 5 <= height && x > 0 && x - 1 + kStaged <= width;
-    if (inside) return {plane + (strip.y - 1) * width + x - 1, width};
+    if (inside) {
+        const float* const first = plane + (strip.y - 1) * width + x - 1;
+        for (int64_t i = 0; i < 6; ++i) fetch(first + height * width + i * width);
+        return {first, width};
+    }
     for (int64_t i = 0; i < 6; ++i) {
         const int64_t y = place_of(shape, strip.y - 1 + i, height);
         float* const row = staged + i * kStaged;
@@ -88,11 +98,14 @@ GANTK_INLINE Rows find_rows(const Convolution& shape, const float* plane, const 
         }
         const float* const from = plane + y * width;
         const int64_t wide = std::min(width - x, kStripWidth + 1);  // A strip reads one beyond its own.
-        if (wide > kStripWidth)
-            std::copy_n(from + x, kStripWidth + 1, row + 1);
-        else
+        if (wide < kStripWidth) {
             std::copy_n(from + x, wide, row + 1);
-        std::fill_n(row + 1 + wide, kStaged - 1 - wide, 0.0f);
+            std::fill_n(row + 1 + wide, kStaged - 1 - wide, 0.0f);
+        } else {
+            std::fill_n(row + kStripWidth, kQuad, 0.0f);
+            std::copy_n(from + x, kStripWidth, row + 1);
+            if (wide > kStripWidth) row[1 + kStripWidth] = from[x + kStripWidth];
+        }
         row[0] = x > 0 ? from[x - 1] : shape.reflected ? from[1] : 0.0f;
         if (wide <= kStripWidth && shape.reflected) row[1 + wide] = from[width - 2];
     }
@@ -153,8 +166,11 @@ GANTK_CLONES void transform_strips(const Convolution& shape, const Tensors& tens
             shift(given[0], last, given[4]);  // A tile's fifth feature is the next one's first.
             shift(given[1], second, given[5]);
             to_frequencies(given, made);
-            for (int j = 0; j < 6; ++j)
-                *reinterpret_cast<Lanes*>(frequencies + (i * 6 + j) * stride + first) = made[j];
+            for (int j = 0; j < 6; ++j) {
+                float* const row = frequencies + (i * 6 + j) * stride;
+                *reinterpret_cast<Lanes*>(row + first) = made[j];
+                if (first == 0) fetch_to_write(row + kAhead * kPanel);
+            }
         }
     }
 }
@@ -243,6 +259,7 @@ GANTK_INLINE void write(const Convolution& shape, const float* made, const Tile*
         const int64_t y = kScale * tile.y, x = kScale * tile.x, wide = std::min(widest, width - x);
         float* to = result + ((tile.picture * shape.outputs + channel) * height + y) * width + x;
         for (int64_t i = 0; i < std::min(kTile, height - y); ++i, to += width) {
+            fetch_to_write(to + height * width);
             if (wide == kWide)
                 std::copy_n(made + i * kWide, kWide, to);
             else

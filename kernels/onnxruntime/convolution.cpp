@@ -5,9 +5,11 @@
 //     => (result float32[N, K, 2H, 2W])
 // Convolution3x3Relu, TransposedConvolution4x4Relu: the same, and negative results become 0.
 // ReflectedConvolution3x3: as Convolution3x3, with a border of the second row and column and of the last but one
-// MaskedConvolution3x3 (values float32[N, C, H, W], mask float32[N, C, H, W], weights float32[K, C, 3, 3])
-//     => (result float32[N, K, H, W]), of values where the mask is above 0, and of 0 elsewhere
+// Convolution3x3ReluGrad (gradient float32[N, K, H, W], result float32[N, K, H, W], weights float32[K, C, 3, 3])
+//     => (features_gradient float32[N, C, H, W])
+#include <map>
 #include <mutex>
+#include <utility>
 
 #include "../cpu/transposed.hpp"
 #include "../cpu/winograd.hpp"
@@ -32,7 +34,7 @@ constexpr Method kWinograd{cpu::winograd_weights_bytes, cpu::winograd_weights, c
 constexpr Method kProducts{cpu::transposed_weights_bytes, cpu::transposed_weights,
                            cpu::transposed_convolution};
 
-// A convolution of weights, with nothing known of its features.
+// The convolution that weights are packed for, with nothing known of its features.
 Convolution convolution_of(const Ort::ConstValue& weights, bool transposed) {
     const std::int64_t side = transposed ? 4 : 3;
     const char* const wanted = transposed ? "C x K x 4 x 4" : "K x C x 3 x 3";
@@ -67,66 +69,101 @@ class Packed {
 constexpr cpu::Memory kOwn{[](void*, std::size_t bytes) { return allocate(bytes).release(); },
                            [](void*, void* block) { Free{}(block); }, nullptr};
 
-enum class Kind { plain, reflected, masked, transposed };
+// Weights that a file stores, packed by the first call that wants them so.
+class Stored {
+  public:
+    // Those of one place are one, as long as anybody has them: a convolution and its gradient share them.
+    static std::shared_ptr<Stored> at(const float* place, const Method& method) {
+        static std::mutex mutex;
+        static std::map<std::pair<const float*, const Method*>, std::weak_ptr<Stored>> known;
+        const std::lock_guard lock(mutex);
+        for (auto each = known.begin(); each != known.end();)
+            each = each->second.expired() ? known.erase(each) : std::next(each);
+        auto& entry = known[{place, &method}];
+        std::shared_ptr<Stored> stored = entry.lock();
+        if (!stored) entry = stored = std::make_shared<Stored>();
+        return stored;
+    }
 
-// Weights that a file stores are packed once, by the first call that wants them so; others in every call.
+    template <typename Pack>
+    const float* data(const Pack& pack) {
+        std::call_once(once_, [&] { packed_ = pack(kOwn); });
+        return packed_->data();
+    }
+
+  private:
+    std::once_flag once_;
+    std::unique_ptr<Packed> packed_;
+};
+
+enum class Kind { plain, reflected, gradient, transposed };
+
+// Weights that no file stores are packed in every call.
 class ConvolutionCpu : public Kernel {
   public:
-    ConvolutionCpu(const Making& making, Kind kind, bool relu)
-        : masked_(kind == Kind::masked),
-          reflected_(kind == Kind::reflected),
-          transposed_(kind == Kind::transposed),
-          relu_(relu) {
+    ConvolutionCpu(const Making& making, Kind kind, bool relu) : kind_(kind), relu_(relu) {
         int constant = 0;
         const auto weights =
             Ort::ConstKernelInfo(making.info).GetTensorConstantInput(weights_at(), &constant);
-        stored_ = constant != 0;
-        if (stored_) convolution_of(weights, transposed_);  // Wrong ones are told now.
+        if (constant == 0) return;
+        convolution_of(weights, transposed());  // Wrong ones are told now.
+        for (const Method* method : {&kWinograd, &kProducts})
+            if (transposed() || method == &kWinograd)
+                stored_[method == &kProducts] = Stored::at(weights.GetTensorData<float>(), *method);
     }
 
     void compute(Ort::KernelContext& context) const override {
         const auto features = context.GetInput(0), weights = context.GetInput(weights_at());
-        const Convolution shape = whole_shape(features, weights);
+        const Convolution packed = convolution_of(weights, transposed());
+        const Convolution shape = whole_shape(features, weights, packed);
         cpu::Tensors tensors{features.GetTensorData<float>(), nullptr, nullptr, bias_of(context, shape),
                              relu_,                           mask_of(context, features)};
         auto result = context.GetOutput(
             0, {shape.count, shape.outputs, shape.scale() * shape.height, shape.scale() * shape.width});
         tensors.result = result.GetTensorMutableData<float>();
-        const bool few = transposed_ && tiles_of(shape) < kFewTiles;
+        const bool few = transposed() && tiles_of(shape) < kFewTiles;
         const Method& method = few ? kProducts : kWinograd;
         const cpu::Memory memory = buffers_->memory();
         const cpu::Parallel threads = threads_of(context);
         const auto pack = [&](const cpu::Memory& where) {
-            return std::make_unique<Packed>(method, shape, weights.GetTensorData<float>(), where, threads);
+            return std::make_unique<Packed>(method, packed, weights.GetTensorData<float>(), where, threads);
         };
-        Kept& kept = kept_[few];
         std::unique_ptr<Packed> made;
-        if (stored_)
-            std::call_once(kept.once, [&] { kept.weights = pack(kOwn); });
+        if (stored_[few])
+            tensors.packed = stored_[few]->data(pack);
         else
-            made = pack(memory);
-        tensors.packed = (stored_ ? kept.weights : made)->data();
+            tensors.packed = (made = pack(memory))->data();
         method.convolve(shape, tensors, memory, threads);
     }
 
   private:
-    std::size_t weights_at() const { return masked_ ? 2 : 1; }
+    bool transposed() const { return kind_ == Kind::transposed; }
+    bool gradient() const { return kind_ == Kind::gradient; }
+    std::size_t weights_at() const { return gradient() ? 2 : 1; }
 
-    Convolution whole_shape(const Ort::ConstValue& features, const Ort::ConstValue& weights) const {
-        const Shape given = shape_of(features, masked_ ? "values" : "features", 4, false, "N x C x H x W");
-        const Convolution shape = convolution_of(weights, transposed_);
-        if (shape.inputs != given[1])
-            throw Error("weights have shape " + text_of(weights.GetTensorTypeAndShapeInfo().GetShape()) +
-                        "; " + (transposed_ ? "[" : "[K, ") + std::to_string(given[1]) +
-                        (transposed_ ? ", K, 4, 4]" : ", 3, 3]") + " belongs to features " + text_of(given));
-        if (reflected_ && (given[2] < 2 || given[3] < 2))
+    Convolution whole_shape(const Ort::ConstValue& features, const Ort::ConstValue& weights,
+                            const Convolution& packed) const {
+        const char* const wanted = gradient() ? "N x K x H x W" : "N x C x H x W";
+        const Shape given = shape_of(features, gradient() ? "gradients" : "features", 4, false, wanted);
+        const std::int64_t before = gradient() ? packed.outputs : packed.inputs,
+                           after = gradient() ? packed.inputs : packed.outputs;
+        if (before != given[1]) {
+            const std::string channels = std::to_string(given[1]);
+            const std::string fitting = transposed()   ? "[" + channels + ", K, 4, 4]"
+                                        : gradient() ? "[" + channels + ", C, 3, 3]"
+                                                     : "[K, " + channels + ", 3, 3]";
+            throw Error("weights have shape " + text_of(weights.GetTensorTypeAndShapeInfo().GetShape()) + "; " +
+                        fitting + " belongs to " + (gradient() ? "gradients " : "features ") + text_of(given));
+        }
+        const bool reflected = kind_ == Kind::reflected;
+        if (reflected && (given[2] < 2 || given[3] < 2))
             throw Error("features have shape " + text_of(given) +
                         "; a border is reflected from at least 2 rows and 2 columns");
-        return {given[0], shape.inputs, shape.outputs, given[2], given[3], transposed_, reflected_};
+        return {given[0], before, after, given[2], given[3], transposed(), reflected, gradient()};
     }
 
     const float* bias_of(Ort::KernelContext& context, const Convolution& convolution) const {
-        if (masked_ || context.GetInputCount() < 3) return nullptr;
+        if (gradient() || context.GetInputCount() < 3) return nullptr;
         const auto bias = context.GetInput(2);
         if (static_cast<const OrtValue*>(bias) == nullptr) return nullptr;
         const Shape shape = bias.GetTensorTypeAndShapeInfo().GetShape(), wanted{convolution.outputs};
@@ -136,15 +173,16 @@ class ConvolutionCpu : public Kernel {
         return bias.GetTensorData<float>();
     }
 
-    const float* mask_of(Ort::KernelContext& context, const Ort::ConstValue& values) const {
-        if (!masked_) return nullptr;
-        const auto mask = context.GetInput(1);
-        const Shape shape = mask.GetTensorTypeAndShapeInfo().GetShape();
-        const Shape wanted = values.GetTensorTypeAndShapeInfo().GetShape();
+    // The gradient of a ReLU's results is that of its sums where those were above 0.
+    const float* mask_of(Ort::KernelContext& context, const Ort::ConstValue& slopes) const {
+        if (!gradient()) return nullptr;
+        const auto result = context.GetInput(1);
+        const Shape shape = result.GetTensorTypeAndShapeInfo().GetShape();
+        const Shape wanted = slopes.GetTensorTypeAndShapeInfo().GetShape();
         if (shape != wanted)
-            throw Error("the mask has shape " + text_of(shape) + "; that of the values, " + text_of(wanted) +
+            throw Error("the result has shape " + text_of(shape) + "; that of its gradient, " + text_of(wanted) +
                         ", is wanted");
-        return mask.GetTensorData<float>();
+        return result.GetTensorData<float>();
     }
 
     static std::int64_t tiles_of(const Convolution& shape) {
@@ -152,14 +190,10 @@ class ConvolutionCpu : public Kernel {
         return shape.count * tiles(shape.height) * tiles(shape.width);
     }
 
-    struct Kept {
-        std::once_flag once;
-        std::unique_ptr<Packed> weights;
-    };
-
-    bool masked_, reflected_, transposed_, relu_, stored_;
+    Kind kind_;
+    bool relu_;
     std::shared_ptr<Buffers> buffers_ = Buffers::shared();
-    mutable Kept kept_[2];
+    std::shared_ptr<Stored> stored_[2];  // For Winograd's method and for products; null where no file stores them.
 };
 
 template <Kind kKind, bool kRelu>
@@ -167,11 +201,12 @@ std::unique_ptr<Kernel> make(const Making& making) {
     return std::make_unique<ConvolutionCpu>(making, kKind, kRelu);
 }
 
-template <std::size_t kWeightsAt>
+// Kernels are [K, C, 3, 3]: a convolution makes K channels, its gradient C.
+template <bool kGradient>
 void infer(Ort::ShapeInferContext& context, Ort::ShapeInferContext::Shape (&shapes)[2]) {
-    const auto &features = context.GetInputShape(0), &weights = context.GetInputShape(kWeightsAt);
+    const auto &features = context.GetInputShape(0), &weights = context.GetInputShape(kGradient ? 2 : 1);
     if (features.size() == 4 && weights.size() == 4)
-        shapes[0] = {features[0], weights[0], features[2], features[3]};
+        shapes[0] = {features[0], weights[kGradient ? 1 : 0], features[2], features[3]};
 }
 
 // Twice a size that is not known yet has no name.
@@ -183,14 +218,14 @@ void infer_transposed(Ort::ShapeInferContext& context, Ort::ShapeInferContext::S
 
 template <Kind kKind, bool kRelu>
 Signature signature(const char* name) {
-    constexpr bool kMasked = kKind == Kind::masked;
+    constexpr bool kGradient = kKind == Kind::gradient;
     return {name,
             {Type::float32, Type::float32, Type::float32},
             {Type::float32},
             make<kKind, kRelu>,
             nullptr,
-            kKind == Kind::transposed ? infer_transposed : infer<kMasked ? 2 : 1>,
-            kMasked ? 3 : 2};
+            kKind == Kind::transposed ? infer_transposed : infer<kGradient>,
+            kGradient ? 3 : 2};
 }
 
 }  // namespace
@@ -198,7 +233,7 @@ Signature signature(const char* name) {
 const Signature kConvolution = signature<Kind::plain, false>("Convolution3x3");
 const Signature kConvolutionRelu = signature<Kind::plain, true>("Convolution3x3Relu");
 const Signature kReflectedConvolution = signature<Kind::reflected, false>("ReflectedConvolution3x3");
-const Signature kMaskedConvolution = signature<Kind::masked, false>("MaskedConvolution3x3");
+const Signature kConvolutionReluGrad = signature<Kind::gradient, false>("Convolution3x3ReluGrad");
 const Signature kTransposedConvolution = signature<Kind::transposed, false>("TransposedConvolution4x4");
 const Signature kTransposedConvolutionRelu = signature<Kind::transposed, true>("TransposedConvolution4x4Relu");
 

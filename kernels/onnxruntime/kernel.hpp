@@ -111,6 +111,6 @@ struct Signature {
 };
 
 extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation, kMaxPool, kMaxPoolGrad, kConvolution, kConvolutionRelu,
-    kReflectedConvolution, kMaskedConvolution, kTransposedConvolution, kTransposedConvolutionRelu;
+    kReflectedConvolution, kConvolutionReluGrad, kTransposedConvolution, kTransposedConvolutionRelu;
 
 }  // namespace gantk::onnxruntime

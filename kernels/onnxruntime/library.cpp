@@ -107,7 +107,7 @@ struct Domain {
         add({&kGramMatrix, &kGramMatrixGrad, &kTotalVariation});
         if (cpu_only)
             add({&kMaxPool, &kMaxPoolGrad, &kConvolution, &kConvolutionRelu, &kReflectedConvolution,
-                 &kMaskedConvolution, &kTransposedConvolution, &kTransposedConvolutionRelu});
+                 &kConvolutionReluGrad, &kTransposedConvolution, &kTransposedConvolutionRelu});
     }
 
     void add(std::initializer_list<const Signature*> signatures) {

@@ -49,6 +49,18 @@ def test_a_changed_number_makes_a_table_stale(tmp_path: Path, monkeypatch: pytes
     assert "| 1 | onnxruntime fp32 | 1.5 |" in tables.filled(page)
 
 
+@pytest.mark.parametrize(
+    ("claim", "words"),
+    [
+        ({"measured": 2.0, "holds": True}, "met"),
+        ({"measured": 1.0, "holds": False}, "NOT met"),
+        ({"measured": None, "holds": False}, "not measured"),
+    ],
+)
+def test_what_was_not_measured_is_neither_met_nor_missed(claim: dict[str, Any], words: str) -> None:
+    assert load("tables").verdict(claim) == words
+
+
 def wrong(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "parity": {**row["parity"], "passed": False}}
 

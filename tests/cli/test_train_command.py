@@ -14,6 +14,8 @@ from PIL import Image
 
 from gantk.cli.main import main
 
+pytestmark = pytest.mark.usefixtures("blank_curves")
+
 QUICK = "--size 32 --width 2 --batch 4 --steps 2 --threads 1 --precision fp32"
 
 

@@ -17,6 +17,8 @@ from style_helpers import write_photos, write_style, write_vgg
 from gantk import checkpoint
 from gantk.cli.main import main
 
+pytestmark = pytest.mark.usefixtures("blank_curves")
+
 QUICK = "--data photos --vgg vgg.safetensors --size 64 --batch 2 --steps 1 --threads 1 --precision fp32"
 
 

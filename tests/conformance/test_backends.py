@@ -238,6 +238,6 @@ def test_opening_and_closing_does_not_leak(backend: str) -> None:
         gc.collect()
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
-    resident_after(30)  # Pools fill.
-    before = resident_after(20)
-    assert resident_after(150) - before < 8 * 2**20
+    resident_after(20)  # Pools fill.
+    before = resident_after(10)
+    assert resident_after(60) - before < 3 * 2**20

@@ -71,7 +71,7 @@ def test_a_slow_machine_trains_for_as_many_steps_as_its_time_allows(
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same path with fewer pictures, one precision less and hardly any measuring."""
     for name, value in {
-        "PICTURES": 80,
+        "PICTURES": 128,
         "WIDTH": 8,
         "PRECISIONS": ("fp32", "fp16"),
         "BENCHED": ("fp32",),
@@ -92,7 +92,7 @@ def test_the_whole_path_ends_in_a_page_that_stands_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "demo"
-    assert main(["demo", "--out", str(out), "--steps", "16", "--json", "-"]) == 0
+    assert main(["demo", "--out", str(out), "--steps", "4", "--json", "-"]) == 0
     said = capsys.readouterr()
     summary = json.loads(said.out)
     assert set(summary["seconds"]) == {"draw", "train", "export", "generate", "bench"}

@@ -6,6 +6,8 @@ One target of the quick families is always built; the rest is slow.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import ml_dtypes
@@ -21,9 +23,10 @@ import networks
 from gantk.bundle import PRECISIONS
 from gantk.errors import GantkError, UsageError
 from gantk.export.engines.apart import build_apart
-from gantk.export.engines.build import BuildOptions, Built, build
+from gantk.export.engines.build import BuildOptions, Built, build, check_options
 from gantk.export.engines.cells import REMAINDER, SUBPIXEL, adapt, choose_targets, lacks
 from gantk.export.engines.profiles import make_profiles
+from gantk.export.engines.worker import take_turns
 from gantk.export.int8 import Quantiser
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import from_bytes
@@ -173,14 +176,44 @@ def test_a_scale_that_fp16_cannot_hold_keeps_the_rest_wide(rtx: Product, tmp_pat
     assert adapt(rtx, data, "int8", "x.onnx", fits_fp16=True) == (data, ())
 
 
+def may_take_turns() -> bool:
+    """Whether a process may run its threads first in, first out."""
+    code = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-@pytest.mark.parametrize("family", ["dcgan", "mlp"])
+@pytest.mark.parametrize(
+    ("family", "precision"),
+    [
+        (family, precision)
+        for family, precision, target, said in CELLS
+        if target == "sm_89" and said not in REFUSALS
+    ],
+)
 def test_rebuilds_are_equal_byte_for_byte(rtx: Product, family: str, precision: str) -> None:
+    if not may_take_turns():
+        pytest.skip("wants to run threads in turns: root, or ulimit -r 1")
     data, interface = families.exported(family, precision)
     data, _ = adapt(rtx, data, precision, family)
-    profiles = make_profiles(interface)
-    first, second = (
-        build_apart(rtx, data, precision, profiles, BuildOptions(("sm_89",)), family) for _ in range(2)
-    )
-    assert first == second
+    shapes = [["x=1x16x16x16"]] * 3 if family == "foreign" else []
+    profiles = make_profiles(interface, families.SIZES, *shapes)
+    options = BuildOptions(("sm_89",), reproducible=True)
+    first, *more = (build_apart(rtx, data, precision, profiles, options, family) for _ in range(3))
+    assert more == [first] * 2
+
+
+def test_a_process_that_may_not_run_threads_in_turns_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)
+    monkeypatch.setattr("os.sched_setscheduler", refuse)
+    with pytest.raises(GantkError, match="threads cannot take turns here: .* not permitted") as caught:
+        take_turns()
+    assert "ulimit -r 1" in str(caught.value.hint)
+
+
+def test_what_is_measured_is_not_reproducible(rtx: Product) -> None:
+    with pytest.raises(UsageError, match="tensorrt chooses by measuring"):
+        check_options(PRODUCTS["tensorrt"], load(rtx), BuildOptions(reproducible=True))

@@ -103,9 +103,20 @@ def test_losses_and_gradient_are_those_of_an_independent_computation(
     torch.testing.assert_close(gradient, wanted, rtol=1e-6, atol=float(wanted.abs().max()) * 1e-7)
 
 
-@pytest.mark.parametrize("pooling", ["max", "average"])
-@pytest.mark.parametrize("size", [(8, 8), (17, 40), (33, 19)])
-@pytest.mark.parametrize("elements", [64 * 10 * 10, 64 * 16 * 16, 2**22])
+SIZES = [(8, 8), (17, 40), (33, 19)]
+ELEMENTS = [64 * 10 * 10, 64 * 16 * 16, 2**22]
+
+
+@pytest.mark.parametrize(
+    ("elements", "size", "pooling"),
+    [
+        # Every size in every tile; each pooling meets every size and every tile; on request each with each.
+        pytest.param(elements, size, pooling, marks=[] if (i + j + k) % 2 else pytest.mark.slow)
+        for i, elements in enumerate(ELEMENTS)
+        for j, size in enumerate(SIZES)
+        for k, pooling in enumerate(("max", "average"))
+    ],
+)
 def test_tiles_of_any_size_give_what_the_whole_gives(
     pooling: str, size: tuple[int, int], elements: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

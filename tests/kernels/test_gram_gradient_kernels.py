@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,11 +39,18 @@ def test_halves_are_rounded_to_the_nearest(trial: Trial) -> None:
     check_rounding(trial)
 
 
-@pytest.mark.parametrize("layer", [(1, 1), (1, 300), (64, 1), (65, 129), (129, 64), (8, 8)], ids=str)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_odd_sizes(dtype: str, layer: tuple[int, int]) -> None:
-    check(Trial((layer,), dtype))
-    check(Trial((layer,), dtype, layout="nhwc"))
+def odd_sizes() -> Iterator[Any]:
+    """Quickly each layer of one type in one layout, of the other in the other."""
+    for index, layer in enumerate(((1, 1), (1, 300), (64, 1), (65, 129), (129, 64), (8, 8))):
+        for place, dtype in enumerate(("float32", "bfloat16")):
+            for turn, layout in enumerate(("nchw", "nhwc")):
+                trial = Trial((layer,), dtype, layout=layout)
+                yield pytest.param(trial, marks=pytest.mark.slow if (index + place + turn) % 2 else ())
+
+
+@pytest.mark.parametrize("trial", odd_sizes(), ids=name)
+def test_odd_sizes(trial: Trial) -> None:
+    check(trial)
 
 
 def test_spans_and_slopes_that_pass_or_stay_give_the_same_bits() -> None:
@@ -56,8 +65,14 @@ def test_spans_and_slopes_that_pass_or_stay_give_the_same_bits() -> None:
         np.testing.assert_array_equal(first, other)
 
 
-@pytest.mark.parametrize("slopes", [1e-9, 1e-6, 1e-3, 1.0, 1e4])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "slopes"),
+    [
+        *(("float16", 1e-9), ("bfloat16", 1e-6), ("float16", 1.0), ("float16", 1e4), ("bfloat16", 1e4)),
+        *(pytest.param("float16", slopes, marks=pytest.mark.slow) for slopes in (1e-6, 1e-3)),
+        *(pytest.param("bfloat16", slopes, marks=pytest.mark.slow) for slopes in (1e-9, 1e-3, 1.0)),
+    ],
+)
 def test_slopes_of_every_size_that_a_style_loss_has(dtype: str, slopes: float) -> None:
     """Features make results of about 1, which float16 has; the slopes alone would be 0 or infinite in it."""
     values = min(1e4, 20 / slopes)

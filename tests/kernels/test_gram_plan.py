@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import ctypes
 import random
-import shutil
 import subprocess
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twins import twin
 
 from gantk.errors import GantkError, UsageError
 from gantk.kernels.gram_cut import LayerPlan
@@ -20,8 +19,6 @@ from gantk.kernels.gram_plan import WORKSPACE_BYTES, GramPlan, GramTargets, plan
 from gantk.kernels.launch import ELEMENT_BYTES, PRECISIONS, Device, Features, TensorMap
 from gantk.kernels.parameters import GramLayer
 
-HERE = Path(__file__).resolve().parent
-INCLUDE = HERE.parents[1] / "kernels" / "include"
 T4, A100 = Device((7, 5), 40, 65_536), Device((8, 0), 108, 166_912)
 RTX, H200 = Device((8, 9), 128, 101_376), Device((9, 0), 132, 232_448)
 DEVICES = (T4, A100, RTX, H200, Device((12, 0), 3, 101_376))
@@ -304,24 +301,13 @@ def question(plan: GramPlan, device: Device, precision: str) -> str:
     return " ".join(map(str, numbers))
 
 
-def twin(folder: Path) -> Path:
-    """The program of gram_twin.cpp."""
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        pytest.skip("no g++ or clang++ on this machine")
-    program = folder / "twin"
-    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{INCLUDE}", "-o", program]
-    subprocess.run([compiler, HERE / "gram_twin.cpp", *flags], check=True)
-    return program
-
-
-def test_the_plan_of_cpp_is_the_same(tmp_path: Path) -> None:
-    program = twin(tmp_path)
+def test_the_plan_of_cpp_is_the_same() -> None:
     draw, questions, wanted = random.Random(4), [], []
-    for _ in range(1000):
+    for _ in range(500):
         device, precision = draw.choice(DEVICES), draw.choice(PRECISIONS)
         plan = plan_gram(random_layers(draw, 2**30), device, precision, style=draw.random() < 0.5)
         questions.append(question(plan, device, precision))
         wanted += described(plan)
+    program = twin("gram_twin")
     done = subprocess.run(program, input="\n".join(questions), capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == wanted

@@ -6,7 +6,6 @@ from __future__ import annotations
 import random
 import subprocess
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,8 @@ from gram_sm90_trials import ARCH, BANDS, check_tiles, trials
 from gram_trials import Trial, check, execute, numbers
 from hypothesis import given
 from hypothesis import strategies as st
-from test_gram_plan import H200, PRECISIONS, described, launches, question, twin
+from test_gram_plan import H200, PRECISIONS, described, launches, question
+from twins import twin
 
 from gantk.kernels import gram_sm90
 from gantk.kernels.gram_plan import GramPlan, plan_gram
@@ -162,15 +162,15 @@ def test_it_takes_what_the_copy_engine_can(
     assert (unit == "gram_sm90") == takes
 
 
-def test_the_plan_of_cpp_is_the_same(tmp_path: Path) -> None:
-    program, draw = twin(tmp_path), random.Random(6)
-    questions, wanted = [], []
-    for _ in range(500):
+def test_the_plan_of_cpp_is_the_same() -> None:
+    draw, questions, wanted = random.Random(6), [], []
+    for _ in range(250):
         device = replace(H200, multiprocessors=draw.choice([1, 7, 78, 114, 132]))
         precision = draw.choice(PRECISIONS)
         plan = plan_gram(random_layers(draw, 2**24, mixed=True), device, precision, style=draw.random() < 0.5)
         questions.append(question(plan, device, precision))
         wanted += described(plan)
+    program = twin("gram_twin")
     done = subprocess.run(program, input="\n".join(questions), capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == wanted
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import ctypes
 import random
-import shutil
 import subprocess
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twins import twin
 
 from gantk.errors import GantkError, UsageError
 from gantk.kernels.launch import ELEMENT_BYTES, Device
@@ -22,7 +21,6 @@ from gantk.kernels.parameters import VARIATION_THREADS, VariationParameters
 from gantk.kernels.variation_plan import KINDS, Pictures, VariationPlan, plan_variation
 
 H200 = Device((9, 0), 132, 232_448)
-INCLUDE = Path(__file__).resolve().parents[2] / "kernels" / "include"
 DTYPES = tuple(ELEMENT_BYTES)
 LAYOUTS = (Pictures.contiguous, Pictures.channels_last)
 
@@ -266,28 +264,15 @@ def planned(case: tuple[Pictures, Pictures, str, float, int, bool]) -> str:
     return f"{plan.kernel} {' '.join(map(str, plan.grid))} {plan.workspace_bytes} {plan.counters} {counts} {given}"
 
 
-@pytest.fixture(scope="module")
-def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        pytest.skip("no g++ or clang++ on this machine")
-    program = tmp_path_factory.mktemp("twin") / "twin"
-    source = Path(__file__).with_name("variation_twin.cpp")
-    warnings = ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
-    command = [compiler, "-std=c++17", "-O1", *warnings, f"-I{INCLUDE}", source, "-o", program]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return program
-
-
-def ask(twin: Path, lines: list[str]) -> list[str]:
-    done = subprocess.run([twin], input="\n".join(lines), capture_output=True, text=True, check=True)
+def ask(lines: list[str]) -> list[str]:
+    program = twin("variation_twin", "-Wconversion")
+    done = subprocess.run(program, input="\n".join(lines), capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
 
-def test_the_plan_in_cpp_is_the_same(twin: Path) -> None:
+def test_the_plan_in_cpp_is_the_same() -> None:
     some = cases(4000)
-    answers = ask(twin, [line(case) for case in some])
+    answers = ask([line(case) for case in some])
     assert len(answers) == len(some)
     for case, answer in zip(some, answers, strict=True):
         assert answer == planned(case), case
@@ -295,7 +280,7 @@ def test_the_plan_in_cpp_is_the_same(twin: Path) -> None:
     assert len(kernels) >= 24  # Of all there are: 18 of packs, 6 of strides.
 
 
-def test_what_python_refuses_cpp_refuses(twin: Path) -> None:
+def test_what_python_refuses_cpp_refuses() -> None:
     fine = line((*[Pictures.contiguous("float32", 1, 3, 4, 8)] * 2, "l1", 1e-8, 132, True))
     wrong = [
         fine.replace("0 1 3 4 8", "0 0 3 4 8"),
@@ -309,5 +294,5 @@ def test_what_python_refuses_cpp_refuses(twin: Path) -> None:
         fine.replace(" 0 1e-08", " 2 -1.0"),
     ]
     assert fine not in wrong
-    assert ask(twin, [fine])[0].startswith("gantk_variation_l1_packed_float32_gradient 2 1 1 8 1 ")
-    assert ask(twin, wrong) == ["refused"] * len(wrong)
+    assert ask([fine])[0].startswith("gantk_variation_l1_packed_float32_gradient 2 1 1 8 1 ")
+    assert ask(wrong) == ["refused"] * len(wrong)

@@ -171,14 +171,15 @@ def test_a_cut_file_leaves_no_run(
     assert sorted(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.parametrize("name", ["candy", pytest.param("mosaic", marks=pytest.mark.slow)])
+@pytest.mark.slow  # A megapixel; the example's own computation, above, tells the same of small ones.
+@pytest.mark.parametrize("name", ["candy", "mosaic"])
 def test_published_pictures_are_painted_again(name: str, data_dir: Path, tmp_path: Path) -> None:
     file = data_dir / "transformer_nets" / f"{name}_transformernet.safetensors"
     assert main(["import", "fast-neural-style", str(file), "-o", str(tmp_path / name)]) == 0
-    network = checkpoint.load_generator(tmp_path / name).module
+    network = checkpoint.load_generator(tmp_path / name).module.to(memory_format=torch.channels_last)
     given = read(data_dir / "pictures" / "ptex_amber.jpg")
     with torch.inference_mode():
-        painted = network(given)[0].clamp(0, 1)
+        painted = network(given.to(memory_format=torch.channels_last))[0].clamp(0, 1)
     wanted = read(data_dir / "pictures" / "ptex_expected" / f"amber-{name}.jpg")[0]
     assert np.corrcoef(painted.flatten(), wanted.flatten())[0, 1] > 0.98
 

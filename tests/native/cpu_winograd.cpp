@@ -24,7 +24,11 @@ void check(bool holds, const char* what, const Convolution& shape, double found)
     if (holds) return;
     std::fprintf(stderr, "%s: [%ld, %ld, %ld, %ld] to %ld channels%s: %g\n", what, long(shape.count),
                  long(shape.inputs), long(shape.height), long(shape.width), long(shape.outputs),
-                 shape.transposed ? ", transposed" : shape.reflected ? ", reflected" : "", found);
+                 shape.transposed  ? ", transposed"
+                 : shape.reflected ? ", reflected"
+                 : shape.turned    ? ", turned"
+                                   : "",
+                 found);
     ++failures;
 }
 
@@ -63,7 +67,7 @@ struct Method {
     decltype(&winograd_convolution) convolve;
     double largest, mean;
 };
-constexpr Method kWinograd{winograd_weights_bytes, winograd_weights, winograd_convolution, 8e-5, 5e-6};
+constexpr Method kWinograd{winograd_weights_bytes, winograd_weights, winograd_convolution, 2.5e-5, 3e-6};
 constexpr Method kProducts{transposed_weights_bytes, transposed_weights, transposed_convolution, 1e-5, 1e-6};
 
 struct Case {
@@ -78,8 +82,15 @@ struct Case {
           weights(draw(shape.outputs * shape.inputs * side() * side(),
                        std::sqrt(2.0 / ((shape.transposed ? 4.0 : 9.0) * double(shape.inputs))))),
           bias(draw(shape.outputs, 0.3)),
-          packed(method.bytes(shape) / sizeof(float), NAN) {
-        method.pack(shape, weights.data(), packed.data(), kThreads);
+          packed(method.bytes(packed_for()) / sizeof(float), NAN) {
+        method.pack(packed_for(), weights.data(), packed.data(), kThreads);
+    }
+
+    // A turned convolution takes the weights of the one whose gradient it is.
+    Convolution packed_for() const {
+        Convolution other = shape;
+        if (shape.turned) other = {1, shape.outputs, shape.inputs, 1, 1};
+        return other;
     }
 
     int64_t side() const { return shape.transposed ? 4 : 3; }
@@ -116,16 +127,19 @@ struct Case {
 
     double at(int64_t n, int64_t k, int64_t y, int64_t x) const {
         double sum = 0;
-        for (int64_t c = 0; c < shape.inputs; ++c)
-            for (int64_t i = 0; i < side(); ++i)
-                for (int64_t j = 0; j < side(); ++j) {
-                    const int64_t row = met(y, i, shape.height), column = met(x, j, shape.width);
-                    if (row < 0 || column < 0) continue;
+        for (int64_t i = 0; i < side(); ++i)
+            for (int64_t j = 0; j < side(); ++j) {
+                const int64_t row = met(y, i, shape.height), column = met(x, j, shape.width);
+                if (row < 0 || column < 0) continue;
+                for (int64_t c = 0; c < shape.inputs; ++c) {
                     const int64_t from = ((n * shape.inputs + c) * shape.height + row) * shape.width + column;
-                    const int64_t pair = shape.transposed ? c * shape.outputs + k : k * shape.inputs + c;
+                    const bool swapped = shape.transposed || shape.turned;
+                    const int64_t pair = swapped ? c * shape.outputs + k : k * shape.inputs + c;
+                    const int64_t tap = i * side() + j, last = side() * side() - 1;
                     sum += double{features[std::size_t(from)]} *
-                           double{weights[std::size_t((pair * side() + i) * side() + j)]};
+                           double{weights[std::size_t((pair * (last + 1) + (shape.turned ? last - tap : tap)))]};
                 }
+            }
         return sum;
     }
 };
@@ -225,12 +239,20 @@ int main() {
     const std::vector<Convolution> bordered{
         {1, 3, 5, 2, 2}, {2, 7, 6, 5, 17}, {3, 6, 13, 4, 16}, {19, 4, 9, 7, 8}, {2, 3, 4, 37, 49}};
     for (Convolution shape : bordered) {
-        test_mask(shape);
         shape.reflected = true;
+        test_values(shape, kWinograd);
+        shape.reflected = false, shape.turned = true;
+        test_values(shape, kWinograd);
+        test_mask(shape);
+    }
+    const std::vector<Convolution> turned{{1, 1, 1, 1, 1}, {2, 12, 6, 5, 17}, {1, 17, 25, 4, 4}, {1, 520, 4, 5, 18},
+                                          {1, 2, 130, 7, 31}, {1, 3, 2, 66, 130}};
+    for (Convolution shape : turned) {
+        shape.turned = true;
         test_values(shape, kWinograd);
     }
     for (const float value : {NAN, std::numeric_limits<float>::infinity()})
         for (const bool doubled : {false, true}) test_not_finite(value, doubled);
-    std::printf("%zu shapes, %d wrong\n", shapes.size() + transposed.size() + bordered.size(), failures);
+    std::printf("%zu shapes, %d wrong\n", shapes.size() + transposed.size() + bordered.size() + turned.size(), failures);
     return failures == 0 ? 0 : 1;
 }

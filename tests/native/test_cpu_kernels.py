@@ -15,7 +15,7 @@ from native_build import build
     ("program", "wanted"),
     [
         ("gantk_cpu_test", "288 shapes, 0 wrong values\n"),
-        ("gantk_winograd_test", "37 shapes, 0 wrong\n"),
+        ("gantk_winograd_test", "43 shapes, 0 wrong\n"),
     ],
 )
 def test_no_address_or_arithmetic_goes_astray(program: str, wanted: str) -> None:
@@ -23,7 +23,9 @@ def test_no_address_or_arithmetic_goes_astray(program: str, wanted: str) -> None
         "-DGANTK_CUDA=OFF",
         "-DGANTK_SANITIZE=ON",
         "-DGANTK_TESTS=ON",
-        "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
+        # As fast as with all optimisations, between the checks, and compiled in a third of the time.
+        "-DCMAKE_BUILD_TYPE=Debug",
+        "-DCMAKE_CXX_FLAGS_DEBUG=-O1",
     )
     folder = build("gantk_cpu_test", "gantk_winograd_test", options=options)
     environment = {**os.environ, "ASAN_OPTIONS": "detect_stack_use_after_return=1", "LD_PRELOAD": ""}

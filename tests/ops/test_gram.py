@@ -83,14 +83,25 @@ def test_channels_last_stay_channels_last() -> None:
     torch.testing.assert_close(gradient, gram_matrix_grad(outer, given.contiguous()))
 
 
-def test_the_dispatcher_is_told_the_truth() -> None:
-    for shape in ((2, 5, 3, 7), (1, 66, 4)):
-        for dtype in (torch.float64, torch.float32, torch.bfloat16):
-            for laid in layouts(features(shape, dtype)).values():
-                leaf = laid.detach().requires_grad_()
-                outer = features((shape[0], shape[1], shape[1])).to(gram_matrix(leaf).dtype)
-                opcheck(gram_matrix_op, (leaf,))
-                opcheck(gram_matrix_grad_op, (outer.requires_grad_(), leaf, 0.5))
+DISPATCHED = [(shape, name) for shape in ((2, 5, 3, 7), (1, 66, 4)) for name in layouts(torch.ones(shape))]
+TYPES = (torch.float64, torch.float32, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "dtype"),
+    [
+        # Every layout and every type, and on request each with each.
+        pytest.param(shape, name, dtype, marks=[] if index % 3 == number else pytest.mark.slow)
+        for index, (shape, name) in enumerate(DISPATCHED)
+        for number, dtype in enumerate(TYPES)
+    ],
+    ids=str,
+)
+def test_the_dispatcher_is_told_the_truth(shape: tuple[int, ...], layout: str, dtype: torch.dtype) -> None:
+    leaf = layouts(features(shape, dtype))[layout].detach().requires_grad_()
+    outer = features((shape[0], shape[1], shape[1])).to(gram_matrix(leaf).dtype)
+    opcheck(gram_matrix_op, (leaf,))
+    opcheck(gram_matrix_grad_op, (outer.requires_grad_(), leaf, 0.5))
 
 
 def test_the_gradient_and_its_gradient_hold_in_double_precision() -> None:

@@ -214,7 +214,7 @@ def test_the_functions_are_in_the_graphs_forward_and_backward(
     both = {"GramMatrix": 3, "GramMatrixGrad": 3, "TotalVariation": 1, "MaxPool2x2": 2, "MaxPool2x2Grad": 2}
     forward = {"GramMatrix": 3, "MaxPool2x2": 2}
     if precision == "fp32":  # But for the one that sees the three channels of a picture.
-        both |= {"Convolution3x3Relu": 4, "MaskedConvolution3x3": 5}
+        both |= {"Convolution3x3Relu": 4, "Convolution3x3ReluGrad": 5}
         forward |= {"Convolution3x3Relu": 4}
     assert calls(graphs.make_gradient(chain, config, precision)) == both
     assert calls(graphs.make_adam(chain, config, precision)) == both

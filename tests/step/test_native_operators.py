@@ -68,7 +68,7 @@ def test_its_convolutions_are_native_forward_and_backward(
     # The one that sees the three channels of a picture is ONNX Runtime's.
     assert kinds.pop("Conv", 0) + kinds.pop("FusedConv", 0) == 1
     assert kinds == {
-        "Convolution3x3Relu": 4, "MaskedConvolution3x3": 5, "MaxPool2x2": 2, "MaxPool2x2Grad": 2
+        "Convolution3x3Relu": 4, "Convolution3x3ReluGrad": 5, "MaxPool2x2": 2, "MaxPool2x2Grad": 2
     }  # fmt: skip
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small set of drawn pictures to train on."""
+"""A small set of drawn pictures to train on, and curves for those tests alone that look at them."""
 
 from __future__ import annotations
 
@@ -21,3 +21,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels[top : top + 8, left : left + 8] = 230
         Image.fromarray(pixels).save(folder / f"{index:02d}.png")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _curves_where_wanted(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("curves") is None:
+        request.getfixturevalue("blank_curves")

@@ -54,6 +54,7 @@ class Listener(Reporter):
         self.epochs.append(epoch)
 
 
+@pytest.mark.curves
 def test_a_run_holds_all_that_is_promised(pictures: Path, tmp_path: Path) -> None:
     run, listener = tmp_path / "run", Listener()
     result = gan.train(config(pictures, run, sample_every=0), reporter=listener)

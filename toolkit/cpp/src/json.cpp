@@ -25,6 +25,40 @@ const Json& checked(const Json& value, const char* key, const char* wanted, bool
 
 }  // namespace
 
+std::string repr_json(const Json& value) {
+  using Kind = Json::value_t;
+  switch (value.type()) {
+    case Kind::null: return "None";
+    case Kind::boolean: return value.get<bool>() ? "True" : "False";
+    case Kind::string: return repr(value.get_ref<const std::string&>());
+    case Kind::number_float: return repr(value.get<double>());
+    case Kind::array:
+    case Kind::object: break;
+    default: return value.dump();
+  }
+  std::vector<std::string> parts;
+  for (const auto& [key, item] : value.items()) {
+    parts.push_back(value.is_object() ? repr(key) + ": " + repr_json(item) : repr_json(item));
+  }
+  return value.is_object() ? "{" + join(parts) + "}" : "[" + join(parts) + "]";
+}
+
+std::string str_json(const Json& value) {
+  return value.is_string() ? value.get<std::string>() : repr_json(value);
+}
+
+std::string type_name(const Json& value) {
+  switch (value.type()) {
+    case Json::value_t::null: return "NoneType";
+    case Json::value_t::boolean: return "bool";
+    case Json::value_t::string: return "str";
+    case Json::value_t::array: return "list";
+    case Json::value_t::object: return "dict";
+    case Json::value_t::number_float: return "float";
+    default: return "int";
+  }
+}
+
 std::string take_text(const Json& value) {
   if (!value.is_string()) throw Error("text is wanted, not " + type_name(value));
   const auto& text = value.get_ref<const std::string&>();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Fields of a JSON object, taken with their types checked.
+// JSON values as Python shows them, and the fields of an object, taken with their types checked.
 #pragma once
 
 #include <algorithm>
@@ -17,6 +17,10 @@ namespace gantk {
 using Json = nlohmann::json;
 
 inline constexpr std::size_t text_limit = 2000;  // characters of any text in a manifest
+
+std::string repr_json(const Json& value);
+std::string str_json(const Json& value);   // as `repr_json`, but a string as it is
+std::string type_name(const Json& value);  // "dict", "NoneType", ...
 
 // `value`, which must be printable text, for it will be shown on terminals.
 std::string take_text(const Json& value);

@@ -7,7 +7,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 namespace gantk {
@@ -114,40 +113,6 @@ std::string repr(double number) {
   std::string text(buffer.data(), end);
   if (format == std::chars_format::fixed && text.find('.') == text.npos) text += ".0";
   return text;
-}
-
-std::string repr_json(const nlohmann::json& value) {
-  using Kind = nlohmann::json::value_t;
-  switch (value.type()) {
-    case Kind::null: return "None";
-    case Kind::boolean: return value.get<bool>() ? "True" : "False";
-    case Kind::string: return repr(value.get_ref<const std::string&>());
-    case Kind::number_float: return repr(value.get<double>());
-    case Kind::array:
-    case Kind::object: break;
-    default: return value.dump();
-  }
-  std::vector<std::string> parts;
-  for (const auto& [key, item] : value.items()) {
-    parts.push_back(value.is_object() ? repr(key) + ": " + repr_json(item) : repr_json(item));
-  }
-  return value.is_object() ? "{" + join(parts) + "}" : "[" + join(parts) + "]";
-}
-
-std::string str_json(const nlohmann::json& value) {
-  return value.is_string() ? value.get<std::string>() : repr_json(value);
-}
-
-std::string type_name(const nlohmann::json& value) {
-  switch (value.type()) {
-    case nlohmann::json::value_t::null: return "NoneType";
-    case nlohmann::json::value_t::boolean: return "bool";
-    case nlohmann::json::value_t::string: return "str";
-    case nlohmann::json::value_t::array: return "list";
-    case nlohmann::json::value_t::object: return "dict";
-    case nlohmann::json::value_t::number_float: return "float";
-    default: return "int";
-  }
 }
 
 std::string join(std::span<const std::string_view> parts, std::string_view between) {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstddef>
-#include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,9 +19,6 @@ bool is_printable(std::string_view text);
 
 std::string repr(std::string_view text);
 std::string repr(double number);
-std::string repr_json(const nlohmann::json& value);
-std::string str_json(const nlohmann::json& value);   // as `repr_json`, but a string as it is
-std::string type_name(const nlohmann::json& value);  // "dict", "NoneType", ...
 
 std::string join(std::span<const std::string> parts, std::string_view between = ", ");
 

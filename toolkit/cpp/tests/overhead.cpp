@@ -16,9 +16,9 @@
 #include <fstream>
 #include <iostream>
 #include <new>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "file.hpp"
@@ -46,7 +46,7 @@ std::atomic<long> allocations{0};
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using Json = nlohmann::json;
+using Figures = std::vector<std::pair<const char*, double>>;
 
 double us_since(Clock::time_point start) {
   return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
@@ -183,7 +183,7 @@ Sample sample(Call call) {
 
 // A round is four calls, each way first in every other, so that drift and what a call leaves in the caches meet both
 // alike; its difference is the mean of gantk's two less that of the other two.
-Json compare_calls(const std::string& bundle, int rounds, const gantk::Shape& shape) {
+Figures compare_calls(const std::string& bundle, int rounds, const gantk::Shape& shape) {
   watch_vendor();
   const auto runner = gantk::Runner::open(bundle, {.backend = "onnxruntime", .form = "plain", .threads = 1});
   ByHand by_hand(last_session);
@@ -205,18 +205,17 @@ Json compare_calls(const std::string& bundle, int rounds, const gantk::Shape& sh
     for (const Sample& each : g) gantk_us.push_back(each.whole_us), gantk_around_us.push_back(each.around_us);
     difference_us.push_back((g[0].whole_us + g[1].whole_us - h[0].whole_us - h[1].whole_us) / 2);
   }
-  return {{"rounds", rounds},
-          {"by_hand_us", median(hand_us)},
+  return {{"by_hand_us", median(hand_us)},
           {"gantk_us", median(gantk_us)},
           {"difference_us", median(difference_us)},
           {"by_hand_around_us", median(hand_around_us)},
           {"gantk_around_us", median(gantk_around_us)},
-          {"by_hand_allocations", h[1].allocated},
-          {"gantk_allocations", g[1].allocated}};
+          {"by_hand_allocations", static_cast<double>(h[1].allocated)},
+          {"gantk_allocations", static_cast<double>(g[1].allocated)}};
 }
 
-Json measure_start(const std::string& who, const std::string& bundle, const std::string& file,
-                   const gantk::Shape& shape) {
+Figures measure_start(const std::string& who, const std::string& bundle, const std::string& file,
+                      const gantk::Shape& shape) {
   const bool is_float = shape.rank() == 2;
   const gantk::Tensor input = make_input(is_float ? gantk::DType::float32 : gantk::DType::uint8, shape);
   gantk::onnxruntime::library();  // Both want it loaded; neither is charged for it.
@@ -246,7 +245,16 @@ Json measure_start(const std::string& who, const std::string& bundle, const std:
   gantk::Sha256 hash;
   gantk::read_bytes(file, std::int64_t{1} << 40, &hash);
   hash.hex();
-  return {{"first_result_ms", first_us / 1000}, {"hash_ms", us_since(hashed) / 1000}, {"resident_bytes", resident}};
+  return {{"first_result_ms", first_us / 1000}, {"hash_ms", us_since(hashed) / 1000}, {"resident_bytes", static_cast<double>(resident)}};
+}
+
+void print(const Figures& figures) {
+  const char* between = "{";
+  for (const auto& [name, value] : figures) {
+    std::printf("%s\"%s\": %.17g", between, name, value);
+    between = ", ";
+  }
+  std::printf("}\n");
 }
 
 }  // namespace
@@ -260,9 +268,9 @@ int main(int count, char** given) {
       return parse_axes({words.begin() + static_cast<std::ptrdiff_t>(from), words.end()});
     };
     if (words.size() > 3 && words[0] == "calls") {
-      std::cout << compare_calls(words[1], std::stoi(words[2]), axes(3)) << "\n";
+      print(compare_calls(words[1], std::stoi(words[2]), axes(3)));
     } else if (words.size() > 4 && words[0] == "start") {
-      std::cout << measure_start(words[1], words[2], words[3], axes(4)) << "\n";
+      print(measure_start(words[1], words[2], words[3], axes(4)));
     } else {
       std::cerr << "usage: see the source\n";
       return 2;

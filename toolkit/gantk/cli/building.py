@@ -88,6 +88,14 @@ NoPlugins = Annotated[
         rich_help_panel=_ENGINES,
     ),
 ]
+Reproducible = Annotated[
+    bool,
+    typer.Option(
+        "--reproducible",
+        help="Build the same bytes every time, with tensorrt-rtx; wants root, or ulimit -r 1.",
+        rich_help_panel=_ENGINES,
+    ),
+]
 
 
 def listed(text: str | None) -> tuple[str, ...]:
@@ -134,6 +142,7 @@ def make_request(to: str, precision: str | None, given: dict[str, Any]) -> Engin
             workspace_bytes=None if workspace is None else workspace * 2**20,
             options=listed(given["--engine-options"]),
             plugins=not given["--no-plugins"],
+            reproducible=given["--reproducible"],
         ),
         smallest=tuple(given["--min"] or ()),
         usual=tuple(given["--opt"] or ()),

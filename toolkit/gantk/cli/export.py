@@ -17,6 +17,7 @@ from gantk.cli.building import (
     Min,
     NoPlugins,
     Opt,
+    Reproducible,
     Target,
     Tf32,
     To,
@@ -187,6 +188,7 @@ def export_command(
     workspace: Workspace = None,
     engine_options: EngineOptions = None,
     no_plugins: NoPlugins = False,
+    reproducible: Reproducible = False,
     json: JsonOption = None,
 ) -> None:
     """Turn a training run into a verified bundle, and its files into TensorRT engines.
@@ -211,6 +213,7 @@ def export_command(
             "--workspace": workspace,
             "--engine-options": engine_options,
             "--no-plugins": no_plugins,
+            "--reproducible": reproducible,
         },
     )
     step = {

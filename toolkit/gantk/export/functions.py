@@ -21,10 +21,10 @@ compute in float32, so that they neither overflow nor lose their small terms.
             => (result T[N, K, 2H, 2W])
         Of stride 2 and padding 1, as generators double a picture. The same holds for its native kernel.
     Convolution3x3Relu, TransposedConvolution4x4Relu: the same, and negative results become 0.
-    MaskedConvolution3x3 (values T[N, C, H, W], mask T[N, C, H, W], weights T[K, C, 3, 3])
-            => (result T[N, K, H, W])
-        A Convolution3x3 of values where the mask is above 0, and of 0 elsewhere: with a ReLU's results as the mask,
-        and turned weights, the gradient of a convolution that a ReLU follows.
+    Convolution3x3ReluGrad (gradient T[N, K, H, W], result T[N, K, H, W], weights T[K, C, 3, 3])
+            => (features_gradient T[N, C, H, W])
+        The gradient of a Convolution3x3Relu by its features, from what it made and the gradient by that. Its weights
+        are the convolution's own, so that a file stores them once; bodies turn them, which backends do beforehand.
     MaxPool2x2 (features T[N, C, H, W]) => (pooled T[N, C, h, w])
         The maxima of windows of 2 x 2, side by side; h = floor(H / 2), w = floor(W / 2).
     MaxPool2x2Grad (gradient T[N, C, h, w], features T[N, C, H, W], pooled T[N, C, h, w])
@@ -178,14 +178,19 @@ ReflectedConvolution3x3 (features, weights, bias) => (result)
 }
 """
 
-_MASKED_CONVOLUTION = """
-MaskedConvolution3x3 (values, mask, weights) => (result)
+_CONVOLUTION_RELU_GRAD = """
+Convolution3x3ReluGrad (gradient, result, weights) => (features_gradient)
 {
     zero = Constant <value_float = 0.0> ()
-    nothing = CastLike (zero, values)
-    counts = Greater (mask, nothing)
-    kept = Where (counts, values, nothing)
-    result = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (kept, weights)
+    nothing = CastLike (zero, gradient)
+    passes = Greater (result, nothing)
+    passed = Where (passes, gradient, nothing)
+    back = Constant <value_ints = [-1, -1]> ()
+    end = Constant <value_ints = [-9223372036854775807, -9223372036854775807]> ()
+    sides = Constant <value_ints = [2, 3]> ()
+    swapped = Transpose <perm = [1, 0, 2, 3]> (weights)
+    turned = Slice (swapped, back, end, sides, back)
+    features_gradient = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (passed, turned)
 }
 """
 
@@ -251,7 +256,7 @@ def bodies(opset: int, kind: str = "l1") -> list[onnx.FunctionProto]:
             for text in (_CONVOLUTION, _CONVOLUTION_RELU)
         ),
         _REFLECTED_CONVOLUTION,
-        _MASKED_CONVOLUTION,
+        _CONVOLUTION_RELU_GRAD,
         _MAX_POOL_2X2,
         _MAX_POOL_2X2_GRAD % {"corners": _CORNERS},
     )

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from gantk.train import health
 
 Record = dict[str, Any]
@@ -100,8 +103,16 @@ def _finish(figure: Any, panels: list[Any]) -> bytes:
         if axes.get_legend_handles_labels()[1]:
             axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, borderaxespad=0.2)
     panels[-1].set_xlabel("step")
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png")
+    return _png(figure)
+
+
+def _png(figure: Any) -> bytes:
+    """As `figure.savefig` does, which draws twice: once for the layout alone, which drawing sees to by itself."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas, buffer = FigureCanvasAgg(figure), BytesIO()
+    canvas.draw()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

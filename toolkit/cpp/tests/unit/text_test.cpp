@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <limits>
-#include <nlohmann/json.hpp>
 
 namespace gantk {
 namespace {
@@ -28,13 +27,6 @@ TEST(Text, NumbersAsPythonWritesThem) {
   EXPECT_EQ(repr(1e-5), "1e-05");
   EXPECT_EQ(repr(5e-324), "5e-324");
   EXPECT_EQ(repr(std::numeric_limits<double>::infinity()), "inf");
-}
-
-TEST(Text, JsonAsPythonShowsIt) {
-  const auto value = nlohmann::json::parse(R"({"a": [1, 2.5, null, true, "x'y"], "b": {}})");
-  EXPECT_EQ(repr_json(value), "{'a': [1, 2.5, None, True, \"x'y\"], 'b': {}}");
-  EXPECT_EQ(str_json("text"), "text");
-  EXPECT_EQ(type_name(value), "dict");
 }
 
 TEST(Text, CountsCodePoints) {

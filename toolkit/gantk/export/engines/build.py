@@ -42,6 +42,8 @@ class BuildOptions:
         workspace_bytes: The most scratch memory that a layer may use; by default all that the GPU has.
         options: Of `gantk.bundle.ENGINE_OPTIONS`.
         plugins: Put gantk's own kernels into the engine where its product takes them.
+        reproducible: Build the same bytes every time, in a process of its own whose threads take turns. Only for a
+            product that does not choose by measuring.
     """
 
     targets: tuple[str, ...] = ()
@@ -49,6 +51,7 @@ class BuildOptions:
     workspace_bytes: int | None = None
     options: tuple[str, ...] = ()
     plugins: bool = True
+    reproducible: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,12 @@ def check_options(product: Product, trt: ModuleType, options: BuildOptions) -> N
             "strip leaves the weights out, and without refit nothing puts them into the engine again",
             where="--engine-options",
             hint="--engine-options refit,strip",
+        )
+    if options.reproducible and not product.ahead_of_time:
+        raise UsageError(
+            f"{product.name} chooses by measuring, so that it hardly builds the same engine twice",
+            where="--reproducible",
+            hint="--to tensorrt-rtx builds without measuring",
         )
     known = targets(trt)
     unknown = [target for target in options.targets if target not in known]

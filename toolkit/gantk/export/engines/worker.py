@@ -58,6 +58,29 @@ def fix_addresses() -> None:
         os.execv(sys.executable, [sys.executable, "-m", "gantk.export.engines.worker"])  # noqa: S606
 
 
+def take_turns() -> None:
+    """Run the builder's threads on one processor, each until it waits for another, for they number what they make.
+
+    Raises:
+        GantkError: This process may not ask for that, or could not begin with the same addresses.
+    """
+    try:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except (AttributeError, OSError) as error:
+        raise GantkError(
+            f"threads cannot take turns here: {error}",
+            where="--reproducible",
+            hint="on Linux as root, or after `ulimit -r 1`, they can",
+        ) from None
+    if not ctypes.CDLL(None).personality(_QUERY) & _ADDR_NO_RANDOMIZE:
+        raise GantkError(
+            "this system gives every process other addresses, and personality(2) may not change that",
+            where="--reproducible",
+            hint="containers allow it with --security-opt seccomp=unconfined",
+        )
+
+
 def _own_output() -> Callable[[Any], None]:
     """A function that writes a line to what was standard output; whatever else is printed goes to standard error."""
     descriptor = os.dup(1)
@@ -82,7 +105,10 @@ def _build(progress: Callable[[str, int, int], None]) -> dict[str, Any]:
         given["workspace_bytes"],
         tuple(given["options"]),
         given["plugins"],
+        given["reproducible"],
     )
+    if options.reproducible:
+        take_turns()
     data = Path(MODEL).read_bytes()
     built = build(
         PRODUCTS[request["product"]], data, request["precision"], profiles, options, MODEL, progress

@@ -19,7 +19,7 @@ from gantk.tensors import TensorSpec
 
 IR_VERSION = 10
 NATIVE_CHANNELS = 16
-"""From how many channels on, before and after, a convolution is one of gantk's functions; with a mask, before."""
+"""From how many channels on, before and after, a convolution is one of gantk's functions; its gradient, after."""
 
 TYPES = {"fp32": TensorProto.FLOAT, "bf16": TensorProto.BFLOAT16}
 """What convolutions may compute in. The slopes of a step leave what fp16 holds at both ends."""
@@ -79,21 +79,23 @@ class Draft:
         made = self.add("Conv", where, *inputs, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
         return self.add("Relu", where, made)
 
-    def convolve_masked(self, where: str, value: str, mask: str, kernels: Array) -> str:
-        """A convolution with a border of one zero of what lies where a mask is above 0, and of 0 elsewhere.
+    def convolve_relu_grad(self, where: str, gradient: str, result: str, kernels: Array, stored: str) -> str:
+        """The gradient of `convolve_relu` by its value.
 
         Args:
             where: Before the names of all that is made.
-            value: What is convolved.
-            mask: Of the same shape.
-            kernels: [after, before, 3, 3].
+            gradient: By the result.
+            result: What `convolve_relu` made.
+            kernels: [after, before, 3, 3], its own.
+            stored: What they are called where a node takes them as they are.
         """
-        weights = self.weights(f"{where}/kernels", kernels)
-        if self._pays(kernels.shape[1]):
-            return self.call("MaskedConvolution3x3", where, [value, mask, weights], [f"{where}/Conv"])[0]
+        if self._pays(kernels.shape[0]):
+            inputs = [gradient, result, self.weights(stored, kernels)]
+            return self.call("Convolution3x3ReluGrad", where, inputs, [f"{where}/Conv"])[0]
         zero = self.weights("zero", np.float32(0.0))
-        kept = self.add("Where", where, self.add("Greater", where, mask, zero), value, zero)
-        return self.add("Conv", where, kept, weights, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        passed = self.add("Where", where, self.add("Greater", where, result, zero), gradient, zero)
+        turned = self.weights(f"{where}/kernels", kernels.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1])
+        return self.add("Conv", where, passed, turned, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
 
     def _pays(self, channels: int) -> bool:
         """Whether there is a native kernel, and much to sum."""

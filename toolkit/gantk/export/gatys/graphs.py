@@ -28,6 +28,7 @@ from gantk.export.gatys.chain import (
     target_specs,
 )
 from gantk.export.gatys.draft import Draft, StepGraph
+from gantk.runtime.runner import Array
 from gantk.tensors import TensorSpec
 
 _NEAREST = {"coordinate_transformation_mode": "asymmetric", "mode": "nearest", "nearest_mode": "floor"}
@@ -82,11 +83,11 @@ def make_adam(chain: Chain, config: StepConfig, precision: str = "fp32") -> Step
 
 def _forward(draft: Draft, chain: Chain, pooling: str) -> dict[str, str]:
     """The features of every layer, by its name; what a pooling yields is there as ``pool.`` and the layer after."""
-    # The division goes into the first kernels. The mean cannot go into its offsets, for borders are of 0.
+    # The mean cannot go into the first offsets, for borders are of 0.
     value = draft.add("Sub", "picture", "picture", draft.constant("picture/mean", chain.mean))
     value = draft.narrow("picture", value)
     found: dict[str, str] = {}
-    for layer in chain.layers:
+    for index, layer in enumerate(chain.layers):
         where = f"forward/{layer.name}"
         if layer.pooled:
             if pooling == "max":
@@ -94,9 +95,15 @@ def _forward(draft: Draft, chain: Chain, pooling: str) -> dict[str, str]:
             else:
                 value = draft.add("AveragePool", where, value, kernel_shape=[2, 2], strides=[2, 2])
             found[f"pool.{layer.name}"] = value
-        kernels = layer.kernels if found else layer.kernels / chain.std
-        value = found[layer.name] = draft.convolve_relu(where, value, kernels, layer.offsets)
+        value = draft.convolve_relu(where, value, _kernels(chain, index), layer.offsets)
+        found[layer.name] = value
     return found
+
+
+def _kernels(chain: Chain, index: int) -> Array:
+    """A layer's; the division of pictures by their deviation goes into the first ones."""
+    kernels = chain.layers[index].kernels
+    return kernels if index > 0 else kernels / chain.std
 
 
 def _gram(draft: Draft, layer: str, features: str, to: str | None = None) -> str:
@@ -179,12 +186,11 @@ def _backward(
         layer, where = layers[index], f"backward/{layers[index].name}"
         if index < len(layers) - 1 and layer.name in slopes:
             value = draft.add("Add", where, value, slopes[layer.name])
-        turned = layer.kernels.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
-        if index == 0:
-            turned = turned / chain.std[:, None]
+        kernels, stored = _kernels(chain, index), f"forward/{layer.name}/kernels"
         if layer.pooled and config.pooling == "average":
-            turned = turned / 4  # The share of each value in a mean of four; exact.
-        value = draft.convolve_masked(where, value, features[layer.name], turned)
+            # The share of each value in a mean of four; exact.
+            kernels, stored = kernels / 4, f"{where}/kernels"
+        value = draft.convolve_relu_grad(where, value, features[layer.name], kernels, stored)
         if layer.pooled and config.pooling == "average":
             value = _enlarge(draft, where, features[layers[index - 1].name], value)
         elif layer.pooled:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
@@ -14,13 +15,16 @@ from gantk.tensors import TensorSpec
 
 TEXT_LIMIT = 300
 
+# Read from a file at every call, as if it could change; one that is missing is looked for again.
+_version = cache(version)
+
 
 def installed(*packages: str) -> dict[str, str]:
     """The versions of those packages that are installed, without importing them."""
     found: dict[str, str] = {}
     for package in packages:
         try:
-            found[package] = version(package)
+            found[package] = _version(package)
         except PackageNotFoundError:
             continue
     return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The form of a style network that takes its statistics as an input."""
+"""Networks of several styles: any size, blends, and the form that takes its statistics as an input."""
 
 from __future__ import annotations
 
@@ -13,30 +13,56 @@ from torch import nn
 from gantk import checkpoint, models
 from gantk.bundle import Bundle
 from gantk.errors import GantkError
-from gantk.export import export
-from gantk.models.style import ConditionalInstanceNorm
+from gantk.export import export, verify
+from gantk.export.variants import Network
+from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open as open_runner
+from gantk.runtime.registry import open_model
 from gantk.stylize.large import LargePainter, psnr_db
 from gantk.stylize.network import choose_look, open_network
 from style_pictures import scene
+from traced_pictures import REWRITTEN, check_sizes, feeds_of, file_of, make_network, prepare
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    torch.manual_seed(1)
-    network = models.build("style", {"styles": ["waves", "candy"], "width": 4, "blocks": 1})
-    for norm in network.modules():
-        if isinstance(norm, ConditionalInstanceNorm):
-            nn.init.normal_(norm.scale, 1.0, 0.3)
-            nn.init.normal_(norm.offset, 0.0, 0.3)
+def module() -> nn.Module:
+    return make_network("style", styles=["waves", "candy"], width=4, blocks=1)
+
+
+@pytest.fixture(scope="module")
+def network(traced_once: None, module: nn.Module) -> Network:
+    return prepare(module)
+
+
+@pytest.fixture(scope="module")
+def bundle(traced_once: None, module: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("statistics")
-    (folder / "x.safetensors").write_bytes(checkpoint.generator_bytes(network.eval().requires_grad_(False)))
+    (folder / "x.safetensors").write_bytes(checkpoint.generator_bytes(module))
     return export(
         folder / "x.safetensors", folder / "x.gantk", precisions=["fp32"], rewrites=False, tiles=True
     )
 
 
-def test_it_is_verified_and_never_chosen_unasked(bundle: Bundle) -> None:
+@pytest.mark.parametrize("names", [(), *REWRITTEN], ids=lambda names: "+".join(names) or "plain")
+@pytest.mark.parametrize("backend", verify.working_backends("fp32"))
+def test_every_size_comes_out_as_pytorch_makes_it(
+    network: Network, backend: str, names: tuple[str, ...]
+) -> None:
+    check_sizes(network, backend, names)
+
+
+def test_a_blend_of_styles_is_between_them_and_each_style_is_its_own(network: Network) -> None:
+    feeds = feeds_of(network, 3, 20, 24)
+    feeds["picture"][:] = feeds["picture"][:1]
+    feeds["style_weights"] = np.array([[1, 0], [0, 1], [0.5, 0.5]], np.float32)
+    with open_model(from_bytes(file_of(network)), "onnxruntime", threads=1) as runner:
+        first, second, blend = runner.run(feeds)["stylized"].astype(float)
+    assert np.abs(first - second).mean() > 3
+    assert np.abs(blend - first).mean() < np.abs(first - second).mean()
+    assert np.abs(blend - second).mean() < np.abs(first - second).mean()
+
+
+def test_the_form_with_statistics_is_verified_and_never_chosen_unasked(bundle: Bundle) -> None:
     plain, shared = bundle.manifest.variants
     assert (plain.form, shared.form, shared.precision) == ("plain", "statistics", "fp32")
     assert shared.parity
