@@ -113,7 +113,7 @@ def test_without_tensor_cores_sums_are_those_of_float32(trial: Trial) -> None:
     check(replace(trial, precision="exact"))
 
 
-@pytest.mark.parametrize("trial", odd_sizes(), ids=described)
+@pytest.mark.parametrize("trial", list(odd_sizes()), ids=described)
 def test_sizes_may_be_any(trial: Trial) -> None:
     check(trial)
 

@@ -124,7 +124,7 @@ def variations() -> Iterator[Any]:
                 yield pytest.param(dtype, kind, first, marks=marks)
 
 
-@pytest.mark.parametrize(("dtype", "kind", "first"), variations())
+@pytest.mark.parametrize(("dtype", "kind", "first"), list(variations()))
 def test_total_variations_and_their_gradients(
     cuda: FakeCuda, there: OnFakeGPU, dtype: Any, kind: str, first: int
 ) -> None:
