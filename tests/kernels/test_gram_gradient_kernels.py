@@ -51,7 +51,7 @@ def odd_sizes() -> Iterator[Any]:
                 yield pytest.param(trial, marks=pytest.mark.slow if (index + place + turn) % 2 else ())
 
 
-@pytest.mark.parametrize("trial", odd_sizes(), ids=name)
+@pytest.mark.parametrize("trial", list(odd_sizes()), ids=name)
 def test_odd_sizes(trial: Trial) -> None:
     check(trial)
 
@@ -71,9 +71,10 @@ def test_spans_and_slopes_that_pass_or_stay_give_the_same_bits() -> None:
 @pytest.mark.parametrize(
     ("dtype", "slopes"),
     [
-        *(("float16", 1e-9), ("bfloat16", 1e-6), ("float16", 1.0), ("float16", 1e4), ("bfloat16", 1e4)),
+        *(("float16", 1e-9), ("bfloat16", 1e-6), ("bfloat16", 1e-3)),
+        *(("float16", 1.0), ("float16", 1e4), ("bfloat16", 1e4)),
         *(pytest.param("float16", slopes, marks=pytest.mark.slow) for slopes in (1e-6, 1e-3)),
-        *(pytest.param("bfloat16", slopes, marks=pytest.mark.slow) for slopes in (1e-9, 1e-3, 1.0)),
+        *(pytest.param("bfloat16", slopes, marks=pytest.mark.slow) for slopes in (1e-9, 1.0)),
     ],
 )
 def test_slopes_of_every_size_that_a_style_loss_has(dtype: str, slopes: float) -> None:

@@ -33,14 +33,24 @@ def described(trial: Trial) -> str:
     return f"{trial.arch}-{trial.dtype}-{trial.precision}-{trial.pictures}x{layers}-{layout}-{trial.tile}"
 
 
-def every_kernel() -> Iterator[Any]:
-    """Every kernel on tensor cores, with a last tile and a last step that are not full; each pair of traits quickly."""
-    for index, (dtype, precision, arch) in enumerate(MATHS):
-        places = LONG if dtype in HALVES else LONG // 2
-        for turn, layout in enumerate(("nchw", "nhwc")):
-            for size, (tile, channels) in enumerate(((64, 72), (128, 136))):
-                trial = Trial(((channels, places),), dtype, precision, layout=layout, arch=arch, tile=tile)
-                yield pytest.param(trial, marks=pytest.mark.slow if (index + turn + size) % 2 else ())
+def every_kernel() -> list[Trial]:
+    """Every kernel on tensor cores, with a last tile and a last step that are not full."""
+    return [
+        Trial(
+            ((channels, LONG if dtype in HALVES else LONG // 2),),
+            dtype,
+            precision,
+            1,
+            layout,
+            0,
+            arch,
+            1,
+            tile,
+        )
+        for dtype, precision, arch in MATHS
+        for layout in ("nchw", "nhwc")
+        for tile, channels in ((64, 72), (128, 136))
+    ]
 
 
 def without_tensor_cores() -> list[Trial]:
