@@ -44,7 +44,7 @@ DECISIVE = (
     "toolkit/gantk/runtime/*.py",
     "toolkit/gantk/export/functions.py",
     "toolkit/gantk/export/onnx.py",
-    "tests/*.py",
+    "tests/variations.py",
     "tests/kernels/*.py",
     "tests/kernels/ptx/*.py",
 )
