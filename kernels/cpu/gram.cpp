@@ -49,6 +49,7 @@ struct Plan {
 };
 
 using Sums __attribute__((vector_size(kColumns * sizeof(double)), aligned(alignof(double)), may_alias)) = double;
+static_assert(alignof(Sums) == alignof(double));
 
 // Neighbouring lanes of two vectors added: [a0+a1, b0+b1, a2+a3, b2+b3, ...].
 inline __attribute__((always_inline)) Lanes add_pairs(Lanes a, Lanes b) {

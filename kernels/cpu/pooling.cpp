@@ -34,7 +34,7 @@ struct Windows {
 };
 
 GANTK_INLINE void raise(Lanes& maximum, const Lanes& value) {
-    maximum = (maximum < value) | (value != value) ? value : maximum;
+    maximum = ((maximum < value) | (value != value)) ? value : maximum;
 }
 
 // What lies past the last window is computed and not kept.

@@ -13,6 +13,7 @@ using std::int64_t;
 // Four floats of each of two strips; the tiles of a strip lie one after another, four floats apart.
 constexpr int kQuad = 4;
 using Quad __attribute__((vector_size(kQuad * sizeof(float)), aligned(alignof(float)), may_alias)) = float;
+static_assert(alignof(Quad) == alignof(float));
 constexpr int kColumns = 5;  // Quads in a row of features of a strip: 18 are wanted, 20 read.
 constexpr int64_t kStaged = kColumns * kQuad;
 

@@ -4,11 +4,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from native_build import build
+from native_build import KERNELS, build
+
+
+@pytest.mark.parametrize("source", sorted((KERNELS / "cpu").glob("*.cpp")), ids=lambda path: path.stem)
+def test_clang_takes_the_sources(source: Path) -> None:
+    """It aligns types otherwise than GCC, which the sources assert."""
+    clang = shutil.which("clang++") or pytest.skip("wants clang++")
+    folders = [f"-I{KERNELS / name}" for name in ("cpu", "include")]
+    command = [clang, "-std=c++17", "-fsyntax-only", "-Werror", "-Wno-psabi", *folders, source]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
