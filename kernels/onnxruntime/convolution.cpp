@@ -107,9 +107,8 @@ class ConvolutionCpu : public Kernel {
             Ort::ConstKernelInfo(making.info).GetTensorConstantInput(weights_at(), &constant);
         if (constant == 0) return;
         convolution_of(weights, transposed());  // Wrong ones are told now.
-        for (const Method* method : {&kWinograd, &kProducts})
-            if (transposed() || method == &kWinograd)
-                stored_[method == &kProducts] = Stored::at(weights.GetTensorData<float>(), *method);
+        stored_[0] = Stored::at(weights.GetTensorData<float>(), kWinograd);
+        if (transposed()) stored_[1] = Stored::at(weights.GetTensorData<float>(), kProducts);
     }
 
     void compute(Ort::KernelContext& context) const override {

@@ -110,7 +110,7 @@ struct Signature {
     bool is_generic() const { return std::find(inputs.begin(), inputs.end(), Type::element) != inputs.end(); }
 };
 
-extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation, kMaxPool, kMaxPoolGrad, kConvolution, kConvolutionRelu,
-    kReflectedConvolution, kConvolutionReluGrad, kTransposedConvolution, kTransposedConvolutionRelu;
+extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation, kMaxPool, kMaxPoolGrad, kConvolution,
+    kConvolutionRelu, kConvolutionReluGrad, kReflectedConvolution, kTransposedConvolution, kTransposedConvolutionRelu;
 
 }  // namespace gantk::onnxruntime

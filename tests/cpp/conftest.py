@@ -20,8 +20,7 @@ def built() -> Path:
     Those are built once, with sanitizers. Nobody measures speed here, and compiling for it takes its time.
     """
     quick = ("--preset", "default", "-DCMAKE_CXX_FLAGS_RELEASE=-O0 -DNDEBUG")
-    once = f"-DCMAKE_PROJECT_gantk_INCLUDE={Path(__file__).parent / 'precompiled.cmake'}"
-    return build_cpp(*PROGRAMS, *EXAMPLES, "gantk_engine_backend", options=(*quick, once))
+    return build_cpp(*PROGRAMS, *EXAMPLES, "gantk_engine_backend", options=quick)
 
 
 @pytest.fixture(scope="session")

@@ -261,10 +261,8 @@ def refusals(library: Library, path: Path, manifest: bytes) -> tuple[Refusal | N
 
 @pytest.mark.parametrize("key", KEYS)
 def test_every_strange_value_at_a_place_of_every_kind(library: Library, forged: Path, key: str) -> None:
-    assert (
-        try_strange_values(library, forged, [place for place in FIRST if place[0] == key]) > 0
-        or key == "tools"
-    )
+    refused = try_strange_values(library, forged, [place for place in FIRST if place[0] == key])
+    assert refused > 0 or key == "tools"
 
 
 @pytest.mark.slow

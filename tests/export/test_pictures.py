@@ -103,7 +103,7 @@ def test_a_lone_file_knows_the_smallest_size(bundle: Bundle) -> None:
         assert runner.inputs == bundle.manifest.inputs
 
 
-def test_exporting_again_gives_the_same_bytes(bundle: Bundle) -> None:
+def test_tracing_again_gives_the_same_graphs_and_probe(bundle: Bundle) -> None:
     exporter.forget()  # PyTorch counts the symbols of its sizes; a second trace must not show it.
     again = prepare(checkpoint.load_generator(bundle.root).module)
     assert pipeline._probe(again) == bundle.read_file(bundle.manifest.probe)

@@ -3,10 +3,9 @@
 
     python tests/kernels/judged.py     # runs them all and, where they pass, writes judged.json
 
-The same PTX, of the same numbers, in the same interpreter gives the same results; it takes two minutes to see that
-again. `judged.json` has a hash of all that decides, as of when every trial passed: kernels, their compiler, the
-interpreter, the plans and functions, the trials themselves. Where it is the same they belong to the slow tests, else
-to all.
+The same PTX, of the same numbers, in the same interpreter gives the same results; it takes minutes to see that again.
+`judged.json` has a hash of all that decides, as of when every trial passed: kernels, their compiler, the interpreter,
+the plans and functions, the trials themselves. Where it is the same they belong to the slow tests, else to all.
 """
 
 from __future__ import annotations
