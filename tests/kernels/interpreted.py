@@ -21,9 +21,8 @@ from gantk.kernels.launch import Launch
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 BUDGET = 20_000_000  # instructions of one launch; the largest test needs about a hundredth
 LANES = 2048  # threads that are worth running at once: fewer waste numpy calls, more waste cache
-QUICK = (
-    "--Ofast-compile=mid",
-)  # A third of the compiler's time, and shorter code than when loops are unrolled.
+# A third of the compiler's time, and shorter code than when loops are unrolled.
+QUICK = ("--Ofast-compile=mid",)
 
 __all__ = ["Fault", "Memory", "compile_ptx", "instantiations", "run", "sources"]
 
