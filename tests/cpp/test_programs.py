@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,10 +12,8 @@ import pytest
 
 import networks
 from cpp_library import SOURCE, build_cpp
+from native_build import CLANG, with_clang
 
-CLANG = next(
-    (name for name in ("clang++", "clang++-14", "clang++-15", "clang++-16") if shutil.which(name)), None
-)
 # What can be fuzzed, and how many inputs take a second or two under sanitizers.
 READERS = {"manifest": 1000, "npy": 10000, "probe": 2000}
 # ONNX Runtime's threads are not instrumented: what they do inside it cannot be judged.
@@ -41,11 +38,8 @@ def checked() -> Path:
     tests = ("gantk_unit_tests", "gantk_pictures_tests")
     if CLANG is None:
         return build_cpp(*tests, options=("--preset", "sanitize"))
-    # It takes a third of the time that the usual linker takes for what sanitizers add.
-    linker = ("-DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=gold",) if shutil.which("ld.gold") else ()
-    compilers = (f"-DCMAKE_CXX_COMPILER={CLANG}", f"-DCMAKE_C_COMPILER={CLANG.replace('++', '')}")
     fuzzers = (f"gantk_fuzz_{reader}" for reader in READERS)
-    return build_cpp(*tests, *fuzzers, options=("--preset", "fuzz", *compilers, *linker))
+    return build_cpp(*tests, *fuzzers, options=("--preset", "fuzz", *with_clang()))
 
 
 @pytest.mark.parametrize("program", ["gantk_unit_tests", "gantk_pictures_tests"])
