@@ -233,8 +233,9 @@ def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 
 def kind(place: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Fields of one name in objects of one name are of one kind, for one function reads them."""
-    return (*("item" if isinstance(step, int) else step for step in place[-3:-1]), place[-1])
+    """Fields of one name in objects of one name are of one kind, for one function reads them; items of a list too."""
+    holder = ["inputs" if step == "outputs" else step for step in place[-3:-1]]
+    return tuple("item" if isinstance(step, int) else step for step in (*holder, place[-1]))
 
 
 WHOLE = json.dumps(document())
