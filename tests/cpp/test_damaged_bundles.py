@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from bundle_engines import make_engine
 from cpp_library import SOURCE, Library
 from gantk.bundle import Bundle, FileRef, Interface, Manifest, Variant
 from gantk.errors import GantkError
+from gantk.runtime.backends import onnxruntime
 from tampering import FAULTS, tamper
 
 NOT_JSON = "the manifest is not JSON: "
@@ -190,6 +192,14 @@ def test_a_network_that_the_backend_refuses(library: Library, tmp_path: Path) ->
 
 
 # --- the manifest -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", autouse=True)
+def packages_looked_for_once() -> Iterator[None]:
+    """Nobody installs one meanwhile, and those that are missing are looked for at every opening."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxruntime, "installed", cache(onnxruntime.installed))
+        yield
 
 
 @pytest.fixture(scope="module")
