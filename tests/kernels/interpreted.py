@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,18 +21,42 @@ from gantk.kernels.launch import Launch
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 BUDGET = 20_000_000  # instructions of one launch; the largest test needs about a hundredth
 LANES = 2048  # threads that are worth running at once: fewer waste numpy calls, more waste cache
+QUICK = (
+    "--Ofast-compile=mid",
+)  # A third of the compiler's time, and shorter code than when loops are unrolled.
 
-__all__ = ["Fault", "Memory", "compile_ptx", "run", "sources"]
+__all__ = ["Fault", "Memory", "compile_ptx", "instantiations", "run", "sources"]
+
+_INSTANTIATION = re.compile(r"^[A-Z]\w*\((\w+),.*\).*$", re.M)
 
 
-def compile_ptx(unit: str, arch: str) -> Module:
+def compile_ptx(unit: str, arch: str, kernel: str | None = None, options: tuple[str, ...] = ()) -> Module:
     """The PTX of `kernels/cuda/<unit>.cu`, parsed. Skips the test where NVRTC is missing.
 
     Args:
         unit: A source file's name without its extension.
         arch: Such as `sm_80` or `sm_90a`; what is compiled is `compute_80`, `compute_90a`.
+        kernel: What is wanted of it; other instantiations are left out, which would take most of the time.
+        options: Of the compiler, such as `QUICK`.
     """
-    return _parsed(unit, _virtual(arch))
+    text = (KERNELS / "cuda" / f"{unit}.cu").read_text()
+    return _parsed(unit, _with_kernel(text, kernel) if kernel else text, _virtual(arch), options)
+
+
+def instantiations(text: str) -> dict[str, str]:
+    """A `.cu` file's text with one of its instantiations alone, for each, by its part of its kernels' names."""
+    found = {match[1]: match[0] for match in _INSTANTIATION.finditer(text)}
+    return {
+        name: _INSTANTIATION.sub(lambda match, kept=line: match[0] if match[0] == kept else "", text)
+        for name, line in found.items()
+    }
+
+
+def _with_kernel(text: str, kernel: str) -> str:
+    """One instantiation alone: the one whose name is among the words of the kernel's, else any."""
+    found = instantiations(text)
+    named = [alone for name, alone in found.items() if f"_{name}_" in f"{kernel}_"]
+    return [*named, *found.values(), text][0]
 
 
 def run(
@@ -40,6 +65,7 @@ def run(
     arch: str,
     budget: int | None = None,
     blocks: int | None = None,
+    options: tuple[str, ...] = (),
 ) -> int:
     """Execute launches in their order; returns the number of instructions.
 
@@ -49,13 +75,14 @@ def run(
         arch: The architecture whose code is run.
         budget: Instructions after which a launch is stopped as endless; `BUDGET` by default.
         blocks: How many thread blocks run at once; the default suits their size.
+        options: Of the compiler, such as `QUICK`.
 
     Raises:
         Fault: The kernel broke a rule; the message says which, where.
     """
     total = 0
     for launch in launches:
-        module = compile_ptx(launch.unit, arch)
+        module = compile_ptx(launch.unit, arch, launch.kernel, options)
         if launch.kernel not in module.entries:
             raise Fault(
                 f"{launch.unit} has no kernel {launch.kernel} for {arch}; it has {', '.join(module.entries)}"
@@ -120,20 +147,19 @@ def _virtual(arch: str) -> str:
 
 
 @lru_cache(maxsize=32)
-def _parsed(unit: str, arch: str) -> Module:
-    return parse(ptx_text(KERNELS / "cuda" / f"{unit}.cu", arch, (KERNELS / "include", KERNELS / "cuda")))
+def _parsed(unit: str, text: str, arch: str, options: tuple[str, ...]) -> Module:
+    return parse(ptx_text(text, unit, arch, (KERNELS / "include", KERNELS / "cuda"), options))
 
 
-def ptx_text(source: Path, arch: str, includes: Sequence[Path]) -> str:
-    """PTX of a file, from the cache of this machine or from NVRTC."""
+def ptx_text(text: str, name: str, arch: str, includes: Sequence[Path], options: tuple[str, ...] = ()) -> str:
+    """PTX of CUDA C++, from the cache of this machine or from NVRTC."""
     pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed: pip install gantk[kernels]")
-    text = source.read_text()
     if _options is not None:
-        return compile_text(text, arch, includes, source.name, _options)
-    file = _cache() / f"{source.stem}-{arch}-{_digest(text, arch, includes)}.ptx"
+        return compile_text(text, arch, includes, f"{name}.cu", options + _options)
+    file = _cache() / f"{name}-{arch}-{_digest(text, arch, includes, options)}.ptx"
     if file.exists():
         return file.read_text()
-    ptx = compile_text(text, arch, includes, source.name)
+    ptx = compile_text(text, arch, includes, f"{name}.cu", options)
     with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as part:
         part.write(ptx)
     Path(part.name).replace(file)  # at once, so that another process never reads half of it
@@ -146,10 +172,10 @@ def _cache() -> Path:
     return folder
 
 
-def _digest(text: str, arch: str, includes: Sequence[Path]) -> str:
+def _digest(text: str, arch: str, includes: Sequence[Path], options: tuple[str, ...]) -> str:
     from cuda.bindings import nvrtc
 
-    state = hashlib.sha256(f"{nvrtc.nvrtcVersion()} {arch} {text}".encode())
+    state = hashlib.sha256(f"{nvrtc.nvrtcVersion()} {arch} {options} {text}".encode())
     for folder in includes:
         for header in sorted(folder.rglob("*.*")):
             if header.suffix in (".h", ".hpp", ".cuh"):

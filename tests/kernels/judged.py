@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trials of kernels in the interpreter, which are run again where anything has changed that they depend on.
+"""Trials of kernels in the interpreter, and of itself: run again where anything has changed that they depend on.
 
     python tests/kernels/judged.py     # runs them all and, where they pass, writes judged.json
 
@@ -28,6 +28,8 @@ FILES = (
     "test_gram_gradient_kernels.py",
     "test_gram_kernels.py",
     "test_gram_sm90_kernels.py",
+    "test_interpreter.py",
+    "test_interpreter_faults.py",
     "test_pycuda.py",
     "test_style_loss_kernels.py",
     "test_tensorrt_plugins.py",

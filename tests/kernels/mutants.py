@@ -43,8 +43,7 @@ KILLED = ("fault", "value", "error", "endless")
 ALIVE = ("same", "unreached", "survived")  # each says more than the ones before
 Kernel = tuple[str, str, str]  # unit, architecture, name
 Options = tuple[str, ...]
-QUICK: Options = ("--Ofast-compile=mid",)
-LEVELS: tuple[Options, ...] = (QUICK, ())
+LEVELS: tuple[Options, ...] = (interpreted.QUICK, ())
 
 
 @dataclass
@@ -77,7 +76,7 @@ class Unit:
                 case.run()
             case.seconds = time.process_time() - before
         self.cases.sort(key=lambda case: case.seconds)
-        with interpreted.sources(self.root, QUICK):
+        with interpreted.sources(self.root, LEVELS[0]):
             if any(attempt(case.name, case.run) for case in self.cases):
                 self.levels = ((),)
 
@@ -105,24 +104,13 @@ class Unit:
         return [f for f in found if "cuda" in f.parts]
 
 
-_INSTANTIATION = re.compile(r"^[A-Z]\w*\(.*\).*$", re.M)
-
-
 def parts(source: str) -> list[str]:
     """A `.cu` file's text with one of its instantiations alone, for each; with fewer than two, the text itself.
 
     Compiling is most of a verdict's cost, and most mutants die of the first kernel that they are in.
     """
-    found = [match.span() for match in _INSTANTIATION.finditer(source)]
-    if len(found) < 2:
-        return [source]
-    texts = []
-    for kept in found:
-        text = source
-        for start, end in reversed(found):
-            text = text if (start, end) == kept else text[:start] + text[end:]
-        texts.append(text)
-    return texts
+    alone = list(interpreted.instantiations(source).values())
+    return alone if len(alone) > 1 else [source]
 
 
 @contextmanager

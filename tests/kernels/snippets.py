@@ -8,9 +8,7 @@ one tensor map. Its body sees `t`, the thread's number in its block.
 from __future__ import annotations
 
 import struct
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,10 +78,7 @@ class Snippet:
 
 def ptx_of(source: str, arch: str) -> str:
     """PTX of a CUDA source, cached like that of the kernels."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "snippet.cu"
-        file.write_text(source)
-        return ptx_text(file, "compute_" + arch.removeprefix("sm_"), ())
+    return ptx_text(source, "snippet", "compute_" + arch.removeprefix("sm_"), ())
 
 
 def interpret(snippet: Snippet, ptx: str | None = None, blocks: int = 2) -> tuple[Array, ...]:

@@ -127,8 +127,8 @@ def test_the_real_bindings_take_what_the_fake_was_given(cuda: FakeCuda) -> None:
 
     assert fake is cuda
     features, target = (
-        kernels.to_device(numbers(1, 200, 16, 16), stream=0x6000),
-        kernels.to_device(numbers(200, 200)),
+        kernels.to_device(numbers(1, 70, 8, 8), stream=0x6000),
+        kernels.to_device(numbers(70, 70)),
     )
     kernels.style_loss([features], [target], [1.0], with_gradient=True, stream=STREAM)
     with cuda.failing("cuMemAllocAsync"), pytest.raises(GantkError):

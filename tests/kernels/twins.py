@@ -28,7 +28,7 @@ def twin(name: str, *warnings: str) -> Path:
     program = Path(tempfile.gettempdir()) / f"gantk-{name}-{os.getuid()}-{digest.hexdigest()[:16]}"
     if not program.exists():
         made = program.with_name(f"{program.name}.{os.getpid()}")
-        flags = ("-std=c++17", "-O1", "-Wall", "-Wextra", *warnings, "-Werror", f"-I{INCLUDE}")
+        flags = ("-std=c++17", "-O0", "-Wall", "-Wextra", *warnings, "-Werror", f"-I{INCLUDE}")
         done = subprocess.run(
             [compiler, source, *flags, "-o", made], capture_output=True, text=True, check=False
         )

@@ -100,9 +100,8 @@ class Memory:
         self._unfenced: set[int] = set()
 
     def _shadow(self) -> tuple[Array, Array]:
-        if len(self._writer) * self.granule < len(self._data):
-            self._writer = np.zeros(len(self._data) // self.granule, np.int32)
-            self._reader = np.zeros(len(self._data) // self.granule, np.int32)
+        if len(self._writer) * self.granule < self._end:
+            self._writer, self._reader = np.zeros((2, -(-self._end // self.granule)), np.int32)
         return self._writer, self._reader
 
     def check(self, address: Array, count: int, align: int, what: str) -> Array:
@@ -124,8 +123,8 @@ class Memory:
 
     @property
     def size(self) -> int:
-        """Bytes of the arena, gaps and all."""
-        return len(self._data)
+        """Bytes of the arena that are in use, gaps and all."""
+        return self._end
 
     def name(self, address: int) -> str:
         """An address as a byte of an array."""

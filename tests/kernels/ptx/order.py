@@ -31,7 +31,7 @@ class WarpOrder:
     def begin_launch(self, memory: Memory) -> None:
         """Forget who touched what."""
         self._memory, self._granule = memory, memory.granule
-        self._wrote, self._read = (_Touched(memory.size // self._granule) for _ in range(2))
+        self._wrote, self._read = (_Touched(-(-memory.size // self._granule)) for _ in range(2))
 
     def note_read(self, address: Array, count: int, linear: Array, block: Array, warp: Array) -> None:
         """Threads read `count` bytes at each address: of the blocks `linear` of the grid, `block` of those that run."""
