@@ -15,6 +15,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNELS = ROOT / "kernels"
+CLANG = next(
+    (name for name in ("clang++", "clang++-14", "clang++-15", "clang++-16") if shutil.which(name)), None
+)
 ONNXRUNTIME_ROOTS = (os.environ.get("ONNXRUNTIME_ROOT", ""), ROOT / "build/debian/usr", "/usr", "/usr/local")
 
 
@@ -32,6 +35,15 @@ def onnxruntime_library(*, cuda: bool = False) -> Path:
     gpus = "-DGANTK_CUDA_ARCHITECTURES=75" if cuda else "-DGANTK_CUDA=OFF"
     options = (f"-DONNXRUNTIME_ROOT={onnxruntime_root()}", gpus)
     return build("gantk_onnxruntime", options=options) / "onnxruntime" / "libgantk_onnxruntime.so"
+
+
+def with_clang() -> tuple[str, ...]:
+    """CMake's options for a build by Clang, where it is: it compiles what sanitizers add sooner than GCC."""
+    if CLANG is None:
+        return ()
+    # It takes a third of the time that the usual linker takes for what sanitizers add.
+    linker = ("-DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=gold",) if shutil.which("ld.gold") else ()
+    return f"-DCMAKE_CXX_COMPILER={CLANG}", f"-DCMAKE_C_COMPILER={CLANG.replace('++', '')}", *linker
 
 
 def build(*targets: str, options: tuple[str, ...] = (), source: Path = KERNELS) -> Path:

@@ -293,11 +293,11 @@ def assert_same_error(
     assert type(found.value) is type(wanted.value)
 
 
+@pytest.mark.parametrize("case", [gatys_step], indirect=True, ids=["gatys_step"])
 def test_native_operators_take_the_place_of_the_bodies_in_the_file(
-    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    library: Library, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "x.gantk"
-    (sizes,) = gatys_step(path)
+    path, (sizes,) = case
     feeds = feeds_of(Bundle.read(path).manifest.inputs, sizes)
     with library.open(path, threads=1) as cpp:
         portable = cpp.run(feeds)["gradient"]

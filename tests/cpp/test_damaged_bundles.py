@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from bundle_engines import make_engine
 from cpp_library import SOURCE, Library
 from gantk.bundle import Bundle, FileRef, Interface, Manifest, Variant
 from gantk.errors import GantkError
+from gantk.runtime.backends import onnxruntime
 from tampering import FAULTS, tamper
 
 NOT_JSON = "the manifest is not JSON: "
@@ -192,6 +194,14 @@ def test_a_network_that_the_backend_refuses(library: Library, tmp_path: Path) ->
 # --- the manifest -----------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module", autouse=True)
+def packages_looked_for_once() -> Iterator[None]:
+    """Nobody installs one meanwhile, and those that are missing are looked for at every opening."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxruntime, "installed", cache(onnxruntime.installed))
+        yield
+
+
 @pytest.fixture(scope="module")
 def forged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle whose manifest the tests replace."""
@@ -233,8 +243,9 @@ def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 
 def kind(place: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Fields of one name in objects of one name are of one kind, for one function reads them."""
-    return (*("item" if isinstance(step, int) else step for step in place[-3:-1]), place[-1])
+    """Fields of one name in objects of one name are of one kind, for one function reads them; items of a list too."""
+    holder = ["inputs" if step == "outputs" else step for step in place[-3:-1]]
+    return tuple("item" if isinstance(step, int) else step for step in (*holder, place[-1]))
 
 
 WHOLE = json.dumps(document())

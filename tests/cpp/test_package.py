@@ -78,9 +78,9 @@ def test_pkg_config(prefix: Path, bundle: Path, tmp_path: Path) -> None:
     where = {"PKG_CONFIG_PATH": str(folder)}
     flags = call("pkg-config", "--cflags", "--libs", "gantk", env=where).split()
     assert f"-I{prefix}/include" in [os.path.normpath(flag) for flag in flags]
-    source, program = SOURCE / "tests/consumer/consumer.cpp", tmp_path / "consumer"
-    call("c++", "-std=c++20", source, "-o", program, *flags, f"-Wl,-rpath,{folder.parent}")
-    assert call(program, bundle) == expected(bundle)
+    source, program = SOURCE / "tests/c_api_test.c", tmp_path / "c_api_test"
+    call("cc", "-std=c11", source, "-o", program, *flags, f"-Wl,-rpath,{folder.parent}")
+    assert call(program, bundle) == "all is well\n"
 
 
 @pytest.mark.parametrize(

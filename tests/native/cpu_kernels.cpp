@@ -4,9 +4,9 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <random>
 #include <vector>
 
+#include "draw.hpp"
 #include "gram.hpp"
 #include "pooling.hpp"
 #include "threads.hpp"
@@ -17,7 +17,6 @@ namespace {
 using namespace gantk::cpu;
 using std::int64_t;
 
-std::mt19937 generator(0);
 int failures = 0;
 
 void check(const char* what, const Features& shape, double found, double wanted, double scale,
@@ -35,9 +34,7 @@ struct Tensor {
 
     Tensor(Element element, int64_t count)
         : bytes(std::size_t(count) * std::size_t(gantk::kernels::element_bytes(element))),
-          values(std::size_t(count)) {
-        std::normal_distribution<float> normal;
-        for (float& value : values) value = normal(generator);
+          values(draw(count)) {
         narrow(element, values.data(), count, bytes.data(), 0);
         widen(element, bytes.data(), 0, count, values.data());
     }

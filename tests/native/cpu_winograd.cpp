@@ -6,9 +6,9 @@
 #include <cstring>
 #include <limits>
 #include <new>
-#include <random>
 #include <vector>
 
+#include "draw.hpp"
 #include "threads.hpp"
 #include "transposed.hpp"
 #include "winograd.hpp"
@@ -51,14 +51,6 @@ const Memory kMemory{[](void*, std::size_t bytes) -> void* {
                      nullptr};
 const Memory kNone{[](void*, std::size_t) -> void* { return nullptr; }, nullptr, nullptr};
 
-std::vector<float> draw(int64_t count, double scale) {
-    static std::mt19937 generator(0);
-    std::normal_distribution<double> normal(0, scale);
-    std::vector<float> values(static_cast<std::size_t>(count));
-    for (float& value : values) value = static_cast<float>(normal(generator));
-    return values;
-}
-
 // One of the ways to convolve, and how far it may be from float64: its largest and its root mean square error,
 // of the results' root mean square.
 struct Method {
@@ -78,7 +70,7 @@ struct Case {
     Case(const Convolution& given, const Method& by)
         : shape(given),
           method(by),
-          features(draw(shape.count * shape.inputs * shape.height * shape.width, 1)),
+          features(draw(shape.count * shape.inputs * shape.height * shape.width)),
           weights(draw(shape.outputs * shape.inputs * side() * side(),
                        std::sqrt(2.0 / ((shape.transposed ? 4.0 : 9.0) * double(shape.inputs))))),
           bias(draw(shape.outputs, 0.3)),
@@ -164,6 +156,7 @@ void test_values(const Convolution& shape, const Method& method) {
             check(worst <= method.largest * rms, "largest error", shape, worst / rms);
             check(std::sqrt(squares / double(found.size())) <= method.mean * rms, "error", shape,
                   std::sqrt(squares / double(found.size())) / rms);
+            if (!biased || relu) continue;  // Neither decides in which order sums are taken.
             const std::vector<float> alone = given.run(biased, relu, kBackwards);
             check(std::memcmp(found.data(), alone.data(), found.size() * sizeof(float)) == 0,
                   "bits differ with one thread", shape, 0);
@@ -184,7 +177,7 @@ void test_values(const Convolution& shape, const Method& method) {
 // What a mask hides is as 0, not a number or not.
 void test_mask(const Convolution& shape) {
     Case given(shape, kWinograd);
-    std::vector<float> mask = draw(int64_t(given.features.size()), 1);
+    std::vector<float> mask = draw(int64_t(given.features.size()));
     for (std::size_t i = 0; i < mask.size(); i += 7) mask[i] = i % 2 ? NAN : 0.0f;
     Case hidden = given;
     for (std::size_t i = 0; i < mask.size(); ++i)
@@ -221,11 +214,11 @@ int main() {
         {1, 1, 1, 1, 1},     {2, 1, 7, 1, 1},    {1, 3, 5, 1, 9},      {1, 5, 3, 9, 1},
         {2, 7, 6, 5, 17},    {3, 6, 13, 4, 16},  {1, 8, 12, 8, 32},    {1, 17, 25, 33, 15},
         {1, 130, 3, 6, 20},  {1, 2, 130, 7, 31}, {1, 520, 4, 5, 18},   {1, 64, 64, 16, 16},
-        {60, 2, 3, 3, 5},    {2, 3, 4, 37, 49},  {1, 600, 1, 124, 64},  // Few panels, in two blocks.
-        {1, 3, 2, 130, 130},                                            // 75 panels, 8 a block.
-        {2, 2, 3, 129, 140},                                            // 149 panels, 4 a block.
-        {19, 4, 9, 7, 8},                                               // Tiles apart, in a panel and a bit.
-        {300, 2, 3, 8, 6},                                              // 75 panels of them.
+        {60, 2, 3, 3, 5},    {2, 3, 4, 37, 49},  {1, 600, 1, 64, 64},  // 16 panels, in blocks of 15 and 1.
+        {1, 3, 2, 130, 130},                                           // 75 panels, 8 a block.
+        {2, 2, 3, 129, 140},                                           // 149 panels, 4 a block.
+        {19, 4, 9, 7, 8},                                              // Tiles apart, in a panel and a bit.
+        {300, 2, 3, 8, 6},                                             // 75 panels of them.
     };
     for (const Convolution& shape : shapes) test_values(shape, kWinograd);
     const std::vector<Convolution> transposed{
