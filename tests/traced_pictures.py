@@ -12,6 +12,7 @@ from gantk.export import pipeline, variants
 from gantk.export.precision import convert
 from gantk.export.rewrites import rewrite
 from gantk.export.variants import Network
+from gantk.models import style
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model
@@ -27,12 +28,25 @@ def silent(line: str) -> None:
 def make_network(family: str, **config: object) -> nn.Module:
     """Random weights whose pictures have contrast, and whose norms and styles differ from each other."""
     torch.manual_seed(5)
-    module = models.build(family, config)
+    return _with_contrast(models.build(family, config))
+
+
+def make_short_network() -> nn.Module:
+    """Of a style network a halving, an enlargement and what paints: PyTorch traces it in half the time."""
+    torch.manual_seed(5)
+    module = models.build("style", {"width": 4, "blocks": 1})
+    module.shrink = nn.ModuleList([style.Layer(3, 8, 3, 1, stride=2)])
+    module.blocks = nn.ModuleList()
+    module.enlarge = nn.ModuleList([style.Layer(8, 4, 3, 1, enlarge=True)])
+    return _with_contrast(module)
+
+
+def _with_contrast(module: nn.Module) -> nn.Module:
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if name.endswith(("scale", "offset")):
                 parameter.add_(0.3 * torch.randn_like(parameter))
-        last = module.paint.conv if family == "style" else module.decoder.convolutions[-1].conv
+        last = module.paint.conv if module.family == "style" else module.decoder.convolutions[-1].conv
         feeds = random_feeds(module.config.inputs, {"N": 2, "H": 32, "W": 32, "HS": 32, "WS": 32})
         painted = module(*(torch.from_numpy(array) for array in feeds.values()))
         last.weight.mul_(0.2 / painted.std())

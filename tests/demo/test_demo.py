@@ -18,6 +18,7 @@ from gantk.cli.main import main
 from gantk.demo import pipeline
 from gantk.demo.pictures import draw_flower, draw_pictures
 from gantk.errors import GantkError
+from gantk.export import speed
 from gantk.runtime.products import PRODUCTS
 from gantk.train.config import TrainConfig
 
@@ -80,6 +81,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         "MODES": ("eager",),
     }.items():
         monkeypatch.setattr(pipeline, name, value)
+    monkeypatch.setattr(speed, "BLOCK_S", 0.001)
 
 
 def test_the_demo_does_without_a_product_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

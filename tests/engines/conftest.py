@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import networks
+from gantk.export.engines import pipeline
+from gantk.export.engines.build import Built
 from gantk.runtime.products import PRODUCTS, Product
 
 RTX = PRODUCTS["tensorrt-rtx"]
@@ -25,3 +28,20 @@ def bundle(tmp_path: Path) -> Path:
     """A bundle with a fp32 and a fp16 file."""
     files = {(precision, "plain"): networks.generator(precision) for precision in ("fp32", "fp16")}
     return networks.bundle(tmp_path / "tiny.gantk", files).root
+
+
+_built: dict[str, Built] = {}
+
+
+@pytest.fixture
+def built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what becomes of engines: the same one is built once."""
+    build = pipeline.build_apart
+
+    def take(*arguments: Any) -> Built:
+        key = repr(arguments[:-2])  # Without the file's name and the progress.
+        if key not in _built:
+            _built[key] = build(*arguments)
+        return _built[key]
+
+    monkeypatch.setattr(pipeline, "build_apart", take)

@@ -33,6 +33,7 @@ def files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.usefixtures("built_once")
 def test_a_bundle_gains_engines(rtx: Product, bundle: Path) -> None:
     before = Bundle.read(bundle).manifest
     lines: list[str] = []
@@ -51,6 +52,7 @@ def test_a_bundle_gains_engines(rtx: Product, bundle: Path) -> None:
     assert made == Bundle.read(bundle)
 
 
+@pytest.mark.usefixtures("built_once")
 def test_the_same_engine_is_replaced_and_another_is_added(rtx: Product, bundle: Path) -> None:
     add_engines(bundle, request("fp16"))
     add_engines(bundle, request("fp16"))

@@ -28,6 +28,12 @@ from gantk.runtime.products import PRODUCTS
 pytestmark = pytest.mark.usefixtures("traced_once")  # `test_onnx` traces the same network twice.
 
 
+@pytest.fixture(autouse=True)
+def _hardly_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is faster matters to no test here that does not say it itself."""
+    monkeypatch.setattr(speed, "BLOCK_S", 0.001)
+
+
 def tree(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()

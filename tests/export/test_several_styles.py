@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
 
-from gantk import checkpoint, models
+from gantk import checkpoint
 from gantk.bundle import Bundle
 from gantk.errors import GantkError
 from gantk.export import export, verify
@@ -93,14 +92,9 @@ def test_under_one_picture_statistics_it_paints_what_strips_paint(bundle: Bundle
     assert psnr_db(tile[:60], own[:60]) >= 60
 
 
-def test_a_network_without_normalisation_has_no_such_form(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = models.build("dcgan", {"size": 28, "channels": 1, "latent_size": 8, "width": 4}).eval()
-    for parameter in network.parameters():
-        parameter.requires_grad_(False).mul_(3)
-    (tmp_path / "x.safetensors").write_bytes(checkpoint.generator_bytes(network))
+def test_a_network_without_normalisation_has_no_such_form(
+    traced_once: None, source: Path, tmp_path: Path
+) -> None:
     with pytest.raises(GantkError, match="no instance normalisation"):
-        export(
-            tmp_path / "x.safetensors", tmp_path / "x.gantk", precisions=["fp32"], rewrites=False, tiles=True
-        )
+        export(source, tmp_path / "x.gantk", precisions=["fp32"], rewrites=False, tiles=True)
     assert not (tmp_path / "x.gantk").exists()

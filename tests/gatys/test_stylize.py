@@ -57,14 +57,15 @@ def pixels(path: Path) -> Any:
 )
 def test_the_loss_falls(config: GatysConfig, optimizer: str, init: str, tmp_path: Path) -> None:
     ear = Ear()
-    told = replace(config, optimizer=optimizer, init=init, steps=25, lr=0.05 if optimizer == "adam" else None)
+    lr = 0.05 if optimizer == "adam" else None
+    told = replace(config, size=32, optimizer=optimizer, init=init, steps=25, lr=lr)
     result = stylize(told, tmp_path / "out.png", reporter=ear)
     first, last = ear.steps[0][3], ear.steps[-1][3]
     assert last.total < 0.5 * first.total
     assert last.style < first.style
     assert result.losses == last
-    assert (result.size, result.steps, result.interrupted) == ((48, 36), 25, False)
-    assert pixels(result.picture).shape == (36, 48, 3)
+    assert (result.size, result.steps, result.interrupted) == ((32, 24), 25, False)
+    assert pixels(result.picture).shape == (24, 32, 3)
     assert pixels(result.picture).std() > 10
 
 
@@ -182,7 +183,7 @@ def test_a_step_that_explodes_is_undone(
     config: GatysConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ear = Ear()
-    stylize(replace(config, lr=60.0, steps=40), tmp_path / "out.png", reporter=ear)
+    stylize(replace(config, size=32, lr=60.0, steps=40), tmp_path / "out.png", reporter=ear)
     assert ear.steps[-1][3].total < ear.steps[0][3].total
 
 
@@ -198,7 +199,7 @@ def test_bf16_comes_close(config: GatysConfig, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_run(preset: str, config: GatysConfig, tmp_path: Path) -> None:
-    told = replace(config, **{**PRESETS[preset], "steps": 30, "lr": 0.02, "scales": 1})
+    told = replace(config, **{**PRESETS[preset], "size": 32, "steps": 30, "lr": 0.02, "scales": 1})
     ear = Ear()
     stylize(told, tmp_path / "out.png", reporter=ear)
     first, last = ear.steps[0][3], ear.steps[-1][3]

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
+from gantk.export import verify
 from gantk.export.gatys.chain import StepConfig
 from gantk.export.gatys.pipeline import export_step
 from gantk.models.vgg import Vgg19, load_vgg19
@@ -39,6 +40,13 @@ def bundle(vgg_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("step") / "step.gantk"
     export_step(vgg_file, path, style_layers=LAYERS, content_layer=CONTENT)
     return path
+
+
+@pytest.fixture
+def one_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For exports that are not about the gate: it lets through what the first backend computes well."""
+    first = verify.working_backends("fp32")[:1]
+    monkeypatch.setattr(verify, "working_backends", lambda precision: first)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     return call
 
 
-def test_export_then_stylize(run: Run, vgg_file: Path, content: Path, style: Path) -> None:
+def test_export_then_stylize(run: Run, vgg_file: Path, content: Path, style: Path, one_backend: None) -> None:
     done, out, err = run(
         "export", "--gatys", "--vgg", vgg_file, "-o", "x.gantk", "--style-layers", "relu1_1,relu2_1"
     )

@@ -107,7 +107,9 @@ def test_layers_that_the_weights_lack(vgg_file: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_by_default_the_layers_are_those_of_stylize(vgg_file: Path, tmp_path: Path) -> None:
+def test_by_default_the_layers_are_those_of_stylize(
+    vgg_file: Path, tmp_path: Path, one_backend: None
+) -> None:
     made = export_step(vgg_file, tmp_path / "x.gantk", pooling="average", variation="isotropic")
     config = made.manifest.config
     assert (config["style_layers"], config["content_layer"]) == (["relu1_1", "relu2_1", "relu3_1"], "relu2_2")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -246,21 +247,28 @@ def test_bf16_points_the_same_way(vgg_file: Any) -> None:
     assert_close(found, {name: wanted[name] for name in wanted if name.endswith("loss")}, 0.03)
 
 
-def test_it_builds_in_tensorrt_rtx(network: Vgg19, config: StepConfig) -> None:
+@pytest.mark.parametrize(
+    "make",
+    [
+        # All that the other has, and Adam.
+        graphs.make_adam,
+        pytest.param(graphs.make_gradient, marks=pytest.mark.slow),
+    ],
+)
+def test_it_builds_in_tensorrt_rtx(
+    network: Vgg19, config: StepConfig, make: Callable[[Chain, StepConfig], StepGraph]
+) -> None:
     trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
-    for made in (
-        graphs.make_gradient(Chain.of(network), config),
-        graphs.make_adam(Chain.of(network), config),
-    ):
-        builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
-        layers = builder.create_network(0)
-        parser = trt.OnnxParser(layers, trt.Logger(trt.Logger.ERROR))
-        data = serialize(made.graph, made.inputs, made.outputs, {})
-        assert parser.parse(data), [parser.get_error(index).desc() for index in range(parser.num_errors)]
-        settings, profile = builder.create_builder_config(), builder.create_optimization_profile()
-        for spec in made.inputs:
-            if spec.is_dynamic:
-                sizes = [{"H": n, "W": n, "h": n // 2, "w": n // 2} for n in (32, 256, 512)]
-                profile.set_shape(spec.name, *(spec.concrete(size) for size in sizes))
-        settings.add_optimization_profile(profile)
-        assert builder.build_serialized_network(layers, settings) is not None
+    made = make(Chain.of(network), config)
+    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+    layers = builder.create_network(0)
+    parser = trt.OnnxParser(layers, trt.Logger(trt.Logger.ERROR))
+    data = serialize(made.graph, made.inputs, made.outputs, {})
+    assert parser.parse(data), [parser.get_error(index).desc() for index in range(parser.num_errors)]
+    settings, profile = builder.create_builder_config(), builder.create_optimization_profile()
+    for spec in made.inputs:
+        if spec.is_dynamic:
+            sizes = [{"H": n, "W": n, "h": n // 2, "w": n // 2} for n in (32, 256, 512)]
+            profile.set_shape(spec.name, *(spec.concrete(size) for size in sizes))
+    settings.add_optimization_profile(profile)
+    assert builder.build_serialized_network(layers, settings) is not None

@@ -37,7 +37,7 @@ class Kind:
 
 _GAN = "dcgan --data {files}/squares --batch 8 --flip --checkpoint-every 4 --sample-every 4"
 _STYLE = (
-    "--data {files}/photos --vgg {files}/vgg.safetensors --size 64 --batch 2 --threads 1 --precision fp32 "
+    "--data {files}/photos --vgg {files}/vgg.safetensors --size 64 --batch 1 --threads 1 --precision fp32 "
     "--device cpu --checkpoint-every 2 --sample-every 2 --keep 100"
 )
 KINDS = {
@@ -55,7 +55,7 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def files(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Squares in epochs of five steps, photographs in epochs of three, two styles, and a VGG-19."""
+    """Squares in epochs of five steps, photographs in epochs of six, two styles, and a VGG-19."""
     folder = tmp_path_factory.mktemp("files")
     (folder / "squares").symlink_to(pictures)
     write_photos(folder / "photos")

@@ -134,7 +134,7 @@ def test_a_style_network_takes_on_its_colours(files: Path, tmp_path: Path) -> No
     sitting.begin(
         StyleTraining,
         style_config(files, run, styles=flag, style_layers=("relu1_1",), content_layer="relu1_1",
-                     content_weight=0.05, width=4, steps=100, lr=1e-2, ema=0.9, sample_every=100),
+                     content_weight=0.05, width=4, batch=1, steps=100, lr=1e-2, ema=0.9, sample_every=100),
     )  # fmt: skip
     first, last = lines(run, "step")[0], lines(run, "step")[-1]
     assert last["style"] < 0.3 * first["style"]
@@ -163,7 +163,7 @@ def test_only_the_styles_drawn_are_learned(files: Path, tmp_path: Path) -> None:
 def test_a_decoder_learns_and_its_encoder_does_not(files: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     sitting.begin(
-        AdainTraining, adain_config(files, run, layer="relu1_2", steps=20, lr=3e-3, sample_every=100)
+        AdainTraining, adain_config(files, run, layer="relu1_2", batch=1, steps=26, lr=3e-3, sample_every=100)
     )
     first, last = lines(run, "step")[0], lines(run, "step")[-1]
     assert last["loss"] < 0.7 * first["loss"]
@@ -184,12 +184,14 @@ def test_one_seed_gives_one_result_and_another_another(files: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("kind", ["style", "adain"])
 def test_bf16_trains_to_nearly_the_same(kind: str, files: Path, tmp_path: Path) -> None:
+    shortest = {"batch": 1, "steps": 1, "log_every": 1, "sample_every": 100}
+
     def loss(precision: str) -> float:
         run = tmp_path / precision
         if kind == "style":
-            sitting.begin(StyleTraining, style_config(files, run, batch=1, steps=2, precision=precision))
+            sitting.begin(StyleTraining, style_config(files, run, precision=precision, **shortest))
         else:
-            sitting.begin(AdainTraining, adain_config(files, run, batch=1, steps=2, precision=precision))
+            sitting.begin(AdainTraining, adain_config(files, run, precision=precision, **shortest))
         assert checkpoint.read_newest(run)[0].tensors["optimizer_generator.0.exp_avg"].dtype == torch.float32
         return float(lines(run, "step")[0]["loss"])
 
