@@ -26,15 +26,11 @@ def keep_operators() -> None:
     """Let each export start from a copy of the table of operators that the first one read.
 
     PyTorch parses the source of five hundred operators anew for every export: as much work as a small network's.
-    What it keeps of operators on symbolic sizes, on the other hand, costs it more than it saves.
     """
     global _keeps_operators  # noqa: PLW0603
     if _keeps_operators or "gantk.export.onnx" not in sys.modules:
         return
-    import torch._dynamo.config
     from torch.onnx._internal.exporter._registration import ONNXRegistry
-
-    torch._dynamo.config.fake_tensor_cache_enabled = False
 
     read = functools.cache(ONNXRegistry.from_torchlib)
 
