@@ -25,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RECORD = HERE / "judged.json"
 FILES = (
+    "test_functions.py",
     "test_gram_gradient_kernels.py",
     "test_gram_kernels.py",
     "test_gram_sm90_kernels.py",
@@ -78,7 +79,7 @@ def _version(package: str) -> str | None:
 
 
 TRIALS = [pytest.mark.slow] if is_judged() else []
-"""The marks of a file of tests whose inputs are all among `DECISIVE`."""
+"""The marks of tests, or of a file of them, whose inputs are all among `DECISIVE`."""
 
 
 def main() -> int:

@@ -21,17 +21,23 @@ from fake_gpu import FakeCuda, FakeGPU
 from fake_memory import FakeMemory
 from function_arguments import Laid
 from function_references import ROUNDING, error, gram, gram_slope, numbers, style
+from judged import TRIALS
 
 from variations import variation
 
 STREAM = 0x5000
-DTYPES = pytest.mark.parametrize("dtype", ROUNDING, ids=lambda dtype: np.dtype(dtype).name)
+# Of what differs by the kernel alone, one case is run every time; the others are trials like those of the kernels.
+DTYPES = pytest.mark.parametrize(
+    "dtype",
+    [pytest.param(dtype, marks=TRIALS if place else []) for place, dtype in enumerate(ROUNDING)],
+    ids=lambda dtype: np.dtype(dtype).name,
+)
 
 
 def in_turn(values: Sequence[Any]) -> Any:
     """Types with values: each quickly once. All kernels of all types are in the tests of the kernels themselves."""
     return [
-        pytest.param(dtype, value, marks=() if place == index else pytest.mark.slow)
+        pytest.param(dtype, value, marks=(TRIALS if place else []) if place == index else pytest.mark.slow)
         for place, dtype in enumerate(ROUNDING)
         for index, value in enumerate(values)
     ]
@@ -127,7 +133,7 @@ def test_total_variations_of_other_layouts(cuda: FakeCuda) -> None:
         assert slope.strides == ((144, 1, 24, 3) if order == (0, 2, 3, 1) else (144, 48, 8, 1))
 
 
-@pytest.mark.parametrize("capability", [(7, 5), (12, 0)], ids=str)
+@pytest.mark.parametrize("capability", [(7, 5), pytest.param((12, 0), marks=TRIALS)], ids=str)
 def test_other_architectures(interpreted: Callable[..., FakeCuda], capability: tuple[int, int]) -> None:
     cuda = interpreted(gpus=(FakeGPU(capability, multiprocessors=2, shared_bytes=64 * 1024),))
     given = numbers(1, 9, 8, 8, dtype=np.float16)
@@ -174,7 +180,7 @@ def test_threads_share_what_is_loaded(install: Callable[..., FakeCuda]) -> None:
     assert cuda.count("cuLaunchKernel") >= 8 * 5 * 5
 
 
-@pytest.mark.parametrize("shape", [(1, 64, 16, 16), (2, 130, 8, 40)], ids=str)
+@pytest.mark.parametrize("shape", [pytest.param((1, 64, 16, 16), marks=TRIALS), (2, 130, 8, 40)], ids=str)
 def test_hopper_fetches_by_tensor_maps(interpreted: Callable[..., FakeCuda], shape: tuple[int, ...]) -> None:
     cuda = interpreted(gpus=(FakeGPU((9, 0), multiprocessors=2, shared_bytes=227 * 1024),))
     given = numbers(*shape, dtype=ml_dtypes.bfloat16)

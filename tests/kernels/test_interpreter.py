@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import snippets_basic
 import snippets_hopper
+from judged import TRIALS
 from snippets import Snippet, interpret
+
+pytestmark = TRIALS
 
 SNIPPETS = [*snippets_basic.SNIPPETS, *snippets_hopper.SNIPPETS]
 

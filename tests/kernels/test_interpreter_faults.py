@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import snippets_hopper
+from judged import TRIALS
 from ptx import BudgetExceeded, Fault, Unsupported
 from snippets import Array, Snippet, interpret, ptx_of
 
+pytestmark = TRIALS
 WORDS = np.arange(256, dtype=np.uint32)
 ANYTHING = np.zeros(256, np.uint32)
 
