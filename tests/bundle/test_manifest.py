@@ -76,7 +76,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
 
 
 @given(manifests())
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_round_trip(manifest: Manifest) -> None:
     assert Manifest.loads(manifest.dumps()) == manifest
 

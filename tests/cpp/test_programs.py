@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -43,6 +44,13 @@ def checked() -> Path:
 
 def test_unit_with_addresses_and_arithmetic_checked(checked: Path) -> None:
     assert "[  PASSED  ]" in call(checked / "tests/gantk_unit_tests", UBSAN_OPTIONS="print_stacktrace=1")
+
+
+@pytest.mark.skipif(CLANG is None or shutil.which("g++") is None, reason="wants Clang beside GCC")
+def test_gcc_finds_nothing_to_warn_of() -> None:
+    """What others run here Clang has compiled; most people's compiler reads the library too."""
+    compiler = ("-DCMAKE_CXX_COMPILER=g++", "-DCMAKE_CXX_FLAGS_RELEASE=-fsyntax-only -Werror")
+    build_cpp("gantk_objects", options=("--preset", "library", *compiler))
 
 
 def fuzz(checked: Path, reader: str, folder: Path, *limit: str) -> None:
