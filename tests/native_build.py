@@ -67,9 +67,14 @@ def build(*targets: str, options: tuple[str, ...] = (), source: Path = KERNELS) 
         if not (folder / "done").exists():
             generator = ("-G", "Ninja") if shutil.which("ninja") else ()
             _run("cmake", "-S", source, "-B", folder, *generator, *options)
-            _run("cmake", "--build", folder, "--target", *targets)
+            _run("cmake", "--build", folder, "--parallel", _jobs(), "--target", *targets)
             (folder / "done").touch()
     return folder
+
+
+def _jobs() -> str:
+    """One beside other workers of pytest, which keep the other cores busy; else as many as there are cores."""
+    return "1" if "PYTEST_XDIST_WORKER" in os.environ else str(os.cpu_count() or 1)
 
 
 def _fingerprint(source: Path, targets: tuple[str, ...], options: tuple[str, ...]) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -26,12 +27,13 @@ def twin(name: str, *warnings: str) -> Path:
     for path in sorted((source, *INCLUDE.rglob("*.h*"))):
         digest.update(path.read_bytes())
     program = Path(tempfile.gettempdir()) / f"gantk-{name}-{os.getuid()}-{digest.hexdigest()[:16]}"
-    if not program.exists():
-        made = program.with_name(f"{program.name}.{os.getpid()}")
-        flags = ("-std=c++17", "-O0", "-Wall", "-Wextra", *warnings, "-Werror", f"-I{INCLUDE}")
-        done = subprocess.run(
-            [compiler, source, *flags, "-o", made], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        made.rename(program)  # At once, for another worker of pytest may want it.
+    with program.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Two workers of pytest want the same one.
+        if not program.exists():
+            made = program.with_suffix(".new")
+            flags = ("-std=c++17", "-O0", "-Wall", "-Wextra", *warnings, "-Werror", f"-I{INCLUDE}")
+            command = [compiler, source, *flags, "-o", made]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            made.rename(program)
     return program
