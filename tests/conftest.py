@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import io
 import os
@@ -47,6 +48,8 @@ LONGEST = (
     "gatys/test_stylize.py",
     "engines/test_pipeline.py",
     "stylize/test_large.py",
+    "train/test_killed_runs.py",
+    "test_imports.py",
     "bench/test_run.py",
 )
 
@@ -92,6 +95,22 @@ def traced_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         exporter.trace_once(patch)
         yield
+
+
+@pytest.fixture(scope="session")
+def exported_step(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a step over a short VGG-19, not to be changed: exported by the worker that wants it first."""
+    pytest.importorskip("torch", reason="a step of an optimisation is exported with PyTorch")
+    from step_networks import export_short_step
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # The workers' own, of one run.
+    with (folder / "step.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "step.gantk").exists():
+            export_short_step(folder / "step.gantk")
+    return folder / "step.gantk"
 
 
 @pytest.fixture

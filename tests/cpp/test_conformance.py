@@ -60,15 +60,7 @@ def adain(root: Path) -> list[Sizes]:
 
 
 def gatys_step(root: Path) -> list[Sizes]:
-    pytest.importorskip("torch", reason="a step of an optimisation is exported with PyTorch")
-    from safetensors.torch import save_file
-
-    from gantk.export.gatys.pipeline import export_step
-    from step_networks import CONTENT, LAYERS, make_weights
-
-    weights = root.with_suffix(".safetensors")
-    save_file(make_weights(), weights)
-    export_step(weights, root, style_layers=LAYERS, content_layer=CONTENT)
+    """The one that many tests share."""
     return [{"N": 1, "M": 1, "H": 26, "W": 22, "h": 13, "w": 11}]
 
 
@@ -82,7 +74,10 @@ Case = tuple[Path, list[Sizes]]
 )
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     make: Callable[[Path], list[Sizes]] = request.param
-    path = tmp_path_factory.mktemp("bundle") / "x.gantk"
+    if make is gatys_step:
+        path: Path = request.getfixturevalue("exported_step")
+    else:
+        path = tmp_path_factory.mktemp("bundle") / "x.gantk"
     return path, make(path)
 
 

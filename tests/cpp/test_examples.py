@@ -93,19 +93,11 @@ def test_camera(built: Path, tmp_path: Path) -> None:
     assert np.abs(load(tmp_path / "out/4.png")[0].astype(int) - wanted).max() <= 1
 
 
-def test_gatys(built: Path, tmp_path: Path) -> None:
-    pytest.importorskip("torch", reason="a step of an optimisation is exported with PyTorch")
-    from safetensors.torch import save_file
-
-    from gantk.export.gatys.pipeline import export_step
-    from step_networks import CONTENT, LAYERS, make_weights
-
-    save_file(make_weights(), tmp_path / "w.safetensors")
-    export_step(tmp_path / "w.safetensors", tmp_path / "s.gantk", style_layers=LAYERS, content_layer=CONTENT)
+def test_gatys(built: Path, exported_step: Path, tmp_path: Path) -> None:
     content = scene(tmp_path / "content.png", 36, 48)
     stripes = np.where((np.arange(40) // 4 % 2)[:, None, None], (200, 30, 30), (250, 245, 240))
     Image.fromarray(np.broadcast_to(stripes, (40, 40, 3)).astype(np.uint8)).save(tmp_path / "style.png")
-    words = (tmp_path / "s.gantk", content, tmp_path / "style.png", tmp_path / "out.png", 40, 30)
+    words = (exported_step, content, tmp_path / "style.png", tmp_path / "out.png", 40, 30)
     done = call(built / "examples/gantk_gatys", *words)
     assert done.returncode == 0, done.stderr
     losses = [

@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 
 from gantk.export import verify
 from gantk.export.gatys.chain import StepConfig
-from gantk.export.gatys.pipeline import export_step
 from gantk.models.vgg import Vgg19, load_vgg19
 from step_networks import CONTENT, LAYERS, make_weights
 
@@ -36,10 +35,8 @@ def config() -> StepConfig:
 
 
 @pytest.fixture(scope="session")
-def bundle(vgg_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("step") / "step.gantk"
-    export_step(vgg_file, path, style_layers=LAYERS, content_layer=CONTENT)
-    return path
+def bundle(exported_step: Path) -> Path:
+    return exported_step
 
 
 @pytest.fixture
