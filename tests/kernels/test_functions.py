@@ -21,7 +21,7 @@ from fake_gpu import FakeCuda, FakeGPU
 from fake_memory import FakeMemory
 from function_arguments import Laid
 from function_references import ROUNDING, error, gram, gram_slope, numbers, style
-from judged import TRIALS
+from judged import TRIALS, trial
 
 from variations import variation
 
@@ -65,6 +65,7 @@ def test_gram_matrices_of_other_layouts(cuda: FakeCuda) -> None:
         assert error(kernels.gram_matrix(laid).numpy(), wanted) < 2e-6
 
 
+@trial
 def test_tf32_is_chosen_by_its_name(cuda: FakeCuda) -> None:
     given = numbers(1, 16, 8, 16)
     features = kernels.to_device(given)
@@ -182,7 +183,9 @@ def test_threads_share_what_is_loaded(install: Callable[..., FakeCuda]) -> None:
     assert cuda.count("cuLaunchKernel") >= 8 * 5 * 5
 
 
-@pytest.mark.parametrize("shape", [(1, 64, 16, 16), pytest.param((2, 130, 8, 40), marks=TRIALS)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [pytest.param(each, marks=TRIALS) for each in ((1, 64, 16, 16), (2, 130, 8, 40))], ids=str
+)
 def test_hopper_fetches_by_tensor_maps(interpreted: Callable[..., FakeCuda], shape: tuple[int, ...]) -> None:
     cuda = interpreted(gpus=(FakeGPU((9, 0), multiprocessors=2, shared_bytes=227 * 1024),))
     given = numbers(*shape, dtype=ml_dtypes.bfloat16)
