@@ -243,6 +243,10 @@ def test_opening_and_closing_does_not_leak(backend: str) -> None:
         gc.collect()
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
+    def grown() -> int:
+        before = resident_after(5)
+        return resident_after(30) - before
+
     resident_after(20)  # Pools fill.
-    before = resident_after(5)
-    assert resident_after(30) - before < 1.5 * 2**20
+    # A leak grows in every round; what else this process holds may move in one.
+    assert any(grown() < 1.5 * 2**20 for _ in range(3))
