@@ -39,7 +39,6 @@ LONGEST = (
     "cpp/test_conformance.py",
     "native/test_cpu_kernels.py",
     "test_house.py",
-    "kernels/test_functions.py",
     "demo/test_demo.py",
     "train/test_style.py",
     "export/test_several_styles.py",

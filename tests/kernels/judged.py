@@ -16,7 +16,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -28,10 +27,7 @@ RECORD = HERE / "judged.json"
 FILES = (
     "test_functions.py",
     "test_gram_gradient_kernels.py",
-    "test_gram_gradient_plan.py",
     "test_gram_kernels.py",
-    "test_gram_plan.py",
-    "test_gram_sm90.py",
     "test_gram_sm90_kernels.py",
     "test_interpreter.py",
     "test_interpreter_faults.py",
@@ -40,7 +36,6 @@ FILES = (
     "test_tensorrt_plugins.py",
     "test_torch_operators.py",
     "test_variation_kernels.py",
-    "test_variation_plan.py",
 )
 DECISIVE = (
     "kernels/cuda/*",
@@ -53,7 +48,6 @@ DECISIVE = (
     "toolkit/gantk/export/onnx.py",
     "tests/variations.py",
     "tests/kernels/*.py",
-    "tests/kernels/*.cpp",
     "tests/kernels/ptx/*.py",
 )
 PACKAGES = ("numpy", "ml-dtypes", "torch", "onnx", "nvidia-cuda-nvrtc", "cuda-bindings")
@@ -86,11 +80,6 @@ def _version(package: str) -> str | None:
 
 TRIALS = [pytest.mark.slow] if is_judged() else []
 """The marks of tests, or of a file of them, whose inputs are all among `DECISIVE`."""
-
-
-def trial(test: Callable[..., None]) -> Callable[..., None]:
-    """Mark one test so."""
-    return TRIALS[0](test) if TRIALS else test
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ from fake_gpu import FakeCuda, FakeGPU
 from fake_memory import FakeMemory
 from function_arguments import Laid
 from function_references import ROUNDING, error, gram, gram_slope, numbers, style
-from judged import TRIALS, trial
+from judged import TRIALS
 
 from variations import variation
 
@@ -65,7 +65,6 @@ def test_gram_matrices_of_other_layouts(cuda: FakeCuda) -> None:
         assert error(kernels.gram_matrix(laid).numpy(), wanted) < 2e-6
 
 
-@trial
 def test_tf32_is_chosen_by_its_name(cuda: FakeCuda) -> None:
     given = numbers(1, 16, 8, 16)
     features = kernels.to_device(given)

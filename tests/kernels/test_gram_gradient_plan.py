@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from judged import trial
 from twins import twin
 
 from gantk.errors import GantkError, UsageError
@@ -255,7 +254,6 @@ def described(plan: GramGradientPlan, style: bool) -> list[str]:
     return [*lines, "."]
 
 
-@trial
 def test_the_plan_of_cpp_is_the_same() -> None:
     draw, questions, wanted = random.Random(5), [], []
     for _ in range(1000):

@@ -11,7 +11,6 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from judged import trial
 from twins import twin
 
 from gantk.errors import GantkError, UsageError
@@ -302,7 +301,6 @@ def question(plan: GramPlan, device: Device, precision: str) -> str:
     return " ".join(map(str, numbers))
 
 
-@trial
 def test_the_plan_of_cpp_is_the_same() -> None:
     draw, questions, wanted = random.Random(4), [], []
     for _ in range(500):

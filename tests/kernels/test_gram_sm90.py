@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from judged import trial
 from test_gram_plan import H200, PRECISIONS, described, launches, question
 from twins import twin
 
@@ -160,7 +159,6 @@ def test_it_takes_what_the_copy_engine_can(
     assert (unit == "gram_sm90") == takes
 
 
-@trial
 def test_the_plan_of_cpp_is_the_same() -> None:
     draw, questions, wanted = random.Random(6), [], []
     for _ in range(250):

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from judged import trial
 from twins import twin
 
 from gantk.errors import GantkError, UsageError
@@ -271,7 +270,6 @@ def ask(lines: list[str]) -> list[str]:
     return done.stdout.splitlines()
 
 
-@trial
 def test_the_plan_in_cpp_is_the_same() -> None:
     some = cases(4000)
     answers = ask([line(case) for case in some])

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-// Spread evenly, with mean 0 and the variance of `scale` squared. Those of <random> take a sanitized program most of
-// its time, and a compiler too.
+// Spread evenly, with mean 0 and the variance of `scale` squared. Those of <random> take a sanitized program much of
+// its time.
 inline std::vector<float> draw(std::int64_t count, double scale = 1) {
     static std::uint64_t state = 0;
     std::vector<float> values(static_cast<std::size_t>(count));
