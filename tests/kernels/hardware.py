@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 
 from gantk.kernels.device import gpu
 from gantk.kernels.driver import call
@@ -37,11 +39,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._made: list[_Allocation] = []
-
-    def __del__(self) -> None:
-        with gpu(0).current():
-            for each in self._made:
-                call("cuMemFree", each.base)
+        weakref.finalize(self, _free, self._made)
 
     def put(self, array: Array, align: int = 256, offset: int = 0) -> int:
         """The address of a copy, at `offset` bytes past a multiple of `align`."""
@@ -101,9 +99,17 @@ class Memory:
         return found
 
 
+def _free(made: list[_Allocation]) -> None:
+    with gpu(0).current():
+        for each in made:
+            call("cuMemFree", each.base)
+
+
 def run(launches: Sequence[Launch], memory: Memory, arch: str, **_: Any) -> int:
-    """Run launches on the first GPU, whatever `arch` says, wait for them, and look at what lies beside the arrays."""
+    """Run launches on the first GPU by its own code, wait for them, and look at what lies beside the arrays."""
     found = gpu(0)
+    if arch == "sm_75" and found.device.compute_capability >= (8, 0):
+        pytest.skip("its plan has shared memory for the code of sm_75, whose rings have fewer stages")
     launch(found, launches, _STREAM)
     with found.current():
         call("cuStreamSynchronize", _STREAM)

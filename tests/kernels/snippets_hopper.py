@@ -110,12 +110,14 @@ def swizzle(raw: Array, span: int) -> Array:
     return out
 
 
+CORNERS = ((0, 0, 0), (-8, 3, 1), (16, 13, 2), (96, 0, 0))
+
+
 def tiles() -> Iterator[Snippet]:
     """Boxes inside, across every border and wholly outside of a tensor, with each swizzle."""
     data = RNG.integers(1, 2**16, (3, 20, 48), np.uint16)  # (z, y, x)
     for span, width in ((128, 64), (64, 32), (32, 16), (0, 24)):
-        for corner in ((0, 0, 0), (-8, 3, 1), (16, 13, 2), (100, 0, 0)):
-            x, y, z = corner
+        for x, y, z in CORNERS:
             box = np.zeros((1, 8, width), np.uint16)
             for j in range(8):
                 for i in range(width):

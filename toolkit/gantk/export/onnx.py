@@ -25,8 +25,8 @@ from gantk.tensors import TensorSpec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OPSET = 22
-"""The first opset whose convolutions may be bfloat16."""
+OPSET = 21
+"""ONNX Runtime's CUDA provider has no InstanceNormalization of opset 22: it would run on the CPU, between copies."""
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _WRAPPER = "module."  # What `gantk.models.borders` puts before every name.

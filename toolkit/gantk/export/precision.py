@@ -15,6 +15,8 @@ from gantk.runtime.registry import open_model
 from gantk.runtime.runner import Array
 
 DTYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
+BF16_OPSET = 22
+"""The first whose convolutions may be bfloat16; otherwise what gantk exports means the same in both."""
 
 FP32_ISLANDS = frozenset(
     {
@@ -63,6 +65,8 @@ def convert(graph: ir.Model, precision: str) -> ir.Model:
         if node not in islands:
             _lower(copy.graph, node, dtype)
     _join_types(copy.graph, islands, dtype)
+    if precision == "bf16":
+        copy.graph.opset_imports[""] = BF16_OPSET
     return copy
 
 
