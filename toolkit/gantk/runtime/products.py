@@ -93,7 +93,8 @@ PRODUCTS = {
             options=("refit", "strip"),
             keeps_timing_cache=False,
             quick_plugins=False,
-            not_on=("sm_90", "sm_100", "sm_103"),  # Of data centres; seen on an H100 with release 1.7.1.
+            # Release 1.7.1 says so on an H100: "Supported compute capabilities: 8.0 8.6 8.9 12.0 12.1 >12.0".
+            not_on=("sm_90", "sm_100", "sm_103"),
         ),
     )
 }
