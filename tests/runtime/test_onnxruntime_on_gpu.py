@@ -45,7 +45,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def feeds_of(runner: Any, size: dict[str, int], seed: int) -> dict[str, Array]:
-    return random_feeds(runner.inputs, size, np.random.default_rng(seed))
+    return random_feeds(runner.inputs, size, seed)
 
 
 def near(runner: Any, found: dict[str, Any], right: dict[str, Array]) -> None:

@@ -92,7 +92,7 @@ class CpuRunner(Runner):
     def __init__(self, model: Model, threads: int) -> None:
         self.operators = native_operators()
         self._session: onnxruntime.InferenceSession | None = make_session(
-            model, session_options(model, threads, self.operators), PROVIDERS["cpu"]
+            model, session_options(model, "cpu", threads, self.operators), PROVIDERS["cpu"]
         )
         super().__init__(model.inputs, model.outputs, **facts(model, "cpu"))
         self._names = [spec.name for spec in self.outputs]
@@ -142,8 +142,10 @@ def facts(model: Model, device: str) -> dict[str, Any]:
     }
 
 
-def session_options(model: Model, threads: int, operators: Path | None) -> onnxruntime.SessionOptions:
-    """Options that do not depend on the device.
+def session_options(
+    model: Model, device: str, threads: int, operators: Path | None
+) -> onnxruntime.SessionOptions:
+    """What a session is told whatever its provider.
 
     Raises:
         GantkError: The library of native operators cannot be loaded.
@@ -152,6 +154,8 @@ def session_options(model: Model, threads: int, operators: Path | None) -> onnxr
 
     options = onnxruntime.SessionOptions()
     if operators is not None:
+        if device == "cuda":
+            options.add_session_config_entry(CPU_ONLY, "0")
         with vendor_errors(f"ONNX Runtime cannot load the operators of `{operators}`", OPERATORS):
             options.register_custom_ops_library(str(operators))
     options.intra_op_num_threads = threads

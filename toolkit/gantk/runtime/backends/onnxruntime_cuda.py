@@ -19,13 +19,13 @@ from gantk.runtime.backends.buffers import Buffers
 from gantk.runtime.backends.device import place_outputs
 from gantk.runtime.backends.gpu import Context, GpuRunner
 from gantk.runtime.backends.onnxruntime import (
-    CPU_ONLY,
     PROVIDERS,
     facts,
     make_session,
     native_operators,
     session_options,
 )
+from gantk.runtime.backends.onnxruntime_settings import repeats_itself, settings
 from gantk.runtime.backends.plans import Plan, Shape
 from gantk.runtime.backends.vendor import shortened
 from gantk.runtime.cuda import Cuda
@@ -41,16 +41,6 @@ MEMORY = "cuda"
 """What ONNX Runtime calls GPU memory."""
 
 _BFLOAT16 = 16  # In ONNX's TensorProto; numpy has no such type.
-
-# What ONNX Runtime computes in both layouts; other operators of pictures are NCHW, with transposes between.
-_BOTH_LAYOUTS = frozenset({"Conv", "ConvTranspose", "BatchNormalization", "MaxPool", "AveragePool", "Gemm"})
-_ONE_LAYOUT = frozenset({"InstanceNormalization", "Pad", "Resize", "DepthToSpace"})
-
-# What a graph, which repeats itself, would make another network of: noise, and branches that depend on values.
-_NEW_EVERY_TIME = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
-    | {"If", "Loop", "Scan"}
-)
 
 
 @dataclass
@@ -83,8 +73,7 @@ class CudaRunner(GpuRunner):
         self._runs: dict[Hashable, _Work] = {}
         self._launches: dict[Hashable, _Work] = {}
         self._last_stream: int | None = None
-        kinds = _kinds(model)
-        self._captures = not kinds & _NEW_EVERY_TIME
+        self._captures = repeats_itself(model)
         self._buffers = Buffers(calls, model.where)
         # Who waits is told by events and by the copies.
         self._quiet = onnxruntime.RunOptions()
@@ -93,7 +82,7 @@ class CudaRunner(GpuRunner):
         with ExitStack() as undo:
             undo.callback(calls.destroy_stream, self._stream)
             self._session: onnxruntime.InferenceSession | None = _session(
-                model, threads, self.operators, int(self._stream), kinds
+                model, threads, self.operators, int(self._stream)
             )
             undo.pop_all()
 
@@ -289,37 +278,14 @@ class CudaRunner(GpuRunner):
             self._cuda.destroy_graph(graph)
 
 
-def _session(
-    model: Model, threads: int, operators: Path | None, stream: int, kinds: frozenset[str]
-) -> onnxruntime.InferenceSession:
+def _session(model: Model, threads: int, operators: Path | None, stream: int) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     onnxruntime.preload_dlls()
-    options = session_options(model, threads, operators)
-    if operators is not None:
-        options.add_session_config_entry(CPU_ONLY, "0")
-    settings = {
-        "user_compute_stream": str(stream),
-        "use_tf32": "0",  # Its default computes fp32 files with 10-bit mantissas.
-        # On an H100 what it finds by trying all was 2 to 3 times slower, and without warning 5 times its default.
-        "cudnn_conv_algo_search": "HEURISTIC",
-        # Where convolutions follow each other without operators between that want channels first.
-        "prefer_nhwc": str(int(bool(kinds & _BOTH_LAYOUTS) and not kinds & _ONE_LAYOUT)),
-    }
-    return make_session(model, options, PROVIDERS["cuda"], settings)
-
-
-def _kinds(model: Model) -> frozenset[str]:
-    """The types of a file's nodes, those of its functions included."""
-    import onnx
-
-    proto = (
-        onnx.load(str(model.path), load_external_data=False)
-        if model.external
-        else onnx.load_from_string(model.data)
+    options = session_options(model, "cuda", threads, operators)
+    return make_session(
+        model, options, PROVIDERS["cuda"], {**settings(model), "user_compute_stream": str(stream)}
     )
-    nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
-    return frozenset(node.op_type for node in nodes)
 
 
 def _sizes_known(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> bool:
