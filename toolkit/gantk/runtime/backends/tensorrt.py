@@ -26,9 +26,10 @@ from gantk.runtime.products import (
     PRODUCTS,
     Product,
     driver_trouble,
+    gpu_trouble,
     load,
     log,
-    need_driver,
+    need_gpu,
     overwritten,
     tensor_dtype,
 )
@@ -41,6 +42,10 @@ from gantk.tensors import TensorSpec
 def probe(name: str) -> BackendStatus:
     """Whether a product is installed, and has a GPU to run on."""
     product = PRODUCTS[name]
+    unfit = gpu_trouble(product)  # First, for installing it would not help.
+    if unfit is not None:
+        builds = "; it builds engines for other GPUs" if product.ahead_of_time else ""
+        return BackendStatus(name, product.version, (), f"{unfit.reason}{builds}", unfit.hint)
     if product.version is None:
         return BackendStatus(name, None, (), "it is not installed", product.install)
     twice = overwritten(product)
@@ -63,13 +68,13 @@ def open_engine(bundle: Bundle, name: str, precision: str | None, form: str | No
         form: See there.
 
     Raises:
-        BackendMissingError: The product is not installed, or there is no GPU.
+        BackendMissingError: The product is not installed, or there is no GPU on which it runs engines.
         GantkError: There is no engine for this GPU and this version, it is damaged, does not load, or computes
             wrong.
     """
     product = PRODUCTS[name]
     trt = load(product)
-    need_driver(product, "run engines")  # Without one the libraries' objects are not to be trusted.
+    need_gpu(product, "run engines")  # Without one the libraries' objects are not to be trusted.
     target = driver.probe().targets[0]
     assert product.version is not None
     file = read_engine(bundle, name, product.version, target, precision, form)
