@@ -34,6 +34,10 @@ FP32_ISLANDS = frozenset(
 )
 """Operators that sum many terms: they stay in float32, between casts."""
 
+IN_HALF = "gantk.in_half"
+"""The key of a node's metadata by which fp16 files have it in fp16 all the same, for a backend whose own sums are
+float32: see `gantk.export.rewrites.normalized`."""
+
 _FOLLOWERS = frozenset(
     {"Relu", "LeakyRelu", "Clip", "Tanh", "Sigmoid", "Sqrt", "Reciprocal", "Add", "Sub", "Mul", "Div"}
 )
@@ -60,7 +64,7 @@ def convert(graph: ir.Model, precision: str) -> ir.Model:
     if precision == "fp32":
         return copy
     dtype = DTYPES[precision]
-    islands = _islands(copy.graph)
+    islands = _islands(copy.graph, precision)
     for node in list(copy.graph):
         if node not in islands:
             _lower(copy.graph, node, dtype)
@@ -134,11 +138,12 @@ def expose_intermediates(graph: ir.Model) -> dict[str, tuple[str, str]]:
     return exposed
 
 
-def _islands(graph: ir.Graph) -> set[ir.Node]:
+def _islands(graph: ir.Graph, precision: str) -> set[ir.Node]:
     """The nodes that stay in float32."""
     islands: set[ir.Node] = set()
     for node in graph:
-        if node.op_type in FP32_ISLANDS or (
+        in_half = precision == "fp16" and IN_HALF in node.metadata_props
+        if (node.op_type in FP32_ISLANDS and not in_half) or (
             node.op_type in _FOLLOWERS
             and any(value and value.producer() in islands for value in node.inputs)
             and all(value is None or value.producer() in islands or _is_small(value) for value in node.inputs)

@@ -15,10 +15,11 @@ from gantk.errors import GantkError
 from gantk.export import verify
 from gantk.export.onnx import OPSET, Traced, serialize
 from gantk.export.precision import BF16_OPSET, audit_range, convert, refuse_overflow
-from gantk.export.rewrites import NATIVE, STEPS, rewrite
+from gantk.export.rewrites import FOR_GPUS, NATIVE, ONLY_IN, STEPS, rewrite
 from gantk.export.speed import PAYS, speedup
 from gantk.runtime.backends import onnxruntime
 from gantk.runtime.model import from_bytes
+from gantk.runtime.registry import status
 from gantk.tensors import TensorSpec
 
 Report = Callable[[str], None]
@@ -154,10 +155,8 @@ def _with_rewritten(
 ) -> list[VariantFile]:
     """The plain file, and for each backend the rewritten one that is fastest there, if one is."""
     trials = _Trials(network, checks, report, {(): plain})
-    working = verify.working_backends(checks.precision)
-    kept = {
-        backend: trials.choose(backend) for backend in working if plain.variant.failed_on(backend) is None
-    }
+    able = [b for b in verify.measurable_backends(checks.precision) if plain.variant.failed_on(b) is None]
+    kept = {backend: trials.choose(backend) for backend in able}
     if not any(kept.values()):
         return [plain]
     files = []
@@ -196,7 +195,7 @@ class _Trials:
 
     def _gain(self, before: tuple[str, ...], name: str, backend: str) -> float:
         """How many times as fast one more rewrite makes it; 0 where it cannot be had, or nothing can be told."""
-        if name in NATIVE and not self._has_native_operators(backend):
+        if not self._may_gain(name, backend):
             return 0.0
         names = (*before, name)
         if names not in self.made:
@@ -210,13 +209,15 @@ class _Trials:
         self.report(f"  {tried.variant.precision} on {backend}: {name} makes it {gain:.2f} times as fast")
         return gain
 
-    def _has_native_operators(self, backend: str) -> bool:
-        """Whether the backend has kernels of gantk's in place of the bodies of its functions."""
-        return (
-            backend == onnxruntime.NAME
-            and self.checks.precision == "fp32"
-            and onnxruntime.native_operators() is not None
-        )
+    def _may_gain(self, name: str, backend: str) -> bool:
+        """Whether there is anything to gain by a rewrite in this precision on a backend."""
+        if ONLY_IN.get(name, self.checks.precision) != self.checks.precision:
+            return False
+        if name in FOR_GPUS:
+            return status(backend).devices[0] != "cpu"
+        if name in NATIVE:
+            return backend == onnxruntime.NAME and onnxruntime.native_operators() is not None
+        return True
 
     def _make(self, names: tuple[str, ...]) -> VariantFile | None:
         """The verified file of a rewritten graph, or `None` where a rewrite finds nothing to do.

@@ -127,12 +127,12 @@ def run_torch(
 
 def working_backends(precision: str) -> tuple[str, ...]:
     """The backends that work here and can open a file of this precision; the first is the default one."""
-    found = []
-    for name in BACKENDS:
-        here = status(name)
-        if here.works and _executed(name, precision, here.devices[0]) is not None:
-            found.append(name)
-    return tuple(found)
+    return tuple(_executions(precision))
+
+
+def measurable_backends(precision: str) -> tuple[str, ...]:
+    """Those of `working_backends` that compute in the file's own precision: of others no time tells anything."""
+    return tuple(name for name, executed in _executions(precision).items() if executed == precision)
 
 
 def measure(
@@ -299,6 +299,16 @@ def _reference(tensor: str, wanted: Mapping[str, Array], output: Array) -> Array
     factor = float(np.vdot(output, reference)) / (float(np.vdot(reference, reference)) or 1.0)
     nearest: Array = factor * reference
     return nearest
+
+
+def _executions(precision: str) -> dict[str, str]:
+    """What a file of this precision is computed in by each backend that works here and can open it."""
+    found = {}
+    for name in BACKENDS:
+        here = status(name)
+        if here.works and (executed := _executed(name, precision, here.devices[0])) is not None:
+            found[name] = executed
+    return found
 
 
 def _executed(backend: str, precision: str, device: str) -> str | None:

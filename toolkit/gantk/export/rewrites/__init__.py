@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
+from gantk.export.rewrites.eights import narrow_to_eights
 from gantk.export.rewrites.enlarged import enlarged_to_subpixel, enlarged_to_transposed
 from gantk.export.rewrites.narrow import narrow_to_phases
 from gantk.export.rewrites.native import convolution_to_native, enlarged_to_native, transposed_to_native
+from gantk.export.rewrites.normalized import normalization_in_half, normalized_bias
 from gantk.export.rewrites.transposed import narrow_transposed_to_subpixel, transposed_to_subpixel
 
 REWRITES: dict[str, Callable[[ir.Model], int]] = {
+    "normalized-bias": normalized_bias,
     "narrow-transposed-to-subpixel": narrow_transposed_to_subpixel,
     "transposed-to-subpixel": transposed_to_subpixel,
     "transposed-to-native": transposed_to_native,
@@ -21,21 +24,32 @@ REWRITES: dict[str, Callable[[ir.Model], int]] = {
     "enlarged-to-native": enlarged_to_native,
     "convolution-to-native": convolution_to_native,
     "narrow-to-phases": narrow_to_phases,
+    "narrow-to-eights": narrow_to_eights,
+    "normalization-in-half": normalization_in_half,
 }
 """What may make a graph faster; each returns how many places it changed."""
 
 STEPS: tuple[tuple[str, ...], ...] = (
+    ("normalized-bias",),
     ("narrow-transposed-to-subpixel",),
     ("transposed-to-subpixel", "transposed-to-native"),
     ("enlarged-to-transposed", "enlarged-to-subpixel", "enlarged-to-native"),
     ("convolution-to-native",),
     ("narrow-to-phases",),
+    ("narrow-to-eights",),
+    ("normalization-in-half",),
 )
 """The order of trial; of those in one step at most one is kept, and only where measured to pay: see
 `gantk.export.variants`."""
 
 NATIVE = frozenset({"transposed-to-native", "enlarged-to-native", "convolution-to-native"})
-"""Those that only gain where gantk's native operators are; these are float32."""
+"""Those that only gain where gantk's native operators are."""
+
+ONLY_IN = {**dict.fromkeys(NATIVE, "fp32"), "narrow-to-eights": "fp16", "normalization-in-half": "fp16"}
+"""Of those that can gain in one precision alone, which."""
+
+FOR_GPUS = frozenset({"normalized-bias", "narrow-to-eights", "normalization-in-half"})
+"""Those that gain nothing on a CPU, where a bias is added in passing and registers hold other numbers of channels."""
 
 
 def rewrite(graph: ir.Model, names: Sequence[str]) -> ir.Model | None:

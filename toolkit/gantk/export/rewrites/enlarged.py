@@ -39,13 +39,13 @@ class Place:
     Args:
         nodes: In order; the padding may be part of the convolution.
         phases: The four kernels, float64[2, 2, outputs, inputs, 2, 2]: of output rows 2i + a and columns 2j + b.
-        bias: float64[outputs].
+        bias: float64[outputs], or `None` where there is none.
         mode: How the small picture is padded: ``edge``, or ``constant`` with zeros.
     """
 
     nodes: tuple[ir.Node, ...]
     phases: Float64
-    bias: Float64
+    bias: Float64 | None
     mode: str
 
 
@@ -58,7 +58,9 @@ def enlarged_to_transposed(graph: ir.Model) -> int:
     places = find_places(graph.graph)
     for place in places:
         new = Replacement(graph.graph, place.nodes[-1])
-        weights = [new.weight("weight", transposed_kernel(place)), new.weight("bias", place.bias)]
+        weights = [new.weight("weight", transposed_kernel(place))]
+        if place.bias is not None:
+            weights.append(new.weight("bias", place.bias))
         picture, border = bordered(new, place)
         how = {"kernel_shape": [4, 4], "strides": [2, 2], "pads": [1 + 2 * border] * 4}
         new.finish(new.add("ConvTranspose", [picture, *weights], "ConvTranspose", **how), place.nodes)
@@ -79,7 +81,9 @@ def enlarged_to_subpixel(graph: ir.Model) -> int:
     for place in places:
         new = Replacement(graph.graph, place.nodes[-1])
         kernel = place.phases[::-1, ::-1].reshape(-1, *place.phases.shape[3:])
-        weights = [new.weight("weight", kernel), new.weight("bias", np.tile(place.bias, 4))]
+        weights = [new.weight("weight", kernel)]
+        if place.bias is not None:
+            weights.append(new.weight("bias", np.tile(place.bias, 4)))
         picture, border = bordered(new, place)
         pads = [1 - border] * 4
         value = new.add("Conv", [picture, *weights], "phases", kernel_shape=[2, 2], pads=pads)
@@ -130,7 +134,7 @@ def _place(resize: ir.Node) -> Place | None:
     if bias is None and optional(convolution, 2) is not None:
         return None
     nodes = (resize, convolution) if pad is None else (resize, pad, convolution)
-    return Place(nodes, _phases(weight), np.zeros(len(weight)) if bias is None else bias, mode)
+    return Place(nodes, _phases(weight), bias, mode)
 
 
 def _mode(pad: ir.Node | None, convolution: ir.Node) -> str | None:

@@ -30,7 +30,11 @@ class Replacement:
         self._added: list[ir.Node] = []
 
     def add(
-        self, op_type: str, inputs: Sequence[ir.Value | None], name: str, **attributes: int | str | list[int]
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        name: str,
+        **attributes: int | str | list[int] | ir.Attr,
     ) -> ir.Value:
         """Add a node, named after the one that is replaced."""
         return self._append(ir.node(op_type, inputs, attributes, name=f"{self._node.name}/{name}"))

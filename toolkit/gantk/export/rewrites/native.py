@@ -54,7 +54,8 @@ def enlarged_to_native(graph: ir.Model) -> int:
     places = [place for place in find_places(graph.graph) if min(place.phases.shape[2:4]) >= SIMD_FLOATS]
     for place in places:
         new = Replacement(graph.graph, place.nodes[-1])
-        weights = [new.weight("weight", transposed_kernel(place)), new.weight("bias", place.bias)]
+        bias = np.zeros(place.phases.shape[2]) if place.bias is None else place.bias
+        weights = [new.weight("weight", transposed_kernel(place)), new.weight("bias", bias)]
         picture, border = bordered(new, place)
         value = new.call(DOMAIN, "TransposedConvolution4x4", [picture, *weights])
         if border:
