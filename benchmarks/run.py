@@ -22,17 +22,21 @@ def main() -> int:
     parser.add_argument(
         "--budget", type=float, help="seconds to measure each batch size; default: the suite's"
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     arguments = parser.parse_args()
     suite = load(arguments.suite)
+    if suite.get("device") == "cuda":
+        from gantk.runtime.driver import probe
+
+        if not probe().works:
+            print(f"error: no GPU here: {probe().reason}", file=sys.stderr)
+            return 1
     if arguments.budget is not None:
         suite["bench"]["budget_s"] = arguments.budget
-    document = run(suite, arguments.device)
+    document = run(suite)
     from gantk.files import write_text
     from tables import verdict
 
-    suffix = "" if arguments.device == "cpu" else f"-{arguments.device}"
-    output = arguments.output or HERE / "results" / f"{suite['name']}{suffix}.json"
+    output = arguments.output or HERE / "results" / f"{suite['name']}.json"
     write_text(output, json.dumps(document, indent=1, allow_nan=False) + "\n")
     print(f"wrote {output}", file=sys.stderr)
     for line in (*document["warnings"], *document["recommendation"]):
@@ -43,39 +47,42 @@ def main() -> int:
 
 
 def load(name: str) -> Suite:
-    """Read a suite."""
-    return tomllib.loads((HERE / "suites" / f"{name}.toml").read_text())
+    """Read a suite; its network may be that of another, but for what it says itself."""
+    suite = tomllib.loads((HERE / "suites" / f"{name}.toml").read_text())
+    like = suite["network"].pop("like", None)
+    if like is not None:
+        suite["network"] = {**load(like)["network"], **suite["network"]}
+    return suite
 
 
-def run(suite: Suite, device: str = "cpu") -> dict[str, Any]:
-    """Make the suite's network, export it, measure it on a device, and judge the suite's claims."""
+def run(suite: Suite) -> dict[str, Any]:
+    """Make the suite's network, export it, measure it on the suite's device, and judge the suite's claims."""
     from gantk import models
     from gantk.bench.run import compare
     from gantk.export import export
     from overhead import measure_all
 
+    device = suite.get("device", "cpu")
     with tempfile.TemporaryDirectory() as folder:
         weights, bundle = (
             Path(folder) / f"{suite['name']}.safetensors",
             Path(folder) / f"{suite['name']}.gantk",
         )
         weights.write_bytes(make_weights(suite["network"]))
-        export(weights, bundle, precisions=suite["network"]["precisions"])
+        export(weights, bundle, precisions=suite["network"]["precisions"], report=tell)
         options = dict(suite["bench"])
         shapes = [(name, tuple(shape)) for name, shape in options.pop("shapes", {}).items()]
-        document = compare(
-            bundle,
-            **options,
-            shapes=shapes,
-            device=device,
-            progress=lambda line: print(line, file=sys.stderr),
-        )
+        document = compare(bundle, **options, shapes=shapes, device=device, progress=tell)
         # What the runner itself costs is nothing beside a network of seconds.
         short = suite["network"]["family"] in models.PAIRS
-        overhead = measure_all(bundle, suite["bench"]["threads"]) if device == "cpu" and short else []
+        overhead = measure_all(bundle, suite["bench"]["threads"], device=device) if short else []
     document.update(suite=suite["name"], title=suite["title"], overhead=overhead)
     document["claims"] = [judge(claim, document["rows"]) for claim in suite["claim"]]
     return document
+
+
+def tell(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def make_weights(network: dict[str, Any]) -> bytes:

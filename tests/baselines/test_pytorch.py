@@ -52,6 +52,7 @@ def _threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+    torch.backends.cudnn.allow_tf32 = True
 
 
 def latents(count: int) -> dict[str, np.ndarray]:
@@ -63,7 +64,7 @@ def expected(bundle: Path, feeds: dict[str, np.ndarray]) -> np.ndarray:
         return load_generator(bundle).module(torch.from_numpy(feeds["latent"])).numpy()
 
 
-@pytest.mark.parametrize("mode", TORCH_MODES["torch"])
+@pytest.mark.parametrize("mode", TORCH_MODES["torch"]["cpu"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-6), ("fp16", 0.01), ("bf16", 0.06)])
 def test_eager_modes_give_the_checkpoints_pictures(
     bundle: Path, mode: str, precision: str, tolerance: float
@@ -123,7 +124,7 @@ def test_every_mode_takes_part_that_is_not_left_out(bundle: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(compiler_fault() is not None, reason="torch.compile wants a C++ compiler")
-@pytest.mark.parametrize("mode", TORCH_MODES["torch-compile"])
+@pytest.mark.parametrize("mode", TORCH_MODES["torch-compile"]["cpu"])
 def test_compiled_modes_give_the_checkpoints_pictures(bundle: Path, mode: str) -> None:
     document = run.compare(
         bundle, backends=["torch-compile"], modes=[mode], precisions=["fp32"], budget_s=0.3
@@ -132,3 +133,28 @@ def test_compiled_modes_give_the_checkpoints_pictures(bundle: Path, mode: str) -
     assert row["status"] == "ok", row["reason"]
     assert row["parity"]["psnr_db"] > 100
     assert row["load_ms"] > 1000
+
+
+def test_on_a_gpu_there_are_graphs_and_tf32(bundle: Path) -> None:
+    found, _ = find(describe(bundle), ["torch", "torch-compile"], None, "cuda", 1)
+    assert [contender.label for contender in found] == [
+        f"{name} {mode} {precision}"
+        for name, modes in (
+            ("torch", ("eager", "channels_last")),
+            ("torch-compile", ("default", "reduce-overhead", "max-autotune")),
+        )
+        for precision in ("fp32", "tf32 (fp32 file)")
+        for mode in modes
+    ]
+    some, _ = find(
+        describe(bundle), ["torch-compile"], None, "cuda", 1, modes=("freezing", "reduce-overhead")
+    )
+    assert {contender.mode for contender in some} == {"reduce-overhead"}
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("tf32", True), ("fp32", False), ("fp16", False)])
+def test_convolutions_round_to_tf32_where_that_is_the_precision(
+    bundle: Path, precision: str, allowed: bool
+) -> None:
+    with open_network(bundle, precision=precision, threads=1):
+        assert torch.backends.cudnn.allow_tf32 is allowed

@@ -80,11 +80,13 @@ def test_every_way_to_run_gives_what_the_cpu_gives(bundle: Path, precision: str)
             for key, array in fresh.items():
                 tensors[key].copy_(torch.from_numpy(array))
             torch.cuda.synchronize()
-            right = runner.run(fresh)
+            right = runner.run(fresh)[name]
             runner.launch(tensors, stream.cuda_stream, made)
             runner.synchronize()
             for found in (made, bound()):
-                np.testing.assert_array_equal(torch.from_dlpack(found[name]).cpu().numpy(), right[name])
+                # cuDNN's kernels of float32 add in any order.
+                picture = torch.from_dlpack(found[name]).cpu().numpy()
+                np.testing.assert_allclose(picture, right, rtol=0, atol=1e-6)
 
 
 def test_threads_and_memory(bundle: Path) -> None:

@@ -23,8 +23,9 @@ struct Threshold {
 };
 
 // Those of gantk/runtime/parity.py, which says why; a test compares the two.
-constexpr std::array<Threshold, 5> thresholds = {{
+constexpr std::array<Threshold, 6> thresholds = {{
     {"fp32", 80.0, 1e-3},
+    {"tf32", 50.0, 0.15},  // its products have the mantissas of fp16
     {"fp16", 50.0, 0.15},
     {"bf16", 35.0, 0.5},
     {"int8", 30.0, 0.5},

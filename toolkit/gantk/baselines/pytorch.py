@@ -18,8 +18,16 @@ from gantk.models.borders import Bordered
 from gantk.runtime.runner import Array, Runner
 from gantk.tensors import TensorSpec
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-MODES = ("eager", "channels_last", "default", "freezing", "max-autotune")
+DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+"""Of weights and layers. ``tf32`` is what PyTorch does on a GPU unless it is told not to: convolutions may round their
+inputs to 10 bits of mantissa."""
+
+MODES = ("eager", "channels_last", "default", "freezing", "reduce-overhead", "max-autotune")
 
 
 class TorchRunner(Runner):
@@ -61,6 +69,7 @@ class TorchRunner(Runner):
             return torch.inference_mode()(lambda: call(*tensors))
 
         def synchronous() -> Tensor:
+            torch.compiler.cudagraph_mark_step_begin()  # The last call's output may be overwritten.
             output = call(*tensors)
             torch.cuda.synchronize()
             return output
@@ -99,8 +108,8 @@ def open_network(
     Args:
         path: A bundle that holds its checkpoint.
         backend: ``torch`` or ``torch-compile``; it names the runner.
-        precision: ``fp32``, ``fp16`` or ``bf16``: weights and layers; inputs and outputs stay as exported.
-        mode: One of `MODES`; the last three compile at the first call.
+        precision: One of `DTYPES`: weights and layers; inputs and outputs stay as exported.
+        mode: One of `MODES`; the last four compile at the first call, the last two use CUDA graphs on a GPU.
         device: ``cpu`` or ``cuda``.
         threads: For one operation.
 
@@ -118,13 +127,14 @@ def open_network(
     pixels = any(spec.dtype == "uint8" for spec in manifest.outputs)
     borders = network.config.inputs, network.config.outputs
     module = Bordered(network, *borders, pixels=pixels).eval().to(device, DTYPES[precision])
-    call = _prepare(module, mode)
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    call = _prepare(module, mode, device)
     return TorchRunner(
         call, manifest.inputs, manifest.outputs, backend=backend, precision=precision, device=device
     )
 
 
-def _prepare(module: nn.Module, mode: str) -> Callable[..., Tensor]:
+def _prepare(module: nn.Module, mode: str, device: str) -> Callable[..., Tensor]:
     """The module as `mode` runs it. Weights are constants of an exported network; freezing makes them so here."""
     if mode == "eager":
         return module
@@ -133,7 +143,9 @@ def _prepare(module: nn.Module, mode: str) -> Callable[..., Tensor]:
     import torch._inductor.config as inductor
 
     inductor.freezing = mode != "default"
+    if device == "cuda" and inductor.freezing:  # Tensor cores want it; on an H100 this was PyTorch's best.
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     compiled: Callable[..., Tensor] = torch.compile(
-        module, dynamic=False, mode="max-autotune" if mode == "max-autotune" else None
+        module, dynamic=False, mode=None if mode in ("default", "freezing") else mode
     )
     return compiled

@@ -100,14 +100,20 @@ def run_case(
             for number, contender in enumerate(contenders, start=first_id):
                 worker = stack.enter_context(_start(task, contender, settings.threads))
                 entries.append(_Entry(contender, worker, _new_row(contender, task.case, number)))
-                if not contender.compiles:
+                if not _beside_others(contender, settings):
                     _load(task, entries[-1:], settings, progress)
-            _load(task, [entry for entry in entries if entry.contender.compiles], settings, progress)
+            rest = [entry for entry in entries if _beside_others(entry.contender, settings)]
+            _load(task, rest, settings, progress)
             return _measure(task, entries, settings, progress)
         except BaseException:
             for entry in entries:  # at once, for threads may be waiting for them
                 entry.worker.kill()
             raise
+
+
+def _beside_others(contender: Contender, settings: Settings) -> bool:
+    """Whether a contender loads beside others: it compiles for seconds, or starts CUDA, whose libraries take them."""
+    return contender.compiles or settings.device == "cuda"
 
 
 def _start(task: Task, contender: Contender, threads: int) -> Worker:
@@ -117,7 +123,7 @@ def _start(task: Task, contender: Contender, threads: int) -> Worker:
 
 
 def _load(task: Task, entries: Sequence[_Entry], settings: Settings, progress: Progress) -> None:
-    """Load contenders, as many at once as there are threads: one alone unless they compile for many seconds."""
+    """Load contenders, as many at once as there are threads."""
     at_once = min(len(entries), settings.threads)
 
     def load(entry: _Entry) -> None:

@@ -19,18 +19,24 @@ from gantk.bundle import ENGINE_BACKENDS
 from gantk.errors import BackendMissingError, UsageError
 from gantk.runtime.registry import BACKENDS, status
 
-# The ways PyTorch runs one network. On a CPU, max-autotune has templates to choose among only for frozen weights.
+# The ways PyTorch runs one network. On a CPU, max-autotune has templates to choose among only for frozen weights; on a
+# GPU the last two have CUDA graphs and frozen weights.
 TORCH_MODES = {
-    "torch": ("eager", "channels_last"),
-    "torch-compile": ("default", "freezing", "max-autotune"),
+    "torch": {"cpu": ("eager", "channels_last"), "cuda": ("eager", "channels_last")},
+    "torch-compile": {
+        "cpu": ("default", "freezing", "max-autotune"),
+        "cuda": ("default", "reduce-overhead", "max-autotune"),
+    },
 }
-TORCH_PRECISIONS = ("fp32", "fp16", "bf16")
+TORCH_PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 CPP = "cpp"
 """The C++ runner, which computes with `CPP_BACKEND`."""
 CPP_BACKEND = "onnxruntime"
 CPP_WORKER = "gantk-bench-worker"
 NAMES = (*TORCH_MODES, *BACKENDS, *ENGINE_BACKENDS, CPP)
-MODES = tuple(mode for modes in TORCH_MODES.values() for mode in modes)
+MODES = tuple(
+    dict.fromkeys(mode for devices in TORCH_MODES.values() for modes in devices.values() for mode in modes)
+)
 
 _TORCH_FACTORY = "gantk.baselines.pytorch:open_network"
 _FILE_FACTORY = "gantk.bench.subject:open_file"
@@ -59,7 +65,7 @@ def find(
         precisions: Only what computes in these; by default whatever the files hold.
         device: Where they run.
         threads: For one operation.
-        modes: Only these of PyTorch's modes; all by default.
+        modes: Only these of PyTorch's modes, as far as there are on the device; all by default.
 
     Raises:
         BackendMissingError: A backend in `backends` does not work here.
@@ -127,12 +133,14 @@ def _torch(
     if subject.checkpoint_bytes is None:
         return [], [Skipped(name, "an ONNX file holds no PyTorch network; benchmark a bundle for that")]
     wanted = [p for p in precisions or subject.precisions if p in TORCH_PRECISIONS]
+    if device == "cuda" and "fp32" in wanted:  # What PyTorch computes in unless it is told not to.
+        wanted.insert(wanted.index("fp32") + 1, "tf32")
     options = {"path": str(subject.path), "backend": name, "device": device, "threads": threads}
     return [
         Contender(
             backend=name,
             precision=precision,
-            file_precision=precision,
+            file_precision="fp32" if precision == "tf32" else precision,
             form=None,
             mode=mode,
             artefact_bytes=subject.checkpoint_bytes,
@@ -141,7 +149,7 @@ def _torch(
             imports=("torch",),
         )
         for precision in wanted
-        for mode in TORCH_MODES[name]
+        for mode in TORCH_MODES[name][device]
         if modes is None or mode in modes
     ], []
 

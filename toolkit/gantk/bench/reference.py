@@ -14,7 +14,6 @@ from gantk.bench.contender import Contender
 from gantk.bench.contenders import find, has_torch
 from gantk.bench.process import Worker, WorkerError
 from gantk.bench.subject import Arrays, Case, Subject, probe_outputs
-from gantk.bundle import PRECISIONS
 from gantk.errors import GantkError
 from gantk.runtime import parity
 from gantk.runtime.model import from_path
@@ -134,7 +133,8 @@ def judge(
 
 def coarser(*precisions: str) -> str:
     """Of several precisions the one with the loosest threshold."""
-    return min((p for p in precisions if p in PRECISIONS), key=lambda p: parity.THRESHOLDS[p].psnr_db)
+    known = [precision for precision in precisions if precision in parity.THRESHOLDS]
+    return min(known, key=lambda precision: parity.THRESHOLDS[precision].psnr_db)
 
 
 def _sources(subject: Subject, threads: int) -> list[tuple[str, Contender | None]]:

@@ -39,7 +39,8 @@ GPU_HEADINGS = ("", "contender", "wall ms", "device ms", "enqueue ms", "copy in 
 GPU_NOTES = (
     "On the GPU, medians of calls of their own: device is the network between two events of CUDA, enqueue the "
     "processor's time to launch it, which the device may have to wait for; copies are between pinned memory and the "
-    "GPU. Wall is the p50 above: a call with its checks, its copies and the wait for its end, as one CUDA graph."
+    "GPU. Wall is the p50 above: a call on arrays that stay on the GPU and the wait for its end; gantk's are CUDA "
+    "graphs."
 )
 
 

@@ -38,7 +38,7 @@ BENCHED = ("fp32", "bf16")  # No backend computes fp16 on a CPU.
 BATCHES = (1, 16)
 BUDGET_S = 6.0
 # One mode of each kind: compiling every one takes longer than all the rest. `gantk bench` tries them all.
-MODES = ("eager", "channels_last", "freezing")
+MODES = ("eager", "channels_last", "freezing", "reduce-overhead")
 
 _PARTS = (
     "pictures",

@@ -253,7 +253,7 @@ def _probe(file: EngineFile, bundle: Bundle) -> tuple[dict[str, Array], dict[str
 def _judge(runner: Runner, file: EngineFile, feeds: dict[str, Array], wanted: dict[str, Array]) -> str:
     """Why the outputs are wrong; empty where they are right."""
     outputs = runner.run(feeds)
-    threshold = parity.THRESHOLDS[file.engine.precision]
+    threshold = parity.THRESHOLDS["tf32" if file.engine.tf32 else file.engine.precision]
     for spec in file.interface.outputs:
         reference = wanted[spec.name]
         span = (

@@ -32,6 +32,7 @@ class Threshold:
 # rounding (above 120 dB), fp16 has 11 significant bits, bf16 has 8, int8 and fp8 are judged as pictures.
 THRESHOLDS = {
     "fp32": Threshold(psnr_db=80.0, max_abs=1e-3),
+    "tf32": Threshold(psnr_db=50.0, max_abs=0.15),  # Its products have the mantissas of fp16.
     "fp16": Threshold(psnr_db=50.0, max_abs=0.15),
     "bf16": Threshold(psnr_db=35.0, max_abs=0.5),
     "int8": Threshold(psnr_db=30.0, max_abs=0.5),
