@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a runner costs over calling the vendor's API directly, at batch 1. Prints JSON.
 
-    python benchmarks/overhead.py X.gantk|X.onnx [--threads 2] [--calls 3000]
+    python benchmarks/overhead.py X.gantk|X.onnx [--threads 2] [--calls 3000] [--device cuda]
 
 Both call the same session in turns, one call each, so that drift and neighbours meet both alike. The direct
 call is what a competent user writes: ONNX Runtime's `session.run`, OpenVINO's `request.infer` with shared
-inputs; each yields an array of its own. `benchmarks/run.py` measures it for its suite's network.
+inputs; each yields an array of its own. On a GPU (`--device cuda`) it is `session.run_with_iobinding` with the
+vendor's own CUDA graph, against a bound run of ours: arrays stay where they are. `benchmarks/run.py` measures
+it for its suite's network.
 
 On a busy machine the difference is lost in the network's own jitter. So it is also measured on a network of
 one node, where nothing hides it (`own_us`); `share` relates that to the real network's direct call.
@@ -16,15 +18,16 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import Model, from_bytes, from_path
-from gantk.runtime.registry import available, open_model
+from gantk.runtime.registry import BACKENDS, open_model
+from gantk.runtime.registry import status as status_of
 from gantk.runtime.runner import Array, Runner
 
 LIMIT = 0.03
@@ -55,11 +58,35 @@ def one_node() -> bytes:
     return model.SerializeToString()
 
 
-def measure(model: Model, backend: str, threads: int, calls: int) -> dict[str, Any]:
-    with open_model(model, backend, "cpu", threads) as runner:
-        feeds = random_feeds(runner.inputs)
-        direct = direct_call(runner, feeds)
-        contenders = [(0, direct), (1, lambda: runner.run(feeds))]
+def direct_cuda_call(
+    model: Model, feeds: dict[str, Array], outputs: Mapping[str, Array]
+) -> Callable[[], object]:
+    """ONNX Runtime's fastest by itself: tensors bound to GPU memory, and its own CUDA graph."""
+    import onnxruntime
+
+    from gantk.runtime.backends.onnxruntime_settings import settings
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    provider = ("CUDAExecutionProvider", {**settings(model), "enable_cuda_graph": "1"})
+    session = onnxruntime.InferenceSession(model.data, options, providers=[provider])
+    binding = session.io_binding()
+    for name, array in feeds.items():
+        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, "cuda", 0))
+    for name, array in outputs.items():
+        binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, "cuda", 0))
+    return lambda: session.run_with_iobinding(binding)
+
+
+def measure(model: Model, backend: str, threads: int, calls: int, device: str = "cpu") -> dict[str, Any]:
+    with open_model(model, backend, device, threads) as runner:
+        feeds, held = random_feeds(runner.inputs), cast(Any, runner)
+        if device == "cuda":
+            outputs = runner.run(feeds)
+            direct, ours = direct_cuda_call(model, feeds, outputs), held.bind(feeds)
+        else:
+            direct, ours = direct_call(runner, feeds), lambda: runner.run(feeds)
+        contenders = [(0, direct), (1, ours)]
         times = np.empty((calls + calls // 10, 2))
         for turn in times:
             for place, call in contenders:
@@ -86,13 +113,13 @@ def measure(model: Model, backend: str, threads: int, calls: int) -> dict[str, A
     }
 
 
-def measure_all(path: Path, threads: int, calls: int = 3000) -> list[dict[str, Any]]:
-    """The overhead on a network, and on one of one node, for each backend that works on the CPU."""
+def measure_all(path: Path, threads: int, calls: int = 3000, device: str = "cpu") -> list[dict[str, Any]]:
+    """The overhead on a network, and on one of one node, for each backend of ONNX files that works on a device."""
     rows = []
-    for status in available():
-        if "cpu" in status.devices:
-            row = measure(from_path(path, backend=status.name), status.name, threads, calls)
-            bare = measure(from_bytes(one_node()), status.name, 1, 2 * calls)
+    for status in map(status_of, BACKENDS):
+        if device in status.devices:
+            row = measure(from_path(path, backend=status.name), status.name, threads, calls, device)
+            bare = measure(from_bytes(one_node()), status.name, 1, 2 * calls, device)
             share = bare["overhead_us"] / 1e3 / row["direct_p50_ms"]
             rows.append({**row, "own_us": bare["overhead_us"], "share": share, "holds": share < LIMIT})
     return rows
@@ -105,8 +132,9 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--calls", type=int, default=3000)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments = parser.parse_args()
-    rows = measure_all(arguments.model, arguments.threads, arguments.calls)
+    rows = measure_all(arguments.model, arguments.threads, arguments.calls, arguments.device)
     print(
         json.dumps(
             {"benchmark": "runner overhead at batch 1", "model": str(arguments.model), "rows": rows}, indent=2

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What only an NVIDIA GPU can show; `pytest -m gpu`. None of it has run on hardware yet."""
+"""What only an NVIDIA GPU can show; `pytest -m gpu`.
+
+On one H100 (2026-11-26) networks were trained and ONNX files run; no GPU has run an engine yet.
+"""
 
 from __future__ import annotations
 
@@ -49,11 +52,18 @@ def test_backends_on_the_gpu_compute_what_the_cpu_does(run: Path, tmp_path: Path
     latent = np.random.default_rng(0).standard_normal((8, 100), np.float32)
     with gantk.open(bundle.root, precision="fp32", device="cpu") as runner:
         reference = runner.run({"latent": latent})["picture"]
-    for name in backends:
+    failed = {name: bundle.find(precision).failed_on(name) for name in backends}
+    for name in (name for name in backends if failed[name] is None):
         with gantk.open(bundle.root, name, precision, device="cuda") as runner:
             picture = runner.run({"latent": latent})["picture"]
             assert runner.precision == precision
         assert compare([picture], [reference], 2.0).against(THRESHOLDS[precision], 2.0) is None
+    lacking = [
+        f"{name} has no {precision} here: {verdict.reason}" for name, verdict in failed.items() if verdict
+    ]
+    assert precision == "bf16" or not lacking
+    if lacking:
+        pytest.skip("; ".join(lacking))
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -128,6 +138,7 @@ def test_a_refitted_engine_computes_what_the_new_weights_do(run: Path, tmp_path:
         pytest.skip(f"{product} does not work here: {status(product).reason}")
     wanted = EngineRequest((product,), ("fp32",), BuildOptions(options=("refit",)))
     bundle = export(run, tmp_path / "x.gantk", precisions=("fp32",), rewrites=False, engines=wanted)
+    assert bundle.manifest.engines[0].targets == probe().targets[:1]
     module = checkpoint.load_generator(run).module
     torch.manual_seed(0)
     with torch.no_grad():

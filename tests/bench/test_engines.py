@@ -92,6 +92,15 @@ def test_without_a_driver_or_an_engine_the_benchmark_says_so(
     assert skip.reason == f"there is no engine of it (gantk export {lab.root} --to tensorrt)"
 
 
+def test_a_product_that_runs_nothing_on_this_gpu_is_skipped_in_words(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "probe", lambda: driver.Driver(True, "13.0", ("H100",), targets=("sm_90",)))
+    labels, [skip] = find(lab)
+    assert labels == []
+    assert skip.reason == f"{NAME} runs no engine on H100 (sm_90); it builds engines for other GPUs"
+
+
 def test_the_gpu_is_the_default_where_it_runs_something(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     assert contenders.best_device(describe(lab.root), [NAME]) == "cuda"
     assert contenders.best_device(describe(lab.root), ["torch"]) == "cpu"

@@ -144,6 +144,23 @@ def test_what_wants_a_gpu_says_so(rtx: Product) -> None:
         made(rtx, graphs.transposed(np.float32), "fp32", BuildOptions(options=("refit", "strip")))
 
 
+def test_a_refittable_engine_is_built_for_the_gpu_at_hand(
+    rtx: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as a builder goes without a driver: what it is told to build for."""
+    told: list[object] = []
+    monkeypatch.setattr(driver, "probe", lambda: driver.Driver(True, "13.0", ("G",), targets=("sm_89",)))
+
+    def configure(*arguments: object) -> object:
+        told.append(arguments[-1])
+        raise GantkError("enough")
+
+    monkeypatch.setattr(building, "_configure", configure)
+    with pytest.raises(GantkError, match="enough"):
+        made(rtx, graphs.transposed(np.float32), "fp32", BuildOptions(options=("refit",)))
+    assert told == [("sm_89",)]
+
+
 def test_a_product_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gantk.runtime.products.installed", lambda *_: {})
     with pytest.raises(BackendMissingError, match="tensorrt is not installed") as caught:

@@ -24,10 +24,11 @@ from gantk.bundle import PRECISIONS
 from gantk.errors import GantkError, UsageError
 from gantk.export.engines.apart import build_apart
 from gantk.export.engines.build import BuildOptions, Built, build, check_options
-from gantk.export.engines.cells import REMAINDER, SUBPIXEL, adapt, choose_targets, lacks
+from gantk.export.engines.cells import REMAINDER, SUBPIXEL, adapt, asked_targets, choose_targets, lacks
 from gantk.export.engines.profiles import make_profiles
 from gantk.export.engines.worker import take_turns
 from gantk.export.int8 import Quantiser
+from gantk.runtime import driver
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import from_bytes
 from gantk.runtime.products import PRODUCTS, Product, load, targets
@@ -115,6 +116,35 @@ def test_targets_that_are_not_said_are_those_that_can_be_had(rtx: Product) -> No
     assert choose_targets(rtx, "bf16", (), TARGETS) == tuple(TARGETS[1:])
     assert choose_targets(rtx, "fp8", (), TARGETS) == ("sm_89", "sm_120", "sm_121")
     assert lacks(PRODUCTS["tensorrt"], "fp32", "sm_75") is None
+
+
+@pytest.mark.parametrize(
+    ("named", "options", "here", "asked"),
+    [
+        ((), (), "sm_89", ()),
+        (("sm_89", "sm_120"), (), "sm_86", ("sm_89", "sm_120")),
+        ((), ("refit",), "sm_86", ("sm_86",)),
+        (("sm_120",), ("refit", "strip"), "sm_90", ("sm_120",)),
+        (("sm_89", "sm_120"), ("refit",), "sm_89", "one architecture; asked for are sm_89, sm_120"),
+        ((), ("refit",), "sm_90", "does not build for sm_90, the GPU at hand; it has sm_75, sm_80"),
+    ],
+)
+def test_a_refittable_engine_is_for_one_architecture(
+    monkeypatch: pytest.MonkeyPatch,
+    named: tuple[str, ...],
+    options: tuple[str, ...],
+    here: str,
+    asked: tuple[str, ...] | str,
+) -> None:
+    monkeypatch.setattr(driver, "probe", lambda: driver.Driver(True, "13.0", ("G",), targets=(here, "sm_75")))
+    rtx = PRODUCTS["tensorrt-rtx"]
+    if isinstance(asked, tuple):
+        assert asked_targets(rtx, named, options, TARGETS) == asked
+        assert asked_targets(PRODUCTS["tensorrt"], named, options, TARGETS) == named
+        return
+    with pytest.raises(UsageError, match=asked) as caught:
+        asked_targets(rtx, named, options, TARGETS)
+    assert "--target" in (caught.value.hint or "")
 
 
 def test_a_rewritten_transposed_convolution_is_equal(rtx: Product) -> None:

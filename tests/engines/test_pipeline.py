@@ -20,7 +20,9 @@ from gantk.export.engines.apart import build_apart
 from gantk.export.engines.build import BuildOptions
 from gantk.export.engines.foreign import bundle_onnx
 from gantk.export.engines.pipeline import EngineRequest, add_engines
-from gantk.runtime.products import Product
+from gantk.runtime import driver
+from gantk.runtime.products import Product, targets
+from gantk.runtime.products import load as load_product
 
 ADA = BuildOptions(("sm_89",))
 
@@ -50,6 +52,22 @@ def test_a_bundle_gains_engines(rtx: Product, bundle: Path) -> None:
         assert {layer.precision for layer in engine.heavy_layers} == {engine.precision}
     assert len(lines) == 2
     assert made == Bundle.read(bundle)
+
+
+@pytest.mark.usefixtures("built_once")
+def test_on_a_gpu_that_runs_none_it_builds_for_others_and_says_so(
+    rtx: Product, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "probe", lambda: driver.Driver(True, "13.0", ("H100",), targets=("sm_90",)))
+    lines: list[str] = []
+    made = add_engines(bundle, request("fp16", options=BuildOptions()), lines.append)
+    (engine,) = made.manifest.engines
+    assert engine.targets == targets(load_product(rtx))
+    assert "sm_90" not in engine.targets
+    (_, line) = lines
+    assert line.startswith(
+        "  none of these runs here: tensorrt-rtx runs no engine on H100 (sm_90); backend onnx"
+    )
 
 
 @pytest.mark.usefixtures("built_once")

@@ -263,6 +263,12 @@ def test_without_a_gpu(
     monkeypatch.setattr(driver, "probe", lambda: driver.Driver(False, reason="no NVIDIA driver"))
     with pytest.raises(BackendMissingError, match="tensorrt-rtx cannot refit engines here: no NVIDIA driver"):
         refit(root, sources / "two.safetensors")
+    h100 = driver.Driver(True, "13.0", ("H100",), targets=("sm_90",))
+    monkeypatch.setattr(driver, "probe", lambda: h100)
+    with pytest.raises(
+        BackendMissingError, match=r"cannot refit engines here: .* no engine on H100 \(sm_90\)"
+    ):
+        refit(root, sources / "two.safetensors")
 
 
 def test_another_architecture_is_refused_by_its_first_tensor(

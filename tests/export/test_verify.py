@@ -205,6 +205,79 @@ def test_a_backend_that_cannot_load_a_file_is_recorded(
         assert failed.reason == "the vendor says:  [31mno"
 
 
+class Faked:
+    """A backend's runner that computes in bf16, by PyTorch, and then as told."""
+
+    version, device, precision = "1.0", "cuda", "bf16"
+
+    def __init__(self, network: Network, backend: str, how: str) -> None:
+        self.network, self.backend, self.how = network, backend, how
+
+    def __enter__(self) -> Faked:
+        if self.how == "unloadable":
+            raise GantkError("it cannot load `x`: no kernel of ConvTranspose in bf16")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(self, feed: verify.Feeds) -> verify.Outputs:
+        if self.how == "failing":
+            raise GantkError("it cannot run `x`: an error")
+        inputs, outputs = self.network.inputs, self.network.outputs
+        made = verify.run_torch(self.network.module, inputs, outputs, [feed], "bf16").outputs[0]
+        return {name: array + (0.5 if self.how == "wrong" else 0.0) for name, array in made.items()}
+
+
+def fake_backends(monkeypatch: pytest.MonkeyPatch, network: Network, first: str, second: str) -> None:
+    how = {"onnxruntime": first, "openvino": second}
+    monkeypatch.setattr(verify, "working_backends", lambda precision: tuple(how))
+    monkeypatch.setattr(verify, "open_model", lambda model, name: Faked(network, name, how[name]))
+    monkeypatch.setattr(verify, "locate", lambda *_: None)
+
+
+@pytest.mark.parametrize("first", ["right", "unloadable"])
+@pytest.mark.parametrize("second", ["right", "unloadable"])
+def test_a_backend_that_has_bf16_by_halves_is_passed_by(
+    network: Network, monkeypatch: pytest.MonkeyPatch, first: str, second: str
+) -> None:
+    fake_backends(monkeypatch, network, first, second)
+    lines: list[str] = []
+    (file,) = make_variants(network, "bf16", lines.append, rewrites=first == second == "unloadable")
+    assert lines == ["bf16: verifying"]  # Nor is a rewrite tried where nothing loads the plain file.
+    assert file.variant.failed_on("torch") is None
+    for backend, how in (("onnxruntime", first), ("openvino", second)):
+        failed = file.variant.failed_on(backend)
+        assert (failed is not None) == (how == "unloadable")
+        assert failed is None or failed.reason == "it cannot load `x`: no kernel of ConvTranspose in bf16"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [
+        ("wrong", "right", "on onnxruntime .*dB PSNR"),
+        ("failing", "right", "on onnxruntime .*cannot run"),
+        ("unloadable", "wrong", "on openvino .*dB PSNR"),
+    ],
+)
+def test_the_first_backend_that_loads_a_bf16_file_decides(
+    network: Network, monkeypatch: pytest.MonkeyPatch, first: str, second: str, reason: str
+) -> None:
+    fake_backends(monkeypatch, network, first, second)
+    with pytest.raises(GantkError, match=f"the bf16 file does not compute {reason}"):
+        make_variants(network, "bf16", silent, rewrites=False)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_default_backend_that_cannot_load_another_precision_is_final(
+    network: Network, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    monkeypatch.setattr(variants, "_audit_range", lambda network: None)
+    fake_backends(monkeypatch, network, "unloadable", "right")
+    with pytest.raises(GantkError, match=f"the {precision} file .* on onnxruntime .*: it cannot load `x`"):
+        make_variants(network, precision, silent, rewrites=False)
+
+
 class Constant(nn.Module):
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(latent), 1, 4, 4) + 0 * latent[:, :1, None, None]

@@ -169,6 +169,9 @@ HOPPER = [
     SeededHopper("bulk_not_in_units", "pipeline", "512, full", "500, full", "not in 16-byte units"),
     SeededHopper("tile_not_waited_for", "tile_128_0_0_0", "wait(bar, 0);", "", "bulk copy"),
     SeededHopper("tile_misaligned", "tile_128_0_0_0", "tile3(memory,", "tile3(memory + 64,", "misaligned shared tile"),
+    *(SeededHopper(f"tile_between_units_{name}_{x}", snippet, "bar, 0, 0, 0)", f"bar, {x}, 0, 0)",
+                   f"a tile at element {x} of 2 bytes: not at a multiple of 16")
+      for name, snippet in (("swizzled", "tile_128_0_0_0"), ("plain", "tile_0_0_0_0")) for x in (4, -4, 100)),
     SeededHopper("tile_of_another_rank", "tile_128_0_0_0", "tile3(memory, p.map, bar, 0, 0, 0)",
                  "tile2(memory, p.map, bar, 0, 0)", "tensor map of rank 3"),
     SeededHopper("tile_of_another_map", "tile_128_0_0_0", "p.map, bar", "p.in, bar", "no tensor map"),

@@ -138,3 +138,28 @@ def test_an_output_that_may_not_be_written_is_refused(lab: Lab) -> None:
         y.__cuda_array_interface__["data"] = (y.address, True)
         with pytest.raises(GantkError, match="`out` for 'y' is read-only"):
             runner.launch({"x": x}, stream, {"y": y})
+
+
+def test_a_bound_run_is_one_graph(lab: Lab) -> None:
+    x = picture(1, 2, 8, 8)
+    with lab.open() as runner:
+        bound = runner.bind({"x": x})
+        twin = np.frombuffer(lab.cuda.device[bound.inputs["x"].address], np.float32).reshape(x.shape)
+        lab.forget()
+        for seed in range(3):
+            twin[...] = picture(1, 2, 8, 8, seed=seed)
+            y = bound()["y"]
+            held = np.frombuffer(lab.cuda.device[y.address], np.float32).reshape(y.shape)
+            np.testing.assert_allclose(held, 2 * twin + 1, rtol=1e-6)
+        assert lab.cuda.calls == ["cudaGraphLaunch", "cudaStreamSynchronize"] * 3
+        check(runner, picture(1, 2, 4, 4))  # It has a context of its own.
+        held[...] = 0
+        bound()
+        np.testing.assert_allclose(held, 2 * twin + 1, rtol=1e-6)
+        with pytest.raises(GantkError, match="4..16"):
+            runner.bind({"x": picture(1, 2, 3, 3)})
+    with pytest.raises(GantkError, match="closed"):
+        bound()
+    del bound, y, held, twin
+    gc.collect()
+    assert lab.cuda.leaks == {}

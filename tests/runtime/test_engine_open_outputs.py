@@ -54,6 +54,11 @@ def test_each_run_has_the_size_of_its_data(open_lab: Lab) -> None:
     assert (open_lab.cuda.leaks, open_lab.trt.alive) == ({}, 0)
 
 
+def test_no_run_of_such_an_engine_is_bound(open_lab: Lab) -> None:
+    with opened(open_lab) as runner, pytest.raises(GantkError, match="'y' depends on the data"):
+        runner.bind({"x": samples(True)})
+
+
 def test_no_run_of_such_an_engine_is_captured(open_lab: Lab) -> None:
     with opened(open_lab) as runner:
         for seed in range(4):

@@ -13,7 +13,8 @@ import pytest
 
 from engine_lab import Lab, check, engine_of, picture, write_bundle
 from gantk.errors import BackendMissingError, GantkError
-from gantk.runtime import driver, products
+from gantk.runtime import doctor, driver, products
+from gantk.runtime.backends.tensorrt import open_engine
 from gantk.runtime.driver import Driver
 from gantk.runtime.products import PRODUCTS, load, need_driver
 from gantk.runtime.registry import status
@@ -127,6 +128,59 @@ def test_opening_beside_an_old_driver_touches_nothing(
         lab.open()
     assert caught.value.exit_code == 3
     assert (lab.trt.calls, lab.cuda.calls) == ([], [])
+
+
+@pytest.mark.parametrize("target", ["sm_90", "sm_100", "sm_103"])
+def test_a_gpu_on_which_the_product_runs_nothing(
+    lab: Lab, builds: dict[str, str], monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    found = Driver(True, "12.9", ("H100",), targets=(target, "sm_89"))  # A newer driver would not help.
+    monkeypatch.setattr(driver, "probe", lambda: found)
+    for installed in (True, False):
+        here = status("tensorrt-rtx")
+        assert (here.devices, here.version is not None) == ((), installed)
+        assert here.reason == (
+            f"tensorrt-rtx runs no engine on H100 ({target}); it builds engines for other GPUs"
+        )
+        assert here.hint == (
+            "backend onnxruntime runs on it, and so do engines of tensorrt: pip install 'gantk[tensorrt]'"
+        )
+        with pytest.raises(
+            BackendMissingError, match="does not work here: tensorrt-rtx runs no engine"
+        ) as caught:
+            lab.open()
+        assert caught.value.hint == here.hint
+        builds.clear()
+    assert (lab.trt.calls, lab.cuda.calls) == ([], [])
+    assert status("tensorrt").reason == "it is not installed"
+
+
+def test_an_engine_is_not_handed_to_a_product_that_cannot_run_it(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that says it is for this GPU: the library loads it and refuses only then."""
+    monkeypatch.setattr(driver, "probe", lambda: Driver(True, "13.0", ("H100",), targets=("sm_90",)))
+    bundle = write_bundle(lab.root, engine_of(targets=("sm_90",)))
+    with pytest.raises(
+        BackendMissingError, match=r"tensorrt-rtx cannot run engines here: .* on H100 \(sm_90\)"
+    ):
+        open_engine(bundle, "tensorrt-rtx", None, None)
+    assert (lab.trt.calls, lab.cuda.calls) == ([], [])
+    need_driver(RTX, "build refit engines")  # It builds them for others all the same.
+
+
+def test_doctor_says_where_a_product_runs_nothing(
+    builds: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "probe", lambda: Driver(True, "13.0", ("H100",), targets=("sm_90",)))
+    advice = doctor.examine()["advice"]
+    assert any(line.startswith("tensorrt-rtx runs no engine on H100 (sm_90)") for line in advice)
+    assert "engines want a TensorRT product: pip install 'gantk[tensorrt]'" in advice
+    builds.clear()
+    advice = doctor.examine()["advice"]
+    assert not any("tensorrt-rtx" in line for line in advice)
+    monkeypatch.setattr(driver, "probe", lambda: Driver(True, "13.0", GPU, targets=("sm_89",)))
+    assert any("pip install 'gantk[tensorrt-rtx]' (RTX cards)" in line for line in doctor.examine()["advice"])
 
 
 def test_two_packages_of_a_product(builds: dict[str, str]) -> None:

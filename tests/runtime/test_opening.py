@@ -12,6 +12,7 @@ import pytest
 
 import gantk
 import networks
+from fake_cuda import FakeCuda
 from gantk.bundle import Interface, Manifest, Variant, Writer
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.runtime import registry
@@ -216,6 +217,7 @@ def test_a_provider_that_fell_back_is_refused(monkeypatch: pytest.MonkeyPatch) -
     from gantk.runtime.model import from_bytes
 
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    monkeypatch.setattr("gantk.runtime.cuda.bindings", FakeCuda)
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("there is a GPU")
     with (

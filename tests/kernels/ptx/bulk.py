@@ -175,8 +175,14 @@ def _find_map(machine: Machine, address: int) -> Any:
 
 
 def _read_tile(machine: Machine, spec: Any, corner: list[int], block: int) -> Array:
-    """The box at a corner, bytes in order of the dimensions, zero where it leaves the tensor."""
+    """The box at a corner, bytes in order of the dimensions, zero where it leaves the tensor.
+
+    On an H100 the copy engine traps (ILLEGAL_INSTRUCTION) on a corner between two units of 16 bytes, whatever the
+    swizzle and also where the box is wholly outside.
+    """
     item = _ELEMENT_BYTES[str(spec.element)]
+    if corner[0] * item % 16:
+        raise Fault(f"a tile at element {corner[0]} of {item} bytes: not at a multiple of 16 bytes")
     sizes, box = list(spec.sizes), list(spec.box)
     strides = [item, *spec.strides_bytes][: len(sizes)]
     _validate(spec, item, sizes, box, strides)

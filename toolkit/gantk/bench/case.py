@@ -152,9 +152,9 @@ def _load_one(task: Task, entry: _Entry, timeout_s: float) -> None:
     loaded = worker.ask(
         timeout_s, do="load", factory=contender.factory, options=contender.options, imports=imports
     )
-    worker.ask(timeout_s, do="feed", path=str(task.feeds))
+    bound = worker.ask(timeout_s, do="feed", path=str(task.feeds))  # A GPU's first run may be in there.
     target = task.folder / f"output-{row['id']}.npz"
-    first_ms = worker.ask(timeout_s, do="output", path=str(target))["ns"] / 1e6
+    first_ms = (bound.get("ns", 0) + worker.ask(timeout_s, do="output", path=str(target))["ns"]) / 1e6
     outputs = load_arrays(target)
     target.unlink()
     precision = coarser(loaded["precision"], loaded["file_precision"])

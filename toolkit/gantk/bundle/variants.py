@@ -31,7 +31,7 @@ class Parity:
         psnr_db: 10 log10(range^2 / mean squared difference) in dB, 200 for equal outputs.
         cosine: The smallest cosine similarity of an output with its reference.
         samples: The number of pictures compared.
-        batches: The batch sizes they came in.
+        batches: The batch sizes they came in; none where the backend could not load the file.
         sizes: Height and width of the pictures of each batch, where the network takes any.
         passed: Whether the thresholds of `gantk.export.verify` hold.
         reason: Why not, if it did not pass.

@@ -34,7 +34,7 @@ Target = Annotated[
     typer.Option(
         metavar="SM,...",
         help="GPU architectures to build for, such as sm_89,sm_120; of tensorrt-rtx, which needs no GPU for it.",
-        show_default="all that the network can be built for",
+        show_default="all that the network can be built for; with refit the GPU at hand",
         rich_help_panel=_ENGINES,
     ),
 ]

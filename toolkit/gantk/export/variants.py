@@ -108,14 +108,11 @@ def _verified(network: Network, graph: ir.Model, checks: _Checks, form: str) -> 
     """Lower a float32 graph and pass its file through the gate."""
     precision = checks.precision
     data = _serialize(network, convert(graph, precision), precision, form)
-    backends = verify.working_backends(precision)
     verdicts = list(checks.of_torch)
-    for backend in backends:
+    for backend in verify.working_backends(precision):
         verdicts += verify.measure(data, precision, backend, checks.references, network.psnr_min)
-    # Another backend's failure is recorded, and `auto` passes it by; PyTorch's or the default one's is final.
-    decisive = {"torch", *backends[:1]}
-    for verdict in verdicts:
-        if verdict.backend in decisive and not verdict.passed:
+    for verdict in verify.decisive(verdicts, precision):
+        if not verdict.passed:
             raise _refusal(network, data, precision, verdict)
     name = f"model.{precision}.onnx" if form == "plain" else f"model.{precision}.{form}.onnx"
     opset = BF16_OPSET if precision == "bf16" else OPSET
@@ -158,7 +155,8 @@ def _with_rewritten(
 ) -> list[VariantFile]:
     """The plain file, and for each backend the rewritten one that is fastest there, if one is."""
     trials = _Trials(network, checks, report, {(): plain})
-    kept = {backend: trials.choose(backend) for backend in verify.measurable_backends(checks.precision)}
+    able = [b for b in verify.measurable_backends(checks.precision) if plain.variant.failed_on(b) is None]
+    kept = {backend: trials.choose(backend) for backend in able}
     if not any(kept.values()):
         return [plain]
     files = []

@@ -154,21 +154,43 @@ def measure(
         threshold: Replaces all of the precision's.
 
     Returns:
-        A verdict for each reference, or one that failed where the backend cannot run the file.
+        A verdict for each reference, or one that failed where the backend cannot load or run the file.
     """
+    batches: tuple[int, ...] = ()
     try:
         with open_model(from_bytes(data), backend) as runner:
+            batches = _batches(references[0])
             outputs = [runner.run(feed) for feed in references[0].feeds]
             by = (runner.backend, runner.version, runner.device, runner.precision)
     except GantkError as error:
-        return [_unable(backend, precision, references[0], error.what)]
+        return [_unable(backend, precision, references[0], error.what, batches)]
     return [
         _judge(outputs, reference, precision, psnr_min, *by, threshold=threshold) for reference in references
     ]
 
 
-def _unable(backend: str, precision: str, reference: Reference, reason: str) -> Parity:
-    """The verdict on a backend that cannot load or run a file at all."""
+def decisive(verdicts: Sequence[Parity], precision: str) -> list[Parity]:
+    """The verdicts that a file stands and falls with; others are recorded, and `auto` passes their backends by.
+
+    They are PyTorch's own and the default backend's, which is the first. But there are backends that say they
+    compute in bf16 and lack it for an operator: of a bf16 file the first one that loads it decides, if any does.
+
+    Args:
+        verdicts: On one file, in the order of the backends.
+        precision: Of the file.
+    """
+    deciding = [v.backend for v in verdicts if v.backend != "torch" and (precision != "bf16" or _loaded(v))]
+    return [verdict for verdict in verdicts if verdict.backend in ("torch", *deciding[:1])]
+
+
+def _loaded(verdict: Parity) -> bool:
+    return bool(verdict.batches)
+
+
+def _unable(
+    backend: str, precision: str, reference: Reference, reason: str, batches: tuple[int, ...]
+) -> Parity:
+    """The verdict on a backend that cannot load a file, and so was given no batches, or cannot run it."""
     here = status(backend)
     return Parity(
         backend=backend,
@@ -180,7 +202,7 @@ def _unable(backend: str, precision: str, reference: Reference, reason: str) -> 
         psnr_db=None,
         cosine=None,
         samples=0,
-        batches=(),
+        batches=batches,
         passed=False,
         # Vendors' texts are long and may hold what a manifest refuses.
         reason="".join(c if c.isprintable() else " " for c in reason)[:500],
@@ -258,11 +280,15 @@ def _judge(
         psnr_db=worst.psnr_db,
         cosine=worst.cosine,
         samples=worst.samples,
-        batches=tuple(len(next(iter(feed.values()))) for feed in reference.feeds),
+        batches=_batches(reference),
         sizes=reference.sizes,
         passed=reason is None,
         reason=reason,
     )
+
+
+def _batches(reference: Reference) -> tuple[int, ...]:
+    return tuple(len(next(iter(feed.values()))) for feed in reference.feeds)
 
 
 def _reference(tensor: str, wanted: Mapping[str, Array], output: Array) -> Array | None:

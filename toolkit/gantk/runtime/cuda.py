@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,6 +168,23 @@ class Cuda:
             return self.call("cudaGraphInstantiate", graph, 0)
         finally:
             self.call("cudaGraphDestroy", graph)
+
+    def captured(self, stream: Any, work: Callable[[], None]) -> Any:
+        """What `work` enqueues on a stream, as a graph ready to be launched; `None` where it cannot be captured."""
+        self.begin_capture(stream)
+        fails = False
+        try:
+            work()
+        except GantkError:
+            fails = True
+        try:
+            graph = self.end_capture(stream)
+        except GantkError:
+            return None
+        if fails:
+            self.destroy_graph(graph)
+            return None
+        return graph
 
     def launch(self, graph: Any, stream: Any) -> None:
         self.call("cudaGraphLaunch", graph, stream)

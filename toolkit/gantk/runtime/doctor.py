@@ -17,6 +17,7 @@ from gantk.bundle import ENGINE_BACKENDS
 from gantk.files import free_bytes
 from gantk.runtime import driver
 from gantk.runtime.backends.vendor import installed
+from gantk.runtime.products import PRODUCTS, gpu_trouble
 from gantk.runtime.registry import available, core_count
 
 CPU_FEATURES = (
@@ -86,10 +87,15 @@ def _advice(report: dict[str, Any]) -> list[str]:
         if status["reason"] is not None and status["name"] not in ENGINE_BACKENDS
     ]
     products = [status for status in report["backends"] if status["name"] in ENGINE_BACKENDS]
+    unfit = {name: trouble for name, product in PRODUCTS.items() if (trouble := gpu_trouble(product))}
+    advice += [
+        f"{status['reason']}: {status['hint']}"
+        for status in products
+        if status["name"] in unfit and status["version"] is not None
+    ]
     if report["driver"]["works"] and not any(status["works"] for status in products):
-        advice.append(
-            "engines want a TensorRT product: pip install 'gantk[tensorrt-rtx]' (RTX cards) or 'gantk[tensorrt]'"
-        )
+        rtx = "" if "tensorrt-rtx" in unfit else "pip install 'gantk[tensorrt-rtx]' (RTX cards) or "
+        advice.append(f"engines want a TensorRT product: {rtx}{PRODUCTS['tensorrt'].install}")
     if not report["works"]:
         advice.insert(0, "no backend works here: pip install 'gantk[cpu,openvino]'")
     if report["driver"]["works"] and "onnxruntime-gpu" not in packages:

@@ -36,6 +36,7 @@ class Product:
         options: Of `gantk.bundle.ENGINE_OPTIONS`, those that work.
         keeps_timing_cache: Whether its builds measure, and so can keep what they measured.
         quick_plugins: Whether its engines take plugins' PTX (`gantk.kernels.tensorrt`).
+        not_on: The GPU architectures, of those that gantk knows, on which it runs no engine.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Product:
     options: tuple[str, ...]
     keeps_timing_cache: bool
     quick_plugins: bool
+    not_on: tuple[str, ...] = ()
 
     @property
     def install(self) -> str:
@@ -91,6 +93,8 @@ PRODUCTS = {
             options=("refit", "strip"),
             keeps_timing_cache=False,
             quick_plugins=False,
+            # Release 1.7.1 says so on an H100: "Supported compute capabilities: 8.0 8.6 8.9 12.0 12.1 >12.0".
+            not_on=("sm_90", "sm_100", "sm_103"),
         ),
     )
 }
@@ -156,13 +160,36 @@ def driver_trouble(product: Product) -> Trouble | None:
     )
 
 
+def gpu_trouble(product: Product) -> Trouble | None:
+    """Why no engine of a product runs on the GPU here: it is of an architecture that the product leaves out."""
+    found = driver.probe()
+    if not any(target in product.not_on for target in found.targets[:1]):
+        return None
+    return Trouble(
+        f"{product.name} runs no engine on {found.devices[0]} ({found.targets[0]})",
+        f"backend onnxruntime runs on it, and so do engines of tensorrt: {PRODUCTS['tensorrt'].install}",
+    )
+
+
+def need_gpu(product: Product, doing: str) -> None:
+    """Refuse to go on without a GPU that the product runs engines on (see `need_driver`).
+
+    Raises:
+        BackendMissingError: It runs none on the GPU here; or as `need_driver`.
+    """
+    _refuse(product, doing, gpu_trouble(product) or driver_trouble(product))
+
+
 def need_driver(product: Product, doing: str) -> None:
     """Refuse to go on without a GPU: what the product's objects do then is not defined, and some crash.
 
     Raises:
         BackendMissingError: The driver does not start, sees no GPU, or is older than the product wants.
     """
-    trouble = driver_trouble(product)
+    _refuse(product, doing, driver_trouble(product))
+
+
+def _refuse(product: Product, doing: str, trouble: Trouble | None) -> None:
     if trouble is not None:
         raise BackendMissingError(
             f"{product.name} cannot {doing} here: {trouble.reason}",

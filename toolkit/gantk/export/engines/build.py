@@ -13,7 +13,7 @@ from typing import Any
 from gantk.bundle import Profile
 from gantk.errors import GantkError, UsageError
 from gantk.export.engines.audit import Audit, audit, refuse_mismatch
-from gantk.export.engines.cells import choose_targets, refuse_here
+from gantk.export.engines.cells import asked_targets, choose_targets, refuse_here
 from gantk.export.engines.plugins import WITHOUT, put_kernels
 from gantk.export.engines.progress import Interrupter, Progress, make_monitor
 from gantk.files import cache_folder, read_bytes, write_bytes
@@ -37,7 +37,7 @@ class BuildOptions:
 
     Args:
         targets: The GPU architectures, e.g. ``sm_89``, where the product builds ahead of time; by default all for
-            which it can be had.
+            which it can be had, or with ``refit`` that of the GPU at hand.
         tf32: Let fp32 layers round their inputs to 10 bits of mantissa.
         workspace_bytes: The most scratch memory that a layer may use; by default all that the GPU has.
         options: Of `gantk.bundle.ENGINE_OPTIONS`.
@@ -104,7 +104,8 @@ def build(
         # Strongly typed, the builder may change no type: what is wrong now would be wrong afterwards.
         found = audit(trt, network)
         refuse_mismatch(found, precision, where)
-        known = choose_targets(product, precision, options.targets, targets(trt), found.heavy_layers)
+        asked = asked_targets(product, options.targets, options.options, targets(trt))
+        known = choose_targets(product, precision, asked, targets(trt), found.heavy_layers)
         config = _configure(trt, builder, options, known)
         _add_profiles(builder, config, profiles, where)
         if hasattr(config, "progress_monitor"):
@@ -179,6 +180,7 @@ def check_options(product: Product, trt: ModuleType, options: BuildOptions) -> N
         need_driver(product, "build engines")
     elif options.options:
         need_driver(product, f"build {' and '.join(options.options)} engines")
+    asked_targets(product, options.targets, options.options, known)
 
 
 def _configure(trt: ModuleType, builder: Any, options: BuildOptions, chosen: Sequence[str]) -> Any:

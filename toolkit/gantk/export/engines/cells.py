@@ -61,6 +61,42 @@ def refuse_here(product: Product, precision: str) -> None:
         raise UsageError(reason, where="--precision", hint="--precision fp16 builds for any")
 
 
+def asked_targets(
+    product: Product, named: tuple[str, ...], options: Sequence[str], known: Sequence[str]
+) -> tuple[str, ...]:
+    """The architectures that are asked for of a product that builds ahead of time; empty for all of them.
+
+    TensorRT for RTX builds a refittable engine for a single one: of several it says ``CHECK(sm_vers_.size() == 1)
+    failed``. That of the GPU at hand is taken where none is named.
+
+    Args:
+        product: That is to build it.
+        named: The architectures that were named.
+        options: Of `gantk.bundle.ENGINE_OPTIONS`.
+        known: What the product builds for.
+
+    Raises:
+        UsageError: Several are named for a refittable engine, or none, and the product does not build for the GPU
+            at hand.
+    """
+    if not product.ahead_of_time or "refit" not in options:
+        return named
+    asked = named or driver.probe().targets[:1]
+    if len(asked) > 1:
+        raise UsageError(
+            f"{product.name} builds a refit engine for one architecture; asked for are {', '.join(asked)}",
+            where="--target",
+            hint=f"--target {asked[0]}; another export adds another engine",
+        )
+    if not set(asked) <= set(known):
+        raise UsageError(
+            f"{product.name} does not build for {asked[0]}, the GPU at hand; it has {', '.join(known)}",
+            where="--target",
+            hint="name another architecture with --target: a refit engine is for a single one",
+        )
+    return asked
+
+
 def choose_targets(
     product: Product,
     precision: str,

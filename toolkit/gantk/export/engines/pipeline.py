@@ -13,10 +13,10 @@ from gantk.bundle import Bundle, Engine, FileRef, Interface, Manifest, Variant, 
 from gantk.errors import UsageError
 from gantk.export.engines.apart import build_apart
 from gantk.export.engines.build import BuildOptions, check_options
-from gantk.export.engines.cells import adapt, choose_targets, refuse_here
+from gantk.export.engines.cells import adapt, asked_targets, choose_targets, refuse_here
 from gantk.export.engines.profiles import SIDES, make_profiles
 from gantk.export.engines.progress import Progress
-from gantk.runtime.products import PRODUCTS, Product, load, targets
+from gantk.runtime.products import PRODUCTS, Product, gpu_trouble, load, targets
 
 Report = Callable[[str], None]
 
@@ -73,7 +73,9 @@ class EngineRequest:
             check_options(product, trt, self.options)
             for precision in self.precisions:
                 refuse_here(product, precision)
-                choose_targets(product, precision, self.options.targets, targets(trt))
+                known = targets(trt)
+                asked = asked_targets(product, self.options.targets, self.options.options, known)
+                choose_targets(product, precision, asked, known)
         if self.options.tf32 and self.precisions and "fp32" not in self.precisions:
             raise UsageError(
                 f"tf32 is a way to compute fp32 engines; asked for are {', '.join(self.precisions)}",
@@ -171,6 +173,9 @@ def make_engines(
             engine = _build(writer, product, manifest, variant, read(variant.file), request, progress)
             report(f"  {engine.label}: {engine.file.size_bytes / 2**20:.1f} MiB")
             engines[engine.label] = engine
+        unfit = gpu_trouble(product)
+        if unfit is not None:
+            report(f"  none of these runs here: {unfit.reason}; {unfit.hint}")
     return replace(manifest, engines=tuple(engines.values()))
 
 

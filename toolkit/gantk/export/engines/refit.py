@@ -21,7 +21,7 @@ from gantk.export.pipeline import export
 from gantk.models.weights import differences
 from gantk.runtime import driver
 from gantk.runtime.engines import EngineFile, runs_on
-from gantk.runtime.products import PRODUCTS, load, need_driver
+from gantk.runtime.products import PRODUCTS, load, need_gpu
 
 
 def refit(
@@ -191,7 +191,7 @@ def _check(held: Engine, root: Path) -> None:
             f"`{held.file.path}` was not built refittable, but with {options}", where=where, hint=rebuild
         )
     load(product)
-    need_driver(product, "refit engines")
+    need_gpu(product, "refit engines")
     target = driver.probe().targets[0]
     if not runs_on(held, target):
         raise GantkError(

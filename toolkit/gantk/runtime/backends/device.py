@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import math
 import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ import numpy as np
 from gantk.errors import GantkError
 from gantk.runtime import dlpack
 from gantk.runtime.cuda import Cuda
+from gantk.runtime.runner import numpy_dtype
 from gantk.runtime.views import LEGACY_STREAM, Reader, View, dense
 from gantk.tensors import TensorSpec
 
@@ -57,6 +61,57 @@ def view(spec: TensorSpec, value: Any, seen: Reader, ordinal: int) -> View:
     return found
 
 
+@dataclass(frozen=True)
+class Placed:
+    """An array of the caller's or of ours, and where it lies."""
+
+    array: Any
+    address: int
+
+
+def place_outputs(
+    specs: Sequence[TensorSpec],
+    shapes: Mapping[str, Shape],
+    out: Mapping[str, Any],
+    seen: Reader,
+    cuda: Cuda,
+    stream: int,
+) -> dict[str, Placed]:
+    """Where outputs go: to the arrays of `out`, and to new ones on a stream.
+
+    Args:
+        specs: Of the outputs.
+        shapes: Theirs in this run.
+        out: Arrays in GPU memory, by name.
+        seen: Sees them.
+        cuda: Calls CUDA.
+        stream: The caller's.
+
+    Raises:
+        GantkError: An array of `out` does not fit, or is no output; or memory is short.
+    """
+    unknown = sorted(out.keys() - {spec.name for spec in specs})
+    if unknown:
+        known = ", ".join(spec.name for spec in specs)
+        raise GantkError(f"the network has no output {unknown[0]!r}; it has {known}")
+    placed = {}
+    for spec in specs:
+        name, shape = spec.name, shapes[spec.name]
+        if name in out:
+            found = view(spec, out[name], seen, cuda.device())
+            if found.read_only:
+                raise GantkError(f"`out` for {name!r} is read-only", where=str(spec))
+            if found.shape != shape:
+                raise GantkError(
+                    f"`out` for {name!r} has shape {list(found.shape)}; the output has {list(shape)}"
+                )
+            placed[name] = Placed(out[name], found.address)
+        else:
+            array = DeviceArray(cuda, shape, numpy_dtype(spec), name, stream)
+            placed[name] = Placed(array, array.address)
+    return placed
+
+
 class DeviceArray(dlpack.Lender):
     """An output in GPU memory of ours, given back when nobody refers to it any more.
 
@@ -83,8 +138,8 @@ class DeviceArray(dlpack.Lender):
     ) -> None:
         self.shape, self.dtype = shape, dtype
         self._cuda, self._stream, self._ordinal = cuda, stream or LEGACY_STREAM, cuda.device()
-        size_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        self.address = cuda.allocate(size_bytes, f"output {name!r}") if address is None else address
+        self.size_bytes = math.prod(shape) * dtype.itemsize
+        self.address = cuda.allocate(self.size_bytes, f"output {name!r}") if address is None else address
         weakref.finalize(self, cuda.free, self.address)
 
     def __repr__(self) -> str:

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -13,22 +12,14 @@ import numpy as np
 
 from gantk.errors import GantkError
 from gantk.runtime.backends import plans
+from gantk.runtime.backends.buffers import Buffers
 from gantk.runtime.backends.open_outputs import OpenOutputs
 from gantk.runtime.backends.plans import Plan, Shape
-from gantk.runtime.cuda import DEVICE_TO_HOST, HOST_TO_DEVICE, Cuda, host_view, is_shortage
+from gantk.runtime.cuda import Cuda, is_shortage
 from gantk.runtime.engines import EngineFile
 from gantk.runtime.products import log
 from gantk.runtime.runner import Array, numpy_dtype
 from gantk.tensors import TensorSpec
-
-
-@dataclass
-class _Buffer:
-    """A tensor's place in GPU memory and its twin in pinned host memory."""
-
-    device: int
-    host: int
-    size_bytes: int
 
 
 class Lane:
@@ -53,7 +44,7 @@ class Lane:
         self._cuda, self._inputs, self._outputs = cuda, file.inputs, file.outputs
         self._profiles, self._heard, self._where = file.engine.profiles, log(trt), file.where
         self.open = OpenOutputs(trt, cuda, file.where)
-        self._buffers: dict[str, _Buffer] = {}
+        self._buffers = Buffers(cuda, file.where)
         self._plans: dict[tuple[Shape, ...], Plan] = {}
         self._bound: Plan | None = None
         self._profile = 0
@@ -71,7 +62,7 @@ class Lane:
     @property
     def buffer_bytes(self) -> int:
         """GPU memory that inputs and outputs take."""
-        return sum(buffer.size_bytes for buffer in self._buffers.values()) + self.open.size_bytes
+        return self._buffers.size_bytes + self.open.size_bytes
 
     def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Copy inputs in, run, and copy outputs out.
@@ -84,9 +75,10 @@ class Lane:
         """
         plan = self._planned({name: array.shape for name, array in arrays.items()})
         for name, array in arrays.items():
-            np.copyto(self._view(name, plan, array.dtype), array)
+            np.copyto(self._buffers.view(name, array.shape, array.dtype), array)
         if plan.graph is None and plan.runs and self._captures and not self.open:
             plan.graph = self._captured(plan)
+            self._captures = plan.graph is not None
         if plan.graph is not None:
             self._cuda.launch(plan.graph, self.stream)
         else:
@@ -97,7 +89,7 @@ class Lane:
         return {
             spec.name: fetched[spec.name]
             if spec.name in fetched
-            else self._view(spec.name, plan, numpy_dtype(spec))
+            else self._buffers.view(spec.name, plan.shapes[spec.name], numpy_dtype(spec))
             for spec in self._outputs
         }
 
@@ -120,18 +112,32 @@ class Lane:
         self._bound = None
         return {spec.name: self._output_shape(spec) for spec in self._outputs}
 
+    def known_shapes(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+        """As `output_shapes`.
+
+        Raises:
+            GantkError: The size of an output is told by the run alone.
+        """
+        found = self.output_shapes(shapes)
+        for name in found:
+            if name in self.open:
+                raise GantkError(
+                    f"a run cannot be bound: the size of {name!r} depends on the data",
+                    where=self._where,
+                    hint="run(...) and launch(...) take it",
+                )
+        return found
+
     def close(self) -> None:
         """Give everything back, whatever fails on the way."""
         with ExitStack() as stack:
             stack.callback(self._cuda.destroy_stream, self.stream)
             stack.callback(self.open.close)
-            for buffer in self._buffers.values():
-                stack.callback(self._cuda.free, buffer.device)
-                stack.callback(self._cuda.free_host, buffer.host)
+            stack.callback(self._buffers.close)
             for plan in self._plans.values():
                 if plan.graph is not None:
                     stack.callback(self._cuda.destroy_graph, plan.graph)
-            self._buffers, self._plans, self._context = {}, {}, None
+            self._plans, self._context = {}, None
 
     def _planned(self, shapes: dict[str, Shape]) -> Plan:
         """The plan for some input shapes, with memory for them."""
@@ -146,7 +152,7 @@ class Lane:
             if len(self._plans) == plans.LIMIT:
                 self._drop_graph(self._plans.pop(next(iter(self._plans))))
             self._plans[key] = plan
-            self._give_addresses({name: buffer.device for name, buffer in self._buffers.items()})
+            self._give_addresses(self._buffers.addresses)
             self._bound = plan
         return plan
 
@@ -176,22 +182,10 @@ class Lane:
     def _reserve(self, plan: Plan) -> None:
         """Make every buffer large enough; where one moves, graphs that know its old place are void."""
         for spec in self._sized:
-            size = int(np.prod(plan.shapes[spec.name], dtype=np.int64)) * numpy_dtype(spec).itemsize
-            old = self._buffers.get(spec.name)
-            if old is not None and old.size_bytes >= size:
-                continue
-            for other in self._plans.values():
-                self._drop_graph(other)
-            if old is not None:
-                del self._buffers[spec.name]
-                self._cuda.free(old.device)
-                self._cuda.free_host(old.host)
-            with ExitStack() as undo:
-                what = f"{spec.name!r} of `{self._where}`"
-                device = self._cuda.allocate(size, what)
-                undo.callback(self._cuda.free, device)
-                self._buffers[spec.name] = _Buffer(device, self._cuda.allocate_host(size, what), size)
-                undo.pop_all()
+            if not self._buffers.fits(spec.name, plan.size_bytes(spec)):
+                for other in self._plans.values():
+                    self._drop_graph(other)
+                self._buffers.reserve(spec.name, plan.size_bytes(spec))
 
     def _drop_graph(self, plan: Plan) -> None:
         if plan.graph is not None:
@@ -209,52 +203,27 @@ class Lane:
             self._bind(
                 plan.profile, {spec.name: plan.shapes[spec.name] for spec in self._inputs}, self.stream
             )
-            self._give_addresses({name: buffer.device for name, buffer in self._buffers.items()})
+            self._give_addresses(self._buffers.addresses)
             self._bound = plan
-        self._copy(self._inputs, plan, HOST_TO_DEVICE)
+        for spec in self._inputs:
+            self._buffers.copy_in(spec.name, plan.size_bytes(spec), self.stream)
         self._execute(self.stream)
-        self._copy([spec for spec in self._outputs if spec.name not in self.open], plan, DEVICE_TO_HOST)
+        for spec in self._outputs:
+            if spec.name not in self.open:
+                self._buffers.copy_out(spec.name, plan.size_bytes(spec), self.stream)
 
     def _execute(self, stream: Any) -> None:
         with self._heard.listening():
             if not self._context.execute_async_v3(int(stream)):
                 raise self.open.failure() or self._failure("run")
 
-    def _copy(self, specs: Sequence[TensorSpec], plan: Plan, kind: str) -> None:
-        for spec in specs:
-            buffer = self._buffers[spec.name]
-            size = int(np.prod(plan.shapes[spec.name], dtype=np.int64)) * numpy_dtype(spec).itemsize
-            target, source = (
-                (buffer.device, buffer.host) if kind == HOST_TO_DEVICE else (buffer.host, buffer.device)
-            )
-            self._cuda.copy(target, source, size, kind, self.stream)
-
     def _captured(self, plan: Plan) -> Any:
-        """The work of a plan as a graph; `None`, now and for ever, where the engine cannot be captured."""
+        """The work of a plan as a graph; `None` where the engine cannot be captured."""
         # Binding may synchronise, which a capture forbids.
         if self._bound is not plan:
             self._enqueue(plan)
             self._cuda.synchronize(self.stream)
-        return self._attempt(lambda: self._enqueue(plan))
-
-    def _attempt(self, work: Callable[[], None]) -> Any:
-        self._cuda.begin_capture(self.stream)
-        try:
-            work()
-        except GantkError:
-            self._captures = False
-        try:
-            graph = self._cuda.end_capture(self.stream)
-        except GantkError:
-            self._captures = False
-            return None
-        if not self._captures:
-            self._cuda.destroy_graph(graph)
-            return None
-        return graph
-
-    def _view(self, name: str, plan: Plan, dtype: np.dtype[Any]) -> Array:
-        return host_view(self._buffers[name].host, plan.shapes[name], dtype)
+        return self._cuda.captured(self.stream, lambda: self._enqueue(plan))
 
     def _failure(self, doing: str) -> GantkError:
         said, hint = self._heard.said(), None

@@ -48,12 +48,16 @@ def probe() -> BackendStatus:
     except Exception as error:  # A half-removed package fails in many ways.
         return BackendStatus(NAME, number, (), f"it cannot be imported: {shortened(error)}", _mend(versions))
     gpu = PROVIDERS["cuda"] in providers
-    devices = ("cuda", "cpu") if gpu and driver.probe().works else ("cpu",)
+    bindings = bool(installed("cuda-bindings"))
+    devices = ("cuda", "cpu") if gpu and bindings and driver.probe().works else ("cpu",)
     if len(versions) > 1:
         reason = "onnxruntime and onnxruntime-gpu are both installed, and one has overwritten the other"
         return BackendStatus(NAME, number, devices, reason, _mend(versions))
     if not gpu:
         return BackendStatus(NAME, number, devices)
+    if not bindings:
+        reason = "cuda-bindings, with which it is run on a GPU, is not installed"
+        return BackendStatus(NAME, number, devices, reason, BACKENDS[NAME].install)
     return BackendStatus(NAME, number, devices, driver.probe().reason)
 
 
@@ -71,30 +75,26 @@ def executed(precision: str, device: str) -> str | None:
 
 def open(model: Model, device: str, threads: int) -> Runner:  # noqa: A001
     """Load a model (see `gantk.runtime.registry.open_model`)."""
-    return OnnxRuntimeRunner(model, device, threads)
+    if device == "cuda":
+        from gantk.runtime.backends.onnxruntime_cuda import CudaRunner
+
+        return CudaRunner(model, threads)
+    return CpuRunner(model, threads)
 
 
-class OnnxRuntimeRunner(Runner):
+class CpuRunner(Runner):
     """An inference session, which threads may share.
 
     Args:
         operators: The library of native operators that it uses, where `OPERATORS` names one.
     """
 
-    def __init__(self, model: Model, device: str, threads: int) -> None:
-        import onnxruntime
-
+    def __init__(self, model: Model, threads: int) -> None:
         self.operators = native_operators()
-        self._session: onnxruntime.InferenceSession | None = _session(model, device, threads, self.operators)
-        super().__init__(
-            model.inputs,
-            model.outputs,
-            backend=NAME,
-            version=onnxruntime.__version__,
-            device=device,
-            precision=executed(model.precision, device) or model.precision,
-            file_precision=model.precision,
+        self._session: onnxruntime.InferenceSession | None = make_session(
+            model, session_options(model, "cpu", threads, self.operators), PROVIDERS["cpu"]
         )
+        super().__init__(model.inputs, model.outputs, **facts(model, "cpu"))
         self._names = [spec.name for spec in self.outputs]
 
     def _run(self, arrays: dict[str, Array], out: Mapping[str, Array]) -> dict[str, Array]:
@@ -129,7 +129,27 @@ def native_operators() -> Path | None:
     return Path(named).absolute()
 
 
-def _session(model: Model, device: str, threads: int, operators: Path | None) -> onnxruntime.InferenceSession:
+def facts(model: Model, device: str) -> dict[str, Any]:
+    """What a runner says of itself."""
+    import onnxruntime
+
+    return {
+        "backend": NAME,
+        "version": onnxruntime.__version__,
+        "device": device,
+        "precision": executed(model.precision, device) or model.precision,
+        "file_precision": model.precision,
+    }
+
+
+def session_options(
+    model: Model, device: str, threads: int, operators: Path | None
+) -> onnxruntime.SessionOptions:
+    """What a session is told whatever its provider.
+
+    Raises:
+        GantkError: The library of native operators cannot be loaded.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -146,18 +166,31 @@ def _session(model: Model, device: str, threads: int, operators: Path | None) ->
     if model.precision == "fp8":
         # Further optimisations take fp8 for uint8: they drop ReLUs before a rounding, and fuse layers into int8 ones.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    provider: Any = PROVIDERS[device]
-    if device == "cuda":
-        onnxruntime.preload_dlls()
-        provider = (provider, {"use_tf32": "0"})  # Its default computes fp32 files with 10-bit mantissas.
+    return options
+
+
+def make_session(
+    model: Model,
+    options: onnxruntime.SessionOptions,
+    provider: str,
+    settings: Mapping[str, str] | None = None,
+) -> onnxruntime.InferenceSession:
+    """Load a file with one of `PROVIDERS`, and see that it is what the model says.
+
+    Raises:
+        BackendMissingError: The provider does not start.
+        GantkError: The library refuses the file, or its inputs and outputs are others.
+    """
+    import onnxruntime
+
     source = str(model.path) if model.external else model.data
     with vendor_errors(f"ONNX Runtime cannot load `{model.where}`", model.where):
-        session = onnxruntime.InferenceSession(source, options, providers=[provider])
+        session = onnxruntime.InferenceSession(source, options, providers=[(provider, dict(settings or {}))])
     session.disable_fallback()
     # A provider that does not start is replaced by the CPU's with no more than a warning.
-    if session.get_providers()[0] != PROVIDERS[device]:
+    if session.get_providers()[0] != provider:
         raise BackendMissingError(
-            f"onnxruntime cannot use {PROVIDERS[device]} here; it fell back to {session.get_providers()[0]}",
+            f"onnxruntime cannot use {provider} here; it fell back to {session.get_providers()[0]}",
             hint="pip install 'onnxruntime-gpu[cuda,cudnn]'; device='cpu' works without",
         )
     check_interface(model, _tensors(session.get_inputs()), _tensors(session.get_outputs()))

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gantk.bundle import Profile
 from gantk.errors import GantkError
+from gantk.runtime.runner import numpy_dtype
+from gantk.tensors import TensorSpec
 
 LIMIT = 16
 """How many shapes' graphs are kept."""
@@ -31,6 +34,10 @@ class Plan:
     shapes: dict[str, Shape]
     runs: int = 0
     graph: Any = None
+
+    def size_bytes(self, spec: TensorSpec) -> int:
+        """Of an input or output of these shapes."""
+        return math.prod(self.shapes[spec.name]) * numpy_dtype(spec).itemsize
 
 
 def choose(profiles: Sequence[Profile], shapes: Mapping[str, Shape], where: str) -> int:

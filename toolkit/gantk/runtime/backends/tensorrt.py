@@ -15,7 +15,8 @@ import numpy as np
 from gantk.bundle import Bundle
 from gantk.errors import GantkError
 from gantk.runtime import cuda, driver
-from gantk.runtime.backends.device import DeviceArray, reader, view
+from gantk.runtime.backends.device import DeviceArray, place_outputs
+from gantk.runtime.backends.gpu import Context, GpuRunner
 from gantk.runtime.backends.kernel_cache import open_cache
 from gantk.runtime.backends.lane import Lane
 from gantk.runtime.backends.vendor import check_interface, vendor_errors
@@ -25,20 +26,26 @@ from gantk.runtime.products import (
     PRODUCTS,
     Product,
     driver_trouble,
+    gpu_trouble,
     load,
     log,
-    need_driver,
+    need_gpu,
     overwritten,
     tensor_dtype,
 )
 from gantk.runtime.registry import BackendStatus
 from gantk.runtime.runner import Array, Runner, numpy_dtype
 from gantk.runtime.views import Reader, View
+from gantk.tensors import TensorSpec
 
 
 def probe(name: str) -> BackendStatus:
     """Whether a product is installed, and has a GPU to run on."""
     product = PRODUCTS[name]
+    unfit = gpu_trouble(product)  # First, for installing it would not help.
+    if unfit is not None:
+        builds = "; it builds engines for other GPUs" if product.ahead_of_time else ""
+        return BackendStatus(name, product.version, (), f"{unfit.reason}{builds}", unfit.hint)
     if product.version is None:
         return BackendStatus(name, None, (), "it is not installed", product.install)
     twice = overwritten(product)
@@ -61,13 +68,13 @@ def open_engine(bundle: Bundle, name: str, precision: str | None, form: str | No
         form: See there.
 
     Raises:
-        BackendMissingError: The product is not installed, or there is no GPU.
+        BackendMissingError: The product is not installed, or there is no GPU on which it runs engines.
         GantkError: There is no engine for this GPU and this version, it is damaged, does not load, or computes
             wrong.
     """
     product = PRODUCTS[name]
     trt = load(product)
-    need_driver(product, "run engines")  # Without one the libraries' objects are not to be trusted.
+    need_gpu(product, "run engines")  # Without one the libraries' objects are not to be trusted.
     target = driver.probe().targets[0]
     assert product.version is not None
     file = read_engine(bundle, name, product.version, target, precision, form)
@@ -80,7 +87,7 @@ def open_engine(bundle: Bundle, name: str, precision: str | None, form: str | No
     return runner
 
 
-class EngineRunner(Runner):
+class EngineRunner(GpuRunner):
     """An engine with as many contexts as threads have wanted at once.
 
     Args:
@@ -91,7 +98,7 @@ class EngineRunner(Runner):
     """
 
     def __init__(self, trt: ModuleType, product: Product, file: EngineFile, calls: Cuda) -> None:
-        self._trt, self._cuda, self._file = trt, calls, file
+        self._trt, self._file = trt, file
         self._runtime, self._engine = deserialize(trt, file, calls)
         _check_tensors(trt, self._engine, file)
         with log(
@@ -100,6 +107,7 @@ class EngineRunner(Runner):
             self._kernels = open_cache(trt, self._engine, file, product.version or "unknown")
         precision = file.engine.precision
         super().__init__(
+            calls,
             file.interface.inputs,
             file.interface.outputs,
             backend=product.name,
@@ -110,7 +118,6 @@ class EngineRunner(Runner):
             layers=Counter(heavy.precision for heavy in file.engine.heavy_layers),
         )
         self.verified = file.engine.verified
-        self._ordinal = calls.device()
         self._context_bytes = int(self._engine.device_memory_size_v2)
         self._launches = Lock()
         self._lanes: list[Lane] = []
@@ -150,10 +157,7 @@ class EngineRunner(Runner):
         """
         if self._engine is None:
             raise self._closed()
-        if feeds.keys() != self._input_names:
-            raise self._wrong_names(feeds)
-        seen = reader(self._cuda, self._ordinal, stream)
-        given = {spec.name: view(spec, feeds[spec.name], seen, self._ordinal) for spec in self.inputs}
+        seen, given = self._seen(feeds, stream)
         with self._launches:
             return self._launch(given, seen, stream, out or {})
 
@@ -166,34 +170,35 @@ class EngineRunner(Runner):
             self._cuda.synchronize(self._last_stream)  # A context has one run at a time.
         self._last_stream = stream
         shapes = {name: array.shape for name, array in given.items()}
-        results: dict[str, Any] = {}
+        sizes = lane.output_shapes(shapes)
+        for spec in self.outputs:
+            if spec.name in lane.open and spec.name in out:
+                raise GantkError(
+                    f"`out` names {spec.name!r}, whose size depends on the data and is told by the run",
+                    where=str(spec),
+                )
+        sized = [spec for spec in self.outputs if spec.name not in lane.open]
+        placed = place_outputs(sized, sizes, out, seen, self._cuda, stream)
         addresses = {name: array.address for name, array in given.items()}
-        specs = {spec.name: spec for spec in self.outputs}
-        for name, shape in lane.output_shapes(shapes).items():
-            spec = specs[name]
-            if name in lane.open:
-                if name in out:
-                    raise GantkError(
-                        f"`out` names {name!r}, whose size depends on the data and is told by the run",
-                        where=str(spec),
-                    )
-            elif name in out:
-                found = view(spec, out[name], seen, self._ordinal)
-                if found.read_only:
-                    raise GantkError(f"`out` for {name!r} is read-only", where=str(spec))
-                if found.shape != shape:
-                    raise GantkError(
-                        f"`out` for {name!r} has shape {list(found.shape)}; the output has {list(shape)}"
-                    )
-                results[name], addresses[name] = out[name], found.address
-            else:
-                results[name] = DeviceArray(self._cuda, shape, numpy_dtype(spec), name, stream)
-                addresses[name] = results[name].address
+        addresses |= {name: array.address for name, array in placed.items()}
         lane.enqueue_at(addresses, shapes, stream)
-        for name in specs.keys() - results.keys():
-            address, shape = lane.open.hand_over(name)
-            results[name] = DeviceArray(self._cuda, shape, numpy_dtype(specs[name]), name, stream, address)
-        return {name: results[name] for name in specs}
+        return {
+            spec.name: placed[spec.name].array
+            if spec.name in placed
+            else self._handed_over(lane, spec, stream)
+            for spec in self.outputs
+        }
+
+    def _handed_over(self, lane: Lane, spec: TensorSpec, stream: int) -> DeviceArray:
+        """An output of a size that the run told, in memory that it asked for."""
+        address, shape = lane.open.hand_over(spec.name)
+        return DeviceArray(self._cuda, shape, numpy_dtype(spec), spec.name, stream, address)
+
+    def _context(self) -> Context:
+        if self._engine is None:
+            raise self._closed()
+        lane = self._new_lane()
+        return Context(lane.stream, lane.known_shapes, lane.enqueue_at, self._file.where)
 
     def synchronize(self) -> None:
         """Wait for what was launched last."""
@@ -225,6 +230,7 @@ class EngineRunner(Runner):
             for lane in self._lanes:
                 stack.callback(lane.close)
             stack.callback(self.keep_kernels)
+            stack.callback(self._close_bounds)
             self._lanes, self._launching = [], None
             self._idle.clear()
 

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX Runtime on a (fake) GPU: bound memory, graphs for what comes again, and arrays that stay there."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import fake_onnxruntime
+import gantk
+import networks
+from engine_lab import Elsewhere
+from fake_onnxruntime import REAL, FakeProvider
+from gantk.errors import GantkError
+from gantk.runtime.backends import plans
+from gantk.runtime.backends.onnxruntime_cuda import CudaRunner
+from gantk.runtime.runner import Array
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
+    return fake_onnxruntime.install(monkeypatch)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "x.onnx").write_bytes(networks.generator())
+    return tmp_path / "x.onnx"
+
+
+def opened(path: Path) -> CudaRunner:
+    runner = gantk.open(path, "onnxruntime", device="cuda")
+    assert isinstance(runner, CudaRunner)
+    return runner
+
+
+@pytest.fixture
+def runner(provider: FakeProvider, path: Path) -> Iterator[CudaRunner]:
+    with opened(path) as runner:
+        yield runner
+    gc.collect()
+    assert provider.cuda.leaks == {}
+
+
+def latent(batch: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal((batch, networks.LATENT), np.float32)
+
+
+def wanted(path: Path, x: Array) -> Array:
+    session = REAL(str(path), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"latent": x})[0])
+
+
+def made_of(
+    path: Path, nodes: Sequence[onnx.NodeProto], output: str, shape: Sequence[str | int | None]
+) -> Path:
+    """A network of one input x [N, 4]."""
+    kind = TensorProto.INT64 if output == "places" else TensorProto.FLOAT
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])
+    graph = helper.make_graph(nodes, "g", [x], [helper.make_tensor_value_info(output, kind, shape)])
+    path.write_bytes(networks.model_bytes(graph))
+    return path
+
+
+def test_shapes_that_come_again_are_graphs(runner: CudaRunner, provider: FakeProvider, path: Path) -> None:
+    for seed, batch in enumerate((1, 8, 1, 1, 8, 64, 8, 1)):
+        x = latent(batch, seed)
+        np.testing.assert_array_equal(runner.run({"latent": x})["picture"], wanted(path, x))
+    calls = provider.cuda.calls
+    # What wants more memory moves all: 8 voids what was kept of 1, and 64 the graphs of both.
+    assert (calls.count("cudaStreamEndCapture"), calls.count("cudaGraphLaunch")) == (2, 2)
+    provider.cuda.calls.clear()
+    for seed in range(3):
+        x = latent(1, seed)
+        np.testing.assert_array_equal(runner.run({"latent": x})["picture"], wanted(path, x))
+    assert provider.cuda.calls.count("cudaGraphLaunch") == 3
+    assert provider.cuda.calls.count("cudaMemcpyAsync") == 2  # While captured: they are in the graph.
+
+
+def test_what_the_session_is_told(runner: CudaRunner, provider: FakeProvider) -> None:
+    told = dict(provider.settings)
+    assert int(told.pop("user_compute_stream")) in provider.cuda.streams
+    assert told == {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC", "prefer_nhwc": "1"}
+    assert (runner.device, runner.precision, runner.backend) == ("cuda", "fp32", "onnxruntime")
+
+
+def test_channels_stay_first_where_operators_want_them(provider: FakeProvider, tmp_path: Path) -> None:
+    pads = helper.make_node("Constant", [], ["pads"], value_ints=[0, 1, 0, 1])
+    nodes = [pads, helper.make_node("Pad", ["x", "pads"], ["y"])]
+    with opened(made_of(tmp_path / "x.onnx", nodes, "y", ["N", 6])) as runner:
+        assert provider.settings["prefer_nhwc"] == "0"
+        x = latent(2)
+        np.testing.assert_array_equal(runner.run({"x": x})["y"], np.pad(x, ((0, 0), (1, 1))))
+
+
+def test_arrays_on_the_gpu(runner: CudaRunner, provider: FakeProvider, path: Path) -> None:
+    _, stream = provider.cuda.cudaStreamCreateWithFlags(1)
+    x, y = Elsewhere(provider.cuda, latent(2)), Elsewhere(provider.cuda, np.zeros((2, 3, 8, 8), np.float32))
+    ours = int(provider.settings["user_compute_stream"])
+    for seed in range(4):
+        x.array[...] = latent(2, seed)
+        provider.cuda.calls.clear()
+        provider.cuda.waits.clear()
+        outputs = runner.launch({"latent": x}, stream, {"picture": y})
+        assert outputs == {"picture": y}
+        assert provider.cuda.waits == [(ours, stream), (stream, ours)]
+        np.testing.assert_array_equal(y.array, wanted(path, x.array))
+        assert ("cudaGraphLaunch" in provider.cuda.calls) == (seed > 0)
+        assert "cudaMemcpyAsync" not in provider.cuda.calls
+    runner.synchronize()
+    fresh = runner.launch({"latent": x}, stream)["picture"]
+    held = np.frombuffer(provider.cuda.device[fresh.address], np.float32).reshape(fresh.shape)
+    np.testing.assert_array_equal(held, y.array)
+    for array in (x, y):
+        provider.cuda.cudaFree(array.address)
+    provider.cuda.cudaStreamDestroy(stream)
+    del fresh, outputs
+
+
+def test_bound_runs(runner: CudaRunner, provider: FakeProvider, path: Path) -> None:
+    x = latent(5)
+    bound = runner.bind({"latent": x})
+    twin = np.frombuffer(provider.cuda.device[bound.inputs["latent"].address], np.float32).reshape(x.shape)
+    provider.cuda.calls.clear()
+    for seed in range(3):
+        twin[...] = latent(5, seed)
+        found = bound()["picture"]
+        held = np.frombuffer(provider.cuda.device[found.address], np.float32).reshape(5, 3, 8, 8)
+        np.testing.assert_array_equal(held, wanted(path, twin))
+    assert provider.cuda.calls == ["cudaGraphLaunch", "cudaStreamSynchronize"] * 3
+    runner.run({"latent": x})  # Beside it.
+    held = np.frombuffer(provider.cuda.device[bound()["picture"].address], np.float32).reshape(5, 3, 8, 8)
+    np.testing.assert_array_equal(held, wanted(path, twin))
+    runner.close()
+    with pytest.raises(GantkError, match="closed"):
+        bound()
+    del bound, found
+    with pytest.raises(GantkError, match="closed"):
+        runner.bind({"latent": x})
+
+
+def test_a_bound_run_takes_arrays_on_the_gpu(runner: CudaRunner, provider: FakeProvider, path: Path) -> None:
+    x = Elsewhere(provider.cuda, latent(3))
+    bound = runner.bind({"latent": x})
+    assert bound.inputs == {"latent": x}
+    x.array[...] = latent(3, 7)
+    held = np.frombuffer(provider.cuda.device[bound()["picture"].address], np.float32)
+    np.testing.assert_array_equal(held.reshape(3, 3, 8, 8), wanted(path, x.array))
+    provider.cuda.cudaFree(x.address)
+    with pytest.raises(GantkError, match="float64"):
+        runner.bind({"latent": latent(3).astype(np.float64)})
+    del bound
+
+
+@pytest.mark.parametrize("op", ["RandomNormalLike", "Bernoulli"])
+def test_noise_is_new_every_time(provider: FakeProvider, tmp_path: Path, op: str) -> None:
+    nodes = [helper.make_node(op, ["x"], ["y"])]
+    with opened(made_of(tmp_path / "x.onnx", nodes, "y", ["N", 4])) as runner:
+        x = np.full((64, 4), 0.5, np.float32)
+        found = [runner.run({"x": x})["y"].tobytes() for _ in range(4)]
+        assert len(set(found)) == 4
+        bound = runner.bind({"x": x})
+        first = bytes(provider.cuda.device[bound()["y"].address])
+        assert first != bytes(provider.cuda.device[bound()["y"].address])
+    assert "cudaStreamBeginCapture" not in provider.cuda.calls
+    del bound
+
+
+def test_sizes_that_only_a_run_tells(provider: FakeProvider, tmp_path: Path) -> None:
+    nodes = [helper.make_node("NonZero", ["x"], ["places"])]
+    with opened(made_of(tmp_path / "x.onnx", nodes, "places", [2, None])) as runner:
+        for count in (1, 3, 2):
+            x = np.eye(4, dtype=np.float32)[:count]
+            np.testing.assert_array_equal(runner.run({"x": x})["places"], np.nonzero(x))
+        with pytest.raises(GantkError, match="told by a run alone"):
+            runner.launch({"x": Elsewhere(provider.cuda, x)}, 0)
+        with pytest.raises(GantkError, match="told by a run alone"):
+            runner.bind({"x": x})
+
+
+def test_what_cannot_be_captured_runs_as_it_is(
+    runner: CudaRunner, provider: FakeProvider, path: Path
+) -> None:
+    provider.fail = {2, 3}  # The capture, and the call after, which hears of it.
+    for seed in range(4):
+        x = latent(2, seed)
+        np.testing.assert_array_equal(runner.run({"latent": x})["picture"], wanted(path, x))
+    assert provider.cuda.calls.count("cudaStreamBeginCapture") == 1
+    assert "cudaGraphLaunch" not in provider.cuda.calls
+
+
+def test_a_run_that_fails_is_told_of(runner: CudaRunner, provider: FakeProvider, path: Path) -> None:
+    provider.fail = {1}
+    with pytest.raises(GantkError, match="not while the stream is capturing"):
+        runner.run({"latent": latent(2)})
+    np.testing.assert_array_equal(runner.run({"latent": latent(2)})["picture"], wanted(path, latent(2)))
+
+
+def test_few_graphs_are_kept(runner: CudaRunner, provider: FakeProvider, path: Path) -> None:
+    runner.run({"latent": latent(64)})
+    for batch in (*range(1, plans.LIMIT + 4), *range(1, plans.LIMIT + 4)):
+        for seed in range(2):
+            x = latent(batch, seed)
+            np.testing.assert_array_equal(runner.run({"latent": x})["picture"], wanted(path, x))
+        assert len(provider.cuda.graphs) <= plans.LIMIT
+
+
+def test_threads_take_turns(runner: CudaRunner, path: Path) -> None:
+    inputs = [latent(1 + seed % 3, seed) for seed in range(24)]
+    right, found = [wanted(path, x) for x in inputs], {}
+
+    def work(first: int) -> None:
+        for index in range(first, len(inputs), 4):
+            found[index] = runner.run({"latent": inputs[index]})["picture"]
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index, picture in enumerate(right):
+        np.testing.assert_array_equal(found[index], picture)
+
+
+ACTIONS: dict[str, Callable[[CudaRunner], object]] = {
+    "run": lambda runner: [runner.run({"latent": latent(2)}) for _ in range(3)],
+    "bind": lambda runner: runner.bind({"latent": latent(2)})(),
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize(
+    "name",
+    ["cudaMalloc", "cudaMallocHost", "cudaStreamCreateWithFlags", "cudaMemcpyAsync", "cudaGraphLaunch"],
+)
+def test_nothing_leaks_where_cuda_fails(provider: FakeProvider, path: Path, action: str, name: str) -> None:
+    for nth in (1, 2):
+        provider.cuda.fail = {name: provider.cuda.calls.count(name) + nth}
+        try:
+            with opened(path) as runner:
+                ACTIONS[action](runner)
+        except GantkError as error:
+            assert error.what
+        provider.cuda.fail = {}
+        gc.collect()
+        assert provider.cuda.leaks == {}
+
+
+def test_closing_twice(provider: FakeProvider, path: Path) -> None:
+    runner = opened(path)
+    runner.run({"latent": latent(1)})
+    for _ in range(2):
+        runner.close()
+    with pytest.raises(GantkError, match="closed"):
+        runner.run({"latent": latent(1)})
+    with pytest.raises(GantkError, match="closed"):
+        runner.launch({"latent": Elsewhere(provider.cuda, latent(1))}, 0)

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX Runtime on NVIDIA GPUs: tensors bound to memory that stays, and a CUDA graph for what comes again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gantk.errors import GantkError
+from gantk.runtime import cuda
+from gantk.runtime.backends import plans
+from gantk.runtime.backends.buffers import Buffers
+from gantk.runtime.backends.device import place_outputs
+from gantk.runtime.backends.gpu import Context, GpuRunner
+from gantk.runtime.backends.onnxruntime import (
+    PROVIDERS,
+    facts,
+    make_session,
+    native_operators,
+    session_options,
+)
+from gantk.runtime.backends.onnxruntime_settings import repeats_itself, settings
+from gantk.runtime.backends.plans import Plan, Shape
+from gantk.runtime.backends.vendor import shortened
+from gantk.runtime.cuda import Cuda
+from gantk.runtime.model import Model
+from gantk.runtime.runner import Array, numpy_dtype
+from gantk.runtime.views import LEGACY_STREAM
+from gantk.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+MEMORY = "cuda"
+"""What ONNX Runtime calls GPU memory."""
+
+_BFLOAT16 = 16  # In ONNX's TensorProto; numpy has no such type.
+
+
+@dataclass
+class _Work(Plan):
+    """A plan with what ONNX Runtime is told of it: where inputs and outputs lie."""
+
+    binding: Any = None
+
+
+class CudaRunner(GpuRunner):
+    """An inference session with a stream of its own, on which runs follow each other; threads take turns.
+
+    A shape that comes a second time is captured into a CUDA graph: of `run` with its copies, of `launch` where the
+    arrays are the same too.
+
+    Args:
+        model: The file.
+        threads: For what stays on the CPU.
+    """
+
+    def __init__(self, model: Model, threads: int) -> None:
+        import onnxruntime
+
+        self.operators = native_operators()
+        calls = Cuda(cuda.bindings())
+        super().__init__(calls, model.inputs, model.outputs, **facts(model, "cuda"))
+        self._where, self._lock = model.where, RLock()
+        self._known = _sizes_known(self.inputs, self.outputs)
+        self._names = [spec.name for spec in self.outputs]
+        self._runs: dict[Hashable, _Work] = {}
+        self._launches: dict[Hashable, _Work] = {}
+        self._last_stream: int | None = None
+        self._captures = repeats_itself(model)
+        self._buffers = Buffers(calls, model.where)
+        # Who waits is told by events and by the copies.
+        self._quiet = onnxruntime.RunOptions()
+        self._quiet.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._stream = calls.stream()
+        with ExitStack() as undo:
+            undo.callback(calls.destroy_stream, self._stream)
+            self._session: onnxruntime.InferenceSession | None = _session(
+                model, threads, self.operators, int(self._stream)
+            )
+            undo.pop_all()
+
+    def launch(
+        self, feeds: Mapping[str, Any], stream: int, out: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Run on GPU memory, without a copy and without waiting.
+
+        Args:
+            feeds: For each input something with ``__dlpack__`` or ``__cuda_array_interface__``, contiguous. It must
+                live until the run is done.
+            stream: The handle of the caller's CUDA stream: the run waits for what it has got so far, and what it gets
+                next waits for the run.
+            out: The same for outputs; those that it does not name are made. With the same arrays as before, a run
+                costs the launch of a graph.
+
+        Returns:
+            For each output what `out` has, or a `gantk.runtime.backends.device.DeviceArray`.
+
+        Raises:
+            GantkError: An array is missing, not on the GPU, of the wrong dtype or shape, or not contiguous; the sizes
+                of outputs are told by the run alone; or the run fails.
+        """
+        if self._session is None:
+            raise self._closed()
+        seen, given = self._seen(feeds, stream)
+        shapes = {name: array.shape for name, array in given.items()}
+        sizes = self._output_shapes(shapes)
+        placed = place_outputs(self.outputs, sizes, out or {}, seen, self._cuda, stream)
+        addresses = {name: array.address for name, array in given.items()}
+        addresses |= {name: array.address for name, array in placed.items()}
+        theirs = stream or LEGACY_STREAM
+        with self._lock:
+            key = (tuple(addresses.values()), tuple(shapes.values()))
+            work = self._work(self._launches, key, {**shapes, **sizes}, addresses)
+            self._cuda.wait(self._stream, theirs)
+            self._go(work, lambda: self._execute(work))
+            self._cuda.wait(theirs, self._stream)
+            self._last_stream = stream
+        return {name: each.array for name, each in placed.items()}
+
+    def synchronize(self) -> None:
+        """Wait for what was launched last."""
+        if self._last_stream is not None:
+            self._cuda.synchronize(self._stream)
+
+    def close(self) -> None:
+        with self._lock, ExitStack() as stack:
+            stream, self._stream = self._stream, None
+            if stream is not None:
+                stack.callback(self._cuda.destroy_stream, stream)
+            stack.callback(self._buffers.close)
+            stack.callback(self._forget)
+            for works in (self._runs, self._launches):
+                for work in works.values():
+                    stack.callback(self._drop_graph, work)
+            stack.callback(self._close_bounds)
+            if stream is not None:
+                stack.callback(self._cuda.synchronize, stream)
+
+    def _forget(self) -> None:
+        self._session, self._last_stream = None, None
+        self._runs, self._launches = {}, {}
+
+    def _run(self, arrays: dict[str, Array], out: Mapping[str, Array]) -> dict[str, Array]:
+        with self._lock:
+            if self._session is None:
+                raise self._closed()
+            if not self._known:
+                return self._delivered(self._run_unbound(arrays), out)
+            shapes = {name: array.shape for name, array in arrays.items()}
+            work = self._prepared(shapes)
+            for name, array in arrays.items():
+                np.copyto(self._buffers.view(name, array.shape, array.dtype), array)
+            self._go(work, lambda: self._run_between_copies(work))
+            self._cuda.synchronize(self._stream)
+            found = {
+                spec.name: self._buffers.view(spec.name, work.shapes[spec.name], numpy_dtype(spec))
+                for spec in self.outputs
+            }
+            return self._delivered(found, out, copy=True)
+
+    def _context(self) -> Context:
+        if self._session is None:
+            raise self._closed()
+        return Context(
+            self._stream, self._output_shapes, self._enqueue_at, self._where, self._captures, self._lock
+        )
+
+    def _enqueue_at(self, addresses: Mapping[str, int], shapes: Mapping[str, Shape], stream: Any) -> None:
+        with self._lock:
+            key = (tuple(addresses.values()), tuple(shapes.values()))
+            sizes = {**shapes, **self._output_shapes(shapes)}
+            self._execute(self._work(self._launches, key, sizes, addresses))
+
+    def _output_shapes(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+        if not self._known:
+            raise GantkError(
+                "the sizes of the outputs are told by a run alone, so their memory cannot be given",
+                where=self._where,
+                hint="run(...) takes and gives arrays in host memory",
+            )
+        sizes = {
+            side: size
+            for spec in self.inputs
+            for side, size in zip(spec.shape, shapes[spec.name], strict=True)
+            if isinstance(side, str)
+        }
+        return {
+            spec.name: tuple(side if isinstance(side, int) else sizes[side] for side in spec.shape)
+            for spec in self.outputs
+        }
+
+    def _prepared(self, shapes: dict[str, Shape]) -> _Work:
+        """What is kept for input shapes of `run`, with memory for them."""
+        key = tuple(shapes.values())
+        if key not in self._runs:
+            sizes = {**shapes, **self._output_shapes(shapes)}
+            wanted = Plan(0, sizes)
+            for spec in (*self.inputs, *self.outputs):
+                if not self._buffers.fits(spec.name, wanted.size_bytes(spec)):
+                    for work in self._runs.values():  # They know the old place.
+                        self._drop_graph(work)
+                    self._runs.clear()
+                    self._buffers.reserve(spec.name, wanted.size_bytes(spec))
+            self._work(self._runs, key, sizes, self._buffers.addresses)
+        return self._runs[key]
+
+    def _work(
+        self,
+        works: dict[Hashable, _Work],
+        key: Hashable,
+        shapes: Mapping[str, Shape],
+        addresses: Mapping[str, int],
+    ) -> _Work:
+        """What is kept under a key, the youngest of at most `plans.LIMIT`."""
+        work = works.pop(key, None)
+        if work is None:
+            if len(works) == plans.LIMIT:
+                self._drop_graph(works.pop(next(iter(works))))
+            work = _Work(0, dict(shapes), binding=self._bound_to(shapes, addresses))
+        works[key] = work
+        return work
+
+    def _bound_to(self, shapes: Mapping[str, Shape], addresses: Mapping[str, int]) -> Any:
+        assert self._session is not None
+        binding = self._session.io_binding()
+        ordinal = self._cuda.device()
+        for bind, specs in ((binding.bind_input, self.inputs), (binding.bind_output, self.outputs)):
+            for spec in specs:
+                name = spec.name
+                bind(name, MEMORY, ordinal, _element(spec), list(shapes[name]), addresses[name])
+        return binding
+
+    def _go(self, work: _Work, enqueue: Callable[[], None]) -> None:
+        """Enqueue one run: the first time as it is, and as a graph from the second on."""
+        if work.graph is None and work.runs and self._captures:
+            work.graph = self._cuda.captured(self._stream, enqueue)
+            self._captures = work.graph is not None
+            if not self._captures:
+                with suppress(GantkError):  # The library tells once more of the capture that failed.
+                    enqueue()
+        if work.graph is not None:
+            self._cuda.launch(work.graph, self._stream)
+        else:
+            enqueue()
+        work.runs += 1
+
+    def _run_between_copies(self, work: _Work) -> None:
+        for spec in self.inputs:
+            self._buffers.copy_in(spec.name, work.size_bytes(spec), self._stream)
+        self._execute(work)
+        for spec in self.outputs:
+            self._buffers.copy_out(spec.name, work.size_bytes(spec), self._stream)
+
+    def _execute(self, work: _Work) -> None:
+        assert self._session is not None
+        try:
+            self._session.run_with_iobinding(work.binding, self._quiet)
+        except Exception as error:
+            raise self._failed(shortened(error)) from error
+
+    def _run_unbound(self, arrays: dict[str, Array]) -> dict[str, Array]:
+        assert self._session is not None
+        try:
+            return dict(zip(self._names, self._session.run(self._names, arrays), strict=True))
+        except Exception as error:
+            raise self._failed(shortened(error)) from error
+
+    def _drop_graph(self, work: _Work) -> None:
+        graph, work.graph = work.graph, None
+        if graph is not None:
+            self._cuda.destroy_graph(graph)
+
+
+def _session(model: Model, threads: int, operators: Path | None, stream: int) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    onnxruntime.preload_dlls()
+    options = session_options(model, "cuda", threads, operators)
+    return make_session(
+        model, options, PROVIDERS["cuda"], {**settings(model), "user_compute_stream": str(stream)}
+    )
+
+
+def _sizes_known(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> bool:
+    """Whether the inputs' shapes tell those of the outputs."""
+    told = {side for spec in inputs for side in spec.shape if isinstance(side, str)}
+    return all(isinstance(side, int) or side in told for spec in outputs for side in spec.shape)
+
+
+def _element(spec: TensorSpec) -> Any:
+    return _BFLOAT16 if spec.dtype == "bfloat16" else numpy_dtype(spec).type

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How ONNX Runtime is told to run a file on a GPU, as the operators of the file want it."""
+
+from __future__ import annotations
+
+from gantk.runtime.model import Model
+
+# What ONNX Runtime computes in both layouts; other operators of pictures are NCHW, with transposes between.
+_BOTH_LAYOUTS = frozenset({"Conv", "ConvTranspose", "BatchNormalization", "MaxPool", "AveragePool", "Gemm"})
+_ONE_LAYOUT = frozenset({"InstanceNormalization", "Pad", "Resize", "DepthToSpace"})
+
+# What a graph, which repeats itself, would make another network of: noise, and branches that depend on values.
+_NEW_EVERY_TIME = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+    | {"If", "Loop", "Scan"}
+)
+
+
+def settings(model: Model) -> dict[str, str]:
+    """The provider's settings that suit a file."""
+    kinds = _kinds(model)
+    return {
+        # Its default computes fp32 files with 10-bit mantissas; without, it keeps halves from tensor cores too.
+        "use_tf32": str(int(model.precision in ("fp16", "bf16"))),
+        # On an H100 what it finds by trying all was 2 to 3 times slower, and its default slower still.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        # Where convolutions follow each other without operators between that want channels first.
+        "prefer_nhwc": str(int(bool(kinds & _BOTH_LAYOUTS) and not kinds & _ONE_LAYOUT)),
+    }
+
+
+def _kinds(model: Model) -> frozenset[str]:
+    """The types of a file's nodes, those of its functions included."""
+    import onnx
+
+    proto = (
+        onnx.load(str(model.path), load_external_data=False)
+        if model.external
+        else onnx.load_from_string(model.data)
+    )
+    nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    return frozenset(node.op_type for node in nodes)
+
+
+def repeats_itself(model: Model) -> bool:
+    """Whether a file does the same every time, as a CUDA graph does."""
+    return not _kinds(model) & _NEW_EVERY_TIME
