@@ -78,6 +78,20 @@ def test_the_same_engine_is_replaced_and_another_is_added(rtx: Product, bundle: 
     assert [engine.targets for engine in made.manifest.engines] == [("sm_89",), ("sm_120",)]
 
 
+@pytest.mark.usefixtures("built_once")
+def test_a_form_that_was_rewritten_for_a_backend_is_no_source(rtx: Product, tmp_path: Path) -> None:
+    """What ONNX Runtime sums in float32 by itself, and is given in fp16, TensorRT would sum in fp16."""
+    forms = ("plain", "rewritten")
+    files = {("fp16", form): networks.generator("fp16", seed=seed) for seed, form in enumerate(forms)}
+    root = networks.bundle(tmp_path / "half.gantk", files).root
+    made = add_engines(root, request())
+    assert [(engine.form, engine.source) for engine in made.manifest.engines] == [
+        ("plain", made.find("fp16", "plain").file.sha256)
+    ]
+    alone = {("fp16", "rewritten"): files["fp16", "rewritten"]}
+    assert add_engines(networks.bundle(tmp_path / "x.gantk", alone).root, request()).manifest.engines == ()
+
+
 def test_a_failure_leaves_the_bundle_as_it_was(rtx: Product, bundle: Path) -> None:
     before = {path: (bundle / path).read_bytes() for path in files(bundle)}
     starved = BuildOptions(("sm_89",), workspace_bytes=4096)

@@ -168,14 +168,18 @@ def test_a_border_that_something_else_needs_stays() -> None:
     close(run(other, x), run(graph, x), 1e-5)
 
 
-def test_channels_that_a_padding_adds_itself_stay_where_they_are() -> None:
+@pytest.mark.parametrize(
+    "around",
+    [{"amounts": [0, 0, 1, 1, 0, 1, 1, 1]}, {"amounts": [0, 0, 0, 0, 0, 0, 0, 1], "axes": [2, 3, 0, 1]}],
+    ids=["all axes", "in another order"],
+)
+def test_channels_that_a_padding_adds_itself_stay_where_they_are(around: dict[str, list[int]]) -> None:
     """Zeros before it would come between them and the picture's."""
-    weights = {
-        "around": np.array([0, 0, 1, 1, 0, 1, 1, 1]),
-        "w": np.random.default_rng(0).standard_normal((3, 4, 3, 3)).astype(np.float32),
-    }
+    weights = {name: np.array(numbers) for name, numbers in around.items()}
+    weights["w"] = np.random.default_rng(0).standard_normal((3, 4, 3, 3)).astype(np.float32)
+    axes = ["", "axes"] if "axes" in around else []
     nodes = [
-        helper.make_node("Pad", ["x", "around"], ["padded"], name="pad", mode="edge"),
+        helper.make_node("Pad", ["x", "amounts", *axes], ["padded"], name="pad", mode="edge"),
         helper.make_node("Conv", ["padded", "w"], ["y"], name="conv"),
     ]
     graph = make_graph(nodes, weights, 3, 3)

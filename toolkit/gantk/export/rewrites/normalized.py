@@ -22,21 +22,12 @@ def normalized_bias(graph: ir.Model) -> int:
     """
     dropped = 0
     for node in graph.graph:
-        if (
-            node.op_type in _CONVOLUTIONS
-            and optional(node, 2) is not None
-            and _is_normalized(node.outputs[0])
-        ):
+        user = only_user(node.outputs[0]) if node.op_type in _CONVOLUTIONS and optional(node, 2) else None
+        if user is not None and user.op_type == _NORM:
             node.resize_inputs(2)
             dropped += 1
     drop_unused_weights(graph.graph)
     return dropped
-
-
-def _is_normalized(value: ir.Value) -> bool:
-    """Whether a tensor is normalised, and nothing else is done with it."""
-    user = only_user(value)
-    return user is not None and user.op_type == _NORM and user.inputs[0] is value
 
 
 def normalization_in_half(graph: ir.Model) -> int:
