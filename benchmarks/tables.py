@@ -50,11 +50,11 @@ def results_of(name: str) -> list[Path]:
 
 
 def section(document: dict[str, Any]) -> str:
-    """One suite's result: a table for each case, what to use, and what it was measured on."""
+    """One suite's result: a table for each case and one of the GPU's part, what to use, and what it was measured on."""
     if document.get("benchmark") == "kernels":
         return kernels(document)
-    from gantk.bench.report import markdown_table
-    from gantk.bench.view import cases_of, machine_line, rows_of
+    from gantk.bench.report import markdown_gpu_table, markdown_table
+    from gantk.bench.view import cases_of, gpu_rows, machine_line, rows_of
 
     lines: list[str] = []
     for case in cases_of(document):
@@ -64,6 +64,8 @@ def section(document: dict[str, Any]) -> str:
             *markdown_table(rows_of(document, case), COLUMNS),
             "",
         ]
+        if on_gpu := gpu_rows(document, case):
+            lines += [*markdown_gpu_table(on_gpu), ""]
     lines += [f"- {line}" for line in document["recommendation"]]
     lines += [f"- Goal {verdict(claim)}: {claim['text']}." for claim in document["claims"]]
     lines += [overhead(entry) for entry in document["overhead"]]

@@ -248,9 +248,8 @@ def test_without_a_gpu_one_line_says_so() -> None:
 def test_the_gpu_session_is_a_script_of_less_than_ten_minutes() -> None:
     script = BENCHMARKS / "gpu.sh"
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
-    seconds = [
-        int(found)
-        for found in re.findall(r"^(?:sanitize|step) \S+ (\d+)\b", script.read_text(), re.MULTILINE)
-    ]
-    assert len(seconds) >= 8
-    assert sum(seconds) <= 600
+    steps = re.findall(r"^(?:sanitize|step|suite) \S+ (\d+)\b.*?( &)?$", script.read_text(), re.MULTILINE)
+    alone = [int(seconds) for seconds, beside in steps if not beside]
+    beside = [int(seconds) for seconds, beside in steps if beside]
+    assert len(steps) >= 8
+    assert sum(alone) + max(beside, default=0) <= 600

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from bench_helpers import make_document, make_row
 
+from gantk.bench.contenders import TORCH_MODES
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
@@ -47,6 +49,23 @@ def test_a_changed_number_makes_a_table_stale(tmp_path: Path, monkeypatch: pytes
     assert tables.filled(page) == page
     write(json.dumps(make_document([make_row("onnxruntime fp32", 1.5)]) | extra))
     assert "| 1 | onnxruntime fp32 | 1.5 |" in tables.filled(page)
+
+
+def test_the_time_on_a_gpu_has_a_table_of_its_own_where_a_row_knows_it() -> None:
+    parts = {"copy_in": 0.0021, "device": 0.0712, "enqueue": 0.0113, "copy_out": 0.0032, "calls": 100}
+    rows = [make_row("onnxruntime fp16", 0.0954, gpu_ms=parts), make_row("torch eager tf32", 0.31, rank=2)]
+    extra = {"title": "A network, on a GPU", "claims": [], "overhead": []}
+    page = load("tables").section(make_document(rows) | extra)
+    assert "| 1 | onnxruntime fp16 | 0.0954 | 0.0712 | 0.0113 | 0.0021 | 0.0032 |" in page.splitlines()
+    assert page.count("torch eager tf32") == 1, "a row without such times is in the first table alone"
+    without = load("tables").section(make_document(rows[1:]) | extra)
+    assert "device ms" in page
+    assert "device ms" not in without
+
+
+@pytest.mark.parametrize("name", ["dcgan64-cuda", "dcgan128-cuda", "style512-cuda", "style1024-cuda"])
+def test_a_suite_of_a_gpu_has_a_place_for_its_table(name: str) -> None:
+    assert f"<!-- results:{name} -->" in (BENCHMARKS / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -119,3 +138,28 @@ def test_suites_are_whole(path: Path) -> None:
     batches = suite["bench"].get("batch") or [shape[0] for shape in suite["bench"]["shapes"].values()]
     assert {claim["batch"] for claim in suite["claim"]} <= set(batches)
     assert {claim["precision"] for claim in suite["claim"]} <= {*suite["network"]["precisions"], "any"}
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("suites/*-cuda.toml")), ids=lambda path: path.stem)
+def test_suites_of_a_gpu_compare_with_what_pytorch_does_there_by_itself(path: Path) -> None:
+    suite, original = load("run").load(path.stem), load("run").load(path.stem.replace("128", "64")[:-5])
+    assert suite["device"] == "cuda"
+    assert set(suite["bench"]["modes"]) <= {mode for modes in TORCH_MODES.values() for mode in modes["cuda"]}
+    assert suite["network"]["family"] == original["network"]["family"]
+    assert suite["network"]["seed"] == original["network"]["seed"]
+    assert suite["network"]["precisions"] == ["fp32", "fp16"]
+    fast = [claim for claim in suite["claim"] if claim["factor"] == 3.0]
+    assert {(claim["over_precision"], claim["mode"]) for claim in fast} == {("tf32", "eager")}
+
+
+def test_a_goal_over_tf32_is_judged_by_it_and_says_so() -> None:
+    rows = [
+        make_row("onnxruntime fp16", 1.0),
+        {**make_row("torch eager tf32", 2.9), "mode": "eager"},
+        {**make_row("torch eager fp32", 9.0), "mode": "eager"},
+    ]
+    claim = {"batch": 1, "precision": "fp16", "over": "torch", "over_precision": "tf32", "mode": "eager"}
+    judged = load("run").judge({**claim, "factor": 3.0}, rows)
+    assert judged["measured"] == pytest.approx(2.9)
+    assert judged["holds"] is False
+    assert "as the best of torch (eager tf32)" in judged["text"]

@@ -20,6 +20,9 @@ from gantk.runtime.runner import Array, Runner
 MODES = ("eager", "channels_last", "default", "max-autotune")
 """The last two are those of torch.compile. Freezing is for networks without gradients."""
 
+PRECISIONS = ("fp32", "fp16", "bf16")
+"""A step runs on a CPU, which has no TF32."""
+
 Call = Callable[[], dict[str, Tensor]]
 
 
@@ -69,14 +72,14 @@ def open_step(
         vgg: A file of VGG-19's weights.
         config: The fields of a `StepConfig`.
         mode: One of `MODES`.
-        precision: ``fp32`` or ``bf16``: what VGG computes in.
+        precision: One of `PRECISIONS`: what VGG computes in.
         threads: For one operation.
 
     Raises:
         UsageError: An unknown mode or precision.
     """
-    if mode not in MODES or precision not in DTYPES:
-        known = f"{', '.join(MODES)} and {', '.join(DTYPES)}"
+    if mode not in MODES or precision not in PRECISIONS:
+        known = f"{', '.join(MODES)} and {', '.join(PRECISIONS)}"
         raise UsageError(f"{mode!r}, {precision!r} is not a way to run PyTorch; known are {known}")
     if threads is not None:
         torch.set_num_threads(threads)

@@ -29,7 +29,7 @@ from gantk.bench.view import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["chart_svg", "html", "markdown", "markdown_table", "table"]
+__all__ = ["chart_svg", "html", "markdown", "markdown_gpu_table", "markdown_table", "table"]
 
 _FEW = ("", "contender", "p50 ms", "95 % CI", "pictures/s", "vs torch", "peak MiB", "parity")
 _NARROW = ("", "contender", "p50 ms", "vs torch", "parity")
@@ -73,7 +73,7 @@ def markdown(document: Document) -> str:
     for case in cases_of(document):
         lines += [f"## {case}", "", *markdown_table(rows_of(document, case), HEADINGS), ""]
         if rows := gpu_rows(document, case):
-            lines += [*_markdown_lines(GPU_HEADINGS, map(gpu_cells, rows)), "", GPU_NOTES, ""]
+            lines += [*markdown_gpu_table(rows), "", GPU_NOTES, ""]
         if found := commands(document, case):
             lines += ["The vendor's own benchmark of the same:", "", *(f"    {line}" for line in found), ""]
     lines += [f"- {line}" for line in document["recommendation"]]
@@ -89,6 +89,11 @@ def markdown_table(rows: Sequence[Row], headings: Sequence[str]) -> list[str]:
     """The lines of a table of some columns."""
     texts = [cells(row) for row in rows]
     return _markdown_lines(headings, ([text[heading] for heading in headings] for text in texts))
+
+
+def markdown_gpu_table(rows: Sequence[Row]) -> list[str]:
+    """The lines of the table of `gpu_rows`."""
+    return _markdown_lines(GPU_HEADINGS, map(gpu_cells, rows))
 
 
 def _markdown_lines(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
