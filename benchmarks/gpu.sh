@@ -38,7 +38,7 @@ nvidia-smi >"$out/nvidia-smi.txt" 2>&1
 workers=()
 "$python" -c "import xdist" 2>/dev/null && workers=(-n 4 --dist loadfile)
 
-step doctor 20 "$python" -m gantk doctor --json "$out/doctor.json"
+step doctor 15 "$python" -m gantk doctor --json "$out/doctor.json"
 suite dcgan64-cuda 120
 suite style512-cuda 90
 step kernels 90 "$python" benchmarks/kernels/run.py --budget 60 --output "$out/kernels.json"
