@@ -32,6 +32,9 @@ def main() -> int:
             return 1
     if arguments.budget is not None:
         suite["bench"]["budget_s"] = arguments.budget
+    if suite.get("device") == "cuda" and (fault := gpu_fault()):
+        print(f"error: {fault}", file=sys.stderr)
+        return 1
     document = run(suite)
     from gantk.files import write_text
     from tables import verdict
@@ -79,6 +82,19 @@ def run(suite: Suite) -> dict[str, Any]:
     document.update(suite=suite["name"], title=suite["title"], overhead=overhead)
     document["claims"] = [judge(claim, document["rows"]) for claim in suite["claim"]]
     return document
+
+
+def gpu_fault() -> str | None:
+    """Why PyTorch, with which everything is compared, has no GPU here; asked before minutes of export."""
+    import torch
+
+    from gantk.runtime.driver import probe
+
+    if not probe().works:
+        return f"no GPU here: {probe().reason}"
+    if not torch.cuda.is_available():
+        return "this PyTorch cannot use the GPU; install one that is built for CUDA"
+    return None
 
 
 def tell(line: str) -> None:

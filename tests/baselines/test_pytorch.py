@@ -150,6 +150,10 @@ def test_on_a_gpu_there_are_graphs_and_tf32(bundle: Path) -> None:
         describe(bundle), ["torch-compile"], None, "cuda", 1, modes=("freezing", "reduce-overhead")
     )
     assert {contender.mode for contender in some} == {"reduce-overhead"}
+    with pytest.raises(
+        UsageError, match="no mode freezing on cuda; there it has eager, channels_last, default"
+    ):
+        find(describe(bundle), ["torch-compile"], None, "cuda", 1, modes=("freezing",))
 
 
 @pytest.mark.parametrize(("precision", "allowed"), [("tf32", True), ("fp32", False), ("fp16", False)])

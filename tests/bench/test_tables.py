@@ -15,6 +15,7 @@ import pytest
 from bench_helpers import make_document, make_row
 
 from gantk.bench.contenders import TORCH_MODES
+from gantk.runtime.driver import Driver
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -163,3 +164,14 @@ def test_a_goal_over_tf32_is_judged_by_it_and_says_so() -> None:
     assert judged["measured"] == pytest.approx(2.9)
     assert judged["holds"] is False
     assert "as the best of torch (eager tf32)" in judged["text"]
+
+
+def test_a_suite_of_a_gpu_is_refused_before_the_export_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = load("run")
+    monkeypatch.setattr("gantk.runtime.driver.probe", lambda: Driver(works=False, reason="no NVIDIA driver"))
+    monkeypatch.setattr(run, "run", lambda _: pytest.fail("it went on"))
+    monkeypatch.setattr(sys, "argv", ["run.py", "dcgan64-cuda"])
+    assert run.main() == 1
+    assert capsys.readouterr().err == "error: no GPU here: no NVIDIA driver\n"

@@ -69,7 +69,8 @@ class TorchRunner(Runner):
             return torch.inference_mode()(lambda: call(*tensors))
 
         def synchronous() -> Tensor:
-            torch.compiler.cudagraph_mark_step_begin()  # The last call's output may be overwritten.
+            # The last call's output may be overwritten.
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
             output = call(*tensors)
             torch.cuda.synchronize()
             return output

@@ -21,7 +21,7 @@ from gantk.runtime.registry import BACKENDS, status
 
 # The ways PyTorch runs one network. On a CPU, max-autotune has templates to choose among only for frozen weights; on a
 # GPU the last two have CUDA graphs and frozen weights.
-TORCH_MODES = {
+TORCH_MODES: dict[str, dict[str, tuple[str, ...]]] = {
     "torch": {"cpu": ("eager", "channels_last"), "cuda": ("eager", "channels_last")},
     "torch-compile": {
         "cpu": ("default", "freezing", "max-autotune"),
@@ -69,7 +69,10 @@ def find(
 
     Raises:
         BackendMissingError: A backend in `backends` does not work here.
+        UsageError: PyTorch has none of `modes` on the device.
     """
+    if modes:
+        _check_modes(modes, device)
     contenders: list[Contender] = []
     skipped: list[Skipped] = []
     for name in backends or NAMES:
@@ -116,6 +119,15 @@ def compiler_fault() -> str | None:
     if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
         return "Python.h is missing, which torch.compile's kernels include (apt-get install python3-dev)"
     return None
+
+
+def _check_modes(modes: Sequence[str], device: str) -> None:
+    known = [mode for ways in TORCH_MODES.values() for mode in ways[device]]
+    if not set(modes) & set(known):
+        raise UsageError(
+            f"PyTorch has no mode {' or '.join(modes)} on {device}; there it has {', '.join(known)}",
+            where="--mode",
+        )
 
 
 def _torch(
