@@ -53,6 +53,10 @@ def section(document: dict[str, Any]) -> str:
     """One suite's result: a table for each case and one of the GPU's part, what to use, and what it was measured on."""
     if document.get("benchmark") == "kernels":
         return kernels(document)
+    if document.get("benchmark") == "cuda_settings":
+        from cuda_settings import section as section_of_settings
+
+        return section_of_settings(document)
     from gantk.bench.report import markdown_gpu_table, markdown_table
     from gantk.bench.view import cases_of, gpu_rows, machine_line, rows_of
 

@@ -20,9 +20,10 @@ def settings(model: Model) -> dict[str, str]:
     """The provider's settings that suit a file."""
     kinds = _kinds(model)
     return {
-        # Its default computes fp32 files with 10-bit mantissas; without, it keeps halves from tensor cores too.
+        # Its default computes fp32 files with 10-bit mantissas; without, some convolutions of halves do without tensor
+        # cores too, which made DCGAN-64 at batch 64 2.3 times slower on an H100 (benchmarks/README.md).
         "use_tf32": str(int(model.precision in ("fp16", "bf16"))),
-        # On an H100 what it finds by trying all was 2 to 3 times slower, and its default slower still.
+        # About as fast there as what it finds by trying all, which takes it long; its default has slow fallbacks.
         "cudnn_conv_algo_search": "HEURISTIC",
         # Where convolutions follow each other without operators between that want channels first.
         "prefer_nhwc": str(int(bool(kinds & _BOTH_LAYOUTS) and not kinds & _ONE_LAYOUT)),
