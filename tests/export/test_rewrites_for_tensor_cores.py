@@ -240,8 +240,9 @@ def test_the_phases_of_three_colours_are_sixteen_channels(after: str) -> None:
 
 
 @pytest.mark.usefixtures("traced_once")
-@pytest.mark.parametrize("phases", [(), ("narrow-to-phases",)], ids=["colours", "phases"])
+@pytest.mark.parametrize("phases", [(), ("narrow-to-phases",), ("narrow-to-blocks",)], ids=str)
 @pytest.mark.parametrize("backend", verify.working_backends("fp32"))
 def test_a_network_of_pictures_with_all_rewrites_for_gpus(backend: str, phases: tuple[str, ...]) -> None:
-    names = ("normalized-bias", "enlarged-to-subpixel", *phases, EIGHTS, "normalization-in-half")
+    eights = () if "narrow-to-blocks" in phases else (EIGHTS,)  # Blocks leave nothing narrow.
+    names = ("normalized-bias", "enlarged-to-subpixel", *phases, *eights, "normalization-in-half")
     check_sizes(prepare(make_short_network()), backend, names)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
+from gantk.export.rewrites.blocks import narrow_to_blocks
 from gantk.export.rewrites.eights import narrow_to_eights
 from gantk.export.rewrites.enlarged import enlarged_to_subpixel, enlarged_to_transposed
 from gantk.export.rewrites.narrow import narrow_to_phases
@@ -24,6 +25,7 @@ REWRITES: dict[str, Callable[[ir.Model], int]] = {
     "enlarged-to-native": enlarged_to_native,
     "convolution-to-native": convolution_to_native,
     "narrow-to-phases": narrow_to_phases,
+    "narrow-to-blocks": narrow_to_blocks,
     "narrow-to-eights": narrow_to_eights,
     "normalization-in-half": normalization_in_half,
 }
@@ -35,7 +37,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("transposed-to-subpixel", "transposed-to-native"),
     ("enlarged-to-transposed", "enlarged-to-subpixel", "enlarged-to-native"),
     ("convolution-to-native",),
-    ("narrow-to-phases",),
+    ("narrow-to-phases", "narrow-to-blocks"),
     ("narrow-to-eights",),
     ("normalization-in-half",),
 )
@@ -45,10 +47,13 @@ STEPS: tuple[tuple[str, ...], ...] = (
 NATIVE = frozenset({"transposed-to-native", "enlarged-to-native", "convolution-to-native"})
 """Those that only gain where gantk's native operators are."""
 
-ONLY_IN = {**dict.fromkeys(NATIVE, "fp32"), "narrow-to-eights": "fp16", "normalization-in-half": "fp16"}
+ONLY_IN = {
+    **dict.fromkeys(NATIVE, "fp32"),
+    **dict.fromkeys(("narrow-to-blocks", "narrow-to-eights", "normalization-in-half"), "fp16"),
+}
 """Of those that can gain in one precision alone, which."""
 
-FOR_GPUS = frozenset({"normalized-bias", "narrow-to-eights", "normalization-in-half"})
+FOR_GPUS = frozenset({"normalized-bias", "narrow-to-blocks", "narrow-to-eights", "normalization-in-half"})
 """Those that gain nothing on a CPU, where a bias is added in passing and registers hold other numbers of channels."""
 
 
