@@ -118,8 +118,12 @@ def _beside_others(contender: Contender, settings: Settings) -> bool:
 
 def _start(task: Task, contender: Contender, threads: int) -> Worker:
     # Compiled kernels are never those of an earlier benchmark: a load time is that of a first start.
-    cache = {"TORCHINDUCTOR_CACHE_DIR": str(task.folder / "inductor")} if contender.compiles else {}
-    return Worker(contender.label, task.folder, threads, cache, contender.command)
+    environment = {"TORCHINDUCTOR_CACHE_DIR": str(task.folder / "inductor")} if contender.compiles else {}
+    if environment and contender.options.get("device") == "cuda":
+        environment["TORCHINDUCTOR_COMPILE_THREADS"] = (
+            "2"  # Else each starts as many processes as there are cores.
+        )
+    return Worker(contender.label, task.folder, threads, environment, contender.command)
 
 
 def _load(task: Task, entries: Sequence[_Entry], settings: Settings, progress: Progress) -> None:

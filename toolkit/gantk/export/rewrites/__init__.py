@@ -38,6 +38,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("enlarged-to-transposed", "enlarged-to-subpixel", "enlarged-to-native"),
     ("convolution-to-native",),
     ("narrow-to-phases", "narrow-to-blocks"),
+    ("narrow-to-blocks",),  # What reads few channels, where phases are kept for what makes few.
     ("narrow-to-eights",),
     ("normalization-in-half",),
 )
