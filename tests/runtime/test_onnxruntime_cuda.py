@@ -7,10 +7,13 @@ import gc
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 import fake_onnxruntime
@@ -20,6 +23,7 @@ from engine_lab import Elsewhere
 from fake_onnxruntime import REAL, FakeProvider
 from gantk.errors import GantkError
 from gantk.runtime.backends import plans
+from gantk.runtime.backends.gpu import Bound
 from gantk.runtime.backends.onnxruntime_cuda import CudaRunner
 from gantk.runtime.runner import Array
 
@@ -262,3 +266,58 @@ def test_closing_twice(provider: FakeProvider, path: Path) -> None:
         runner.run({"latent": latent(1)})
     with pytest.raises(GantkError, match="closed"):
         runner.launch({"latent": Elsewhere(provider.cuda, latent(1))}, 0)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["run", "launch", "again", "bind", "call"]), st.integers(1, 6)),
+        min_size=4,
+        max_size=24,
+    )
+)
+def test_any_order_of_runs_gives_the_right_pictures(
+    provider: FakeProvider, path: Path, steps: list[tuple[str, int]]
+) -> None:
+    """Of more shapes than are kept, with arrays that stay and arrays that go, and bound runs beside them."""
+    cuda = provider.cuda
+    session = REAL(str(path), providers=["CPUExecutionProvider"])
+    bounds: list[Bound] = []
+    kept: dict[int, tuple[Elsewhere, Elsewhere]] = {}
+
+    def held(array: Any, shape: Sequence[int]) -> Array:
+        return np.frombuffer(cuda.device[array.address], np.float32).reshape(shape)
+
+    _, stream = cuda.cudaStreamCreateWithFlags(1)
+    with pytest.MonkeyPatch.context() as patch, opened(path) as runner:
+        patch.setattr(plans, "LIMIT", 2)
+        for seed, (step, batch) in enumerate(steps):
+            x = latent(batch, seed)
+            if step == "run":
+                found = runner.run({"latent": x})["picture"]
+            elif step == "launch":
+                theirs = Elsewhere(cuda, x)
+                found = held(runner.launch({"latent": theirs}, stream)["picture"], (batch, 3, 8, 8)).copy()
+                cuda.cudaFree(theirs.address)
+            elif step == "again":
+                if batch not in kept:
+                    kept[batch] = Elsewhere(cuda, x), Elsewhere(cuda, np.zeros((batch, 3, 8, 8), np.float32))
+                theirs, out = kept[batch]
+                theirs.array[...] = x
+                runner.launch({"latent": theirs}, stream, {"picture": out})
+                found = out.array
+            else:
+                if step == "bind" or not bounds:
+                    bounds.append(runner.bind({"latent": x}))
+                index = batch % len(bounds)
+                shape = bounds[index].inputs["latent"].shape
+                x = latent(shape[0], seed)
+                held(bounds[index].inputs["latent"], shape)[...] = x
+                found = held(bounds[index]()["picture"], (shape[0], 3, 8, 8))
+            np.testing.assert_array_equal(found, session.run(None, {"latent": x})[0])
+    for array in (array for pair in kept.values() for array in pair):
+        cuda.cudaFree(array.address)
+    cuda.cudaStreamDestroy(stream)
+    bounds.clear()
+    gc.collect()
+    assert cuda.leaks == {}
