@@ -118,7 +118,9 @@ def measure_all(path: Path, threads: int, calls: int = 3000, device: str = "cpu"
     rows = []
     for status in map(status_of, BACKENDS):
         if device in status.devices:
-            row = measure(from_path(path, backend=status.name), status.name, threads, calls, device)
+            row = measure(
+                from_path(path, backend=status.name, device=device), status.name, threads, calls, device
+            )
             bare = measure(from_bytes(one_node()), status.name, 1, 2 * calls, device)
             share = bare["overhead_us"] / 1e3 / row["direct_p50_ms"]
             rows.append({**row, "own_us": bare["overhead_us"], "share": share, "holds": share < LIMIT})

@@ -104,6 +104,19 @@ def test_channels_stay_first_where_operators_want_them(provider: FakeProvider, t
         np.testing.assert_array_equal(runner.run({"x": x})["y"], np.pad(x, ((0, 0), (1, 1))))
 
 
+def test_the_form_measured_faster_on_a_gpu(provider: FakeProvider, tmp_path: Path) -> None:
+    forms = {
+        ("fp32", form): networks.generator(seed=seed) for seed, form in enumerate(("plain", "rewritten"))
+    }
+    networks.bundle(tmp_path / "x.gantk", forms, fastest_on={("fp32", "rewritten"): ["onnxruntime cuda"]})
+    right = {}
+    for (_, form), data in forms.items():
+        (tmp_path / form).write_bytes(data)
+        right[form] = wanted(tmp_path / form, latent(2))
+    with opened(tmp_path / "x.gantk") as runner:
+        np.testing.assert_array_equal(runner.run({"latent": latent(2)})["picture"], right["rewritten"])
+
+
 def test_arrays_on_the_gpu(runner: CudaRunner, provider: FakeProvider, path: Path) -> None:
     _, stream = provider.cuda.cudaStreamCreateWithFlags(1)
     x, y = Elsewhere(provider.cuda, latent(2)), Elsewhere(provider.cuda, np.zeros((2, 3, 8, 8), np.float32))

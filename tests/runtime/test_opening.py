@@ -85,6 +85,9 @@ def test_the_fastest_form_is_the_default(tmp_path: Path) -> None:
     assert from_path(tmp_path / "x.gantk", backend="onnxruntime").form == "plain"
     assert from_path(tmp_path / "x.gantk").form == "plain"
     assert from_path(tmp_path / "x.gantk", form="plain", backend="openvino").form == "plain"
+    networks.bundle(tmp_path / "z.gantk", files, fastest_on={REWRITTEN: ["onnxruntime cuda"]})
+    assert from_path(tmp_path / "z.gantk", backend="onnxruntime").form == "plain"
+    assert from_path(tmp_path / "z.gantk", backend="onnxruntime", device="cuda").form == "rewritten"
     networks.bundle(
         tmp_path / "y.gantk",
         files,

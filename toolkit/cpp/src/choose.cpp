@@ -44,17 +44,20 @@ void check_choice(std::string_view what, std::string_view value, std::span<const
               ErrorKind::usage);
 }
 
-const Variant& choose(const Bundle& bundle, std::string precision, const std::string& form, std::string_view backend) {
+const Variant& choose(const Bundle& bundle, std::string precision, const std::string& form, std::string_view backend,
+                      Device device) {
   const auto& variants = bundle.manifest().variants;
   if (precision.empty()) {
     const bool has_fp32 = std::any_of(variants.begin(), variants.end(), [](auto& v) { return v.precision == "fp32"; });
     precision = has_fp32 ? "fp32" : variants.front().precision;
   }
+  // As a manifest names where a file is run.
+  const std::string place = std::string(backend) + (device == Device::cpu ? "" : " cuda");
   const auto rank = [&](const Variant& variant) {
     const auto& fastest = variant.fastest_on;
     const bool asked = !backend.empty();
     return std::tuple(asked && variant.failed_on(backend) != nullptr,
-                      asked && std::find(fastest.begin(), fastest.end(), backend) == fastest.end(),
+                      asked && std::find(fastest.begin(), fastest.end(), place) == fastest.end(),
                       variant.form != "plain");
   };
   const Variant* best = nullptr;

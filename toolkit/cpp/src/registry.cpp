@@ -94,7 +94,7 @@ Opened open_with(const Backend& backend, const Bundle& bundle, const Options& op
   BackendStatus status = backend.probe();
   const Device device = choose_device(backend, status, options.device);
   if (backend.runs_engines()) return open_engine(backend, std::move(status), device, bundle, options);
-  Model model = load(bundle, choose(bundle, options.precision, options.form, backend.name()), backend.name());
+  Model model = load(bundle, choose(bundle, options.precision, options.form, backend.name(), device), backend.name());
   const std::optional<std::string> executed = backend.executed(model.precision, device);
   if (!executed) {
     throw Error(

@@ -176,7 +176,7 @@ def _backend(
         return [], [Skipped(name, f"it has no {device} here, only {', '.join(here.devices)}", missing=True)]
     executed = import_module(BACKENDS[name].module).executed
     contenders, skipped = [], []
-    for file in subject.files_for(name):
+    for file in subject.files_for(name, device):
         precision = executed(file.precision, device)
         title = f"{name} {file.precision}" + (f" {file.form}" if file.form != "plain" else "")
         if precision is None or (precision != file.precision and precision in subject.precisions):

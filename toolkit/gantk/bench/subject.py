@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gantk.bundle import Bundle
+from gantk.bundle import Bundle, place_of
 from gantk.errors import GantkError, UsageError
 from gantk.runtime import registry
 from gantk.runtime.arrays import default_sizes, random_array
@@ -31,7 +31,7 @@ class File:
         precision: Of the file.
         form: ``plain`` or ``rewritten``.
         size_bytes: Its length.
-        fastest_on: The backends that take it before others of its precision.
+        fastest_on: Where it is taken before others of its precision: see `gantk.bundle.place_of`.
     """
 
     precision: str
@@ -70,12 +70,12 @@ class Subject:
     def precisions(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(file.precision for file in self.files))
 
-    def files_for(self, backend: str) -> list[File]:
-        """Of each precision and form the file that `gantk.open` takes for a backend."""
+    def files_for(self, backend: str, device: str) -> list[File]:
+        """Of each precision and form the file that `gantk.open` takes for a backend on a device."""
         chosen: dict[tuple[str, str], File] = {}
         for file in self.files:
             key = (file.precision, file.form)
-            if key not in chosen or backend in file.fastest_on:
+            if key not in chosen or place_of(backend, device) in file.fastest_on:
                 chosen[key] = file
         return list(chosen.values())
 
@@ -120,7 +120,7 @@ def open_file(
     path: str, backend: str, precision: str | None, form: str | None, device: str, threads: int
 ) -> Runner:
     """Open one ONNX file in a worker, whatever its recorded parity: the benchmark judges for itself."""
-    return registry.open_model(from_path(path, precision, form, backend), backend, device, threads)
+    return registry.open_model(from_path(path, precision, form, backend, device), backend, device, threads)
 
 
 def open_engine(path: str, backend: str, precision: str, form: str) -> Runner:

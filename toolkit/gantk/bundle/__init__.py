@@ -13,7 +13,7 @@ from gantk.bundle.engines import (
 from gantk.bundle.fileref import MANIFEST, FileRef
 from gantk.bundle.folder import Bundle, Writer, is_bundle
 from gantk.bundle.manifest import Manifest
-from gantk.bundle.variants import FORMS, PRECISIONS, Interface, Parity, Variant
+from gantk.bundle.variants import FORMS, PRECISIONS, Interface, Parity, Variant, place_of
 
 __all__ = [
     "ENGINE_BACKENDS",
@@ -34,4 +34,5 @@ __all__ = [
     "Variant",
     "Writer",
     "is_bundle",
+    "place_of",
 ]

@@ -104,6 +104,11 @@ class Interface:
         return found
 
 
+def place_of(backend: str, device: str) -> str:
+    """Where a file is run, as a manifest names it: ``onnxruntime`` on a CPU, ``onnxruntime cuda`` on a GPU."""
+    return backend if device == "cpu" else f"{backend} {device}"
+
+
 @dataclass(frozen=True)
 class Variant:
     """One ONNX file: the network in one precision and one form.
@@ -118,9 +123,9 @@ class Variant:
             ``statistics`` takes the means and variances of its normalisations as an input.
         opset: Of the default ONNX domain.
         parity: One verdict for each (backend, reference) pair that was checked.
-        fastest_on: The backends on which this form was measured faster than the other.
+        fastest_on: Where this form was measured faster than the others: see `place_of`.
         rewrites: The names of the rewrites that were applied, in order.
-        gains: Of each backend in `fastest_on`, how many times as fast each rewrite made it, by name, when it was
+        gains: Of each place in `fastest_on`, how many times as fast each rewrite made it, by name, when it was
             measured on the machine that made the bundle.
         interface: What goes in and out, where that differs from the manifest's.
     """

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 from torch import nn
 
-from gantk.bundle import FileRef, Parity, Variant
+from gantk.bundle import FileRef, Parity, Variant, place_of
 from gantk.checkpoint import Generator
 from gantk.errors import GantkError
 from gantk.export import verify
@@ -153,15 +153,15 @@ def _refusal(network: Network, data: bytes, precision: str, verdict: Parity) -> 
 def _with_rewritten(
     network: Network, plain: VariantFile, checks: _Checks, report: Report
 ) -> list[VariantFile]:
-    """The plain file, and for each backend the rewritten one that is fastest there, if one is."""
+    """The plain file, and for each backend the rewritten one that is fastest on its device here, if one is."""
     trials = _Trials(network, checks, report, {(): plain})
     able = [b for b in verify.measurable_backends(checks.precision) if plain.variant.failed_on(b) is None]
-    kept = {backend: trials.choose(backend) for backend in able}
+    kept = {place_of(backend, status(backend).devices[0]): trials.choose(backend) for backend in able}
     if not any(kept.values()):
         return [plain]
     files = []
     for names in dict.fromkeys([(), *(tuple(gains) for gains in kept.values())]):
-        gains = {backend: gains for backend, gains in kept.items() if tuple(gains) == names}
+        gains = {where: gains for where, gains in kept.items() if tuple(gains) == names}
         file = trials.made[names]
         assert file is not None
         measured = gains if names else {}

@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gantk.bundle import FORMS, PRECISIONS, Bundle, Interface, Variant
+from gantk.bundle import FORMS, PRECISIONS, Bundle, Interface, Variant, place_of
 from gantk.errors import GantkError, UsageError
 from gantk.files import leads_inside, read_bytes
 from gantk.tensors import DTYPES, TensorSpec
@@ -65,7 +65,11 @@ class Model:
 
 
 def from_path(
-    path: str | Path, precision: str | None = None, form: str | None = None, backend: str | None = None
+    path: str | Path,
+    precision: str | None = None,
+    form: str | None = None,
+    backend: str | None = None,
+    device: str = "cpu",
 ) -> Model:
     """Read one variant of a bundle, or a lone ONNX file.
 
@@ -75,6 +79,7 @@ def from_path(
         form: One of `FORMS`; by default the one measured fastest on `backend`, else ``plain``, and none whose
             inputs and outputs are not the bundle's.
         backend: The backend that will run it.
+        device: Where.
 
     Raises:
         GantkError: It cannot be read, is neither of the two, is damaged, or has no such variant.
@@ -85,7 +90,7 @@ def from_path(
     check_choice("form", form, FORMS)
     if path.is_dir():
         bundle = Bundle.read(path)
-        return from_variant(bundle, choose(bundle, precision, form, backend))
+        return from_variant(bundle, choose(bundle, precision, form, backend, device))
     model = from_bytes(read_bytes(path, ONNX_LIMIT_BYTES), path)
     wanted = (precision or model.precision, form or model.form)
     if wanted != (model.precision, model.form):
@@ -97,7 +102,9 @@ def from_path(
     return model
 
 
-def choose(bundle: Bundle, precision: str | None, form: str | None, backend: str | None) -> Variant:
+def choose(
+    bundle: Bundle, precision: str | None, form: str | None, backend: str | None, device: str = "cpu"
+) -> Variant:
     """The variant that `from_path` reads; arguments as there.
 
     Raises:
@@ -118,7 +125,7 @@ def choose(bundle: Bundle, precision: str | None, form: str | None, backend: str
             return (False, False, variant.form != "plain")
         return (
             variant.failed_on(backend) is not None,
-            backend not in variant.fastest_on,
+            place_of(backend, device) not in variant.fastest_on,
             variant.form != "plain",
         )
 

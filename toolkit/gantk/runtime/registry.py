@@ -124,17 +124,17 @@ def open(  # noqa: A001
     if backend in ENGINE_BACKENDS:
         return _open_engine(path, backend, precision, form, device)
     if backend != "auto":
-        _device(status(backend), device)  # What is missing is said before any file is read.
-        return open_model(_finder(path, precision, form)(backend), backend, device, threads)
+        chosen = _device(status(backend), device)  # What is missing is said before any file is read.
+        return open_model(_finder(path, precision, form)(backend, chosen), backend, chosen, threads)
     find = _finder(path, precision, form)
     failures: dict[str, GantkError] = {}
     for name in (*_engines_here(path, device), *BACKENDS):
         try:
-            _device(status(name), device)
+            chosen = _device(status(name), device)
             if name in ENGINE_BACKENDS:
                 runner = _open_engine(path, name, precision, form, device)
             else:
-                runner = open_model(find(name), name, device, threads)
+                runner = open_model(find(name, chosen), name, chosen, threads)
             runner.passed_over = {other: error.what for other, error in failures.items()}
             return runner
         except GantkError as error:
@@ -185,21 +185,21 @@ def _engines_here(path: Path, device: str | None) -> list[str]:
     return [name for name in ENGINE_BACKENDS if name in held and status(name).works]
 
 
-def _finder(path: Path, precision: str | None, form: str | None) -> Callable[[str], Model]:
-    """A function from a backend's name to the file it should run.
+def _finder(path: Path, precision: str | None, form: str | None) -> Callable[[str, str], Model]:
+    """A function from a backend's name and a device to the file it should run there.
 
     Raises:
         GantkError: There is no such file, whatever the backend.
     """
     if not path.is_dir():
         model = from_path(path, precision, form)
-        return lambda backend: model
+        return lambda backend, device: model
     check_choice("precision", precision, PRECISIONS)
     check_choice("form", form, FORMS)
     bundle = Bundle.read(path)
     choose(bundle, precision, form, None)
-    return lambda backend: from_variant(
-        bundle, _right(choose(bundle, precision, form, backend), backend, path)
+    return lambda backend, device: from_variant(
+        bundle, _right(choose(bundle, precision, form, backend, device), backend, path)
     )
 
 

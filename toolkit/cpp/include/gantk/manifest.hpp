@@ -44,7 +44,7 @@ struct GANTK_API Variant {
   std::string form;       // "plain", "rewritten", or another computation: "adam", "targets", "statistics"
   std::int64_t opset = 0;
   std::vector<Parity> parity;
-  std::vector<std::string> fastest_on;  // the backends on which this form was measured faster than the others
+  std::vector<std::string> fastest_on;  // where this form was measured faster: a backend, with " cuda" on a GPU
   std::vector<std::string> rewrites;
   std::optional<Interface> interface = {};  // where that differs from the manifest's
 
