@@ -148,6 +148,17 @@ def test_what_was_computed_wrong_is_never_chosen(library: Library, tmp_path: Pat
         library.open(tmp_path / "x.gantk")
 
 
+def test_what_could_not_be_loaded_is_said_to_be_so(library: Library, tmp_path: Path) -> None:
+    unable = replace(
+        networks.parity("onnxruntime", passed=False), batches=(), samples=0, reason="no such kernel"
+    )
+    networks.bundle(tmp_path / "x.gantk", parities={("fp32", "plain"): [unable]})
+    said = assert_both_refuse(library, tmp_path / "x.gantk")
+    assert (
+        said == "onnxruntime could not load `model.fp32.plain.onnx` when the bundle was made: no such kernel"
+    )
+
+
 @pytest.mark.parametrize("fastest", ["plain", "rewritten", "rewritten, on a GPU", None])
 @pytest.mark.parametrize("wrong", ["plain", "rewritten", None])
 def test_both_choose_the_same_form(

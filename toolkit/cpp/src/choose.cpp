@@ -24,6 +24,11 @@ namespace {
 void check_right(const Bundle& bundle, const Variant& variant, std::string_view backend) {
   const Parity* failed = variant.failed_on(backend);
   if (failed == nullptr) return;
+  if (!failed->loaded) {
+    throw Error(std::string(backend) + " could not load `" + variant.file.path + "` when the bundle was made: " +
+                    failed->reason,
+                bundle.root(), "backend='auto' takes one that can");
+  }
   std::string off_by;
   if (failed->max_abs) {
     char number[32];

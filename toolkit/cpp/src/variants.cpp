@@ -49,7 +49,7 @@ Parity read_parity(const Json& data) {
   };
   // What was compared is for those who read the manifest; here it is checked, not kept.
   take_integer(data, "samples");
-  take_list(data, "batches", integer);
+  parity.loaded = !take_list(data, "batches", integer).empty();
   parity.passed = take_bool(data, "passed");
   parity.reason = take_optional_string(data, "reason").value_or("");
   if (data.contains("sizes")) for_each(data, "sizes", check_size);

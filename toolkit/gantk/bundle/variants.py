@@ -51,6 +51,11 @@ class Parity:
     reason: str | None = None
     sizes: tuple[tuple[int, int], ...] = ()
 
+    @property
+    def loaded(self) -> bool:
+        """Whether the backend could load the file."""
+        return bool(self.batches)
+
     def to_json(self) -> dict[str, Any]:
         return {**self.__dict__, "batches": list(self.batches), "sizes": [list(size) for size in self.sizes]}
 

@@ -179,12 +179,8 @@ def decisive(verdicts: Sequence[Parity], precision: str) -> list[Parity]:
         verdicts: On one file, in the order of the backends.
         precision: Of the file.
     """
-    deciding = [v.backend for v in verdicts if v.backend != "torch" and (precision != "bf16" or _loaded(v))]
+    deciding = [v.backend for v in verdicts if v.backend != "torch" and (precision != "bf16" or v.loaded)]
     return [verdict for verdict in verdicts if verdict.backend in ("torch", *deciding[:1])]
-
-
-def _loaded(verdict: Parity) -> bool:
-    return bool(verdict.batches)
 
 
 def _unable(

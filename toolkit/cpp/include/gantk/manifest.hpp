@@ -29,6 +29,7 @@ struct Parity {
   std::optional<double> max_abs;  // the largest absolute difference; nothing where an output is not finite
   std::optional<double> psnr_db;  // [dB], 200 for equal outputs
   std::optional<double> cosine;   // the smallest cosine similarity
+  bool loaded = true;  // whether the backend could load the file
   bool passed = false;
   std::string reason = {};  // why not, if it did not pass
 };
