@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gantk.bundle import Bundle, FileRef, Manifest, Variant, Writer
 from gantk.errors import GantkError
-from gantk.export.engines.pipeline import EngineRequest, Report, make_engines
+from gantk.export.engines.pipeline import SKIPPED_FORMS, EngineRequest, Report, make_engines
 from gantk.export.engines.progress import Progress
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import Model, from_bytes, from_path
@@ -44,8 +44,8 @@ def bundle_onnx(
         progress: Told how far each build is.
 
     Raises:
-        GantkError: It is no ONNX file, is in another precision than the one asked for, or a build fails: nothing is
-            written.
+        GantkError: It is no ONNX file, is in another precision or form than engines are built from, or a build
+            fails: nothing is written.
     """
     model = _whole(from_path(Path(path)))
     wanted = request.precisions if request is not None else ()
@@ -54,6 +54,12 @@ def bundle_onnx(
             f"`{path}` is {model.precision}, not {', '.join(wanted)}: TensorRT computes in the types of the graph",
             where=str(path),
             hint="leave --precision out, or export the network from PyTorch (gantk export RUN)",
+        )
+    if request is not None and model.form in SKIPPED_FORMS:
+        raise GantkError(
+            f"`{path}` is the {model.form} form, made for another backend; engines are built from the plain one",
+            where=str(path),
+            hint="give the bundle that it comes from, or the plain file beside it",
         )
     with Writer(output, force=force) as writer:
         report(f"reading {path}")

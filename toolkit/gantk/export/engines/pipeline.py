@@ -21,7 +21,7 @@ from gantk.runtime.products import PRODUCTS, Product, gpu_trouble, load, targets
 Report = Callable[[str], None]
 
 SKIPPED_FORMS = ("rewritten",)
-"""Forms that were made for one CPU backend."""
+"""Forms that were made for one backend, on its device."""
 
 
 class EngineMaker(Protocol):
