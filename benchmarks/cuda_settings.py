@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which settings of ONNX Runtime's CUDA provider suit a network: `python benchmarks/cuda_settings.py X.gantk`.
 
-    --shape NAME=1x512x512x3     of an input; by default the smallest it takes
+    --shape NAME=1x512x512x3     of an input; by default one sample of the size that gantk bench takes
     --form FORM --precision P    which file of the bundle
-    --output FILE                default: benchmarks/results/cuda_settings.json; rows of an earlier run there are kept
+    --output FILE                default: benchmarks/results/cuda_settings.json; what the same GPU and versions gave
+                                 before is kept there
 
 Every row is one session. `run` is the vendor's call on host memory, `bound` its call on GPU memory, `graph` one CUDA
 graph of that and the wait for its end, `device` the same between two events without waiting. PyTorch's modes are
@@ -95,7 +96,9 @@ def session_row(model: Any, feeds: dict[str, Any], chosen: dict[str, str]) -> Ro
     import onnxruntime
 
     from gantk.runtime import cuda
+    from gantk.runtime.backends.vendor import vendor_errors
     from gantk.runtime.cuda import Cuda
+    from overhead import bound_to_gpu
 
     calls = Cuda(cuda.bindings())
     stream = calls.stream()
@@ -105,17 +108,13 @@ def session_row(model: Any, feeds: dict[str, Any], chosen: dict[str, str]) -> Ro
     session = onnxruntime.InferenceSession(model.data, options, providers=[provider])
     names = [spec.name for spec in model.outputs]
     outputs = session.run(names, feeds)
-    binding, quiet = session.io_binding(), onnxruntime.RunOptions()
+    binding = bound_to_gpu(session, feeds, dict(zip(names, outputs, strict=True)))
+    quiet = onnxruntime.RunOptions()
     quiet.add_run_config_entry("disable_synchronize_execution_providers", "1")
-    for bind, arrays in (
-        (binding.bind_ortvalue_input, feeds),
-        (binding.bind_ortvalue_output, dict(zip(names, outputs, strict=True))),
-    ):
-        for name, array in arrays.items():
-            bind(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, "cuda", 0))
 
     def enqueue() -> None:
-        session.run_with_iobinding(binding, quiet)
+        with vendor_errors("a run that cannot be captured", model.where):
+            session.run_with_iobinding(binding, quiet)
 
     run_ms = wall_ms(lambda: session.run(names, feeds))
     bound_ms = wall_ms(lambda: session.run_with_iobinding(binding))
@@ -174,18 +173,20 @@ HEADINGS = ("", "algorithms", "layout", "TF32", "run", "bound", "graph", "device
 
 
 def write(path: Path, rows: list[Row]) -> None:
-    """Add rows to a result, in the place of older ones of the same."""
+    """Add rows to a result, in the place of older ones of the same; one of another GPU or versions is replaced."""
     from gantk.bench import machine
     from gantk.files import write_text
 
-    document: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"rows": []}
-    kept = [old for old in document["rows"] if all(_key(old) != _key(row) for row in rows)]
-    document |= {
+    here, versions = machine.describe(), machine.versions()
+    old: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    same = old.get("versions") == versions and old.get("machine", {}).get("gpu") == here["gpu"]
+    kept = [each for each in old["rows"] if all(_key(each) != _key(row) for row in rows)] if same else []
+    document = {
         "benchmark": "cuda_settings",
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": machine.commit(),
-        "machine": machine.describe(),
-        "versions": machine.versions(),
+        "machine": here,
+        "versions": versions,
         "rows": [*kept, *rows],
     }
     write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")

@@ -51,7 +51,10 @@ class FakeSession:
     def get_providers(self) -> list[str]:
         return PROVIDERS
 
-    def run_with_iobinding(self, binding: Any, options: Any) -> None:
+    def run_with_iobinding(self, binding: Any, options: Any = None) -> None:
+        if options is None:  # It waits then.
+            self._real.run_with_iobinding(binding)
+            return
         assert options.get_run_config_entry("disable_synchronize_execution_providers") == "1"
         self._provider.runs += 1
         if self._provider.runs in self._provider.fail:

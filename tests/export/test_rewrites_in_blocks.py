@@ -129,3 +129,27 @@ def test_groups_and_computed_weights_are_left_alone() -> None:
     nodes[1] = helper.make_node("Conv", ["x", "w", "c"], ["y"], name="conv")
     graph = make_graph(nodes, {"w": weight, "b": np.ones(4, np.float32)}, 2, 4)
     assert rewrite(graph, [BLOCKS]) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "operator", "kernel"),
+    [
+        ("narrow-to-blocks", "Conv", 9),
+        ("narrow-to-eights", "Conv", 3),
+        ("narrow-to-phases", "Conv", 3),
+        ("narrow-transposed-to-subpixel", "ConvTranspose", 4),
+    ],
+)
+def test_no_rewrite_loses_a_bias_that_is_computed(name: str, operator: str, kernel: int) -> None:
+    weights = {"w": np.ones((2, 2, kernel, kernel), np.float32), "b": np.ones(2, np.float32)}
+    border = [1, 1, 1, 1] if kernel < 5 else [4, 4, 4, 4]
+    strides = {"strides": [2, 2]} if operator == "ConvTranspose" else {}
+    doubled = helper.make_node("Resize", ["x", "", "scales"], ["wide"], name="double", mode="nearest")
+    nodes = [
+        helper.make_node("Relu", ["b"], ["c"], name="made"),
+        helper.make_node(operator, ["wide", "w", "c"], ["y"], name="conv", pads=border, **strides),
+    ]
+    scales = {"scales": np.array([1, 1, 2, 2], np.float32)}
+    assert rewrite(make_graph([doubled, *nodes], {**weights, **scales}, 2, 2), [name]) is None
+    nodes[1].input[2] = "b"
+    assert rewrite(make_graph([doubled, nodes[1]], {**weights, **scales}, 2, 2), [name]) is not None

@@ -213,6 +213,18 @@ def test_what_cannot_be_captured_runs_as_it_is(
     assert "cudaGraphLaunch" not in provider.cuda.calls
 
 
+def test_a_bound_run_that_cannot_be_captured_runs_as_it_is(
+    runner: CudaRunner, provider: FakeProvider, path: Path
+) -> None:
+    provider.fail = {2, 3}
+    bound = runner.bind({"latent": latent(2)})
+    for _ in range(2):
+        held = np.frombuffer(provider.cuda.device[bound()["picture"].address], np.float32)
+        np.testing.assert_array_equal(held.reshape(2, 3, 8, 8), wanted(path, latent(2)))
+    assert "cudaGraphLaunch" not in provider.cuda.calls
+    del bound
+
+
 def test_a_run_that_fails_is_told_of(runner: CudaRunner, provider: FakeProvider, path: Path) -> None:
     provider.fail = {1}
     with pytest.raises(GantkError, match="not while the stream is capturing"):

@@ -120,9 +120,8 @@ def _start(task: Task, contender: Contender, threads: int) -> Worker:
     # Compiled kernels are never those of an earlier benchmark: a load time is that of a first start.
     environment = {"TORCHINDUCTOR_CACHE_DIR": str(task.folder / "inductor")} if contender.compiles else {}
     if environment and contender.options.get("device") == "cuda":
-        environment["TORCHINDUCTOR_COMPILE_THREADS"] = (
-            "2"  # Else each starts as many processes as there are cores.
-        )
+        # Else each starts as many processes as there are cores.
+        environment["TORCHINDUCTOR_COMPILE_THREADS"] = "2"
     return Worker(contender.label, task.folder, threads, environment, contender.command)
 
 

@@ -48,19 +48,8 @@ def bundle_onnx(
             fails: nothing is written.
     """
     model = _whole(from_path(Path(path)))
-    wanted = request.precisions if request is not None else ()
-    if wanted and set(wanted) != {model.precision}:
-        raise GantkError(
-            f"`{path}` is {model.precision}, not {', '.join(wanted)}: TensorRT computes in the types of the graph",
-            where=str(path),
-            hint="leave --precision out, or export the network from PyTorch (gantk export RUN)",
-        )
-    if request is not None and model.form in SKIPPED_FORMS:
-        raise GantkError(
-            f"`{path}` is the {model.form} form, made for another backend; engines are built from the plain one",
-            where=str(path),
-            hint="give the bundle that it comes from, or the plain file beside it",
-        )
+    if request is not None:
+        _check_source(model, request)
     with Writer(output, force=force) as writer:
         report(f"reading {path}")
         name = f"model.{model.precision}.onnx"
@@ -83,6 +72,23 @@ def bundle_onnx(
 
             manifest = make_engines(writer, manifest, read, request, report, progress)
         return writer.commit(manifest)
+
+
+def _check_source(model: Model, request: EngineRequest) -> None:
+    """Refuse a file of which engines as asked for are not built."""
+    if request.precisions and set(request.precisions) != {model.precision}:
+        wanted = ", ".join(request.precisions)
+        raise GantkError(
+            f"`{model.where}` is {model.precision}, not {wanted}: TensorRT computes in the types of the graph",
+            where=model.where,
+            hint="leave --precision out, or export the network from PyTorch (gantk export RUN)",
+        )
+    if model.form in SKIPPED_FORMS:
+        raise GantkError(
+            f"`{model.where}` is the {model.form} form, made for another backend; engines are built from the plain one",
+            where=model.where,
+            hint="give the bundle that it comes from, or the plain file beside it",
+        )
 
 
 def _whole(model: Model) -> Model:

@@ -14,19 +14,18 @@ import numpy as np
 import onnx_ir as ir
 
 from gantk.export.rewrites.graphs import (
+    TENSOR_CORE_CHANNELS,
     Float64,
     Replacement,
     constant,
     drop_unused_weights,
+    has_computed_bias,
     ints,
     is_simple,
     optional,
 )
 
 BLOCK = 4
-FEW = 8
-"""Channels that tensor cores are given at once."""
-
 WIDE = 5
 """The kernel from which blocks are tried: of smaller ones they multiply the operations."""
 
@@ -42,10 +41,9 @@ def narrow_to_blocks(graph: ir.Model) -> int:
     turned = 0
     for node in [node for node in graph.graph if node.op_type == "Conv"]:
         weight, bias = constant(node.inputs[1]), constant(optional(node, 2))
-        computed = bias is None and optional(node, 2) is not None
-        if weight is None or computed or not is_simple(node) or weight.ndim != 4:
+        if weight is None or has_computed_bias(node) or not is_simple(node) or weight.ndim != 4:
             continue
-        if min(weight.shape[2:]) >= WIDE and min(weight.shape[:2]) < FEW:
+        if min(weight.shape[2:]) >= WIDE and min(weight.shape[:2]) < TENSOR_CORE_CHANNELS:
             _turn(graph.graph, node, weight, bias)
             turned += 1
     drop_unused_weights(graph.graph)

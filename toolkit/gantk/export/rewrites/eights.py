@@ -10,17 +10,17 @@ import numpy as np
 import onnx_ir as ir
 
 from gantk.export.rewrites.graphs import (
+    TENSOR_CORE_CHANNELS,
     Float64,
     Replacement,
     attribute,
     constant,
     drop_unused_weights,
+    has_computed_bias,
     ints,
-    only_user,
     optional,
+    padding_before,
 )
-
-EIGHT = 8
 
 _OUTPUTS = {"Conv": 0, "ConvTranspose": 1}
 """Of an operator's weights, the axis of the output channels."""
@@ -38,8 +38,7 @@ def narrow_to_eights(graph: ir.Model) -> int:
     turned = 0
     for node in [node for node in graph.graph if node.op_type in _OUTPUTS]:
         weight, bias = constant(node.inputs[1]), constant(optional(node, 2))
-        computed = bias is None and optional(node, 2) is not None
-        if weight is None or computed or not _is_plain(node, weight):
+        if weight is None or has_computed_bias(node) or not _is_plain(node, weight):
             continue
         outputs, inputs = _missing(node.op_type, weight)
         if outputs or inputs:
@@ -57,8 +56,9 @@ def _is_plain(node: ir.Node, weight: Float64) -> bool:
 def _missing(operator: str, weight: Float64) -> tuple[int, int]:
     """How many output and input channels a convolution lacks; transposed ones are given no inputs."""
     outputs = weight.shape[_OUTPUTS[operator]]
-    inputs = max(EIGHT - weight.shape[1], 0) if operator == "Conv" else 0
-    return (-outputs % EIGHT if outputs < 2 * EIGHT else 0), inputs
+    inputs = max(TENSOR_CORE_CHANNELS - weight.shape[1], 0) if operator == "Conv" else 0
+    more = -outputs % TENSOR_CORE_CHANNELS if outputs < 2 * TENSOR_CORE_CHANNELS else 0
+    return more, inputs
 
 
 def _turn(
@@ -98,10 +98,5 @@ def _widened(new: Replacement, node: ir.Node, inputs: int) -> tuple[ir.Value, tu
 
 def _border_before(node: ir.Node) -> ir.Node | None:
     """A padding for this convolution alone of nothing but height and width."""
-    value = node.inputs[0]
-    pad = None if value is None else value.producer()
-    if pad is None or pad.op_type != "Pad" or only_user(pad.outputs[0]) is not node:
-        return None
-    amounts = constant(pad.inputs[1])
-    planes = amounts is not None and len(amounts) == 8 and not amounts[[0, 1, 4, 5]].any()
-    return pad if planes and optional(pad, 3) is None else None
+    pad, amounts = padding_before(node) or (None, [])
+    return pad if len(amounts) == 8 and not any(amounts[axis] for axis in (0, 1, 4, 5)) else None

@@ -19,6 +19,7 @@ from gantk.export.rewrites.graphs import (
     Replacement,
     constant,
     drop_unused_weights,
+    has_computed_bias,
     ints,
     is_simple,
     only_user,
@@ -131,7 +132,7 @@ def _place(resize: ir.Node) -> Place | None:
     mode = _mode(pad, convolution)
     if weight is None or weight.shape[2:] != (3, 3) or mode is None:
         return None
-    if bias is None and optional(convolution, 2) is not None:
+    if has_computed_bias(convolution):
         return None
     nodes = (resize, convolution) if pad is None else (resize, pad, convolution)
     return Place(nodes, _phases(weight), bias, mode)

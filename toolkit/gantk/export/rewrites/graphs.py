@@ -15,6 +15,9 @@ Float64 = NDArray[np.float64]
 SIMD_FLOATS = 16
 """The float32 values of a 512-bit register."""
 
+TENSOR_CORE_CHANNELS = 8
+"""The float16 channels that tensor cores take at once; for other numbers cuDNN has kernels that do without."""
+
 
 class Replacement:
     """Nodes that take the place of another.
@@ -98,6 +101,22 @@ def attribute(node: ir.Node, name: str, default: int) -> int:
 
 def text(node: ir.Node, name: str, default: str) -> str:
     return node.attributes[name].as_string() if name in node.attributes else default
+
+
+def has_computed_bias(convolution: ir.Node) -> bool:
+    """Whether a convolution has a bias that is no constant, and so cannot be laid out anew."""
+    bias = optional(convolution, 2)
+    return bias is not None and bias.const_value is None
+
+
+def padding_before(node: ir.Node) -> tuple[ir.Node, list[float]] | None:
+    """A padding without axes of its own that this node alone reads, with its amounts: before and after, by axis."""
+    value = node.inputs[0]
+    pad = None if value is None else value.producer()
+    if pad is None or pad.op_type != "Pad" or only_user(pad.outputs[0]) is not node:
+        return None
+    amounts = constant(pad.inputs[1])
+    return None if amounts is None or optional(pad, 3) is not None else (pad, amounts.tolist())
 
 
 def only_user(value: ir.Value) -> ir.Node | None:

@@ -17,6 +17,7 @@ from gantk.export.rewrites.graphs import (
     attribute,
     constant,
     drop_unused_weights,
+    has_computed_bias,
     ints,
     is_simple,
     only_user,
@@ -53,7 +54,12 @@ def narrow_to_phases(graph: ir.Model) -> int:
 
 
 def _is_narrow(node: ir.Node, weight: Float64) -> bool:
-    return is_simple(node) and 4 * len(weight) <= SIMD_FLOATS and min(weight.shape[2:]) > 1
+    return (
+        is_simple(node)
+        and not has_computed_bias(node)
+        and 4 * len(weight) <= SIMD_FLOATS
+        and min(weight.shape[2:]) > 1
+    )
 
 
 def _turn(graph: ir.Graph, node: ir.Node, weight: Float64) -> None:

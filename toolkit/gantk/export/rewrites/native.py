@@ -17,6 +17,7 @@ from gantk.export.rewrites.graphs import (
     is_simple,
     only_user,
     optional,
+    padding_before,
     text,
 )
 from gantk.export.rewrites.transposed import doubles, is_narrow
@@ -96,13 +97,9 @@ def convolution_to_native(graph: ir.Model) -> int:
 
 def _reflection_before(node: ir.Node) -> ir.Node | None:
     """A padding for this convolution alone that reflects one row and column on each side."""
-    value = node.inputs[0]
-    pad = None if value is None else value.producer()
-    if pad is None or pad.op_type != "Pad" or only_user(pad.outputs[0]) is not node:
-        return None
-    amounts = constant(pad.inputs[1])
-    around = amounts is not None and amounts.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
-    return pad if around and text(pad, "mode", "constant") == "reflect" and optional(pad, 3) is None else None
+    pad, amounts = padding_before(node) or (None, [])
+    around = amounts == [0, 0, 1, 1, 0, 0, 1, 1]
+    return pad if pad is not None and around and text(pad, "mode", "constant") == "reflect" else None
 
 
 def _replace(graph: ir.Model, node: ir.Node, chain: tuple[ir.Node, ...], function: str, outputs: int) -> None:

@@ -13,6 +13,7 @@ from gantk.export.rewrites.graphs import (
     attribute,
     constant,
     drop_unused_weights,
+    has_computed_bias,
     ints,
     only_user,
     optional,
@@ -54,7 +55,9 @@ def _turn_all(graph: ir.Model, *, narrow: bool) -> int:
     turned = 0
     for node in [node for node in graph.graph if node.op_type == "ConvTranspose"]:
         weight = constant(node.inputs[1])
-        if weight is not None and doubles(node, weight) and narrow == is_narrow(weight):
+        if weight is None or has_computed_bias(node):
+            continue
+        if doubles(node, weight) and narrow == is_narrow(weight):
             _turn(graph.graph, node, weight, joint=narrow)
             turned += 1
     drop_unused_weights(graph.graph)

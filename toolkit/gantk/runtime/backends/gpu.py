@@ -29,7 +29,8 @@ class Context:
         output_shapes: From the inputs' shapes.
         enqueue: Enqueues a run: addresses of inputs and outputs, the inputs' shapes, the stream.
         where: The network's name, for errors.
-        captures: Whether a run may be a graph, which does the same every time.
+        capture: Makes a graph of what it is given to enqueue; `None` where that cannot be one.
+        release: Called when no more runs are enqueued with it.
         turn: Held while something is enqueued, where others use the stream too.
     """
 
@@ -37,7 +38,8 @@ class Context:
     output_shapes: Callable[[Mapping[str, Shape]], Mapping[str, Shape]]
     enqueue: Callable[[Mapping[str, int], Mapping[str, Shape], Any], None]
     where: str
-    captures: bool = True
+    capture: Callable[[Callable[[], None]], Any]
+    release: Callable[[], None] = lambda: None
     turn: AbstractContextManager[Any] = field(default_factory=nullcontext)
 
 
@@ -79,7 +81,16 @@ class GpuRunner(Runner):
         """
         if not isinstance(feeds, Mapping) or feeds.keys() != self._input_names:
             raise self._wrong_names(feeds)
-        context, sizes = self._context(), dict[str, int]()
+        context = self._context()
+        with ExitStack() as undo:
+            undo.callback(context.release)
+            bound = self._bound(feeds, context)
+            undo.pop_all()
+        self._bounds.add(bound)
+        return bound
+
+    def _bound(self, feeds: Mapping[str, Any], context: Context) -> Bound:
+        sizes: dict[str, int] = {}
         inputs = {
             spec.name: feeds[spec.name]
             if on_gpu(feeds[spec.name])
@@ -94,11 +105,9 @@ class GpuRunner(Runner):
         addresses = {name: array.address for name, array in given.items()}
         addresses |= {name: array.address for name, array in placed.items()}
         outputs = {name: each.array for name, each in placed.items()}
-        bound = Bound(
+        return Bound(
             inputs, outputs, lambda: context.enqueue(addresses, shapes, context.stream), context, self._cuda
         )
-        self._bounds.add(bound)
-        return bound
 
     def _seen(self, feeds: Mapping[str, Any], stream: int) -> tuple[Reader, dict[str, View]]:
         """Arrays in GPU memory, for work on a stream.
@@ -166,8 +175,8 @@ class Bound:
         with context.turn:
             enqueue()  # The first run may compile and take memory.
             cuda.synchronize(context.stream)
-            self._graph = cuda.captured(context.stream, enqueue) if context.captures else None
-        self._given_back = weakref.finalize(self, _give_back, cuda, self._graph)
+            self._graph = context.capture(enqueue)
+        self._given_back = weakref.finalize(self, _give_back, cuda, self._graph, context.release)
 
     def __call__(self) -> dict[str, Any]:
         """Run once; the outputs are there when it returns.
@@ -187,11 +196,14 @@ class Bound:
         return self.outputs
 
     def close(self) -> None:
-        """Give the graph back."""
+        """Give back the graph and the context."""
         self._graph, self._enqueue = None, None
         self._given_back()
 
 
-def _give_back(cuda: Cuda, graph: Any) -> None:
-    if graph is not None:
-        cuda.destroy_graph(graph)
+def _give_back(cuda: Cuda, graph: Any, release: Callable[[], None]) -> None:
+    try:
+        if graph is not None:
+            cuda.destroy_graph(graph)
+    finally:
+        release()

@@ -25,7 +25,7 @@ from gantk.runtime.backends.onnxruntime import (
     native_operators,
     session_options,
 )
-from gantk.runtime.backends.onnxruntime_settings import repeats_itself, settings
+from gantk.runtime.backends.onnxruntime_settings import operators_of, repeats_itself, settings
 from gantk.runtime.backends.plans import Plan, Shape
 from gantk.runtime.backends.vendor import shortened
 from gantk.runtime.cuda import Cuda
@@ -73,16 +73,18 @@ class CudaRunner(GpuRunner):
         self._runs: dict[Hashable, _Work] = {}
         self._launches: dict[Hashable, _Work] = {}
         self._last_stream: int | None = None
-        self._captures = repeats_itself(model)
+        kinds = operators_of(model)
+        self._captures = repeats_itself(kinds)
         self._buffers = Buffers(calls, model.where)
         # Who waits is told by events and by the copies.
         self._quiet = onnxruntime.RunOptions()
         self._quiet.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._stream = calls.stream()
+        chosen = {**settings(model.precision, kinds), "user_compute_stream": str(int(self._stream))}
         with ExitStack() as undo:
             undo.callback(calls.destroy_stream, self._stream)
             self._session: onnxruntime.InferenceSession | None = _session(
-                model, threads, self.operators, int(self._stream)
+                model, threads, self.operators, chosen
             )
             undo.pop_all()
 
@@ -169,7 +171,12 @@ class CudaRunner(GpuRunner):
         if self._session is None:
             raise self._closed()
         return Context(
-            self._stream, self._output_shapes, self._enqueue_at, self._where, self._captures, self._lock
+            self._stream,
+            self._output_shapes,
+            self._enqueue_at,
+            self._where,
+            capture=self._captured,
+            turn=self._lock,
         )
 
     def _enqueue_at(self, addresses: Mapping[str, int], shapes: Mapping[str, Shape], stream: Any) -> None:
@@ -239,17 +246,24 @@ class CudaRunner(GpuRunner):
 
     def _go(self, work: _Work, enqueue: Callable[[], None]) -> None:
         """Enqueue one run: the first time as it is, and as a graph from the second on."""
-        if work.graph is None and work.runs and self._captures:
-            work.graph = self._cuda.captured(self._stream, enqueue)
-            self._captures = work.graph is not None
-            if not self._captures:
-                with suppress(GantkError):  # The library tells once more of the capture that failed.
-                    enqueue()
+        if work.graph is None and work.runs:
+            work.graph = self._captured(enqueue)
         if work.graph is not None:
             self._cuda.launch(work.graph, self._stream)
         else:
             enqueue()
         work.runs += 1
+
+    def _captured(self, enqueue: Callable[[], None]) -> Any:
+        """What is enqueued as a graph; `None`, now and for ever, where the network cannot be one."""
+        if not self._captures:
+            return None
+        graph = self._cuda.captured(self._stream, enqueue)
+        self._captures = graph is not None
+        if graph is None:
+            with suppress(GantkError):  # The library tells once more of the capture that failed.
+                enqueue()
+        return graph
 
     def _run_between_copies(self, work: _Work) -> None:
         for spec in self.inputs:
@@ -278,14 +292,14 @@ class CudaRunner(GpuRunner):
             self._cuda.destroy_graph(graph)
 
 
-def _session(model: Model, threads: int, operators: Path | None, stream: int) -> onnxruntime.InferenceSession:
+def _session(
+    model: Model, threads: int, operators: Path | None, chosen: dict[str, str]
+) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     onnxruntime.preload_dlls()
     options = session_options(model, "cuda", threads, operators)
-    return make_session(
-        model, options, PROVIDERS["cuda"], {**settings(model), "user_compute_stream": str(stream)}
-    )
+    return make_session(model, options, PROVIDERS["cuda"], chosen)
 
 
 def _sizes_known(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> bool:

@@ -16,13 +16,12 @@ _NEW_EVERY_TIME = frozenset(
 )
 
 
-def settings(model: Model) -> dict[str, str]:
-    """The provider's settings that suit a file."""
-    kinds = _kinds(model)
+def settings(precision: str, kinds: frozenset[str]) -> dict[str, str]:
+    """The provider's settings that suit a file of a precision with some operators."""
     return {
         # Its default computes fp32 files with 10-bit mantissas; without, some convolutions of halves do without tensor
         # cores too, which made DCGAN-64 at batch 64 2.3 times slower on an H100 (benchmarks/README.md).
-        "use_tf32": str(int(model.precision in ("fp16", "bf16"))),
+        "use_tf32": str(int(precision in ("fp16", "bf16"))),
         # About as fast there as what it finds by trying all, which takes it long; its default has slow fallbacks.
         "cudnn_conv_algo_search": "HEURISTIC",
         # Where convolutions follow each other without operators between that want channels first.
@@ -30,7 +29,7 @@ def settings(model: Model) -> dict[str, str]:
     }
 
 
-def _kinds(model: Model) -> frozenset[str]:
+def operators_of(model: Model) -> frozenset[str]:
     """The types of a file's nodes, those of its functions included."""
     import onnx
 
@@ -43,6 +42,6 @@ def _kinds(model: Model) -> frozenset[str]:
     return frozenset(node.op_type for node in nodes)
 
 
-def repeats_itself(model: Model) -> bool:
-    """Whether a file does the same every time, as a CUDA graph does."""
-    return not _kinds(model) & _NEW_EVERY_TIME
+def repeats_itself(kinds: frozenset[str]) -> bool:
+    """Whether a file of some operators does the same every time, as a CUDA graph does."""
+    return not kinds & _NEW_EVERY_TIME

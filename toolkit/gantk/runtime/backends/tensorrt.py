@@ -197,8 +197,15 @@ class EngineRunner(GpuRunner):
     def _context(self) -> Context:
         if self._engine is None:
             raise self._closed()
-        lane = self._new_lane()
-        return Context(lane.stream, lane.known_shapes, lane.enqueue_at, self._file.where)
+        lane = self._idle_lane()
+        return Context(
+            lane.stream,
+            lane.known_shapes,
+            lane.enqueue_at,
+            self._file.where,
+            capture=lambda enqueue: self._cuda.captured(lane.stream, enqueue),
+            release=lambda: self._idle.append(lane),
+        )
 
     def synchronize(self) -> None:
         """Wait for what was launched last."""
@@ -208,10 +215,7 @@ class EngineRunner(GpuRunner):
     def _run(self, arrays: dict[str, Array], out: Mapping[str, Array]) -> dict[str, Array]:
         if self._engine is None:
             raise self._closed()
-        try:
-            lane = self._idle.pop()
-        except IndexError:
-            lane = self._new_lane()
+        lane = self._idle_lane()
         try:
             results = lane.run({name: np.asarray(array) for name, array in arrays.items()})
             return self._delivered(results, out, copy=True)
@@ -232,12 +236,19 @@ class EngineRunner(GpuRunner):
             stack.callback(self.keep_kernels)
             stack.callback(self._close_bounds)
             self._lanes, self._launching = [], None
-            self._idle.clear()
 
     def _forget(self) -> None:
+        self._idle.clear()
         self._kernels = None
         self._engine = None
         self._runtime = None
+
+    def _idle_lane(self) -> Lane:
+        """One that nobody uses; who takes it puts it back into `_idle`."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._new_lane()
 
     def _new_lane(self) -> Lane:
         make_context = (
