@@ -6,21 +6,26 @@
 namespace gantk::onnxruntime {
 namespace {
 
-// The interface has no question whether there is an attribute; only a getter of its own type finds it.
-bool has_other(const OrtKernelInfo* info, const char* name, bool text) {
+// Whether a node has an attribute of some type: the interface has no question for that, only getters.
+bool has(const OrtKernelInfo* info, const char* name) {
     const OrtApi& api = Ort::GetApi();
     std::size_t size = 0;
     std::int64_t number = 0;
     float real = 0;
     const Ort::Status statuses[] = {
         Ort::Status(api.KernelInfoGetAttribute_int64(info, name, &number)),
-        Ort::Status(text ? api.KernelInfoGetAttribute_float(info, name, &real)
-                         : api.KernelInfoGetAttribute_string(info, name, nullptr, &size)),
+        Ort::Status(api.KernelInfoGetAttribute_float(info, name, &real)),
+        Ort::Status(api.KernelInfoGetAttribute_string(info, name, nullptr, &size)),
         Ort::Status(api.KernelInfoGetAttributeArray_float(info, name, nullptr, &size)),
         Ort::Status(api.KernelInfoGetAttributeArray_int64(info, name, nullptr, &size)),
     };
     return std::any_of(std::begin(statuses), std::end(statuses),
                        [](const auto& status) { return status.IsOK(); });
+}
+
+// What a getter could not read must not be there.
+void expect_none(const OrtKernelInfo* info, const char* name, const char* wanted) {
+    if (has(info, name)) throw Error(std::string("the attribute `") + name + "` is no " + wanted);
 }
 
 }  // namespace
@@ -41,7 +46,7 @@ OrtStatusPtr Kernel::ComputeV2(OrtKernelContext* context) noexcept {
 float float_attribute(const OrtKernelInfo* info, const char* name, float otherwise) {
     float value = otherwise;
     if (Ort::Status(Ort::GetApi().KernelInfoGetAttribute_float(info, name, &value)).IsOK()) return value;
-    if (has_other(info, name, false)) throw Error(std::string("the attribute `") + name + "` is no float");
+    expect_none(info, name, "float");
     return otherwise;
 }
 
@@ -54,8 +59,25 @@ std::string string_attribute(const OrtKernelInfo* info, const char* name, const 
         value.resize(size - 1);  // Its terminator is counted.
         return value;
     }
-    if (has_other(info, name, true)) throw Error(std::string("the attribute `") + name + "` is no string");
+    expect_none(info, name, "string");
     return otherwise;
+}
+
+std::int64_t int_attribute(const OrtKernelInfo* info, const char* name, std::int64_t otherwise) {
+    std::int64_t value = otherwise;
+    if (Ort::Status(Ort::GetApi().KernelInfoGetAttribute_int64(info, name, &value)).IsOK()) return value;
+    expect_none(info, name, "integer");
+    return otherwise;
+}
+
+std::vector<std::int64_t> ints_attribute(const OrtKernelInfo* info, const char* name, std::size_t count) {
+    const OrtApi& api = Ort::GetApi();
+    std::vector<std::int64_t> values(count);
+    std::size_t size = count;
+    if (Ort::Status(api.KernelInfoGetAttributeArray_int64(info, name, values.data(), &size)).IsOK() && size == count)
+        return values;
+    expect_none(info, name, ("list of " + std::to_string(count) + " integers").c_str());
+    return values;
 }
 
 Shape shape_of(const Ort::ConstValue& value, const char* name, std::size_t axes, bool more,

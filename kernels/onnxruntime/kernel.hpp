@@ -56,6 +56,10 @@ OrtStatusPtr guarded(const Function& function) noexcept {
 // Throws Error where the attribute is of another type.
 float float_attribute(const OrtKernelInfo* info, const char* name, float otherwise);
 std::string string_attribute(const OrtKernelInfo* info, const char* name, const char* otherwise);
+std::int64_t int_attribute(const OrtKernelInfo* info, const char* name, std::int64_t otherwise);
+
+// So many integers, or zeros where the node has no such attribute.
+std::vector<std::int64_t> ints_attribute(const OrtKernelInfo* info, const char* name, std::size_t count);
 
 // The shape of an input; every size is at least 1, and there are `axes` axes or, with `more`, at least as
 // many.
@@ -94,14 +98,15 @@ struct Making {
 
 using Make = std::unique_ptr<Kernel> (*)(const Making&);
 
-// One operator's names and types; `element` stands for the element type that a kernel is registered for.
-enum class Type { element, float32 };
+// One operator's names and types; `element` stands for the element type that a kernel is registered for, `sizes` for
+// int64 in the memory of the CPU, whatever the provider.
+enum class Type { element, float32, sizes };
 
 struct Signature {
     const char* name;
     std::vector<Type> inputs, outputs;
-    Make cpu;
-    Make cuda;  // Null where the library was built without kernels for GPUs.
+    Make cpu;   // Null where there is none, and its body does.
+    Make cuda;  // Null also where the library was built without kernels for GPUs.
     // The output shapes, each as sizes of inputs; empty where an input's number of axes is not known.
     void (*infer)(Ort::ShapeInferContext& context, Ort::ShapeInferContext::Shape (&shapes)[2]);
     std::size_t required = inputs.size();  // Inputs after these may be left out.
@@ -111,6 +116,7 @@ struct Signature {
 };
 
 extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation, kMaxPool, kMaxPoolGrad, kConvolution,
-    kConvolutionRelu, kConvolutionReluGrad, kReflectedConvolution, kTransposedConvolution, kTransposedConvolutionRelu;
+    kConvolutionRelu, kConvolutionReluGrad, kReflectedConvolution, kTransposedConvolution, kTransposedConvolutionRelu,
+    kInstanceNorm, kInstanceNormRelu, kInstanceNormSum;
 
 }  // namespace gantk::onnxruntime

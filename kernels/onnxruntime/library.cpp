@@ -44,6 +44,9 @@ class Operator : public Ort::CustomOpBase<Operator, Kernel, true> {
     OrtCustomOpInputOutputCharacteristic GetInputCharacteristic(std::size_t index) const {
         return index < signature_->required ? INPUT_OUTPUT_REQUIRED : INPUT_OUTPUT_OPTIONAL;
     }
+    OrtMemType GetInputMemoryType(std::size_t index) const {
+        return signature_->inputs[index] == Type::sizes ? OrtMemTypeCPUInput : OrtMemTypeDefault;
+    }
     ONNXTensorElementDataType GetInputType(std::size_t index) const {
         return resolved(signature_->inputs[index]);
     }
@@ -53,6 +56,7 @@ class Operator : public Ort::CustomOpBase<Operator, Kernel, true> {
 
   private:
     ONNXTensorElementDataType resolved(Type type) const {
+        if (type == Type::sizes) return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
         return onnx_type(type == Type::float32 ? Element::float32 : element_);
     }
 
@@ -108,13 +112,15 @@ struct Domain {
         if (cpu_only)
             add({&kMaxPool, &kMaxPoolGrad, &kConvolution, &kConvolutionRelu, &kReflectedConvolution,
                  &kConvolutionReluGrad, &kTransposedConvolution, &kTransposedConvolutionRelu});
+        else
+            add({&kInstanceNorm, &kInstanceNormRelu, &kInstanceNormSum});
     }
 
     void add(std::initializer_list<const Signature*> signatures) {
         for (const Signature* signature : signatures)
             for (const Element element : {Element::float32, Element::float16, Element::bfloat16}) {
                 if (element != Element::float32 && !signature->is_generic()) continue;
-                add(*signature, element, "CPUExecutionProvider", signature->cpu);
+                if (signature->cpu) add(*signature, element, "CPUExecutionProvider", signature->cpu);
                 if (signature->cuda) add(*signature, element, "CUDAExecutionProvider", signature->cuda);
             }
     }

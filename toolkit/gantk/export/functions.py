@@ -31,9 +31,20 @@ compute in float32, so that they neither overflow nor lose their small terms.
             => (features_gradient T[N, C, H, W])
         The gradient of each window at the first of its four features, row by row, that is its maximum, as in PyTorch;
         0 elsewhere, and in an odd last row and column.
+    InstanceNorm <epsilon, from_blocksize, to_blocksize, mode, pads>
+            (features T[N, h, w, b^2 C], starts int64[2], ends int64[2], scale float32[C], offset float32[C])
+            => (result T[N, h', w', t^2 C])
+        Instance normalisation between convolutions with channels last, and all that moves pixels between them. Blocks
+        of b x b pixels (`from_blocksize`) become pixels, as DepthToSpace has them; pictures are cut from these, as
+        Slice does for rows and columns, and normalised; they get a border, as Pad with `mode` and `pads` gives N x C x
+        H x W, then zeros below and to the right up to whole blocks of t x t (`to_blocksize`), which become channels,
+        as SpaceToDepth has them. Scale and offset may be [N, C].
+    InstanceNormRelu: the same, and negative results become 0, before the border.
+    InstanceNormSum <..., others_pads> (..., others T[N, H', W', C]): the same, and others are added, cut by
+        `others_pads`, which are amounts of Pad too, none above 0.
 
 The Gram matrix is that of Gatys, Ecker and Bethge (arXiv 1508.06576), the variation that of Mahendran and Vedaldi
-(arXiv 1412.0035, section 3.2).
+(arXiv 1412.0035, section 3.2), instance normalisation that of Ulyanov, Vedaldi and Lempitsky (arXiv 1607.08022).
 """
 
 from __future__ import annotations
@@ -237,6 +248,64 @@ _CORNERS = "".join(
     for corner in range(3)
 )
 
+_INSTANCE_NORM = """
+%(name)s <epsilon: float = 1e-5, from_blocksize: int = 1, to_blocksize: int = 1, mode: string = "constant",
+          pads: ints = [0, 0, 0, 0, 0, 0, 0, 0]%(attribute)s> (features, starts, ends, scale, offset%(input)s) => (result)
+{
+    wide = Cast <to = 1> (features)
+    planes = Transpose <perm = [0, 3, 1, 2]> (wide)
+    pixels = DepthToSpace <blocksize: int = @from_blocksize, mode = "DCR"> (planes)
+    sides = Constant <value_ints = [2, 3]> ()
+    pictures = Slice (pixels, starts, ends, sides)
+    mean = ReduceMean (pictures, sides)
+    centred = Sub (pictures, mean)
+    squares = Mul (centred, centred)
+    variance = ReduceMean (squares, sides)
+    smoothing = Constant <value_float: float = @epsilon> ()
+    smoothed = Add (variance, smoothing)
+    deviation = Sqrt (smoothed)
+    normal = Div (centred, deviation)
+    any = Constant <value_ints = [-1]> ()
+    channels = Shape <start = 1, end = 2> (pictures)
+    one = Constant <value_ints = [1, 1]> ()
+    by_channel = Concat <axis = 0> (any, channels, one)
+    factor = Reshape (scale, by_channel)
+    shift = Reshape (offset, by_channel)
+    scaled = Mul (normal, factor)
+    shifted = Add (scaled, shift)
+    %(end)s
+    narrow = CastLike (ended, features)
+    amounts = Constant <value_ints: ints = @pads> ()
+    framed = Pad <mode: string = @mode> (narrow, amounts)
+    size = Shape <start = 2, end = 4> (framed)
+    negative = Neg (size)
+    block = Constant <value_int: int = @to_blocksize> ()
+    lack = Mod (negative, block)
+    before = Constant <value_ints = [0, 0, 0, 0, 0, 0]> ()
+    fill = Concat <axis = 0> (before, lack)
+    whole = Pad (framed, fill)
+    blocks = SpaceToDepth <blocksize: int = @to_blocksize> (whole)
+    result = Transpose <perm = [0, 2, 3, 1]> (blocks)
+}
+"""
+
+# By what comes after the name: the attributes and inputs that it adds, and what it does before the border.
+_NORM_ENDS = {
+    "": ("", "", "ended = Identity (shifted)"),
+    "Relu": ("", "", "ended = Relu (shifted)"),
+    "Sum": (
+        ", others_pads: ints = [0, 0, 0, 0, 0, 0, 0, 0]",
+        ", others",
+        """
+    wide_others = Cast <to = 1> (others)
+    other_planes = Transpose <perm = [0, 3, 1, 2]> (wide_others)
+    cut = Constant <value_ints: ints = @others_pads> ()
+    added = Pad (other_planes, cut)
+    ended = Add (shifted, added)
+""",
+    ),
+}
+
 
 def bodies(opset: int, kind: str = "l1") -> list[onnx.FunctionProto]:
     """All functions.
@@ -259,6 +328,10 @@ def bodies(opset: int, kind: str = "l1") -> list[onnx.FunctionProto]:
         _CONVOLUTION_RELU_GRAD,
         _MAX_POOL_2X2,
         _MAX_POOL_2X2_GRAD % {"corners": _CORNERS},
+        *(
+            _INSTANCE_NORM % {"name": f"InstanceNorm{name}", "attribute": attribute, "input": more, "end": end}
+            for name, (attribute, more, end) in _NORM_ENDS.items()
+        ),
     )
     header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>'
     return [onnx.parser.parse_function(header + text) for text in texts]

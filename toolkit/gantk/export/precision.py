@@ -47,7 +47,11 @@ cast between; they may take whole tensors from islands alone, besides one value 
 FP16_LIMIT = 2.0**15
 """Half of what fp16 can hold: values beyond it leave no room for pictures that were not tried."""
 
-_FLOAT32_INPUTS = {"Resize": (1, 2)}  # Sizes and scales whose type the operator fixes.
+_FLOAT32_INPUTS = {
+    "Resize": (1, 2),
+    **dict.fromkeys(("InstanceNorm", "InstanceNormRelu", "InstanceNormSum"), (3, 4)),
+}
+"""Sizes, scales and offsets whose type the operator fixes."""
 
 
 def convert(graph: ir.Model, precision: str) -> ir.Model:

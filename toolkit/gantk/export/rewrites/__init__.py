@@ -12,6 +12,7 @@ from gantk.export.rewrites.eights import narrow_to_eights
 from gantk.export.rewrites.enlarged import enlarged_to_subpixel, enlarged_to_transposed
 from gantk.export.rewrites.narrow import narrow_to_phases
 from gantk.export.rewrites.native import convolution_to_native, enlarged_to_native, transposed_to_native
+from gantk.export.rewrites.native_norm import normalization_to_native
 from gantk.export.rewrites.normalized import normalization_in_half, normalized_bias
 from gantk.export.rewrites.transposed import narrow_transposed_to_subpixel, transposed_to_subpixel
 
@@ -28,6 +29,7 @@ REWRITES: dict[str, Callable[[ir.Model], int]] = {
     "narrow-to-blocks": narrow_to_blocks,
     "narrow-to-eights": narrow_to_eights,
     "normalization-in-half": normalization_in_half,
+    "normalization-to-native": normalization_to_native,
 }
 """What may make a graph faster; each returns how many places it changed."""
 
@@ -40,7 +42,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("narrow-to-phases", "narrow-to-blocks"),
     ("narrow-to-blocks",),  # What reads few channels, where phases are kept for what makes few.
     ("narrow-to-eights",),
-    ("normalization-in-half",),
+    ("normalization-in-half", "normalization-to-native"),
 )
 """The order of trial; of those in one step at most one is kept, and only where measured to pay: see
 `gantk.export.variants`."""

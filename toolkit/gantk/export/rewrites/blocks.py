@@ -26,6 +26,9 @@ from gantk.export.rewrites.graphs import (
 )
 
 BLOCK = 4
+ROUNDS_UP = "gantk.rounds_up"
+"""The key of metadata of a padding that adds nothing but zeros below and to the right, up to whole blocks."""
+
 WIDE = 5
 """The kernel from which blocks are tried: of smaller ones they multiply the operations."""
 
@@ -79,6 +82,11 @@ class _Axis:
         """Zeros that the last place of the kernel reads beyond what it multiplies."""
         return self.taps * BLOCK - BLOCK - self.kernel + 1
 
+    @property
+    def rounds_up(self) -> bool:
+        """Whether what the input lacks for whole blocks of output is what it lacks for whole blocks itself."""
+        return self.before == self.after == 0 and self.kernel % BLOCK == 1
+
 
 def _turn(graph: ir.Graph, node: ir.Node, weight: Float64, bias: Float64 | None) -> None:
     pads = ints(node, "pads") or [0, 0, 0, 0]
@@ -96,6 +104,8 @@ def _turn(graph: ir.Graph, node: ir.Node, weight: Float64, bias: Float64 | None)
     start = new.weight("start", np.array([0, 0, axes[0].before, axes[1].before, 0, 0]))
     amounts = new.add("Concat", [start, new.add("Add", [lack, after], "more")], "amounts", axis=0)
     filled = new.add("Pad", [picture, amounts], "Pad", mode="constant")
+    if all(axis.rounds_up for axis in axes):
+        filled.producer().metadata_props[ROUNDS_UP] = "true"
     blocks = new.add("SpaceToDepth", [filled], "SpaceToDepth", blocksize=BLOCK)
     weights = [new.weight("weight", _kernel(weight, axes))]
     if bias is not None:

@@ -10,6 +10,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from gantk.export.functions import DOMAIN, VERSION, bodies
+
 Float64 = NDArray[np.float64]
 
 SIMD_FLOATS = 16
@@ -42,9 +44,16 @@ class Replacement:
         """Add a node, named after the one that is replaced."""
         return self._append(ir.node(op_type, inputs, attributes, name=f"{self._node.name}/{name}"))
 
-    def call(self, domain: str, function: str, inputs: Sequence[ir.Value | None]) -> ir.Value:
+    def call(
+        self,
+        domain: str,
+        function: str,
+        inputs: Sequence[ir.Value | None],
+        **attributes: int | float | str | list[int],
+    ) -> ir.Value:
         """Add a node that is a function of another domain."""
-        return self._append(ir.node(function, inputs, domain=domain, name=f"{self._node.name}/{function}"))
+        name = f"{self._node.name}/{function}"
+        return self._append(ir.node(function, inputs, attributes, domain=domain, name=name))
 
     def _append(self, node: ir.Node) -> ir.Value:
         node.outputs[0].name = f"{node.name}.output"
@@ -71,11 +80,20 @@ class Replacement:
             replaced: A chain of nodes that goes, the node among them, each the only user of the one before it.
         """
         chain = replaced or (self._node,)
-        self._graph.insert_before(self._node, self._added)
+        self.insert()
         old = chain[-1].outputs[0]
-        value.name, value.type, value.shape = old.name, old.type, old.shape
-        old.replace_all_uses_with(value, replace_graph_outputs=True)
+        value.name = old.name
+        self.stand_for(old, value)
         self._graph.remove(chain, safe=True)
+
+    def insert(self) -> None:
+        """Put what was added before the node."""
+        self._graph.insert_before(self._node, self._added)
+
+    def stand_for(self, old: ir.Value, value: ir.Value) -> None:
+        """Let `value` be read in the place of another; what yields that stays."""
+        value.type, value.shape = old.type, old.shape
+        old.replace_all_uses_with(value, replace_graph_outputs=True)
 
 
 def constant(value: ir.Value | None) -> Float64 | None:
@@ -133,6 +151,15 @@ def is_simple(convolution: ir.Node) -> bool:
         and attribute(convolution, "group", 1) == 1
         and text(convolution, "auto_pad", "NOTSET") == "NOTSET"
     )
+
+
+def add_body(graph: ir.Model, function: str) -> None:
+    """Give a file the body of one of gantk's functions, where it has none yet."""
+    graph.graph.opset_imports[DOMAIN] = VERSION
+    for body in bodies(graph.graph.opset_imports[""]):
+        if body.name == function:
+            made = ir.from_proto(body)
+            graph.functions[made.identifier()] = made
 
 
 def drop_unused_weights(graph: ir.Graph) -> None:

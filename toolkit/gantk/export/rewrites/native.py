@@ -6,11 +6,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from gantk.export.functions import DOMAIN, VERSION, bodies
+from gantk.export.functions import DOMAIN
 from gantk.export.rewrites.enlarged import bordered, find_places, transposed_kernel
 from gantk.export.rewrites.graphs import (
     SIMD_FLOATS,
     Replacement,
+    add_body,
     constant,
     drop_unused_weights,
     ints,
@@ -112,12 +113,4 @@ def _replace(graph: ir.Model, node: ir.Node, chain: tuple[ir.Node, ...], functio
     # passes by.
     bias = optional(node, 2) or new.weight("bias", np.zeros(outputs))
     new.finish(new.call(DOMAIN, function, [chain[0].inputs[0], node.inputs[1], bias]), chain)
-    _add_body(graph, function)
-
-
-def _add_body(graph: ir.Model, function: str) -> None:
-    graph.graph.opset_imports[DOMAIN] = VERSION
-    for body in bodies(graph.graph.opset_imports[""]):
-        if body.name == function:
-            made = ir.from_proto(body)
-            graph.functions[made.identifier()] = made
+    add_body(graph, function)
