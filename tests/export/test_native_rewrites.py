@@ -11,7 +11,7 @@ import pytest
 import gantk
 from gantk.bundle import Bundle
 from gantk.export import export, variants
-from gantk.runtime.backends.onnxruntime import OPERATORS
+from gantk.runtime.model import OPERATORS
 from native_build import onnxruntime_library
 
 pytestmark = pytest.mark.usefixtures("traced_once")

@@ -15,7 +15,7 @@ from safetensors.numpy import load
 import gantk
 from gantk.bundle import Bundle
 from gantk.errors import GantkError
-from gantk.runtime.backends.onnxruntime import OPERATORS
+from gantk.runtime.model import OPERATORS
 from native_build import onnxruntime_library
 
 pytest.importorskip("onnxruntime")

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "gantk/error.hpp"
+#include "operators.hpp"
 #include "text.hpp"
 #include "variants.hpp"
 
@@ -61,9 +62,10 @@ const Variant& choose(const Bundle& bundle, std::string precision, const std::st
   const auto rank = [&](const Variant& variant) {
     const auto& fastest = variant.fastest_on;
     const bool asked = !backend.empty();
+    const bool usable = !variant.is_native() || operators_library() != nullptr;
     return std::tuple(asked && variant.failed_on(backend) != nullptr,
-                      asked && std::find(fastest.begin(), fastest.end(), place) == fastest.end(),
-                      variant.form != "plain");
+                      asked && (!usable || std::find(fastest.begin(), fastest.end(), place) == fastest.end()),
+                      asked && !variant.is_native(), variant.form != "plain");
   };
   const Variant* best = nullptr;
   for (const Variant& variant : variants) {
@@ -86,6 +88,7 @@ Model load(const Bundle& bundle, const Variant& variant, std::string_view backen
       .name = manifest.name,
       .precision = variant.precision,
       .form = variant.form,
+      .is_native = variant.is_native(),
       .interface = manifest.interface(variant),
   };
 }

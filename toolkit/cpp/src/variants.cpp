@@ -88,6 +88,10 @@ Variant read_variant(const Json& data) {
   return variant;
 }
 
+bool Variant::is_native() const noexcept {
+  return std::any_of(rewrites.begin(), rewrites.end(), [](std::string_view name) { return name.ends_with("-to-native"); });
+}
+
 std::string Variant::label() const {
   std::vector<std::string> parts = {form};
   parts.insert(parts.end(), rewrites.begin(), rewrites.end());

@@ -15,7 +15,7 @@ from gantk.bundle import Bundle, place_of
 from gantk.errors import GantkError, UsageError
 from gantk.runtime import registry
 from gantk.runtime.arrays import default_sizes, random_array
-from gantk.runtime.model import from_path
+from gantk.runtime.model import from_path, slowness
 from gantk.runtime.runner import Array, Runner
 from gantk.tensors import TensorSpec
 
@@ -32,12 +32,14 @@ class File:
         form: ``plain`` or ``rewritten``.
         size_bytes: Its length.
         fastest_on: Where it is taken before others of its precision: see `gantk.bundle.place_of`.
+        is_native: Whether it is so for gantk's native operators alone.
     """
 
     precision: str
     form: str
     size_bytes: int
     fastest_on: tuple[str, ...] = ()
+    is_native: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,10 @@ class Subject:
     def files_for(self, backend: str, device: str) -> list[File]:
         """Of each precision and form the file that `gantk.open` takes for a backend on a device."""
         chosen: dict[tuple[str, str], File] = {}
+        place = place_of(backend, device)
         for file in self.files:
             key = (file.precision, file.form)
-            if key not in chosen or place_of(backend, device) in file.fastest_on:
+            if key not in chosen or slowness(file, place) < slowness(chosen[key], place):
                 chosen[key] = file
         return list(chosen.values())
 
@@ -197,7 +200,7 @@ def _of_bundle(path: Path) -> Subject:
         except SafetensorError as error:
             raise GantkError(f"the probe cannot be read: {error}", where=manifest.probe.path) from error
     files = tuple(
-        File(v.precision, v.form, v.file.size_bytes, v.fastest_on)
+        File(v.precision, v.form, v.file.size_bytes, v.fastest_on, v.is_native)
         for v in manifest.variants
         if v.interface is None  # Others take and give something else.
     )

@@ -159,6 +159,11 @@ class Variant:
         """What tells it from the other variants, in words."""
         return f"{self.precision} ({' + '.join((self.form, *self.rewrites))})"
 
+    @property
+    def is_native(self) -> bool:
+        """Whether it is faster for gantk's native operators alone: by their bodies it may be slower than another."""
+        return any(name.endswith("-to-native") for name in self.rewrites)
+
     def failed_on(self, backend: str) -> Parity | None:
         """The verdict that forbids this file on `backend`, if there is one."""
         return next(

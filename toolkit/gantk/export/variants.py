@@ -15,7 +15,7 @@ from gantk.errors import GantkError
 from gantk.export import verify
 from gantk.export.onnx import OPSET, Traced, serialize
 from gantk.export.precision import BF16_OPSET, audit_range, convert, refuse_overflow
-from gantk.export.rewrites import FOR_GPUS, NATIVE, ONLY_IN, STEPS, rewrite
+from gantk.export.rewrites import NATIVE, ONLY_IN, ONLY_ON, STEPS, rewrite
 from gantk.export.speed import PAYS, speedup
 from gantk.runtime.backends import onnxruntime
 from gantk.runtime.model import from_bytes
@@ -153,19 +153,27 @@ def _refusal(network: Network, data: bytes, precision: str, verdict: Parity) -> 
 def _with_rewritten(
     network: Network, plain: VariantFile, checks: _Checks, report: Report
 ) -> list[VariantFile]:
-    """The plain file, and for each backend the rewritten one that is fastest on its device here, if one is."""
+    """The plain file, and for each backend the rewritten one that is fastest on its device here, if one is.
+
+    Beside one with native operators stands the same without, for where their library is not.
+    """
     trials = _Trials(network, checks, report, {(): plain})
     able = [b for b in verify.measurable_backends(checks.precision) if plain.variant.failed_on(b) is None]
     kept = {place_of(backend, status(backend).devices[0]): trials.choose(backend) for backend in able}
     if not any(kept.values()):
         return [plain]
     files = []
-    for names in dict.fromkeys([(), *(tuple(gains) for gains in kept.values())]):
-        gains = {where: gains for where, gains in kept.items() if tuple(gains) == names}
-        file = trials.made[names]
-        assert file is not None
-        measured = gains if names else {}
-        variant = replace(file.variant, fastest_on=tuple(gains), gains=measured)
+    portable = [tuple(name for name in gains if name not in NATIVE) for gains in kept.values()]
+    for names in dict.fromkeys([(), *map(tuple, kept.values()), *portable]):
+        file = trials.file(names)
+        if file is None:
+            continue
+        gains = {
+            where: {name: gains[name] for name in names}
+            for (where, gains), without in zip(kept.items(), portable, strict=True)
+            if names in (tuple(gains), without)
+        }
+        variant = replace(file.variant, fastest_on=tuple(gains), gains=gains if names else {})
         files.append(replace(file, variant=variant))
     return files
 
@@ -197,10 +205,7 @@ class _Trials:
         """How many times as fast one more rewrite makes it; 0 where it cannot be had, or nothing can be told."""
         if not self._may_gain(name, backend):
             return 0.0
-        names = (*before, name)
-        if names not in self.made:
-            self.made[names] = self._make(names)
-        best, tried = self.made[before], self.made[names]
+        best, tried = self.file(before), self.file((*before, name))
         if best is None or tried is None or tried.variant.failed_on(backend) is not None:
             return 0.0
         gain = speedup(best.data, tried.data, backend, self.network.inputs)
@@ -209,12 +214,19 @@ class _Trials:
         self.report(f"  {tried.variant.precision} on {backend}: {name} makes it {gain:.2f} times as fast")
         return gain
 
+    def file(self, names: tuple[str, ...]) -> VariantFile | None:
+        """The verified file with these rewrites; `None` where there can be none."""
+        if names not in self.made:
+            self.made[names] = self._make(names)
+        return self.made[names]
+
     def _may_gain(self, name: str, backend: str) -> bool:
         """Whether there is anything to gain by a rewrite in this precision on a backend."""
         if ONLY_IN.get(name, self.checks.precision) != self.checks.precision:
             return False
-        if name in FOR_GPUS:
-            return status(backend).devices[0] != "cpu"
+        device = status(backend).devices[0]
+        if ONLY_ON.get(name, device) != device:
+            return False
         if name in NATIVE:
             return backend == onnxruntime.NAME and onnxruntime.native_operators() is not None
         return True

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gantk.bundle import FORMS, PRECISIONS, Bundle, Interface, Variant, place_of
 from gantk.errors import GantkError, UsageError
@@ -20,6 +21,12 @@ from gantk.tensors import DTYPES, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
+
+OPERATORS = "GANTK_ONNXRUNTIME_OPS"
+"""The environment variable that names the library of native operators, which `kernels/onnxruntime` builds.
+
+ONNX Runtime takes them in place of the portable bodies that a file has for nodes of the domain `gantk`.
+"""
 
 ONNX_LIMIT_BYTES = 2**31 - 1
 """The largest message that protobuf reads."""
@@ -120,16 +127,34 @@ def choose(
     if not fitting:
         return bundle.find(precision, form or "plain")
 
-    def preference(variant: Variant) -> tuple[bool, bool, bool]:
+    def preference(variant: Variant) -> tuple[bool, bool, bool, bool]:
         if backend is None:
-            return (False, False, variant.form != "plain")
+            return (False, False, False, variant.form != "plain")
         return (
             variant.failed_on(backend) is not None,
-            place_of(backend, device) not in variant.fastest_on,
+            *slowness(variant, place_of(backend, device)),
             variant.form != "plain",
         )
 
     return min(fitting, key=preference)
+
+
+class Form(Protocol):
+    """What is known of how fast a file is."""
+
+    @property
+    def fastest_on(self) -> tuple[str, ...]: ...
+    @property
+    def is_native(self) -> bool: ...
+
+
+def slowness(form: Form, place: str) -> tuple[bool, bool]:
+    """The smallest belongs to the form that was measured fastest at a place (`place_of`), of those that are here.
+
+    A form with native operators is not, where `OPERATORS` names no library.
+    """
+    usable = not form.is_native or bool(os.environ.get(OPERATORS))
+    return not usable or place not in form.fastest_on, not form.is_native
 
 
 def from_variant(bundle: Bundle, variant: Variant) -> Model:

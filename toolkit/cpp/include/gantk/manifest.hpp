@@ -49,6 +49,7 @@ struct GANTK_API Variant {
   std::vector<std::string> rewrites;
   std::optional<Interface> interface = {};  // where that differs from the manifest's
 
+  bool is_native() const noexcept;                          // whether it is faster for gantk's native operators alone
   std::string label() const;                                // what tells it from the others, in words
   const Parity* failed_on(std::string_view backend) const;  // the verdict that forbids it there, or null
 };

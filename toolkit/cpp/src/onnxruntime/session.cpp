@@ -3,20 +3,17 @@
 
 #include <onnxruntime_cxx_api.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <stdexcept>
 
 #include "gantk/error.hpp"
 #include "onnxruntime/interface.hpp"
 #include "onnxruntime/types.hpp"
+#include "operators.hpp"
 #include "text.hpp"
 
 namespace gantk::onnxruntime {
 namespace {
-
-// The environment variable that names the library of native operators, which kernels/onnxruntime builds.
-constexpr const char* operators_variable = "GANTK_ONNXRUNTIME_OPS";
 
 const Ort::Env& environment() {
   // Errors only; they come as exceptions. Never destroyed: sessions of other static objects may outlive it.
@@ -24,16 +21,17 @@ const Ort::Env& environment() {
   return env;
 }
 
-void add_cuda(Ort::SessionOptions& options, const std::string& precision, void* stream) {
+void add_cuda(Ort::SessionOptions& options, const Model& model, void* stream) {
   OrtCUDAProviderOptionsV2* cuda = nullptr;
   Ort::ThrowOnError(Ort::GetApi().CreateCUDAProviderOptions(&cuda));
   const std::unique_ptr<OrtCUDAProviderOptionsV2, void (*)(OrtCUDAProviderOptionsV2*)> owner(
       cuda, [](OrtCUDAProviderOptionsV2* taken) { Ort::GetApi().ReleaseCUDAProviderOptions(taken); });
   // Its default computes fp32 files with 10-bit mantissas; without, some convolutions of halves do without tensor cores
   // too. What cuDNN recommends was about as fast on an H100 as what is found by trying all.
-  const bool halves = precision == "fp16" || precision == "bf16";
-  const char* const keys[] = {"use_tf32", "cudnn_conv_algo_search"};
-  const char* const values[] = {halves ? "1" : "0", "HEURISTIC"};
+  // Native operators of a GPU are channels last on both sides.
+  const bool halves = model.precision == "fp16" || model.precision == "bf16";
+  const char* const keys[] = {"use_tf32", "cudnn_conv_algo_search", "prefer_nhwc"};
+  const char* const values[] = {halves ? "1" : "0", "HEURISTIC", model.is_native ? "1" : "0"};
   Ort::ThrowOnError(Ort::GetApi().UpdateCUDAProviderOptions(cuda, keys, values, std::size(keys)));
   if (stream != nullptr) {
     Ort::ThrowOnError(Ort::GetApi().UpdateCUDAProviderOptionsWithValue(cuda, "user_compute_stream", stream));
@@ -43,8 +41,8 @@ void add_cuda(Ort::SessionOptions& options, const std::string& precision, void* 
 
 // ONNX Runtime takes them in place of the portable bodies that a file has for nodes of the domain `gantk`.
 void add_operators(Ort::SessionOptions& options, Device device) {
-  const char* named = ::secure_getenv(operators_variable);
-  if (named == nullptr || *named == '\0') return;
+  const char* named = operators_library();
+  if (named == nullptr) return;
   if (!std::filesystem::is_regular_file(named)) {
     throw Error("`" + std::string(named) + "`, the library of native operators, does not exist", operators_variable,
                 "build it (kernels/README.md), or unset the variable: the file's own bodies do without");
@@ -69,7 +67,7 @@ Ort::SessionOptions session_options(const Model& model, Device device, const Opt
   options.SetLogSeverityLevel(3);  // Errors only.
   if (device == Device::cuda) {
     try {
-      add_cuda(options, model.precision, chosen.stream);
+      add_cuda(options, model, chosen.stream);
     } catch (const Ort::Exception& error) {
       throw Error("onnxruntime cannot use CUDAExecutionProvider here: " + message_of(error), {},
                   "pip install 'onnxruntime-gpu[cuda,cudnn]'; device='cpu' works without", ErrorKind::backend_missing);

@@ -14,7 +14,11 @@ from gantk.export.rewrites.narrow import narrow_to_phases
 from gantk.export.rewrites.native import convolution_to_native, enlarged_to_native, transposed_to_native
 from gantk.export.rewrites.native_norm import normalization_to_native
 from gantk.export.rewrites.normalized import normalization_in_half, normalized_bias
-from gantk.export.rewrites.transposed import narrow_transposed_to_subpixel, transposed_to_subpixel
+from gantk.export.rewrites.transposed import (
+    narrow_transposed_to_subpixel,
+    transposed_bias_apart,
+    transposed_to_subpixel,
+)
 
 REWRITES: dict[str, Callable[[ir.Model], int]] = {
     "normalized-bias": normalized_bias,
@@ -28,6 +32,7 @@ REWRITES: dict[str, Callable[[ir.Model], int]] = {
     "narrow-to-phases": narrow_to_phases,
     "narrow-to-blocks": narrow_to_blocks,
     "narrow-to-eights": narrow_to_eights,
+    "transposed-bias-apart": transposed_bias_apart,
     "normalization-in-half": normalization_in_half,
     "normalization-to-native": normalization_to_native,
 }
@@ -42,22 +47,37 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("narrow-to-phases", "narrow-to-blocks"),
     ("narrow-to-blocks",),  # What reads few channels, where phases are kept for what makes few.
     ("narrow-to-eights",),
+    ("transposed-bias-apart",),
     ("normalization-in-half", "normalization-to-native"),
 )
 """The order of trial; of those in one step at most one is kept, and only where measured to pay: see
 `gantk.export.variants`."""
 
-NATIVE = frozenset({"transposed-to-native", "enlarged-to-native", "convolution-to-native"})
+NATIVE = frozenset({"transposed-to-native", "enlarged-to-native", "convolution-to-native", "normalization-to-native"})
 """Those that only gain where gantk's native operators are."""
 
 ONLY_IN = {
-    **dict.fromkeys(NATIVE, "fp32"),
+    **dict.fromkeys(("transposed-to-native", "enlarged-to-native", "convolution-to-native"), "fp32"),
     **dict.fromkeys(("narrow-to-blocks", "narrow-to-eights", "normalization-in-half"), "fp16"),
 }
 """Of those that can gain in one precision alone, which."""
 
-FOR_GPUS = frozenset({"normalized-bias", "narrow-to-blocks", "narrow-to-eights", "normalization-in-half"})
-"""Those that gain nothing on a CPU, where a bias is added in passing and registers hold other numbers of channels."""
+ONLY_ON = {
+    **dict.fromkeys(("transposed-to-native", "enlarged-to-native", "convolution-to-native"), "cpu"),
+    **dict.fromkeys(
+        (
+            "normalized-bias",
+            "narrow-to-blocks",
+            "narrow-to-eights",
+            "transposed-bias-apart",
+            "normalization-in-half",
+            "normalization-to-native",
+        ),
+        "cuda",
+    ),
+}
+"""Of those that can gain on one kind of device alone, which. On a CPU a bias is added in passing, and registers hold
+other numbers of channels; the operators in place of convolutions are for CPUs, that of normalisation is for GPUs."""
 
 
 def rewrite(graph: ir.Model, names: Sequence[str]) -> ir.Model | None:

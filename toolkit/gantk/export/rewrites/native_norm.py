@@ -48,6 +48,8 @@ def normalization_to_native(graph: ir.Model) -> int:
     framed: dict[ir.Value, _Framed] = {}
     for chain in chains:
         framed[chain.last] = _turn(graph, chain, sums, framed)
+    if chains:
+        _pad_channels_last(graph.graph)
     RemoveUnusedNodesPass()(graph)
     drop_unused_weights(graph.graph)
     return len(chains)
@@ -216,7 +218,8 @@ def _turn(
         values |= {"mode": text(bordered[0], "mode", "constant"), "pads": pads}
     if blocks is not None:
         values["to_blocksize"] = attribute(blocks.to_depth, "blocksize", 1)
-    inputs = [_transposed(new, chain.source, _CHANNELS_LAST), starts, ends, chain.scale, chain.offset]
+    features = _transposed(new, chain.source, _CHANNELS_LAST)
+    inputs = [features, starts, ends, chain.scale, chain.offset]
     if chain.others is not None:
         others = framed.get(chain.others)
         values["others_pads"] = [-amount for amount in others.pads] if others is not None else [0] * 8
@@ -228,7 +231,7 @@ def _turn(
     result.type, result.shape = chain.last.type, _result_shape(chain, blocks)
     planes = _transposed(new, result, _CHANNELS_FIRST)
     if blocks is not None:
-        size = _framed_size(new, chain, pads)
+        size = _framed_size(new, chain, features, pads)
         for node in blocks.shapes:
             new.stand_for(node.outputs[0], size)
         new.stand_for(blocks.to_depth.outputs[0], planes)
@@ -307,10 +310,10 @@ def _has_told_size(chain: _Chain) -> bool:
     return starts is not None and ends is not None and bool((starts >= 0).all() and (ends < 0).all())
 
 
-def _framed_size(new: Replacement, chain: _Chain, pads: list[int]) -> ir.Value:
+def _framed_size(new: Replacement, chain: _Chain, features: ir.Value, pads: list[int]) -> ir.Value:
     """The height and width of the bordered pictures."""
     to_space, cut = chain.node("DepthToSpace"), chain.node("Slice")
-    size = new.add("Shape", [chain.source], "sides", start=2, end=4)
+    size = new.add("Shape", [features], "sides", start=1, end=3)
     if to_space is not None:
         size = new.add("Mul", [size, new.weight("block", np.full(2, attribute(to_space, "blocksize", 1)))], "pixels")
     growth = np.array(pads[2:4]) + np.array(pads[6:8])
@@ -319,3 +322,24 @@ def _framed_size(new: Replacement, chain: _Chain, pads: list[int]) -> ir.Value:
         assert starts is not None and ends is not None
         growth = growth + (ends - starts).astype(np.int64)
     return new.add("Add", [size, new.weight("growth", growth)], "framed")
+
+
+def _pad_channels_last(graph: ir.Graph) -> None:
+    """Let paddings, and what asks for sizes, come before the transpose to channels first that they stand behind.
+
+    ONNX Runtime would do so itself, and reorder amounts that are computed on the GPU, for which a run then waits.
+    """
+    order = np.array([*_CHANNELS_LAST, *(4 + axis for axis in _CHANNELS_LAST)])
+    for node in list(graph):
+        transpose = None if not node.inputs or node.inputs[0] is None else node.inputs[0].producer()
+        if transpose is None or transpose.op_type != "Transpose" or ints(transpose, "perm") != _CHANNELS_FIRST:
+            continue
+        new = Replacement(graph, node)
+        if node.op_type == "Pad" and optional(node, 3) is None:
+            amounts = new.add("Gather", [node.inputs[1], new.weight("order", order)], "amounts", axis=0)
+            padded = new.add(
+                "Pad", [transpose.inputs[0], amounts, *node.inputs[2:]], "last", mode=text(node, "mode", "constant")
+            )
+            new.finish(_transposed(new, padded, _CHANNELS_FIRST))
+        elif node.op_type == "Shape" and (attribute(node, "start", 0), attribute(node, "end", 0)) == (2, 4):
+            new.finish(new.add("Shape", [transpose.inputs[0]], "sides", start=1, end=3))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gantk.errors import BackendMissingError, GantkError
 from gantk.runtime import driver
 from gantk.runtime.backends.vendor import check_interface, installed, shortened, vendor_errors
-from gantk.runtime.model import Model
+from gantk.runtime.model import OPERATORS, Model
 from gantk.runtime.registry import BACKENDS, BackendStatus
 from gantk.runtime.runner import Array, Runner
 
@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 NAME = "onnxruntime"
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-
-OPERATORS = "GANTK_ONNXRUNTIME_OPS"
-"""The environment variable that names the library of native operators, which `kernels/onnxruntime` builds.
-
-ONNX Runtime takes them in place of the portable bodies that a file has for nodes of the domain `gantk`.
-"""
 
 CPU_ONLY = "gantk.cpu_only"
 """The library's setting that keeps what it has for CPUs alone out of a session for a GPU."""
