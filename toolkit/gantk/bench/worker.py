@@ -65,6 +65,7 @@ class Session:
     def run(self, warmup_s: float, block_s: float, most: int) -> Answer:
         call = self._ready()
         gc.collect()
+        gc.freeze()  # With PyTorch there is so much that every collection takes longer than a short block.
         gc.disable()
         try:
             time_calls(call, warmup_s, most)
