@@ -122,6 +122,20 @@ def test_every_mode_takes_part_that_is_not_left_out(bundle: Path) -> None:
     assert [contender.mode for contender in found] == ["eager", "channels_last"]
 
 
+def test_a_bound_call_and_a_run_are_compiled_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.testing import CompileCounter
+
+    counter, compile_ = CompileCounter(), torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda module, dynamic, mode: compile_(module, dynamic=dynamic, backend=counter)
+    )
+    feeds = latents(2)
+    with open_network(bundle, "torch-compile", mode="default", threads=1) as runner:
+        bound = runner.bind(feeds)()
+        np.testing.assert_array_equal(bound.numpy(), runner.run(feeds)["picture"])
+    assert counter.frame_count == 1
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(compiler_fault() is not None, reason="torch.compile wants a C++ compiler")
 @pytest.mark.parametrize("mode", TORCH_MODES["torch-compile"]["cpu"])
