@@ -164,10 +164,25 @@ def test_on_a_gpu_there_are_graphs_and_tf32(bundle: Path) -> None:
         describe(bundle), ["torch-compile"], None, "cuda", 1, modes=("freezing", "reduce-overhead")
     )
     assert {contender.mode for contender in some} == {"reduce-overhead"}
+    tf32, _ = find(describe(bundle), ["torch"], None, "cuda", 1, torch_precisions=("tf32", "fp16"))
+    assert [contender.label for contender in tf32] == [
+        "torch eager tf32 (fp32 file)",
+        "torch channels_last tf32 (fp32 file)",
+    ]
     with pytest.raises(
         UsageError, match="no mode freezing on cuda; there it has eager, channels_last, default"
     ):
         find(describe(bundle), ["torch-compile"], None, "cuda", 1, modes=("freezing",))
+
+
+def test_a_precision_of_pytorch_that_is_not_there_is_said(bundle: Path) -> None:
+    found, skipped = find(describe(bundle), ["torch"], None, "cpu", 1, torch_precisions=("tf32",))
+    assert found == []
+    assert [skip.reason for skip in skipped] == [
+        "it was asked for in tf32 alone; it would compute in fp32",
+    ]
+    with pytest.raises(UsageError, match="'fp8' is not a torch-precision; known are fp32, tf32, fp16, bf16"):
+        run.compare(bundle, torch_precisions=["fp8"])
 
 
 @pytest.mark.parametrize(("precision", "allowed"), [("tf32", True), ("fp32", False), ("fp16", False)])

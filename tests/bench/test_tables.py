@@ -149,6 +149,7 @@ def test_suites_of_a_gpu_compare_with_what_pytorch_does_there_by_itself(path: Pa
     assert suite["network"]["family"] == original["network"]["family"]
     assert suite["network"]["seed"] == original["network"]["seed"]
     assert suite["network"]["precisions"] == ["fp32", "fp16"]
+    assert suite["bench"]["torch_precisions"] == ["tf32", "fp16"]
     fast = [claim for claim in suite["claim"] if claim["factor"] == 3.0]
     assert {(claim["over_precision"], claim["mode"]) for claim in fast} == {("tf32", "eager")}
 
