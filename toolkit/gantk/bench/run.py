@@ -6,7 +6,7 @@ from __future__ import annotations
 import datetime
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ def compare(
     load_timeout_s: float = LOAD_TIMEOUT_S,
     seed: int = 0,
     progress: Progress | None = None,
+    keep: Callable[[Document], None] | None = None,
 ) -> Document:
     """Measure every way to run a network here.
 
@@ -69,6 +70,7 @@ def compare(
         seed: Of random inputs and of the rotation.
         progress: Told what goes on, a line at a time; lines to keep start with a space. It may be called from
             several threads.
+        keep: Given the document after each case, so that what was measured outlives what comes after it.
 
     Returns:
         The JSON document: ``schema kind created commit model machine versions settings rows skipped
@@ -101,7 +103,16 @@ def compare(
             f"the machine was busy before the benchmark began: load average {load:.1f}"
         )
     with tempfile.TemporaryDirectory(prefix="gantk-bench-", ignore_cleanup_errors=True) as folder:
-        _run_cases(document, subject, cases, contenders, settings, Path(folder), progress or (lambda _: None))
+        _run_cases(
+            document,
+            subject,
+            cases,
+            contenders,
+            settings,
+            Path(folder),
+            progress or (lambda _: None),
+            keep or (lambda _: None),
+        )
     return document
 
 
@@ -113,6 +124,7 @@ def _run_cases(
     settings: Settings,
     folder: Path,
     progress: Progress,
+    keep: Callable[[Document], None],
 ) -> None:
     progress("computing the reference")
     feeds = []
@@ -152,6 +164,7 @@ def _run_cases(
                 f"{case.label}: other work took {result.interference:.0%} of the cores' time while this was "
                 "measured; contenders whose threads wait for each other suffer most, so measure again"
             )
+        keep(document)
 
 
 def _check_settings(
