@@ -193,7 +193,10 @@ def _backend(
                 )
                 skipped.append(Skipped(title, reason))
         elif not precisions or precision in precisions:
-            contenders.append(_of_file(name, subject, file, precision, device, threads))
+            if name in file.failures:
+                skipped.append(Skipped(title, file.failures[name]))
+            else:
+                contenders.append(_of_file(name, subject, file, precision, device, threads))
         elif file.precision in precisions:
             skipped.append(Skipped(title, f"here it computes that in {precision}, which was not asked for"))
     return contenders, skipped
