@@ -23,7 +23,7 @@ from gantk.export.gatys.chain import MOMENTS, Chain, StepConfig
 from gantk.export.gatys.draft import TYPES, StepGraph
 from gantk.export.gatys.graphs import make_adam, make_gradient, make_targets
 from gantk.export.gatys.reference import compute_adam, compute_gradient, compute_targets, to_arrays
-from gantk.export.onnx import OPSET, serialize
+from gantk.export.onnx import opset_of, serialize
 from gantk.export.pipeline import tool_versions
 from gantk.gatys.layers import default_layers
 from gantk.gatys.targets import feature_growth
@@ -271,7 +271,7 @@ def _make(step: _Step, form: _Form, precision: str, report: Report) -> tuple[byt
         FileRef.of(name, data),
         precision,
         form.name,
-        OPSET,
+        opset_of(precision),
         tuple(verdicts),
         interface=Interface(made.inputs, made.outputs),
     )
