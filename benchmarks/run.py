@@ -5,14 +5,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
+import time
 import tomllib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+BEGAN = time.monotonic()
 Suite = dict[str, Any]
+Document = dict[str, Any]
 
 
 def main() -> int:
@@ -24,24 +29,23 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     suite = load(arguments.suite)
-    if suite.get("device") == "cuda":
-        from gantk.runtime.driver import probe
-
-        if not probe().works:
-            print(f"error: no GPU here: {probe().reason}", file=sys.stderr)
-            return 1
     if arguments.budget is not None:
         suite["bench"]["budget_s"] = arguments.budget
     if suite.get("device") == "cuda" and (fault := gpu_fault()):
         print(f"error: {fault}", file=sys.stderr)
         return 1
-    document = run(suite)
     from gantk.files import write_text
     from tables import verdict
 
     output = arguments.output or HERE / "results" / f"{suite['name']}.json"
-    write_text(output, json.dumps(document, indent=1, allow_nan=False) + "\n")
-    print(f"wrote {output}", file=sys.stderr)
+
+    def keep(document: Document) -> None:
+        write_text(output, json.dumps(document, indent=1, allow_nan=False) + "\n")
+        print(f"wrote {output}", file=sys.stderr)
+
+    # Of timeout(1): workers and temporary folders go too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    document = run(suite, keep)
     for line in (*document["warnings"], *document["recommendation"]):
         print(line)
     for claim in document["claims"]:
@@ -58,15 +62,20 @@ def load(name: str) -> Suite:
     return suite
 
 
-def run(suite: Suite) -> dict[str, Any]:
-    """Make the suite's network, export it, measure it on the suite's device, and judge the suite's claims."""
+def run(suite: Suite, keep: Callable[[Document], None]) -> Document:
+    """Make the suite's network, export it, measure it on the suite's device, and judge the suite's claims.
+
+    Args:
+        suite: From `load`.
+        keep: Given what there is after each case, and in the end: a run may fail, or be ended, in between.
+    """
     from gantk import models
     from gantk.bench.run import compare
     from gantk.export import export
     from overhead import measure_all
 
     device = suite.get("device", "cpu")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="gantk-suite-") as folder:
         weights, bundle = (
             Path(folder) / f"{suite['name']}.safetensors",
             Path(folder) / f"{suite['name']}.gantk",
@@ -75,34 +84,65 @@ def run(suite: Suite) -> dict[str, Any]:
         export(weights, bundle, precisions=suite["network"]["precisions"], report=tell)
         options = dict(suite["bench"])
         shapes = [(name, tuple(shape)) for name, shape in options.pop("shapes", {}).items()]
-        document = compare(bundle, **options, shapes=shapes, device=device, progress=tell)
         # What the runner itself costs is nothing beside a network of seconds.
-        short = suite["network"]["family"] in models.PAIRS
-        try:
-            overhead = measure_all(bundle, suite["bench"]["threads"], device=device) if short else []
-        except Exception as error:  # What took minutes to measure is not to be lost by it.
-            overhead = []
-            document["warnings"].append(f"what the runner itself costs was not measured: {error}")
-    document.update(suite=suite["name"], title=suite["title"], overhead=overhead)
-    document["claims"] = [judge(claim, document["rows"]) for claim in suite["claim"]]
+        extra = ["what the runner itself costs"] if suite["network"]["family"] in models.PAIRS else []
+        document = compare(
+            bundle,
+            **options,
+            shapes=shapes,
+            device=device,
+            progress=tell,
+            keep=lambda document: keep(result(suite, document, [], missing(document) + extra)),
+        )
+        overhead: list[dict[str, Any]] = []
+        if extra:
+            try:
+                overhead = measure_all(bundle, suite["bench"]["threads"], device=device)
+            except Exception as error:  # What took minutes to measure is not to be lost by it.
+                document["warnings"].append(f"what the runner itself costs was not measured: {error}")
+    document = result(suite, document, overhead, [])
+    keep(document)
     return document
+
+
+def result(
+    suite: Suite, document: Document, overhead: list[dict[str, Any]], lacking: Sequence[str]
+) -> Document:
+    """A benchmark's document as a suite's result: with its claims, and a warning of what is lacking, if anything is."""
+    ended = [f"the run ended before these were measured: {', '.join(lacking)}"] if lacking else []
+    return {
+        **document,
+        "warnings": [*document["warnings"], *ended],
+        "suite": suite["name"],
+        "title": suite["title"],
+        "overhead": overhead,
+        "claims": [judge(claim, document["rows"]) for claim in suite["claim"]],
+    }
+
+
+def missing(document: Document) -> list[str]:
+    """The cases of a benchmark that are not measured yet."""
+    from gantk.bench.view import cases_of
+
+    measured = cases_of(document)
+    return [case for case in document["settings"]["cases"] if case not in measured]
 
 
 def gpu_fault() -> str | None:
     """Why PyTorch, with which everything is compared, has no GPU here; asked before minutes of export."""
-    import torch
-
     from gantk.runtime.driver import probe
 
     if not probe().works:
         return f"no GPU here: {probe().reason}"
+    import torch
+
     if not torch.cuda.is_available():
         return "this PyTorch cannot use the GPU; install one that is built for CUDA"
     return None
 
 
 def tell(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(f"{time.monotonic() - BEGAN:6.1f} s  {line}", file=sys.stderr)
 
 
 def make_weights(network: dict[str, Any]) -> bytes:

@@ -122,6 +122,20 @@ def test_every_mode_takes_part_that_is_not_left_out(bundle: Path) -> None:
     assert [contender.mode for contender in found] == ["eager", "channels_last"]
 
 
+def test_a_bound_call_and_a_run_are_compiled_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.testing import CompileCounter
+
+    counter, compile_ = CompileCounter(), torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda module, dynamic, mode: compile_(module, dynamic=dynamic, backend=counter)
+    )
+    feeds = latents(2)
+    with open_network(bundle, "torch-compile", mode="default", threads=1) as runner:
+        bound = runner.bind(feeds)()
+        np.testing.assert_array_equal(bound.numpy(), runner.run(feeds)["picture"])
+    assert counter.frame_count == 1
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(compiler_fault() is not None, reason="torch.compile wants a C++ compiler")
 @pytest.mark.parametrize("mode", TORCH_MODES["torch-compile"]["cpu"])
@@ -150,10 +164,25 @@ def test_on_a_gpu_there_are_graphs_and_tf32(bundle: Path) -> None:
         describe(bundle), ["torch-compile"], None, "cuda", 1, modes=("freezing", "reduce-overhead")
     )
     assert {contender.mode for contender in some} == {"reduce-overhead"}
+    tf32, _ = find(describe(bundle), ["torch"], None, "cuda", 1, torch_precisions=("tf32", "fp16"))
+    assert [contender.label for contender in tf32] == [
+        "torch eager tf32 (fp32 file)",
+        "torch channels_last tf32 (fp32 file)",
+    ]
     with pytest.raises(
         UsageError, match="no mode freezing on cuda; there it has eager, channels_last, default"
     ):
         find(describe(bundle), ["torch-compile"], None, "cuda", 1, modes=("freezing",))
+
+
+def test_a_precision_of_pytorch_that_is_not_there_is_said(bundle: Path) -> None:
+    found, skipped = find(describe(bundle), ["torch"], None, "cpu", 1, torch_precisions=("tf32",))
+    assert found == []
+    assert [skip.reason for skip in skipped] == [
+        "it was asked for in tf32 alone; it would compute in fp32",
+    ]
+    with pytest.raises(UsageError, match="'fp8' is not a torch-precision; known are fp32, tf32, fp16, bf16"):
+        run.compare(bundle, torch_precisions=["fp8"])
 
 
 @pytest.mark.parametrize(("precision", "allowed"), [("tf32", True), ("fp32", False), ("fp16", False)])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from gantk.bench.process import Worker, WorkerError
-from gantk.bench.worker import time_calls
+from gantk.bench.worker import Session, time_calls
 
 TIMEOUT_S = 20.0
 
@@ -52,6 +53,17 @@ def test_a_whole_conversation(worker: Worker, feeds: Path, tmp_path: Path) -> No
     assert min(durations) >= 2e6
     held = worker.ask(TIMEOUT_S, do="memory")
     assert 2**20 < held["rss_bytes"] <= held["peak_rss_bytes"]
+
+
+def test_blocks_do_not_go_through_what_was_there_before_them(feeds: Path) -> None:
+    session = Session()
+    session.load("bench_fakes:make", {}, [])
+    session.feed(str(feeds))
+    before = gc.get_freeze_count()
+    here: list[list[int]] = [[] for _ in range(1000)]
+    session.run(0.0, 0.0, 1)
+    assert gc.get_freeze_count() >= before + len(here)
+    assert gc.isenabled()
 
 
 def test_errors_are_answers_and_the_worker_lives_on(worker: Worker, feeds: Path) -> None:

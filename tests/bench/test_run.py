@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from bench_helpers import MakeFake, make_onnx
 
-from gantk.bench import case, contenders, machine, run
+from gantk.bench import case, contenders, machine, run, view
 from gantk.bench.contender import Contender
 from gantk.bench.load import Interference
 from gantk.bench.reference import judge
@@ -111,6 +111,28 @@ def test_foreign_onnx_on_every_backend(tmp_path: Path) -> None:
     assert any("holds no PyTorch network" in skip["reason"] for skip in document["skipped"])
     assert "use " in document["recommendation"][0]
     json.dumps(document, allow_nan=False)
+
+
+def test_what_was_measured_is_kept_before_the_next_case(
+    onnx_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_at_the_second(task: case.Task, *arguments: Any) -> case.Result:
+        if task.case.batch == 2:
+            raise OSError("no more processes")
+        return case.run_case(task, *arguments)
+
+    kept: list[list[str]] = []
+    monkeypatch.setattr(run, "run_case", fail_at_the_second)
+    with pytest.raises(OSError, match="no more processes"):
+        run.compare(
+            onnx_file,
+            backends=["onnxruntime"],
+            shapes=[("content", (batch, 3, 8, 8)) for batch in (1, 2)],
+            threads=1,
+            budget_s=0.2,
+            keep=lambda document: kept.append(view.cases_of(document)),
+        )
+    assert kept == [["content 1x3x8x8"]]
 
 
 def test_the_onnx_reference_serves_where_no_backend_can(

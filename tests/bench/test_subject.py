@@ -3,13 +3,24 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gantk.bench.subject import Case, make_cases, make_feeds, probe_outputs
-from gantk.errors import UsageError
+import networks
+from gantk.bench import reference
+from gantk.bench.contender import Skipped
+from gantk.bench.contenders import find
+from gantk.bench.run import compare
+from gantk.bench.subject import Case, File, Subject, describe, make_cases, make_feeds, probe_outputs
+from gantk.bundle import Parity
+from gantk.errors import GantkError, UsageError
+from gantk.runtime.registry import BACKENDS, status
 from gantk.tensors import TensorSpec
 
 LATENT = TensorSpec("latent", "float32", ("N", 4))
@@ -101,3 +112,43 @@ def test_the_probe_is_repeated_with_its_outputs() -> None:
     outputs = probe_outputs([TensorSpec("picture", "float32", ("N", 1))], case, probe)
     assert outputs is not None
     np.testing.assert_array_equal(outputs["picture"][:, 0], [0, 1, 2, 0, 1])
+
+
+def bundle(path: Path, parities: dict[tuple[str, str], list[Parity]]) -> Path:
+    """A bundle of two forms, without a probe."""
+    files = {("fp32", form): networks.generator() for form in ("plain", "rewritten")}
+    manifest = networks.bundle(path, files, parities=parities).root / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"probe": None}))
+    return path
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_what_failed_when_the_bundle_was_made_is_passed_by_in_words(tmp_path: Path, backend: str) -> None:
+    if not status(backend).works:
+        pytest.skip(f"wants {backend}")
+    unloadable = replace(networks.parity(backend, passed=False), batches=(), reason="no such kernel")
+    parities = {("fp32", "plain"): [unloadable], ("fp32", "rewritten"): [networks.parity(backend)]}
+    subject = describe(bundle(tmp_path / "x.gantk", parities))
+    found, skipped = find(subject, [backend], None, "cpu", 1)
+    assert [contender.label for contender in found] == [f"{backend} fp32 rewritten"]
+    reason = f"{backend} could not load `model.fp32.plain.onnx` when the bundle was made: no such kernel"
+    assert skipped == [Skipped(f"{backend} fp32", reason)]
+    assert find(subject, [backend], ["bf16"], "cpu", 1) == ([], [])
+    sources = [name for name, _ in reference._sources(subject, 1)]
+    assert ("onnxruntime float32" in sources) is (backend != "onnxruntime"), "nor does it tell what is right"
+
+
+def test_of_files_alike_the_one_is_taken_that_is_not_forbidden() -> None:
+    wrong, right = File("fp32", "rewritten", 1, ("x",), {"x": "it is wrong"}), File("fp32", "rewritten", 2)
+    subject = Subject(Path("x.gantk"), "x", (LATENT,), (), (wrong, right))
+    assert subject.files_for("x", "cpu") == [right]
+    assert subject.files_for("y", "cpu") == [wrong]
+
+
+def test_when_all_are_forbidden_the_benchmark_says_why(tmp_path: Path) -> None:
+    wrong = [networks.parity(name, passed=False) for name in BACKENDS]
+    bundle(tmp_path / "x.gantk", {("fp32", form): wrong for form in ("plain", "rewritten")})
+    with pytest.raises(
+        GantkError, match=r"nothing here can run .*computes `model.fp32.plain.onnx` wrong: 7.5 dB"
+    ):
+        compare(tmp_path / "x.gantk", backends=[name for name in BACKENDS if status(name).works])

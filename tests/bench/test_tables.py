@@ -149,8 +149,21 @@ def test_suites_of_a_gpu_compare_with_what_pytorch_does_there_by_itself(path: Pa
     assert suite["network"]["family"] == original["network"]["family"]
     assert suite["network"]["seed"] == original["network"]["seed"]
     assert suite["network"]["precisions"] == ["fp32", "fp16"]
+    assert suite["bench"]["torch_precisions"] == ["tf32", "fp16"]
     fast = [claim for claim in suite["claim"] if claim["factor"] == 3.0]
     assert {(claim["over_precision"], claim["mode"]) for claim in fast} == {("tf32", "eager")}
+
+
+def test_a_result_that_lacks_a_case_says_so_and_shows_the_others() -> None:
+    suite = load("run").load("dcgan64")
+    document = make_document([make_row("onnxruntime fp32", 1.0)])
+    document["settings"]["cases"] = ["latent 1x100", "latent 16x100"]
+    kept = load("run").result(suite, document, [], load("run").missing(document))
+    page = load("tables").section(kept)
+    assert "- Warning: the run ended before these were measured: latent 16x100." in page.splitlines()
+    assert page.count(f"**{suite['title']}: ") == 1
+    assert page.count("Goal not measured") == len(suite["claim"])
+    assert document["warnings"] == []
 
 
 def test_a_goal_over_tf32_is_judged_by_it_and_says_so() -> None:
@@ -171,7 +184,7 @@ def test_a_suite_of_a_gpu_is_refused_before_the_export_where_there_is_none(
 ) -> None:
     run = load("run")
     monkeypatch.setattr("gantk.runtime.driver.probe", lambda: Driver(works=False, reason="no NVIDIA driver"))
-    monkeypatch.setattr(run, "run", lambda _: pytest.fail("it went on"))
+    monkeypatch.setattr(run, "run", lambda *_: pytest.fail("it went on"))
     monkeypatch.setattr(sys, "argv", ["run.py", "dcgan64-cuda"])
     assert run.main() == 1
     assert capsys.readouterr().err == "error: no GPU here: no NVIDIA driver\n"

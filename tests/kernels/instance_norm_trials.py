@@ -91,7 +91,7 @@ class Planned:
     launches: list[Launch]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """There is no plan; the text says why."""
 
 
@@ -108,7 +108,7 @@ def plan(trial: Trial, numbers: Numbers, addresses: tuple[int, ...] = (0,) * 6) 
     program = twin("instance_norm_plan")
     said = subprocess.run([program], input=line, capture_output=True, text=True, check=True).stdout.strip()
     if said.startswith("refused"):
-        raise Refused(said.partition(": ")[2])
+        raise RefusedError(said.partition(": ")[2])
     words = said.split()
     launches = [_launch(words[start : start + 8]) for start in range(5, len(words), 8)]
     return Planned(int(words[0]), tuple(map(int, words[1:5])), launches)
@@ -200,7 +200,9 @@ def reference(trial: Trial, numbers: Numbers) -> Array:
     block = trial.blocks[1]
     n, high, wide, channels = framed.shape
     whole = np.pad(framed, ((0, 0), (0, -high % block), (0, -wide % block), (0, 0)))
-    cells = whole.reshape(n, -(-high // block), block, -(-wide // block), block, channels).transpose(0, 1, 3, 2, 4, 5)
+    cells = whole.reshape(n, -(-high // block), block, -(-wide // block), block, channels).transpose(
+        0, 1, 3, 2, 4, 5
+    )
     return cells.reshape(n, *cells.shape[1:3], block * block * channels)
 
 

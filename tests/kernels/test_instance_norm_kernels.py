@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from instance_norm_trials import Refused, Trial, cases, check, execute, numbers_of, plan
+from instance_norm_trials import RefusedError, Trial, cases, check, execute, numbers_of, plan
 from judged import TRIALS
 
 pytestmark = TRIALS
@@ -68,7 +68,7 @@ def test_any_number_of_chunks_gives_nearly_the_same() -> None:
 )
 def test_what_does_not_fit_is_refused(trial: Trial, reason: str) -> None:
     numbers = numbers_of(Trial((1, 2, 2, 8)))
-    with pytest.raises(Refused, match=reason.replace("^", r"\^")):
+    with pytest.raises(RefusedError, match=reason.replace("^", r"\^")):
         plan(trial, numbers)
 
 
@@ -76,5 +76,5 @@ def test_what_is_added_must_hold_the_pictures() -> None:
     trial = Trial((1, 6, 6, 8), others=(1, 1), rectifies=False)
     numbers = numbers_of(trial)
     check(trial)
-    with pytest.raises(Refused, match="does not hold pictures of 6 x 6"):
+    with pytest.raises(RefusedError, match="does not hold pictures of 6 x 6"):
         plan(trial, replace(numbers, others=numbers.others[:, 2:]))

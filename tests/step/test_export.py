@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from gantk.export.gatys import graphs, pipeline
 from gantk.export.gatys.chain import Chain, StepConfig
 from gantk.export.gatys.draft import StepGraph
 from gantk.export.gatys.pipeline import export_step
+from gantk.export.gatys.reference import compute_gradient, to_arrays
+from gantk.export.onnx import BF16_OPSET
+from gantk.models.vgg import load_vgg19
 from gantk.runtime.products import PRODUCTS
 from step_networks import CONTENT, LAYERS, make_weights
 
@@ -97,6 +101,79 @@ def test_a_graph_that_is_wrong_is_refused(
     ):
         export_step(vgg_file, tmp_path / "x.gantk", style_layers=("relu1_1",), content_layer="relu1_1")
     assert list(tmp_path.iterdir()) == []
+
+
+class Faked:
+    """A backend's runner of a gradient in bf16, computed by PyTorch, and then as told."""
+
+    version, device, precision = "1.0", "cuda", "bf16"
+
+    def __init__(self, gradient: Callable[[verify.Feeds], verify.Outputs], backend: str, how: str) -> None:
+        self.gradient, self.backend, self.how = gradient, backend, how
+
+    def __enter__(self) -> Faked:
+        if self.how == "unloadable":
+            raise GantkError("it cannot load `x`: no kernel of Pad in bf16")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(self, feed: verify.Feeds) -> verify.Outputs:
+        if self.how == "failing":
+            raise GantkError("it cannot run `x`: an error")
+        made = self.gradient(feed)
+        return {name: array * np.float32(2 if self.how == "wrong" else 1) for name, array in made.items()}
+
+
+@pytest.fixture
+def export_in_bf16(
+    vgg_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, str], Bundle]:
+    """Export a gradient in bf16 on two backends that do as told."""
+    config = StepConfig(("relu1_1",), "relu1_1")
+    network = load_vgg19(vgg_file, config.last, config.pooling)
+
+    def gradient(feed: verify.Feeds) -> verify.Outputs:
+        return to_arrays(compute_gradient(network, config, {n: torch.from_numpy(a) for n, a in feed.items()}))
+
+    def export(first: str, second: str) -> Bundle:
+        how = {"onnxruntime": first, "openvino": second}
+        monkeypatch.setattr(verify, "working_backends", lambda precision: tuple(how))
+        monkeypatch.setattr(verify, "open_model", lambda model, name: Faked(gradient, name, how[name]))
+        monkeypatch.setattr(pipeline, "_FORMS", pipeline._FORMS[:1])
+        layers = {"style_layers": config.style_layers, "content_layer": config.content_layer}
+        return export_step(vgg_file, tmp_path / "x.gantk", precisions=("bf16",), **layers)
+
+    return export
+
+
+@pytest.mark.parametrize("first", ["right", "unloadable"])
+@pytest.mark.parametrize("second", ["right", "unloadable"])
+def test_a_backend_that_cannot_load_bf16_is_passed_by(
+    export_in_bf16: Callable[[str, str], Bundle], first: str, second: str
+) -> None:
+    (variant,) = export_in_bf16(first, second).manifest.variants
+    assert variant.opset == BF16_OPSET
+    for backend, how in (("onnxruntime", first), ("openvino", second)):
+        failed = variant.failed_on(backend)
+        assert (failed is not None) == (how == "unloadable")
+        assert failed is None or failed.reason == "it cannot load `x`: no kernel of Pad in bf16"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [
+        ("wrong", "right", "on onnxruntime .*dB PSNR"),
+        ("failing", "right", "on onnxruntime .*cannot run"),
+        ("unloadable", "wrong", "on openvino .*dB PSNR"),
+    ],
+)
+def test_the_first_backend_that_loads_a_bf16_step_decides(
+    export_in_bf16: Callable[[str, str], Bundle], first: str, second: str, reason: str
+) -> None:
+    with pytest.raises(GantkError, match=rf"the bf16 step \(plain\) does not compute {reason}"):
+        export_in_bf16(first, second)
 
 
 def test_layers_that_the_weights_lack(vgg_file: Path, tmp_path: Path) -> None:

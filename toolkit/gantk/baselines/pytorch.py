@@ -63,9 +63,8 @@ class TorchRunner(Runner):
 
     def bind(self, feeds: Mapping[str, Array]) -> Callable[[], Tensor]:
         """The call alone, on tensors made once: what a PyTorch program pays. It returns when the output is there."""
-        call, device = self._open(), self.device
-        tensors = [torch.from_numpy(feeds[spec.name]).to(device) for spec in self.inputs]
-        if device == "cpu":
+        call, tensors = self._open(), self._tensors(feeds)
+        if self.device == "cpu":
             return torch.inference_mode()(lambda: call(*tensors))
 
         def synchronous() -> Tensor:
@@ -78,14 +77,18 @@ class TorchRunner(Runner):
         return torch.inference_mode()(synchronous)
 
     def _run(self, arrays: dict[str, Array], out: Mapping[str, Array]) -> dict[str, Array]:
-        call, name = self._open(), self.outputs[0].name
+        call, name, tensors = self._open(), self.outputs[0].name, self._tensors(arrays)
         with torch.inference_mode():
-            result = call(*(torch.from_numpy(arrays[spec.name]).to(self.device) for spec in self.inputs))
+            result = call(*tensors)
         array = np.ascontiguousarray(result.cpu().numpy())
         if name in out:
             np.copyto(out[name], array)
             array = out[name]
         return {name: array}
+
+    def _tensors(self, arrays: Mapping[str, Array]) -> list[Tensor]:
+        # Never made in inference mode: torch.compile compiles again for tensors of the other kind.
+        return [torch.from_numpy(arrays[spec.name]).to(self.device) for spec in self.inputs]
 
     def _open(self) -> Callable[..., Tensor]:
         if self._call is None:

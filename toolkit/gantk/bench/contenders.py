@@ -56,6 +56,7 @@ def find(
     device: str,
     threads: int,
     modes: Sequence[str] | None = None,
+    torch_precisions: Sequence[str] | None = None,
 ) -> Entry:
     """The contenders, PyTorch's first, and who was skipped.
 
@@ -66,6 +67,7 @@ def find(
         device: Where they run.
         threads: For one operation.
         modes: Only these of PyTorch's modes, as far as there are on the device; all by default.
+        torch_precisions: Only these of PyTorch's precisions, of `TORCH_PRECISIONS`; all by default.
 
     Raises:
         BackendMissingError: A backend in `backends` does not work here.
@@ -77,7 +79,7 @@ def find(
     skipped: list[Skipped] = []
     for name in backends or NAMES:
         if name in TORCH_MODES:
-            found, left_out = _torch(name, subject, precisions, modes, device, threads)
+            found, left_out = _torch(name, subject, precisions, modes, torch_precisions, device, threads)
         elif name in ENGINE_BACKENDS:
             found, left_out = engine_contenders(name, subject, precisions, device, asked=bool(backends))
         elif name == CPP:
@@ -135,6 +137,7 @@ def _torch(
     subject: Subject,
     precisions: Sequence[str] | None,
     modes: Sequence[str] | None,
+    torch_precisions: Sequence[str] | None,
     device: str,
     threads: int,
 ) -> Entry:
@@ -147,6 +150,9 @@ def _torch(
     wanted = [p for p in precisions or subject.precisions if p in TORCH_PRECISIONS]
     if device == "cuda" and "fp32" in wanted:  # What PyTorch computes in unless it is told not to.
         wanted.insert(wanted.index("fp32") + 1, "tf32")
+    if torch_precisions and wanted and not set(wanted) & set(torch_precisions):
+        reason = f"it was asked for in {', '.join(torch_precisions)} alone; it would compute in {', '.join(wanted)}"
+        return [], [Skipped(name, reason)]
     options = {"path": str(subject.path), "backend": name, "device": device, "threads": threads}
     return [
         Contender(
@@ -161,6 +167,7 @@ def _torch(
             imports=("torch",),
         )
         for precision in wanted
+        if torch_precisions is None or precision in torch_precisions
         for mode in TORCH_MODES[name][device]
         if modes is None or mode in modes
     ], []
@@ -186,7 +193,10 @@ def _backend(
                 )
                 skipped.append(Skipped(title, reason))
         elif not precisions or precision in precisions:
-            contenders.append(_of_file(name, subject, file, precision, device, threads))
+            if name in file.failures:
+                skipped.append(Skipped(title, file.failures[name]))
+            else:
+                contenders.append(_of_file(name, subject, file, precision, device, threads))
         elif file.precision in precisions:
             skipped.append(Skipped(title, f"here it computes that in {precision}, which was not asked for"))
     return contenders, skipped

@@ -150,7 +150,7 @@ def _sources(subject: Subject, threads: int) -> list[tuple[str, Contender | None
         else next(file for file in subject.files if file.precision == "fp32")
     )
     for backend in BACKENDS:
-        if backend != "onnxruntime" or not status(backend).works:
+        if backend != "onnxruntime" or backend in first.failures or not status(backend).works:
             continue
         options = {
             "path": str(subject.path),

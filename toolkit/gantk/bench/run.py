@@ -6,7 +6,7 @@ from __future__ import annotations
 import datetime
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from gantk.bench import machine, verdict
 from gantk.bench.case import Settings, Task, run_case
 from gantk.bench.contender import Contender, Skipped
-from gantk.bench.contenders import MODES, NAMES, best_device, check_names, find
+from gantk.bench.contenders import MODES, NAMES, TORCH_PRECISIONS, best_device, check_names, find
 from gantk.bench.load import DISTURBED
 from gantk.bench.measure import BLOCK_S, TARGET, Progress
 from gantk.bench.reference import compute
@@ -41,6 +41,7 @@ def compare(
     backends: Sequence[str] | None = None,
     precisions: Sequence[str] | None = None,
     modes: Sequence[str] | None = None,
+    torch_precisions: Sequence[str] | None = None,
     shapes: Sequence[tuple[str, Shape]] | None = None,
     batch: Sequence[int] | None = None,
     threads: int | None = None,
@@ -49,6 +50,7 @@ def compare(
     load_timeout_s: float = LOAD_TIMEOUT_S,
     seed: int = 0,
     progress: Progress | None = None,
+    keep: Callable[[Document], None] | None = None,
 ) -> Document:
     """Measure every way to run a network here.
 
@@ -57,6 +59,8 @@ def compare(
         backends: Only these, of `gantk.bench.contenders.NAMES`; by default all that work here.
         precisions: Only what computes in these; by default all that the files hold.
         modes: Only these of PyTorch's modes, of `gantk.bench.contenders.MODES`; by default all.
+        torch_precisions: Only these of PyTorch's precisions, of `gantk.bench.contenders.TORCH_PRECISIONS`; by
+            default all that `precisions` allows.
         shapes: Whole input shapes by name; a name may come several times, for several cases.
         batch: Batch sizes, a case each; 1 by default.
         threads: For one operation, the same for all; by default every core that this process may use.
@@ -66,6 +70,7 @@ def compare(
         seed: Of random inputs and of the rotation.
         progress: Told what goes on, a line at a time; lines to keep start with a space. It may be called from
             several threads.
+        keep: Given the document after each case, so that what was measured outlives what comes after it.
 
     Returns:
         The JSON document: ``schema kind created commit model machine versions settings rows skipped
@@ -79,12 +84,15 @@ def compare(
     check_names("backend", backends, NAMES)
     check_names("precision", precisions, PRECISIONS)
     check_names("mode", modes, MODES)
+    check_names("torch-precision", torch_precisions, TORCH_PRECISIONS)
     settings = _check_settings(device or "cpu", threads, budget_s, load_timeout_s, seed)
     subject = describe(Path(path))
     if device is None:
         settings = replace(settings, device=best_device(subject, backends))
     cases = make_cases(subject.inputs, batch, shapes or ())
-    contenders, skipped = find(subject, backends, precisions, settings.device, settings.threads, modes)
+    contenders, skipped = find(
+        subject, backends, precisions, settings.device, settings.threads, modes, torch_precisions
+    )
     if not contenders:
         raise _nobody(subject, precisions, skipped)
     before = machine.describe()
@@ -95,7 +103,16 @@ def compare(
             f"the machine was busy before the benchmark began: load average {load:.1f}"
         )
     with tempfile.TemporaryDirectory(prefix="gantk-bench-", ignore_cleanup_errors=True) as folder:
-        _run_cases(document, subject, cases, contenders, settings, Path(folder), progress or (lambda _: None))
+        _run_cases(
+            document,
+            subject,
+            cases,
+            contenders,
+            settings,
+            Path(folder),
+            progress or (lambda _: None),
+            keep or (lambda _: None),
+        )
     return document
 
 
@@ -107,6 +124,7 @@ def _run_cases(
     settings: Settings,
     folder: Path,
     progress: Progress,
+    keep: Callable[[Document], None],
 ) -> None:
     progress("computing the reference")
     feeds = []
@@ -146,6 +164,7 @@ def _run_cases(
                 f"{case.label}: other work took {result.interference:.0%} of the cores' time while this was "
                 "measured; contenders whose threads wait for each other suffer most, so measure again"
             )
+        keep(document)
 
 
 def _check_settings(

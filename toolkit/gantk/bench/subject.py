@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gantk.bundle import Bundle, place_of
+from gantk.bundle import Bundle, Variant, place_of
 from gantk.errors import GantkError, UsageError
 from gantk.runtime import registry
 from gantk.runtime.arrays import default_sizes, random_array
@@ -33,6 +33,7 @@ class File:
         size_bytes: Its length.
         fastest_on: Where it is taken before others of its precision: see `gantk.bundle.place_of`.
         is_native: Whether it is so for gantk's native operators alone.
+        failures: The backends on which the bundle forbids it, with why.
     """
 
     precision: str
@@ -40,6 +41,7 @@ class File:
     size_bytes: int
     fastest_on: tuple[str, ...] = ()
     is_native: bool = False
+    failures: dict[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,14 @@ class Subject:
 
     def files_for(self, backend: str, device: str) -> list[File]:
         """Of each precision and form the file that `gantk.open` takes for a backend on a device."""
-        chosen: dict[tuple[str, str], File] = {}
-        place = place_of(backend, device)
+        alike: dict[tuple[str, str], list[File]] = {}
         for file in self.files:
-            key = (file.precision, file.form)
-            if key not in chosen or slowness(file, place) < slowness(chosen[key], place):
-                chosen[key] = file
-        return list(chosen.values())
+            alike.setdefault((file.precision, file.form), []).append(file)
+
+        def preference(file: File) -> tuple[bool, bool, bool]:
+            return backend in file.failures, *slowness(file, place_of(backend, device))
+
+        return [min(files, key=preference) for files in alike.values()]
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def describe(path: Path) -> Subject:
 def open_file(
     path: str, backend: str, precision: str | None, form: str | None, device: str, threads: int
 ) -> Runner:
-    """Open one ONNX file in a worker, whatever its recorded parity: the benchmark judges for itself."""
+    """Open one ONNX file in a worker, whatever its recorded parity: the benchmark judges again."""
     return registry.open_model(from_path(path, precision, form, backend, device), backend, device, threads)
 
 
@@ -200,7 +203,7 @@ def _of_bundle(path: Path) -> Subject:
         except SafetensorError as error:
             raise GantkError(f"the probe cannot be read: {error}", where=manifest.probe.path) from error
     files = tuple(
-        File(v.precision, v.form, v.file.size_bytes, v.fastest_on, v.is_native)
+        File(v.precision, v.form, v.file.size_bytes, v.fastest_on, v.is_native, _failures(v))
         for v in manifest.variants
         if v.interface is None  # Others take and give something else.
     )
@@ -221,6 +224,11 @@ def _of_bundle(path: Path) -> Subject:
         },
         bundle=bundle,
     )
+
+
+def _failures(variant: Variant) -> dict[str, str]:
+    failed = [verdict for name in registry.BACKENDS if (verdict := variant.failed_on(name)) is not None]
+    return {verdict.backend: verdict.complaint(variant.file.path) for verdict in failed}
 
 
 def _make_case(inputs: Sequence[TensorSpec], chosen: Sequence[Shape | None], batch: int | None) -> Case:

@@ -45,8 +45,9 @@ GPU_NOTES = (
 
 
 def cases_of(document: Document) -> list[str]:
-    """The labels of the cases, in order."""
-    return list(document["settings"]["cases"])
+    """The labels of the cases that were measured, in order."""
+    measured = {shape_label(row) for row in document["rows"]}
+    return [case for case in document["settings"]["cases"] if case in measured]
 
 
 def rows_of(document: Document, case: str, *, everything: bool = False) -> list[Row]:

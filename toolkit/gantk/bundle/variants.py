@@ -56,6 +56,14 @@ class Parity:
         """Whether the backend could load the file."""
         return bool(self.batches)
 
+    def complaint(self, path: str) -> str:
+        """What a failed check found of the file at `path`, in words."""
+        if not self.loaded:
+            return f"{self.backend} could not load `{path}` when the bundle was made: {self.reason}"
+        off_by = f", off by up to {self.max_abs:.3g}" if self.max_abs is not None else ""
+        reason = self.reason or "its parity check failed"
+        return f"{self.backend} computes `{path}` wrong: {reason}{off_by}, against {self.reference}"
+
     def to_json(self) -> dict[str, Any]:
         return {**self.__dict__, "batches": list(self.batches), "sizes": [list(size) for size in self.sizes]}
 

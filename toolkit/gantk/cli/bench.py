@@ -55,7 +55,16 @@ def bench_command(
         str | None,
         typer.Option(
             metavar="M,...",
-            help="Only these of PyTorch's: eager, channels_last, default, freezing, max-autotune.",
+            help="Only these of PyTorch's: eager, channels_last, default, freezing, reduce-overhead, max-autotune.",
+            show_default="all",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    torch_precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="P,...",
+            help="PyTorch only in these: fp32, tf32, fp16, bf16.",
             show_default="all",
             rich_help_panel=_WHAT,
         ),
@@ -146,6 +155,7 @@ def bench_command(
             backends=_names(backend, "--backend"),
             precisions=_names(precision, "--precision"),
             modes=_names(mode, "--mode"),
+            torch_precisions=_names(torch_precision, "--torch-precision"),
             shapes=[_shape(text) for text in shape or ()],
             batch=_sizes(batch),
             threads=threads,

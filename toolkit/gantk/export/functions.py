@@ -250,7 +250,8 @@ _CORNERS = "".join(
 
 _INSTANCE_NORM = """
 %(name)s <epsilon: float = 1e-5, from_blocksize: int = 1, to_blocksize: int = 1, mode: string = "constant",
-          pads: ints = [0, 0, 0, 0, 0, 0, 0, 0]%(attribute)s> (features, starts, ends, scale, offset%(input)s) => (result)
+          pads: ints = [0, 0, 0, 0, 0, 0, 0, 0]%(attribute)s>
+          (features, starts, ends, scale, offset%(input)s) => (result)
 {
     wide = Cast <to = 1> (features)
     planes = Transpose <perm = [0, 3, 1, 2]> (wide)
@@ -329,7 +330,8 @@ def bodies(opset: int, kind: str = "l1") -> list[onnx.FunctionProto]:
         _MAX_POOL_2X2,
         _MAX_POOL_2X2_GRAD % {"corners": _CORNERS},
         *(
-            _INSTANCE_NORM % {"name": f"InstanceNorm{name}", "attribute": attribute, "input": more, "end": end}
+            _INSTANCE_NORM
+            % {"name": f"InstanceNorm{name}", "attribute": attribute, "input": more, "end": end}
             for name, (attribute, more, end) in _NORM_ENDS.items()
         ),
     )

@@ -10,13 +10,12 @@ import onnx
 import onnx_ir as ir
 
 from gantk.errors import GantkError
+from gantk.export.onnx import BF16_OPSET
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model
 from gantk.runtime.runner import Array
 
 DTYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
-BF16_OPSET = 22
-"""The first whose convolutions may be bfloat16; otherwise what gantk exports means the same in both."""
 
 FP32_ISLANDS = frozenset(
     {

@@ -13,8 +13,8 @@ from gantk.bundle import FileRef, Parity, Variant, place_of
 from gantk.checkpoint import Generator
 from gantk.errors import GantkError
 from gantk.export import verify
-from gantk.export.onnx import OPSET, Traced, serialize
-from gantk.export.precision import BF16_OPSET, audit_range, convert, refuse_overflow
+from gantk.export.onnx import Traced, opset_of, serialize
+from gantk.export.precision import audit_range, convert, refuse_overflow
 from gantk.export.rewrites import NATIVE, ONLY_IN, ONLY_ON, STEPS, rewrite
 from gantk.export.speed import PAYS, speedup
 from gantk.runtime.backends import onnxruntime
@@ -115,8 +115,8 @@ def _verified(network: Network, graph: ir.Model, checks: _Checks, form: str) -> 
         if not verdict.passed:
             raise _refusal(network, data, precision, verdict)
     name = f"model.{precision}.onnx" if form == "plain" else f"model.{precision}.{form}.onnx"
-    opset = BF16_OPSET if precision == "bf16" else OPSET
-    return VariantFile(data, Variant(FileRef.of(name, data), precision, form, opset, tuple(verdicts)))
+    ref = FileRef.of(name, data)
+    return VariantFile(data, Variant(ref, precision, form, opset_of(precision), tuple(verdicts)))
 
 
 def _serialize(network: Network, graph: ir.Model, precision: str, form: str) -> bytes:

@@ -208,18 +208,9 @@ def _right(variant: Variant, backend: str, path: Path) -> Variant:
     failed = variant.failed_on(backend)
     if failed is None:
         return variant
-    if not failed.loaded:
-        raise GantkError(
-            f"{backend} could not load `{variant.file.path}` when the bundle was made: {failed.reason}",
-            where=str(path),
-            hint="backend='auto' takes one that can",
-        )
-    off_by = f", off by up to {failed.max_abs:.3g}" if failed.max_abs is not None else ""
+    able = "computes it right" if failed.loaded else "can"
     raise GantkError(
-        f"{backend} computes `{variant.file.path}` wrong: "
-        f"{failed.reason or 'its parity check failed'}{off_by}, against {failed.reference}",
-        where=str(path),
-        hint="backend='auto' takes one that computes it right",
+        failed.complaint(variant.file.path), where=str(path), hint=f"backend='auto' takes one that {able}"
     )
 
 

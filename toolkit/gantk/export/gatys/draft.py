@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
 from gantk.export import functions
-from gantk.export.onnx import OPSET
+from gantk.export.onnx import opset_of
 from gantk.runtime.runner import Array
 from gantk.tensors import TensorSpec
 
@@ -42,7 +42,7 @@ class Draft:
     """
 
     def __init__(self, precision: str = "fp32") -> None:
-        self._type = TYPES[precision]
+        self._type, self._opset = TYPES[precision], opset_of(precision)
         self._nodes: list[onnx.NodeProto] = []
         self._stored: dict[str, onnx.TensorProto] = {}
 
@@ -138,10 +138,10 @@ class Draft:
         taken, given = ([_value(spec) for spec in specs] for specs in (inputs, outputs))
         graph = helper.make_graph(self._nodes, name, taken, given, [*self._stored.values()])
         called = {node.op_type for node in self._nodes if node.domain == functions.DOMAIN}
-        opsets = {"": OPSET, functions.DOMAIN: functions.VERSION}
+        opsets = {"": self._opset, functions.DOMAIN: functions.VERSION}
         model = helper.make_model(
             graph,
-            functions=[body for body in functions.bodies(OPSET, variation) if body.name in called],
+            functions=[body for body in functions.bodies(self._opset, variation) if body.name in called],
             opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
             ir_version=IR_VERSION,
         )

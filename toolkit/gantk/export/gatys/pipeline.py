@@ -23,7 +23,7 @@ from gantk.export.gatys.chain import MOMENTS, Chain, StepConfig
 from gantk.export.gatys.draft import TYPES, StepGraph
 from gantk.export.gatys.graphs import make_adam, make_gradient, make_targets
 from gantk.export.gatys.reference import compute_adam, compute_gradient, compute_targets, to_arrays
-from gantk.export.onnx import OPSET, serialize
+from gantk.export.onnx import opset_of, serialize
 from gantk.export.pipeline import tool_versions
 from gantk.gatys.layers import default_layers
 from gantk.gatys.targets import feature_growth
@@ -251,15 +251,13 @@ def _make(step: _Step, form: _Form, precision: str, report: Report) -> tuple[byt
     facts = {"model": model, "precision": precision, "form": form.name}
     data = serialize(made.graph, made.inputs, made.outputs, facts)
     reference = _reference(step, form, made.inputs, made.outputs)
-    backends = verify.working_backends(precision)
     verdicts: list[Parity] = []
-    for backend in backends:
+    for backend in verify.working_backends(precision):
         verdicts += verify.measure(
             data, precision, backend, [reference], step.psnr_min, THRESHOLDS[precision]
         )
-    for verdict in verdicts:
-        # Another backend's failure is recorded, and `auto` passes it by; the default one's is final.
-        if verdict.backend == backends[0] and not verdict.passed:
+    for verdict in verify.decisive(verdicts, precision):
+        if not verdict.passed:
             raise GantkError(
                 f"the {precision} step ({form.name}) does not compute on {verdict.backend} what "
                 f"{verdict.reference} does: {verdict.reason}",
@@ -271,7 +269,7 @@ def _make(step: _Step, form: _Form, precision: str, report: Report) -> tuple[byt
         FileRef.of(name, data),
         precision,
         form.name,
-        OPSET,
+        opset_of(precision),
         tuple(verdicts),
         interface=Interface(made.inputs, made.outputs),
     )

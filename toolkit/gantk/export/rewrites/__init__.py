@@ -53,7 +53,9 @@ STEPS: tuple[tuple[str, ...], ...] = (
 """The order of trial; of those in one step at most one is kept, and only where measured to pay: see
 `gantk.export.variants`."""
 
-NATIVE = frozenset({"transposed-to-native", "enlarged-to-native", "convolution-to-native", "normalization-to-native"})
+NATIVE = frozenset(
+    {"transposed-to-native", "enlarged-to-native", "convolution-to-native", "normalization-to-native"}
+)
 """Those that only gain where gantk's native operators are."""
 
 ONLY_IN = {

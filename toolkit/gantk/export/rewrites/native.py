@@ -65,7 +65,7 @@ def enlarged_to_native(graph: ir.Model) -> int:
             bounds = [new.weight(name, np.array(numbers)) for name, numbers in crop.items()]
             value = new.add("Slice", [value, *bounds], "crop")
         new.finish(value, place.nodes)
-        _add_body(graph, "TransposedConvolution4x4")
+        add_body(graph, "TransposedConvolution4x4")
     drop_unused_weights(graph.graph)
     return len(places)
 

@@ -223,9 +223,7 @@ def _turn(
     if chain.others is not None:
         others = framed.get(chain.others)
         values["others_pads"] = [-amount for amount in others.pads] if others is not None else [0] * 8
-        inputs.append(
-            others.value if others is not None else _transposed(new, chain.others, _CHANNELS_LAST)
-        )
+        inputs.append(others.value if others is not None else _transposed(new, chain.others, _CHANNELS_LAST))
     result = new.call(DOMAIN, f"InstanceNorm{chain.end}", inputs, **values)
     add_body(graph, f"InstanceNorm{chain.end}")
     result.type, result.shape = chain.last.type, _result_shape(chain, blocks)
@@ -245,7 +243,9 @@ def _turn(
 
 
 def _transposed(new: Replacement, value: ir.Value, perm: list[int]) -> ir.Value:
-    return new.add("Transpose", [value], f"{value.name}.{'last' if perm == _CHANNELS_LAST else 'first'}", perm=perm)
+    return new.add(
+        "Transpose", [value], f"{value.name}.{'last' if perm == _CHANNELS_LAST else 'first'}", perm=perm
+    )
 
 
 def _result_shape(chain: _Chain, blocks: _Blocks | None) -> ir.Shape | None:
@@ -288,9 +288,10 @@ def _amounts(pad: ir.Node) -> list[int]:
 
 def _blocks(bordered: list[ir.Node], chain: _Chain) -> _Blocks | None:
     """Where the bordered pictures become blocks and nothing else, and their size can be told."""
-    if len(bordered) != 1 or only_user(chain.last) is not bordered[0] or not _has_told_size(chain):
+    pad = only_user(chain.last)
+    if pad is None or bordered != [pad] or not _has_told_size(chain):
         return None
-    users = [user for user, _ in bordered[0].outputs[0].uses()]
+    users = [user for user, _ in pad.outputs[0].uses()]
     shapes = [user for user in users if user.op_type == "Shape"]
     fills = [user for user in users if ROUNDS_UP in user.metadata_props]
     if len(fills) != 1 or len(shapes) + 1 < len(users):
@@ -315,7 +316,9 @@ def _framed_size(new: Replacement, chain: _Chain, features: ir.Value, pads: list
     to_space, cut = chain.node("DepthToSpace"), chain.node("Slice")
     size = new.add("Shape", [features], "sides", start=1, end=3)
     if to_space is not None:
-        size = new.add("Mul", [size, new.weight("block", np.full(2, attribute(to_space, "blocksize", 1)))], "pixels")
+        size = new.add(
+            "Mul", [size, new.weight("block", np.full(2, attribute(to_space, "blocksize", 1)))], "pixels"
+        )
     growth = np.array(pads[2:4]) + np.array(pads[6:8])
     if cut is not None:
         starts, ends = constant(cut.inputs[1]), constant(cut.inputs[2])
@@ -332,13 +335,20 @@ def _pad_channels_last(graph: ir.Graph) -> None:
     order = np.array([*_CHANNELS_LAST, *(4 + axis for axis in _CHANNELS_LAST)])
     for node in list(graph):
         transpose = None if not node.inputs or node.inputs[0] is None else node.inputs[0].producer()
-        if transpose is None or transpose.op_type != "Transpose" or ints(transpose, "perm") != _CHANNELS_FIRST:
+        if (
+            transpose is None
+            or transpose.op_type != "Transpose"
+            or ints(transpose, "perm") != _CHANNELS_FIRST
+        ):
             continue
         new = Replacement(graph, node)
         if node.op_type == "Pad" and optional(node, 3) is None:
             amounts = new.add("Gather", [node.inputs[1], new.weight("order", order)], "amounts", axis=0)
             padded = new.add(
-                "Pad", [transpose.inputs[0], amounts, *node.inputs[2:]], "last", mode=text(node, "mode", "constant")
+                "Pad",
+                [transpose.inputs[0], amounts, *node.inputs[2:]],
+                "last",
+                mode=text(node, "mode", "constant"),
             )
             new.finish(_transposed(new, padded, _CHANNELS_FIRST))
         elif node.op_type == "Shape" and (attribute(node, "start", 0), attribute(node, "end", 0)) == (2, 4):
