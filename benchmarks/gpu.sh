@@ -9,6 +9,8 @@ out=${1:?usage: benchmarks/gpu.sh OUT}
 python=${PYTHON:-python3}
 export PYTHONPATH=toolkit${PYTHONPATH:+:$PYTHONPATH}
 mkdir -p "$out"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 
 step() { # NAME SECONDS COMMAND...
     local name=$1 seconds=$2 began=$SECONDS
@@ -18,8 +20,8 @@ step() { # NAME SECONDS COMMAND...
     tail -n 5 "$out/$name.log"
 }
 
-suite() { # NAME SECONDS
-    step "$1" "$2" "$python" benchmarks/run.py "$1" --output "$out/$1.json"
+suite() { # NAME SECONDS NETWORK
+    step "$1" "$2" "$python" benchmarks/run.py "$1" --output "$out/$1.json" --bundle "$work/$3.gantk"
 }
 
 # The kernels' own tests under a checker of NVIDIA's, which comes with the CUDA toolkit. Errors of the API are left out:
@@ -39,15 +41,15 @@ workers=()
 "$python" -c "import xdist" 2>/dev/null && workers=(-n 4 --dist loadfile)
 
 step doctor 15 "$python" -m gantk doctor --json "$out/doctor.json"
-suite dcgan64-cuda 120
-suite style512-cuda 90
+suite dcgan64-cuda 120 dcgan64
+suite style512-cuda 90 style
 step kernels 90 "$python" benchmarks/kernels/run.py --budget 60 --output "$out/kernels.json"
 step tests 110 "$python" -m pytest -v -m gpu -p no:cacheprovider "${workers[@]}" tests &
 sanitize memcheck 110 &
 sanitize racecheck 110 &
 wait
-suite dcgan128-cuda 100
-suite style1024-cuda 75
+suite dcgan128-cuda 100 dcgan128
+suite style1024-cuda 75 style
 failed=$(tr '\n' ' ' <"$out/failed")
 echo "$SECONDS s in all; failed: ${failed:-nothing}"
 [ -z "$failed" ]

@@ -27,6 +27,11 @@ def main() -> int:
     parser.add_argument(
         "--budget", type=float, help="seconds to measure each batch size; default: the suite's"
     )
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        help="of the suite's network, made there if it is not: suites of one network may share it",
+    )
     arguments = parser.parse_args()
     suite = load(arguments.suite)
     if arguments.budget is not None:
@@ -45,7 +50,7 @@ def main() -> int:
 
     # Of timeout(1): workers and temporary folders go too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    document = run(suite, keep)
+    document = run(suite, keep, arguments.bundle)
     for line in (*document["warnings"], *document["recommendation"]):
         print(line)
     for claim in document["claims"]:
@@ -62,12 +67,13 @@ def load(name: str) -> Suite:
     return suite
 
 
-def run(suite: Suite, keep: Callable[[Document], None]) -> Document:
+def run(suite: Suite, keep: Callable[[Document], None], bundle: Path | None = None) -> Document:
     """Make the suite's network, export it, measure it on the suite's device, and judge the suite's claims.
 
     Args:
         suite: From `load`.
         keep: Given what there is after each case, and in the end: a run may fail, or be ended, in between.
+        bundle: Of the suite's network, or where to make it; by default in a temporary folder.
     """
     from gantk import models
     from gantk.bench.run import compare
@@ -76,12 +82,11 @@ def run(suite: Suite, keep: Callable[[Document], None]) -> Document:
 
     device = suite.get("device", "cpu")
     with tempfile.TemporaryDirectory(prefix="gantk-suite-") as folder:
-        weights, bundle = (
-            Path(folder) / f"{suite['name']}.safetensors",
-            Path(folder) / f"{suite['name']}.gantk",
-        )
-        weights.write_bytes(make_weights(suite["network"]))
-        export(weights, bundle, precisions=suite["network"]["precisions"], report=tell)
+        bundle = bundle or Path(folder) / f"{suite['name']}.gantk"
+        if not bundle.exists():
+            weights = Path(folder) / f"{suite['name']}.safetensors"
+            weights.write_bytes(make_weights(suite["network"]))
+            export(weights, bundle, precisions=suite["network"]["precisions"], report=tell)
         options = dict(suite["bench"])
         shapes = [(name, tuple(shape)) for name, shape in options.pop("shapes", {}).items()]
         # What the runner itself costs is nothing beside a network of seconds.

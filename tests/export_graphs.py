@@ -40,5 +40,10 @@ def picture(batch: int, channels: int, height: int, width: int, seed: int = 0) -
     return np.random.default_rng(seed).standard_normal((batch, channels, height, width)).astype(np.float32)
 
 
+def close(found: np.ndarray, wanted: np.ndarray, tolerance: float) -> None:
+    assert np.abs(wanted).max() > 0.01, "the test wants values that differ"
+    np.testing.assert_allclose(found, wanted, atol=tolerance * np.abs(wanted).max())
+
+
 def kinds(graph: ir.Model) -> list[str]:
     return [node.op_type for node in graph.graph]

@@ -14,18 +14,20 @@ constexpr Make kMakes[] = {make_instance_norm_cuda, make_instance_norm_relu_cuda
 constexpr Make kMakes[] = {nullptr, nullptr, nullptr};
 #endif
 
-Signature signature(const char* name, Make cuda, bool adds) {
-    std::vector<Type> inputs{Type::element, Type::sizes, Type::sizes, Type::float32, Type::float32};
-    if (adds) inputs.push_back(Type::element);
+Signature signature(const char* name, Make cuda, std::vector<Type> inputs) {
     // Sizes are known when starts and ends are, which is at run time.
     const auto infer = [](Ort::ShapeInferContext&, Ort::ShapeInferContext::Shape (&)[2]) {};
-    return {name, inputs, {Type::element}, nullptr, cuda, infer};
+    return {name, std::move(inputs), {Type::element}, nullptr, cuda, infer};
 }
+
+const std::vector<Type> kInputs{Type::element, Type::sizes, Type::sizes, Type::float32, Type::float32};
+const std::vector<Type> kWithOthers{Type::element, Type::sizes,   Type::sizes,
+                                    Type::float32, Type::float32, Type::element};
 
 }  // namespace
 
-const Signature kInstanceNorm = signature("InstanceNorm", kMakes[0], false);
-const Signature kInstanceNormRelu = signature("InstanceNormRelu", kMakes[1], false);
-const Signature kInstanceNormSum = signature("InstanceNormSum", kMakes[2], true);
+const Signature kInstanceNorm = signature("InstanceNorm", kMakes[0], kInputs);
+const Signature kInstanceNormRelu = signature("InstanceNormRelu", kMakes[1], kInputs);
+const Signature kInstanceNormSum = signature("InstanceNormSum", kMakes[2], kWithOthers);
 
 }  // namespace gantk::onnxruntime

@@ -139,7 +139,8 @@ def test_what_failed_when_the_bundle_was_made_is_passed_by_in_words(tmp_path: Pa
 
 
 def test_of_files_alike_the_one_is_taken_that_is_not_forbidden() -> None:
-    wrong, right = File("fp32", "rewritten", 1, ("x",), {"x": "it is wrong"}), File("fp32", "rewritten", 2)
+    wrong = File("fp32", "rewritten", 1, ("x",), failures={"x": "it is wrong"})
+    right = File("fp32", "rewritten", 2)
     subject = Subject(Path("x.gantk"), "x", (LATENT,), (), (wrong, right))
     assert subject.files_for("x", "cpu") == [right]
     assert subject.files_for("y", "cpu") == [wrong]

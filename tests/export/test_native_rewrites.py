@@ -11,7 +11,7 @@ import pytest
 import gantk
 from gantk.bundle import Bundle
 from gantk.export import export, variants
-from gantk.runtime.model import OPERATORS
+from gantk.runtime.model import OPERATORS, from_path
 from native_build import onnxruntime_library
 
 pytestmark = pytest.mark.usefixtures("traced_once")
@@ -48,6 +48,29 @@ def test_they_are_kept_where_the_operators_are(
         ("bf16", "plain")
     ]
     assert_runs_alike(bundle, monkeypatch)
+
+
+def test_beside_one_stands_the_same_without_operators(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(OPERATORS, str(onnxruntime_library()))
+    name = b"TransposedConvolution4x4"
+    monkeypatch.setattr(
+        variants, "speedup", lambda plain, other, *_: 1.5 + (name in other and name not in plain)
+    )
+    bundle = export(source, tmp_path / "x.gantk", precisions=("fp32",))
+    plain, native, portable = (
+        variant
+        for variant in bundle.manifest.variants
+        if "onnxruntime" in variant.fastest_on or not variant.rewrites
+    )
+    assert NATIVE in native.rewrites and native.is_native
+    assert portable.rewrites == tuple(name for name in native.rewrites if name != NATIVE)
+    assert portable.gains["onnxruntime"] == dict.fromkeys(portable.rewrites, 1.5)
+    assert from_path(bundle.root, backend="onnxruntime").data == bundle.read_file(native.file)
+    monkeypatch.delenv(OPERATORS)
+    assert from_path(bundle.root, backend="onnxruntime").data == bundle.read_file(portable.file)
+    assert from_path(bundle.root).data == bundle.read_file(plain.file)
 
 
 def assert_runs_alike(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

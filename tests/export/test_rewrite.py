@@ -115,6 +115,20 @@ def test_only_an_activation_moves_before_the_depth_to_space() -> None:
     assert [node.op_type for node in other.graph] == ["Conv", "DepthToSpace", "Softmax"]
 
 
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(
+    inputs=st.integers(1, 5), outputs=st.integers(1, 7), kernel=st.integers(2, 4), height=st.integers(2, 7)
+)
+def test_a_bias_apart_is_added_alike(inputs: int, outputs: int, kernel: int, height: int) -> None:
+    graph = transposed(inputs, outputs, bias=True, kernel=kernel, output_padding=[1, 0])
+    x = np.random.default_rng(0).standard_normal((2, inputs, height, 5)).astype(np.float32)
+    other = rewrite(graph, ["transposed-bias-apart"])
+    assert other is not None
+    assert [node.op_type for node in other.graph] == ["ConvTranspose", "Add", "Relu"]
+    np.testing.assert_allclose(run(other, x), run(graph, x), atol=2e-6)
+    assert rewrite(transposed(inputs, outputs, bias=False), ["transposed-bias-apart"]) is None
+
+
 @pytest.mark.parametrize(
     "attributes",
     [
@@ -128,7 +142,7 @@ def test_only_an_activation_moves_before_the_depth_to_space() -> None:
     ids=lambda attributes: next(iter(attributes)),
 )
 def test_other_transposed_convolutions_are_left_alone(attributes: dict[str, object]) -> None:
-    graph = transposed(16, 16, bias=True, **attributes)  # type: ignore[arg-type]
+    graph = transposed(16, 16, bias=False, **attributes)  # type: ignore[arg-type]
     assert all(rewrite(graph, [name]) is None for name in REWRITES)
     assert [node.op_type for node in graph.graph] == ["ConvTranspose", "Relu"]
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from export_graphs import kinds, make_graph, picture, run
+from export_graphs import close, kinds, make_graph, picture, run
 from gantk.export import verify
 from gantk.export.precision import convert
 from gantk.export.rewrites import rewrite
@@ -64,11 +64,6 @@ def channels(graph: ir.Model) -> list[tuple[int, int]]:
             after, before = WEIGHT_AXES[node.op_type]
             found.append((weight.shape[before], weight.shape[after]))
     return found
-
-
-def close(found: np.ndarray, wanted: np.ndarray, tolerance: float) -> None:
-    assert np.abs(wanted).max() > 0.01, "the test wants values that differ"
-    np.testing.assert_allclose(found, wanted, atol=tolerance * np.abs(wanted).max())
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

@@ -29,6 +29,7 @@ FILES = (
     "test_gram_gradient_kernels.py",
     "test_gram_kernels.py",
     "test_gram_sm90_kernels.py",
+    "test_instance_norm_kernels.py",
     "test_interpreter.py",
     "test_interpreter_faults.py",
     "test_pycuda.py",

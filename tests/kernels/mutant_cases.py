@@ -9,6 +9,7 @@ from types import ModuleType
 import gram_gradient_trials
 import gram_sm90_trials
 import gram_trials
+import instance_norm_trials
 import variation_trials
 
 Case = tuple[str, Callable[[], object]]
@@ -21,6 +22,7 @@ _FAMILIES: dict[str, tuple[ModuleType, tuple[str, ...]]] = {
         ("gram_gradient", "gram_gradient_half", "gram_gradient_single"),
     ),
     "gram_sm90": (gram_sm90_trials, ("gram_sm90",)),
+    "instance_norm": (instance_norm_trials, ("instance_norm",)),
 }
 FAMILIES = tuple(_FAMILIES)
 

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,10 @@ import pytest
 import gantk
 import networks
 from fake_cuda import FakeCuda
-from gantk.bundle import Interface, Manifest, Variant, Writer
+from gantk.bundle import FileRef, Interface, Manifest, Variant, Writer
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.runtime import registry
-from gantk.runtime.model import from_path
+from gantk.runtime.model import OPERATORS, choose, from_path
 from gantk.runtime.registry import BackendStatus
 
 needs_both = pytest.mark.skipif(
@@ -95,6 +97,25 @@ def test_the_fastest_form_is_the_default(tmp_path: Path) -> None:
         parities=failed("openvino", kind=REWRITTEN),
     )
     assert from_path(tmp_path / "y.gantk", backend="openvino").form == "plain"
+
+
+def test_native_forms_are_for_where_the_operators_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere the one that was fastest without them is taken, else the plain one."""
+    ref = FileRef("model.onnx", "0" * 64, 1)
+    plain = Variant(ref, "fp16", "plain", 21)
+    portable = Variant(ref, "fp16", "rewritten", 21, (), ("onnxruntime cuda",), ("narrow-to-blocks",))
+    native = replace(portable, rewrites=(*portable.rewrites, "normalization-to-native"))
+    for library, held, taken in (
+        ("", (plain, native, portable), portable),
+        ("", (plain, native), plain),
+        ("x.so", (plain, portable, native), native),
+        ("x.so", (plain, portable), portable),
+    ):
+        monkeypatch.setenv(OPERATORS, library)
+        bundle: Any = SimpleNamespace(manifest=SimpleNamespace(variants=held))
+        assert choose(bundle, None, None, "onnxruntime", "cuda") is taken
+        assert choose(bundle, None, None, None) is plain
+        assert choose(bundle, "fp16", None, "openvino") is plain
 
 
 def test_a_form_with_an_interface_of_its_own_is_only_taken_by_name(tmp_path: Path) -> None:

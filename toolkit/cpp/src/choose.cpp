@@ -60,12 +60,12 @@ const Variant& choose(const Bundle& bundle, std::string precision, const std::st
   // As a manifest names where a file is run.
   const std::string place = std::string(backend) + (device == Device::cpu ? "" : " cuda");
   const auto rank = [&](const Variant& variant) {
-    const auto& fastest = variant.fastest_on;
-    const bool asked = !backend.empty();
+    const auto& places = variant.fastest_on;
     const bool usable = !variant.is_native() || operators_library() != nullptr;
-    return std::tuple(asked && variant.failed_on(backend) != nullptr,
-                      asked && (!usable || std::find(fastest.begin(), fastest.end(), place) == fastest.end()),
-                      asked && !variant.is_native(), variant.form != "plain");
+    const bool fastest = usable && std::find(places.begin(), places.end(), place) != places.end();
+    const bool asked = !backend.empty();
+    return std::tuple(asked && variant.failed_on(backend) != nullptr, asked && !fastest,
+                      asked && !(fastest && variant.is_native()), variant.form != "plain");
   };
   const Variant* best = nullptr;
   for (const Variant& variant : variants) {
@@ -88,8 +88,8 @@ Model load(const Bundle& bundle, const Variant& variant, std::string_view backen
       .name = manifest.name,
       .precision = variant.precision,
       .form = variant.form,
-      .is_native = variant.is_native(),
       .interface = manifest.interface(variant),
+      .is_native = variant.is_native(),
   };
 }
 

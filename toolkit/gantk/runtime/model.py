@@ -154,7 +154,8 @@ def slowness(form: Form, place: str) -> tuple[bool, bool]:
     A form with native operators is not, where `OPERATORS` names no library.
     """
     usable = not form.is_native or bool(os.environ.get(OPERATORS))
-    return not usable or place not in form.fastest_on, not form.is_native
+    fastest = usable and place in form.fastest_on
+    return not fastest, not (fastest and form.is_native)
 
 
 def from_variant(bundle: Bundle, variant: Variant) -> Model:

@@ -20,9 +20,9 @@ struct Model {
   Bytes bytes;
   std::string where;  // its path, for errors
   std::string name, precision, form;
-  bool is_native = false;  // whether it was made for gantk's native operators
   Interface interface;
   std::optional<Engine> engine = {};  // what the manifest says of an engine; nothing of an ONNX file
+  bool is_native = false;  // whether it was made for gantk's native operators
 };
 
 // What a backend says of itself on this machine.

@@ -126,11 +126,19 @@ def _chain(norm: ir.Node) -> _Chain:
         end = "Relu"
     elif user is not None and user.op_type == "Add":
         added = _other_input(user, nodes[-1].outputs[0])
-        if added.const_value is None and added.shape is not None and added.shape == user.outputs[0].shape:
+        if _is_as_large(added, norm.outputs[0]):
             end, others = "Sum", added
     if end and user is not None:
         nodes.append(user)
     return _Chain(tuple(nodes), norm, scale, offset, end, others)
+
+
+def _is_as_large(value: ir.Value, pictures: ir.Value) -> bool:
+    """Whether a tensor is one of pictures too, and not one value for each channel."""
+    shape, known = value.shape, pictures.shape
+    if value.const_value is not None or shape is None or known is None or len(shape) != 4:
+        return False
+    return shape[1] == known[1] and 1 not in (shape[2], shape[3])
 
 
 def _cut(norm: ir.Node) -> list[ir.Node]:

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Normalisation as gantk's function: proven equal, by its body, to what it replaces."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from onnx import NodeProto, helper
+
+from export_graphs import close, kinds, make_graph, picture, run
+from gantk.export.functions import DOMAIN
+from gantk.export.precision import convert
+from gantk.export.rewrites import rewrite
+
+NATIVE = "normalization-to-native"
+BLOCKS = "narrow-to-blocks"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution of 3 x 3 and its normalisation.
+
+    Args:
+        mode: Of the padding before the convolution; empty for a border of the convolution's own.
+        own: Whether scale and offset are computed for each picture.
+        end: ``Relu``, ``Add`` of what the layer read, or nothing.
+        enlarge: Whether the convolution makes the phases of pictures twice as large, less a border.
+    """
+
+    mode: str = "reflect"
+    own: bool = False
+    end: str = "Relu"
+    enlarge: bool = False
+
+
+class Draft:
+    """Nodes and weights of a network, one after the other."""
+
+    def __init__(self, channels: int, seed: int) -> None:
+        self.channels, self.value = channels, "x"
+        self.nodes: list[NodeProto] = []
+        self.weights: dict[str, np.ndarray] = {}
+        self._random = np.random.default_rng(seed)
+
+    def add(self, kind: str, *inputs: str, **attributes: object) -> str:
+        name = f"{kind}{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [f"{name}.out"], name=name, **attributes))
+        return f"{name}.out"
+
+    def weight(self, array: np.ndarray) -> str:
+        name = f"w{len(self.weights)}"
+        self.weights[name] = array
+        return name
+
+    def normal(self, *shape: int) -> str:
+        return self.weight(self._random.standard_normal(shape).astype(np.float32) * 0.3)
+
+    def conv(self, value: str, inputs: int, outputs: int, kernel: int = 3, **attributes: object) -> str:
+        return self.add("Conv", value, self.normal(outputs, inputs, kernel, kernel), **attributes)
+
+    def pad(self, value: str, by: int, mode: str) -> str:
+        return self.add("Pad", value, self.weight(np.array([0, 0, by, by, 0, 0, by, by])), mode=mode)
+
+    def norm(self, value: str, channels: int, *, own: bool) -> str:
+        if not own:
+            scale, offset = (
+                self.normal(channels),
+                self.weight(np.linspace(0.5, 1, channels, dtype=np.float32)),
+            )
+            return self.add("InstanceNormalization", value, scale, offset, epsilon=1e-4)
+        one, zero = self.weight(np.ones(channels, np.float32)), self.weight(np.zeros(channels, np.float32))
+        value = self.add("InstanceNormalization", value, one, zero)
+        style = self.add("Squeeze", self.add("GlobalAveragePool", "x"), self.weight(np.array([2, 3])))
+        for kind in ("Mul", "Add"):
+            by_channel = self.add("MatMul", style, self.normal(self.channels, channels))
+            value = self.add(kind, value, self.add("Unsqueeze", by_channel, self.weight(np.array([2, 3]))))
+        return value
+
+    def layer(self, layer: Layer) -> None:
+        before, c = self.value, self.channels
+        value = self.pad(before, 1, layer.mode) if layer.mode else before
+        own = {} if layer.mode else {"pads": [1, 1, 1, 1]}
+        value = self.conv(value, c, 4 * c if layer.enlarge else c, **own)
+        if layer.enlarge:
+            value = self.add("DepthToSpace", value, blocksize=2, mode="DCR")
+            cut = [self.weight(np.array(at)) for at in ([1, 1], [-1, -1], [2, 3])]
+            value = self.add("Slice", value, *cut)
+        value = self.norm(value, c, own=layer.own)
+        if layer.end == "Relu":
+            value = self.add("Relu", value)
+        elif layer.end == "Add" and not layer.enlarge:
+            value = self.add("Add", before, value)
+        self.value = value
+
+    def graph(self) -> ir.Model:
+        self.nodes.append(helper.make_node("Identity", [self.value], ["y"], name="last"))
+        return make_graph(self.nodes, self.weights, self.channels, self.channels)
+
+
+def network(layers: list[Layer], channels: int = 3, seed: int = 0) -> ir.Model:
+    draft = Draft(channels, seed)
+    for layer in layers:
+        draft.layer(layer)
+    return draft.graph()
+
+
+def turned(graph: ir.Model, *names: str) -> ir.Model:
+    other = rewrite(graph, [*names, NATIVE])
+    assert other is not None
+    assert "InstanceNormalization" not in kinds(other)
+    return other
+
+
+def functions(graph: ir.Model) -> Counter[str]:
+    return Counter(node.op_type for node in graph.graph if node.domain == DOMAIN)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    layers=st.lists(
+        st.builds(
+            Layer,
+            mode=st.sampled_from(["reflect", "edge", "constant", ""]),
+            own=st.booleans(),
+            end=st.sampled_from(["Relu", "Add", ""]),
+            enlarge=st.booleans(),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    batch=st.integers(1, 2),
+    channels=st.integers(1, 5),
+    height=st.integers(4, 7),
+    width=st.integers(4, 7),
+    seed=st.integers(0, 9),
+)
+def test_it_equals_what_it_replaces(
+    layers: list[Layer], batch: int, channels: int, height: int, width: int, seed: int
+) -> None:
+    graph = network(layers, channels, seed)
+    other = turned(graph)
+    assert sum(functions(other).values()) == len(layers)
+    x = picture(batch, channels, height, width, seed)
+    wanted = run(graph, x)
+    assume(np.abs(wanted).max() > 0.01)
+    close(run(other, x), wanted, 2e-4)
+
+
+def test_borders_and_sums_are_computed_in_passing() -> None:
+    """As in a style network: what a residual block adds is read from the pictures with the border."""
+    graph = network([Layer(), Layer(), Layer(end="Add"), Layer(), Layer(end="Add"), Layer(mode="edge")])
+    other = turned(graph)
+    assert functions(other) == {"InstanceNormRelu": 4, "InstanceNormSum": 2}
+    assert Counter(kinds(other))["Pad"] == 1, "only that of the network's own input stays"
+    assert not {"Relu", "Add"} & set(kinds(other))
+    sums = [node for node in other.graph if node.op_type == "InstanceNormSum"]
+    assert {tuple(node.attributes["others_pads"].as_ints()) for node in sums} == {
+        (0, 0, -1, -1, 0, 0, -1, -1)
+    }
+
+
+def test_phases_are_put_in_place_in_passing() -> None:
+    other = turned(network([Layer(enlarge=True), Layer()]))
+    assert not {"DepthToSpace", "Slice"} & set(kinds(other))
+    assert (
+        next(node for node in other.graph if node.domain == DOMAIN).attributes["from_blocksize"].as_int() == 2
+    )
+
+
+def test_scales_of_each_picture_are_applied_in_passing() -> None:
+    other = turned(network([Layer(own=True), Layer(own=True, end="")]))
+    assert functions(other) == {"InstanceNormRelu": 1, "InstanceNorm": 1}
+    assert not {"Mul", "Add", "Unsqueeze"} & set(kinds(other))
+
+
+def painted(kernel: int, enlarge: bool = True) -> ir.Model:
+    """The end of a style network: pictures of a few channels from a wide convolution."""
+    draft = Draft(9, 0)
+    draft.layer(Layer(enlarge=enlarge))
+    draft.value = draft.conv(draft.pad(draft.value, kernel // 2, "reflect"), 9, 3, kernel)
+    return draft.graph()
+
+
+@pytest.mark.parametrize("enlarge", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 9), (6, 13)])
+def test_blocks_are_made_in_passing(height: int, width: int, enlarge: bool) -> None:
+    graph = painted(9 if enlarge else 5, enlarge)
+    other = turned(graph, BLOCKS)
+    assert "SpaceToDepth" not in kinds(other)
+    assert (
+        next(node for node in other.graph if node.domain == DOMAIN).attributes["to_blocksize"].as_int() == 4
+    )
+    x = picture(2, 9, height, width)
+    close(run(other, x), run(graph, x), 2e-4)
+
+
+def test_blocks_that_are_more_than_a_rounding_up_are_made_apart() -> None:
+    graph = painted(7)
+    other = turned(graph, BLOCKS)
+    assert "SpaceToDepth" in kinds(other)
+    x = picture(1, 9, 7, 9)
+    close(run(other, x), run(graph, x), 2e-4)
+
+
+def test_two_that_pad_differently_pad_for_themselves() -> None:
+    draft = Draft(3, 0)
+    draft.layer(Layer())
+    branches = [draft.conv(draft.pad(draft.value, by, "reflect"), 3, 3, 2 * by + 1) for by in (1, 2)]
+    draft.value = draft.add("Sub", *branches)
+    graph = draft.graph()
+    other = turned(graph)
+    assert Counter(kinds(other))["Pad"] == 3
+    x = picture(2, 3, 6, 5)
+    close(run(other, x), run(graph, x), 2e-4)
+
+
+def test_what_something_else_reads_stays_as_it_was() -> None:
+    draft = Draft(3, 0)
+    draft.layer(Layer())
+    middle = draft.value
+    draft.layer(Layer(end=""))
+    draft.value = draft.add("Mul", draft.value, middle)
+    graph = draft.graph()
+    other = turned(graph)
+    assert Counter(kinds(other))["Pad"] == 2
+    x = picture(2, 3, 6, 5)
+    close(run(other, x), run(graph, x), 2e-4)
+
+
+def test_a_bias_that_is_added_is_no_picture() -> None:
+    draft = Draft(3, 0)
+    draft.layer(Layer(end=""))
+    draft.value = draft.add("Add", draft.value, draft.normal(1, 3, 1, 1))
+    graph = draft.graph()
+    other = turned(graph)
+    assert functions(other) == {"InstanceNorm": 1}
+    x = picture(2, 3, 6, 5)
+    close(run(other, x), run(graph, x), 2e-4)
+
+
+def test_in_fp16_scales_stay_in_float32_and_features_do_not() -> None:
+    graph = network([Layer(own=True), Layer(), Layer(end="Add")])
+    half = convert(turned(graph), "fp16")
+    for node in half.graph:
+        if node.domain == DOMAIN:
+            types = [value.dtype for value in node.inputs if value is not None]
+            assert types[3:5] == [ir.DataType.FLOAT] * 2
+            assert {*types[5:], node.outputs[0].dtype} == {ir.DataType.FLOAT16}
+    onnx.checker.check_model(ir.to_proto(half), full_check=True)
+    x = picture(2, 3, 9, 8)
+    close(run(half, x), run(graph, x), 2e-2)
+
+
+def test_no_sums_of_float16_overflow() -> None:
+    """By the body, which any backend may run."""
+    graph = network([Layer(), Layer(end="")])
+    half = convert(turned(graph), "fp16")
+    x = picture(1, 3, 64, 64) * 200
+    close(run(half, x), run(graph, x), 2e-2)
+
+
+def test_a_graph_without_normalisation_is_left_alone() -> None:
+    draft = Draft(3, 0)
+    draft.value = draft.conv(draft.pad("x", 1, "reflect"), 3, 3)
+    assert rewrite(draft.graph(), [NATIVE]) is None
