@@ -23,6 +23,8 @@ from cpp_library import SOURCE, Library
 from gantk.bundle import Bundle, FileRef, Interface, Manifest, Variant
 from gantk.errors import GantkError
 from gantk.runtime.backends import onnxruntime
+from gantk.runtime.model import OPERATORS
+from native_build import onnxruntime_library
 from tampering import FAULTS, tamper
 
 NOT_JSON = "the manifest is not JSON: "
@@ -180,6 +182,26 @@ def test_both_choose_the_same_form(
     feeds = {"latent": networks.latents(1)}
     with library.open(tmp_path / "x.gantk") as cpp, gantk.open(tmp_path / "x.gantk", "onnxruntime") as python:
         assert (cpp.run(feeds)["picture"] == python.run(feeds)["picture"]).all()
+
+
+@pytest.mark.parametrize("operators", [False, True])
+def test_both_take_a_native_form_where_the_operators_are(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operators: bool
+) -> None:
+    monkeypatch.setenv(OPERATORS, str(onnxruntime_library()) if operators else "")
+    forms = ("plain", "rewritten")
+    files = {("fp32", form): networks.generator(seed=seed) for seed, form in enumerate(forms)}
+    path = tmp_path / "x.gantk"
+    networks.bundle(path, files, fastest_on={("fp32", "rewritten"): ["onnxruntime"]})
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["variants"][1]["rewrites"] = ["transposed-to-native"]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    feeds = {"latent": networks.latents(1)}
+    with gantk.open(path, "onnxruntime", form=forms[operators]) as runner:
+        wanted = runner.run(feeds)["picture"]
+    with library.open(path) as cpp, gantk.open(path, "onnxruntime") as python:
+        assert (cpp.run(feeds)["picture"] == wanted).all()
+        assert (python.run(feeds)["picture"] == wanted).all()
 
 
 def test_a_manifest_that_belongs_to_another_file(library: Library, tmp_path: Path) -> None:

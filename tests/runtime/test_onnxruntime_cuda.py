@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
-from hypothesis import settings as trials
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
@@ -26,7 +25,6 @@ from gantk.errors import GantkError
 from gantk.runtime.backends import plans
 from gantk.runtime.backends.gpu import Bound
 from gantk.runtime.backends.onnxruntime_cuda import CudaRunner
-from gantk.runtime.backends.onnxruntime_settings import settings
 from gantk.runtime.runner import Array
 
 
@@ -104,13 +102,6 @@ def test_channels_stay_first_where_operators_want_them(provider: FakeProvider, t
         assert provider.settings["prefer_nhwc"] == "0"
         x = latent(2)
         np.testing.assert_array_equal(runner.run({"x": x})["y"], np.pad(x, ((0, 0), (1, 1))))
-
-
-def test_channels_come_last_where_operators_of_gantk_have_them_so() -> None:
-    """Whatever their bodies are made of, which are among a file's operators too."""
-    kinds = frozenset({"Conv", "InstanceNormRelu", "Pad", "DepthToSpace"})
-    assert settings("fp16", kinds)["prefer_nhwc"] == "1"
-    assert settings("fp16", kinds - {"InstanceNormRelu"})["prefer_nhwc"] == "0"
 
 
 def test_the_form_measured_faster_on_a_gpu(provider: FakeProvider, tmp_path: Path) -> None:
@@ -302,7 +293,7 @@ def test_closing_twice(provider: FakeProvider, path: Path) -> None:
         runner.launch({"latent": Elsewhere(provider.cuda, latent(1))}, 0)
 
 
-@trials(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(["run", "launch", "again", "bind", "call"]), st.integers(1, 6)),

@@ -89,7 +89,6 @@ Model load(const Bundle& bundle, const Variant& variant, std::string_view backen
       .precision = variant.precision,
       .form = variant.form,
       .interface = manifest.interface(variant),
-      .is_native = variant.is_native(),
   };
 }
 

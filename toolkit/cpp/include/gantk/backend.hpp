@@ -22,7 +22,6 @@ struct Model {
   std::string name, precision, form;
   Interface interface;
   std::optional<Engine> engine = {};  // what the manifest says of an engine; nothing of an ONNX file
-  bool is_native = false;  // whether it was made for gantk's native operators
 };
 
 // What a backend says of itself on this machine.

@@ -9,9 +9,6 @@ from gantk.runtime.model import Model
 _BOTH_LAYOUTS = frozenset({"Conv", "ConvTranspose", "BatchNormalization", "MaxPool", "AveragePool", "Gemm"})
 _ONE_LAYOUT = frozenset({"InstanceNormalization", "Pad", "Resize", "DepthToSpace"})
 
-# Those of gantk that are channels last on both sides.
-_CHANNELS_LAST = frozenset({"InstanceNorm", "InstanceNormRelu", "InstanceNormSum"})
-
 # What a graph, which repeats itself, would make another network of: noise, and branches that depend on values.
 _NEW_EVERY_TIME = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -27,10 +24,10 @@ def settings(precision: str, kinds: frozenset[str]) -> dict[str, str]:
         "use_tf32": str(int(precision in ("fp16", "bf16"))),
         # About as fast there as what it finds by trying all, which takes it long; its default has slow fallbacks.
         "cudnn_conv_algo_search": "HEURISTIC",
-        # Where convolutions follow each other without operators between that want channels first.
-        "prefer_nhwc": str(
-            int(bool(kinds & _CHANNELS_LAST or (kinds & _BOTH_LAYOUTS and not kinds & _ONE_LAYOUT)))
-        ),
+        # Where convolutions follow each other without operators between that want channels first. A style network with
+        # gantk's normalisation would be such too, but on an H100 its runs then wait for the GPU somewhere in between,
+        # which no graph can hold.
+        "prefer_nhwc": str(int(bool(kinds & _BOTH_LAYOUTS and not kinds & _ONE_LAYOUT))),
     }
 
 
