@@ -194,13 +194,17 @@ GANTK_DEVICE void apply(const InstanceNormParameters& p) {
     const int32_t block_row = int32_t(blockIdx.y), row_pixels = p.result_columns << 2 * p.to_shift;
     auto* result = static_cast<Element*>(p.result) + picture * p.result_stride + place.channel +
                    int64_t(block_row) * row_pixels * p.channels;
-    const float* mean = p.factors + int64_t(picture) * 2 * p.channels + place.channel;
-    float means[kChannels], factors[kChannels], offsets[kChannels];
+    float means[kChannels] = {}, factors[kChannels], offsets[kChannels] = {};
 #pragma unroll
-    for (int c = 0; c < kChannels; ++c) {
-        means[c] = mean[c];
-        factors[c] = mean[p.channels + c];
-        offsets[c] = p.offset[int64_t(picture) * p.scale_stride + place.channel + c];
+    for (int c = 0; c < kChannels; ++c) factors[c] = 1;
+    if (p.factors != nullptr) {
+        const float* mean = p.factors + int64_t(picture) * 2 * p.channels + place.channel;
+#pragma unroll
+        for (int c = 0; c < kChannels; ++c) {
+            means[c] = mean[c];
+            factors[c] = mean[p.channels + c];
+            offsets[c] = p.offset[int64_t(picture) * p.scale_stride + place.channel + c];
+        }
     }
     const int32_t first = int32_t(blockIdx.x) * p.run, last = min(first + p.run, row_pixels);
     const int32_t to_mask = (1 << p.to_shift) - 1, from_mask = (1 << p.from_shift) - 1;

@@ -36,18 +36,57 @@ std::array<std::int64_t, 2> place_of(const Ort::ConstValue& value, const char* n
     return {numbers[0], numbers[1]};
 }
 
+// What is told by the attributes that all operators of the family have.
+NormPictures told(const Making& making) {
+    NormPictures what;
+    what.element = static_cast<kernels::Element>(making.element);
+    what.to = int_attribute(making.info, "to_blocksize", 1);
+    what.border = border_of(making.info);
+    what.pads = sides_of(making.info, "pads");
+    return what;
+}
+
+// Launches what makes the result of pictures.
+void make(Ort::KernelContext& context, const Ort::ConstValue& features, NormPictures what, kernels::NormData data) {
+    kernels::InstanceNormPlan plan = kernels::plan_instance_norm(what, driver::current_device());
+    auto result = context.GetOutput(0, {plan.result_shape.begin(), plan.result_shape.end()});
+    data.result = result.GetTensorMutableRawData();
+    if (driver::alignment_of(data.result) < what.alignment) {
+        what.alignment = driver::alignment_of(data.result);
+        plan = kernels::plan_instance_norm(what, driver::current_device());
+    }
+    const CudaWorkspace workspace(context, features, plan.workspace_bytes);
+    launch(context, plan.launches(data, workspace.data()));
+}
+
+class BorderedBlocksCuda : public Kernel {
+  public:
+    explicit BorderedBlocksCuda(const Making& making) : what_(told(making)) { what_.normalizes = false; }
+
+    void compute(Ort::KernelContext& context) const override {
+        const auto features = context.GetInput(0);
+        const Shape shape = shape_of(features, "features", 4, false, "N x H x W x C");
+        NormPictures what = what_;
+        std::copy(shape.begin(), shape.end(), what.shape.begin());
+        kernels::NormData data;
+        data.features = features.GetTensorRawData();
+        what.alignment = driver::alignment_of(data.features);
+        make(context, features, what, data);
+    }
+
+  private:
+    NormPictures what_;
+};
+
 class InstanceNormCuda : public Kernel {
   public:
-    InstanceNormCuda(const Making& making, bool rectifies, bool adds) : adds_(adds) {
-        what_.element = static_cast<kernels::Element>(making.element);
+    InstanceNormCuda(const Making& making, bool rectifies, bool adds) : what_(told(making)), adds_(adds) {
         what_.rectifies = rectifies;
         what_.epsilon = float_attribute(making.info, "epsilon", 1e-5f);
         if (!(std::isfinite(what_.epsilon) && what_.epsilon >= 0))
             throw Error("epsilon is " + std::to_string(what_.epsilon) + "; a number of at least 0 is wanted");
         what_.from = int_attribute(making.info, "from_blocksize", 1);
-        what_.to = int_attribute(making.info, "to_blocksize", 1);
-        what_.border = border_of(making.info);
-        what_.pads = sides_of(making.info, "pads");
+        if (what_.from < 1) throw Error("from_blocksize is " + std::to_string(what_.from) + "; at least 1 is wanted");
         if (adds) {
             const auto sides = sides_of(making.info, "others_pads");
             what_.others_starts = {-sides[0], -sides[1]};
@@ -75,16 +114,7 @@ class InstanceNormCuda : public Kernel {
         what.scale_of_each = parameters(context.GetInput(3), "the scale", shape[0], channels, data.scale);
         if (parameters(context.GetInput(4), "the offset", shape[0], channels, data.offset) != what.scale_of_each)
             throw Error("scale and offset have different shapes");
-
-        kernels::InstanceNormPlan plan = kernels::plan_instance_norm(what, driver::current_device());
-        auto result = context.GetOutput(0, {plan.result_shape.begin(), plan.result_shape.end()});
-        data.result = result.GetTensorMutableRawData();
-        if (driver::alignment_of(data.result) < what.alignment) {
-            what.alignment = driver::alignment_of(data.result);
-            plan = kernels::plan_instance_norm(what, driver::current_device());
-        }
-        const CudaWorkspace workspace(context, features, plan.workspace_bytes);
-        launch(context, plan.launches(data, workspace.data()));
+        make(context, features, what, data);
     }
 
   private:
@@ -104,6 +134,10 @@ class InstanceNormCuda : public Kernel {
 };
 
 }  // namespace
+
+std::unique_ptr<Kernel> make_bordered_blocks_cuda(const Making& making) {
+    return std::make_unique<BorderedBlocksCuda>(making);
+}
 
 std::unique_ptr<Kernel> make_instance_norm_cuda(const Making& making) {
     return std::make_unique<InstanceNormCuda>(making, false, false);

@@ -117,6 +117,6 @@ struct Signature {
 
 extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation, kMaxPool, kMaxPoolGrad, kConvolution,
     kConvolutionRelu, kConvolutionReluGrad, kReflectedConvolution, kTransposedConvolution, kTransposedConvolutionRelu,
-    kInstanceNorm, kInstanceNormRelu, kInstanceNormSum;
+    kInstanceNorm, kInstanceNormRelu, kInstanceNormSum, kBorderedBlocks, kSizes;
 
 }  // namespace gantk::onnxruntime

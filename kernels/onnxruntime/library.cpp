@@ -72,8 +72,9 @@ class Operator : public Ort::CustomOpBase<Operator, Kernel, true> {
             const auto given = signature.is_generic() ? type_of(context, element - signature.inputs.begin())
                                                       : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
             for (std::size_t index = 0; index < signature.outputs.size(); ++index) {
-                const bool narrow = signature.outputs[index] == Type::element;
-                const auto type = narrow ? given : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+                const auto type = signature.outputs[index] == Type::element ? given
+                                  : signature.outputs[index] == Type::sizes ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64
+                                                                            : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
                 if (!shapes[index].empty())
                     Ort::ThrowOnError(wrapped.SetOutputShape(index, shapes[index], type));
             }
@@ -113,7 +114,7 @@ struct Domain {
             add({&kMaxPool, &kMaxPoolGrad, &kConvolution, &kConvolutionRelu, &kReflectedConvolution,
                  &kConvolutionReluGrad, &kTransposedConvolution, &kTransposedConvolutionRelu});
         else
-            add({&kInstanceNorm, &kInstanceNormRelu, &kInstanceNormSum});
+            add({&kInstanceNorm, &kInstanceNormRelu, &kInstanceNormSum, &kBorderedBlocks, &kSizes});
     }
 
     void add(std::initializer_list<const Signature*> signatures) {

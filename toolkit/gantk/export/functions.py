@@ -42,6 +42,10 @@ compute in float32, so that they neither overflow nor lose their small terms.
     InstanceNormRelu: the same, and negative results become 0, before the border.
     InstanceNormSum <..., others_pads> (..., others T[N, H', W', C]): the same, and others are added, cut by
         `others_pads`, which are amounts of Pad too, none above 0.
+    BorderedBlocks <to_blocksize, mode, pads> (features T[N, H, W, C]) => (result T[N, h', w', t^2 C])
+        Only the border and the blocks of an InstanceNorm.
+    Sizes <factor, growth> (sizes int64[2]) => (result int64[2])
+        sizes * factor + growth, which ONNX Runtime computes on the CPU even where it would take it to a GPU and back.
 
 The Gram matrix is that of Gatys, Ecker and Bethge (arXiv 1508.06576), the variation that of Mahendran and Vedaldi
 (arXiv 1412.0035, section 3.2), instance normalisation that of Ulyanov, Vedaldi and Lempitsky (arXiv 1607.08022).
@@ -248,6 +252,40 @@ _CORNERS = "".join(
     for corner in range(3)
 )
 
+# A border, zeros up to whole blocks, and blocks as channels, which come last.
+_BLOCKS = """
+    amounts = Constant <value_ints: ints = @pads> ()
+    framed = Pad <mode: string = @mode> (narrow, amounts)
+    size = Shape <start = 2, end = 4> (framed)
+    negative = Neg (size)
+    block = Constant <value_int: int = @to_blocksize> ()
+    lack = Mod (negative, block)
+    before = Constant <value_ints = [0, 0, 0, 0, 0, 0]> ()
+    fill = Concat <axis = 0> (before, lack)
+    whole = Pad (framed, fill)
+    blocks = SpaceToDepth <blocksize: int = @to_blocksize> (whole)
+    result = Transpose <perm = [0, 2, 3, 1]> (blocks)
+"""
+
+_BORDERED_BLOCKS = """
+BorderedBlocks <to_blocksize: int = 1, mode: string = "constant", pads: ints = [0, 0, 0, 0, 0, 0, 0, 0]>
+          (features) => (result)
+{
+    narrow = Transpose <perm = [0, 3, 1, 2]> (features)
+    %(blocks)s
+}
+"""
+
+_SIZES = """
+Sizes <factor: int = 1, growth: ints = [0, 0]> (sizes) => (result)
+{
+    given = Constant <value_int: int = @factor> ()
+    scaled = Mul (sizes, given)
+    more = Constant <value_ints: ints = @growth> ()
+    result = Add (scaled, more)
+}
+"""
+
 _INSTANCE_NORM = """
 %(name)s <epsilon: float = 1e-5, from_blocksize: int = 1, to_blocksize: int = 1, mode: string = "constant",
           pads: ints = [0, 0, 0, 0, 0, 0, 0, 0]%(attribute)s>
@@ -276,17 +314,7 @@ _INSTANCE_NORM = """
     shifted = Add (scaled, shift)
     %(end)s
     narrow = CastLike (ended, features)
-    amounts = Constant <value_ints: ints = @pads> ()
-    framed = Pad <mode: string = @mode> (narrow, amounts)
-    size = Shape <start = 2, end = 4> (framed)
-    negative = Neg (size)
-    block = Constant <value_int: int = @to_blocksize> ()
-    lack = Mod (negative, block)
-    before = Constant <value_ints = [0, 0, 0, 0, 0, 0]> ()
-    fill = Concat <axis = 0> (before, lack)
-    whole = Pad (framed, fill)
-    blocks = SpaceToDepth <blocksize: int = @to_blocksize> (whole)
-    result = Transpose <perm = [0, 2, 3, 1]> (blocks)
+    %(blocks)s
 }
 """
 
@@ -331,9 +359,17 @@ def bodies(opset: int, kind: str = "l1") -> list[onnx.FunctionProto]:
         _MAX_POOL_2X2_GRAD % {"corners": _CORNERS},
         *(
             _INSTANCE_NORM
-            % {"name": f"InstanceNorm{name}", "attribute": attribute, "input": more, "end": end}
+            % {
+                "name": f"InstanceNorm{name}",
+                "attribute": attribute,
+                "input": more,
+                "end": end,
+                "blocks": _BLOCKS,
+            }
             for name, (attribute, more, end) in _NORM_ENDS.items()
         ),
+        _BORDERED_BLOCKS % {"blocks": _BLOCKS},
+        _SIZES,
     )
     header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>'
     return [onnx.parser.parse_function(header + text) for text in texts]

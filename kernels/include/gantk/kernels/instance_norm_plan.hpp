@@ -30,6 +30,7 @@ struct NormPictures {
     std::array<int64_t, 4> others{};  // The shape of what is added, channels last; zeros where nothing is.
     std::array<int64_t, 2> others_starts{};
     bool scale_of_each = false;       // Whether each picture has its own scale and offset.
+    bool normalizes = true;           // Or whether pixels are only moved.
     bool rectifies = false;
     float epsilon = 1e-5f;
     int32_t alignment = 1;  // The largest power of two, up to 16, that divides the addresses of all three.
@@ -49,6 +50,7 @@ struct InstanceNormPlan {
     InstanceNormParameters parameters{};
     std::string suffix;
     std::array<Extent, 3> grids{};
+    bool normalizes = true;
 
     std::vector<Launch> launches(const NormData& data, void* workspace) const {
         InstanceNormParameters p = parameters;
@@ -57,13 +59,14 @@ struct InstanceNormPlan {
         p.result = data.result;
         p.scale = data.scale;
         p.offset = data.offset;
+        const std::string unit = "instance_norm", name = "gantk_instance_norm_";
+        const Extent block{kNormThreads};
+        if (!normalizes) return {{unit, name + "apply_" + suffix, grids[2], block, 0, bytes_of(p), {}}};
         const int64_t partials = int64_t(p.pictures) * p.chunks;
         p.means = static_cast<float*>(workspace);
         p.squares = p.means + partials * p.channels;
         p.factors = p.squares + partials * p.channels;
         p.counts = p.factors + int64_t(p.pictures) * 2 * p.channels;
-        const std::string unit = "instance_norm", name = "gantk_instance_norm_";
-        const Extent block{kNormThreads};
         return {{unit, name + "moments_" + suffix, grids[0], block, 0, bytes_of(p), {}},
                 {unit, name + "finish", grids[1], {32, kNormFinishRows}, 0, bytes_of(p), {}},
                 {unit, name + "apply_" + suffix, grids[2], block, 0, bytes_of(p), {}}};
@@ -170,7 +173,8 @@ inline InstanceNormPlan plan_instance_norm(const NormPictures& what, const Devic
     p.rectifies = what.rectifies;
     p.epsilon = what.epsilon;
     const int64_t partials = batch * p.chunks;
-    plan.workspace_bytes = int64_t(sizeof(float)) * (2 * partials * channels + 2 * batch * channels + partials);
+    plan.normalizes = what.normalizes;
+    plan.workspace_bytes = !what.normalizes ? 0 : int64_t(sizeof(float)) * (2 * partials * channels + 2 * batch * channels + partials);
     plan.grids[0] = {uint32_t(p.chunks), uint32_t(channel_blocks), uint32_t(batch)};
     plan.grids[1] = {uint32_t(divided_up(channels, 32)), uint32_t(batch)};
     plan.grids[2] = {uint32_t(divided_up(result_pixels, p.run)), uint32_t(result_rows), uint32_t(batch * channel_blocks)};

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from gantk.export.functions import DOMAIN
@@ -32,6 +33,7 @@ from gantk.export.rewrites.graphs import (
 _NORM = "InstanceNormalization"
 _CHANNELS_LAST, _CHANNELS_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 _NO_END = np.iinfo(np.int64).max
+_FUNCTIONS = ("InstanceNorm", "InstanceNormRelu", "InstanceNormSum")
 
 
 def normalization_to_native(graph: ir.Model) -> int:
@@ -39,6 +41,8 @@ def normalization_to_native(graph: ir.Model) -> int:
 
     Before one: depth-to-space and a cut of rows and columns. After it: scale and offset of each picture, a ReLU or a
     sum, the border where all that pad the result do it alike, and the space-to-depth of `gantk.export.rewrites.blocks`.
+    What these do to the pictures that come in becomes `gantk::BorderedBlocks`, what is computed of their height and
+    width `gantk::Sizes`.
 
     Returns:
         The number of normalisations turned.
@@ -49,7 +53,9 @@ def normalization_to_native(graph: ir.Model) -> int:
     for chain in chains:
         framed[chain.last] = _turn(graph, chain, sums, framed)
     if chains:
+        _blocks_to_native(graph)
         _pad_channels_last(graph.graph)
+        _sizes_to_native(graph)
     RemoveUnusedNodesPass()(graph)
     drop_unused_weights(graph.graph)
     return len(chains)
@@ -299,15 +305,22 @@ def _blocks(bordered: list[ir.Node], chain: _Chain) -> _Blocks | None:
     pad = only_user(chain.last)
     if pad is None or bordered != [pad] or not _has_told_size(chain):
         return None
-    users = [user for user, _ in pad.outputs[0].uses()]
-    shapes = [user for user in users if user.op_type == "Shape"]
+    return _blocks_of(pad.outputs[0])
+
+
+def _blocks_of(value: ir.Value) -> _Blocks | None:
+    """Where pictures become blocks and nothing else but sizes is made of them."""
+    users = [user for user, _ in value.uses()]
+    shapes = [user for user in users if _is_shape_of_sides(user)]
     fills = [user for user in users if ROUNDS_UP in user.metadata_props]
     if len(fills) != 1 or len(shapes) + 1 < len(users):
         return None
-    if any((attribute(shape, "start", 0), attribute(shape, "end", 0)) != (2, 4) for shape in shapes):
-        return None
     to_depth = only_user(fills[0].outputs[0])
     return None if to_depth is None or to_depth.op_type != "SpaceToDepth" else _Blocks(to_depth, shapes)
+
+
+def _is_shape_of_sides(node: ir.Node) -> bool:
+    return node.op_type == "Shape" and (attribute(node, "start", 0), attribute(node, "end", 0)) == (2, 4)
 
 
 def _has_told_size(chain: _Chain) -> bool:
@@ -327,12 +340,43 @@ def _framed_size(new: Replacement, chain: _Chain, features: ir.Value, pads: list
         size = new.add(
             "Mul", [size, new.weight("block", np.full(2, attribute(to_space, "blocksize", 1)))], "pixels"
         )
-    growth = np.array(pads[2:4]) + np.array(pads[6:8])
+    growth = _growth(pads)
     if cut is not None:
         starts, ends = constant(cut.inputs[1]), constant(cut.inputs[2])
         assert starts is not None and ends is not None
         growth = growth + (ends - starts).astype(np.int64)
     return new.add("Add", [size, new.weight("growth", growth)], "framed")
+
+
+def _blocks_to_native(graph: ir.Model) -> None:
+    """Let one function give pictures a border, round them up and turn them into blocks."""
+    for pad in [node for node in graph.graph if _is_border(node)]:
+        blocks = _blocks_of(pad.outputs[0])
+        pictures = pad.inputs[0]
+        if blocks is None or pictures is None:
+            continue
+        new = Replacement(graph.graph, blocks.to_depth)
+        last = _transposed(new, pictures, _CHANNELS_LAST)
+        result = new.call(
+            DOMAIN,
+            "BorderedBlocks",
+            [last],
+            to_blocksize=attribute(blocks.to_depth, "blocksize", 1),
+            mode=text(pad, "mode", "constant"),
+            pads=_amounts(pad),
+        )
+        add_body(graph, "BorderedBlocks")
+        result.type = pictures.type
+        for node in blocks.shapes:
+            size = Replacement(graph.graph, node)
+            sides = size.add("Shape", [pictures], "sides", start=2, end=4)
+            size.finish(size.add("Add", [sides, size.weight("growth", _growth(_amounts(pad)))], "framed"))
+        new.finish(_transposed(new, result, _CHANNELS_FIRST))
+
+
+def _growth(pads: list[int]) -> NDArray[np.int64]:
+    """By how much a border makes pictures higher and wider."""
+    return np.array(pads[2:4], np.int64) + np.array(pads[6:8], np.int64)
 
 
 def _pad_channels_last(graph: ir.Graph) -> None:
@@ -359,5 +403,50 @@ def _pad_channels_last(graph: ir.Graph) -> None:
                 mode=text(node, "mode", "constant"),
             )
             new.finish(_transposed(new, padded, _CHANNELS_FIRST))
-        elif node.op_type == "Shape" and (attribute(node, "start", 0), attribute(node, "end", 0)) == (2, 4):
+        elif _is_shape_of_sides(node):
             new.finish(new.add("Shape", [transpose.inputs[0]], "sides", start=1, end=3))
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Heights and widths as a factor and a growth of those that a shape tells."""
+
+    shape: ir.Value
+    factor: int
+    growth: NDArray[np.int64]
+
+
+def _sizes_to_native(graph: ir.Model) -> None:
+    """Compute the ends of cuts by gantk's own function, of the shape that they come from."""
+    for node in list(graph.graph):
+        if node.op_type not in ("Slice", *_FUNCTIONS) or len(node.inputs) < 3:
+            continue
+        sizes = _sizes(node.inputs[2])
+        if sizes is None or sizes.shape is node.inputs[2]:
+            continue
+        ends = sizes.shape
+        if sizes.factor != 1 or sizes.growth.any():
+            new = Replacement(graph.graph, node)
+            ends = new.call(DOMAIN, "Sizes", [sizes.shape], factor=sizes.factor, growth=sizes.growth.tolist())
+            ends.type, ends.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([2])
+            add_body(graph, "Sizes")
+            new.insert()
+        node.replace_input_with(2, ends)
+
+
+def _sizes(value: ir.Value | None) -> _Sizes | None:
+    """What a value is of the two sizes that a shape tells, if it is that."""
+    node = None if value is None else value.producer()
+    if value is None or node is None:
+        return None
+    if node.op_type == "Shape" and attribute(node, "end", 0) - attribute(node, "start", 0) == 2:
+        return _Sizes(value, 1, np.zeros(2, np.int64))
+    number = constant(node.inputs[1]) if node.op_type in ("Add", "Mul") else None
+    before = None if number is None else _sizes(node.inputs[0])
+    if before is None or number is None or number.shape != (2,):
+        return None
+    if node.op_type == "Add":
+        return _Sizes(before.shape, before.factor, before.growth + number.astype(np.int64))
+    factor = int(number[0])
+    same = bool((number == factor).all())
+    return _Sizes(before.shape, before.factor * factor, before.growth * factor) if same else None
