@@ -18,6 +18,7 @@ from gantk.export.precision import IN_HALF, convert
 from gantk.export.rewrites import ONLY_ON, rewrite
 from gantk.export.variants import Network, make_variants
 from gantk.runtime.backends import onnxruntime
+from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import BACKENDS, BackendStatus, status
 from traced_pictures import make_short_network, prepare, silent
 
@@ -207,11 +208,12 @@ def test_in_fp16_on_a_gpu_all_that_is_for_it_is_tried(
     plain, other = make_variants(short, "fp16", silent)
     assert (plain.variant.form, other.variant.form) == ("plain", "rewritten")
     assert other.variant.rewrites[0] == BIAS
-    assert other.variant.rewrites[-2:] == (EIGHTS, IN_HALVES)
+    assert other.variant.rewrites[-3:] == (EIGHTS, IN_HALVES, "channels-last")
     assert other.variant.fastest_on == (f"{onnxruntime.NAME} cuda",)
     # Engines are built from the plain form: there sums in fp16 would overflow.
     assert IN_HALF.encode() not in plain.data
     assert IN_HALF.encode() in other.data
+    assert [from_bytes(each.data).channels_last for each in (plain, other)] == [False, True]
 
 
 def test_in_fp32_on_a_gpu_what_is_for_fp16_is_not(

@@ -18,6 +18,7 @@ from export_graphs import close, kinds, make_graph, picture, run
 from gantk.export.functions import DOMAIN
 from gantk.export.precision import convert
 from gantk.export.rewrites import rewrite
+from gantk.export.rewrites.channels_last import CHANNELS_LAST
 
 NATIVE = "normalization-to-native"
 BLOCKS = "narrow-to-blocks"
@@ -207,6 +208,43 @@ def test_blocks_that_are_more_than_a_rounding_up_are_made_apart() -> None:
     assert "SpaceToDepth" in kinds(other)
     x = picture(1, 9, 7, 9)
     close(run(other, x), run(graph, x), 2e-4)
+
+
+def test_pictures_that_come_in_are_bordered_and_turned_into_blocks_in_one() -> None:
+    draft = Draft(3, 0)
+    draft.value = draft.conv(draft.pad("x", 4, "reflect"), 3, 3, 9)
+    draft.value = draft.add("Relu", draft.norm(draft.value, 3, own=False))
+    graph = draft.graph()
+    other = turned(graph, BLOCKS)
+    assert functions(other) == {"BorderedBlocks": 1, "InstanceNormRelu": 1}
+    assert not {"Pad", "SpaceToDepth", "DepthToSpace", "Mod", "Add"} & set(kinds(other))
+    for height, width in ((8, 8), (7, 9), (6, 13)):
+        x = picture(2, 3, height, width)
+        close(run(other, x), run(graph, x), 2e-4)
+
+
+def test_sizes_are_computed_by_the_function_for_them() -> None:
+    """The picture's own, twice, less two for the cut, plus eight for the border, less eight for the convolution."""
+    other = turned(painted(9), BLOCKS)
+    (sizes,) = (node for node in other.graph if node.op_type == "Sizes")
+    assert sizes.attributes["factor"].as_int() == 2
+    assert list(sizes.attributes["growth"].as_ints()) == [-2, -2]
+    assert not {"Add", "Mul", "Mod"} & set(kinds(other))
+
+
+def test_a_graph_is_marked_to_be_computed_channels_last() -> None:
+    """Where its operators do not say so themselves; nothing else of it changes."""
+    graph = network([Layer()])
+    marked = rewrite(graph, ["channels-last"])
+    assert marked is not None
+    assert kinds(marked) == kinds(graph)
+    assert CHANNELS_LAST in marked.metadata_props and CHANNELS_LAST not in graph.metadata_props
+    plain = Draft(3, 0)
+    plain.value = plain.conv("x", 3, 3)
+    assert rewrite(plain.graph(), ["channels-last"]) is None
+    assert rewrite(turned(graph), ["channels-last"]) is not None, (
+        "bodies count, which a library may be missing for"
+    )
 
 
 def test_two_that_pad_differently_pad_for_themselves() -> None:

@@ -36,7 +36,7 @@ int main() {
         read(line, what.pads);
         read(line, what.others);
         read(line, what.others_starts);
-        line >> what.scale_of_each >> what.rectifies >> what.epsilon >> what.alignment >> device.multiprocessors;
+        line >> what.scale_of_each >> what.normalizes >> what.rectifies >> what.epsilon >> what.alignment >> device.multiprocessors;
         read(line, addresses);
         what.element = Element(element);
         what.border = Border(border);

@@ -41,6 +41,7 @@ class Trial:
         others: How many rows and columns more what is added has above and to the left, and has below and to the right;
             `None`: nothing is added.
         own: Whether each picture has a scale and an offset of its own.
+        normalizes: Or whether pixels are only moved.
         rectifies: Whether negative results become 0.
         mean: Of the features, whose deviation is 1.
         multiprocessors: Few make large chunks.
@@ -57,6 +58,7 @@ class Trial:
     pads: tuple[int, int, int, int] = (1, 1, 1, 1)
     others: tuple[int, int] | None = None
     own: bool = False
+    normalizes: bool = True
     rectifies: bool = True
     mean: float = 0.25
     multiprocessors: int = 2
@@ -101,7 +103,8 @@ def plan(trial: Trial, numbers: Numbers, addresses: tuple[int, ...] = (0,) * 6) 
     starts = (trial.others[0],) * 2 if trial.others is not None else (0, 0)
     fields = [
         list(TYPES).index(trial.dtype), *trial.shape, *trial.blocks, *trial.starts, *trial.ends,
-        BORDERS.index(trial.border), *trial.pads, *others, *starts, int(trial.own), int(trial.rectifies), EPSILON,
+        BORDERS.index(trial.border), *trial.pads, *others, *starts, int(trial.own), int(trial.normalizes),
+        int(trial.rectifies), EPSILON,
         alignment, trial.multiprocessors, *addresses,
     ]  # fmt: skip
     line = " ".join(map(str, fields))
@@ -187,7 +190,9 @@ def reference(trial: Trial, numbers: Numbers) -> Array:
     pictures = pictures_of(trial, numbers.features.astype(np.float64))
     mean, variance = pictures.mean((1, 2), keepdims=True), pictures.var((1, 2), keepdims=True)
     scale, offset = (each.reshape(-1, 1, 1, trial.channels) for each in (numbers.scale, numbers.offset))
-    result = (pictures - mean) / np.sqrt(variance + EPSILON) * scale + offset
+    result = (
+        (pictures - mean) / np.sqrt(variance + EPSILON) * scale + offset if trial.normalizes else pictures
+    )
     if trial.others is not None:
         above, below = trial.others
         high, wide = numbers.others.shape[1] - below, numbers.others.shape[2] - below
@@ -222,5 +227,6 @@ def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
         Trial((1, 6, 6, 16), offset=1),
         Trial((1, 40, 30, 8), "float32", mean=300.0, rectifies=False),
         Trial((1, 1, 1, 8), pads=(0, 0, 0, 0)),
+        Trial((2, 6, 5, 3), blocks=(1, 4), pads=(4, 4, 4, 4), normalizes=False, rectifies=False),
     ]
     return [(trial.label, partial(check, trial)) for trial in trials]

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from instance_norm_trials import RefusedError, Trial, cases, check, execute, numbers_of, plan
+from instance_norm_trials import RefusedError, Trial, cases, check, execute, numbers_of, plan, reference
 from judged import TRIALS
 
 pytestmark = TRIALS
@@ -41,6 +41,14 @@ def test_pictures_of_one_value_are_their_offset() -> None:
     numbers.features[:] = np.float16(1000.5)
     made = execute(trial, numbers)
     np.testing.assert_array_equal(made, np.broadcast_to(numbers.offset.astype(np.float16), made.shape))
+
+
+def test_pixels_that_are_only_moved_are_the_same_bits() -> None:
+    trial = Trial((1, 5, 6, 16), blocks=(1, 2), pads=(2, 1, 1, 2), normalizes=False, rectifies=False)
+    numbers = numbers_of(trial)
+    made = execute(trial, numbers)
+    np.testing.assert_array_equal(made, reference(trial, numbers).astype(np.float16))
+    assert plan(trial, numbers).workspace_bytes == 0
 
 
 def test_any_number_of_chunks_gives_nearly_the_same() -> None:

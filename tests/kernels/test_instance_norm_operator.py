@@ -17,6 +17,7 @@ from gantk.export.functions import DOMAIN, VERSION, bodies
 from gantk.export.onnx import OPSET
 from gantk.runtime.backends.onnxruntime import CPU_ONLY, native_operators
 from gantk.runtime.registry import status
+from native_build import onnxruntime_library
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -32,12 +33,14 @@ TRIALS = [
 
 def model(trial: Trial) -> onnx.ModelProto:
     """One node."""
+    if not trial.normalizes:
+        kind = TYPES[trial.dtype]
+        return one_node("BorderedBlocks", {"features": kind}, kind, framing(trial))
     name = (
         "InstanceNormSum" if trial.others is not None else f"InstanceNorm{'Relu' if trial.rectifies else ''}"
     )
     assert trial.others is None or not trial.rectifies
-    above, before, below, after = trial.pads
-    attributes: dict[str, Any] = {"pads": [0, 0, above, before, 0, 0, below, after], "mode": trial.border}
+    attributes = framing(trial)
     kind = TYPES[trial.dtype]
     types = {
         "features": kind, "starts": TensorProto.INT64, "ends": TensorProto.INT64, "scale": TensorProto.FLOAT,
@@ -47,7 +50,20 @@ def model(trial: Trial) -> onnx.ModelProto:
         first, last = trial.others
         attributes["others_pads"] = [0, 0, -first, -first, 0, 0, -last, -last]
         types["others"] = kind
-    attributes |= {"epsilon": EPSILON, "from_blocksize": trial.blocks[0], "to_blocksize": trial.blocks[1]}
+    attributes |= {"epsilon": EPSILON, "from_blocksize": trial.blocks[0]}
+    return one_node(name, types, kind, attributes)
+
+
+def framing(trial: Trial) -> dict[str, Any]:
+    """The attributes that all have."""
+    above, before, below, after = trial.pads
+    pads = [0, 0, above, before, 0, 0, below, after]
+    return {"pads": pads, "mode": trial.border, "to_blocksize": trial.blocks[1]}
+
+
+def one_node(
+    name: str, types: Mapping[str, int], kind: int, attributes: Mapping[str, Any]
+) -> onnx.ModelProto:
     node = helper.make_node(name, [*types], ["result"], domain=DOMAIN, **attributes)
     graph = helper.make_graph(
         [node],
@@ -61,6 +77,8 @@ def model(trial: Trial) -> onnx.ModelProto:
 
 
 def feeds_of(trial: Trial, numbers: Numbers) -> dict[str, Array]:
+    if not trial.normalizes:
+        return {"features": numbers.features}
     feeds = {
         "features": numbers.features,
         "starts": np.array(trial.starts),
@@ -95,6 +113,27 @@ def assert_near(found: Array, trial: Trial, numbers: Numbers) -> None:
 def test_the_body(trial: Trial) -> None:
     numbers = numbers_of(trial)
     assert_near(run(trial, feeds_of(trial, numbers), "CPUExecutionProvider"), trial, numbers)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_sizes(native: bool) -> None:
+    """By the body, and by the kernel on the CPU that sessions for GPUs have."""
+    graph = one_node(
+        "Sizes", {"sizes": TensorProto.INT64}, TensorProto.INT64, {"factor": 2, "growth": [-2, 3]}
+    )
+    if native:
+        del graph.functions[:]
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(CPU_ONLY, "0")
+    if native:
+        options.register_custom_ops_library(str(onnxruntime_library()))
+    session = onnxruntime.InferenceSession(
+        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    (found,) = session.run(None, {"sizes": np.array([7, 10])})
+    np.testing.assert_array_equal(found, [12, 23])
+    with pytest.raises(Exception, match=r"sizes have shape \[3\]" if native else "Add"):
+        session.run(None, {"sizes": np.array([7, 10, 3])})
 
 
 @pytest.fixture

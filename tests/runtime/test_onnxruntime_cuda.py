@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as trials
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
@@ -25,6 +27,8 @@ from gantk.errors import GantkError
 from gantk.runtime.backends import plans
 from gantk.runtime.backends.gpu import Bound
 from gantk.runtime.backends.onnxruntime_cuda import CudaRunner
+from gantk.runtime.backends.onnxruntime_settings import settings
+from gantk.runtime.model import from_path
 from gantk.runtime.runner import Array
 
 
@@ -102,6 +106,19 @@ def test_channels_stay_first_where_operators_want_them(provider: FakeProvider, t
         assert provider.settings["prefer_nhwc"] == "0"
         x = latent(2)
         np.testing.assert_array_equal(runner.run({"x": x})["y"], np.pad(x, ((0, 0), (1, 1))))
+
+
+def test_channels_come_last_where_that_was_measured_faster(provider: FakeProvider, tmp_path: Path) -> None:
+    forms = {("fp32", form): networks.generator() for form in ("plain", "rewritten")}
+    path = tmp_path / "x.gantk"
+    networks.bundle(path, forms, fastest_on={("fp32", "rewritten"): ["onnxruntime cuda"]})
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["variants"][1]["rewrites"] = ["channels-last"]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    assert [from_path(path, form=form).channels_last for form in ("plain", "rewritten")] == [False, True]
+    told = settings("fp16", frozenset({"Conv", "Pad"}), channels_last=True)
+    assert told["prefer_nhwc"] == "1"
+    assert settings("fp16", frozenset({"Conv", "Pad"}))["prefer_nhwc"] == "0"
 
 
 def test_the_form_measured_faster_on_a_gpu(provider: FakeProvider, tmp_path: Path) -> None:
@@ -293,7 +310,7 @@ def test_closing_twice(provider: FakeProvider, path: Path) -> None:
         runner.launch({"latent": Elsewhere(provider.cuda, latent(1))}, 0)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@trials(max_examples=25, deadline=None, derandomize=True)
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(["run", "launch", "again", "bind", "call"]), st.integers(1, 6)),

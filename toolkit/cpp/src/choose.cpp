@@ -82,6 +82,8 @@ const Variant& choose(const Bundle& bundle, std::string precision, const std::st
 Model load(const Bundle& bundle, const Variant& variant, std::string_view backend) {
   check_right(bundle, variant, backend);
   const Manifest& manifest = bundle.manifest();
+  const auto& rewrites = variant.rewrites;
+  const bool channels_last = std::find(rewrites.begin(), rewrites.end(), "channels-last") != rewrites.end();
   return {
       .bytes = bundle.read_file(variant.file),
       .where = bundle.path_of(variant.file),
@@ -89,6 +91,7 @@ Model load(const Bundle& bundle, const Variant& variant, std::string_view backen
       .precision = variant.precision,
       .form = variant.form,
       .interface = manifest.interface(variant),
+      .channels_last = channels_last,
   };
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import onnx_ir as ir
 from torch import nn
@@ -16,6 +17,7 @@ from gantk.export import verify
 from gantk.export.onnx import Traced, opset_of, serialize
 from gantk.export.precision import audit_range, convert, refuse_overflow
 from gantk.export.rewrites import NATIVE, ONLY_IN, ONLY_ON, STEPS, rewrite
+from gantk.export.rewrites.channels_last import CHANNELS_LAST
 from gantk.export.speed import PAYS, speedup
 from gantk.runtime.backends import onnxruntime
 from gantk.runtime.model import from_bytes
@@ -122,9 +124,10 @@ def _verified(network: Network, graph: ir.Model, checks: _Checks, form: str) -> 
 def _serialize(network: Network, graph: ir.Model, precision: str, form: str) -> bytes:
     generator = network.generator
     model = {"family": generator.family, "name": generator.name, "config": generator.config}
-    return serialize(
-        graph, network.inputs, network.outputs, {"model": model, "precision": precision, "form": form}
-    )
+    facts: dict[str, Any] = {"model": model, "precision": precision, "form": form}
+    if CHANNELS_LAST in graph.metadata_props:
+        facts["channels_last"] = True
+    return serialize(graph, network.inputs, network.outputs, facts)
 
 
 def _refusal(network: Network, data: bytes, precision: str, verdict: Parity) -> GantkError:

@@ -52,6 +52,7 @@ class Model:
         name: The network's name.
         form: One of `FORMS`.
         external: Whether weights lie in other files beside `path`, which a backend must then open by path.
+        channels_last: Whether it was measured faster where a backend lays pictures out so.
         config: The network's configuration, where the file tells it.
     """
 
@@ -63,6 +64,7 @@ class Model:
     name: str
     form: str = "plain"
     external: bool = False
+    channels_last: bool = False
     config: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -170,6 +172,7 @@ def from_variant(bundle: Bundle, variant: Variant) -> Model:
         precision=variant.precision,
         name=manifest.name,
         form=variant.form,
+        channels_last="channels-last" in variant.rewrites,
         config=manifest.config,
     )
 
@@ -201,6 +204,7 @@ def from_bytes(data: bytes, path: Path | None = None) -> Model:
         name=name if isinstance(name, str) and name else (path.stem if path else proto.graph.name or "model"),
         form=form if (form := _fact(facts, "gantk.form", str)) in FORMS else "plain",
         external=_has_external(proto, path, where),
+        channels_last=_fact(facts, "gantk.channels_last", bool) or False,
         config=config if isinstance(config, dict) else {},
     )
 

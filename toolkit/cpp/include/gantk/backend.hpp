@@ -22,6 +22,7 @@ struct Model {
   std::string name, precision, form;
   Interface interface;
   std::optional<Engine> engine = {};  // what the manifest says of an engine; nothing of an ONNX file
+  bool channels_last = false;  // whether it was measured faster where a backend lays pictures out so
 };
 
 // What a backend says of itself on this machine.

@@ -21,16 +21,16 @@ const Ort::Env& environment() {
   return env;
 }
 
-void add_cuda(Ort::SessionOptions& options, const std::string& precision, void* stream) {
+void add_cuda(Ort::SessionOptions& options, const Model& model, void* stream) {
   OrtCUDAProviderOptionsV2* cuda = nullptr;
   Ort::ThrowOnError(Ort::GetApi().CreateCUDAProviderOptions(&cuda));
   const std::unique_ptr<OrtCUDAProviderOptionsV2, void (*)(OrtCUDAProviderOptionsV2*)> owner(
       cuda, [](OrtCUDAProviderOptionsV2* taken) { Ort::GetApi().ReleaseCUDAProviderOptions(taken); });
   // Its default computes fp32 files with 10-bit mantissas; without, some convolutions of halves do without tensor cores
   // too. What cuDNN recommends was about as fast on an H100 as what is found by trying all.
-  const bool halves = precision == "fp16" || precision == "bf16";
-  const char* const keys[] = {"use_tf32", "cudnn_conv_algo_search"};
-  const char* const values[] = {halves ? "1" : "0", "HEURISTIC"};
+  const bool halves = model.precision == "fp16" || model.precision == "bf16";
+  const char* const keys[] = {"use_tf32", "cudnn_conv_algo_search", "prefer_nhwc"};
+  const char* const values[] = {halves ? "1" : "0", "HEURISTIC", model.channels_last ? "1" : "0"};
   Ort::ThrowOnError(Ort::GetApi().UpdateCUDAProviderOptions(cuda, keys, values, std::size(keys)));
   if (stream != nullptr) {
     Ort::ThrowOnError(Ort::GetApi().UpdateCUDAProviderOptionsWithValue(cuda, "user_compute_stream", stream));
@@ -66,7 +66,7 @@ Ort::SessionOptions session_options(const Model& model, Device device, const Opt
   options.SetLogSeverityLevel(3);  // Errors only.
   if (device == Device::cuda) {
     try {
-      add_cuda(options, model.precision, chosen.stream);
+      add_cuda(options, model, chosen.stream);
     } catch (const Ort::Exception& error) {
       throw Error("onnxruntime cannot use CUDAExecutionProvider here: " + message_of(error), {},
                   "pip install 'onnxruntime-gpu[cuda,cudnn]'; device='cpu' works without", ErrorKind::backend_missing);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exact rewrites of float32 graphs: the same function from other operators."""
+"""Exact rewrites of float32 graphs: the same function from other operators, or in another layout."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from gantk.export.rewrites.blocks import narrow_to_blocks
+from gantk.export.rewrites.channels_last import channels_last
 from gantk.export.rewrites.eights import narrow_to_eights
 from gantk.export.rewrites.enlarged import enlarged_to_subpixel, enlarged_to_transposed
 from gantk.export.rewrites.narrow import narrow_to_phases
@@ -35,6 +36,7 @@ REWRITES: dict[str, Callable[[ir.Model], int]] = {
     "transposed-bias-apart": transposed_bias_apart,
     "normalization-in-half": normalization_in_half,
     "normalization-to-native": normalization_to_native,
+    "channels-last": channels_last,
 }
 """What may make a graph faster; each returns how many places it changed."""
 
@@ -49,6 +51,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("narrow-to-eights",),
     ("transposed-bias-apart",),
     ("normalization-in-half", "normalization-to-native"),
+    ("channels-last",),
 )
 """The order of trial; of those in one step at most one is kept, and only where measured to pay: see
 `gantk.export.variants`."""
@@ -74,6 +77,7 @@ ONLY_ON = {
             "transposed-bias-apart",
             "normalization-in-half",
             "normalization-to-native",
+            "channels-last",
         ),
         "cuda",
     ),

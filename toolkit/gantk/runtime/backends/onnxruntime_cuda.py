@@ -80,7 +80,10 @@ class CudaRunner(GpuRunner):
         self._quiet = onnxruntime.RunOptions()
         self._quiet.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._stream = calls.stream()
-        chosen = {**settings(model.precision, kinds), "user_compute_stream": str(int(self._stream))}
+        chosen = {
+            **settings(model.precision, kinds, channels_last=model.channels_last),
+            "user_compute_stream": str(int(self._stream)),
+        }
         with ExitStack() as undo:
             undo.callback(calls.destroy_stream, self._stream)
             self._session: onnxruntime.InferenceSession | None = _session(

@@ -16,19 +16,27 @@ _NEW_EVERY_TIME = frozenset(
 )
 
 
-def settings(precision: str, kinds: frozenset[str]) -> dict[str, str]:
-    """The provider's settings that suit a file of a precision with some operators."""
+def settings(precision: str, kinds: frozenset[str], *, channels_last: bool = False) -> dict[str, str]:
+    """The provider's settings that suit a file.
+
+    Args:
+        precision: What it computes in.
+        kinds: Its operators.
+        channels_last: Whether it was measured faster so: see `gantk.export.rewrites.channels_last`.
+    """
     return {
         # Its default computes fp32 files with 10-bit mantissas; without, some convolutions of halves do without tensor
         # cores too, which made DCGAN-64 at batch 64 2.3 times slower on an H100 (benchmarks/README.md).
         "use_tf32": str(int(precision in ("fp16", "bf16"))),
         # About as fast there as what it finds by trying all, which takes it long; its default has slow fallbacks.
         "cudnn_conv_algo_search": "HEURISTIC",
-        # Where convolutions follow each other without operators between that want channels first. A style network with
-        # gantk's normalisation would be such too, but on an H100 its runs then wait for the GPU somewhere in between,
-        # which no graph can hold.
-        "prefer_nhwc": str(int(bool(kinds & _BOTH_LAYOUTS and not kinds & _ONE_LAYOUT))),
+        "prefer_nhwc": str(int(channels_last or suits_channels_last(kinds))),
     }
+
+
+def suits_channels_last(kinds: frozenset[str]) -> bool:
+    """Whether convolutions follow each other without operators between that want channels first."""
+    return bool(kinds & _BOTH_LAYOUTS) and not kinds & _ONE_LAYOUT
 
 
 def operators_of(model: Model) -> frozenset[str]:
