@@ -13,6 +13,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 DOCUMENTS = (HERE / "README.md", ROOT / "README.md")
+ON_A_GPU = ("dcgan64-cuda", "dcgan128-cuda", "style512-cuda", "style1024-cuda")
 COLUMNS = ("", "contender", "p50 ms", "95 % CI", "pictures/s", "vs torch", "peak MiB", "load ms", "parity")
 
 _MARKED = re.compile(r"(<!-- results:(?P<name>[a-z0-9_-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
@@ -34,6 +35,8 @@ def filled(text: str) -> str:
     """`text` with what stands between each pair of markers made anew; it stays where there is no result yet."""
 
     def fill(match: re.Match[str]) -> str:
+        if match["name"] == "on-a-gpu":
+            return f"{match[1]}{on_a_gpu()}{match[3]}"
         bodies = [section(json.loads(path.read_text())) for path in results_of(match["name"])]
         body = "\n".join(bodies) or "Not measured yet.\n"
         return f"{match[1]}{body}{match[3]}"
@@ -76,6 +79,44 @@ def section(document: dict[str, Any]) -> str:
     lines += [f"- Warning: {line}." for line in document["warnings"]]
     measured = f"{document['created'][:10]}, commit {document['commit'] or 'unknown'}"
     return "\n".join([*lines, f"- {machine_line(document)}; {measured}.", ""])
+
+
+def on_a_gpu() -> str:
+    """What the suites on a GPU found in fp16, a line each case: gantk's fastest file and PyTorch."""
+    from gantk.bench.view import cases_of, is_right, machine_line, shape_label
+
+    paths = [path for name in ON_A_GPU for path in results_of(name)]
+    documents = [json.loads(path.read_text()) for path in paths]
+    if not documents:
+        return "Not measured yet.\n"
+    lines = [
+        "| fp16, ms | ONNX Runtime by gantk | PyTorch, eager as it comes (TF32) | PyTorch's best fp16 |",
+        "| :--- | ---: | ---: | ---: |",
+    ]
+    for document in documents:
+        for case in cases_of(document):
+            rows = [row for row in document["rows"] if shape_label(row) == case and is_right(row)]
+            torch = [row for row in rows if row["backend"].startswith("torch")]
+            ours = [row for row in rows if row["precision"] == "fp16" and row not in torch]
+            eager = [row for row in torch if (row["precision"], row["mode"]) == ("tf32", "eager")]
+            half = [row for row in torch if row["precision"] == "fp16"]
+            cells = [f"{document['title'].removesuffix(', on a GPU')}: {case}", _p50(ours)]
+            cells += [f"{_p50(each)} ({_ratio(each, ours):.1f}x)" for each in (eager, half)]
+            lines.append(f"| {' | '.join(cells)} |")
+    machines = dict.fromkeys(f"{machine_line(each)}; {each['created'][:10]}" for each in documents)
+    return "\n".join([*lines, "", *(f"- {machine}." for machine in machines), ""])
+
+
+def _fastest(rows: list[dict[str, Any]]) -> float:
+    return min(float(row["latency_ms"]["p50"]) for row in rows)
+
+
+def _p50(rows: list[dict[str, Any]]) -> str:
+    return f"{_fastest(rows):.3g}"
+
+
+def _ratio(rows: list[dict[str, Any]], ours: list[dict[str, Any]]) -> float:
+    return _fastest(rows) / _fastest(ours)
 
 
 def verdict(claim: dict[str, Any]) -> str:
