@@ -83,7 +83,8 @@ def section(document: dict[str, Any]) -> str:
 
 def on_a_gpu() -> str:
     """What the suites on a GPU found in fp16, a line each case: gantk's fastest file and PyTorch."""
-    from gantk.bench.view import cases_of, is_right, machine_line, shape_label
+    from gantk.bench.verdict import is_right
+    from gantk.bench.view import cases_of, machine_line, shape_label
 
     paths = [path for name in ON_A_GPU for path in results_of(name)]
     documents = [json.loads(path.read_text()) for path in paths]

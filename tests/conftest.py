@@ -23,6 +23,10 @@ import exporter
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# Dozens of processes import the package, and would compile it anew where nobody may keep what was compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # While all is imported there is hardly any garbage to look for, and ever more to look through.
 gc.disable()
 

@@ -46,8 +46,9 @@ def build_cpp(*targets: str, options: tuple[str, ...] = ()) -> Path:
         if not any((Path("/usr/include") / folder / header).is_file() for folder in ("", "x86_64-linux-gnu")):
             pytest.skip(f"{header} is missing: run .ci/packages, or apt install {package}")
     places = (f"-DONNXRUNTIME_ROOT={root}", f"-DONNXRUNTIME_LIBRARY={onnxruntime_library()}")
-    # Headers take a compiler longer than the files that include them: each target is read in one piece.
-    whole = ("-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=0")
+    # Headers take a compiler longer than the files that include them: each target is read in one piece, and the headers
+    # of all programs once.
+    whole = ("-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=0", "-DGANTK_SHARED_HEADERS=ON")
     return build(*targets, options=(*places, *whole, *options), source=SOURCE)
 
 

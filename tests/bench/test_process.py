@@ -139,9 +139,11 @@ def test_something_that_does_not_speak_the_protocol(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_die_with_their_parent_even_while_stopped(tmp_path: Path, how: signal.Signals) -> None:
     program = f"""
+import signal
 import time
 from pathlib import Path
 from gantk.bench.process import Worker
+signal.signal(signal.SIGINT, signal.default_int_handler)  # Shells let what they start in the background ignore it.
 with Worker("a", Path({str(tmp_path)!r}), 1) as a, Worker("b", Path({str(tmp_path)!r}), 1) as b:
     a.ask(20, do="memory"); b.ask(20, do="memory"); b.pause()
     print(a.pid, b.pid, flush=True)

@@ -11,6 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from interpreted import Memory, run
+from ptx.cutting import guard_bits
 
 from gantk.kernels.gram_plan import GramPlan, GramTargets, plan_gram
 from gantk.kernels.launch import Device, Features
@@ -91,7 +92,18 @@ class Trial:
         return plan_gram(self.features(), device, self.precision, style=self.style, tile=self.tile)
 
     def tolerance(self) -> float:
-        return TOLERANCE[self.precision if self.dtype == "float32" else self.dtype]
+        rounding, bits = TOLERANCE[self.precision if self.dtype == "float32" else self.dtype], guard_bits()
+        return rounding if bits is None or self.dtype == "float32" else rounding + self.cut_off(bits)
+
+    def cut_off(self, bits: int) -> float:
+        """What sums of squares lose on tensor cores at most, relative to what they come to (`ptx/cutting.py`).
+
+        They add 16 products at once: each loses less than 2^-(23 + guard bits) of the sum so far, the sum itself less
+        than 2^-23. It grows evenly, so on average that is half of what it comes to; after 64 steps it goes to memory.
+        """
+        longest = max(min(layer.slice, 64 * layer.variant.step) for layer in self.plan().layers)
+        additions = -(-longest // 16)
+        return (additions + 1) / 2 * (16 * 2.0 ** -(23 + bits) + 2.0**-23)
 
 
 @dataclass(frozen=True)

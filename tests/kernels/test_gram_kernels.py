@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gram_trials import TYPES, Trial, check, execute, numbers, reference
 from judged import TRIALS
-from ptx.cutting import cut_sums
+from ptx.cutting import H100, cut_sums
 
 pytestmark = TRIALS
 
@@ -200,6 +200,22 @@ def test_what_tensor_cores_cut_off_does_not_grow_with_the_places(dtype: str, pre
     with cut_sums():
         made = execute(trial, [values]).grams[0][0]
     assert np.abs(made / exact - 1).max() < 1e-4  # Twice as much where sums never leave the tensor cores.
+
+
+@pytest.mark.parametrize(
+    ("trial", "measured"),
+    [
+        (Trial(((5, 64 * 140),), "float16", tile=128), 1.94e-5),
+        (Trial(((5, 64 * 2 * 79),), "bfloat16", arch="sm_90a"), 9.6e-6),
+    ],
+    ids=["mma", "wgmma"],
+)
+def test_tensor_cores_are_modelled_as_exactly_as_an_h100_was_measured(trial: Trial, measured: float) -> None:
+    with cut_sums(H100):
+        made = check(trial).grams[0]
+    exact = reference(numbers(trial)[0].astype(np.float64))
+    error = np.abs(made / exact - 1).diagonal(axis1=1, axis2=2).max()
+    assert error == pytest.approx(measured, rel=5e-3)
 
 
 def test_halves_beyond_their_own_range_are_summed_in_float32() -> None:

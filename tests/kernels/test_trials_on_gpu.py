@@ -13,17 +13,13 @@ import hardware
 import numpy as np
 import pytest
 import variation_trials
+from ptx.cutting import H100
 from variation_trials import Trial
 
 from gantk.kernels.variation_plan import KINDS
 from gantk.runtime.driver import probe
 
 no_gpu = pytest.mark.skipif(not probe().works, reason=f"no GPU here: {probe().reason}")
-
-
-# Of float16 and bfloat16, relative to the diagonal: tensor cores cut sums off, which the interpreter does not, and
-# within the 64 steps after which a block's sums leave them that comes to 256 * 2^-24 at most. An H100 had 9.6e-6.
-CUT_OFF = 256 * 2.0**-24
 MODULES = [importlib.import_module(path.stem) for path in sorted(Path(__file__).parent.glob("*_trials.py"))]
 
 
@@ -42,8 +38,7 @@ def put_on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials of one module may be run by another."""
     own = [module for module in MODULES if hasattr(module, "Memory")]
     assert {"gram_trials", "variation_trials"} <= {module.__name__ for module in own}
-    cut_off = {name: max(CUT_OFF, gram_trials.TOLERANCE[name]) for name in ("float16", "bfloat16")}
-    monkeypatch.setattr(gram_trials, "TOLERANCE", {**gram_trials.TOLERANCE, **cut_off})
+    monkeypatch.setattr(gram_trials, "guard_bits", lambda: H100)  # Tensor cores cut sums off.
     for module in own:
         monkeypatch.setattr(module, "Memory", hardware.Memory)
         monkeypatch.setattr(module, "run", hardware.run)

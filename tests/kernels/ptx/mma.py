@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import numbers
-from .cutting import add_products, sums_are_cut
+from .cutting import add_products
 from .faults import Unsupported
 from .machine import Machine
 from .numbers import Array
@@ -98,10 +98,7 @@ def _multiply_accumulate(machine: Machine, run: list[Instruction]) -> Step:
             addend = file[sources].view(np.float32)
         else:
             addend = np.stack([np.broadcast_to(c, machine.lanes) for c in addends])
-        if sums_are_cut():
-            result = _products_to_registers(add_products(a, b, _registers_to_products(addend)))
-        else:
-            result = _products_to_registers(np.matmul(a, b)) + addend
+        result = _products_to_registers(add_products(a, b, _registers_to_products(addend)))
         _put_rows(file, targets, result, mask)
 
     return step

@@ -16,6 +16,7 @@ import numpy as np
 
 from . import numbers
 from .bulk import swizzled
+from .cutting import add_products
 from .faults import Fault, Unsupported
 from .machine import Machine
 from .mma import fragments_a
@@ -194,10 +195,8 @@ def _product(machine: Machine, instruction: Instruction) -> Step:
     if depth != {"tf32": 8, "f16": 16, "bf16": 16}.get(kind):
         raise Unsupported("depth of wgmma")
     outputs, first, second, scale, *flags = instruction.operands
-    numbers_ = [f.value for f in flags if isinstance(f, Immediate)]
-    negate_a, negate_b = numbers_[0], numbers_[1]
+    negate_a, negate_b, *transposes = (f.value for f in flags if isinstance(f, Immediate))
     from_registers = isinstance(first, Vector)
-    transposes = numbers_[2:]
     transpose_a = bool(transposes[0]) if len(transposes) == 2 else False
     transpose_b = bool(transposes[-1]) if transposes else False
     rows = np.array([machine.row_numbers[o.name] for o in machine.vector(outputs) if isinstance(o, Register)])
@@ -232,13 +231,13 @@ def _product(machine: Machine, instruction: Instruction) -> Step:
             else:
                 a = reader.operand(_uniform(left, lanes), 64, depth, kind, transpose_a)
             b = reader.operand(_uniform(right, lanes), columns, depth, kind, transpose_b)
-            product = sign * (a @ b.T)[row, column]
             keep = keeps()[lanes]
             if keep.any() != keep.all():
                 raise Fault("threads of a warp group disagree on scale-d")
-            state.pending[slots, lanes] = (
-                state.sums(file, rows, lanes) if keep[0] else np.float32(0)
-            ) + product
+            addend = np.zeros((64, columns), np.float32)
+            if keep[0]:
+                addend[row, column] = state.sums(file, rows, lanes)
+            state.pending[slots, lanes] = add_products(sign * a, b.T, addend)[row, column]
             file[rows, lanes] = (TAG | slots.astype(np.uint32))[:, None]
 
     return step
