@@ -101,7 +101,7 @@ class Draft:
         self.value = value
 
     def graph(self) -> ir.Model:
-        self.nodes.append(helper.make_node("Identity", [self.value], ["y"], name="last"))
+        self.nodes[-1].output[0] = "y"
         return make_graph(self.nodes, self.weights, self.channels, self.channels)
 
 
@@ -270,6 +270,27 @@ def test_what_something_else_reads_stays_as_it_was() -> None:
     assert Counter(kinds(other))["Pad"] == 2
     x = picture(2, 3, 6, 5)
     close(run(other, x), run(graph, x), 2e-4)
+
+
+def test_two_normalisations_may_be_added() -> None:
+    draft = Draft(3, 0)
+    branches = [draft.norm(draft.conv("x", 3, 3), 3, own=False) for _ in range(2)]
+    draft.value = draft.add("Add", *branches)
+    graph = draft.graph()
+    other = rewrite(graph, [NATIVE])
+    assert other is not None
+    assert functions(other) == {"InstanceNormSum": 1, "InstanceNorm": 1}
+    x = picture(2, 3, 6, 5)
+    close(run(other, x), run(graph, x), 2e-4)
+
+
+def test_sequences_are_no_pictures() -> None:
+    """As [N, C, L]; the function has rows and columns."""
+    draft = Draft(3, 0)
+    flat = draft.add("Reshape", "x", draft.weight(np.array([0, 0, -1])))
+    draft.value = draft.norm(flat, 3, own=False)
+    graph = draft.graph()
+    assert rewrite(graph, [NATIVE]) is None
 
 
 def test_a_bias_that_is_added_is_no_picture() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 import gantk
 from gantk.runtime.arrays import random_feeds
+from gantk.runtime.model import choose
 from gantk.runtime.parity import THRESHOLDS, compare
 from gantk.runtime.registry import status
 from gantk.runtime.runner import Array
@@ -87,6 +88,35 @@ def test_every_way_to_run_gives_what_the_cpu_gives(bundle: Path, precision: str)
                 # cuDNN's kernels of float32 add in any order.
                 picture = torch.from_dlpack(found[name]).cpu().numpy()
                 np.testing.assert_allclose(picture, right, rtol=0, atol=1e-6)
+
+
+def test_our_normalisation_is_captured_channels_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run waits for the GPU in between, so that a graph holds all of it: the second run is one."""
+    import torch
+
+    from gantk import models
+    from gantk.checkpoint import generator_bytes
+    from gantk.export import export, variants
+    from gantk.runtime.backends.onnxruntime import native_operators
+
+    if native_operators() is None:
+        pytest.skip("GANTK_ONNXRUNTIME_OPS names no library of native operators")
+    torch.manual_seed(0)
+    module: Any = models.build("style", CONFIGS["style"])
+    (tmp_path / "x.safetensors").write_bytes(generator_bytes(module.eval()))
+    monkeypatch.setattr(variants, "speedup", lambda plain, other, *_: 1.5 + (b"InstanceNormRelu" in other))
+    bundle = export(tmp_path / "x.safetensors", tmp_path / "x.gantk", precisions=("fp32", "fp16"))
+    with (
+        gantk.open(bundle.root, "onnxruntime", "fp16", "cuda") as runner,
+        gantk.open(bundle.root, "onnxruntime", "fp32", "cpu") as cpu,
+    ):
+        chosen = choose(bundle, "fp16", None, "onnxruntime", "cuda")
+        assert chosen.rewrites[-2:] == ("normalization-to-native", "channels-last")
+        for seed in range(3):
+            feeds = feeds_of(runner, SIZES[0], seed)
+            near(runner, runner.run(feeds), cpu.run(feeds))
+        (work,) = runner._runs.values()
+        assert work.graph is not None
 
 
 def test_threads_and_memory(bundle: Path) -> None:

@@ -81,9 +81,7 @@ class Replacement:
         """
         chain = replaced or (self._node,)
         self.insert()
-        old = chain[-1].outputs[0]
-        value.name = old.name
-        self.stand_for(old, value)
+        self.stand_for(chain[-1].outputs[0], value)
         self._graph.remove(chain, safe=True)
 
     def insert(self) -> None:
@@ -91,7 +89,8 @@ class Replacement:
         self._graph.insert_before(self._node, self._added)
 
     def stand_for(self, old: ir.Value, value: ir.Value) -> None:
-        """Let `value` be read in the place of another; what yields that stays."""
+        """Let `value` be read in the place of another, by its name; what yields that stays."""
+        old.name, value.name = f"{old.name}.before", old.name
         value.type, value.shape = old.type, old.shape
         old.replace_all_uses_with(value, replace_graph_outputs=True)
 

@@ -9,6 +9,7 @@ around convolutions when it is asked for that layout, and vanish with them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +48,10 @@ def normalization_to_native(graph: ir.Model) -> int:
     Returns:
         The number of normalisations turned.
     """
-    chains = [_chain(node) for node in graph.graph if node.op_type == _NORM]
+    chains: list[_Chain] = []
+    for node in graph.graph:
+        if node.op_type == _NORM and _is_picture(node.inputs[0]):
+            chains.append(_chain(node, [chain.nodes[-1] for chain in chains]))
     sums = {chain.last: chain for chain in chains if chain.others is not None}
     framed: dict[ir.Value, _Framed] = {}
     for chain in chains:
@@ -121,7 +125,8 @@ class _Blocks:
     shapes: list[ir.Node]
 
 
-def _chain(norm: ir.Node) -> _Chain:
+def _chain(norm: ir.Node, taken: Sequence[ir.Node]) -> _Chain:
+    """What is computed with a normalisation; of a sum of two, the first has taken the sum."""
     nodes, (scale, offset) = [*_cut(norm), norm], norm.inputs[1:]
     own = _of_each_picture(norm)
     if own is not None:
@@ -130,13 +135,17 @@ def _chain(norm: ir.Node) -> _Chain:
     user, end, others = only_user(nodes[-1].outputs[0]), "", None
     if user is not None and user.op_type == "Relu":
         end = "Relu"
-    elif user is not None and user.op_type == "Add":
+    elif user is not None and user.op_type == "Add" and user not in taken:
         added = _other_input(user, nodes[-1].outputs[0])
         if _is_as_large(added, norm.outputs[0]):
             end, others = "Sum", added
     if end and user is not None:
         nodes.append(user)
     return _Chain(tuple(nodes), norm, scale, offset, end, others)
+
+
+def _is_picture(value: ir.Value | None) -> bool:
+    return value is not None and value.shape is not None and len(value.shape) == 4
 
 
 def _is_as_large(value: ir.Value, pictures: ir.Value) -> bool:
