@@ -203,8 +203,12 @@ GANTK_DEVICE void apply(const InstanceNormParameters& p) {
         for (int c = 0; c < kChannels; ++c) {
             means[c] = mean[c];
             factors[c] = mean[p.channels + c];
-            offsets[c] = p.offset[int64_t(picture) * p.scale_stride + place.channel + c];
         }
+    }
+    if (p.offset != nullptr) {
+        const float* offset = p.offset + int64_t(picture) * p.scale_stride + place.channel;
+#pragma unroll
+        for (int c = 0; c < kChannels; ++c) offsets[c] = offset[c];
     }
     const int32_t first = int32_t(blockIdx.x) * p.run, last = min(first + p.run, row_pixels);
     const int32_t to_mask = (1 << p.to_shift) - 1, from_mask = (1 << p.from_shift) - 1;

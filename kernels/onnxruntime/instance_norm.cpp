@@ -4,6 +4,7 @@
 //     => (result T[N, h', w', t * t * C])
 // InstanceNormSum <..., others_pads> (..., others T[N, H', W', C]) => (result)
 // BorderedBlocks <to_blocksize, mode, pads> (features T[N, H, W, C]) => (result T[N, h', w', t * t * C])
+// BiasRelu (features T[N, H, W, C], bias float32[C]) => (result T[N, H, W, C])
 // Sizes <factor, growth> (sizes int64[2]) => (result int64[2])
 #include "instance_norm.hpp"
 
@@ -12,9 +13,9 @@ namespace {
 
 #ifdef GANTK_HAS_CUDA
 constexpr Make kMakes[] = {make_instance_norm_cuda, make_instance_norm_relu_cuda, make_instance_norm_sum_cuda,
-                           make_bordered_blocks_cuda};
+                           make_bordered_blocks_cuda, make_bias_relu_cuda};
 #else
-constexpr Make kMakes[] = {nullptr, nullptr, nullptr, nullptr};
+constexpr Make kMakes[] = {nullptr, nullptr, nullptr, nullptr, nullptr};
 #endif
 
 // On the CPU also in sessions for GPUs: what ONNX Runtime computes of sizes on a GPU it waits for.
@@ -54,6 +55,14 @@ const Signature kInstanceNorm = signature("InstanceNorm", kMakes[0], kInputs);
 const Signature kInstanceNormRelu = signature("InstanceNormRelu", kMakes[1], kInputs);
 const Signature kInstanceNormSum = signature("InstanceNormSum", kMakes[2], kWithOthers);
 const Signature kBorderedBlocks = signature("BorderedBlocks", kMakes[3], {Type::element});
+const Signature kBiasRelu{"BiasRelu",
+                          {Type::element, Type::float32},
+                          {Type::element},
+                          nullptr,
+                          kMakes[4],
+                          [](Ort::ShapeInferContext& context, Ort::ShapeInferContext::Shape (&shapes)[2]) {
+                              shapes[0] = context.GetInputShape(0);
+                          }};
 const Signature kSizes{"Sizes",
                        {Type::sizes},
                        {Type::sizes},

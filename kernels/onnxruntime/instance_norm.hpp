@@ -6,6 +6,7 @@
 namespace gantk::onnxruntime {
 
 #ifdef GANTK_HAS_CUDA
+std::unique_ptr<Kernel> make_bias_relu_cuda(const Making& making);
 std::unique_ptr<Kernel> make_bordered_blocks_cuda(const Making& making);
 std::unique_ptr<Kernel> make_instance_norm_cuda(const Making& making);
 std::unique_ptr<Kernel> make_instance_norm_relu_cuda(const Making& making);

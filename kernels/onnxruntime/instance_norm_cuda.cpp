@@ -78,6 +78,33 @@ class BorderedBlocksCuda : public Kernel {
     NormPictures what_;
 };
 
+class BiasReluCuda : public Kernel {
+  public:
+    explicit BiasReluCuda(const Making& making) {
+        what_.element = static_cast<kernels::Element>(making.element);
+        what_.normalizes = false;
+        what_.rectifies = true;
+    }
+
+    void compute(Ort::KernelContext& context) const override {
+        const auto features = context.GetInput(0), bias = context.GetInput(1);
+        const Shape shape = shape_of(features, "features", 4, false, "N x H x W x C");
+        const Shape given = bias.GetTensorTypeAndShapeInfo().GetShape();
+        if (given != Shape{shape[3]})
+            throw Error("the bias has shape " + text_of(given) + "; " + text_of({shape[3]}) + " is wanted");
+        NormPictures what = what_;
+        std::copy(shape.begin(), shape.end(), what.shape.begin());
+        kernels::NormData data;
+        data.features = features.GetTensorRawData();
+        data.offset = bias.GetTensorData<float>();
+        what.alignment = driver::alignment_of(data.features);
+        make(context, features, what, data);
+    }
+
+  private:
+    NormPictures what_;
+};
+
 class InstanceNormCuda : public Kernel {
   public:
     InstanceNormCuda(const Making& making, bool rectifies, bool adds) : what_(told(making)), adds_(adds) {
@@ -138,6 +165,8 @@ class InstanceNormCuda : public Kernel {
 std::unique_ptr<Kernel> make_bordered_blocks_cuda(const Making& making) {
     return std::make_unique<BorderedBlocksCuda>(making);
 }
+
+std::unique_ptr<Kernel> make_bias_relu_cuda(const Making& making) { return std::make_unique<BiasReluCuda>(making); }
 
 std::unique_ptr<Kernel> make_instance_norm_cuda(const Making& making) {
     return std::make_unique<InstanceNormCuda>(making, false, false);

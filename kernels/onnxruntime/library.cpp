@@ -114,7 +114,7 @@ struct Domain {
             add({&kMaxPool, &kMaxPoolGrad, &kConvolution, &kConvolutionRelu, &kReflectedConvolution,
                  &kConvolutionReluGrad, &kTransposedConvolution, &kTransposedConvolutionRelu});
         else
-            add({&kInstanceNorm, &kInstanceNormRelu, &kInstanceNormSum, &kBorderedBlocks, &kSizes});
+            add({&kInstanceNorm, &kInstanceNormRelu, &kInstanceNormSum, &kBorderedBlocks, &kBiasRelu, &kSizes});
     }
 
     void add(std::initializer_list<const Signature*> signatures) {

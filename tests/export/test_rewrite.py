@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from gantk.export.functions import DOMAIN
+from gantk.export.precision import convert
 from gantk.export.rewrites import NATIVE, ONLY_IN, ONLY_ON, REWRITES, STEPS, rewrite
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model
@@ -127,6 +128,21 @@ def test_a_bias_apart_is_added_alike(inputs: int, outputs: int, kernel: int, hei
     assert [node.op_type for node in other.graph] == ["ConvTranspose", "Add", "Relu"]
     np.testing.assert_allclose(run(other, x), run(graph, x), atol=2e-6)
     assert rewrite(transposed(inputs, outputs, bias=False), ["transposed-bias-apart"]) is None
+
+
+def test_a_bias_and_a_relu_are_one_function_channels_last() -> None:
+    graph = transposed(5, 6, bias=True)
+    x = np.random.default_rng(0).standard_normal((2, 5, 4, 3)).astype(np.float32)
+    other = rewrite(graph, ["bias-relu-to-native"])
+    assert other is not None
+    assert [node.op_type for node in other.graph] == ["ConvTranspose", "Transpose", "BiasRelu", "Transpose"]
+    np.testing.assert_allclose(run(other, x), run(graph, x), atol=2e-6)
+    half = convert(other, "fp16")
+    (node,) = (node for node in half.graph if node.op_type == "BiasRelu")
+    assert node.inputs[1] is not None and node.inputs[1].dtype == ir.DataType.FLOAT
+    np.testing.assert_allclose(run(half, x), run(graph, x), atol=2e-2)
+    for left in (transposed(5, 6, bias=False), transposed(5, 6, bias=True, after="Tanh")):
+        assert rewrite(left, ["bias-relu-to-native"]) is None
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ class Trial:
         others: How many rows and columns more what is added has above and to the left, and has below and to the right;
             `None`: nothing is added.
         own: Whether each picture has a scale and an offset of its own.
-        normalizes: Or whether pixels are only moved.
+        normalizes: Or whether pixels are only moved, and rectified with an offset where they are rectified.
         rectifies: Whether negative results become 0.
         mean: Of the features, whose deviation is 1.
         multiprocessors: Few make large chunks.
@@ -155,7 +155,7 @@ def execute(trial: Trial, numbers: Numbers) -> Array:
         memory.put(numbers.others) if numbers.others.size else 0,
         memory.empty(planned.result_shape, dtype),
         memory.put(numbers.scale),
-        memory.put(numbers.offset),
+        memory.put(numbers.offset) if trial.normalizes or trial.rectifies else 0,
         memory.empty(planned.workspace_bytes // 4, np.float32),
     )
     run(plan(trial, numbers, addresses).launches, memory, trial.arch)
@@ -190,9 +190,10 @@ def reference(trial: Trial, numbers: Numbers) -> Array:
     pictures = pictures_of(trial, numbers.features.astype(np.float64))
     mean, variance = pictures.mean((1, 2), keepdims=True), pictures.var((1, 2), keepdims=True)
     scale, offset = (each.reshape(-1, 1, 1, trial.channels) for each in (numbers.scale, numbers.offset))
-    result = (
-        (pictures - mean) / np.sqrt(variance + EPSILON) * scale + offset if trial.normalizes else pictures
-    )
+    if trial.normalizes:
+        result = (pictures - mean) / np.sqrt(variance + EPSILON) * scale + offset
+    else:
+        result = pictures + offset if trial.rectifies else pictures
     if trial.others is not None:
         above, below = trial.others
         high, wide = numbers.others.shape[1] - below, numbers.others.shape[2] - below
@@ -228,5 +229,6 @@ def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
         Trial((1, 40, 30, 8), "float32", mean=300.0, rectifies=False),
         Trial((1, 1, 1, 8), pads=(0, 0, 0, 0)),
         Trial((2, 6, 5, 3), blocks=(1, 4), pads=(4, 4, 4, 4), normalizes=False, rectifies=False),
+        Trial((2, 6, 5, 24), pads=(0, 0, 0, 0), normalizes=False),
     ]
     return [(trial.label, partial(check, trial)) for trial in trials]

@@ -35,6 +35,8 @@ def model(trial: Trial) -> onnx.ModelProto:
     """One node."""
     if not trial.normalizes:
         kind = TYPES[trial.dtype]
+        if trial.rectifies:
+            return one_node("BiasRelu", {"features": kind, "bias": TensorProto.FLOAT}, kind, {})
         return one_node("BorderedBlocks", {"features": kind}, kind, framing(trial))
     name = (
         "InstanceNormSum" if trial.others is not None else f"InstanceNorm{'Relu' if trial.rectifies else ''}"
@@ -78,7 +80,8 @@ def one_node(
 
 def feeds_of(trial: Trial, numbers: Numbers) -> dict[str, Array]:
     if not trial.normalizes:
-        return {"features": numbers.features}
+        bias = {"bias": numbers.offset} if trial.rectifies else {}
+        return {"features": numbers.features, **bias}
     feeds = {
         "features": numbers.features,
         "starts": np.array(trial.starts),

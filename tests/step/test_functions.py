@@ -175,5 +175,6 @@ def test_a_body_is_in_the_opset_of_its_model() -> None:
         "InstanceNormRelu",
         "InstanceNormSum",
         "BorderedBlocks",
+        "BiasRelu",
         "Sizes",
     ]

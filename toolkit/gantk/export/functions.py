@@ -44,6 +44,8 @@ compute in float32, so that they neither overflow nor lose their small terms.
         `others_pads`, which are amounts of Pad too, none above 0.
     BorderedBlocks <to_blocksize, mode, pads> (features T[N, H, W, C]) => (result T[N, h', w', t^2 C])
         Only the border and the blocks of an InstanceNorm.
+    BiasRelu (features T[N, H, W, C], bias float32[C]) => (result T[N, H, W, C])
+        features + bias, and negative results become 0.
     Sizes <factor, growth> (sizes int64[2]) => (result int64[2])
         sizes * factor + growth, which ONNX Runtime computes on the CPU even where it would take it to a GPU and back.
 
@@ -276,6 +278,16 @@ BorderedBlocks <to_blocksize: int = 1, mode: string = "constant", pads: ints = [
 }
 """
 
+_BIAS_RELU = """
+BiasRelu (features, bias) => (result)
+{
+    wide = Cast <to = 1> (features)
+    sums = Add (wide, bias)
+    active = Relu (sums)
+    result = CastLike (active, features)
+}
+"""
+
 _SIZES = """
 Sizes <factor: int = 1, growth: ints = [0, 0]> (sizes) => (result)
 {
@@ -369,6 +381,7 @@ def bodies(opset: int, kind: str = "l1") -> list[onnx.FunctionProto]:
             for name, (attribute, more, end) in _NORM_ENDS.items()
         ),
         _BORDERED_BLOCKS % {"blocks": _BLOCKS},
+        _BIAS_RELU,
         _SIZES,
     )
     header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>'

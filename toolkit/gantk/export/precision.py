@@ -48,6 +48,7 @@ FP16_LIMIT = 2.0**15
 
 _FLOAT32_INPUTS = {
     "Resize": (1, 2),
+    "BiasRelu": (1,),
     **dict.fromkeys(("InstanceNorm", "InstanceNormRelu", "InstanceNormSum"), (3, 4)),
 }
 """Sizes, scales and offsets whose type the operator fixes."""

@@ -22,7 +22,7 @@ struct InstanceNormParameters {
     const void* others;      // [N, H + others_top + ..., W + others_left + ..., C], or null: what is added.
     void* result;            // [N, result_rows, result_columns, to^2 * C]
     const float* scale;      // [C], or [N, C].
-    const float* offset;     // Likewise.
+    const float* offset;     // Likewise; null for none, where nothing is normalised.
     float* means;            // [N, chunks, C]
     float* squares;          // [N, chunks, C]: sums of the squares of what the mean leaves.
     float* counts;           // [N, chunks]: pixels.

@@ -30,7 +30,7 @@ struct NormPictures {
     std::array<int64_t, 4> others{};  // The shape of what is added, channels last; zeros where nothing is.
     std::array<int64_t, 2> others_starts{};
     bool scale_of_each = false;       // Whether each picture has its own scale and offset.
-    bool normalizes = true;           // Or whether pixels are only moved.
+    bool normalizes = true;           // Or whether pixels are only moved, with an offset where one is given.
     bool rectifies = false;
     float epsilon = 1e-5f;
     int32_t alignment = 1;  // The largest power of two, up to 16, that divides the addresses of all three.

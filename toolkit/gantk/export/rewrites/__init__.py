@@ -13,6 +13,7 @@ from gantk.export.rewrites.eights import narrow_to_eights
 from gantk.export.rewrites.enlarged import enlarged_to_subpixel, enlarged_to_transposed
 from gantk.export.rewrites.narrow import narrow_to_phases
 from gantk.export.rewrites.native import convolution_to_native, enlarged_to_native, transposed_to_native
+from gantk.export.rewrites.native_bias import bias_relu_to_native
 from gantk.export.rewrites.native_norm import normalization_to_native
 from gantk.export.rewrites.normalized import normalization_in_half, normalized_bias
 from gantk.export.rewrites.transposed import (
@@ -34,6 +35,7 @@ REWRITES: dict[str, Callable[[ir.Model], int]] = {
     "narrow-to-blocks": narrow_to_blocks,
     "narrow-to-eights": narrow_to_eights,
     "transposed-bias-apart": transposed_bias_apart,
+    "bias-relu-to-native": bias_relu_to_native,
     "normalization-in-half": normalization_in_half,
     "normalization-to-native": normalization_to_native,
     "channels-last": channels_last,
@@ -49,41 +51,37 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("narrow-to-phases", "narrow-to-blocks"),
     ("narrow-to-blocks",),  # What reads few channels, where phases are kept for what makes few.
     ("narrow-to-eights",),
-    ("transposed-bias-apart",),
+    ("transposed-bias-apart", "bias-relu-to-native"),
     ("normalization-in-half", "normalization-to-native"),
     ("channels-last",),
 )
 """The order of trial; of those in one step at most one is kept, and only where measured to pay: see
 `gantk.export.variants`."""
 
-NATIVE = frozenset(
-    {"transposed-to-native", "enlarged-to-native", "convolution-to-native", "normalization-to-native"}
+_FOR_CPUS = ("transposed-to-native", "enlarged-to-native", "convolution-to-native")
+_FOR_GPUS = (
+    "normalized-bias",
+    "narrow-to-blocks",
+    "narrow-to-eights",
+    "transposed-bias-apart",
+    "bias-relu-to-native",
+    "normalization-in-half",
+    "normalization-to-native",
+    "channels-last",
 )
+
+NATIVE = frozenset({*_FOR_CPUS, "bias-relu-to-native", "normalization-to-native"})
 """Those that only gain where gantk's native operators are."""
 
 ONLY_IN = {
-    **dict.fromkeys(("transposed-to-native", "enlarged-to-native", "convolution-to-native"), "fp32"),
+    **dict.fromkeys(_FOR_CPUS, "fp32"),
     **dict.fromkeys(("narrow-to-blocks", "narrow-to-eights", "normalization-in-half"), "fp16"),
 }
 """Of those that can gain in one precision alone, which."""
 
-ONLY_ON = {
-    **dict.fromkeys(("transposed-to-native", "enlarged-to-native", "convolution-to-native"), "cpu"),
-    **dict.fromkeys(
-        (
-            "normalized-bias",
-            "narrow-to-blocks",
-            "narrow-to-eights",
-            "transposed-bias-apart",
-            "normalization-in-half",
-            "normalization-to-native",
-            "channels-last",
-        ),
-        "cuda",
-    ),
-}
+ONLY_ON = {**dict.fromkeys(_FOR_CPUS, "cpu"), **dict.fromkeys(_FOR_GPUS, "cuda")}
 """Of those that can gain on one kind of device alone, which. On a CPU a bias is added in passing, and registers hold
-other numbers of channels; the operators in place of convolutions are for CPUs, that of normalisation is for GPUs."""
+other numbers of channels; there are no native convolutions for GPUs, and no native normalisation for CPUs."""
 
 
 def rewrite(graph: ir.Model, names: Sequence[str]) -> ir.Model | None:

@@ -14,6 +14,9 @@ from gantk.export.functions import DOMAIN, VERSION, bodies
 
 Float64 = NDArray[np.float64]
 
+CHANNELS_LAST, CHANNELS_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
+"""The axes of a transpose of pictures to a layout, from the other."""
+
 SIMD_FLOATS = 16
 """The float32 values of a 512-bit register."""
 
@@ -43,6 +46,11 @@ class Replacement:
     ) -> ir.Value:
         """Add a node, named after the one that is replaced."""
         return self._append(ir.node(op_type, inputs, attributes, name=f"{self._node.name}/{name}"))
+
+    def transposed(self, value: ir.Value, axes: list[int]) -> ir.Value:
+        """Add a transpose, to `CHANNELS_LAST` or to `CHANNELS_FIRST`."""
+        layout = "last" if axes == CHANNELS_LAST else "first"
+        return self.add("Transpose", [value], f"{value.name}.{layout}", perm=axes)
 
     def call(
         self,

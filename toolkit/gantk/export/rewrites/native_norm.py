@@ -20,6 +20,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from gantk.export.functions import DOMAIN
 from gantk.export.rewrites.blocks import ROUNDS_UP
 from gantk.export.rewrites.graphs import (
+    CHANNELS_FIRST,
+    CHANNELS_LAST,
     Replacement,
     add_body,
     attribute,
@@ -32,7 +34,6 @@ from gantk.export.rewrites.graphs import (
 )
 
 _NORM = "InstanceNormalization"
-_CHANNELS_LAST, _CHANNELS_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 _NO_END = np.iinfo(np.int64).max
 _FUNCTIONS = ("InstanceNorm", "InstanceNormRelu", "InstanceNormSum")
 
@@ -241,16 +242,16 @@ def _turn(
         values |= {"mode": text(bordered[0], "mode", "constant"), "pads": pads}
     if blocks is not None:
         values["to_blocksize"] = attribute(blocks.to_depth, "blocksize", 1)
-    features = _transposed(new, chain.source, _CHANNELS_LAST)
+    features = new.transposed(chain.source, CHANNELS_LAST)
     inputs = [features, starts, ends, chain.scale, chain.offset]
     if chain.others is not None:
         others = framed.get(chain.others)
         values["others_pads"] = [-amount for amount in others.pads] if others is not None else [0] * 8
-        inputs.append(others.value if others is not None else _transposed(new, chain.others, _CHANNELS_LAST))
+        inputs.append(others.value if others is not None else new.transposed(chain.others, CHANNELS_LAST))
     result = new.call(DOMAIN, f"InstanceNorm{chain.end}", inputs, **values)
     add_body(graph, f"InstanceNorm{chain.end}")
     result.type, result.shape = chain.last.type, _result_shape(chain, blocks)
-    planes = _transposed(new, result, _CHANNELS_FIRST)
+    planes = new.transposed(result, CHANNELS_FIRST)
     if blocks is not None:
         size = _framed_size(new, chain, features, pads)
         for node in blocks.shapes:
@@ -263,12 +264,6 @@ def _turn(
         new.stand_for(chain.last, planes)
     new.insert()
     return _Framed(result, pads)
-
-
-def _transposed(new: Replacement, value: ir.Value, perm: list[int]) -> ir.Value:
-    return new.add(
-        "Transpose", [value], f"{value.name}.{'last' if perm == _CHANNELS_LAST else 'first'}", perm=perm
-    )
 
 
 def _result_shape(chain: _Chain, blocks: _Blocks | None) -> ir.Shape | None:
@@ -365,7 +360,7 @@ def _blocks_to_native(graph: ir.Model) -> None:
         if blocks is None or pictures is None:
             continue
         new = Replacement(graph.graph, blocks.to_depth)
-        last = _transposed(new, pictures, _CHANNELS_LAST)
+        last = new.transposed(pictures, CHANNELS_LAST)
         result = new.call(
             DOMAIN,
             "BorderedBlocks",
@@ -380,7 +375,7 @@ def _blocks_to_native(graph: ir.Model) -> None:
             size = Replacement(graph.graph, node)
             sides = size.add("Shape", [pictures], "sides", start=2, end=4)
             size.finish(size.add("Add", [sides, size.weight("growth", _growth(_amounts(pad)))], "framed"))
-        new.finish(_transposed(new, result, _CHANNELS_FIRST))
+        new.finish(new.transposed(result, CHANNELS_FIRST))
 
 
 def _growth(pads: list[int]) -> NDArray[np.int64]:
@@ -393,14 +388,10 @@ def _pad_channels_last(graph: ir.Graph) -> None:
 
     ONNX Runtime would do so itself, and reorder amounts that are computed on the GPU, for which a run then waits.
     """
-    order = np.array([*_CHANNELS_LAST, *(4 + axis for axis in _CHANNELS_LAST)])
+    order = np.array([*CHANNELS_LAST, *(4 + axis for axis in CHANNELS_LAST)])
     for node in list(graph):
         transpose = None if not node.inputs or node.inputs[0] is None else node.inputs[0].producer()
-        if (
-            transpose is None
-            or transpose.op_type != "Transpose"
-            or ints(transpose, "perm") != _CHANNELS_FIRST
-        ):
+        if transpose is None or transpose.op_type != "Transpose" or ints(transpose, "perm") != CHANNELS_FIRST:
             continue
         new = Replacement(graph, node)
         if node.op_type == "Pad" and optional(node, 3) is None:
@@ -411,7 +402,7 @@ def _pad_channels_last(graph: ir.Graph) -> None:
                 "last",
                 mode=text(node, "mode", "constant"),
             )
-            new.finish(_transposed(new, padded, _CHANNELS_FIRST))
+            new.finish(new.transposed(padded, CHANNELS_FIRST))
         elif _is_shape_of_sides(node):
             new.finish(new.add("Shape", [transpose.inputs[0]], "sides", start=1, end=3))
 
