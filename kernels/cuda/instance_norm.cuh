@@ -51,7 +51,9 @@ struct Channels {
 
     GANTK_DEVICE void load(const Element* from) { bits = __ldg(reinterpret_cast<const uint4*>(from)); }
     GANTK_DEVICE void get(float (&values)[kChannels]) const { unpack<Element>(bits, values); }
-    GANTK_DEVICE static void store(Element* to, const float (&values)[kChannels]) { store16(to, pack<Element>(values)); }
+    GANTK_DEVICE static void store(Element* to, const float (&values)[kChannels]) {
+        store16(to, pack<Element>(values));
+    }
 };
 
 template <class Element>
@@ -80,7 +82,8 @@ GANTK_DEVICE void moments(const InstanceNormParameters& p) {
     __shared__ float means[kChannels][kNormThreads], squares[kChannels][kNormThreads];
     const Place<kChannels> place(p.channels, int32_t(blockIdx.y));
     const int64_t picture = blockIdx.z;
-    const auto* features = static_cast<const Element*>(p.features) + picture * p.picture_pixels * p.channels + place.channel;
+    const auto* features =
+        static_cast<const Element*>(p.features) + picture * p.picture_pixels * p.channels + place.channel;
     const int32_t first = int32_t(blockIdx.x) * p.chunk;
     const int32_t last = int32_t(min(int64_t(first) + p.chunk, p.picture_pixels));
 
@@ -183,13 +186,15 @@ GANTK_DEVICE int32_t source(uint32_t border, int32_t at, int32_t size) {
     return at < 0 ? -at : 2 * (size - 1) - at;
 }
 
-// A run of the result's pixels. Grid: runs of a row of blocks, rows of blocks, pictures x blocks of channels.
+// A run of the result's pixels, of which a thread makes kNormPixelsAtOnce at most. Grid: runs of a row of blocks, rows
+// of blocks, pictures x blocks of channels.
 template <class Element, int kChannels>
 GANTK_DEVICE void apply(const InstanceNormParameters& p) {
     const int32_t picture = int32_t(blockIdx.z) / p.channel_blocks;
     const Place<kChannels> place(p.channels, int32_t(blockIdx.z) - picture * p.channel_blocks);
     if (place.slot == place.slots) return;
-    const auto* features = static_cast<const Element*>(p.features) + picture * p.picture_pixels * p.channels + place.channel;
+    const auto* features =
+        static_cast<const Element*>(p.features) + picture * p.picture_pixels * p.channels + place.channel;
     const auto* others = static_cast<const Element*>(p.others) + picture * p.others_stride + place.channel;
     const int32_t block_row = int32_t(blockIdx.y), row_pixels = p.result_columns << 2 * p.to_shift;
     auto* result = static_cast<Element*>(p.result) + picture * p.result_stride + place.channel +
@@ -212,42 +217,41 @@ GANTK_DEVICE void apply(const InstanceNormParameters& p) {
     }
     const int32_t first = int32_t(blockIdx.x) * p.run, last = min(first + p.run, row_pixels);
     const int32_t to_mask = (1 << p.to_shift) - 1, from_mask = (1 << p.from_shift) - 1;
-    for (int32_t pixel = first + place.slot; pixel < last; pixel += kNormPixelsAtOnce * place.slots) {
-        Channels<Element, kChannels> feature[kNormPixelsAtOnce], other[kNormPixelsAtOnce];
-        bool is_in[kNormPixelsAtOnce];
+    Channels<Element, kChannels> feature[kNormPixelsAtOnce], other[kNormPixelsAtOnce];
+    bool is_in[kNormPixelsAtOnce];
 #pragma unroll
-        for (int i = 0; i < kNormPixelsAtOnce; ++i) {
-            const int32_t at = pixel + i * place.slots;
-            const int32_t framed_y = (block_row << p.to_shift) + (at >> p.to_shift & to_mask);
-            const int32_t framed_x = (at >> 2 * p.to_shift << p.to_shift) + (at & to_mask);
-            const int32_t y = source(p.border, framed_y - p.border_top, p.height);
-            const int32_t x = source(p.border, framed_x - p.border_left, p.width);
-            is_in[i] = at < last && framed_y < p.framed_height && framed_x < p.framed_width && y >= 0 && x >= 0;
-            if (!is_in[i]) continue;
-            const int32_t large_y = y + p.top, large_x = x + p.left;
-            const int64_t cell = int64_t(large_y >> p.from_shift) * p.columns + (large_x >> p.from_shift);
-            const int64_t from = (cell << 2 * p.from_shift) + ((large_y & from_mask) << p.from_shift) + (large_x & from_mask);
-            feature[i].load(features + from * p.channels);
-            if (p.others == nullptr) continue;
-            const int64_t beside = int64_t(y + p.others_top) * p.others_width + x + p.others_left;
-            other[i].load(others + beside * p.channels);
-        }
+    for (int i = 0; i < kNormPixelsAtOnce; ++i) {
+        const int32_t at = first + place.slot + i * place.slots;
+        const int32_t framed_y = (block_row << p.to_shift) + (at >> p.to_shift & to_mask);
+        const int32_t framed_x = (at >> 2 * p.to_shift << p.to_shift) + (at & to_mask);
+        const int32_t y = source(p.border, framed_y - p.border_top, p.height);
+        const int32_t x = source(p.border, framed_x - p.border_left, p.width);
+        is_in[i] = at < last && framed_y < p.framed_height && framed_x < p.framed_width && y >= 0 && x >= 0;
+        if (!is_in[i]) continue;
+        const int32_t large_y = y + p.top, large_x = x + p.left;
+        const int64_t cell = int64_t(large_y >> p.from_shift) * p.columns + (large_x >> p.from_shift);
+        const int64_t from =
+            (cell << 2 * p.from_shift) + ((large_y & from_mask) << p.from_shift) + (large_x & from_mask);
+        feature[i].load(features + from * p.channels);
+        if (p.others == nullptr) continue;
+        const int64_t beside = int64_t(y + p.others_top) * p.others_width + x + p.others_left;
+        other[i].load(others + beside * p.channels);
+    }
 #pragma unroll
-        for (int i = 0; i < kNormPixelsAtOnce; ++i) {
-            const int32_t at = pixel + i * place.slots;
-            if (at >= last) break;
-            float values[kChannels] = {}, added[kChannels] = {};
-            if (is_in[i]) {
-                feature[i].get(values);
-                if (p.others != nullptr) other[i].get(added);
+    for (int i = 0; i < kNormPixelsAtOnce; ++i) {
+        const int32_t at = first + place.slot + i * place.slots;
+        if (at >= last) break;
+        float values[kChannels] = {}, added[kChannels] = {};
+        if (is_in[i]) {
+            feature[i].get(values);
+            if (p.others != nullptr) other[i].get(added);
 #pragma unroll
-                for (int c = 0; c < kChannels; ++c) {
-                    values[c] = (values[c] - means[c]) * factors[c] + offsets[c] + added[c];
-                    if (p.rectifies && values[c] < 0) values[c] = 0;  // NaN stays NaN.
-                }
+            for (int c = 0; c < kChannels; ++c) {
+                values[c] = (values[c] - means[c]) * factors[c] + offsets[c] + added[c];
+                if (p.rectifies && values[c] < 0) values[c] = 0;  // NaN stays NaN.
             }
-            Channels<Element, kChannels>::store(result + int64_t(at) * p.channels, values);
         }
+        Channels<Element, kChannels>::store(result + int64_t(at) * p.channels, values);
     }
 }
 

@@ -25,7 +25,8 @@ Border border_of(const OrtKernelInfo* info) {
 std::array<std::int64_t, 4> sides_of(const OrtKernelInfo* info, const char* name) {
     const Shape amounts = ints_attribute(info, name, 8);
     if (amounts[0] != 0 || amounts[1] != 0 || amounts[4] != 0 || amounts[5] != 0)
-        throw Error(std::string("`") + name + "` are " + text_of(amounts) + "; only rows and columns may have a border");
+        throw Error(std::string("`") + name + "` are " + text_of(amounts) +
+                    "; only rows and columns may have a border");
     return {amounts[2], amounts[3], amounts[6], amounts[7]};
 }
 

@@ -230,5 +230,7 @@ def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
         Trial((1, 1, 1, 8), pads=(0, 0, 0, 0)),
         Trial((2, 6, 5, 3), blocks=(1, 4), pads=(4, 4, 4, 4), normalizes=False, rectifies=False),
         Trial((2, 6, 5, 24), pads=(0, 0, 0, 0), normalizes=False),
+        Trial((1, 2, 100, 24), "float16", pads=(0, 0, 0, 0)),
+        Trial((1, 17, 16, 2048), pads=(0, 0, 0, 0), multiprocessors=20),
     ]
     return [(trial.label, partial(check, trial)) for trial in trials]

@@ -26,7 +26,7 @@ struct InstanceNormParameters {
     float* means;            // [N, chunks, C]
     float* squares;          // [N, chunks, C]: sums of the squares of what the mean leaves.
     float* counts;           // [N, chunks]: pixels.
-    float* factors;          // [N, 2, C]: the mean, and what the distance from it is multiplied with; null: as they are.
+    float* factors;          // [N, 2, C]: the mean, and the factor of what is left; null: pixels stay as they are.
     int64_t picture_pixels;  // rows * columns * from^2.
     int64_t others_stride;   // Between pictures, in elements.
     int64_t result_stride;

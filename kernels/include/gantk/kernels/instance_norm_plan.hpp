@@ -3,7 +3,7 @@
 //
 // Memory is the bound: features are read twice, what is added once, and the result is written. Pictures up to some
 // 20 MB are in the second-level cache of an H100 the second time. Chunks are as many as leave each multiprocessor two
-// blocks, of at least 8 pixels a thread where there are so many: `finish`, which waits for all, then has little to join.
+// blocks, of at least 8 pixels a thread where there are so many: `finish`, which waits for all, has little to join.
 #pragma once
 
 #include <algorithm>
@@ -99,12 +99,13 @@ inline int64_t in_side(int64_t at, int64_t size) {
 inline InstanceNormPlan plan_instance_norm(const NormPictures& what, const Device& device) {
     using namespace instance_norm_detail;
     const auto [batch, rows, columns, depth] = what.shape;
-    if (*std::min_element(what.shape.begin(), what.shape.end()) < 1) throw PlanError("a size of the features is below 1");
+    if (*std::min_element(what.shape.begin(), what.shape.end()) < 1)
+        throw PlanError("a size of the features is below 1");
     const int32_t from = shift_of(what.from), to = shift_of(what.to);
     const int64_t channels = depth / (what.from * what.from), height = rows * what.from, width = columns * what.from;
     if (channels * what.from * what.from != depth)
-        throw PlanError(std::to_string(depth) + " channels are not those of blocks of " + std::to_string(what.from) + " x " +
-                        std::to_string(what.from) + " pixels");
+        throw PlanError(std::to_string(depth) + " channels are not those of blocks of " + std::to_string(what.from) +
+                        " x " + std::to_string(what.from) + " pixels");
     const int64_t top = in_side(what.starts[0], height), left = in_side(what.starts[1], width);
     const int64_t high = in_side(what.ends[0], height) - top, wide = in_side(what.ends[1], width) - left;
     if (high < 1 || wide < 1) throw PlanError("nothing is left of the pictures between the starts and the ends");
@@ -119,8 +120,8 @@ inline InstanceNormPlan plan_instance_norm(const NormPictures& what, const Devic
     if (adds && (what.others[0] != batch || what.others[3] != channels || what.others_starts[0] < 0 ||
                  what.others_starts[1] < 0 || what.others[1] < what.others_starts[0] + high ||
                  what.others[2] < what.others_starts[1] + wide))
-        throw PlanError("what is added does not hold pictures of " + std::to_string(high) + " x " + std::to_string(wide) +
-                        " pixels");
+        throw PlanError("what is added does not hold pictures of " + std::to_string(high) + " x " +
+                        std::to_string(wide) + " pixels");
     const int64_t pixels = height * width, result_pixels = result_columns * what.to * what.to;
     if (std::max({pixels, result_rows * result_pixels * what.to, channels}) > kMost / 2 || batch > kMost)
         throw PlanError("the pictures have more than 2^30 pixels");
@@ -129,7 +130,8 @@ inline InstanceNormPlan plan_instance_norm(const NormPictures& what, const Devic
     const bool packed = what.alignment >= 16 && channels % pack == 0;
     const int64_t packs = channels / (packed ? pack : 1), channel_blocks = divided_up(packs, kNormThreads);
     const int64_t slots = kNormThreads / std::min<int64_t>(packs, kNormThreads);
-    const int64_t most_chunks = std::max<int64_t>(1, kBlocksOfMoments * device.multiprocessors / (channel_blocks * batch));
+    const int64_t most_chunks =
+        std::max<int64_t>(1, kBlocksOfMoments * device.multiprocessors / (channel_blocks * batch));
     const int64_t chunks = std::clamp(divided_up(pixels, slots * kFewestPixels), int64_t(1), most_chunks);
     const int64_t chunk = divided_up(pixels, chunks);
     const int64_t runs = divided_up(result_pixels, slots * kNormPixelsAtOnce);
@@ -174,10 +176,13 @@ inline InstanceNormPlan plan_instance_norm(const NormPictures& what, const Devic
     p.epsilon = what.epsilon;
     const int64_t partials = batch * p.chunks;
     plan.normalizes = what.normalizes;
-    plan.workspace_bytes = !what.normalizes ? 0 : int64_t(sizeof(float)) * (2 * partials * channels + 2 * batch * channels + partials);
+    if (what.normalizes)
+        plan.workspace_bytes =
+            int64_t(sizeof(float)) * (2 * partials * channels + 2 * batch * channels + partials);
     plan.grids[0] = {uint32_t(p.chunks), uint32_t(channel_blocks), uint32_t(batch)};
     plan.grids[1] = {uint32_t(divided_up(channels, 32)), uint32_t(batch)};
-    plan.grids[2] = {uint32_t(divided_up(result_pixels, p.run)), uint32_t(result_rows), uint32_t(batch * channel_blocks)};
+    plan.grids[2] = {uint32_t(divided_up(result_pixels, p.run)), uint32_t(result_rows),
+                     uint32_t(batch * channel_blocks)};
     return plan;
 }
 
