@@ -45,7 +45,7 @@ def main() -> int:
     if not probe().works:
         print(f"error: no GPU here: {probe().reason}", file=sys.stderr)
         return 1
-    shapes = {name: _shape(text) for name, _, text in (each.partition("=") for each in arguments.shape)}
+    shapes = {name: parse_shape(text) for name, _, text in (each.partition("=") for each in arguments.shape)}
     rows = measure(arguments.bundle, arguments.precision, arguments.form, shapes)
     write(arguments.output, rows)
     for row in sorted(rows, key=fastest_ms):
@@ -53,7 +53,7 @@ def main() -> int:
     return 0
 
 
-def _shape(text: str) -> tuple[int, ...]:
+def parse_shape(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split("x")))
 
 
@@ -172,17 +172,31 @@ SHOWN = 6  # Of the sessions of a table.
 HEADINGS = ("", "algorithms", "layout", "TF32", "run", "bound", "graph", "device")
 
 
-def write(path: Path, rows: list[Row]) -> None:
-    """Add rows to a result, in the place of older ones of the same; one of another GPU or versions is replaced."""
+def write(
+    path: Path,
+    rows: list[Row],
+    *,
+    benchmark: str = "cuda_settings",
+    key: Callable[[Row], tuple[Any, ...]] | None = None,
+) -> None:
+    """Add rows to a result, in the place of older ones of the same; one of another GPU or versions is replaced.
+
+    Args:
+        path: Of the result.
+        rows: To add.
+        benchmark: Its name in the result.
+        key: What a row is of; by default network, shape, session and settings.
+    """
     from gantk.bench import machine
     from gantk.files import write_text
 
     here, versions = machine.describe(), machine.versions()
     old: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     same = old.get("versions") == versions and old.get("machine", {}).get("gpu") == here["gpu"]
-    kept = [each for each in old["rows"] if all(_key(each) != _key(row) for row in rows)] if same else []
+    key = key or _key
+    kept = [each for each in old["rows"] if all(key(each) != key(row) for row in rows)] if same else []
     document = {
-        "benchmark": "cuda_settings",
+        "benchmark": benchmark,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": machine.commit(),
         "machine": here,
@@ -222,10 +236,14 @@ def section(document: dict[str, Any]) -> str:
                 f"\n{len(ours[SHOWN:])} slower ones are in the JSON; the slowest takes {fastest_ms(slowest):.3g} ms."
             )
         lines.append("")
+    return "\n".join([*lines, origin(document), ""])
+
+
+def origin(document: dict[str, Any]) -> str:
+    """What a result was measured on, and when."""
     versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
     gpu = (document["machine"].get("gpu") or {}).get("names", ["unknown GPU"])[0]
-    lines.append(f"- {gpu}; {versions}; {document['created'][:10]}. {document.get('note', '')}".rstrip())
-    return "\n".join([*lines, ""])
+    return f"- {gpu}; {versions}; {document['created'][:10]}. {document.get('note', '')}".rstrip()
 
 
 if __name__ == "__main__":

@@ -60,6 +60,10 @@ def section(document: dict[str, Any]) -> str:
         from cuda_settings import section as section_of_settings
 
         return section_of_settings(document)
+    if document.get("benchmark") == "gpu_kernels":
+        from gpu_kernels import section as section_of_kernels
+
+        return section_of_kernels(document)
     from gantk.bench.report import markdown_gpu_table, markdown_table
     from gantk.bench.view import cases_of, gpu_rows, machine_line, rows_of
 

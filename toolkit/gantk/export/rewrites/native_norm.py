@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Instance normalisation and all that stands between it and the next convolution, as one of gantk's own functions.
 
-On a GPU the convolutions of a style network take a quarter of its time; the rest are passes over their tensors: layouts
+On a GPU the convolutions of a style network take a fifth of its time; the rest are passes over their tensors: layouts
 to and fro, normalisation, ReLU, sum, border, blocks. `gantk::InstanceNorm` (see `gantk.export.functions`) does all of
 these at once. It reads and writes channels last: the transposes around it stand against those that ONNX Runtime puts
 around convolutions when it is asked for that layout, and vanish with them.
