@@ -15,11 +15,12 @@ from onnx import helper
 from export_graphs import kinds, make_graph, picture, run
 from gantk.export import variants, verify
 from gantk.export.precision import IN_HALF, convert
-from gantk.export.rewrites import ONLY_ON, rewrite
+from gantk.export.rewrites import NATIVE, ONLY_ON, rewrite
 from gantk.export.variants import Network, make_variants
 from gantk.runtime.backends import onnxruntime
-from gantk.runtime.model import from_bytes
+from gantk.runtime.model import OPERATORS, from_bytes
 from gantk.runtime.registry import BACKENDS, BackendStatus, status
+from native_build import onnxruntime_library
 from traced_pictures import make_short_network, prepare, silent
 
 BIAS, EIGHTS, IN_HALVES = "normalized-bias", "narrow-to-eights", "normalization-in-half"
@@ -214,6 +215,27 @@ def test_in_fp16_on_a_gpu_all_that_is_for_it_is_tried(
     assert IN_HALF.encode() not in plain.data
     assert IN_HALF.encode() in other.data
     assert [from_bytes(each.data).channels_last for each in (plain, other)] == [False, True]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_on_a_gpu_native_normalisation_is_tried_where_the_operators_are(
+    short: Network, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And channels last after it; beside that file stands the one without operators, with what it has."""
+    pretend_gpu(monkeypatch)
+    monkeypatch.setenv(OPERATORS, str(onnxruntime_library()))
+    name = b"InstanceNormRelu"
+    monkeypatch.setattr(
+        variants, "speedup", lambda plain, other, *_: 1.5 + (name in other and name not in plain)
+    )
+    plain, native, portable = make_variants(short, precision, silent)
+    assert native.variant.rewrites[-2:] == ("normalization-to-native", "channels-last")
+    assert portable.variant.rewrites == tuple(each for each in native.variant.rewrites if each not in NATIVE)
+    places = [each.variant.fastest_on for each in (plain, native, portable)]
+    assert places == [(), (f"{onnxruntime.NAME} cuda",), (f"{onnxruntime.NAME} cuda",)]
+    assert [each.variant.is_native for each in (plain, native, portable)] == [False, True, False]
+    assert [from_bytes(each.data).channels_last for each in (plain, native, portable)] == [False, True, True]
+    assert native.variant.failed_on(onnxruntime.NAME) is None
 
 
 def test_in_fp32_on_a_gpu_what_is_for_fp16_is_not(
