@@ -244,6 +244,16 @@ def test_info_on_a_bundle(gantk: Gantk, bundle: Path) -> None:
     }
 
 
+def test_info_says_what_is_fast_for_native_operators_alone(gantk: Gantk, tmp_path: Path) -> None:
+    files = {("fp32", form): networks.generator() for form in ("plain", "rewritten")}
+    networks.bundle(tmp_path / "x.gantk", files, fastest_on={("fp32", "rewritten"): ["onnxruntime cuda"]})
+    manifest = tmp_path / "x.gantk" / "manifest.json"
+    about = json.loads(manifest.read_text())
+    about["variants"][1]["rewrites"] = ["normalization-to-native"]
+    manifest.write_text(json.dumps(about))
+    assert gantk("info", tmp_path / "x.gantk").out.count("onnxruntime cuda with gantk's operators") == 1
+
+
 def test_info_on_a_damaged_bundle(gantk: Gantk, bundle: Path) -> None:
     (bundle / "probe.safetensors").write_bytes(b"other")
     done = gantk("info", bundle, "--json", "-")

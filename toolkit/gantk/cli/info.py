@@ -176,9 +176,13 @@ def _print_tensors(about: Mapping[str, Any]) -> None:
 
 
 def _fastest(variant: Mapping[str, Any]) -> str | None:
-    """The backends that take a variant, and how many times as fast its rewrites were measured to make it."""
+    """The backends that take a variant, how many times as fast its rewrites were measured to make it, and by what."""
+    from gantk.bundle import Variant
+
     factors = {backend: math.prod(gains.values()) for backend, gains in variant["gains"].items()}
     named = [f"{b} ({factors[b]:.2f}x)" if b in factors else b for b in variant["fastest_on"]]
+    if named and Variant.from_json(variant).is_native:
+        named[-1] += " with gantk's operators"
     return ", ".join(named) or None
 
 
