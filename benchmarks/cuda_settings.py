@@ -31,43 +31,49 @@ Row = dict[str, Any]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--shape", action="append", default=[], metavar="NAME=1x512x512x3")
-    parser.add_argument("--precision", default="fp16")
-    parser.add_argument("--form", default="plain")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "cuda_settings.json")
-    arguments = parser.parse_args()
-    from gantk.runtime.driver import probe
-
-    if not probe().works:
-        print(f"error: no GPU here: {probe().reason}", file=sys.stderr)
-        return 1
-    shapes = {name: parse_shape(text) for name, _, text in (each.partition("=") for each in arguments.shape)}
-    rows = measure(arguments.bundle, arguments.precision, arguments.form, shapes)
+    arguments = parse(__doc__, "cuda_settings", form="plain")
+    rows = measure(arguments.bundle, arguments.precision, arguments.form, arguments.shapes)
     write(arguments.output, rows)
     for row in sorted(rows, key=fastest_ms):
         print(line(row))
     return 0
 
 
-def parse_shape(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split("x")))
+def parse(description: str | None, benchmark: str, form: str | None) -> argparse.Namespace:
+    """The command line of a benchmark of one file on a GPU; ends the process where there is none."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--shape", action="append", default=[], metavar="NAME=1x512x512x3")
+    parser.add_argument("--precision", default="fp16")
+    parser.add_argument("--form", default=form)
+    parser.add_argument("--output", type=Path, default=HERE / "results" / f"{benchmark}.json")
+    arguments = parser.parse_args()
+    from gantk.runtime.driver import probe
+
+    if not probe().works:
+        sys.exit(f"error: no GPU here: {probe().reason}")
+    pairs = (each.partition("=") for each in arguments.shape)
+    arguments.shapes = {name: tuple(map(int, text.split("x"))) for name, _, text in pairs}
+    return arguments
+
+
+def feeds_of(inputs: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Random inputs: of the given shapes, by default one sample."""
+    from gantk.runtime.arrays import default_sizes, random_array
+
+    sizes = default_sizes(inputs, {"N": 1})
+    return {spec.name: random_array(spec, shapes.get(spec.name) or spec.concrete(sizes)) for spec in inputs}
 
 
 def measure(bundle: Path, precision: str, form: str, shapes: dict[str, tuple[int, ...]]) -> list[Row]:
     """A row for each combination of settings, and one for each of PyTorch's modes."""
     from gantk.baselines.pytorch import open_network
-    from gantk.runtime.arrays import default_sizes, random_array
     from gantk.runtime.model import from_path
 
     model = from_path(bundle, precision, form)
-    sizes = default_sizes(model.inputs, {"N": 1})
-    feeds = {
-        spec.name: random_array(spec, shapes.get(spec.name) or spec.concrete(sizes)) for spec in model.inputs
-    }
+    feeds = feeds_of(model.inputs, shapes)
     common = {"network": model.name, "shape": list(next(iter(feeds.values())).shape)}
     rows = []
     for algorithm, nhwc, tf32 in product(ALGORITHMS, LAYOUTS, TF32):

@@ -12,37 +12,22 @@ kernels: the last of four runs, in us. Between kernels there is some idle time, 
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
 RUNS, NAME_LENGTH, SHOWN = 4, 150, 8
 TORCH_MODE = "reduce-overhead"
 Row = dict[str, Any]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--shape", action="append", default=[], metavar="NAME=1x512x512x3")
-    parser.add_argument("--precision", default="fp16")
-    parser.add_argument("--form", default=None, help="default: the fastest")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "gpu_kernels.json")
-    arguments = parser.parse_args()
-    from cuda_settings import parse_shape, write
-    from gantk.runtime.driver import probe
+    from cuda_settings import parse, write
 
-    if not probe().works:
-        print(f"error: no GPU here: {probe().reason}", file=sys.stderr)
-        return 1
-    shapes = {name: parse_shape(text) for name, _, text in (each.partition("=") for each in arguments.shape)}
-    rows = measure(arguments.bundle, arguments.precision, arguments.form, shapes)
+    arguments = parse(__doc__, "gpu_kernels", form=None)
+    rows = measure(arguments.bundle, arguments.precision, arguments.form, arguments.shapes)
     write(arguments.output, rows, benchmark="gpu_kernels", key=key)
     for row in rows:
         print("\n".join(table(row)))
@@ -50,34 +35,25 @@ def main() -> int:
 
 
 def measure(bundle: Path, precision: str, form: str | None, shapes: dict[str, tuple[int, ...]]) -> list[Row]:
-    import gantk
+    """A row of ONNX Runtime, and one of PyTorch."""
     from gantk.baselines.pytorch import open_network
     from gantk.bundle import Bundle
-    from gantk.runtime.arrays import default_sizes, random_array
     from gantk.runtime.model import choose
+    from gantk.runtime.registry import open as open_file
 
-    variant = choose(Bundle.open(bundle), precision, form, "onnxruntime", "cuda")
-    rows = []
-    for what, opened in (
-        (
-            f"onnxruntime {variant.label}",
-            lambda: gantk.open(bundle, "onnxruntime", precision, "cuda", form=form),
-        ),
-        (
-            f"torch {TORCH_MODE} {precision}",
-            lambda: open_network(bundle, "torch", precision, TORCH_MODE, "cuda"),
-        ),
-    ):
-        with opened() as runner:
-            sizes = default_sizes(runner.inputs, {"N": 1})
-            feeds = {
-                spec.name: random_array(spec, shapes.get(spec.name) or spec.concrete(sizes))
-                for spec in runner.inputs
-            }
-            kernels = profile(runner.bind(feeds))
-        shape = list(next(iter(feeds.values())).shape)
-        rows.append({"network": bundle.stem, "shape": shape, "what": what, "kernels": kernels})
-    return rows
+    label = choose(Bundle.read(bundle), precision, form, "onnxruntime", "cuda").label
+    with open_file(bundle, "onnxruntime", precision, "cuda", form=form) as runner:
+        rows = [_row(bundle, f"onnxruntime {label}", runner, shapes)]
+    with open_network(bundle, "torch", precision, TORCH_MODE, "cuda") as runner:
+        return [*rows, _row(bundle, f"torch {TORCH_MODE} {precision}", runner, shapes)]
+
+
+def _row(bundle: Path, what: str, runner: Any, shapes: dict[str, tuple[int, ...]]) -> Row:
+    from cuda_settings import feeds_of
+
+    feeds = feeds_of(runner.inputs, shapes)
+    shape = list(next(iter(feeds.values())).shape)
+    return {"network": bundle.stem, "shape": shape, "what": what, "kernels": profile(runner.bind(feeds))}
 
 
 def profile(call: Callable[[], object]) -> list[dict[str, Any]]:
@@ -144,3 +120,7 @@ def section(document: dict[str, Any]) -> str:
 
     lines = [line for row in document["rows"] for line in table(row)]
     return "\n".join([*lines, origin(document), ""])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

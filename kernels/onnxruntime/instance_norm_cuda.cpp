@@ -47,8 +47,23 @@ NormPictures told(const Making& making) {
     return what;
 }
 
-// Launches what makes the result of pictures.
-void make(Ort::KernelContext& context, const Ort::ConstValue& features, NormPictures what, kernels::NormData data) {
+// A call's features and how they lie; operators add what else they are given.
+struct Call {
+    Ort::ConstValue features;
+    NormPictures what;
+    kernels::NormData data;
+
+    Call(Ort::KernelContext& context, const NormPictures& told) : features(context.GetInput(0)), what(told) {
+        const Shape shape = shape_of(features, "features", 4, false, "N x H x W x C");
+        std::copy(shape.begin(), shape.end(), what.shape.begin());
+        data.features = features.GetTensorRawData();
+        what.alignment = driver::alignment_of(data.features);
+    }
+};
+
+// Launches what makes the result.
+void make(Ort::KernelContext& context, Call call) {
+    auto& [features, what, data] = call;
     kernels::InstanceNormPlan plan = kernels::plan_instance_norm(what, driver::current_device());
     auto result = context.GetOutput(0, {plan.result_shape.begin(), plan.result_shape.end()});
     data.result = result.GetTensorMutableRawData();
@@ -64,16 +79,7 @@ class BorderedBlocksCuda : public Kernel {
   public:
     explicit BorderedBlocksCuda(const Making& making) : what_(told(making)) { what_.normalizes = false; }
 
-    void compute(Ort::KernelContext& context) const override {
-        const auto features = context.GetInput(0);
-        const Shape shape = shape_of(features, "features", 4, false, "N x H x W x C");
-        NormPictures what = what_;
-        std::copy(shape.begin(), shape.end(), what.shape.begin());
-        kernels::NormData data;
-        data.features = features.GetTensorRawData();
-        what.alignment = driver::alignment_of(data.features);
-        make(context, features, what, data);
-    }
+    void compute(Ort::KernelContext& context) const override { make(context, {context, what_}); }
 
   private:
     NormPictures what_;
@@ -88,18 +94,13 @@ class BiasReluCuda : public Kernel {
     }
 
     void compute(Ort::KernelContext& context) const override {
-        const auto features = context.GetInput(0), bias = context.GetInput(1);
-        const Shape shape = shape_of(features, "features", 4, false, "N x H x W x C");
-        const Shape given = bias.GetTensorTypeAndShapeInfo().GetShape();
-        if (given != Shape{shape[3]})
-            throw Error("the bias has shape " + text_of(given) + "; " + text_of({shape[3]}) + " is wanted");
-        NormPictures what = what_;
-        std::copy(shape.begin(), shape.end(), what.shape.begin());
-        kernels::NormData data;
-        data.features = features.GetTensorRawData();
-        data.offset = bias.GetTensorData<float>();
-        what.alignment = driver::alignment_of(data.features);
-        make(context, features, what, data);
+        Call call(context, what_);
+        const auto bias = context.GetInput(1);
+        const Shape given = bias.GetTensorTypeAndShapeInfo().GetShape(), wanted{call.what.shape[3]};
+        if (given != wanted)
+            throw Error("the bias has shape " + text_of(given) + "; " + text_of(wanted) + " is wanted");
+        call.data.offset = bias.GetTensorData<float>();
+        make(context, call);
     }
 
   private:
@@ -122,15 +123,10 @@ class InstanceNormCuda : public Kernel {
     }
 
     void compute(Ort::KernelContext& context) const override {
-        const auto features = context.GetInput(0);
-        const Shape shape = shape_of(features, "features", 4, false, "N x H x W x C");
-        NormPictures what = what_;
-        std::copy(shape.begin(), shape.end(), what.shape.begin());
+        Call call(context, what_);
+        auto& [features, what, data] = call;
         what.starts = place_of(context.GetInput(1), "starts");
         what.ends = place_of(context.GetInput(2), "ends");
-        kernels::NormData data;
-        data.features = features.GetTensorRawData();
-        what.alignment = driver::alignment_of(data.features);
         if (adds_) {
             const auto others = context.GetInput(5);
             const Shape added = shape_of(others, "others", 4, false, "N x H x W x C");
@@ -138,11 +134,11 @@ class InstanceNormCuda : public Kernel {
             data.others = others.GetTensorRawData();
             what.alignment = std::min(what.alignment, driver::alignment_of(data.others));
         }
-        const std::int64_t channels = shape[3] / (what.from * what.from);
-        what.scale_of_each = parameters(context.GetInput(3), "the scale", shape[0], channels, data.scale);
-        if (parameters(context.GetInput(4), "the offset", shape[0], channels, data.offset) != what.scale_of_each)
+        const std::int64_t pictures = what.shape[0], channels = what.shape[3] / (what.from * what.from);
+        what.scale_of_each = parameters(context.GetInput(3), "the scale", pictures, channels, data.scale);
+        if (parameters(context.GetInput(4), "the offset", pictures, channels, data.offset) != what.scale_of_each)
             throw Error("scale and offset have different shapes");
-        make(context, features, what, data);
+        make(context, call);
     }
 
   private:

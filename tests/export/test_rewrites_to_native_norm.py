@@ -119,6 +119,13 @@ def turned(graph: ir.Model, *names: str) -> ir.Model:
     return other
 
 
+def assert_alike(
+    other: ir.Model, graph: ir.Model, *, channels: int = 3, height: int = 6, width: int = 5
+) -> None:
+    x = picture(2, channels, height, width)
+    close(run(other, x), run(graph, x), 2e-4)
+
+
 def functions(graph: ir.Model) -> Counter[str]:
     return Counter(node.op_type for node in graph.graph if node.domain == DOMAIN)
 
@@ -198,16 +205,14 @@ def test_blocks_are_made_in_passing(height: int, width: int, enlarge: bool) -> N
     assert (
         next(node for node in other.graph if node.domain == DOMAIN).attributes["to_blocksize"].as_int() == 4
     )
-    x = picture(2, 9, height, width)
-    close(run(other, x), run(graph, x), 2e-4)
+    assert_alike(other, graph, channels=9, height=height, width=width)
 
 
 def test_blocks_that_are_more_than_a_rounding_up_are_made_apart() -> None:
     graph = painted(7)
     other = turned(graph, BLOCKS)
     assert "SpaceToDepth" in kinds(other)
-    x = picture(1, 9, 7, 9)
-    close(run(other, x), run(graph, x), 2e-4)
+    assert_alike(other, graph, channels=9, height=7, width=9)
 
 
 def test_pictures_that_come_in_are_bordered_and_turned_into_blocks_in_one() -> None:
@@ -219,8 +224,7 @@ def test_pictures_that_come_in_are_bordered_and_turned_into_blocks_in_one() -> N
     assert functions(other) == {"BorderedBlocks": 1, "InstanceNormRelu": 1}
     assert not {"Pad", "SpaceToDepth", "DepthToSpace", "Mod", "Add"} & set(kinds(other))
     for height, width in ((8, 8), (7, 9), (6, 13)):
-        x = picture(2, 3, height, width)
-        close(run(other, x), run(graph, x), 2e-4)
+        assert_alike(other, graph, height=height, width=width)
 
 
 def test_sizes_are_computed_by_the_function_for_them() -> None:
@@ -255,8 +259,7 @@ def test_two_that_pad_differently_pad_for_themselves() -> None:
     graph = draft.graph()
     other = turned(graph)
     assert Counter(kinds(other))["Pad"] == 3
-    x = picture(2, 3, 6, 5)
-    close(run(other, x), run(graph, x), 2e-4)
+    assert_alike(other, graph)
 
 
 def test_what_something_else_reads_stays_as_it_was() -> None:
@@ -268,8 +271,7 @@ def test_what_something_else_reads_stays_as_it_was() -> None:
     graph = draft.graph()
     other = turned(graph)
     assert Counter(kinds(other))["Pad"] == 2
-    x = picture(2, 3, 6, 5)
-    close(run(other, x), run(graph, x), 2e-4)
+    assert_alike(other, graph)
 
 
 def test_two_normalisations_may_be_added() -> None:
@@ -280,8 +282,7 @@ def test_two_normalisations_may_be_added() -> None:
     other = rewrite(graph, [NATIVE])
     assert other is not None
     assert functions(other) == {"InstanceNormSum": 1, "InstanceNorm": 1}
-    x = picture(2, 3, 6, 5)
-    close(run(other, x), run(graph, x), 2e-4)
+    assert_alike(other, graph)
 
 
 def test_sequences_are_no_pictures() -> None:
@@ -300,8 +301,7 @@ def test_a_bias_that_is_added_is_no_picture() -> None:
     graph = draft.graph()
     other = turned(graph)
     assert functions(other) == {"InstanceNorm": 1}
-    x = picture(2, 3, 6, 5)
-    close(run(other, x), run(graph, x), 2e-4)
+    assert_alike(other, graph)
 
 
 def test_in_fp16_scales_stay_in_float32_and_features_do_not() -> None:

@@ -15,6 +15,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from fake_half import FakeHalfRunner
 from gantk.bundle import Parity
 from gantk.checkpoint import Generator
 from gantk.errors import GantkError
@@ -205,34 +206,14 @@ def test_a_backend_that_cannot_load_a_file_is_recorded(
         assert failed.reason == "the vendor says:  [31mno"
 
 
-class Faked:
-    """A backend's runner that computes in bf16, by PyTorch, and then as told."""
-
-    version, device, precision = "1.0", "cuda", "bf16"
-
-    def __init__(self, network: Network, backend: str, how: str) -> None:
-        self.network, self.backend, self.how = network, backend, how
-
-    def __enter__(self) -> Faked:
-        if self.how == "unloadable":
-            raise GantkError("it cannot load `x`: no kernel of ConvTranspose in bf16")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def run(self, feed: verify.Feeds) -> verify.Outputs:
-        if self.how == "failing":
-            raise GantkError("it cannot run `x`: an error")
-        inputs, outputs = self.network.inputs, self.network.outputs
-        made = verify.run_torch(self.network.module, inputs, outputs, [feed], "bf16").outputs[0]
-        return {name: array + (0.5 if self.how == "wrong" else 0.0) for name, array in made.items()}
-
-
 def fake_backends(monkeypatch: pytest.MonkeyPatch, network: Network, first: str, second: str) -> None:
     how = {"onnxruntime": first, "openvino": second}
+
+    def compute(feed: verify.Feeds) -> verify.Outputs:
+        return verify.run_torch(network.module, network.inputs, network.outputs, [feed], "bf16").outputs[0]
+
     monkeypatch.setattr(verify, "working_backends", lambda precision: tuple(how))
-    monkeypatch.setattr(verify, "open_model", lambda model, name: Faked(network, name, how[name]))
+    monkeypatch.setattr(verify, "open_model", lambda model, name: FakeHalfRunner(compute, name, how[name]))
     monkeypatch.setattr(verify, "locate", lambda *_: None)
 
 

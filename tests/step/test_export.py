@@ -14,6 +14,7 @@ from safetensors.numpy import load
 from safetensors.torch import save_file
 
 import gantk
+from fake_half import FakeHalfRunner
 from gantk.bundle import Bundle
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.export import verify
@@ -103,29 +104,6 @@ def test_a_graph_that_is_wrong_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-class Faked:
-    """A backend's runner of a gradient in bf16, computed by PyTorch, and then as told."""
-
-    version, device, precision = "1.0", "cuda", "bf16"
-
-    def __init__(self, gradient: Callable[[verify.Feeds], verify.Outputs], backend: str, how: str) -> None:
-        self.gradient, self.backend, self.how = gradient, backend, how
-
-    def __enter__(self) -> Faked:
-        if self.how == "unloadable":
-            raise GantkError("it cannot load `x`: no kernel of Pad in bf16")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def run(self, feed: verify.Feeds) -> verify.Outputs:
-        if self.how == "failing":
-            raise GantkError("it cannot run `x`: an error")
-        made = self.gradient(feed)
-        return {name: array * np.float32(2 if self.how == "wrong" else 1) for name, array in made.items()}
-
-
 @pytest.fixture
 def export_in_bf16(
     vgg_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -140,7 +118,9 @@ def export_in_bf16(
     def export(first: str, second: str) -> Bundle:
         how = {"onnxruntime": first, "openvino": second}
         monkeypatch.setattr(verify, "working_backends", lambda precision: tuple(how))
-        monkeypatch.setattr(verify, "open_model", lambda model, name: Faked(gradient, name, how[name]))
+        monkeypatch.setattr(
+            verify, "open_model", lambda model, name: FakeHalfRunner(gradient, name, how[name])
+        )
         monkeypatch.setattr(pipeline, "_FORMS", pipeline._FORMS[:1])
         layers = {"style_layers": config.style_layers, "content_layer": config.content_layer}
         return export_step(vgg_file, tmp_path / "x.gantk", precisions=("bf16",), **layers)
@@ -158,7 +138,7 @@ def test_a_backend_that_cannot_load_bf16_is_passed_by(
     for backend, how in (("onnxruntime", first), ("openvino", second)):
         failed = variant.failed_on(backend)
         assert (failed is not None) == (how == "unloadable")
-        assert failed is None or failed.reason == "it cannot load `x`: no kernel of Pad in bf16"
+        assert failed is None or failed.reason == "it cannot load `x`: no kernel of ConvTranspose in bf16"
 
 
 @pytest.mark.parametrize(

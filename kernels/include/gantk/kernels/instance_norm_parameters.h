@@ -32,8 +32,7 @@ struct InstanceNormParameters {
     int64_t result_stride;
     int32_t pictures;
     int32_t channels;
-    int32_t rows;  // In blocks.
-    int32_t columns;
+    int32_t columns;     // In blocks.
     int32_t from_shift;  // from = 1 << from_shift; likewise `to`.
     int32_t to_shift;
     int32_t top;  // Of the picture in the larger one; its height and width follow.
@@ -46,8 +45,7 @@ struct InstanceNormParameters {
     int32_t framed_height;  // Of the picture with its border.
     int32_t framed_width;
     uint32_t border;
-    int32_t result_rows;  // In blocks.
-    int32_t result_columns;
+    int32_t result_columns;  // In blocks.
     int32_t others_top;
     int32_t others_left;
     int32_t others_width;

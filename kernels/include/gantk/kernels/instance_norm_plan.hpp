@@ -148,7 +148,6 @@ inline InstanceNormPlan plan_instance_norm(const NormPictures& what, const Devic
     p.result_stride = result_rows * result_pixels * channels;
     p.pictures = int32_t(batch);
     p.channels = int32_t(channels);
-    p.rows = int32_t(rows);
     p.columns = int32_t(columns);
     p.from_shift = from;
     p.to_shift = to;
@@ -162,7 +161,6 @@ inline InstanceNormPlan plan_instance_norm(const NormPictures& what, const Devic
     p.framed_height = int32_t(framed_height);
     p.framed_width = int32_t(framed_width);
     p.border = uint32_t(what.border);
-    p.result_rows = int32_t(result_rows);
     p.result_columns = int32_t(result_columns);
     p.others_top = int32_t(what.others_starts[0]);
     p.others_left = int32_t(what.others_starts[1]);

@@ -27,15 +27,14 @@ from gantk.export.rewrites.graphs import (
     attribute,
     constant,
     drop_unused_weights,
-    ints,
     only_user,
     optional,
     text,
 )
+from gantk.export.rewrites.native_sizes import is_shape_of_sides, pad_channels_last, sizes_to_native
 
 _NORM = "InstanceNormalization"
 _NO_END = np.iinfo(np.int64).max
-_FUNCTIONS = ("InstanceNorm", "InstanceNormRelu", "InstanceNormSum")
 
 
 def normalization_to_native(graph: ir.Model) -> int:
@@ -59,8 +58,8 @@ def normalization_to_native(graph: ir.Model) -> int:
         framed[chain.last] = _turn(graph, chain, sums, framed)
     if chains:
         _blocks_to_native(graph)
-        _pad_channels_last(graph.graph)
-        _sizes_to_native(graph)
+        pad_channels_last(graph.graph)
+        sizes_to_native(graph)
     RemoveUnusedNodesPass()(graph)
     drop_unused_weights(graph.graph)
     return len(chains)
@@ -315,16 +314,12 @@ def _blocks(bordered: list[ir.Node], chain: _Chain) -> _Blocks | None:
 def _blocks_of(value: ir.Value) -> _Blocks | None:
     """Where pictures become blocks and nothing else but sizes is made of them."""
     users = [user for user, _ in value.uses()]
-    shapes = [user for user in users if _is_shape_of_sides(user)]
+    shapes = [user for user in users if is_shape_of_sides(user)]
     fills = [user for user in users if ROUNDS_UP in user.metadata_props]
     if len(fills) != 1 or len(shapes) + 1 < len(users):
         return None
     to_depth = only_user(fills[0].outputs[0])
     return None if to_depth is None or to_depth.op_type != "SpaceToDepth" else _Blocks(to_depth, shapes)
-
-
-def _is_shape_of_sides(node: ir.Node) -> bool:
-    return node.op_type == "Shape" and (attribute(node, "start", 0), attribute(node, "end", 0)) == (2, 4)
 
 
 def _has_told_size(chain: _Chain) -> bool:
@@ -381,72 +376,3 @@ def _blocks_to_native(graph: ir.Model) -> None:
 def _growth(pads: list[int]) -> NDArray[np.int64]:
     """By how much a border makes pictures higher and wider."""
     return np.array(pads[2:4], np.int64) + np.array(pads[6:8], np.int64)
-
-
-def _pad_channels_last(graph: ir.Graph) -> None:
-    """Let paddings, and what asks for sizes, come before the transpose to channels first that they stand behind.
-
-    ONNX Runtime would do so itself, and reorder amounts that are computed on the GPU, for which a run then waits.
-    """
-    order = np.array([*CHANNELS_LAST, *(4 + axis for axis in CHANNELS_LAST)])
-    for node in list(graph):
-        transpose = None if not node.inputs or node.inputs[0] is None else node.inputs[0].producer()
-        if transpose is None or transpose.op_type != "Transpose" or ints(transpose, "perm") != CHANNELS_FIRST:
-            continue
-        new = Replacement(graph, node)
-        if node.op_type == "Pad" and optional(node, 3) is None:
-            amounts = new.add("Gather", [node.inputs[1], new.weight("order", order)], "amounts", axis=0)
-            padded = new.add(
-                "Pad",
-                [transpose.inputs[0], amounts, *node.inputs[2:]],
-                "last",
-                mode=text(node, "mode", "constant"),
-            )
-            new.finish(new.transposed(padded, CHANNELS_FIRST))
-        elif _is_shape_of_sides(node):
-            new.finish(new.add("Shape", [transpose.inputs[0]], "sides", start=1, end=3))
-
-
-@dataclass(frozen=True)
-class _Sizes:
-    """Heights and widths as a factor and a growth of those that a shape tells."""
-
-    shape: ir.Value
-    factor: int
-    growth: NDArray[np.int64]
-
-
-def _sizes_to_native(graph: ir.Model) -> None:
-    """Compute the ends of cuts by gantk's own function, of the shape that they come from."""
-    for node in list(graph.graph):
-        if node.op_type not in ("Slice", *_FUNCTIONS) or len(node.inputs) < 3:
-            continue
-        sizes = _sizes(node.inputs[2])
-        if sizes is None or sizes.shape is node.inputs[2]:
-            continue
-        ends = sizes.shape
-        if sizes.factor != 1 or sizes.growth.any():
-            new = Replacement(graph.graph, node)
-            ends = new.call(DOMAIN, "Sizes", [sizes.shape], factor=sizes.factor, growth=sizes.growth.tolist())
-            ends.type, ends.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([2])
-            add_body(graph, "Sizes")
-            new.insert()
-        node.replace_input_with(2, ends)
-
-
-def _sizes(value: ir.Value | None) -> _Sizes | None:
-    """What a value is of the two sizes that a shape tells, if it is that."""
-    node = None if value is None else value.producer()
-    if value is None or node is None:
-        return None
-    if node.op_type == "Shape" and attribute(node, "end", 0) - attribute(node, "start", 0) == 2:
-        return _Sizes(value, 1, np.zeros(2, np.int64))
-    number = constant(node.inputs[1]) if node.op_type in ("Add", "Mul") else None
-    before = None if number is None else _sizes(node.inputs[0])
-    if before is None or number is None or number.shape != (2,):
-        return None
-    if node.op_type == "Add":
-        return _Sizes(before.shape, before.factor, before.growth + number.astype(np.int64))
-    factor = int(number[0])
-    same = bool((number == factor).all())
-    return _Sizes(before.shape, before.factor * factor, before.growth * factor) if same else None
