@@ -44,6 +44,13 @@ compute in float32, so that they neither overflow nor lose their small terms.
         `others_pads`, which are amounts of Pad too, none above 0.
     BorderedBlocks <to_blocksize, mode, pads> (features T[N, H, W, C]) => (result T[N, h', w', t^2 C])
         Only the border and the blocks of an InstanceNorm.
+    NhwcConvolution <strides> (features T[N, H, W, C], weights T[K, C, kh, kw], bias T[K]?) => (result T[N, h, w, K])
+        With channels last, without a border. `strides` are those of rows and of columns, 1 if not given.
+    NhwcTransposedConvolution4x4 <pads> (features T[N, H, W, C], weights T[C, K, 4, 4], bias T[K]?)
+            => (result T[N, h, w, K])
+        Of stride 2, with channels last. `pads` are of ConvTranspose: all 1 if not given, and the picture doubles, or
+        all 3, and it lacks the two outermost pixels of that on each side.
+    NhwcConvolutionRelu, NhwcTransposedConvolution4x4Relu: the same, and negative results become 0.
     BiasRelu (features T[N, H, W, C], bias float32[C]) => (result T[N, H, W, C])
         features + bias, and negative results become 0.
     Sizes <factor, growth> (sizes int64[2]) => (result int64[2])
@@ -183,6 +190,34 @@ _CONVOLUTION_RELU = """
 {
     sums = %(operator)s (features, weights, bias)
     result = Relu (sums)
+}
+"""
+
+# By name: its attribute, and the operator that it is with channels first.
+_NHWC_CONVOLUTIONS = {
+    "NhwcConvolution": ("strides: ints = [1, 1]", "Conv <strides: ints = @strides>"),
+    "NhwcTransposedConvolution4x4": (
+        "pads: ints = [1, 1, 1, 1]",
+        "ConvTranspose <kernel_shape = [4, 4], strides = [2, 2], pads: ints = @pads>",
+    ),
+}
+
+_NHWC_CONVOLUTION = """
+%(name)s <%(attribute)s> (features, weights, bias) => (result)
+{
+    planes = Transpose <perm = [0, 3, 1, 2]> (features)
+    sums = %(operator)s (planes, weights, bias)
+    result = Transpose <perm = [0, 2, 3, 1]> (sums)
+}
+"""
+
+_NHWC_CONVOLUTION_RELU = """
+%(name)sRelu <%(attribute)s> (features, weights, bias) => (result)
+{
+    planes = Transpose <perm = [0, 3, 1, 2]> (features)
+    sums = %(operator)s (planes, weights, bias)
+    active = Relu (sums)
+    result = Transpose <perm = [0, 2, 3, 1]> (active)
 }
 """
 
@@ -364,6 +399,11 @@ def bodies(opset: int, kind: str = "l1") -> list[onnx.FunctionProto]:
             text % {"name": name, "operator": operator}
             for name, operator in _CONVOLUTIONS.items()
             for text in (_CONVOLUTION, _CONVOLUTION_RELU)
+        ),
+        *(
+            text % {"name": name, "attribute": attribute, "operator": operator}
+            for name, (attribute, operator) in _NHWC_CONVOLUTIONS.items()
+            for text in (_NHWC_CONVOLUTION, _NHWC_CONVOLUTION_RELU)
         ),
         _REFLECTED_CONVOLUTION,
         _CONVOLUTION_RELU_GRAD,

@@ -37,6 +37,10 @@ IN_HALF = "gantk.in_half"
 """The key of a node's metadata by which fp16 files have it in fp16 all the same, for a backend whose own sums are
 float32: see `gantk.export.rewrites.normalized`."""
 
+IN_FLOAT = "gantk.in_float"
+"""The key of a node's metadata by which it stays in float32, for a backend that has it in nothing less: see
+`gantk.export.rewrites.native_nhwc`."""
+
 _FOLLOWERS = frozenset(
     {"Relu", "LeakyRelu", "Clip", "Tanh", "Sigmoid", "Sqrt", "Reciprocal", "Add", "Sub", "Mul", "Div"}
 )
@@ -74,7 +78,8 @@ def convert(graph: ir.Model, precision: str) -> ir.Model:
             _lower(copy.graph, node, dtype)
     _join_types(copy.graph, islands, dtype)
     if precision == "bf16":
-        copy.graph.opset_imports[""] = BF16_OPSET
+        for part in (copy.graph, *copy.functions.values()):
+            part.opset_imports[""] = BF16_OPSET
     return copy
 
 
@@ -147,7 +152,9 @@ def _islands(graph: ir.Graph, precision: str) -> set[ir.Node]:
     islands: set[ir.Node] = set()
     for node in graph:
         in_half = precision == "fp16" and IN_HALF in node.metadata_props
-        if (node.op_type in FP32_ISLANDS and not in_half) or (
+        if IN_FLOAT in node.metadata_props:
+            islands.add(node)
+        elif (node.op_type in FP32_ISLANDS and not in_half) or (
             node.op_type in _FOLLOWERS
             and any(value and value.producer() in islands for value in node.inputs)
             and all(value is None or value.producer() in islands or _is_small(value) for value in node.inputs)

@@ -14,6 +14,7 @@ from gantk.export.rewrites.enlarged import enlarged_to_subpixel, enlarged_to_tra
 from gantk.export.rewrites.narrow import narrow_to_phases
 from gantk.export.rewrites.native import convolution_to_native, enlarged_to_native, transposed_to_native
 from gantk.export.rewrites.native_bias import bias_relu_to_native
+from gantk.export.rewrites.native_nhwc import channels_last_to_native
 from gantk.export.rewrites.native_norm import normalization_to_native
 from gantk.export.rewrites.normalized import normalization_in_half, normalized_bias
 from gantk.export.rewrites.transposed import (
@@ -39,6 +40,7 @@ REWRITES: dict[str, Callable[[ir.Model], int]] = {
     "normalization-in-half": normalization_in_half,
     "normalization-to-native": normalization_to_native,
     "channels-last": channels_last,
+    "channels-last-to-native": channels_last_to_native,
 }
 """What may make a graph faster; each returns how many places it changed."""
 

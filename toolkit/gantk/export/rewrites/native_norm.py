@@ -38,12 +38,30 @@ _NO_END = np.iinfo(np.int64).max
 
 
 def normalization_to_native(graph: ir.Model) -> int:
+    """Turn instance normalisations into `gantk::InstanceNorm` (see `turn_normalizations`), for ONNX Runtime on a GPU.
+
+    What blocks and borders do to the pictures that come in becomes `gantk::BorderedBlocks`, what is computed of their
+    height and width `gantk::Sizes`.
+
+    Returns:
+        The number of normalisations turned.
+    """
+    turned = turn_normalizations(graph)
+    if turned:
+        _blocks_to_native(graph)
+        pad_channels_last(graph.graph)
+        sizes_to_native(graph)
+    RemoveUnusedNodesPass()(graph)
+    drop_unused_weights(graph.graph)
+    return turned
+
+
+def turn_normalizations(graph: ir.Model) -> int:
     """Turn instance normalisations into `gantk::InstanceNorm`, with what can be computed in passing.
 
     Before one: depth-to-space and a cut of rows and columns. After it: scale and offset of each picture, a ReLU or a
     sum, the border where all that pad the result do it alike, and the space-to-depth of `gantk.export.rewrites.blocks`.
-    What these do to the pictures that come in becomes `gantk::BorderedBlocks`, what is computed of their height and
-    width `gantk::Sizes`.
+    What was computed so stays in the graph, and nothing reads it.
 
     Returns:
         The number of normalisations turned.
@@ -56,12 +74,6 @@ def normalization_to_native(graph: ir.Model) -> int:
     framed: dict[ir.Value, _Framed] = {}
     for chain in chains:
         framed[chain.last] = _turn(graph, chain, sums, framed)
-    if chains:
-        _blocks_to_native(graph)
-        pad_channels_last(graph.graph)
-        sizes_to_native(graph)
-    RemoveUnusedNodesPass()(graph)
-    drop_unused_weights(graph.graph)
     return len(chains)
 
 
@@ -236,7 +248,7 @@ def _turn(
         starts, ends = cut.inputs[1:3]
     else:
         starts, ends = (new.weight(name, np.full(2, at)) for name, at in (("start", 0), ("end", _NO_END)))
-    pads = _amounts(bordered[0]) if bordered else [0] * 8
+    pads = border_amounts(bordered[0]) if bordered else [0] * 8
     if bordered:
         values |= {"mode": text(bordered[0], "mode", "constant"), "pads": pads}
     if blocks is not None:
@@ -277,19 +289,19 @@ def _bordered(chain: _Chain, sums: dict[ir.Value, _Chain]) -> list[ir.Node]:
     """The paddings of what a chain yields, where they are all alike and nothing else reads it but sums to be turned."""
     value = chain.last
     users = [user for user, _ in value.uses()]
-    pads = [user for user in users if _is_border(user)]
+    pads = [user for user in users if is_border(user)]
     turned = [user for user in users if user.outputs[0] in sums and sums[user.outputs[0]].others is value]
     if not pads or len(pads) + len(turned) < len(users) or value.is_graph_output():
         return []
-    alike = {(text(pad, "mode", "constant"), *_amounts(pad)) for pad in pads}
+    alike = {(text(pad, "mode", "constant"), *border_amounts(pad)) for pad in pads}
     return pads if len(alike) == 1 else []
 
 
-def _is_border(node: ir.Node) -> bool:
+def is_border(node: ir.Node) -> bool:
     """Whether a node pads rows and columns, with zeros or of their own."""
     if node.op_type != "Pad" or optional(node, 3) is not None or constant(node.inputs[1]) is None:
         return False
-    amounts, value = _amounts(node), optional(node, 2)
+    amounts, value = border_amounts(node), optional(node, 2)
     zero = value is None or ((found := constant(value)) is not None and not found.any())
     known = text(node, "mode", "constant") in ("reflect", "edge") or (
         text(node, "mode", "constant") == "constant" and zero
@@ -297,7 +309,7 @@ def _is_border(node: ir.Node) -> bool:
     return known and len(amounts) == 8 and min(amounts) >= 0 and not any(amounts[0:2] + amounts[4:6])
 
 
-def _amounts(pad: ir.Node) -> list[int]:
+def border_amounts(pad: ir.Node) -> list[int]:
     amounts = constant(pad.inputs[1])
     assert amounts is not None
     return [int(amount) for amount in amounts]
@@ -349,7 +361,7 @@ def _framed_size(new: Replacement, chain: _Chain, features: ir.Value, pads: list
 
 def _blocks_to_native(graph: ir.Model) -> None:
     """Let one function give pictures a border, round them up and turn them into blocks."""
-    for pad in [node for node in graph.graph if _is_border(node)]:
+    for pad in [node for node in graph.graph if is_border(node)]:
         blocks = _blocks_of(pad.outputs[0])
         pictures = pad.inputs[0]
         if blocks is None or pictures is None:
@@ -362,14 +374,14 @@ def _blocks_to_native(graph: ir.Model) -> None:
             [last],
             to_blocksize=attribute(blocks.to_depth, "blocksize", 1),
             mode=text(pad, "mode", "constant"),
-            pads=_amounts(pad),
+            pads=border_amounts(pad),
         )
         add_body(graph, "BorderedBlocks")
         result.type = pictures.type
         for node in blocks.shapes:
             size = Replacement(graph.graph, node)
             sides = size.add("Shape", [pictures], "sides", start=2, end=4)
-            size.finish(size.add("Add", [sides, size.weight("growth", _growth(_amounts(pad)))], "framed"))
+            size.finish(size.add("Add", [sides, size.weight("growth", _growth(border_amounts(pad)))], "framed"))
         new.finish(new.transposed(result, CHANNELS_FIRST))
 
 

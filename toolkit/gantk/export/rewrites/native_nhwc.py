@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole network as gantk's own functions with channels last, for processors that multiply bfloat16.
+
+ONNX Runtime has no bfloat16 on CPUs but what moves data. With native operators for every convolution, normalisation
+and border, and what else there is of pictures in float32 at the ends, a network runs there in bfloat16; the layout is
+the one in which all of these read and write whole registers, so that nothing is transposed on the way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from gantk.export.functions import DOMAIN
+from gantk.export.precision import IN_FLOAT
+from gantk.export.rewrites.enlarged import enlarged_to_transposed
+from gantk.export.rewrites.graphs import (
+    CHANNELS_FIRST,
+    CHANNELS_LAST,
+    Float64,
+    Replacement,
+    add_body,
+    attribute,
+    constant,
+    drop_unused_weights,
+    has_computed_bias,
+    ints,
+    only_user,
+    optional,
+    text,
+)
+from gantk.export.rewrites.native_norm import border_amounts, is_border, turn_normalizations
+
+_MOVERS = frozenset({"Cast", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
+"""What ONNX Runtime computes in bfloat16 on a CPU."""
+
+_ELEMENTWISE = frozenset(
+    {"Abs", "Add", "Cast", "Clip", "Div", "Identity", "LeakyRelu", "Mul", "Neg", "Relu", "Round", "Sigmoid"}
+    | {"Sub", "Tanh"}
+)
+"""What computes each value for itself, whatever the layout."""
+
+
+def channels_last_to_native(graph: ir.Model) -> int:
+    """Turn a network into native operators that have channels last, all of it.
+
+    Enlargements before convolutions become transposed convolutions (`gantk.export.rewrites.enlarged`), normalisations
+    `gantk::InstanceNorm` (`gantk.export.rewrites.native_norm`), other borders `gantk::BorderedBlocks`, and convolutions
+    `gantk::NhwcConvolution` or `gantk::NhwcTransposedConvolution4x4`, with the ReLU that alone follows one. A dense
+    layer that makes pictures of vectors is a convolution of single pixels. Of the transposes between these none is
+    left; what is computed value by value at the ends is done in the same layout, and marked `IN_FLOAT`.
+
+    Returns:
+        The number of convolutions turned; 0 where anything else is computed of pictures, for then ONNX Runtime could
+        not load the file in bfloat16.
+    """
+    enlarged_to_transposed(graph)
+    _borders_apart(graph.graph)
+    turn_normalizations(graph)
+    RemoveUnusedNodesPass()(graph)
+    for pad in [node for node in graph.graph if is_border(node)]:
+        _turn_border(graph, pad)
+    turned = sum(_turn(graph, node) for node in list(graph.graph))
+    _move_transposes(graph.graph)
+    RemoveUnusedNodesPass()(graph)
+    drop_unused_weights(graph.graph)
+    if not all(_has_kernel(node) for node in graph.graph):
+        return 0
+    _mark_floats(graph.graph)
+    return turned
+
+
+def _borders_apart(graph: ir.Graph) -> None:
+    """Let the zeros around what a convolution reads be a padding of its own, which an InstanceNorm may do."""
+    for node in [node for node in graph if node.op_type == "Conv"]:
+        amounts = ints(node, "pads")
+        if not any(amounts) or len(amounts) != 4 or min(amounts) < 0 or not _is_explicit(node):
+            continue
+        new = Replacement(graph, node)
+        pads = new.weight("pads", np.array([0, 0, *amounts[:2], 0, 0, *amounts[2:]]))
+        padded = new.add("Pad", [node.inputs[0], pads], "Pad", mode="constant")
+        picture = node.inputs[0]
+        assert picture is not None
+        padded.type, padded.shape = picture.type, _of_any_size(picture.shape, 0, 1)
+        attributes = {name: value for name, value in node.attributes.items() if name != "pads"}
+        new.finish(new.add("Conv", [padded, *node.inputs[1:]], "Conv", **attributes))
+
+
+def _turn_border(graph: ir.Model, pad: ir.Node) -> None:
+    new = Replacement(graph.graph, pad)
+    last = _channels_last(new, pad.inputs[0])
+    how = {"mode": text(pad, "mode", "constant"), "pads": border_amounts(pad)}
+    bordered = new.call(DOMAIN, "BorderedBlocks", [last], to_blocksize=1, **how)
+    add_body(graph, "BorderedBlocks")
+    bordered.type, bordered.shape = last.type, _of_any_size(last.shape, 0, 3)
+    new.finish(new.transposed(bordered, CHANNELS_FIRST))
+
+
+def _turn(graph: ir.Model, node: ir.Node) -> bool:
+    """Turn a node into a native convolution, where it can be one."""
+    if node.op_type == "Gemm":
+        dense = _dense(node)
+        if dense is not None:
+            _turn_dense(graph, dense)
+        return dense is not None
+    weight = constant(optional(node, 1))
+    if node.op_type == "Conv" and weight is not None and _is_convolution(node, weight):
+        _turn_convolution(graph, node, "NhwcConvolution", weight.shape[0], "strides")
+        return True
+    if node.op_type == "ConvTranspose" and weight is not None and _is_transposed(node, weight):
+        _turn_convolution(graph, node, "NhwcTransposedConvolution4x4", weight.shape[1], "pads")
+        return True
+    return False
+
+
+def _is_convolution(node: ir.Node, weight: Float64) -> bool:
+    return (
+        weight.ndim == 4
+        and (ints(node, "strides") or [1, 1]) in ([1, 1], [2, 2])
+        and not any(ints(node, "pads"))
+        and _is_plain(node)
+    )
+
+
+def _is_transposed(node: ir.Node, weight: Float64) -> bool:
+    return (
+        weight.shape[2:] == (4, 4)
+        and ints(node, "strides") == [2, 2]
+        and ints(node, "pads") in ([1] * 4, [3] * 4)
+        and not any(ints(node, "output_padding"))
+        and not ints(node, "output_shape")
+        and _is_plain(node)
+    )
+
+
+def _is_plain(node: ir.Node) -> bool:
+    """Whether a convolution has one group, no dilation, and a bias that is constant, if it has one."""
+    return (
+        ints(node, "dilations") in ([], [1, 1])
+        and attribute(node, "group", 1) == 1
+        and _is_explicit(node)
+        and not has_computed_bias(node)
+    )
+
+
+def _is_explicit(node: ir.Node) -> bool:
+    return text(node, "auto_pad", "NOTSET") == "NOTSET"
+
+
+def _turn_convolution(graph: ir.Model, node: ir.Node, function: str, outputs: int, kept: str) -> None:
+    """Put a function in the place of a convolution and of a ReLU that alone follows it.
+
+    Args:
+        graph: That holds it.
+        node: The convolution.
+        function: Without its ending for a ReLU.
+        outputs: The number of its channels.
+        kept: The attribute that the function has of it.
+    """
+    new = Replacement(graph.graph, node)
+    relu = _relu_after(node)
+    chain = (node,) if relu is None else (node, relu)
+    values = {kept: ints(node, kept)} if ints(node, kept) else {}
+    # As a body of one without bias ONNX Runtime makes a node whose third input has no name.
+    bias = optional(node, 2) or new.weight("bias", np.zeros(outputs))
+    last = _channels_last(new, node.inputs[0])
+    result = _call(graph, new, function, relu, [last, node.inputs[1], bias], values)
+    result.type, result.shape = last.type, _of_any_size(last.shape, 0, 3, outputs)
+    new.finish(new.transposed(result, CHANNELS_FIRST), chain)
+
+
+def _call(
+    graph: ir.Model,
+    new: Replacement,
+    function: str,
+    relu: ir.Node | None,
+    inputs: Sequence[ir.Value | None],
+    values: dict[str, list[int]],
+) -> ir.Value:
+    function += "" if relu is None else "Relu"
+    add_body(graph, function)
+    return new.call(DOMAIN, function, inputs, **values)
+
+
+def _relu_after(node: ir.Node) -> ir.Node | None:
+    """The ReLU that alone reads what a node yields."""
+    user = only_user(node.outputs[0])
+    return user if user is not None and user.op_type == "Relu" else None
+
+
+@dataclass(frozen=True)
+class _Dense:
+    """A dense layer whose vectors become pictures.
+
+    Args:
+        nodes: The layer, a ReLU after it if it has one, and the Reshape; each the only user of the one before.
+        weight: float64[outputs, inputs].
+        bias: float64[outputs], if it has one.
+        picture: Channels, height and width.
+    """
+
+    nodes: tuple[ir.Node, ...]
+    weight: Float64
+    bias: Float64 | None
+    picture: tuple[int, int, int]
+
+
+def _dense(node: ir.Node) -> _Dense | None:
+    relu = _relu_after(node)
+    reshape = only_user(node.outputs[0] if relu is None else relu.outputs[0])
+    weight, bias = constant(node.inputs[1]), constant(optional(node, 2))
+    shape = None if reshape is None or reshape.op_type != "Reshape" else constant(reshape.inputs[1])
+    if reshape is None or shape is None or weight is None or has_computed_bias(node):
+        return None
+    factors = [node.attributes[name].as_float() for name in ("alpha", "beta") if name in node.attributes]
+    if attribute(node, "transA", 0) or not attribute(node, "transB", 0) or set(factors) - {1.0}:
+        return None
+    if len(shape) != 4 or min(shape[1:]) < 1 or math.prod(shape[1:]) != len(weight):
+        return None
+    channels, height, width = (int(size) for size in shape[1:])
+    if bias is not None:
+        bias = np.broadcast_to(bias.ravel(), len(weight))
+    nodes = (node, reshape) if relu is None else (node, relu, reshape)
+    return _Dense(nodes, weight, bias, (channels, height, width))
+
+
+def _turn_dense(graph: ir.Model, dense: _Dense) -> None:
+    """Let a convolution of single pixels make the channels of all pixels, those of one pixel together."""
+    node, relu = dense.nodes[0], dense.nodes[1] if len(dense.nodes) > 2 else None
+    new = Replacement(graph.graph, node)
+    channels, height, width = dense.picture
+    outputs, inputs = dense.weight.shape
+    order = np.arange(outputs).reshape(dense.picture).transpose(1, 2, 0).ravel()
+    bias = np.zeros(outputs) if dense.bias is None else dense.bias
+    weights = [
+        new.weight("weight", dense.weight[order].reshape(outputs, inputs, 1, 1)),
+        new.weight("bias", bias[order]),
+    ]
+    vectors = node.inputs[0]
+    assert vectors is not None
+    batch = None if vectors.shape is None else vectors.shape[0]
+    # A zero stands for the size that there is, the batch.
+    pixel = new.add("Reshape", [vectors, new.weight("pixel", np.array([0, 1, 1, inputs]))], "pixel")
+    pixel.type, pixel.shape = vectors.type, ir.Shape([batch, 1, 1, inputs])
+    result = _call(graph, new, "NhwcConvolution", relu, [pixel, *weights], {})
+    result.type, result.shape = vectors.type, ir.Shape([batch, 1, 1, outputs])
+    size = new.weight("picture", np.array([0, height, width, channels]))
+    picture = new.add("Reshape", [result, size], "picture")
+    picture.type, picture.shape = vectors.type, ir.Shape([batch, height, width, channels])
+    new.finish(new.transposed(picture, CHANNELS_FIRST), dense.nodes)
+
+
+def _channels_last(new: Replacement, value: ir.Value | None) -> ir.Value:
+    """Pictures with channels last."""
+    assert value is not None
+    last = new.transposed(value, CHANNELS_LAST)
+    last.type, last.shape = value.type, _transposed_shape(value.shape, CHANNELS_LAST)
+    return last
+
+
+def _transposed_shape(shape: ir.Shape | None, axes: list[int]) -> ir.Shape | None:
+    return None if shape is None or len(shape) != len(axes) else ir.Shape([shape[axis] for axis in axes])
+
+
+def _of_any_size(
+    shape: ir.Shape | None, batch: int, channel: int, channels: int | None = None
+) -> ir.Shape | None:
+    """The shape of pictures of another height and width.
+
+    Args:
+        shape: Before.
+        batch: Which axis is of pictures.
+        channel: Which is of channels.
+        channels: Their number, where that is another too.
+    """
+    if shape is None or len(shape) != 4:
+        return None
+    sizes: list[int | ir.SymbolicDim | None] = [None] * 4
+    sizes[batch], sizes[channel] = shape[batch], shape[channel] if channels is None else channels
+    return ir.Shape(sizes)
+
+
+def _move_transposes(graph: ir.Graph) -> None:
+    """Let transposes cancel, after what is computed between two in either layout."""
+    for node in list(graph):
+        if node.op_type == "Transpose":
+            _cancel(graph, node)
+        elif node.domain == "" and node.op_type in (*_ELEMENTWISE, "Slice"):
+            _sink(graph, node)
+
+
+def _cancel(graph: ir.Graph, node: ir.Node) -> None:
+    """Let a transpose that undoes another be what that one reads."""
+    value = node.inputs[0]
+    before = None if value is None else value.producer()
+    if before is None or before.op_type != "Transpose":
+        return
+    source, old = before.inputs[0], node.outputs[0]
+    first, second = ints(before, "perm"), ints(node, "perm")
+    if source is None or [first[axis] for axis in second] != sorted(second):
+        return
+    if not old.is_graph_output():
+        old.replace_all_uses_with(source)
+    elif source.producer() is not None and not source.is_graph_output():
+        Replacement(graph, node).stand_for(old, source)
+
+
+def _sink(graph: ir.Graph, node: ir.Node) -> None:
+    """Let a node compute with channels last and a transpose follow it, where all that it reads comes from such ones."""
+    sources = [_source(value) for value in node.inputs]
+    if sources[0] is None and not any(sources):
+        return
+    if node.op_type == "Slice":
+        axes = _cut_axes(node)
+        if axes is None or sources[0] is None:
+            return
+        new = Replacement(graph, node)
+        moved = new.weight("axes", np.array([CHANNELS_FIRST[axis] for axis in axes]))
+        inputs = [sources[0], *node.inputs[1:3], moved, *node.inputs[4:]]
+    elif all(source or _is_scalar(value) for source, value in zip(sources, node.inputs, strict=True)):
+        new = Replacement(graph, node)
+        inputs = [source or value for source, value in zip(sources, node.inputs, strict=True)]
+    else:
+        return
+    old = node.outputs[0]
+    value = new.add(node.op_type, inputs, "last", **node.attributes)
+    value.type, value.shape = old.type, _transposed_shape(old.shape, CHANNELS_LAST)
+    new.finish(new.transposed(value, CHANNELS_FIRST))
+
+
+def _source(value: ir.Value | None) -> ir.Value | None:
+    """The pictures with channels last that a value is a transpose of."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != "Transpose" or ints(node, "perm") != CHANNELS_FIRST:
+        return None
+    return node.inputs[0]
+
+
+def _cut_axes(cut: ir.Node) -> list[int] | None:
+    """The axes that are cut, where they are known."""
+    starts, axes = optional(cut, 1), optional(cut, 3)
+    if axes is None:
+        known = None if starts is None or starts.shape is None else starts.shape[0]
+        return list(range(known)) if isinstance(known, int) else None
+    numbers = constant(axes)
+    return None if numbers is None else [int(axis) % 4 for axis in numbers]
+
+
+def _is_scalar(value: ir.Value | None) -> bool:
+    """Whether an operand is one number, or is left out."""
+    number = constant(value)
+    return value is None or (number is not None and number.size == 1)
+
+
+def _has_kernel(node: ir.Node) -> bool:
+    """Whether ONNX Runtime, with gantk's operators, computes a node of a bfloat16 file, be it in float32.
+
+    Pictures are only computed with value by value; sums in float32 would take longer than all the rest.
+    """
+    if node.domain == DOMAIN or node.op_type in _MOVERS | _ELEMENTWISE:
+        return True
+    return all(
+        (value.dtype is not None and not value.dtype.is_floating_point())
+        or (value.shape is not None and len(value.shape) < 4)
+        for value in node.outputs
+    )
+
+
+def _mark_floats(graph: ir.Graph) -> None:
+    """Mark what is to be computed in float32 in a bfloat16 file: what has no kernel there, and what moves its results."""
+    for node in graph:
+        if node.domain == DOMAIN:
+            continue
+        before = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+        moves = node.op_type in _MOVERS or not any(_is_float(value) for value in node.outputs)
+        if not moves or (before is not None and IN_FLOAT in before.metadata_props):
+            node.metadata_props[IN_FLOAT] = "true"
+
+
+def _is_float(value: ir.Value) -> bool:
+    return value.dtype is None or value.dtype.is_floating_point()
