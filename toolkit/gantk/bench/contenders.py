@@ -9,7 +9,6 @@ import shutil
 import sysconfig
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
 from gantk.bench.contender import Contender, Entry, Skipped
@@ -17,7 +16,8 @@ from gantk.bench.engines import engine_contenders
 from gantk.bench.subject import File, Subject
 from gantk.bundle import ENGINE_BACKENDS
 from gantk.errors import BackendMissingError, UsageError
-from gantk.runtime.registry import BACKENDS, status
+from gantk.runtime.model import OPERATORS
+from gantk.runtime.registry import BACKENDS, executed, status
 
 # The ways PyTorch runs one network. On a CPU, max-autotune has templates to choose among only for frozen weights; on a
 # GPU the last two have CUDA graphs and frozen weights.
@@ -181,16 +181,17 @@ def _backend(
         return [], [Skipped(name, here.reason or "it does not work here", missing=True)]
     if device not in here.devices:
         return [], [Skipped(name, f"it has no {device} here, only {', '.join(here.devices)}", missing=True)]
-    executed = import_module(BACKENDS[name].module).executed
     contenders, skipped = [], []
     for file in subject.files_for(name, device):
-        precision = executed(file.precision, device)
+        precision = executed(name, file.precision, device, native=file.is_wholly_native)
         title = f"{name} {file.precision}" + (f" {file.form}" if file.form != "plain" else "")
         if precision is None or (precision != file.precision and precision in subject.precisions):
             if not precisions or file.precision in precisions:
                 reason = _NOT_EXECUTED.get(
                     (name, file.precision), f"it computes that in {precision or 'nothing'} here"
                 )
+                if precision is None and file.is_wholly_native:
+                    reason += f", and {OPERATORS} names no library of native operators"
                 skipped.append(Skipped(title, reason))
         elif not precisions or precision in precisions:
             if name in file.failures:

@@ -33,6 +33,7 @@ class File:
         size_bytes: Its length.
         fastest_on: Where it is taken before others of its precision: see `gantk.bundle.place_of`.
         is_native: Whether it is so for gantk's native operators alone.
+        is_wholly_native: Whether these are all that is heavy in it: see `gantk.bundle.WHOLLY_NATIVE`.
         failures: The backends on which the bundle forbids it, with why.
     """
 
@@ -41,6 +42,7 @@ class File:
     size_bytes: int
     fastest_on: tuple[str, ...] = ()
     is_native: bool = False
+    is_wholly_native: bool = False
     failures: dict[str, str] = field(default_factory=dict, hash=False)
 
 
@@ -117,7 +119,7 @@ def describe(path: Path) -> Subject:
         name=model.name,
         inputs=model.inputs,
         outputs=model.outputs,
-        files=(File(model.precision, model.form, len(model.data)),),
+        files=(File(model.precision, model.form, len(model.data), is_wholly_native=model.is_wholly_native),),
         about={"kind": "onnx", "path": path.name, "name": model.name},
     )
 
@@ -203,7 +205,15 @@ def _of_bundle(path: Path) -> Subject:
         except SafetensorError as error:
             raise GantkError(f"the probe cannot be read: {error}", where=manifest.probe.path) from error
     files = tuple(
-        File(v.precision, v.form, v.file.size_bytes, v.fastest_on, v.is_native, _failures(v))
+        File(
+            v.precision,
+            v.form,
+            v.file.size_bytes,
+            v.fastest_on,
+            v.is_native,
+            v.is_wholly_native,
+            _failures(v),
+        )
         for v in manifest.variants
         if v.interface is None  # Others take and give something else.
     )

@@ -13,7 +13,7 @@ from gantk.bundle.engines import (
 from gantk.bundle.fileref import MANIFEST, FileRef
 from gantk.bundle.folder import Bundle, Writer, is_bundle
 from gantk.bundle.manifest import Manifest
-from gantk.bundle.variants import FORMS, PRECISIONS, Interface, Parity, Variant, place_of
+from gantk.bundle.variants import FORMS, PRECISIONS, WHOLLY_NATIVE, Interface, Parity, Variant, place_of
 
 __all__ = [
     "ENGINE_BACKENDS",
@@ -22,6 +22,7 @@ __all__ = [
     "LAYER_TYPES",
     "MANIFEST",
     "PRECISIONS",
+    "WHOLLY_NATIVE",
     "Bundle",
     "Engine",
     "FileRef",

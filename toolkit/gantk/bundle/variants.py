@@ -14,6 +14,10 @@ from gantk.tensors import TensorSpec
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 FORMS = ("plain", "rewritten", "adam", "targets", "statistics")
 
+WHOLLY_NATIVE = "channels-last-to-native"
+"""The rewrite that leaves nothing but gantk's native operators of what is heavy: `gantk.export.rewrites.native_nhwc`.
+With these a backend computes a precision of which it has no kernels itself."""
+
 OPSET_LIMIT = 1000
 
 
@@ -136,10 +140,10 @@ class Variant:
             ``statistics`` takes the means and variances of its normalisations as an input.
         opset: Of the default ONNX domain.
         parity: One verdict for each (backend, reference) pair that was checked.
-        fastest_on: Where this form was measured faster than the others: see `place_of`.
+        fastest_on: Where this form was measured faster than the others, or is the only one that runs: see `place_of`.
         rewrites: The names of the rewrites that were applied, in order.
         gains: Of each place in `fastest_on`, how many times as fast each rewrite made it, by name, when it was
-            measured on the machine that made the bundle.
+            measured on the machine that made the bundle; nothing of a place where there was nothing to measure it by.
         interface: What goes in and out, where that differs from the manifest's.
     """
 
@@ -171,6 +175,11 @@ class Variant:
     def is_native(self) -> bool:
         """Whether it is faster for gantk's native operators alone: by their bodies it may be slower than another."""
         return any(name.endswith("-to-native") for name in self.rewrites)
+
+    @property
+    def is_wholly_native(self) -> bool:
+        """Whether native operators are all that is heavy in it: see `WHOLLY_NATIVE`."""
+        return WHOLLY_NATIVE in self.rewrites
 
     def failed_on(self, backend: str) -> Parity | None:
         """The verdict that forbids this file on `backend`, if there is one."""

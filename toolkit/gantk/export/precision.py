@@ -152,9 +152,8 @@ def _islands(graph: ir.Graph, precision: str) -> set[ir.Node]:
     islands: set[ir.Node] = set()
     for node in graph:
         in_half = precision == "fp16" and IN_HALF in node.metadata_props
-        if IN_FLOAT in node.metadata_props:
-            islands.add(node)
-        elif (node.op_type in FP32_ISLANDS and not in_half) or (
+        in_float = IN_FLOAT in node.metadata_props or (node.op_type in FP32_ISLANDS and not in_half)
+        if in_float or (
             node.op_type in _FOLLOWERS
             and any(value and value.producer() in islands for value in node.inputs)
             and all(value is None or value.producer() in islands or _is_small(value) for value in node.inputs)

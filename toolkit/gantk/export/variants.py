@@ -10,7 +10,7 @@ from typing import Any
 import onnx_ir as ir
 from torch import nn
 
-from gantk.bundle import FileRef, Parity, Variant, place_of
+from gantk.bundle import WHOLLY_NATIVE, FileRef, Parity, Variant, place_of
 from gantk.checkpoint import Generator
 from gantk.errors import GantkError
 from gantk.export import verify
@@ -18,6 +18,7 @@ from gantk.export.onnx import Traced, opset_of, serialize
 from gantk.export.precision import audit_range, convert, refuse_overflow
 from gantk.export.rewrites import NATIVE, ONLY_IN, ONLY_ON, STEPS, rewrite
 from gantk.export.rewrites.channels_last import CHANNELS_LAST
+from gantk.export.rewrites.native_nhwc import MARK
 from gantk.export.speed import PAYS, speedup
 from gantk.runtime.backends import onnxruntime
 from gantk.runtime.model import from_bytes
@@ -111,7 +112,8 @@ def _verified(network: Network, graph: ir.Model, checks: _Checks, form: str) -> 
     precision = checks.precision
     data = _serialize(network, convert(graph, precision), precision, form)
     verdicts = list(checks.of_torch)
-    for backend in verify.working_backends(precision):
+    native = verify.native_backends(precision) if MARK in graph.metadata_props else ()
+    for backend in (*native, *verify.working_backends(precision)):
         verdicts += verify.measure(data, precision, backend, checks.references, network.psnr_min)
     for verdict in verify.decisive(verdicts, precision):
         if not verdict.passed:
@@ -127,6 +129,8 @@ def _serialize(network: Network, graph: ir.Model, precision: str, form: str) -> 
     facts: dict[str, Any] = {"model": model, "precision": precision, "form": form}
     if CHANNELS_LAST in graph.metadata_props:
         facts["channels_last"] = True
+    if MARK in graph.metadata_props:
+        facts["wholly_native"] = True
     return serialize(graph, network.inputs, network.outputs, facts)
 
 
@@ -158,16 +162,19 @@ def _with_rewritten(
 ) -> list[VariantFile]:
     """The plain file, and for each backend the rewritten one that is fastest on its device here, if one is.
 
-    Beside one with native operators stands the same without, for where their library is not.
+    Beside one with native operators stands the same without, for where their library is not. A backend that has no
+    kernels for the precision itself takes the one of native operators alone.
     """
     trials = _Trials(network, checks, report, {(): plain})
     able = [b for b in verify.measurable_backends(checks.precision) if plain.variant.failed_on(b) is None]
     kept = {place_of(backend, status(backend).devices[0]): trials.choose(backend) for backend in able}
-    if not any(kept.values()):
+    native = [b for b in verify.native_backends(checks.precision) if trials.runs_natively(b)]
+    if not any(kept.values()) and not native:
         return [plain]
     files = []
     portable = [tuple(name for name in gains if name not in NATIVE) for gains in kept.values()]
-    for names in dict.fromkeys([(), *map(tuple, kept.values()), *portable]):
+    alone = [(WHOLLY_NATIVE,)] if native else []
+    for names in dict.fromkeys([(), *map(tuple, kept.values()), *portable, *alone]):
         file = trials.file(names)
         if file is None:
             continue
@@ -176,7 +183,8 @@ def _with_rewritten(
             for (where, gains), without in zip(kept.items(), portable, strict=True)
             if names in (tuple(gains), without)
         }
-        variant = replace(file.variant, fastest_on=tuple(gains), gains=gains if names else {})
+        places = [place_of(b, status(b).devices[0]) for b in native if names in alone]
+        variant = replace(file.variant, fastest_on=(*gains, *places), gains=gains if names else {})
         files.append(replace(file, variant=variant))
     return files
 
@@ -203,6 +211,23 @@ class _Trials:
             if gains[best] >= PAYS:
                 kept[best] = round(gains[best], 3)
         return kept
+
+    def runs_natively(self, backend: str) -> bool:
+        """Whether a backend that has no kernels for the precision computes the network with native operators alone.
+
+        There is nothing there to measure it against.
+        """
+        if not self._may_gain(WHOLLY_NATIVE, backend):
+            return False
+        file = self.file((WHOLLY_NATIVE,))
+        if file is None:
+            return False
+        failed = file.variant.failed_on(backend)
+        if failed is not None:
+            self.report(f"  {self.checks.precision}: {WHOLLY_NATIVE} is left out, for {failed.reason}")
+            return False
+        self.report(f"  {self.checks.precision} on {backend}: {WHOLLY_NATIVE} makes it run")
+        return True
 
     def _gain(self, before: tuple[str, ...], name: str, backend: str) -> float:
         """How many times as fast one more rewrite makes it; 0 where it cannot be had, or nothing can be told."""

@@ -20,7 +20,7 @@ from gantk.export.precision import expose_intermediates
 from gantk.runtime import parity
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import Model, from_bytes
-from gantk.runtime.registry import BACKENDS, open_model, status
+from gantk.runtime.registry import BACKENDS, executed, open_model, status
 from gantk.runtime.runner import Array
 from gantk.tensors import TensorSpec
 
@@ -133,6 +133,17 @@ def working_backends(precision: str) -> tuple[str, ...]:
 def measurable_backends(precision: str) -> tuple[str, ...]:
     """Those of `working_backends` that compute in the file's own precision: of others no time tells anything."""
     return tuple(name for name, executed in _executions(precision).items() if executed == precision)
+
+
+def native_backends(precision: str) -> tuple[str, ...]:
+    """Those that work here and compute a precision with gantk's native operators alone: see `WHOLLY_NATIVE`."""
+    found = []
+    for name in BACKENDS:
+        here = status(name)
+        by = [executed(name, precision, here.devices[0], native=n) for n in (False, True) if here.works]
+        if by == [None, precision]:
+            found.append(name)
+    return tuple(found)
 
 
 def measure(
@@ -302,16 +313,9 @@ def _executions(precision: str) -> dict[str, str]:
     found = {}
     for name in BACKENDS:
         here = status(name)
-        if here.works and (executed := _executed(name, precision, here.devices[0])) is not None:
-            found[name] = executed
+        if here.works and (by := executed(name, precision, here.devices[0])) is not None:
+            found[name] = by
     return found
-
-
-def _executed(backend: str, precision: str, device: str) -> str | None:
-    from importlib import import_module
-
-    executed: str | None = import_module(BACKENDS[backend].module).executed(precision, device)
-    return executed
 
 
 def _free_pictures(inputs: Sequence[TensorSpec]) -> list[tuple[TensorSpec, tuple[str, str]]]:

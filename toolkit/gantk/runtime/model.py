@@ -53,6 +53,8 @@ class Model:
         form: One of `FORMS`.
         external: Whether weights lie in other files beside `path`, which a backend must then open by path.
         channels_last: Whether it was measured faster where a backend lays pictures out so.
+        is_wholly_native: Whether native operators are all that is heavy in it: see `gantk.bundle.WHOLLY_NATIVE`.
+        has_native_form: Whether it is, or its bundle has a file of its precision that is.
         config: The network's configuration, where the file tells it.
     """
 
@@ -65,6 +67,8 @@ class Model:
     form: str = "plain"
     external: bool = False
     channels_last: bool = False
+    is_wholly_native: bool = False
+    has_native_form: bool = False
     config: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -173,6 +177,10 @@ def from_variant(bundle: Bundle, variant: Variant) -> Model:
         name=manifest.name,
         form=variant.form,
         channels_last="channels-last" in variant.rewrites,
+        is_wholly_native=variant.is_wholly_native,
+        has_native_form=any(
+            other.is_wholly_native and other.precision == variant.precision for other in manifest.variants
+        ),
         config=manifest.config,
     )
 
@@ -195,6 +203,7 @@ def from_bytes(data: bytes, path: Path | None = None) -> Model:
     facts = {entry.key: entry.value for entry in proto.metadata_props if entry.key.startswith("gantk.")}
     about = _fact(facts, "gantk.model", dict) or {}
     name, config = about.get("name"), about.get("config")
+    wholly_native = _fact(facts, "gantk.wholly_native", bool) or False
     return Model(
         data=data,
         path=path,
@@ -205,6 +214,8 @@ def from_bytes(data: bytes, path: Path | None = None) -> Model:
         form=form if (form := _fact(facts, "gantk.form", str)) in FORMS else "plain",
         external=_has_external(proto, path, where),
         channels_last=_fact(facts, "gantk.channels_last", bool) or False,
+        is_wholly_native=wholly_native,
+        has_native_form=wholly_native,
         config=config if isinstance(config, dict) else {},
     )
 

@@ -12,7 +12,7 @@ from types import ModuleType
 
 from gantk.bundle import ENGINE_BACKENDS, FORMS, PRECISIONS, Bundle, Variant, is_bundle
 from gantk.errors import BackendMissingError, GantkError, UsageError
-from gantk.runtime.model import Model, check_choice, choose, from_path, from_variant
+from gantk.runtime.model import OPERATORS, Model, check_choice, choose, from_path, from_variant
 from gantk.runtime.runner import Runner
 
 DEVICES = ("cpu", "cuda")
@@ -24,8 +24,8 @@ class BackendEntry:
 
     Args:
         module: The module that implements it, imported when it is chosen. It has
-            ``probe() -> BackendStatus``, ``executed(precision, device) -> str | None`` and
-            ``open(model, device, threads) -> Runner``.
+            ``probe() -> BackendStatus``, ``executed(precision, device, *, native) -> str | None`` (see `executed`)
+            and ``open(model, device, threads) -> Runner``.
         install: The command that makes it work.
     """
 
@@ -81,6 +81,18 @@ def status(name: str) -> BackendStatus:
     return _module(name).probe()  # type: ignore[no-any-return]
 
 
+def executed(name: str, precision: str, device: str, *, native: bool = False) -> str | None:
+    """What a backend computes a file in, or `None` where it cannot be.
+
+    Args:
+        name: Of the backend, in `BACKENDS`.
+        precision: Of the file.
+        device: Where.
+        native: Whether gantk's native operators are all that is heavy in it: see `gantk.bundle.WHOLLY_NATIVE`.
+    """
+    return _module(name).executed(precision, device, native=native)  # type: ignore[no-any-return]
+
+
 def core_count() -> int:
     """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -128,13 +140,21 @@ def open(  # noqa: A001
         return open_model(_finder(path, precision, form)(backend, chosen), backend, chosen, threads)
     find = _finder(path, precision, form)
     failures: dict[str, GantkError] = {}
-    for name in (*_engines_here(path, device), *BACKENDS):
+    names = [*_engines_here(path, device), *BACKENDS]
+    last: set[str] = set()
+    for name in names:
         try:
             chosen = _device(status(name), device)
             if name in ENGINE_BACKENDS:
                 runner = _open_engine(path, name, precision, form, device)
             else:
-                runner = open_model(find(name, chosen), name, chosen, threads)
+                model = find(name, chosen)
+                # Such a file was measured against nothing: those that compute its precision themselves come first.
+                if name not in last and _wants_operators(model, name, chosen):
+                    last.add(name)
+                    names.append(name)
+                    continue
+                runner = open_model(model, name, chosen, threads)
             runner.passed_over = {other: error.what for other, error in failures.items()}
             return runner
         except GantkError as error:
@@ -151,14 +171,13 @@ def open_model(model: Model, backend: str, device: str | None = None, threads: i
         GantkError: It cannot compute in the file's precision here, or refuses the file.
     """
     device = _device(status(backend), device)
-    module = _module(backend)
-    if module.executed(model.precision, device) is None:
+    if executed(backend, model.precision, device, native=model.is_wholly_native) is None:
         raise GantkError(
             f"{backend} cannot compute {model.precision} on this machine's {device}",
             where=model.where,
-            hint=_instead(model.precision, device, backend),
+            hint=_instead(model, device, backend),
         )
-    return module.open(model, device, threads or core_count())  # type: ignore[no-any-return]
+    return _module(backend).open(model, device, threads or core_count())  # type: ignore[no-any-return]
 
 
 def _open_engine(
@@ -228,6 +247,11 @@ def _none_left(path: Path, failures: Mapping[str, GantkError]) -> GantkError:
     return GantkError(f"no backend runs `{path}` here: {reasons}", where=str(path), hint=hint)
 
 
+def _wants_operators(model: Model, name: str, device: str) -> bool:
+    """Whether a backend computes a file for gantk's native operators alone."""
+    return model.is_wholly_native and executed(name, model.precision, device) is None
+
+
 def _entry(name: str) -> BackendEntry:
     check_choice("backend", name, (*BACKENDS, *ENGINE_BACKENDS))
     if name in ENGINE_BACKENDS:
@@ -255,13 +279,14 @@ def _device(found: BackendStatus, device: str | None) -> str:
     return device or found.devices[0]
 
 
-def _instead(precision: str, device: str, backend: str) -> str:
-    for name in BACKENDS:
-        found = status(name)
-        if (
-            name != backend
-            and device in found.devices
-            and _module(name).executed(precision, device) is not None
-        ):
-            return f"backend={name!r} can; or use precision='fp32'"
-    return "use precision='fp32'"
+def _instead(model: Model, device: str, backend: str) -> str:
+    ways = [
+        f"backend={name!r} can"
+        for name in BACKENDS
+        if name != backend
+        and device in status(name).devices
+        and executed(name, model.precision, device, native=model.is_wholly_native) is not None
+    ][:1]
+    if model.has_native_form and backend == "onnxruntime":
+        ways.append(f"it can with the native operators whose library {OPERATORS} names (kernels/README.md)")
+    return "; or ".join([*ways, "use precision='fp32'"])

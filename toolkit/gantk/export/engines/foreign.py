@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 
 from gantk.bundle import Bundle, FileRef, Manifest, Variant, Writer
@@ -14,7 +13,7 @@ from gantk.export.engines.pipeline import SKIPPED_FORMS, EngineRequest, Report, 
 from gantk.export.engines.progress import Progress
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import Model, from_bytes, from_path
-from gantk.runtime.registry import BACKENDS, open_model, status
+from gantk.runtime.registry import BACKENDS, executed, open_model, status
 
 FAMILY = "onnx"
 
@@ -119,10 +118,7 @@ def _probe(model: Model) -> bytes | None:
     feeds = random_feeds(model.inputs, sizes, seed=PROBE_SEED)
     for name in BACKENDS:
         here = status(name)
-        if (
-            not here.works
-            or import_module(BACKENDS[name].module).executed(model.precision, here.devices[0]) is None
-        ):
+        if not here.works or executed(name, model.precision, here.devices[0]) is None:
             continue
         try:
             with open_model(model, name) as runner:

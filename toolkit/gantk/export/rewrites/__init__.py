@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
+from gantk.bundle import WHOLLY_NATIVE
 from gantk.export.rewrites.blocks import narrow_to_blocks
 from gantk.export.rewrites.channels_last import channels_last
 from gantk.export.rewrites.eights import narrow_to_eights
@@ -40,7 +41,7 @@ REWRITES: dict[str, Callable[[ir.Model], int]] = {
     "normalization-in-half": normalization_in_half,
     "normalization-to-native": normalization_to_native,
     "channels-last": channels_last,
-    "channels-last-to-native": channels_last_to_native,
+    WHOLLY_NATIVE: channels_last_to_native,
 }
 """What may make a graph faster; each returns how many places it changed."""
 
@@ -58,7 +59,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("channels-last",),
 )
 """The order of trial; of those in one step at most one is kept, and only where measured to pay: see
-`gantk.export.variants`."""
+`gantk.export.variants`. `WHOLLY_NATIVE` is for where the plain file does not run, and tried alone."""
 
 _FOR_CPUS = ("transposed-to-native", "enlarged-to-native", "convolution-to-native")
 _FOR_GPUS = (
@@ -72,18 +73,20 @@ _FOR_GPUS = (
     "channels-last",
 )
 
-NATIVE = frozenset({*_FOR_CPUS, "bias-relu-to-native", "normalization-to-native"})
+NATIVE = frozenset({*_FOR_CPUS, "bias-relu-to-native", "normalization-to-native", WHOLLY_NATIVE})
 """Those that only gain where gantk's native operators are."""
 
 ONLY_IN = {
     **dict.fromkeys(_FOR_CPUS, "fp32"),
     **dict.fromkeys(("narrow-to-blocks", "narrow-to-eights", "normalization-in-half"), "fp16"),
+    WHOLLY_NATIVE: "bf16",
 }
 """Of those that can gain in one precision alone, which."""
 
-ONLY_ON = {**dict.fromkeys(_FOR_CPUS, "cpu"), **dict.fromkeys(_FOR_GPUS, "cuda")}
+ONLY_ON = {**dict.fromkeys(_FOR_CPUS, "cpu"), **dict.fromkeys(_FOR_GPUS, "cuda"), WHOLLY_NATIVE: "cpu"}
 """Of those that can gain on one kind of device alone, which. On a CPU a bias is added in passing, and registers hold
-other numbers of channels; there are no native convolutions for GPUs, and no native normalisation for CPUs."""
+other numbers of channels; there are no native convolutions for GPUs, and on CPUs native normalisation alone is not for
+the layout that convolutions have there."""
 
 
 def rewrite(graph: ir.Model, names: Sequence[str]) -> ir.Model | None:

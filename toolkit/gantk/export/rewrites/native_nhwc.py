@@ -36,6 +36,9 @@ from gantk.export.rewrites.graphs import (
 )
 from gantk.export.rewrites.native_norm import border_amounts, is_border, turn_normalizations
 
+MARK = "gantk.wholly_native"
+"""The key of a graph's metadata by which its file says that native operators are all that is heavy in it."""
+
 _MOVERS = frozenset({"Cast", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 """What ONNX Runtime computes in bfloat16 on a CPU."""
 
@@ -69,9 +72,11 @@ def channels_last_to_native(graph: ir.Model) -> int:
     _move_transposes(graph.graph)
     RemoveUnusedNodesPass()(graph)
     drop_unused_weights(graph.graph)
-    if not all(_has_kernel(node) for node in graph.graph):
+    _fill_types(graph.graph)
+    if not turned or not all(_has_kernel(node) for node in graph.graph):
         return 0
     _mark_floats(graph.graph)
+    graph.metadata_props[MARK] = "true"
     return turned
 
 
@@ -94,8 +99,8 @@ def _borders_apart(graph: ir.Graph) -> None:
 def _turn_border(graph: ir.Model, pad: ir.Node) -> None:
     new = Replacement(graph.graph, pad)
     last = _channels_last(new, pad.inputs[0])
-    how = {"mode": text(pad, "mode", "constant"), "pads": border_amounts(pad)}
-    bordered = new.call(DOMAIN, "BorderedBlocks", [last], to_blocksize=1, **how)
+    mode, pads = text(pad, "mode", "constant"), border_amounts(pad)
+    bordered = new.call(DOMAIN, "BorderedBlocks", [last], to_blocksize=1, mode=mode, pads=pads)
     add_body(graph, "BorderedBlocks")
     bordered.type, bordered.shape = last.type, _of_any_size(last.shape, 0, 3)
     new.finish(new.transposed(bordered, CHANNELS_FIRST))
@@ -165,7 +170,7 @@ def _turn_convolution(graph: ir.Model, node: ir.Node, function: str, outputs: in
     new = Replacement(graph.graph, node)
     relu = _relu_after(node)
     chain = (node,) if relu is None else (node, relu)
-    values = {kept: ints(node, kept)} if ints(node, kept) else {}
+    values = {kept: ints(node, kept) or [1, 1]}
     # As a body of one without bias ONNX Runtime makes a node whose third input has no name.
     bias = optional(node, 2) or new.weight("bias", np.zeros(outputs))
     last = _channels_last(new, node.inputs[0])
@@ -247,7 +252,7 @@ def _turn_dense(graph: ir.Model, dense: _Dense) -> None:
     # A zero stands for the size that there is, the batch.
     pixel = new.add("Reshape", [vectors, new.weight("pixel", np.array([0, 1, 1, inputs]))], "pixel")
     pixel.type, pixel.shape = vectors.type, ir.Shape([batch, 1, 1, inputs])
-    result = _call(graph, new, "NhwcConvolution", relu, [pixel, *weights], {})
+    result = _call(graph, new, "NhwcConvolution", relu, [pixel, *weights], {"strides": [1, 1]})
     result.type, result.shape = vectors.type, ir.Shape([batch, 1, 1, outputs])
     size = new.weight("picture", np.array([0, height, width, channels]))
     picture = new.add("Reshape", [result, size], "picture")
@@ -267,21 +272,20 @@ def _transposed_shape(shape: ir.Shape | None, axes: list[int]) -> ir.Shape | Non
     return None if shape is None or len(shape) != len(axes) else ir.Shape([shape[axis] for axis in axes])
 
 
-def _of_any_size(
-    shape: ir.Shape | None, batch: int, channel: int, channels: int | None = None
-) -> ir.Shape | None:
+def _of_any_size(shape: ir.Shape | None, batch: int, channel: int, channels: int | None = None) -> ir.Shape:
     """The shape of pictures of another height and width.
 
     Args:
-        shape: Before.
+        shape: Before, where it is known.
         batch: Which axis is of pictures.
         channel: Which is of channels.
         channels: Their number, where that is another too.
     """
-    if shape is None or len(shape) != 4:
-        return None
     sizes: list[int | ir.SymbolicDim | None] = [None] * 4
-    sizes[batch], sizes[channel] = shape[batch], shape[channel] if channels is None else channels
+    if shape is not None and len(shape) == 4:
+        sizes[batch], sizes[channel] = shape[batch], shape[channel]
+    if channels is not None:
+        sizes[channel] = channels
     return ir.Shape(sizes)
 
 
@@ -357,6 +361,15 @@ def _is_scalar(value: ir.Value | None) -> bool:
     return value is None or (number is not None and number.size == 1)
 
 
+def _fill_types(graph: ir.Graph) -> None:
+    """Say of what type every result is, which earlier rewrites leave out of what moves or borders pictures."""
+    for node in graph:
+        first = node.inputs[0] if node.inputs else None
+        if first is not None and node.op_type != "Cast":
+            for value in node.outputs:
+                value.type = value.type or first.type
+
+
 def _has_kernel(node: ir.Node) -> bool:
     """Whether ONNX Runtime, with gantk's operators, computes a node of a bfloat16 file, be it in float32.
 
@@ -372,7 +385,7 @@ def _has_kernel(node: ir.Node) -> bool:
 
 
 def _mark_floats(graph: ir.Graph) -> None:
-    """Mark what is to be computed in float32 in a bfloat16 file: what has no kernel there, and what moves its results."""
+    """Mark what a bfloat16 file is to compute in float32: what has no kernel there, and what moves its results."""
     for node in graph:
         if node.domain == DOMAIN:
             continue

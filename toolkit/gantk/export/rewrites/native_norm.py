@@ -381,7 +381,9 @@ def _blocks_to_native(graph: ir.Model) -> None:
         for node in blocks.shapes:
             size = Replacement(graph.graph, node)
             sides = size.add("Shape", [pictures], "sides", start=2, end=4)
-            size.finish(size.add("Add", [sides, size.weight("growth", _growth(border_amounts(pad)))], "framed"))
+            size.finish(
+                size.add("Add", [sides, size.weight("growth", _growth(border_amounts(pad)))], "framed")
+            )
         new.finish(new.transposed(result, CHANNELS_FIRST))
 
 

@@ -55,15 +55,22 @@ def probe() -> BackendStatus:
     return BackendStatus(NAME, number, devices, driver.probe().reason)
 
 
-def executed(precision: str, device: str) -> str | None:
+def executed(precision: str, device: str, *, native: bool = False) -> str | None:
     """What a file of a precision is computed in: the CPU provider casts fp16 to fp32 and has no bf16.
 
-    fp8 has no kernels: values are rounded to it, and computed with in fp32.
+    fp8 has no kernels: values are rounded to it, and computed with in fp32. Gantk's native operators have bf16.
+
+    Args:
+        precision: Of the file.
+        device: Where.
+        native: Whether these operators are all that is heavy in it.
     """
     if precision == "fp8":
         return "fp32"
     if device == "cuda":
         return precision
+    if precision == "bf16":
+        return precision if native and native_operators() is not None else None
     return {"fp32": "fp32", "fp16": "fp32", "int8": "int8"}.get(precision)
 
 
@@ -131,7 +138,7 @@ def facts(model: Model, device: str) -> dict[str, Any]:
         "backend": NAME,
         "version": onnxruntime.__version__,
         "device": device,
-        "precision": executed(model.precision, device) or model.precision,
+        "precision": executed(model.precision, device, native=model.is_wholly_native) or model.precision,
         "file_precision": model.precision,
     }
 

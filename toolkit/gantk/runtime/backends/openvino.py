@@ -47,8 +47,11 @@ def probe() -> BackendStatus:
     return BackendStatus(NAME, number, ("cpu",))
 
 
-def executed(precision: str, device: str) -> str | None:
-    """What a file of a precision is computed in; bf16 wants a CPU that has it, and fp16 would be cast."""
+def executed(precision: str, device: str, *, native: bool = False) -> str | None:
+    """What a file of a precision is computed in; bf16 wants a CPU that has it, and fp16 would be cast.
+
+    Native operators are ONNX Runtime's; here their bodies are computed, in the same precision.
+    """
     if device != "cpu":
         return None
     if precision == "bf16":
