@@ -290,10 +290,14 @@ def _of_any_size(shape: ir.Shape | None, batch: int, channel: int, channels: int
 
 
 def _move_transposes(graph: ir.Graph) -> None:
-    """Let transposes cancel, after what is computed between two in either layout."""
+    """Let transposes cancel, after what is computed between two in either layout; of equal ones the first does."""
+    made: dict[tuple[ir.Value | None, tuple[int, ...]], ir.Value] = {}
     for node in list(graph):
         if node.op_type == "Transpose":
             _cancel(graph, node)
+            first = made.setdefault((node.inputs[0], tuple(ints(node, "perm"))), node.outputs[0])
+            if first is not node.outputs[0] and not node.outputs[0].is_graph_output():
+                node.outputs[0].replace_all_uses_with(first)
         elif node.domain == "" and node.op_type in (*_ELEMENTWISE, "Slice"):
             _sink(graph, node)
 

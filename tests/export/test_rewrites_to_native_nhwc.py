@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole network as native operators with channels last: proven equal, by their bodies, to what it replaces."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from onnx import helper
+
+from export_graphs import close, kinds, make_graph, picture, run
+from gantk.bundle import WHOLLY_NATIVE
+from gantk.errors import GantkError
+from gantk.export.functions import DOMAIN
+from gantk.export.precision import IN_FLOAT, convert
+from gantk.export.rewrites import rewrite
+from gantk.runtime.model import OPERATORS, from_bytes
+from gantk.runtime.registry import open_model
+from norm_graphs import Draft, Layer, network
+from style_networks import adain_encoder_network, style_network
+
+
+@pytest.fixture(autouse=True)
+def _bodies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is proven are the bodies."""
+    monkeypatch.delenv(OPERATORS, raising=False)
+
+
+def turned(graph: ir.Model) -> ir.Model:
+    other = rewrite(graph, [WHOLLY_NATIVE])
+    assert other is not None
+    assert not set(kinds(other)) & {"Conv", "ConvTranspose", "InstanceNormalization", "Pad", "Resize", "Gemm"}
+    return other
+
+
+def of_style(styles: int = 1, *, pixels: bool = True, width: int = 3, blocks: int = 1) -> ir.Model:
+    proto = onnx.load_from_string(style_network(styles, pixels=pixels, width=width, blocks=blocks))
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+
+
+def outputs(graph: ir.Model, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    proto = ir.to_proto(graph)
+    onnx.checker.check_model(proto, full_check=True)
+    with open_model(from_bytes(proto.SerializeToString()), "onnxruntime", threads=1) as runner:
+        (made,) = runner.run(feeds).values()
+    return made
+
+
+def of_sizes(styles: int, batch: int, height: int, width: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(height)
+    feeds: dict[str, np.ndarray] = {"picture": random.integers(0, 256, (batch, height, width, 3), np.uint8)}
+    if styles > 1:
+        feeds["style_weights"] = random.random((batch, styles), np.float32)
+    return feeds
+
+
+# --- whole networks ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("styles", [1, 3])
+@pytest.mark.parametrize("size", [(1, 8, 8), (2, 13, 9), (1, 31, 22)], ids=str)
+def test_a_style_network_has_no_transpose_left(styles: int, size: tuple[int, int, int]) -> None:
+    graph = of_style(styles, width=5, blocks=2)
+    other = turned(graph)
+    native = Counter(node.op_type for node in other.graph if node.domain == DOMAIN)
+    assert native == {
+        "BorderedBlocks": 1,
+        "NhwcConvolution": 8,
+        "NhwcTransposedConvolution4x4": 2,
+        "InstanceNormRelu": 7,
+        "InstanceNormSum": 2,
+    }
+    assert "Transpose" not in kinds(other)
+    feeds = of_sizes(styles, *size)
+    found, wanted = outputs(other, feeds), outputs(graph, feeds)
+    assert np.ptp(wanted) > 50
+    assert np.abs(found.astype(int) - wanted).max() <= 1  # Where rounding falls otherwise.
+    assert (found != wanted).mean() < 0.01
+
+
+def test_pictures_with_channels_first_are_transposed_once_each_way() -> None:
+    graph = of_style(pixels=False)
+    other = turned(graph)
+    assert kinds(other).count("Transpose") == 2
+    feeds = {"picture": picture(2, 3, 13, 10)}
+    close(outputs(other, feeds), outputs(graph, feeds), 1e-5)
+
+
+def generator(
+    size: int, width: int, channels: int, *, seed: int = 0, after: str = "Relu", **dense: float
+) -> ir.Model:
+    """A DCGAN's: a dense layer, and transposed convolutions that double the picture."""
+    random = np.random.default_rng(seed)
+    smallest = 7 if size == 28 else 4
+    doublings = (size // smallest).bit_length() - 1
+    widths = [width << step for step in reversed(range(doublings))]
+    features, latent = widths[0] * smallest**2, 6
+    weights = {
+        "w": random.standard_normal((features, latent)).astype(np.float32),
+        "b": random.standard_normal(features).astype(np.float32),
+        "shape": np.array([-1, widths[0], smallest, smallest]),
+    }
+    nodes = [
+        helper.make_node("Gemm", ["latent", "w", "b"], ["t"], name="project", **{"transB": 1, **dense}),
+        helper.make_node(after, ["t"], ["u"], name="active"),
+        helper.make_node("Reshape", ["u", "shape"], ["v0"], name="view"),
+    ]
+    for step, (before, made) in enumerate(zip(widths, [*widths[1:], channels], strict=True)):
+        last = made == channels and step == doublings - 1
+        weights[f"k{step}"] = random.standard_normal((before, made, 4, 4)).astype(np.float32) * 0.3
+        inputs = [f"v{step}", f"k{step}"]
+        if not last:
+            weights[f"b{step}"] = random.standard_normal(made).astype(np.float32)
+            inputs.append(f"b{step}")
+        how = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
+        nodes.append(helper.make_node("ConvTranspose", inputs, [f"s{step}"], name=f"enlarge.{step}", **how))
+        end = ("Tanh", "picture") if last else ("Relu", f"v{step + 1}")
+        nodes.append(helper.make_node(end[0], [f"s{step}"], [end[1]], name=f"after.{step}"))
+    graph = helper.make_graph(
+        nodes,
+        "generator",
+        [helper.make_tensor_value_info("latent", onnx.TensorProto.FLOAT, ["N", latent])],
+        [helper.make_tensor_value_info("picture", onnx.TensorProto.FLOAT, ["N", channels, size, size])],
+        [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return ir.from_proto(onnx.shape_inference.infer_shapes(model, data_prop=True))
+
+
+@pytest.mark.parametrize(("size", "width", "channels"), [(28, 5, 1), (32, 3, 3), (64, 2, 3)])
+def test_a_generator_has_one_transpose_left(size: int, width: int, channels: int) -> None:
+    graph = generator(size, width, channels)
+    other = turned(graph)
+    doublings = kinds(graph).count("ConvTranspose")
+    enlarge = "NhwcTransposedConvolution4x4"
+    assert kinds(other) == [
+        "Reshape",
+        "NhwcConvolutionRelu",
+        "Reshape",
+        *[f"{enlarge}Relu"] * (doublings - 1),
+        enlarge,
+        "Tanh",
+        "Transpose",
+    ]
+    assert other.graph.outputs[0].name == "picture"
+    feeds = {"latent": np.random.default_rng(1).standard_normal((3, 6)).astype(np.float32)}
+    close(outputs(other, feeds), outputs(graph, feeds), 1e-5)
+
+
+@pytest.mark.parametrize("graph", [generator(32, 2, 3, after="Tanh"), generator(32, 2, 3, alpha=0.5)])
+def test_a_dense_layer_of_another_kind_stays_what_it_is(graph: ir.Model) -> None:
+    """It is no sum over pictures, and may be computed in float32."""
+    other = rewrite(graph, [WHOLLY_NATIVE])
+    assert other is not None
+    assert kinds(other)[0] == "Gemm"
+    feeds = {"latent": np.random.default_rng(1).standard_normal((2, 6)).astype(np.float32)}
+    close(outputs(other, feeds), outputs(graph, feeds), 1e-5)
+
+
+# --- layers -----------------------------------------------------------------------------------------------------------
+
+LAYERS = st.builds(
+    Layer,
+    mode=st.sampled_from(["reflect", "edge", "constant", ""]),
+    end=st.sampled_from(["Relu", "Add", ""]),
+)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    layers=st.lists(LAYERS, min_size=1, max_size=3),
+    channels=st.integers(1, 5),
+    batch=st.integers(1, 2),
+    height=st.integers(3, 9),
+    width=st.integers(3, 9),
+)
+def test_layers_with_normalisation_equal_what_they_replace(
+    layers: list[Layer], channels: int, batch: int, height: int, width: int
+) -> None:
+    graph = network(layers, channels)
+    other = turned(graph)
+    assert kinds(other).count("Transpose") <= 2
+    x = picture(batch, channels, height, width)
+    close(run(other, x), run(graph, x), 1e-4)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    inputs=st.integers(1, 5),
+    made=st.integers(1, 5),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    stride=st.integers(1, 2),
+    pads=st.lists(st.integers(0, 2), min_size=4, max_size=4),
+    bias=st.booleans(),
+    after=st.sampled_from(["Relu", "Tanh", "LeakyRelu"]),
+    height=st.integers(4, 9),
+    width=st.integers(4, 9),
+)
+def test_a_convolution_of_any_size(
+    inputs: int,
+    made: int,
+    kernel: tuple[int, int],
+    stride: int,
+    pads: list[int],
+    bias: bool,
+    after: str,
+    height: int,
+    width: int,
+) -> None:
+    random = np.random.default_rng(0)
+    weights = {"w": random.standard_normal((made, inputs, *kernel)).astype(np.float32)}
+    if bias:
+        weights["b"] = random.standard_normal(made).astype(np.float32)
+    how = {"strides": [stride, stride], "pads": pads}
+    nodes = [
+        helper.make_node("Conv", ["x", *weights], ["t"], name="conv", **how),
+        helper.make_node(after, ["t"], ["y"], name="after"),
+    ]
+    graph = make_graph(nodes, weights, inputs, made)
+    other = turned(graph)
+    convolution = "NhwcConvolution" + ("Relu" if after == "Relu" else "")
+    border = ["BorderedBlocks"] if any(pads) else []
+    end = [] if after == "Relu" else [after]
+    assert kinds(other) == ["Transpose", *border, convolution, *end, "Transpose"]
+    x = picture(2, inputs, height, width)
+    wanted = run(graph, x)
+    assume(np.abs(wanted).max() > 0.01)
+    close(run(other, x), wanted, 1e-5)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge", "constant", "own"])
+def test_an_enlargement_is_one_transposed_convolution(mode: str) -> None:
+    draft = Draft(3, 0)
+    scales = draft.weight(np.array([1, 1, 2, 2], np.float32))
+    how = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+    value = draft.add("Resize", "x", "", scales, **how)
+    value = (
+        draft.conv(value, 3, 3, pads=[1] * 4)
+        if mode == "own"
+        else draft.conv(draft.pad(value, 1, mode), 3, 3)
+    )
+    draft.add("Relu", value)
+    graph = draft.graph()
+    other = turned(graph)
+    (enlarged,) = (node for node in other.graph if node.op_type == "NhwcTransposedConvolution4x4Relu")
+    edge = mode in ("reflect", "edge")
+    assert enlarged.attributes["pads"].as_ints() == (3 if edge else 1,) * 4
+    assert kinds(other).count("BorderedBlocks") == edge
+    x = picture(2, 3, 5, 7)
+    close(run(other, x), run(graph, x), 1e-5)
+
+
+def test_what_is_cut_and_computed_value_by_value_has_channels_last_too() -> None:
+    draft = Draft(3, 0)
+    value = draft.conv("x", 3, 3)
+    cut = [draft.weight(np.array(at)) for at in ([1, 0], [-1, 2], [-1, 1])]
+    value = draft.add("Slice", value, *cut)  # Columns, then channels.
+    value = draft.add("Mul", draft.weight(np.float32(0.5)), value)
+    value = draft.add("Clip", value, "", draft.weight(np.float32(0.4)))
+    value = draft.add("Add", value, value)
+    draft.add("Round", value)
+    graph = draft.graph()
+    other = turned(graph)
+    assert kinds(other) == [
+        "Transpose",
+        "NhwcConvolution",
+        "Slice",
+        "Mul",
+        "Clip",
+        "Add",
+        "Round",
+        "Transpose",
+    ]
+    x = 3 * picture(2, 3, 6, 7)
+    close(run(other, x), run(graph, x), 1e-6)
+
+
+def test_values_by_channel_want_channels_first() -> None:
+    draft = Draft(3, 0)
+    value = draft.conv("x", 3, 3)
+    draft.add("Mul", value, draft.normal(3, 1, 1))
+    graph = draft.graph()
+    other = turned(graph)
+    assert kinds(other) == ["Transpose", "NhwcConvolution", "Transpose", "Mul"]
+    x = picture(2, 3, 6, 7)
+    close(run(other, x), run(graph, x), 1e-5)
+
+
+# --- what stays -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [
+        ("Conv", {"group": 3}),
+        ("Conv", {"dilations": [2, 2]}),
+        ("Conv", {"strides": [1, 2]}),
+        ("Conv", {"strides": [3, 3]}),
+        ("Conv", {"auto_pad": "SAME_UPPER"}),
+        ("ConvTranspose", {"strides": [2, 2], "pads": [2, 2, 2, 2]}),
+        ("ConvTranspose", {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}),
+        ("ConvTranspose", {"pads": [1, 1, 1, 1]}),
+        ("MaxPool", {"kernel_shape": [2, 2]}),
+        ("DepthToSpace", {"blocksize": 1}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+def test_a_network_with_anything_else_of_pictures_is_left_alone(
+    kind: str, attributes: dict[str, object]
+) -> None:
+    draft = Draft(3, 0)
+    value = draft.add("Relu", draft.conv("x", 3, 3))
+    kernel = {"Conv": (3, 3 // int(attributes.get("group", 1)), 3, 3), "ConvTranspose": (3, 3, 4, 4)}  # type: ignore[call-overload]
+    weights = [draft.normal(*kernel[kind])] if kind in kernel else []
+    draft.add(kind, value, *weights, **attributes)
+    assert rewrite(draft.graph(), [WHOLLY_NATIVE]) is None
+
+
+def test_a_network_without_convolutions_or_with_poolings_is_left_alone() -> None:
+    draft = Draft(3, 0)
+    draft.add("Relu", "x")
+    assert rewrite(draft.graph(), [WHOLLY_NATIVE]) is None
+    adain = onnx.shape_inference.infer_shapes(onnx.load_from_string(adain_encoder_network()))
+    assert rewrite(ir.from_proto(adain), [WHOLLY_NATIVE]) is None
+
+
+# --- in bfloat16 ------------------------------------------------------------------------------------------------------
+
+
+def in_bf16(graph: ir.Model) -> onnx.ModelProto:
+    """Checked, with the types of all results."""
+    proto = ir.to_proto(convert(turned(graph), "bf16"))
+    onnx.checker.check_model(proto, full_check=True)
+    return onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+
+
+def types(proto: onnx.ModelProto) -> dict[str, list[int]]:
+    """Of each node, by its name, of what type its inputs and its first output are."""
+    known = {v.name: v.type.tensor_type.elem_type for v in [*proto.graph.value_info, *proto.graph.input]}
+    known |= {v.name: v.type.tensor_type.elem_type for v in proto.graph.output}
+    known |= {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
+    return {
+        f"{node.op_type} {index}": [known[name] for name in (*node.input, node.output[0]) if name]
+        for index, node in enumerate(proto.graph.node)
+    }
+
+
+FLOAT, HALF, WHOLE = onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16, onnx.TensorProto.INT64
+
+
+@pytest.mark.parametrize("styles", [1, 2])
+def test_of_a_style_network_its_ends_are_in_float32(styles: int) -> None:
+    proto = in_bf16(of_style(styles))
+    assert {entry.domain: entry.version for entry in proto.opset_import}[""] == 22
+    assert all(
+        entry.version == 22 for body in proto.functions for entry in body.opset_import if not entry.domain
+    )
+    for name, found in types(proto).items():
+        kind = name.split()[0]
+        if kind.startswith("InstanceNorm"):
+            assert found[:5] == [HALF, WHOLE, WHOLE, FLOAT, FLOAT]
+            assert set(found[5:]) == {HALF}
+        elif kind.startswith(("Nhwc", "BorderedBlocks")):
+            assert set(found) == {HALF}
+        elif kind in ("Add", "Mul", "Round", "Clip", "MatMul"):
+            assert set(found) == {FLOAT}
+        else:
+            assert kind in ("Cast", "Shape", "Slice")
+    floats = [node.op_type for node in proto.graph.node if IN_FLOAT in {e.key for e in node.metadata_props}]
+    assert Counter(floats)["Round"] == 1
+
+
+def test_of_a_generator_pictures_are_float32_from_their_last_value_on() -> None:
+    proto = in_bf16(generator(32, 2, 3))
+    found = types(proto)
+    assert [(name.split()[0], set(of)) for name, of in found.items()][-3:] == [
+        ("Cast", {HALF, FLOAT}),
+        ("Tanh", {FLOAT}),
+        ("Transpose", {FLOAT}),
+    ]
+    assert [name.split()[0] for name in found][:3] == ["Cast", "Reshape", "NhwcConvolutionRelu"]
+    assert found["NhwcConvolutionRelu 2"] == [HALF] * 4
+
+
+def test_a_file_says_that_it_is_for_native_operators_and_does_not_run_without() -> None:
+    model = from_bytes(in_bf16(of_style()).SerializeToString())
+    assert (model.precision, model.is_wholly_native) == ("bf16", True)
+    with pytest.raises(GantkError, match="cannot compute bf16 on this machine's cpu") as caught:
+        open_model(model, "onnxruntime", "cpu")
+    assert OPERATORS in (caught.value.hint or "")
