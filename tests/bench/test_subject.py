@@ -18,8 +18,9 @@ from gantk.bench.contender import Skipped
 from gantk.bench.contenders import find
 from gantk.bench.run import compare
 from gantk.bench.subject import Case, File, Subject, describe, make_cases, make_feeds, probe_outputs
-from gantk.bundle import Parity
+from gantk.bundle import WHOLLY_NATIVE, Parity
 from gantk.errors import GantkError, UsageError
+from gantk.runtime.model import OPERATORS
 from gantk.runtime.registry import BACKENDS, status
 from gantk.tensors import TensorSpec
 
@@ -153,3 +154,27 @@ def test_when_all_are_forbidden_the_benchmark_says_why(tmp_path: Path) -> None:
         GantkError, match=r"nothing here can run .*computes `model.fp32.plain.onnx` wrong: 7.5 dB"
     ):
         compare(tmp_path / "x.gantk", backends=[name for name in BACKENDS if status(name).works])
+
+
+def test_onnxruntime_takes_part_in_bf16_with_native_operators(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fastest = {("bf16", "rewritten"): ["onnxruntime"]}
+    files = {("bf16", form): networks.generator("bf16") for form in ("plain", "rewritten")}
+    root = networks.bundle(tmp_path / "x.gantk", files, fastest_on=fastest).root
+    about = json.loads((root / "manifest.json").read_text())
+    about["variants"][1]["rewrites"] = [WHOLLY_NATIVE]
+    (root / "manifest.json").write_text(json.dumps(about | {"probe": None}))
+    subject = describe(root)
+    plain = Skipped("onnxruntime bf16", "its CPU provider has no bf16 convolutions")
+    for asked in (None, ["bf16"]):
+        monkeypatch.delenv(OPERATORS, raising=False)
+        reason = f"{plain.reason}, and {OPERATORS} names no library of native operators"
+        without = [plain, Skipped("onnxruntime bf16 rewritten", reason)]
+        assert find(subject, ["onnxruntime"], asked, "cpu", 1) == ([], without)
+        (tmp_path / "operators.so").touch()
+        monkeypatch.setenv(OPERATORS, str(tmp_path / "operators.so"))
+        (contender,), skipped = find(subject, ["onnxruntime"], asked, "cpu", 1)
+        assert (contender.label, contender.precision) == ("onnxruntime bf16 rewritten", "bf16")
+        assert skipped == [plain]
+    assert find(subject, ["onnxruntime"], ["fp32"], "cpu", 1) == ([], [])

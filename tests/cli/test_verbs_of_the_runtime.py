@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import networks
-from gantk.bundle import ENGINE_BACKENDS
+from gantk.bundle import ENGINE_BACKENDS, WHOLLY_NATIVE
 from gantk.runtime import registry
 from gantk.runtime.registry import BackendStatus
 
@@ -252,6 +252,9 @@ def test_info_says_what_is_fast_for_native_operators_alone(gantk: Gantk, tmp_pat
     about["variants"][1]["rewrites"] = ["normalization-to-native"]
     manifest.write_text(json.dumps(about))
     assert gantk("info", tmp_path / "x.gantk").out.count("onnxruntime cuda with gantk's operators") == 1
+    about["variants"][1] |= {"rewrites": [WHOLLY_NATIVE], "fastest_on": ["onnxruntime"], "gains": {}}
+    manifest.write_text(json.dumps(about))
+    assert gantk("info", tmp_path / "x.gantk").out.count("onnxruntime with gantk's operators") == 1
 
 
 def test_info_on_a_damaged_bundle(gantk: Gantk, bundle: Path) -> None:

@@ -20,7 +20,7 @@ import gantk
 import networks
 from bundle_engines import make_engine
 from cpp_library import SOURCE, Library
-from gantk.bundle import Bundle, FileRef, Interface, Manifest, Variant
+from gantk.bundle import WHOLLY_NATIVE, Bundle, FileRef, Interface, Manifest, Variant
 from gantk.errors import GantkError
 from gantk.runtime.backends import onnxruntime
 from gantk.runtime.model import OPERATORS
@@ -202,6 +202,36 @@ def test_both_take_a_native_form_where_the_operators_are(
     with library.open(path) as cpp, gantk.open(path, "onnxruntime") as python:
         assert (cpp.run(feeds)["picture"] == wanted).all()
         assert (python.run(feeds)["picture"] == wanted).all()
+
+
+@pytest.mark.parametrize("operators", [False, True])
+@pytest.mark.parametrize("backend", ["onnxruntime", "auto"])
+def test_both_run_bf16_for_native_operators_alone(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operators: bool, backend: str
+) -> None:
+    monkeypatch.setenv(OPERATORS, str(onnxruntime_library()) if operators else "")
+    path = tmp_path / "x.gantk"
+    # ONNX Runtime loads the second without the operators too.
+    files = {("bf16", "plain"): networks.generator("bf16"), ("bf16", "rewritten"): networks.generator(seed=1)}
+    networks.bundle(path, files, fastest_on={("bf16", "rewritten"): ["onnxruntime"]})
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["variants"][1]["rewrites"] = [WHOLLY_NATIVE]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    if not operators:
+        hint = f"it can with the native operators whose library {OPERATORS} names"
+        for open_bundle in (library.open, gantk.open):
+            with pytest.raises(
+                GantkError, match="onnxruntime cannot compute bf16 on this machine's cpu"
+            ) as caught:
+                open_bundle(path, backend="onnxruntime", precision="bf16", device="cpu")
+            assert hint in (caught.value.hint or "")
+        return
+    feeds = {"latent": networks.latents(1)}
+    with (
+        library.open(path, backend=backend, precision="bf16", device="cpu") as cpp,
+        gantk.open(path, "onnxruntime", "bf16", "cpu") as python,
+    ):
+        assert (cpp.run(feeds)["picture"] == python.run(feeds)["picture"]).all()
 
 
 def test_a_manifest_that_belongs_to_another_file(library: Library, tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     here = BackendStatus(onnxruntime.NAME, "1.31", ("cuda",))
     monkeypatch.setattr(verify, "BACKENDS", {onnxruntime.NAME: BACKENDS[onnxruntime.NAME]})
     monkeypatch.setattr(variants, "status", lambda name: here)
-    monkeypatch.setattr(onnxruntime, "executed", lambda precision, device: precision)
+    monkeypatch.setattr(onnxruntime, "executed", lambda precision, device, **_: precision)
 
 
 def test_in_fp16_on_a_gpu_all_that_is_for_it_is_tried(
@@ -261,7 +261,7 @@ def test_on_a_cpu_nothing_for_gpus_is_tried(short: Network, timed: list[bytes]) 
 def test_where_fp16_is_cast_to_float32_nothing_is_tried(
     short: Network, timed: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnxruntime, "executed", lambda precision, device: "fp32")
+    monkeypatch.setattr(onnxruntime, "executed", lambda precision, device, **_: "fp32")
     (plain,) = make_variants(short, "fp16", silent)
     assert plain.variant.form == "plain"
     assert timed == []

@@ -15,7 +15,7 @@ import pytest
 import gantk
 import networks
 from fake_cuda import FakeCuda
-from gantk.bundle import FileRef, Interface, Manifest, Variant, Writer
+from gantk.bundle import WHOLLY_NATIVE, FileRef, Interface, Manifest, Variant, Writer
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.runtime import registry
 from gantk.runtime.model import OPERATORS, choose, from_path
@@ -116,6 +116,78 @@ def test_native_forms_are_for_where_the_operators_are(monkeypatch: pytest.Monkey
         assert choose(bundle, None, None, "onnxruntime", "cuda") is taken
         assert choose(bundle, None, None, None) is plain
         assert choose(bundle, "fp16", None, "openvino") is plain
+
+
+@pytest.fixture
+def half_bundle(tmp_path: Path) -> Path:
+    """In bf16 a plain file, and one that says that native operators are all that is heavy in it.
+
+    It is one that ONNX Runtime loads without them.
+    """
+    with Writer(tmp_path / "x.gantk") as writer:
+        variants = []
+        for seed, form in enumerate(("plain", "rewritten")):
+            data = networks.generator("bf16" if form == "plain" else "fp32", seed=seed)
+            file = writer.add(f"model.bf16.{form}.onnx", data)
+            variants.append(Variant(file, "bf16", form, 22))
+        native = replace(variants[1], fastest_on=("onnxruntime",), rewrites=(WHOLLY_NATIVE,))
+        latent, picture = networks.specs()
+        writer.commit(Manifest("dcgan", "tiny", {}, (latent,), (picture,), (variants[0], native)))
+    return tmp_path / "x.gantk"
+
+
+@needs_both
+def test_bf16_on_onnxruntime_is_for_where_the_operators_are(
+    half_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(OPERATORS, raising=False)
+    for form in (None, "rewritten"):
+        with pytest.raises(
+            GantkError, match="onnxruntime cannot compute bf16 on this machine's cpu"
+        ) as caught:
+            gantk.open(half_bundle, "onnxruntime", "bf16", "cpu", form=form)
+        assert f"the native operators whose library {OPERATORS} names" in (caught.value.hint or "")
+    monkeypatch.setenv(OPERATORS, str(half_bundle / "missing.so"))
+    with pytest.raises(GantkError, match="the library of native operators, does not exist"):
+        gantk.open(half_bundle, "onnxruntime", "bf16", "cpu")
+    pretend_operators(monkeypatch, half_bundle)
+    with gantk.open(half_bundle, "onnxruntime", "bf16", "cpu") as runner:
+        assert (runner.precision, runner.file_precision) == ("bf16", "bf16")
+        assert runner.run({"latent": networks.latents(2)})["picture"].shape == (2, 3, 8, 8)
+    with pytest.raises(GantkError, match="onnxruntime cannot compute bf16"):
+        gantk.open(half_bundle, "onnxruntime", "bf16", "cpu", form="plain")
+
+
+def pretend_operators(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let the environment name a library, which no session asks for its operators."""
+    from gantk.runtime.backends import onnxruntime
+
+    (folder / "operators.so").touch()
+    monkeypatch.setenv(OPERATORS, str(folder / "operators.so"))
+    honest = onnxruntime.session_options
+    monkeypatch.setattr(
+        onnxruntime, "session_options", lambda model, device, threads, _: honest(model, device, threads, None)
+    )
+
+
+@needs_both
+def test_auto_takes_a_form_that_was_measured_against_nothing_last(
+    half_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gantk.runtime.backends import openvino
+
+    pretend_operators(monkeypatch, half_bundle)
+    has_half = True
+    monkeypatch.setattr(openvino, "executed", lambda precision, device, **_: precision if has_half else None)
+    with gantk.open(half_bundle, precision="bf16", device="cpu") as runner:
+        assert (runner.backend, list(runner.passed_over)) == ("openvino", [])
+    has_half = False
+    with gantk.open(half_bundle, precision="bf16", device="cpu") as runner:
+        assert (runner.backend, runner.precision) == ("onnxruntime", "bf16")
+        assert list(runner.passed_over) == ["openvino"]
+    monkeypatch.delenv(OPERATORS)
+    with pytest.raises(GantkError, match="onnxruntime cannot compute bf16.*openvino cannot compute bf16"):
+        gantk.open(half_bundle, precision="bf16", device="cpu")
 
 
 def test_a_form_with_an_interface_of_its_own_is_only_taken_by_name(tmp_path: Path) -> None:

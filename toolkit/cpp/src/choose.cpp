@@ -84,6 +84,9 @@ Model load(const Bundle& bundle, const Variant& variant, std::string_view backen
   const Manifest& manifest = bundle.manifest();
   const auto& rewrites = variant.rewrites;
   const bool channels_last = std::find(rewrites.begin(), rewrites.end(), "channels-last") != rewrites.end();
+  const bool has_native_form = std::any_of(manifest.variants.begin(), manifest.variants.end(), [&](auto& other) {
+    return other.is_wholly_native() && other.precision == variant.precision;
+  });
   return {
       .bytes = bundle.read_file(variant.file),
       .where = bundle.path_of(variant.file),
@@ -92,6 +95,8 @@ Model load(const Bundle& bundle, const Variant& variant, std::string_view backen
       .form = variant.form,
       .interface = manifest.interface(variant),
       .channels_last = channels_last,
+      .is_wholly_native = variant.is_wholly_native(),
+      .has_native_form = has_native_form,
   };
 }
 

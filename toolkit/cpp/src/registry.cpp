@@ -13,6 +13,7 @@
 #include "file.hpp"
 #include "load_backend.hpp"
 #include "onnxruntime/backend.hpp"
+#include "operators.hpp"
 #include "text.hpp"
 #include "variants.hpp"
 #include "verdict.hpp"
@@ -95,11 +96,16 @@ Opened open_with(const Backend& backend, const Bundle& bundle, const Options& op
   const Device device = choose_device(backend, status, options.device);
   if (backend.runs_engines()) return open_engine(backend, std::move(status), device, bundle, options);
   Model model = load(bundle, choose(bundle, options.precision, options.form, backend.name(), device), backend.name());
-  const std::optional<std::string> executed = backend.executed(model.precision, device);
+  const std::optional<std::string> executed = model.is_wholly_native
+                                                  ? backend.executed_natively(model.precision, device)
+                                                  : backend.executed(model.precision, device);
   if (!executed) {
+    const bool native = model.has_native_form && backend.name() == "onnxruntime";
+    const std::string way = "it can with the native operators whose library " + std::string(operators_variable) +
+                            " names (kernels/README.md); or ";
     throw Error(
         backend.name() + " cannot compute " + model.precision + " on this machine's " + std::string(name_of(device)),
-        model.where, "use precision='fp32'");
+        model.where, (native ? way : "") + "use precision='fp32'");
   }
   Opened opened{&backend, std::move(status), device, model.name, *executed, model.precision, model.interface, {}, {}};
   opened.session = backend.open(std::move(model), device, resolved(options));
@@ -125,13 +131,23 @@ Bundle read_bundle(const std::string& path, const Options& options) {
   return Bundle::read(path);
 }
 
-// The backends that "auto" tries: first those that work here and of which the bundle has engines.
+// Whether a backend would run the bundle for gantk's native operators alone: such a file was measured against nothing.
+bool wants_operators(const Backend& backend, const Bundle& bundle, const Options& options) {
+  const std::vector<Device> found = backend.probe().devices;
+  const bool on_cpu = options.device.empty() ? !found.empty() && found.front() == Device::cpu : options.device == "cpu";
+  if (!on_cpu) return false;
+  const Variant& variant = choose(bundle, options.precision, options.form, backend.name(), Device::cpu);
+  return variant.is_wholly_native() && !backend.executed(variant.precision, Device::cpu);
+}
+
+// The backends that "auto" tries: first those that work here and of which the bundle has engines, last those that want
+// native operators.
 std::vector<const Backend*> candidates(const Bundle& bundle, const Options& options) {
   const auto& engines = bundle.manifest().engines;
-  std::vector<const Backend*> first, others;
+  std::vector<const Backend*> first, others, last;
   for (const Backend* backend : all_backends()) {
     if (!backend->runs_engines()) {
-      others.push_back(backend);
+      (wants_operators(*backend, bundle, options) ? last : others).push_back(backend);
       continue;
     }
     const std::string name = backend->name();
@@ -139,6 +155,7 @@ std::vector<const Backend*> candidates(const Bundle& bundle, const Options& opti
     if (held && options.device != "cpu" && !backend->probe().devices.empty()) first.push_back(backend);
   }
   first.insert(first.end(), others.begin(), others.end());
+  first.insert(first.end(), last.begin(), last.end());
   return first;
 }
 

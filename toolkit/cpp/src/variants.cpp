@@ -92,6 +92,10 @@ bool Variant::is_native() const noexcept {
   return std::any_of(rewrites.begin(), rewrites.end(), [](std::string_view name) { return name.ends_with("-to-native"); });
 }
 
+bool Variant::is_wholly_native() const noexcept {
+  return std::find(rewrites.begin(), rewrites.end(), "channels-last-to-native") != rewrites.end();
+}
+
 std::string Variant::label() const {
   std::vector<std::string> parts = {form};
   parts.insert(parts.end(), rewrites.begin(), rewrites.end());

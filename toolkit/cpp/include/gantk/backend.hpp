@@ -23,6 +23,8 @@ struct Model {
   Interface interface;
   std::optional<Engine> engine = {};  // what the manifest says of an engine; nothing of an ONNX file
   bool channels_last = false;  // whether it was measured faster where a backend lays pictures out so
+  bool is_wholly_native = false;  // whether gantk's native operators are all that is heavy in it
+  bool has_native_form = false;   // whether it is, or its bundle has a file of its precision that is
 };
 
 // What a backend says of itself on this machine.
@@ -61,6 +63,11 @@ class Backend {
 
   // What a file of a precision is computed in on a device, or nothing where it cannot be.
   virtual std::optional<std::string> executed(const std::string& precision, Device device) const = 0;
+
+  // The same of a file in which gantk's native operators are all that is heavy.
+  virtual std::optional<std::string> executed_natively(const std::string& precision, Device device) const {
+    return executed(precision, device);
+  }
   virtual std::unique_ptr<Session> open(Model model, Device device, const Options& options) const = 0;
 };
 

@@ -45,11 +45,12 @@ struct GANTK_API Variant {
   std::string form;       // "plain", "rewritten", or another computation: "adam", "targets", "statistics"
   std::int64_t opset = 0;
   std::vector<Parity> parity;
-  std::vector<std::string> fastest_on;  // where this form was measured faster: a backend, with " cuda" on a GPU
+  std::vector<std::string> fastest_on;  // where it was measured faster, or alone runs: a backend, with " cuda" on a GPU
   std::vector<std::string> rewrites;
   std::optional<Interface> interface = {};  // where that differs from the manifest's
 
   bool is_native() const noexcept;                          // whether it is faster for gantk's native operators alone
+  bool is_wholly_native() const noexcept;                   // whether these are all that is heavy in it
   std::string label() const;                                // what tells it from the others, in words
   const Parity* failed_on(std::string_view backend) const;  // the verdict that forbids it there, or null
 };

@@ -4,6 +4,7 @@
 #include "driver.hpp"
 #include "onnxruntime/library.hpp"
 #include "onnxruntime/session.hpp"
+#include "operators.hpp"
 
 namespace gantk::onnxruntime {
 namespace {
@@ -27,6 +28,11 @@ class OnnxRuntime : public Backend {
     if (device == Device::cuda) return precision;
     if (precision == "bf16") return std::nullopt;
     return precision == "fp16" ? "fp32" : precision;
+  }
+
+  std::optional<std::string> executed_natively(const std::string& precision, Device device) const override {
+    if (precision == "bf16" && operators_library() != nullptr) return precision;
+    return executed(precision, device);
   }
 
   std::unique_ptr<Session> open(Model model, Device device, const Options& options) const override {
