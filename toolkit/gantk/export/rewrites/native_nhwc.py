@@ -73,6 +73,7 @@ def channels_last_to_native(graph: ir.Model) -> int:
     RemoveUnusedNodesPass()(graph)
     drop_unused_weights(graph.graph)
     _fill_types(graph.graph)
+    _spell_out(graph)
     if not turned or not all(_has_kernel(node) for node in graph.graph):
         return 0
     _mark_floats(graph.graph)
@@ -235,7 +236,10 @@ def _dense(node: ir.Node) -> _Dense | None:
 
 
 def _turn_dense(graph: ir.Model, dense: _Dense) -> None:
-    """Let a convolution of single pixels make the channels of all pixels, those of one pixel together."""
+    """Let a convolution of single pixels make the channels of all pixels, those of one pixel together.
+
+    The vectors are a row of pixels, for a kernel reads the weights anew for each picture.
+    """
     node, relu = dense.nodes[0], dense.nodes[1] if len(dense.nodes) > 2 else None
     new = Replacement(graph.graph, node)
     channels, height, width = dense.picture
@@ -249,12 +253,11 @@ def _turn_dense(graph: ir.Model, dense: _Dense) -> None:
     vectors = node.inputs[0]
     assert vectors is not None
     batch = None if vectors.shape is None else vectors.shape[0]
-    # A zero stands for the size that there is, the batch.
-    pixel = new.add("Reshape", [vectors, new.weight("pixel", np.array([0, 1, 1, inputs]))], "pixel")
-    pixel.type, pixel.shape = vectors.type, ir.Shape([batch, 1, 1, inputs])
-    result = _call(graph, new, "NhwcConvolution", relu, [pixel, *weights], {"strides": [1, 1]})
-    result.type, result.shape = vectors.type, ir.Shape([batch, 1, 1, outputs])
-    size = new.weight("picture", np.array([0, height, width, channels]))
+    row = new.add("Reshape", [vectors, new.weight("row", np.array([1, 1, -1, inputs]))], "row")
+    row.type, row.shape = vectors.type, ir.Shape([1, 1, batch, inputs])
+    result = _call(graph, new, "NhwcConvolution", relu, [row, *weights], {"strides": [1, 1]})
+    result.type, result.shape = vectors.type, ir.Shape([1, 1, batch, outputs])
+    size = new.weight("picture", np.array([-1, height, width, channels]))
     picture = new.add("Reshape", [result, size], "picture")
     picture.type, picture.shape = vectors.type, ir.Shape([batch, height, width, channels])
     new.finish(new.transposed(picture, CHANNELS_FIRST), dense.nodes)
@@ -372,6 +375,17 @@ def _fill_types(graph: ir.Graph) -> None:
         if first is not None and node.op_type != "Cast":
             for value in node.outputs:
                 value.type = value.type or first.type
+
+
+def _spell_out(graph: ir.Model) -> None:
+    """Give native nodes the attributes that they have by default.
+
+    ONNX's inliner, by which backends without local functions get the bodies, knows of no defaults.
+    """
+    for node in graph.graph:
+        if node.domain == DOMAIN:
+            for name, default in graph.functions[node.op_identifier()].attributes.items():
+                node.attributes.setdefault(name, default)
 
 
 def _has_kernel(node: ir.Node) -> bool:
