@@ -2,9 +2,9 @@
 #include "winograd.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <new>
 
+#include "tasks.hpp"
 #include "winograd_parts.hpp"
 
 namespace gantk::cpu {
@@ -13,7 +13,6 @@ namespace {
 using namespace winograd;
 using std::int64_t;
 
-constexpr int64_t kTasks = 64;        // May have memory of their own; a thread's first does all of its work.
 constexpr int64_t kFewPanels = 64;    // With fewer, all tasks share a block.
 constexpr int64_t kManyPanels = 128;  // With fewer, blocks are larger, for each reads all weights.
 constexpr int64_t kBlock = 4, kLargeBlock = 8;
@@ -129,23 +128,10 @@ void convolve_block(const Call& call, int64_t block, float* tiles) {
         for (int64_t p = 0; p < panels; ++p) call.finish_one(p, channel, found[p], sums);
 }
 
-// Of many panels every task takes the next block that nobody has, in memory of its own.
 void convolve_apart(const Call& call, const Memory& memory, const Parallel& parallel) {
-    std::atomic<int64_t> next{0};
-    std::atomic<bool> failed{false};
-    for_each(parallel, std::min(kTasks, call.plan.blocks), [&](int64_t) {
-        float* own = nullptr;
-        for (int64_t block; (block = next.fetch_add(1)) < call.plan.blocks;) {
-            if (own == nullptr) own = static_cast<float*>(memory.take(memory.owner, call.plan.bytes()));
-            if (own == nullptr) {
-                failed = true;
-                return;
-            }
-            convolve_block(call, block, own);
-        }
-        if (own != nullptr) memory.give(memory.owner, own);
+    for_each_in_memory(parallel, memory, call.plan.blocks, call.plan.bytes(), [&](int64_t block, void* own) {
+        convolve_block(call, block, static_cast<float*>(own));
     });
-    if (failed) throw std::bad_alloc();
 }
 
 // Calls `function(panel of the block, first channel, last channel)` for all channels of all panels.
@@ -184,7 +170,11 @@ void convolve_together(const Call& call, const Memory& memory, const Parallel& p
     memory.give(memory.owner, tiles);
 }
 
-// The kernel of 3 x 3 of one phase. Of the four rows and columns of a transposed kernel, even results meet the
+}  // namespace
+
+namespace winograd {
+
+// Of the four rows and columns of a transposed kernel, even results meet the
 // last and the second, odd ones the third and the first.
 void read_kernel(const Convolution& shape, const float* weights, int64_t output, int64_t input, int64_t phase,
                  double (&kernel)[3][3]) {
@@ -200,7 +190,6 @@ void read_kernel(const Convolution& shape, const float* weights, int64_t output,
             kernel[a + i][b + j] = taps[(3 - a - 2 * i) * 4 + 3 - b - 2 * j];
 }
 
-// G g G^T.
 void transform_kernel(const double (&kernel)[3][3], double (&made)[kFrequencies]) {
     constexpr double kSixth = 1.41421356237309505 / 6, kThird = 2 * kSixth;
     static constexpr double kG[6][3] = {{1, 0, 0},
@@ -218,7 +207,7 @@ void transform_kernel(const double (&kernel)[3][3], double (&made)[kFrequencies]
             made[i * 6 + j] = half[i][0] * kG[j][0] + half[i][1] * kG[j][1] + half[i][2] * kG[j][2];
 }
 
-}  // namespace
+}  // namespace winograd
 
 std::size_t winograd_weights_bytes(const Convolution& shape) {
     return static_cast<std::size_t>(kProducts.count(shape) * product_size(shape)) * sizeof(float);

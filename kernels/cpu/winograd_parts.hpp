@@ -32,8 +32,6 @@ constexpr std::int64_t kBeyond = 32;
 static_assert(kBeyond >= (kRows - 1) * kRows);
 constexpr std::int64_t row_size(std::int64_t inputs) { return inputs * kRows + kBeyond; }
 
-constexpr float kRoot = 1.41421356f, kInverse = 0.707106781f;
-
 // The frequency that one of turned weights is.
 constexpr std::int64_t turned(std::int64_t frequency) {
     constexpr std::int64_t kInverses[kReach] = {5, 3, 4, 1, 2, 0};
@@ -49,6 +47,13 @@ constexpr bool has_product(const Convolution& shape, std::int64_t frequency, std
     return !shape.transposed ||
            (frequency / kReach != lacking(phase / 2) && frequency % kReach != lacking(phase % 2));
 }
+
+// The kernel of 3 x 3 of one phase.
+void read_kernel(const Convolution& shape, const float* weights, std::int64_t output, std::int64_t input,
+                 std::int64_t phase, double (&kernel)[3][3]);
+
+// G g G^T.
+void transform_kernel(const double (&kernel)[3][3], double (&made)[kFrequencies]);
 
 // The place of its first result; of a transposed convolution, half of it.
 struct Tile {

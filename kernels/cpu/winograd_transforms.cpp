@@ -17,32 +17,13 @@ static_assert(alignof(Quad) == alignof(float));
 constexpr int kColumns = 5;  // Quads in a row of features of a strip: 18 are wanted, 20 read.
 constexpr int64_t kStaged = kColumns * kQuad;
 
+using Vector = Lanes;
+#include "winograd_points.inl"
+
 // Vectors go through references: with processors that differ it matters how they would be returned.
 GANTK_INLINE void join(const float* first, const float* second, Lanes& joined) {
     joined = __builtin_shufflevector(*reinterpret_cast<const Quad*>(first),
                                      *reinterpret_cast<const Quad*>(second), 0, 1, 2, 3, 4, 5, 6, 7);
-}
-
-// B^T d.
-GANTK_INLINE void to_frequencies(const Lanes (&d)[6], Lanes (&made)[6]) {
-    const Lanes even = d[4] - 0.5f * d[2], odd = d[3] - 0.5f * d[1];
-    const Lanes even_inverse = 2 * d[2] - d[4], odd_inverse = 2 * d[1] - d[3];
-    made[0] = d[0] + (d[4] - 2.5f * d[2]);
-    made[1] = even + kRoot * odd;
-    made[2] = even - kRoot * odd;
-    made[3] = even_inverse + kInverse * odd_inverse;
-    made[4] = even_inverse - kInverse * odd_inverse;
-    made[5] = d[1] + (d[5] - 2.5f * d[3]);
-}
-
-// A^T m.
-GANTK_INLINE void to_results(const Lanes (&m)[6], Lanes (&made)[kSide]) {
-    const Lanes sum = m[1] + m[2], difference = m[1] - m[2], sum_inverse = m[3] + m[4],
-                difference_inverse = m[3] - m[4];
-    made[0] = m[0] + kInverse * sum + kRoot * sum_inverse;
-    made[1] = difference + difference_inverse;
-    made[2] = kRoot * sum + kInverse * sum_inverse;
-    made[3] = 2 * difference + 0.5f * difference_inverse + m[5];
 }
 
 // The 4 x 4 in each half.

@@ -7,14 +7,11 @@
 // ReflectedConvolution3x3: as Convolution3x3, with a border of the second row and column and of the last but one
 // Convolution3x3ReluGrad (gradient float32[N, K, H, W], result float32[N, K, H, W], weights float32[K, C, 3, 3])
 //     => (features_gradient float32[N, C, H, W])
-#include <map>
-#include <mutex>
-#include <utility>
-
 #include "../cpu/transposed.hpp"
 #include "../cpu/winograd.hpp"
 #include "buffers.hpp"
 #include "kernel.hpp"
+#include "packed.hpp"
 
 namespace gantk::onnxruntime {
 namespace {
@@ -44,58 +41,6 @@ Convolution convolution_of(const Ort::ConstValue& weights, bool transposed) {
     return {1, shape[transposed ? 0 : 1], shape[transposed ? 1 : 0], 1, 1, transposed};
 }
 
-// Weights in the order of a method.
-class Packed {
-  public:
-    Packed(const Method& method, const Convolution& shape, const float* weights, const cpu::Memory& memory,
-           const cpu::Parallel& parallel)
-        : memory_(memory) {
-        const std::size_t bytes = method.bytes(shape);
-        data_ = static_cast<float*>(memory.take(memory.owner, bytes));
-        if (data_ == nullptr)
-            throw std::runtime_error("there is no memory for weights of " + std::to_string(bytes) + " bytes");
-        method.pack(shape, weights, data_, parallel);
-    }
-    Packed(const Packed&) = delete;
-    ~Packed() { memory_.give(memory_.owner, data_); }
-
-    const float* data() const { return data_; }
-
-  private:
-    cpu::Memory memory_;
-    float* data_ = nullptr;
-};
-
-constexpr cpu::Memory kOwn{[](void*, std::size_t bytes) { return allocate(bytes).release(); },
-                           [](void*, void* block) { Free{}(block); }, nullptr};
-
-// Weights that a file stores, packed by the first call that wants them so.
-class Stored {
-  public:
-    // Those of one place are one, as long as anybody has them: a convolution and its gradient share them.
-    static std::shared_ptr<Stored> at(const float* place, const Method& method) {
-        static std::mutex mutex;
-        static std::map<std::pair<const float*, const Method*>, std::weak_ptr<Stored>> known;
-        const std::lock_guard lock(mutex);
-        for (auto each = known.begin(); each != known.end();)
-            each = each->second.expired() ? known.erase(each) : std::next(each);
-        auto& entry = known[{place, &method}];
-        std::shared_ptr<Stored> stored = entry.lock();
-        if (!stored) entry = stored = std::make_shared<Stored>();
-        return stored;
-    }
-
-    template <typename Pack>
-    const float* data(const Pack& pack) {
-        std::call_once(once_, [&] { packed_ = pack(kOwn); });
-        return packed_->data();
-    }
-
-  private:
-    std::once_flag once_;
-    std::unique_ptr<Packed> packed_;
-};
-
 enum class Kind { plain, reflected, gradient, transposed };
 
 // Weights that no file stores are packed in every call.
@@ -107,8 +52,8 @@ class ConvolutionCpu : public Kernel {
             Ort::ConstKernelInfo(making.info).GetTensorConstantInput(weights_at(), &constant);
         if (constant == 0) return;
         convolution_of(weights, transposed());  // Wrong ones are told now.
-        stored_[0] = Stored::at(weights.GetTensorData<float>(), kWinograd);
-        if (transposed()) stored_[1] = Stored::at(weights.GetTensorData<float>(), kProducts);
+        stored_[0] = Stored::at(weights.GetTensorData<float>(), &kWinograd);
+        if (transposed()) stored_[1] = Stored::at(weights.GetTensorData<float>(), &kProducts);
     }
 
     void compute(Ort::KernelContext& context) const override {
@@ -125,13 +70,13 @@ class ConvolutionCpu : public Kernel {
         const cpu::Memory memory = buffers_->memory();
         const cpu::Parallel threads = threads_of(context);
         const auto pack = [&](const cpu::Memory& where) {
-            return std::make_unique<Packed>(method, packed, weights.GetTensorData<float>(), where, threads);
+            return std::make_unique<Packed>(method.bytes(packed), where, [&](void* data) {
+                method.pack(packed, weights.GetTensorData<float>(), static_cast<float*>(data), threads);
+            });
         };
         std::unique_ptr<Packed> made;
-        if (stored_[few])
-            tensors.packed = stored_[few]->data(pack);
-        else
-            tensors.packed = (made = pack(memory))->data();
+        const void* const data = stored_[few] ? stored_[few]->data(pack) : (made = pack(memory))->data();
+        tensors.packed = static_cast<const float*>(data);
         method.convolve(shape, tensors, memory, threads);
     }
 

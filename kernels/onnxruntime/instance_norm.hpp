@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <gantk/kernels/instance_norm_plan.hpp>
+
 #include "kernel.hpp"
 
 namespace gantk::onnxruntime {
 
+// What operators of the family leave to a device.
+struct NormDevice {
+    kernels::Device (*device)();
+    std::int32_t (*alignment)(const void* address);  // As NormPictures has it.
+    void (*run)(Ort::KernelContext& context, const Ort::ConstValue& features, Element element,
+                const kernels::InstanceNormPlan& plan, const kernels::NormData& data);
+};
+
 #ifdef GANTK_HAS_CUDA
-std::unique_ptr<Kernel> make_bias_relu_cuda(const Making& making);
-std::unique_ptr<Kernel> make_bordered_blocks_cuda(const Making& making);
-std::unique_ptr<Kernel> make_instance_norm_cuda(const Making& making);
-std::unique_ptr<Kernel> make_instance_norm_relu_cuda(const Making& making);
-std::unique_ptr<Kernel> make_instance_norm_sum_cuda(const Making& making);
+extern const NormDevice kNormCuda;
 #endif
 
 }  // namespace gantk::onnxruntime

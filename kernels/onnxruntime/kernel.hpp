@@ -100,7 +100,7 @@ using Make = std::unique_ptr<Kernel> (*)(const Making&);
 
 // One operator's names and types; `element` stands for the element type that a kernel is registered for, `sizes` for
 // int64 in the memory of the CPU, whatever the provider.
-enum class Type { element, float32, sizes };
+enum class Type { element, float32, bfloat16, sizes };
 
 struct Signature {
     const char* name;
@@ -111,12 +111,13 @@ struct Signature {
     void (*infer)(Ort::ShapeInferContext& context, Ort::ShapeInferContext::Shape (&shapes)[2]);
     std::size_t required = inputs.size();  // Inputs after these may be left out.
 
-    // Whether there are kernels for other types than float32.
+    // Whether there are kernels for several types.
     bool is_generic() const { return std::find(inputs.begin(), inputs.end(), Type::element) != inputs.end(); }
 };
 
 extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation, kMaxPool, kMaxPoolGrad, kConvolution,
     kConvolutionRelu, kConvolutionReluGrad, kReflectedConvolution, kTransposedConvolution, kTransposedConvolutionRelu,
+    kNhwcConvolution, kNhwcConvolutionRelu, kNhwcTransposedConvolution, kNhwcTransposedConvolutionRelu,
     kInstanceNorm, kInstanceNormRelu, kInstanceNormSum, kBorderedBlocks, kBiasRelu, kSizes;
 
 }  // namespace gantk::onnxruntime

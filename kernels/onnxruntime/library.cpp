@@ -48,16 +48,25 @@ class Operator : public Ort::CustomOpBase<Operator, Kernel, true> {
         return signature_->inputs[index] == Type::sizes ? OrtMemTypeCPUInput : OrtMemTypeDefault;
     }
     ONNXTensorElementDataType GetInputType(std::size_t index) const {
-        return resolved(signature_->inputs[index]);
+        return resolved(signature_->inputs[index], onnx_type(element_));
     }
     ONNXTensorElementDataType GetOutputType(std::size_t index) const {
-        return resolved(signature_->outputs[index]);
+        return resolved(signature_->outputs[index], onnx_type(element_));
     }
 
   private:
-    ONNXTensorElementDataType resolved(Type type) const {
-        if (type == Type::sizes) return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
-        return onnx_type(type == Type::float32 ? Element::float32 : element_);
+    static ONNXTensorElementDataType resolved(Type type, ONNXTensorElementDataType element) {
+        switch (type) {
+            case Type::sizes:
+                return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+            case Type::float32:
+                return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+            case Type::bfloat16:
+                return ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
+            case Type::element:
+                break;
+        }
+        return element;
     }
 
     // ONNX Runtime asks one of the operators of a name for all of them: what it is registered for says
@@ -72,9 +81,7 @@ class Operator : public Ort::CustomOpBase<Operator, Kernel, true> {
             const auto given = signature.is_generic() ? type_of(context, element - signature.inputs.begin())
                                                       : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
             for (std::size_t index = 0; index < signature.outputs.size(); ++index) {
-                const auto type = signature.outputs[index] == Type::element ? given
-                                  : signature.outputs[index] == Type::sizes ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64
-                                                                            : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+                const auto type = resolved(signature.outputs[index], given);
                 if (!shapes[index].empty())
                     Ort::ThrowOnError(wrapped.SetOutputShape(index, shapes[index], type));
             }
@@ -112,9 +119,11 @@ struct Domain {
         add({&kGramMatrix, &kGramMatrixGrad, &kTotalVariation});
         if (cpu_only)
             add({&kMaxPool, &kMaxPoolGrad, &kConvolution, &kConvolutionRelu, &kReflectedConvolution,
-                 &kConvolutionReluGrad, &kTransposedConvolution, &kTransposedConvolutionRelu});
-        else
-            add({&kInstanceNorm, &kInstanceNormRelu, &kInstanceNormSum, &kBorderedBlocks, &kBiasRelu, &kSizes});
+                 &kConvolutionReluGrad, &kTransposedConvolution, &kTransposedConvolutionRelu, &kNhwcConvolution,
+                 &kNhwcConvolutionRelu, &kNhwcTransposedConvolution, &kNhwcTransposedConvolutionRelu});
+        if (cpu_only || kInstanceNorm.cuda)
+            add({&kInstanceNorm, &kInstanceNormRelu, &kInstanceNormSum, &kBorderedBlocks, &kBiasRelu});
+        add({&kSizes});
     }
 
     void add(std::initializer_list<const Signature*> signatures) {

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`gantk::InstanceNorm` in ONNX Runtime, against float64: its body on the CPU, its kernels on a GPU."""
+"""`gantk::InstanceNorm` in ONNX Runtime, against float64: its body and its kernels on the CPU, its kernels on a GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,22 @@ from native_build import onnxruntime_library
 onnxruntime = pytest.importorskip("onnxruntime")
 
 Array = np.ndarray[Any, Any]
-TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
-# Trials by the plan alone, as of alignments, are no others to an operator; numpy has no bfloat16 to feed.
-TRIALS = [
-    call.args[0]
-    for _, call in cases("instance_norm")
-    if call.args[0].dtype in TYPES and not call.args[0].offset
+TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
+}
+# Trials by the plan alone, as of alignments, are no others to an operator.
+ALL = [call.args[0] for _, call in cases("instance_norm") if not call.args[0].offset]
+# ONNX Runtime's own operators have no bfloat16.
+TRIALS = [trial for trial in ALL if trial.dtype != "bfloat16"]
+# Rows that several tasks share, and vectors of bfloat16.
+LARGER = [
+    Trial((2, 70, 65, 32), "bfloat16", own=True),
+    Trial((1, 90, 50, 48), "bfloat16", others=(1, 2), rectifies=False, border="edge", pads=(2, 0, 1, 3)),
+    Trial((1, 30, 33, 4 * 16), "bfloat16", blocks=(2, 2), starts=(1, 1), ends=(-1, -2), border="constant"),
+    Trial((3, 41, 64, 40), "float32", mean=300.0, others=(0, 1), rectifies=False),
+    Trial((1, 21, 300, 16), "bfloat16", normalizes=False, rectifies=False),
 ]
 
 
@@ -66,12 +77,22 @@ def framing(trial: Trial) -> dict[str, Any]:
 def one_node(
     name: str, types: Mapping[str, int], kind: int, attributes: Mapping[str, Any]
 ) -> onnx.ModelProto:
-    node = helper.make_node(name, [*types], ["result"], domain=DOMAIN, **attributes)
+    """A file of one node; what numpy does not have, bfloat16, comes and goes as float32."""
+    low = [each for each, type_ in types.items() if type_ == TensorProto.BFLOAT16]
+    names = [f"{each}.low" if each in low else each for each in types]
+    result = "result.low" if low else "result"
+    nodes = [helper.make_node("Cast", [each], [f"{each}.low"], to=TensorProto.BFLOAT16) for each in low]
+    nodes.append(helper.make_node(name, names, [result], domain=DOMAIN, **attributes))
+    if low:
+        nodes.append(helper.make_node("Cast", [result], ["result"], to=TensorProto.FLOAT))
     graph = helper.make_graph(
-        [node],
+        nodes,
         name,
-        [helper.make_tensor_value_info(each, kind, None) for each, kind in types.items()],
-        [helper.make_tensor_value_info("result", kind, None)],
+        [
+            helper.make_tensor_value_info(each, TensorProto.FLOAT if each in low else type_, None)
+            for each, type_ in types.items()
+        ],
+        [helper.make_tensor_value_info("result", TensorProto.FLOAT if low else kind, None)],
     )
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
     functions = [body for body in bodies(OPSET) if body.name == name]
@@ -79,6 +100,9 @@ def one_node(
 
 
 def feeds_of(trial: Trial, numbers: Numbers) -> dict[str, Array]:
+    if trial.dtype == "bfloat16":
+        wide = {name: getattr(numbers, name).astype(np.float32) for name in ("features", "others")}
+        numbers = replace(numbers, **wide)
     if not trial.normalizes:
         bias = {"bias": numbers.offset} if trial.rectifies else {}
         return {"features": numbers.features, **bias}
@@ -92,13 +116,26 @@ def feeds_of(trial: Trial, numbers: Numbers) -> dict[str, Array]:
     return feeds if trial.others is None else {**feeds, "others": numbers.others}
 
 
-def run(trial: Trial, feeds: Mapping[str, Array], provider: str, library: Path | None = None) -> Array:
+def run(
+    trial: Trial,
+    feeds: Mapping[str, Array],
+    provider: str,
+    library: Path | None = None,
+    *,
+    body: bool = True,
+    threads: int = 1,
+) -> Array:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = threads
     if library is not None:
-        options.add_session_config_entry(CPU_ONLY, "0")
+        if provider != "CPUExecutionProvider":
+            options.add_session_config_entry(CPU_ONLY, "0")
         options.register_custom_ops_library(str(library))
-    session = onnxruntime.InferenceSession(model(trial).SerializeToString(), options, providers=[provider])
+    proto = model(trial)
+    if not body:
+        del proto.functions[:]
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=[provider])
     assert session.get_providers()[0] == provider
     (result,) = session.run(None, dict(feeds))
     return np.asarray(result)
@@ -116,6 +153,46 @@ def assert_near(found: Array, trial: Trial, numbers: Numbers) -> None:
 def test_the_body(trial: Trial) -> None:
     numbers = numbers_of(trial)
     assert_near(run(trial, feeds_of(trial, numbers), "CPUExecutionProvider"), trial, numbers)
+
+
+@pytest.mark.parametrize("trial", [*ALL, *LARGER], ids=lambda trial: trial.label)
+def test_the_kernels_of_a_cpu(trial: Trial) -> None:
+    numbers = numbers_of(trial)
+    made = [
+        run(
+            trial,
+            feeds_of(trial, numbers),
+            "CPUExecutionProvider",
+            onnxruntime_library(),
+            body=False,
+            threads=threads,
+        )
+        for threads in (1, 3)
+    ]
+    assert_near(made[0], trial, numbers)
+    np.testing.assert_array_equal(made[0], made[1])  # The number of threads decides nothing.
+
+
+REFUSED = [
+    ({"scale": np.ones(3, np.float32)}, r"the scale has shape \[3\]; \[32\] or \[2, 32\] is wanted"),
+    ({"ends": np.ones(3, np.int64)}, r"ends have shape \[3\]; \[2\] is wanted"),
+    ({"starts": np.array([9, 0])}, "nothing is left of the pictures"),
+    ({"features": np.ones((2, 1, 1, 32), np.float16)}, "too small for what is to be reflected"),
+]
+
+
+def assert_refused(change: dict[str, Array], reason: str, provider: str, library: Path) -> None:
+    trial = TRIALS[0]
+    feeds = {**feeds_of(trial, numbers_of(trial)), **change}
+    with pytest.raises(Exception, match=reason):
+        run(trial, feeds, provider, library)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"), REFUSED, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_what_does_not_fit_is_refused_in_words(change: dict[str, Array], reason: str) -> None:
+    assert_refused(change, reason, "CPUExecutionProvider", onnxruntime_library())
 
 
 @pytest.mark.parametrize("native", [False, True])
@@ -162,19 +239,9 @@ class TestKernels:
         assert_near(run(trial, feeds_of(trial, numbers), "CUDAExecutionProvider", library), trial, numbers)
 
     @pytest.mark.parametrize(
-        ("change", "reason"),
-        [
-            ({"scale": np.ones(3, np.float32)}, r"the scale has shape \[3\]; \[32\] or \[2, 32\] is wanted"),
-            ({"ends": np.ones(3, np.int64)}, r"ends have shape \[3\]; \[2\] is wanted"),
-            ({"starts": np.array([9, 0])}, "nothing is left of the pictures"),
-            ({"features": np.ones((2, 1, 1, 32), np.float16)}, "too small for what is to be reflected"),
-        ],
-        ids=lambda value: value if isinstance(value, str) else "",
+        ("change", "reason"), REFUSED, ids=lambda value: value if isinstance(value, str) else ""
     )
     def test_what_does_not_fit_is_refused_in_words(
         self, change: dict[str, Array], reason: str, library: Path
     ) -> None:
-        trial = TRIALS[0]
-        feeds = {**feeds_of(trial, numbers_of(trial)), **change}
-        with pytest.raises(Exception, match=reason):
-            run(trial, feeds, "CUDAExecutionProvider", library)
+        assert_refused(change, reason, "CUDAExecutionProvider", library)

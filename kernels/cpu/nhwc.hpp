@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// Convolutions of bfloat16 features with channels last, [N, H, W, C], on a CPU: products of pairs of channels are
+// summed in float32, by AVX512-BF16 where the processor has it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "memory.hpp"
+#include "parallel.hpp"
+
+namespace gantk::cpu::nhwc {
+
+using Bfloat = std::uint16_t;  // The upper half of a float's bits.
+
+// Features [count, height, width, inputs] become [count, result_height(), result_width(), outputs]. All sizes are at
+// least 1, and the kernel lies within the features.
+//
+// A transposed one has kernels of 4 x 4 and stride 2. With a padding of 1 it makes twice the height and width; with a
+// padding of 3, which crops two more of each side, no result misses a feature, and there are at least 3 rows and columns
+// of these. Others have no padding.
+struct Convolution {
+    std::int64_t count, height, width, inputs, outputs;
+    std::int64_t kernel_height = 3, kernel_width = 3, stride = 1;
+    bool transposed = false;
+    std::int64_t padding = 0;
+
+    // Rows and columns of zeros around the features of a transposed one.
+    std::int64_t border() const { return transposed && padding == 1 ? 1 : 0; }
+    std::int64_t result_height() const { return result_of(height, kernel_height); }
+    std::int64_t result_width() const { return result_of(width, kernel_width); }
+
+  private:
+    std::int64_t result_of(std::int64_t size, std::int64_t kernel) const {
+        return transposed ? 2 * (size + 2 * border() - 2) : (size - kernel) / stride + 1;
+    }
+};
+
+// What a convolution reads and makes.
+struct Tensors {
+    const Bfloat *features, *packed;  // Weights in the order that the function wants.
+    Bfloat* result;
+    const Bfloat* bias = nullptr;  // [outputs].
+    bool relu = false;             // Negative results become 0.
+};
+
+// Sums of products, whatever the kernel. Weights are [outputs, inputs, kernel_height, kernel_width], transposed
+// [inputs, outputs, 4, 4]; of the shape only outputs, inputs, kernel and kind matter to what is packed.
+//
+// A value that is not finite spoils the results that it belongs to and, with fewer than 16 outputs or an odd number of
+// inputs, those of neighbouring columns.
+//
+// Throws std::bad_alloc where there is no memory.
+std::size_t direct_weights_bytes(const Convolution& shape);
+void direct_weights(const Convolution& shape, const Bfloat* weights, Bfloat* packed, const Parallel& parallel);
+void direct_convolution(const Convolution& shape, const Tensors& tensors, const Memory& memory,
+                        const Parallel& parallel);
+
+// By Winograd's minimal filters, see winograd.hpp: of kernels of 3 x 3 and stride 1, and of transposed ones, whose
+// inputs and outputs are multiples of 16. Frequencies of features and of weights are rounded to bfloat16, which costs
+// some 12 dB against sums of products.
+//
+// A value that is not finite spoils the tile of 4 x 4 results, 8 x 8 transposed, that it is read for.
+bool has_winograd(const Convolution& shape);
+std::size_t winograd_weights_bytes(const Convolution& shape);
+void winograd_weights(const Convolution& shape, const Bfloat* weights, Bfloat* packed, const Parallel& parallel);
+void winograd_convolution(const Convolution& shape, const Tensors& tensors, const Memory& memory,
+                          const Parallel& parallel);
+
+}  // namespace gantk::cpu::nhwc

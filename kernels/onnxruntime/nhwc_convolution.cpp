@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+// NhwcConvolution <strides> (features bfloat16[N, H, W, C], weights bfloat16[K, C, h, w], bias bfloat16[K]?)
+//     => (result bfloat16[N, H', W', K])
+// NhwcTransposedConvolution4x4 <pads> (features bfloat16[N, H, W, C], weights bfloat16[C, K, 4, 4], bias bfloat16[K]?)
+//     => (result bfloat16[N, 2H, 2W, K]), or 4 rows and columns less where the pads are 3 instead of 1
+// NhwcConvolutionRelu, NhwcTransposedConvolution4x4Relu: the same, and negative results become 0.
+#include "../cpu/nhwc.hpp"
+#include "kernel.hpp"
+#include "packed.hpp"
+
+namespace gantk::onnxruntime {
+namespace {
+
+namespace nhwc = cpu::nhwc;
+using nhwc::Bfloat;
+
+// Winograd's method reads four times the weights, 6.25 times transposed: they cost more than it saves in products where
+// few tiles share them, unless they stay in the second cache.
+constexpr std::int64_t kNhwcTileSide = 4, kFewNhwcTiles = 4, kManyNhwcTiles = 24;
+constexpr std::size_t kCachedWeights = 2 << 20;
+
+bool pays(const nhwc::Convolution& shape) {
+    if (!nhwc::has_winograd(shape)) return false;
+    const std::int64_t side = kNhwcTileSide * (shape.transposed ? 2 : 1);
+    const std::int64_t tiles = shape.count * cpu::divide_up(shape.result_height(), side) *
+                               cpu::divide_up(shape.result_width(), side);
+    return tiles >= (nhwc::winograd_weights_bytes(shape) > kCachedWeights ? kManyNhwcTiles : kFewNhwcTiles);
+}
+
+// One of the ways to convolve, and the order that it wants weights in.
+struct Way {
+    std::size_t (*bytes)(const nhwc::Convolution&);
+    void (*pack)(const nhwc::Convolution&, const Bfloat*, Bfloat*, const cpu::Parallel&);
+    void (*convolve)(const nhwc::Convolution&, const nhwc::Tensors&, const cpu::Memory&, const cpu::Parallel&);
+};
+constexpr Way kWays[]{{nhwc::direct_weights_bytes, nhwc::direct_weights, nhwc::direct_convolution},
+                      {nhwc::winograd_weights_bytes, nhwc::winograd_weights, nhwc::winograd_convolution}};
+
+const Bfloat* data_of(const Ort::ConstValue& value) { return static_cast<const Bfloat*>(value.GetTensorRawData()); }
+
+// Weights that no file stores are packed in every call.
+class NhwcConvolution : public Kernel {
+  public:
+    NhwcConvolution(const Making& making, bool transposed, bool relu) : transposed_(transposed), relu_(relu) {
+        if (transposed)
+            padding_ = of_all_sides(making.info, "pads", 4, 1);
+        else
+            stride_ = of_all_sides(making.info, "strides", 2, 1);
+        if (stride_ < 1) throw Error("strides are below 1");
+        if (transposed && padding_ != 1 && padding_ != 3) throw Error("the pads of a transposed convolution are 1 or 3");
+        int constant = 0;
+        const auto weights = Ort::ConstKernelInfo(making.info).GetTensorConstantInput(1, &constant);
+        if (constant == 0) return;
+        kernel_of(weights);  // Wrong ones are told now.
+        for (auto& stored : stored_) stored = std::make_unique<Stored>();
+    }
+
+    void compute(Ort::KernelContext& context) const override {
+        const auto features = context.GetInput(0), weights = context.GetInput(1);
+        const nhwc::Convolution shape = whole_shape(features, weights);
+        nhwc::Tensors tensors{data_of(features), nullptr, nullptr, bias_of(context, shape), relu_};
+        auto result = context.GetOutput(0, {shape.count, shape.result_height(), shape.result_width(), shape.outputs});
+        tensors.result = static_cast<Bfloat*>(result.GetTensorMutableRawData());
+        const bool winograd = pays(shape);
+        const Way& way = kWays[winograd];
+        const cpu::Memory memory = buffers_->memory();
+        const cpu::Parallel threads = threads_of(context);
+        const auto pack = [&](const cpu::Memory& where) {
+            return std::make_unique<Packed>(way.bytes(shape), where, [&](void* data) {
+                way.pack(shape, data_of(weights), static_cast<Bfloat*>(data), threads);
+            });
+        };
+        std::unique_ptr<Packed> made;
+        const void* const data = stored_[winograd] ? stored_[winograd]->data(pack) : (made = pack(memory))->data();
+        tensors.packed = static_cast<const Bfloat*>(data);
+        way.convolve(shape, tensors, memory, threads);
+    }
+
+  private:
+    // One number that all sides have.
+    static std::int64_t of_all_sides(const OrtKernelInfo* info, const char* name, std::size_t count,
+                                     std::int64_t otherwise) {
+        const Shape values = ints_attribute(info, name, count);
+        if (values == Shape(count, 0)) return otherwise;
+        if (values != Shape(count, values[0]))
+            throw Error(std::string("`") + name + "` are " + text_of(values) + "; alike ones are wanted");
+        return values[0];
+    }
+
+    // What weights tell, with nothing known of features.
+    nhwc::Convolution kernel_of(const Ort::ConstValue& weights) const {
+        const char* const wanted = transposed_ ? "C x K x 4 x 4" : "K x C x h x w";
+        const Shape shape = shape_of(weights, "weights", 4, false, wanted);
+        if (transposed_ && (shape[2] != 4 || shape[3] != 4))
+            throw Error("weights have shape " + text_of(shape) + "; " + wanted + " is wanted");
+        nhwc::Convolution kernel{1, 1, 1, shape[transposed_ ? 0 : 1], shape[transposed_ ? 1 : 0]};
+        kernel.kernel_height = shape[2];
+        kernel.kernel_width = shape[3];
+        kernel.stride = transposed_ ? 2 : stride_;
+        kernel.transposed = transposed_;
+        kernel.padding = padding_;
+        return kernel;
+    }
+
+    nhwc::Convolution whole_shape(const Ort::ConstValue& features, const Ort::ConstValue& weights) const {
+        nhwc::Convolution shape = kernel_of(weights);
+        const Shape given = shape_of(features, "features", 4, false, "N x H x W x C");
+        if (given[3] != shape.inputs) {
+            const std::string channels = std::to_string(given[3]);
+            throw Error("weights have shape " + text_of(weights.GetTensorTypeAndShapeInfo().GetShape()) + "; " +
+                        (transposed_ ? "[" + channels + ", K, 4, 4]" : "[K, " + channels + ", h, w]") +
+                        " belongs to features " + text_of(given));
+        }
+        shape.count = given[0];
+        shape.height = given[1];
+        shape.width = given[2];
+        const bool holds_kernel = given[1] >= shape.kernel_height && given[2] >= shape.kernel_width;
+        if (transposed_ ? shape.result_height() < 1 || shape.result_width() < 1 : !holds_kernel)
+            throw Error("features have shape " + text_of(given) + ", which is too small for kernels of " +
+                        std::to_string(shape.kernel_height) + " x " + std::to_string(shape.kernel_width));
+        return shape;
+    }
+
+    static const Bfloat* bias_of(Ort::KernelContext& context, const nhwc::Convolution& convolution) {
+        if (context.GetInputCount() < 3) return nullptr;
+        const auto bias = context.GetInput(2);
+        if (static_cast<const OrtValue*>(bias) == nullptr) return nullptr;
+        const Shape shape = bias.GetTensorTypeAndShapeInfo().GetShape(), wanted{convolution.outputs};
+        if (shape != wanted)
+            throw Error("the bias has shape " + text_of(shape) + "; " + text_of(wanted) + " belongs to weights of " +
+                        std::to_string(convolution.outputs) + " outputs");
+        return data_of(bias);
+    }
+
+    bool transposed_, relu_;
+    std::int64_t stride_ = 1, padding_ = 0;
+    std::shared_ptr<Buffers> buffers_ = Buffers::shared();
+    std::unique_ptr<Stored> stored_[2];  // For each way; null where no file stores them.
+};
+
+template <bool kTransposed, bool kRelu>
+Signature nhwc_signature(const char* name) {
+    const auto make = [](const Making& making) -> std::unique_ptr<Kernel> {
+        return std::make_unique<NhwcConvolution>(making, kTransposed, kRelu);
+    };
+    // Sizes depend on attributes, which cannot be asked for there.
+    const auto infer = [](Ort::ShapeInferContext&, Ort::ShapeInferContext::Shape (&)[2]) {};
+    return {name, {Type::bfloat16, Type::bfloat16, Type::bfloat16}, {Type::bfloat16}, make, nullptr, infer, 2};
+}
+
+}  // namespace
+
+const Signature kNhwcConvolution = nhwc_signature<false, false>("NhwcConvolution");
+const Signature kNhwcConvolutionRelu = nhwc_signature<false, true>("NhwcConvolutionRelu");
+const Signature kNhwcTransposedConvolution = nhwc_signature<true, false>("NhwcTransposedConvolution4x4");
+const Signature kNhwcTransposedConvolutionRelu = nhwc_signature<true, true>("NhwcTransposedConvolution4x4Relu");
+
+}  // namespace gantk::onnxruntime

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+// Convolutions with channels last on buffers of exactly their sizes, on several threads, against float64, with the loops
+// of every processor that this one can be. Built with sanitizers.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <new>
+#include <vector>
+
+#include "draw.hpp"
+#include "element.hpp"
+#include "nhwc_loops.hpp"
+#include "threads.hpp"
+
+namespace {
+
+using namespace gantk::cpu;
+using nhwc::Bfloat;
+using nhwc::Convolution;
+using std::int64_t;
+
+int failures = 0;
+
+void check(bool holds, const char* what, const Convolution& s, double found) {
+    if (holds) return;
+    std::fprintf(stderr, "%s: [%ld, %ld, %ld, %ld] to %ld channels, %ld x %ld, stride %ld, padding %ld: %g\n", what,
+                 long(s.count), long(s.height), long(s.width), long(s.inputs), long(s.outputs), long(s.kernel_height),
+                 long(s.kernel_width), long(s.stride), long(s.padding), found);
+    ++failures;
+}
+
+void run_backwards(void*, Task task, std::size_t count, void* data) {
+    for (std::size_t index = count; index-- > 0;) task(data, index);
+}
+
+constexpr Parallel kBackwards{run_backwards, nullptr};
+
+// Blocks that end where they end, hold no zeros, and are counted.
+std::atomic<int> taken{0};
+const Memory kMemory{[](void*, std::size_t bytes) -> void* {
+                         ++taken;
+                         return std::memset(::operator new(bytes, std::align_val_t{64}), 0xff, bytes);
+                     },
+                     [](void*, void* block) {
+                         --taken;
+                         ::operator delete(block, std::align_val_t{64});
+                     },
+                     nullptr};
+const Memory kNone{[](void*, std::size_t) -> void* { return nullptr; }, nullptr, nullptr};
+
+std::vector<Bfloat> rounded(const std::vector<float>& values) {
+    std::vector<Bfloat> made(values.size());
+    narrow(Element::bfloat16, values.data(), int64_t(values.size()), made.data(), 0);
+    return made;
+}
+
+double value_of(Bfloat bits) {
+    float value;
+    widen(Element::bfloat16, &bits, 0, 1, &value);
+    return value;
+}
+
+// One of the ways to convolve, and how far it may be from float64: its largest and its root mean square error, of the
+// results' root mean square. A result's own rounding is up to 2^-9 of it, and 2^-9 / sqrt(3) on average.
+struct Way {
+    const char* name;
+    decltype(&nhwc::direct_weights_bytes) bytes;
+    decltype(&nhwc::direct_weights) pack;
+    decltype(&nhwc::direct_convolution) convolve;
+    double largest, mean;
+};
+constexpr Way kDirect{"direct", nhwc::direct_weights_bytes, nhwc::direct_weights, nhwc::direct_convolution, 0.015,
+                      2.9e-3};
+constexpr Way kWinograd{"Winograd", nhwc::winograd_weights_bytes, nhwc::winograd_weights, nhwc::winograd_convolution,
+                        0.13, 1.4e-2};
+
+struct Case {
+    Convolution shape;
+    Way way;
+    std::vector<Bfloat> features, weights, bias, packed;
+
+    Case(const Convolution& given, const Way& by)
+        : shape(given),
+          way(by),
+          features(rounded(draw(shape.count * shape.height * shape.width * shape.inputs))),
+          weights(rounded(draw(shape.outputs * shape.inputs * shape.kernel_height * shape.kernel_width,
+                               std::sqrt(2.0 / double(shape.inputs * taps()))))),
+          bias(rounded(draw(shape.outputs, 0.3))),
+          packed(by.bytes(kernel()) / sizeof(Bfloat), 0x7fc0) {
+        way.pack(kernel(), weights.data(), packed.data(), kThreads);
+    }
+
+    // What is packed may not depend on the features.
+    Convolution kernel() const {
+        Convolution made = shape;
+        made.count = made.height = made.width = 1;
+        return made;
+    }
+    int64_t taps() const { return shape.transposed ? 4 : shape.kernel_height * shape.kernel_width; }
+    std::size_t size() const {
+        return std::size_t(shape.count * shape.result_height() * shape.result_width() * shape.outputs);
+    }
+
+    std::vector<Bfloat> run(bool biased, bool relu, const Parallel& parallel, const Memory& memory = kMemory) const {
+        std::vector<Bfloat> result(size(), 0x7fc0);
+        way.convolve(shape, {features.data(), packed.data(), result.data(), biased ? bias.data() : nullptr, relu},
+                     memory, parallel);
+        return result;
+    }
+
+    std::vector<double> reference() const {
+        std::vector<double> result;
+        for (int64_t n = 0; n < shape.count; ++n)
+            for (int64_t y = 0; y < shape.result_height(); ++y)
+                for (int64_t x = 0; x < shape.result_width(); ++x)
+                    for (int64_t k = 0; k < shape.outputs; ++k) result.push_back(at(n, k, y, x));
+        return result;
+    }
+
+    // The feature, a row or a column, that a tap of a result meets, or -1.
+    int64_t met(int64_t result, int64_t tap, int64_t features_here) const {
+        if (!shape.transposed) return result * shape.stride + tap;
+        const int64_t twice = result + shape.padding - tap;
+        return twice < 0 || twice % 2 != 0 || twice / 2 >= features_here ? -1 : twice / 2;
+    }
+
+    double at(int64_t n, int64_t k, int64_t y, int64_t x) const {
+        double sum = 0;
+        for (int64_t i = 0; i < shape.kernel_height; ++i)
+            for (int64_t j = 0; j < shape.kernel_width; ++j) {
+                const int64_t row = met(y, i, shape.height), column = met(x, j, shape.width);
+                if (row < 0 || column < 0) continue;
+                for (int64_t c = 0; c < shape.inputs; ++c) {
+                    const int64_t from = ((n * shape.height + row) * shape.width + column) * shape.inputs + c;
+                    const int64_t pair = shape.transposed ? c * shape.outputs + k : k * shape.inputs + c;
+                    const int64_t tap = (pair * shape.kernel_height + i) * shape.kernel_width + j;
+                    sum += value_of(features[std::size_t(from)]) * value_of(weights[std::size_t(tap)]);
+                }
+            }
+        return sum;
+    }
+};
+
+void test_values(const Convolution& shape, const Way& way) {
+    const Case given(shape, way);
+    const std::vector<double> products = given.reference();
+    for (const bool biased : {false, true})
+        for (const bool relu : {false, true}) {
+            const std::vector<Bfloat> found = given.run(biased, relu, kThreads);
+            double size = 0, worst = 0, squares = 0;
+            for (std::size_t i = 0; i < found.size(); ++i) {
+                const double sum = products[i] + (biased ? value_of(given.bias[i % std::size_t(shape.outputs)]) : 0);
+                const double off = std::abs(value_of(found[i]) - (relu ? std::max(sum, 0.0) : sum));
+                worst = std::isfinite(off) ? std::max(worst, off) : HUGE_VAL;
+                size += sum * sum, squares += off * off;
+            }
+            const double rms = std::sqrt(size / double(found.size())) + 1e-2;  // Of a single result next to 0.
+            check(worst <= way.largest * rms, way.name, shape, worst / rms);
+            check(std::sqrt(squares / double(found.size())) <= way.mean * rms, way.name, shape,
+                  std::sqrt(squares / double(found.size())) / rms);
+            if (!biased || relu) continue;  // Neither decides in which order sums are taken.
+            check(given.run(biased, relu, kBackwards) == found, "bits differ with one thread", shape, 0);
+        }
+    check(taken == 0, "memory is kept", shape, taken);
+}
+
+void test_no_memory(const Convolution& shape, const Way& way) {
+    const Case given(shape, way);
+    bool thrown = false;
+    try {
+        given.run(true, true, kThreads, kNone);
+    } catch (const std::bad_alloc&) {
+        thrown = true;
+    }
+    check(thrown, "no memory is no error", shape, 0);
+}
+
+// NaN stays NaN through the ReLU, and spoils no result that is further from it than `reach` pixels.
+void test_not_finite(const Convolution& shape, const Way& way, int64_t reach) {
+    Case given(shape, way);
+    const std::vector<Bfloat> before = given.run(true, true, kThreads);
+    const int64_t y = shape.height / 2, x = shape.width / 2, scale = shape.transposed ? 2 : 1;
+    given.features[std::size_t((y * shape.width + x) * shape.inputs + shape.inputs / 2)] = 0x7fc0;
+    const std::vector<Bfloat> after = given.run(true, true, kThreads);
+    const int64_t wide = shape.result_width(), off = shape.transposed ? 0 : shape.kernel_width / 2;
+    bool any = false;
+    for (int64_t i = 0; i < int64_t(after.size()); ++i) {
+        const int64_t row = i / shape.outputs / wide / scale, column = i / shape.outputs % wide / scale;
+        const bool near = std::abs(row + off - y) <= reach && std::abs(column + off - x) <= reach;
+        const double found = value_of(after[std::size_t(i)]);
+        any = any || std::isnan(found);
+        if (!near) check(after[std::size_t(i)] == before[std::size_t(i)], "a distant result changed", shape, found);
+    }
+    check(any, "NaN is lost", shape, 0);
+}
+
+Convolution plain(int64_t count, int64_t height, int64_t width, int64_t inputs, int64_t outputs, int64_t kernel_height,
+                  int64_t kernel_width, int64_t stride = 1) {
+    return {count, height, width, inputs, outputs, kernel_height, kernel_width, stride};
+}
+
+Convolution transposed(int64_t count, int64_t height, int64_t width, int64_t inputs, int64_t outputs,
+                       int64_t padding) {
+    return {count, height, width, inputs, outputs, 4, 4, 2, true, padding};
+}
+
+int test_all() {
+    const std::vector<Convolution> shapes{
+        plain(1, 1, 1, 1, 1, 1, 1),      plain(3, 1, 1, 100, 70, 1, 1),   plain(1, 3, 3, 5, 3, 3, 3),
+        plain(2, 11, 13, 3, 32, 9, 9),   plain(1, 17, 15, 32, 3, 9, 9),   plain(1, 9, 10, 3, 1, 5, 2),
+        plain(1, 12, 11, 16, 64, 3, 3, 2), plain(2, 5, 6, 16, 20, 3, 3, 2), plain(1, 9, 23, 4, 5, 3, 3, 2),
+        plain(1, 7, 40, 2, 7, 1, 3, 3),  plain(1, 6, 7, 3, 130, 3, 3),    plain(2, 20, 21, 32, 48, 3, 3),
+        plain(1, 3, 3, 16, 16, 3, 3),    plain(3, 8, 6, 48, 80, 3, 3),    plain(1, 40, 35, 16, 32, 3, 3),
+    };
+    const std::vector<Convolution> doubled{
+        transposed(1, 1, 1, 1, 1, 1),    transposed(1, 3, 3, 1, 1, 3),   transposed(2, 7, 9, 48, 3, 1),
+        transposed(2, 5, 4, 7, 5, 1),    transposed(1, 3, 4, 4, 2, 3),   transposed(1, 4, 5, 6, 9, 1),
+        transposed(2, 7, 7, 32, 32, 1),  transposed(2, 7, 9, 32, 32, 3), transposed(1, 1, 1, 16, 16, 1),
+        transposed(17, 4, 4, 48, 80, 1), transposed(1, 21, 18, 16, 16, 3), transposed(1, 2, 9, 20, 70, 1),
+    };
+    int run = 0;
+    for (const auto* list : {&shapes, &doubled})
+        for (const Convolution& shape : *list) {
+            test_values(shape, kDirect), ++run;
+            if (nhwc::has_winograd(shape)) test_values(shape, kWinograd), ++run;
+        }
+    test_no_memory(transposed(1, 4, 4, 16, 16, 1), kDirect);
+    test_no_memory(plain(1, 8, 8, 3, 16, 3, 3), kDirect);
+    test_no_memory(plain(1, 8, 8, 16, 16, 3, 3), kWinograd);
+    test_not_finite(plain(1, 21, 45, 16, 16, 3, 3), kDirect, 1);
+    test_not_finite(transposed(1, 21, 25, 16, 16, 1), kDirect, 1);
+    test_not_finite(plain(1, 21, 45, 4, 3, 3, 3), kDirect, 5);
+    test_not_finite(plain(1, 21, 45, 3, 16, 3, 3), kDirect, 2);
+    test_not_finite(plain(1, 21, 45, 16, 16, 3, 3), kWinograd, 5);
+    test_not_finite(transposed(1, 21, 25, 16, 16, 1), kWinograd, 5);
+    return run;
+}
+
+}  // namespace
+
+int main() {
+    nhwc::choose(nhwc::kPortableLoops);
+    int run = test_all();
+#ifdef GANTK_HAS_AVX512
+    if (nhwc::has_avx512()) {
+        nhwc::choose(nhwc::kAvx512Loops);
+        run += test_all();
+    }
+#endif
+    std::printf("%d shapes, %d wrong\n", run, failures);
+    return failures == 0 ? 0 : 1;
+}

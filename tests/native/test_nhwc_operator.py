@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Convolutions of bfloat16 with channels last in ONNX Runtime, against float64."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from gantk.export.functions import DOMAIN, VERSION, bodies
+from gantk.export.onnx import BF16_OPSET
+from gantk.runtime.backends.onnxruntime import CPU_ONLY
+from native_sessions import load
+
+Array = np.ndarray[Any, Any]
+PLAIN, TRANSPOSED = "NhwcConvolution", "NhwcTransposedConvolution4x4"
+# Of the results' root mean square: the largest error and its own root mean square, by sums of products and by
+# Winograd's method, whose frequencies are rounded to bfloat16 too.
+PRODUCTS, WINOGRAD = (0.015, 2.9e-3), (0.13, 1.4e-2)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One convolution.
+
+    Args:
+        features: N x H x W x C.
+        outputs: Channels of the result.
+        kernel: Height and width.
+        stride: Of one that is not transposed.
+        pads: Of one that is transposed; 0 if it is not.
+        winograd: Whether Winograd's method is chosen.
+    """
+
+    features: tuple[int, int, int, int]
+    outputs: int
+    kernel: tuple[int, int] = (3, 3)
+    stride: int = 1
+    pads: int = 0
+    winograd: bool = False
+
+    @property
+    def function(self) -> str:
+        return TRANSPOSED if self.pads else PLAIN
+
+    @property
+    def attributes(self) -> dict[str, list[int]]:
+        return {"pads": [self.pads] * 4} if self.pads else {"strides": [self.stride] * 2}
+
+    @property
+    def weights(self) -> tuple[int, ...]:
+        inputs = self.features[3]
+        return (inputs, self.outputs, 4, 4) if self.pads else (self.outputs, inputs, *self.kernel)
+
+
+TRIALS = [
+    Trial((2, 20, 21, 32), 48, winograd=True),
+    Trial((1, 34, 18, 48), 16, winograd=True),
+    Trial((1, 5, 5, 32), 48),  # One tile.
+    Trial((2, 11, 13, 3), 32, (9, 9)),
+    Trial((1, 17, 15, 32), 3, (9, 9)),
+    Trial((1, 3, 3, 5), 3),
+    Trial((1, 12, 11, 16), 64, stride=2),
+    Trial((2, 9, 23, 4), 5, stride=2),
+    Trial((16, 1, 1, 100), 130, (1, 1)),
+    Trial((2, 7, 7, 32), 32, pads=1, winograd=True),
+    Trial((1, 21, 18, 16), 80, pads=3, winograd=True),
+    Trial((3, 4, 4, 48), 32, pads=1),
+    Trial((2, 7, 9, 48), 3, pads=1),
+    Trial((1, 3, 4, 7), 9, pads=3),
+]
+by_trial = pytest.mark.parametrize("trial", TRIALS, ids=str)
+
+
+def rounded(array: Array) -> Array:
+    return array.astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def draw(trial: Trial) -> dict[str, Array]:
+    """Features, weights and a bias that bfloat16 holds, in float32."""
+    rng = np.random.default_rng(sum(trial.features))
+    taps = 4 if trial.pads else trial.kernel[0] * trial.kernel[1]
+    scale = (2 / (trial.features[3] * taps)) ** 0.5
+    return {
+        "features": rounded(rng.standard_normal(trial.features)),
+        "weights": rounded(rng.standard_normal(trial.weights) * scale),
+        "bias": rounded(rng.standard_normal(trial.outputs)),
+    }
+
+
+def model(
+    function: str,
+    attributes: dict[str, Any],
+    inputs: list[str],
+    stored: dict[str, Array],
+    *,
+    wide: bool = False,
+) -> bytes:
+    """A file of one node, in bfloat16 but for what comes and goes, or all in float32 with its body."""
+    nodes = []
+    if not wide:
+        given = [name for name in inputs if name and name not in stored]
+        nodes = [helper.make_node("Cast", [name], [f"{name}.low"], to=TensorProto.BFLOAT16) for name in given]
+        inputs = [f"{name}.low" if name else "" for name in inputs]
+    nodes.append(helper.make_node(function, inputs, ["made"], domain=DOMAIN, **attributes))
+    nodes.append(helper.make_node("Cast", ["made"], ["result"], to=TensorProto.FLOAT))
+    kind, numbers = (np.float32, TensorProto.FLOAT) if wide else (ml_dtypes.bfloat16, TensorProto.BFLOAT16)
+    weights = [
+        helper.make_tensor(
+            name if wide else f"{name}.low", numbers, array.shape, array.astype(kind).tobytes(), raw=True
+        )
+        for name, array in stored.items()
+    ]
+    names = [name.removesuffix(".low") for name in inputs if name]
+    graph = helper.make_graph(
+        nodes,
+        function,
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+            for name in names
+            if name not in stored
+        ],
+        [helper.make_tensor_value_info("result", TensorProto.FLOAT, None)],
+        weights,
+    )
+    opsets = [helper.make_opsetid("", BF16_OPSET), helper.make_opsetid(DOMAIN, VERSION)]
+    functions = [body for body in bodies(BF16_OPSET) if body.name == function] if wide else []
+    proto = helper.make_model(graph, functions=functions, opset_imports=opsets, ir_version=10)
+    data: bytes = proto.SerializeToString()
+    return data
+
+
+def convolve(trial: Trial, features: Array, weights: Array) -> Array:
+    features = features.astype(np.float64).transpose(0, 3, 1, 2)
+    weights = weights.astype(np.float64)
+    if trial.pads:
+        # Zeros between the features and around them, and the kernel turned around.
+        spread = np.zeros((*features.shape[:2], 2 * features.shape[2] - 1, 2 * features.shape[3] - 1))
+        spread[:, :, ::2, ::2] = features
+        border = 3 - trial.pads
+        features = np.pad(spread, ((0, 0), (0, 0), (border, border), (border, border)))
+        weights = weights[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+    windows = np.lib.stride_tricks.sliding_window_view(features, weights.shape[2:], (2, 3))
+    strided = windows[:, :, :: trial.stride, :: trial.stride]
+    return np.einsum("nchwij,kcij->nhwk", strided, weights, optimize=True)
+
+
+def assert_close(found: Array, sums: Array, relu: bool, tolerances: tuple[float, float]) -> None:
+    """`sums` are what comes before the ReLU."""
+    wanted = np.maximum(sums, 0) if relu else sums
+    assert found.shape == wanted.shape
+    off, size = found - wanted, float(np.sqrt(np.mean(sums**2)))
+    assert np.abs(off).max() <= tolerances[0] * size
+    assert np.sqrt(np.mean(off**2)) <= tolerances[1] * size
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "given"])
+@pytest.mark.parametrize("relu", ["", "Relu"])
+@by_trial
+def test_values(library: Path, trial: Trial, relu: str, stored: bool) -> None:
+    feeds = draw(trial)
+    kept = {name: feeds[name] for name in ("weights", "bias")} if stored else {}
+    data = model(trial.function + relu, trial.attributes, [*feeds], kept)
+    sums = convolve(trial, feeds["features"], feeds["weights"]) + feeds["bias"].astype(np.float64)
+    given = {name: array for name, array in feeds.items() if name not in kept}
+    made = [load(data, library, threads).run(None, given)[0] for threads in (1, 3)]
+    assert_close(made[0], sums, bool(relu), WINOGRAD if trial.winograd else PRODUCTS)
+    np.testing.assert_array_equal(made[0], made[1])  # The number of threads decides nothing.
+
+
+@pytest.mark.parametrize("trial", [trial for trial in TRIALS if trial.winograd], ids=str)
+def test_winograds_method_is_chosen(library: Path, trial: Trial) -> None:
+    """It is off by more than sums of products could be."""
+    feeds = draw(trial)
+    kept = {"weights": feeds["weights"]}
+    session = load(model(trial.function, trial.attributes, ["features", "weights"], kept), library)
+    (found,) = session.run(None, {"features": feeds["features"]})
+    sums = convolve(trial, feeds["features"], feeds["weights"])
+    assert np.sqrt(np.mean((found - sums) ** 2)) > PRODUCTS[1] * np.sqrt(np.mean(sums**2))
+
+
+@pytest.mark.parametrize("relu", ["", "Relu"])
+@by_trial
+def test_the_body(trial: Trial, relu: str) -> None:
+    feeds = draw(trial)
+    session = load(model(trial.function + relu, trial.attributes, [*feeds], {}, wide=True), None)
+    sums = convolve(trial, feeds["features"], feeds["weights"]) + feeds["bias"].astype(np.float64)
+    assert_close(session.run(None, feeds)[0], sums, bool(relu), (1e-5, 1e-6))
+
+
+@pytest.mark.parametrize("function", [PLAIN, TRANSPOSED])
+def test_attributes_and_bias_may_be_left_out(library: Path, function: str) -> None:
+    trial = Trial((1, 6, 7, 8), 20, pads=int(function == TRANSPOSED))
+    feeds = draw(trial)
+    kept = {"weights": feeds["weights"]}
+    sums = convolve(trial, feeds["features"], feeds["weights"])
+    for names in (["features", "weights"], ["features", "weights", ""]):
+        for wide, used in ((False, library), (True, None)):
+            session = load(model(function, {}, names, kept, wide=wide), used)
+            assert_close(session.run(None, {"features": feeds["features"]})[0], sums, False, PRODUCTS)
+
+
+def test_many_threads_share_a_session_at_many_sizes(library: Path) -> None:
+    """Their first calls, which pack the weights, too."""
+    sizes = [Trial((1, 3 + 9 * size, 20, 16), 16, winograd=size > 0) for size in range(6)]
+    kept = {"weights": draw(sizes[0])["weights"]}
+    session = load(model(PLAIN, {}, ["features", "weights"], kept), library, 2)
+    pictures = [draw(trial)["features"] for trial in sizes]
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda features: session.run(None, {"features": features})[0], pictures * 3))
+    for found, trial, features in zip(made, sizes * 3, pictures * 3, strict=True):
+        assert_close(found, convolve(trial, features, kept["weights"]), False, WINOGRAD)
+
+
+def test_sessions_for_gpus_keep_the_body(library: Path, tmp_path: Path) -> None:
+    trial = TRIALS[0]
+    feeds = draw(trial)
+    data = model(PLAIN, {}, [*feeds], {name: feeds[name] for name in ("weights", "bias")}, wide=True)
+    load(data, library, optimised=tmp_path / "optimised.onnx", settings={CPU_ONLY: "0"})
+    left = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
+    assert PLAIN not in left
+
+
+@pytest.mark.parametrize(
+    ("function", "attributes", "shapes", "text"),
+    [
+        (PLAIN, {}, ((2, 3), (4, 3, 3, 3), (4,)), r"features have shape \[2, 3\]; N x H x W x C is wanted"),
+        (PLAIN, {}, ((1, 4, 4, 3), (4, 3, 3), (4,)), r"weights have shape \[4, 3, 3\]; K x C x h x w is wanted"),
+        (
+            PLAIN,
+            {},
+            ((1, 4, 4, 3), (4, 2, 3, 3), (4,)),
+            r"weights have shape \[4, 2, 3, 3\]; \[K, 3, h, w\] belongs to features \[1, 4, 4, 3\]",
+        ),
+        (PLAIN, {}, ((1, 2, 9, 3), (4, 3, 3, 3), (4,)), r"\[1, 2, 9, 3\], which is too small for kernels of 3 x 3"),
+        (PLAIN, {}, ((1, 4, 4, 3), (4, 3, 3, 3), (3,)), r"the bias has shape \[3\]; \[4\] belongs to weights of 4"),
+        (PLAIN, {"strides": [1, 2]}, None, r"`strides` are \[1, 2\]; alike ones are wanted"),
+        (PLAIN, {"strides": [-1, -1]}, None, "strides are below 1"),
+        (PLAIN, {"strides": [1, 1, 1]}, None, "`strides` is no list of 2 integers"),
+        (TRANSPOSED, {"pads": [2] * 4}, None, "the pads of a transposed convolution are 1 or 3"),
+        (TRANSPOSED, {"pads": [3] * 4}, ((1, 2, 9, 3), (3, 4, 4, 4), (4,)), r"\[1, 2, 9, 3\], which is too small"),
+        (
+            TRANSPOSED,
+            {},
+            ((1, 4, 4, 3), (3, 4, 3, 3), (4,)),
+            r"weights have shape \[3, 4, 3, 3\]; C x K x 4 x 4 is wanted",
+        ),
+        (
+            TRANSPOSED,
+            {},
+            ((1, 4, 4, 3), (2, 4, 4, 4), (4,)),
+            r"weights have shape \[2, 4, 4, 4\]; \[3, K, 4, 4\] belongs to features \[1, 4, 4, 3\]",
+        ),
+    ],
+)  # fmt: skip
+def test_bad_input(library: Path, function: str, attributes: dict[str, Any], shapes: Any, text: str) -> None:
+    names = ["features", "weights", "bias"]
+    with pytest.raises(Exception, match=text):
+        session = load(model(function, attributes, names, {}), library)
+        session.run(
+            None, {name: np.ones(shape, np.float32) for name, shape in zip(names, shapes, strict=True)}
+        )
+
+
+def test_bad_stored_weights_are_told_when_the_session_is_made(library: Path) -> None:
+    kept = {"weights": np.ones((4, 3, 1, 1), np.float32)}
+    with pytest.raises(Exception, match=r"weights have shape \[4, 3, 1, 1\]; C x K x 4 x 4 is wanted"):
+        load(model(TRANSPOSED, {}, ["features", "weights"], kept), library)
