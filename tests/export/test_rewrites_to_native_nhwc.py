@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ from gantk.errors import GantkError
 from gantk.export.functions import DOMAIN
 from gantk.export.precision import IN_FLOAT, convert
 from gantk.export.rewrites import rewrite
+from gantk.export.rewrites.graphs import add_body
 from gantk.runtime.model import OPERATORS, from_bytes
 from gantk.runtime.registry import open_model
 from norm_graphs import Draft, Layer, network
@@ -289,6 +291,61 @@ def test_values_by_channel_want_channels_first() -> None:
     assert kinds(other) == ["Transpose", "NhwcConvolution", "Transpose", "Mul"]
     x = picture(2, 3, 6, 7)
     close(run(other, x), run(graph, x), 1e-5)
+
+
+def test_other_transposes_and_borders_of_pixels_stay() -> None:
+    draft = Draft(3, 0)
+    pixels = draft.add("Cast", "x", to=onnx.TensorProto.UINT8)
+    value = draft.add("Cast", draft.pad(pixels, 1, "edge"), to=onnx.TensorProto.FLOAT)
+    value = draft.add("Transpose", draft.conv(value, 3, 3), perm=[3, 2, 1, 0])
+    draft.add("Transpose", draft.add("Transpose", value))  # The axes reversed, and so once more.
+    graph = draft.graph()
+    other = rewrite(graph, [WHOLLY_NATIVE])
+    assert other is not None
+    assert kinds(other).count("Pad") == 1
+    x = np.round(30 * np.abs(picture(2, 3, 6, 7)))
+    close(run(other, x), run(graph, x), 1e-5)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("relu", ["", "Relu"])
+@pytest.mark.parametrize(
+    ("function", "attributes", "standard", "how"),
+    [
+        ("NhwcConvolution", {}, "Conv", {}),
+        ("NhwcConvolution", {"strides": [2, 1]}, "Conv", {"strides": [2, 1]}),
+        ("NhwcTransposedConvolution4x4", {}, "ConvTranspose", {"strides": [2, 2], "pads": [1] * 4}),
+        (
+            "NhwcTransposedConvolution4x4",
+            {"pads": [3] * 4},
+            "ConvTranspose",
+            {"strides": [2, 2], "pads": [3] * 4},
+        ),
+    ],
+)
+def test_bodies_have_defaults_and_do_without_a_bias(
+    function: str, attributes: dict[str, Any], standard: str, how: dict[str, Any], relu: str, bias: bool
+) -> None:
+    random = np.random.default_rng(0)
+    axes = (5, 3) if standard == "Conv" else (3, 5)
+    weights = {"w": random.standard_normal((*axes, 4, 4)).astype(np.float32)}
+    if bias:
+        weights["b"] = random.standard_normal(5).astype(np.float32)
+    plain = [helper.make_node(standard, ["x", *weights], ["t"], **how)]
+    plain.append(helper.make_node(relu or "Identity", ["t"], ["y"]))
+    native = [
+        helper.make_node("Transpose", ["x"], ["last"], perm=[0, 2, 3, 1]),
+        helper.make_node(function + relu, ["last", *weights], ["t"], domain=DOMAIN, **attributes),
+        helper.make_node("Transpose", ["t"], ["y"], perm=[0, 3, 1, 2]),
+    ]
+    wanted = make_graph(plain, weights, 3, 5)
+    proto = ir.to_proto(wanted)
+    del proto.graph.node[:], proto.graph.value_info[:]
+    proto.graph.node.extend(native)
+    other = ir.from_proto(proto)
+    add_body(other, function + relu)
+    x = picture(2, 3, 6, 7)
+    close(run(other, x), run(wanted, x), 1e-5)
 
 
 # --- what stays -------------------------------------------------------------------------------------------------------

@@ -130,6 +130,47 @@ TEST_F(RunnerTest, SaysWhatABackendRefuses) {
             std::string::npos);
 }
 
+// Computes bf16 with native operators alone.
+class WithOperators : public AddOneBackend {
+ public:
+  std::string name() const override { return "with-operators"; }
+  std::optional<std::string> executed(const std::string&, Device) const override { return std::nullopt; }
+  std::optional<std::string> executed_natively(const std::string& precision, Device) const override {
+    return precision;
+  }
+};
+
+// Computes any file.
+class Whatever : public AddOneBackend {
+ public:
+  std::string name() const override { return "whatever"; }
+  std::unique_ptr<Session> open(Model, Device, const Options&) const override {
+    return std::make_unique<testing::AddOne>();
+  }
+};
+
+TEST_F(RunnerTest, TakesWhatWasMeasuredAgainstNothingLast) {
+  const std::string bad = "bad network", native = "native network";
+  bundle_.write("model.fp32.onnx", bad);
+  bundle_.write("native.onnx", native);
+  const std::string variant = R"({"file": {"path": "native.onnx", "sha256": ")" + testing::sha256(native) +
+                              R"(", "size_bytes": )" + std::to_string(native.size()) +
+                              R"(}, "precision": "bf16", "form": "rewritten", "opset": 22, "parity": [],
+                              "fastest_on": ["with-operators"], "rewrites": ["channels-last-to-native"]}, )";
+  const std::string plain = testing::forged(testing::manifest(bad), R"("precision": "fp32")", R"("precision": "bf16")");
+  bundle_.write("manifest.json", testing::forged(plain, R"("variants": [)", R"("variants": [)" + variant));
+  const auto opened = [&] { return Runner::open(bundle_.path(), {.precision = "bf16"}).backend(); };
+  const auto refused = [&] { return refusal(opened); };
+  add_backend(std::make_unique<WithOperators>());
+  ::unsetenv("GANTK_ONNXRUNTIME_OPS");
+  EXPECT_NE(refused().find("with-operators cannot compute bf16"), std::string::npos);
+  ::setenv("GANTK_ONNXRUNTIME_OPS", "operators.so", 1);
+  EXPECT_EQ(opened(), "with-operators");
+  add_backend(std::make_unique<Whatever>());
+  EXPECT_EQ(opened(), "whatever");
+  ::unsetenv("GANTK_ONNXRUNTIME_OPS");
+}
+
 // Runs a piece of work in eight threads at the same time.
 void in_threads(const std::function<void(int)>& work) {
   std::vector<std::thread> threads;

@@ -66,7 +66,7 @@ def channels_last_to_native(graph: ir.Model) -> int:
     _borders_apart(graph.graph)
     turn_normalizations(graph)
     RemoveUnusedNodesPass()(graph)
-    for pad in [node for node in graph.graph if is_border(node)]:
+    for pad in [node for node in graph.graph if is_border(node) and _is_float(node.inputs[0])]:
         _turn_border(graph, pad)
     turned = sum(_turn(graph, node) for node in list(graph.graph))
     _move_transposes(graph.graph)
@@ -313,7 +313,9 @@ def _cancel(graph: ir.Graph, node: ir.Node) -> None:
         return
     source, old = before.inputs[0], node.outputs[0]
     first, second = ints(before, "perm"), ints(node, "perm")
-    if source is None or [first[axis] for axis in second] != sorted(second):
+    if source is None or not second or len(first) != len(second):
+        return
+    if [first[axis] for axis in second] != sorted(second):
         return
     if not old.is_graph_output():
         old.replace_all_uses_with(source)
@@ -396,9 +398,7 @@ def _has_kernel(node: ir.Node) -> bool:
     if node.domain == DOMAIN or node.op_type in _MOVERS | _ELEMENTWISE:
         return True
     return all(
-        (value.dtype is not None and not value.dtype.is_floating_point())
-        or (value.shape is not None and len(value.shape) < 4)
-        for value in node.outputs
+        not _is_float(value) or (value.shape is not None and len(value.shape) < 4) for value in node.outputs
     )
 
 
@@ -413,5 +413,5 @@ def _mark_floats(graph: ir.Graph) -> None:
             node.metadata_props[IN_FLOAT] = "true"
 
 
-def _is_float(value: ir.Value) -> bool:
-    return value.dtype is None or value.dtype.is_floating_point()
+def _is_float(value: ir.Value | None) -> bool:
+    return value is not None and (value.dtype is None or value.dtype.is_floating_point())
