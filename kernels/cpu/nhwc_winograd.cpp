@@ -7,6 +7,7 @@
 
 #include "element.hpp"
 #include "nhwc_loops.hpp"
+#include "nhwc_rounding.hpp"
 #include "tasks.hpp"
 #include "winograd_parts.hpp"
 
@@ -161,21 +162,28 @@ void winograd_weights(const Convolution& shape, const Bfloat* weights, Bfloat* p
     const int64_t taps = shape.transposed ? 16 : 9;
     std::vector<float> wide(static_cast<std::size_t>(taps * shape.inputs * shape.outputs));
     widen(Element::bfloat16, weights, 0, static_cast<int64_t>(wide.size()), wide.data());
+    std::vector<Rounding> roundings;
+    for (int64_t phase = 0; phase < phases_of(shape); ++phase) {
+        std::vector<int> frequencies;
+        for (int frequency = 0; frequency < kFrequencies; ++frequency)
+            if (has_product(shape, frequency, phase)) frequencies.push_back(frequency);
+        roundings.emplace_back(frequencies);
+    }
     for_each(parallel, shape.outputs, [&](int64_t output) {
         const int64_t begin = output / kBlock * kBlock, across = std::min(kBlock, shape.outputs - begin);
         for (int64_t input = 0; input < shape.inputs; ++input) {
-            double made[4][kFrequencies];
+            Bfloat made[4][kFrequencies];
             for (int64_t phase = 0; phase < phases_of(shape); ++phase) {
-                double kernel[3][3] = {};
+                double kernel[3][3] = {}, exact[kFrequencies];
                 winograd::read_kernel(kind, wide.data(), output, input, phase, kernel);
-                winograd::transform_kernel(kernel, made[phase]);
+                winograd::transform_kernel(kernel, exact);
+                roundings[static_cast<std::size_t>(phase)].round(exact, made[phase]);
             }
             Bfloat* to = packed + begin * shape.inputs + (input / 2 * across + output - begin) * 2 + input % 2;
             for (int64_t frequency = 0; frequency < kFrequencies; ++frequency)
                 for (int64_t phase = 0; phase < phases_of(shape); ++phase) {
                     if (!has_product(shape, frequency, phase)) continue;
-                    const float value = static_cast<float>(made[phase][frequency]);
-                    narrow(Element::bfloat16, &value, 1, to, 0);
+                    *to = made[phase][frequency];
                     to += product_size(shape);
                 }
         }

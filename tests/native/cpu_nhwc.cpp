@@ -196,6 +196,20 @@ void test_not_finite(const Convolution& shape, const Way& way, int64_t reach) {
     check(any, "NaN is lost", shape, 0);
 }
 
+// Weights are rounded so that their errors cancel: by rounding each to its nearest the error would be 1.1 to
+// 1.2 times as large.
+void test_rounding(const Convolution& shape, double most) {
+    const Case given(shape, kWinograd);
+    const std::vector<double> products = given.reference();
+    const std::vector<Bfloat> found = given.run(false, false, kThreads);
+    double size = 0, squares = 0;
+    for (std::size_t i = 0; i < found.size(); ++i) {
+        const double off = value_of(found[i]) - products[i];
+        size += products[i] * products[i], squares += off * off;
+    }
+    check(std::sqrt(squares / size) < most, "rounding of weights", shape, std::sqrt(squares / size));
+}
+
 Convolution plain(int64_t count, int64_t height, int64_t width, int64_t inputs, int64_t outputs, int64_t kernel_height,
                   int64_t kernel_width, int64_t stride = 1) {
     return {count, height, width, inputs, outputs, kernel_height, kernel_width, stride};
@@ -226,6 +240,8 @@ int test_all() {
             test_values(shape, kDirect), ++run;
             if (nhwc::has_winograd(shape)) test_values(shape, kWinograd), ++run;
         }
+    test_rounding(plain(1, 26, 26, 32, 32, 3, 3), 1.1e-2);
+    test_rounding(transposed(1, 14, 14, 32, 32, 3), 1e-2);
     test_no_memory(transposed(1, 4, 4, 16, 16, 1), kDirect);
     test_no_memory(plain(1, 8, 8, 3, 16, 3, 3), kDirect);
     test_no_memory(plain(1, 8, 8, 16, 16, 3, 3), kWinograd);
