@@ -68,7 +68,7 @@ class Norm {
           data_(data),
           element_(element),
           normalizes_(plan.normalizes),
-          vectors_(element == Element::bfloat16 && p_.channels % nhwc::kVector == 0),
+          vectors_(element != Element::float16 && p_.channels % nhwc::kVector == 0),
           channels_(p_.channels),
           run_(std::max<int64_t>(1, kRun / channels_)),
           from_{p_.columns, p_.from_shift},
@@ -114,14 +114,15 @@ class Norm {
         for (int64_t row = first; row < last; ++row)
             for (int64_t x = 0, pixels; x < p_.width; x += pixels) {
                 pixels = from_.together(p_.left + x, std::min(run_, p_.width - x));
-                if (vectors_) {
-                    const auto* const from = static_cast<const Bfloat*>(data_.features);
-                    nhwc::loops().add_moments(from + element_at(picture, row, x), pixels, channels_, start, sums,
-                                              squares);
-                    continue;
+                const int64_t at = element_at(picture, row, x);
+                if (vectors_ && element_ == Element::float32) {
+                    measure_run<float>(at, pixels, start, moments);
+                } else if (vectors_) {
+                    measure_run<Bfloat>(at, pixels, start, moments);
+                } else {
+                    widen(element_, data_.features, at, pixels * channels_, values.data());
+                    add_moments(values.data(), pixels, channels_, start, sums, squares);
                 }
-                widen(element_, data_.features, element_at(picture, row, x), pixels * channels_, values.data());
-                add_moments(values.data(), pixels, channels_, start, sums, squares);
             }
         const float pixels = static_cast<float>((last - first) * p_.width);
         for (int64_t c = 0; c < channels_; ++c) {
@@ -129,6 +130,12 @@ class Norm {
             squares[c] = std::max(0.0f, squares[c] - above * sums[c]);  // About the rows' own mean.
             sums[c] = start[c] + above;
         }
+    }
+
+    template <typename Vectors>
+    void measure_run(int64_t at, int64_t pixels, const float* start, float* moments) const {
+        nhwc::loops<Vectors>().add_moments(static_cast<const Vectors*>(data_.features) + at, pixels, channels_, start,
+                                           moments, moments + channels_);
     }
 
     int64_t element_at(int64_t picture, int64_t row, int64_t x) const {
@@ -204,10 +211,12 @@ class Norm {
             const int64_t added = picture * p_.others_stride +
                                   ((p_.others_top + source) * p_.others_width + p_.others_left + x) * channels_;
             char* const result = result_at(picture, row, p_.border_left + x);
+            if (vectors_ && element_ == Element::float32) {
+                scale_run<float>(features, added, pixels, scaling, result);
+                continue;
+            }
             if (vectors_) {
-                const auto* const more = static_cast<const Bfloat*>(data_.others);
-                nhwc::loops().scale(static_cast<const Bfloat*>(data_.features) + features, more ? more + added : nullptr,
-                                    pixels, channels_, scaling, reinterpret_cast<Bfloat*>(result));
+                scale_run<Bfloat>(features, added, pixels, scaling, result);
                 continue;
             }
             widen(element_, data_.features, features, pixels * channels_, values);
@@ -221,10 +230,18 @@ class Norm {
         }
     }
 
+    template <typename Vectors>
+    void scale_run(int64_t features, int64_t added, int64_t pixels, const Scaling& scaling, char* result) const {
+        const auto* const others = static_cast<const Vectors*>(data_.others);
+        nhwc::loops<Vectors>().scale(static_cast<const Vectors*>(data_.features) + features,
+                                     others ? others + added : nullptr, pixels, channels_, scaling,
+                                     reinterpret_cast<Vectors*>(result));
+    }
+
     const InstanceNormParameters& p_;
     const kernels::NormData& data_;
     Element element_;
-    bool normalizes_, vectors_;  // Whether bfloat16 is computed with as it is read.
+    bool normalizes_, vectors_;  // Whether vectors are computed with as they are read.
     int64_t channels_, run_;
     Blocks from_, to_;
     int64_t result_rows_, rows_of_task_, chunks_;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Convolutions of bfloat16 features with channels last, [N, H, W, C], on a CPU: products of pairs of channels are
-// summed in float32, by AVX512-BF16 where the processor has it.
+// Convolutions with channels last, [N, H, W, C], on a CPU, of float32 or of bfloat16, whose products are summed in float32
+// in pairs of channels, by AVX512-BF16 where the processor has it.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@
 
 namespace gantk::cpu::nhwc {
 
-using Bfloat = std::uint16_t;  // The upper half of a float's bits.
+using Bfloat = std::uint16_t;  // The upper half of a float's bits. An Element below is this or float.
 
 // Features [count, height, width, inputs] become [count, result_height(), result_width(), outputs]. All sizes are at
 // least 1, and the kernel lies within the features.
@@ -37,34 +37,41 @@ struct Convolution {
 };
 
 // What a convolution reads and makes.
+template <typename Element>
 struct Tensors {
-    const Bfloat *features, *packed;  // Weights in the order that the function wants.
-    Bfloat* result;
-    const Bfloat* bias = nullptr;  // [outputs].
-    bool relu = false;             // Negative results become 0.
+    const Element *features, *packed;  // Weights in the order that the function wants.
+    Element* result;
+    const Element* bias = nullptr;  // [outputs].
+    bool relu = false;              // Negative results become 0.
 };
 
 // Sums of products, whatever the kernel. Weights are [outputs, inputs, kernel_height, kernel_width], transposed
 // [inputs, outputs, 4, 4]; of the shape only outputs, inputs, kernel and kind matter to what is packed.
 //
-// A value that is not finite spoils the results that it belongs to and, with fewer than 16 outputs or an odd number of
-// inputs, those of neighbouring columns.
+// A value that is not finite spoils the results that it belongs to and, with fewer than 16 outputs or, of bfloat16, an odd
+// number of inputs, those of neighbouring columns.
 //
 // Throws std::bad_alloc where there is no memory.
+template <typename Element>
 std::size_t direct_weights_bytes(const Convolution& shape);
-void direct_weights(const Convolution& shape, const Bfloat* weights, Bfloat* packed, const Parallel& parallel);
-void direct_convolution(const Convolution& shape, const Tensors& tensors, const Memory& memory,
+template <typename Element>
+void direct_weights(const Convolution& shape, const Element* weights, Element* packed, const Parallel& parallel);
+template <typename Element>
+void direct_convolution(const Convolution& shape, const Tensors<Element>& tensors, const Memory& memory,
                         const Parallel& parallel);
 
-// By Winograd's minimal filters, see winograd.hpp: of kernels of 3 x 3 and stride 1, and of transposed ones, whose
-// inputs and outputs are multiples of 16. Frequencies of features and of weights are rounded to bfloat16, which costs
-// some 12 dB against sums of products.
+// By Winograd's minimal filters, see winograd.hpp: of kernels of 3 x 3 and stride 1, and of transposed ones, whose inputs
+// and outputs are multiples of 16. Of bfloat16 frequencies of features and of weights are rounded too, which costs some
+// 10 dB against sums of products.
 //
 // A value that is not finite spoils the tile of 4 x 4 results, 8 x 8 transposed, that it is read for.
 bool has_winograd(const Convolution& shape);
+template <typename Element>
 std::size_t winograd_weights_bytes(const Convolution& shape);
-void winograd_weights(const Convolution& shape, const Bfloat* weights, Bfloat* packed, const Parallel& parallel);
-void winograd_convolution(const Convolution& shape, const Tensors& tensors, const Memory& memory,
+template <typename Element>
+void winograd_weights(const Convolution& shape, const Element* weights, Element* packed, const Parallel& parallel);
+template <typename Element>
+void winograd_convolution(const Convolution& shape, const Tensors<Element>& tensors, const Memory& memory,
                           const Parallel& parallel);
 
 }  // namespace gantk::cpu::nhwc

@@ -10,7 +10,6 @@
 #include <limits>
 #include <vector>
 
-#include "element.hpp"
 #include "nhwc_loops.hpp"
 
 namespace gantk::cpu::nhwc {
@@ -43,17 +42,29 @@ struct Groups {
         outputs = pixels * results * shape.outputs;
     }
 
-    int64_t pairs(const Convolution& shape) const { return divide_up(columns * shape.inputs, 2); }
-    bool is_odd(const Convolution& shape) const { return columns * shape.inputs % 2 != 0; }
-    int64_t block_size(const Convolution& shape, int64_t count) const {
-        return rows * pairs(shape) * vectors_of(count) * kVector * 2;
+    // Of a row of the kernel.
+    template <typename Element>
+    int64_t words(const Convolution& shape) const {
+        return divide_up(columns * shape.inputs, kTogether<Element>);
     }
-    int64_t part_size(const Convolution& shape) const { return block_size(shape, outputs); }
+    template <typename Element>
+    bool is_odd(const Convolution& shape) const {
+        return columns * shape.inputs % kTogether<Element> != 0;
+    }
+    template <typename Element>
+    int64_t block_size(const Convolution& shape, int64_t count) const {
+        return rows * words<Element>(shape) * vectors_of(count) * kVector * kTogether<Element>;
+    }
+    template <typename Element>
+    int64_t part_size(const Convolution& shape) const {
+        return block_size<Element>(shape, outputs);
+    }
 };
 
 // A weight of a part: of its output, at a row, column and channel of its kernel.
-Bfloat weight_of(const Convolution& shape, const Groups& groups, const Bfloat* weights, int64_t part, int64_t output,
-                 int64_t row, int64_t column, int64_t input) {
+template <typename Element>
+Element weight_of(const Convolution& shape, const Groups& groups, const Element* weights, int64_t part, int64_t output,
+                  int64_t row, int64_t column, int64_t input) {
     const int64_t result = output / shape.outputs, channel = output % shape.outputs;
     if (!shape.transposed) {
         const int64_t at = column - result * groups.step;
@@ -69,46 +80,48 @@ Bfloat weight_of(const Convolution& shape, const Groups& groups, const Bfloat* w
 }
 
 // Features with zeros around and behind them.
+template <typename Element>
 struct Bordered {
-    const Bfloat* first;
+    const Element* first;
     int64_t height, width;
 };
 
+template <typename Element>
 class Direct {
   public:
-    Direct(const Convolution& shape, const Tensors& tensors)
+    Direct(const Convolution& shape, const Tensors<Element>& tensors)
         : shape_(shape), tensors_(tensors), groups_(shape), inner_{tensors.features, shape.height, shape.width} {
         high_ = shape.transposed ? shape.height + 2 * shape.border() - 2 : shape.result_height();
         wide_ = shape.transposed ? shape.width + 2 * shape.border() - 2 : shape.result_width();
         across_ = divide_up(wide_, groups_.pixels);
         bias_.resize(static_cast<std::size_t>(vectors_of(groups_.outputs) * kVector));
         for (int64_t first = 0; tensors.bias && first < groups_.outputs; first += shape.outputs)
-            widen(Element::bfloat16, tensors.bias, 0, shape.outputs, bias_.data() + first);
+            widen(kElement<Element>, tensors.bias, 0, shape.outputs, bias_.data() + first);
     }
 
     // Whether runs leave the features, or want a border.
     bool wants_copy() const {
-        return shape_.border() > 0 || groups_.is_odd(shape_) || wide_ < groups_.pixels;
+        return shape_.border() > 0 || groups_.template is_odd<Element>(shape_) || wide_ < groups_.pixels;
     }
     std::size_t copy_bytes() const {
-        return static_cast<std::size_t>(shape_.count * copied_picture() + behind()) * sizeof(Bfloat);
+        return static_cast<std::size_t>(shape_.count * copied_picture() + behind()) * sizeof(Element);
     }
-    void copy(Bfloat* to, const Parallel& parallel) {
+    void copy(Element* to, const Parallel& parallel) {
         const int64_t border = shape_.border(), line = shape_.width * shape_.inputs;
-        const Bordered made{to, shape_.height + 2 * border, shape_.width + 2 * border};
+        const Bordered<Element> made{to, shape_.height + 2 * border, shape_.width + 2 * border};
         const int64_t wide = made.width * shape_.inputs;
         for_each(parallel, shape_.count * made.height, [&](int64_t row) {
-            Bfloat* const into = to + row * wide;
+            Element* const into = to + row * wide;
             const int64_t picture = row / made.height, y = row % made.height - border;
             if (y < 0 || y >= shape_.height) {
-                std::fill_n(into, wide, Bfloat{0});
+                std::fill_n(into, wide, Element{0});
                 return;
             }
-            std::fill_n(into, border * shape_.inputs, Bfloat{0});
+            std::fill_n(into, border * shape_.inputs, Element{0});
             std::copy_n(tensors_.features + (picture * shape_.height + y) * line, line, into + border * shape_.inputs);
-            std::fill_n(into + wide - border * shape_.inputs, border * shape_.inputs, Bfloat{0});
+            std::fill_n(into + wide - border * shape_.inputs, border * shape_.inputs, Element{0});
         });
-        std::fill_n(to + shape_.count * copied_picture(), behind(), Bfloat{0});
+        std::fill_n(to + shape_.count * copied_picture(), behind(), Element{0});
         inner_ = made;
     }
 
@@ -134,8 +147,8 @@ class Direct {
         const bool grouped = groups_.results > 1;
         const int64_t a = !shape_.transposed ? 0 : grouped ? part : part / 2;
         const int64_t b = !shape_.transposed || grouped ? 0 : part % 2;
-        const Bfloat* places[kChunk];
-        Bfloat* results[kChunk];
+        const Element* places[kChunk];
+        Element* results[kChunk];
         for (int64_t i = 0; i < count; ++i) {
             const int64_t row = (first + i) / across_, picture = row / high_, y = row % high_;
             const int64_t x =
@@ -147,60 +160,71 @@ class Direct {
         }
         const int64_t here = std::min(kBlock, groups_.outputs - output);
         const int64_t written = std::min(here, wide_ * groups_.results * outputs - output);
-        const Runs runs{groups_.rows, inner_.width * inputs, groups_.pairs(shape_)};
-        const Bfloat* const weights =
-            tensors_.packed + part * groups_.part_size(shape_) + groups_.block_size(shape_, output);
-        loops().convolve(places, count, runs, weights, wide_ < groups_.pixels ? written : here,
+        const Runs runs{groups_.rows, inner_.width * inputs, groups_.template words<Element>(shape_)};
+        const Element* const weights = tensors_.packed + part * groups_.template part_size<Element>(shape_) +
+                                       groups_.template block_size<Element>(shape_, output);
+        loops<Element>().convolve(places, count, runs, weights, wide_ < groups_.pixels ? written : here,
                          {bias_.data() + output, tensors_.relu ? 0.0f : -std::numeric_limits<float>::infinity()},
                          results);
     }
 
     const Convolution& shape_;
-    const Tensors& tensors_;
+    const Tensors<Element>& tensors_;
     Groups groups_;
-    Bordered inner_;
+    Bordered<Element> inner_;
     int64_t high_, wide_, across_;
     std::vector<float> bias_;
 };
 
 }  // namespace
 
+template <typename Element>
 std::size_t direct_weights_bytes(const Convolution& shape) {
     const Groups groups(shape);
-    return static_cast<std::size_t>(groups.parts * groups.part_size(shape)) * sizeof(Bfloat);
+    return static_cast<std::size_t>(groups.parts * groups.part_size<Element>(shape)) * sizeof(Element);
 }
 
-// [parts][blocks][rows][pairs][vectors][16][2].
-void direct_weights(const Convolution& shape, const Bfloat* weights, Bfloat* packed, const Parallel& parallel) {
+// [parts][blocks][rows][words][vectors][16] words.
+template <typename Element>
+void direct_weights(const Convolution& shape, const Element* weights, Element* packed, const Parallel& parallel) {
     const Groups groups(shape);
-    const int64_t blocks = divide_up(groups.outputs, kBlock), pairs = groups.pairs(shape);
+    const int64_t blocks = divide_up(groups.outputs, kBlock), words = groups.words<Element>(shape);
     for_each(parallel, groups.parts * blocks, [&](int64_t task) {
         const int64_t part = task / blocks, begin = task % blocks * kBlock;
         const int64_t wide = vectors_of(std::min(kBlock, groups.outputs - begin)) * kVector;
-        Bfloat* to = packed + part * groups.part_size(shape) + groups.block_size(shape, begin);
+        Element* to = packed + part * groups.part_size<Element>(shape) + groups.block_size<Element>(shape, begin);
         for (int64_t row = 0; row < groups.rows; ++row)
-            for (int64_t pair = 0; pair < pairs; ++pair)
+            for (int64_t word = 0; word < words; ++word)
                 for (int64_t output = begin; output < begin + wide; ++output)
-                    for (int64_t at = 2 * pair; at < 2 * pair + 2; ++at) {
+                    for (int64_t i = 0; i < kTogether<Element>; ++i) {
+                        const int64_t at = word * kTogether<Element> + i;
                         const int64_t column = at / shape.inputs, input = at % shape.inputs;
                         const bool exists = output < groups.outputs && column < groups.columns;
                         *to++ = exists ? weight_of(shape, groups, weights, part, output, row, column, input)
-                                       : Bfloat{0};
+                                       : Element{0};
                     }
     });
 }
 
-void direct_convolution(const Convolution& shape, const Tensors& tensors, const Memory& memory,
+template <typename Element>
+void direct_convolution(const Convolution& shape, const Tensors<Element>& tensors, const Memory& memory,
                         const Parallel& parallel) {
-    Direct direct(shape, tensors);
-    Bfloat* copied = nullptr;
+    Direct<Element> direct(shape, tensors);
+    Element* copied = nullptr;
     if (direct.wants_copy()) {
-        copied = static_cast<Bfloat*>(memory.take(memory.owner, direct.copy_bytes()));
+        copied = static_cast<Element*>(memory.take(memory.owner, direct.copy_bytes()));
         if (copied == nullptr) throw std::bad_alloc();
         direct.copy(copied, parallel);
     }
     direct.convolve(parallel);
     if (copied != nullptr) memory.give(memory.owner, copied);
 }
+
+template std::size_t direct_weights_bytes<float>(const Convolution&);
+template std::size_t direct_weights_bytes<Bfloat>(const Convolution&);
+template void direct_weights(const Convolution&, const float*, float*, const Parallel&);
+template void direct_weights(const Convolution&, const Bfloat*, Bfloat*, const Parallel&);
+template void direct_convolution(const Convolution&, const Tensors<float>&, const Memory&, const Parallel&);
+template void direct_convolution(const Convolution&, const Tensors<Bfloat>&, const Memory&, const Parallel&);
 
 }  // namespace gantk::cpu::nhwc

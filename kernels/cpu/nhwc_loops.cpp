@@ -4,22 +4,23 @@
 namespace gantk::cpu::nhwc {
 namespace {
 
-const Loops* best() {
+const Processor* best() {
 #ifdef GANTK_HAS_AVX512
-    if (has_avx512()) return &kAvx512Loops;
+    for (const Processor* each : {&kAvx512Bf16, &kAvx512})
+        if (each->is_here()) return each;
 #endif
-    return &kPortableLoops;
+    return &kPortable;
 }
 
-const Loops*& chosen() {
-    static const Loops* loops = best();
-    return loops;
+const Processor*& chosen() {
+    static const Processor* processor = best();
+    return processor;
 }
 
 }  // namespace
 
-const Loops& loops() { return *chosen(); }
+const Processor& processor() { return *chosen(); }
 
-void choose(const Loops& loops) { chosen() = &loops; }
+void choose(const Processor& processor) { chosen() = &processor; }
 
 }  // namespace gantk::cpu::nhwc

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// The inner loops of convolutions with channels last, compiled for several processors.
+// The inner loops of what has its channels last, compiled for several processors.
 //
-// A vector is 16 floats, or 16 channels of one pixel. Weights of up to kMostVectors of them lie as [pairs][vectors][16][2]:
-// for a pair of channels, or of what is summed, and an output, two bfloat16 next to each other, which one instruction
-// multiplies with two of a pixel and adds up.
+// A vector is 16 floats, or 16 channels of one pixel. A *word* is 32 bits: a float, or two bfloat16 that lie next to each
+// other, which one instruction multiplies with two others and adds up. Weights of up to kMostVectors vectors of outputs
+// lie as [words][vectors][16] words.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
+#include "element.hpp"
 #include "nhwc.hpp"
 
 namespace gantk::cpu::nhwc {
@@ -15,7 +17,12 @@ namespace gantk::cpu::nhwc {
 constexpr std::int64_t kVector = 16, kMostVectors = 4;
 constexpr std::int64_t kReach = 6, kFrequencies = kReach * kReach, kSide = 4;
 
-// Of one vector up to kMostVectors outputs, which one call sums.
+template <typename Element>
+constexpr std::int64_t kTogether = sizeof(float) / sizeof(Element);  // Elements of a word.
+
+template <typename Element>
+constexpr cpu::Element kElement = std::is_same_v<Element, float> ? cpu::Element::float32 : cpu::Element::bfloat16;
+
 constexpr std::int64_t vectors_of(std::int64_t outputs) { return divide_up(outputs, kVector); }
 
 // What belongs to outputs: `bias` is padded to whole vectors.
@@ -24,9 +31,9 @@ struct Ending {
     float floor;  // The least that a result may be.
 };
 
-// Pixels that are summed: each has `segments` runs of 2 * `pairs` features, `stride` elements apart.
+// What is summed for a pixel: `segments` runs of so many words of features, `stride` elements apart.
 struct Runs {
-    std::int64_t segments, stride, pairs;
+    std::int64_t segments, stride, words;
 };
 
 // What normalises channels.
@@ -36,43 +43,57 @@ struct Scaling {
 };
 
 // Channels are multiples of kVector, but for those of `convolve`.
+template <typename Element>
 struct Loops {
     // Results of `count` pixels: `outputs` channels each, at `results`, from the features at `places`.
-    void (*convolve)(const Bfloat* const* places, std::int64_t count, const Runs& runs, const Bfloat* weights,
-                     std::int64_t outputs, const Ending& ending, Bfloat* const* results);
+    void (*convolve)(const Element* const* places, std::int64_t count, const Runs& runs, const Element* weights,
+                     std::int64_t outputs, const Ending& ending, Element* const* results);
 
-    // The product of `count` rows of 2 * `pairs` features, `stride` elements apart, with weights of `vectors`;
-    // sums are `apart` floats apart.
-    void (*multiply)(const Bfloat* rows, std::int64_t count, std::int64_t stride, std::int64_t pairs,
-                     const Bfloat* weights, std::int64_t vectors, float* sums, std::int64_t apart);
+    // The product of `count` rows of `words` of features, `stride` elements apart, with weights of `vectors`; sums are
+    // `apart` floats apart.
+    void (*multiply)(const Element* rows, std::int64_t count, std::int64_t stride, std::int64_t words,
+                     const Element* weights, std::int64_t vectors, float* sums, std::int64_t apart);
 
     // B^T d B of the 6 x 6 pixels at `places`, for all channels; frequencies are `stride` elements apart.
-    void (*transform_features)(const Bfloat* const* places, std::int64_t channels, Bfloat* frequencies,
+    void (*transform_features)(const Element* const* places, std::int64_t channels, Element* frequencies,
                                std::int64_t stride);
 
     // A^T m A + bias of so many channels; sums of frequencies are `stride` floats apart. Of a transposed convolution
     // `phase` is 0 to 3, otherwise -1. Results go to 4 x 4 pixels; those that are null are dropped.
     void (*transform_sums)(const float* sums, std::int64_t stride, int phase, std::int64_t channels,
-                           const Ending& ending, Bfloat* const* results);
+                           const Ending& ending, Element* const* results);
 
     // Adds to each channel's sum what its values are above `first`, and to `squares` the square of that.
-    void (*add_moments)(const Bfloat* values, std::int64_t pixels, std::int64_t channels, const float* first,
+    void (*add_moments)(const Element* values, std::int64_t pixels, std::int64_t channels, const float* first,
                         float* sums, float* squares);
 
     // (values - means) * factors + offsets, at least `floor`, + others unless they are null.
-    void (*scale)(const Bfloat* values, const Bfloat* others, std::int64_t pixels, std::int64_t channels,
-                  const Scaling& scaling, Bfloat* results);
+    void (*scale)(const Element* values, const Element* others, std::int64_t pixels, std::int64_t channels,
+                  const Scaling& scaling, Element* results);
 };
 
-// Those in use: the best for this processor, or what a test has chosen.
-const Loops& loops();
-void choose(const Loops& loops);
-
-// What the loops are compiled to.
-extern const Loops kPortableLoops;
+// Of both elements, for one kind of processor.
+struct Processor {
+    const char* name;
+    bool (*is_here)();
+    Loops<float> floats;
+    Loops<Bfloat> bfloats;
+};
+extern const Processor kPortable;
 #ifdef GANTK_HAS_AVX512
-extern const Loops kAvx512Loops;
-bool has_avx512();
+extern const Processor kAvx512, kAvx512Bf16;  // The second has AVX512-BF16 too.
 #endif
+
+// The best that this processor is, or what a test has chosen.
+const Processor& processor();
+void choose(const Processor& processor);
+
+template <typename Element>
+const Loops<Element>& loops() {
+    if constexpr (std::is_same_v<Element, float>)
+        return processor().floats;
+    else
+        return processor().bfloats;
+}
 
 }  // namespace gantk::cpu::nhwc

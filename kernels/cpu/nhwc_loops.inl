@@ -1,119 +1,137 @@
 // SPDX-License-Identifier: Apache-2.0
-// The loops of nhwc_loops.hpp, for the processor of the file that includes this: it defines GANTK_TARGET, which all
-// that is inlined is compiled for, GANTK_ENTRY, which entry points are, and `add_products` and `store` on vectors.
+// The loops of nhwc_loops.hpp, for one kind of processor and one type. The file that includes this defines Element,
+// GANTK_TARGET, which all that is inlined is compiled for, GANTK_ENTRY, which entry points are, kLanes of a register,
+// kMostAtOnce, the registers of outputs that there is room for, and on what is in registers `load`, `store` and
+// `add_products`. `kRegisters` of outputs count in these.
 
 using Vector = Floats;
 #include "winograd_points.inl"
 
-template <int kPixels, int kVectors>
-using Sums = Floats[kPixels][kVectors];
+template <int kPixels, int kRegisters>
+using Sums = Floats[kPixels][kRegisters];
 
-template <int kPixels, int kVectors>
-GANTK_TARGET inline void clear(Sums<kPixels, kVectors>& sums) {
+template <int kPixels, int kRegisters>
+GANTK_TARGET inline void clear(Sums<kPixels, kRegisters>& sums) {
     for (auto& row : sums)
         for (Floats& one : row) one = Floats{};
 }
 
-// Adds the products of one run of pairs.
-template <int kPixels, int kVectors>
-GANTK_TARGET inline void accumulate(const Bfloat* const (&rows)[kPixels], int64_t pairs, const Bfloat* weights,
-                                    Sums<kPixels, kVectors>& sums) {
-    for (int64_t pair = 0; pair < pairs; ++pair, weights += kVectors * 2 * kVector) {
-        Words given[kVectors];
-        for (int v = 0; v < kVectors; ++v) given[v] = *reinterpret_cast<const StoredWords*>(weights + v * 2 * kVector);
+constexpr int kParts = kVector / kLanes;                            // Registers of a vector.
+constexpr int64_t kOfRegister = kLanes * kTogether<Element>;  // Elements of a register of words.
+
+// Adds the products of one run of words; weights of a word are `apart` elements behind those of the one before.
+template <int kPixels, int kRegisters>
+GANTK_TARGET inline void accumulate(const Element* const (&rows)[kPixels], int64_t words, const Element* weights,
+                                    int64_t apart, Sums<kPixels, kRegisters>& sums) {
+    for (int64_t word = 0; word < words; ++word, weights += apart) {
+        Words given[kRegisters];
+        for (int v = 0; v < kRegisters; ++v) given[v] = *reinterpret_cast<const StoredWords*>(weights + v * kOfRegister);
         for (int r = 0; r < kPixels; ++r) {
-            const Words both = Words{} + *reinterpret_cast<const StoredWord*>(rows[r] + 2 * pair);
-            for (int v = 0; v < kVectors; ++v) add_products(both, given[v], sums[r][v]);
+            const Words one = Words{} + *reinterpret_cast<const StoredWord*>(rows[r] + word * kTogether<Element>);
+            for (int v = 0; v < kRegisters; ++v) add_products(one, given[v], sums[r][v]);
         }
     }
 }
 
-GANTK_TARGET inline void load(const Bfloat* from, Floats& values) {
-    values = reinterpret_cast<Floats>(__builtin_convertvector(*reinterpret_cast<const StoredHalves*>(from), Words) << 16);
-}
-
-GANTK_TARGET inline void finish(const Floats& sum, const Ending& ending, int64_t at, Bfloat* result) {
+GANTK_TARGET inline void finish(const Floats& sum, const Ending& ending, int64_t at, Element* result) {
     const Floats floor = Floats{} + ending.floor;
     const Floats value = sum + *reinterpret_cast<const StoredFloats*>(ending.bias + at);
     store(value < floor ? floor : value, result);  // NaN stays.
 }
 
-template <int kPixels, int kVectors>
-GANTK_TARGET inline void convolve_pixels(const Bfloat* const* places, const Runs& runs, const Bfloat* weights,
-                                         int64_t outputs, const Ending& ending, Bfloat* const* results) {
-    Sums<kPixels, kVectors> sums;
-    clear<kPixels, kVectors>(sums);
-    const Bfloat* rows[kPixels];
+template <int kPixels, int kRegisters>
+GANTK_TARGET inline void convolve_pixels(const Element* const* places, const Runs& runs, const Element* weights,
+                                         int64_t apart, int64_t outputs, const Ending& ending, int64_t first,
+                                         Element* const* results) {
+    Sums<kPixels, kRegisters> sums;
+    clear<kPixels, kRegisters>(sums);
+    const Element* rows[kPixels];
     for (int r = 0; r < kPixels; ++r) rows[r] = places[r];
     for (int64_t segment = 0; segment < runs.segments; ++segment) {
-        accumulate<kPixels, kVectors>(rows, runs.pairs, weights, sums);
-        weights += runs.pairs * kVectors * 2 * kVector;
+        accumulate<kPixels, kRegisters>(rows, runs.words, weights, apart, sums);
+        weights += runs.words * apart;
         for (int r = 0; r < kPixels; ++r) rows[r] += runs.stride;
     }
-    const int64_t rest = outputs - (kVectors - 1) * kVector;  // Of the last vector.
-    for (int r = 0; r < kPixels; ++r) {
-        for (int v = 0; v < kVectors - 1; ++v) finish(sums[r][v], ending, v * kVector, results[r] + v * kVector);
-        Bfloat* const last = results[r] + (kVectors - 1) * kVector;
-        if (rest == kVector) {
-            finish(sums[r][kVectors - 1], ending, (kVectors - 1) * kVector, last);
-        } else {
-            Bfloat whole[kVector];
-            finish(sums[r][kVectors - 1], ending, (kVectors - 1) * kVector, whole);
-            for (int64_t i = 0; i < rest; ++i) last[i] = whole[i];
+    for (int r = 0; r < kPixels; ++r)
+        for (int v = 0; v < kRegisters; ++v) {
+            const int64_t at = first + v * kLanes, rest = outputs - at;
+            if (rest >= kLanes) {
+                finish(sums[r][v], ending, at, results[r] + at);
+            } else {
+                Element whole[kLanes];
+                finish(sums[r][v], ending, at, whole);
+                for (int64_t i = 0; i < rest; ++i) results[r][at + i] = whole[i];
+            }
         }
+}
+
+template <int kPixels, int kRegisters>
+GANTK_TARGET inline void multiply_rows(const Element* first, int64_t stride, int64_t words, const Element* weights,
+                                       int64_t apart_weights, float* made, int64_t apart) {
+    Sums<kPixels, kRegisters> sums;
+    clear<kPixels, kRegisters>(sums);
+    const Element* rows[kPixels];
+    for (int r = 0; r < kPixels; ++r) rows[r] = first + r * stride;
+    accumulate<kPixels, kRegisters>(rows, words, weights, apart_weights, sums);
+    for (int r = 0; r < kPixels; ++r)
+        for (int v = 0; v < kRegisters; ++v) *reinterpret_cast<StoredFloats*>(made + r * apart + v * kLanes) = sums[r][v];
+}
+
+// As many outputs and pixels at a time as there are registers for, then fewer pixels.
+template <int kRegisters>
+constexpr int kAtOnce = kRegisters < kMostAtOnce ? kRegisters : kMostAtOnce;
+template <int kRegisters>
+constexpr int kPixelsOf = kRegisters * 2 > kMostAtOnce ? 6 : 12;
+
+template <int kPixels, int kRegisters>
+GANTK_TARGET inline void convolve_some(const Element* const*& places, int64_t& count, const Runs& runs,
+                                       const Element* weights, int64_t apart, int64_t outputs, const Ending& ending,
+                                       int64_t first, Element* const*& results) {
+    for (; count >= kPixels; count -= kPixels, places += kPixels, results += kPixels)
+        convolve_pixels<kPixels, kRegisters>(places, runs, weights, apart, outputs, ending, first, results);
+}
+
+template <int kRegisters>
+GANTK_TARGET inline void convolve_registers(const Element* const* places, int64_t count, const Runs& runs,
+                                          const Element* weights, int64_t outputs, const Ending& ending,
+                                          Element* const* results) {
+    constexpr int kHere = kAtOnce<kRegisters>;
+    constexpr int64_t kApart = kRegisters * kOfRegister;
+    for (int v = 0; v < kRegisters; v += kHere, weights += kHere * kOfRegister) {
+        const Element* const* from = places;
+        Element* const* to = results;
+        int64_t left = count;
+        convolve_some<kPixelsOf<kHere>, kHere>(from, left, runs, weights, kApart, outputs, ending, v * kLanes, to);
+        convolve_some<4, kHere>(from, left, runs, weights, kApart, outputs, ending, v * kLanes, to);
+        convolve_some<1, kHere>(from, left, runs, weights, kApart, outputs, ending, v * kLanes, to);
     }
 }
 
-template <int kPixels, int kVectors>
-GANTK_TARGET inline void multiply_rows(const Bfloat* first, int64_t stride, int64_t pairs, const Bfloat* weights,
-                                       float* made, int64_t apart) {
-    Sums<kPixels, kVectors> sums;
-    clear<kPixels, kVectors>(sums);
-    const Bfloat* rows[kPixels];
-    for (int r = 0; r < kPixels; ++r) rows[r] = first + r * stride;
-    accumulate<kPixels, kVectors>(rows, pairs, weights, sums);
-    for (int r = 0; r < kPixels; ++r)
-        for (int v = 0; v < kVectors; ++v) *reinterpret_cast<StoredFloats*>(made + r * apart + v * kVector) = sums[r][v];
-}
-
-// As many pixels at a time as there are registers for, then fewer.
-template <int kVectors>
-constexpr int kPixelsOf = kVectors > 2 ? 6 : 12;
-
-template <int kPixels, int kVectors>
-GANTK_TARGET inline void convolve_some(const Bfloat* const*& places, int64_t& count, const Runs& runs,
-                                       const Bfloat* weights, int64_t outputs, const Ending& ending,
-                                       Bfloat* const*& results) {
-    for (; count >= kPixels; count -= kPixels, places += kPixels, results += kPixels)
-        convolve_pixels<kPixels, kVectors>(places, runs, weights, outputs, ending, results);
-}
-
-template <int kVectors>
-GANTK_TARGET inline void convolve_vectors(const Bfloat* const* places, int64_t count, const Runs& runs, const Bfloat* weights,
-                                  int64_t outputs, const Ending& ending, Bfloat* const* results) {
-    convolve_some<kPixelsOf<kVectors>, kVectors>(places, count, runs, weights, outputs, ending, results);
-    convolve_some<4, kVectors>(places, count, runs, weights, outputs, ending, results);
-    convolve_some<1, kVectors>(places, count, runs, weights, outputs, ending, results);
-}
-
-template <int kPixels, int kVectors>
-GANTK_TARGET inline void multiply_some(const Bfloat*& rows, int64_t& count, int64_t stride, int64_t pairs,
-                                       const Bfloat* weights, float*& sums, int64_t apart) {
+template <int kPixels, int kRegisters>
+GANTK_TARGET inline void multiply_some(const Element*& rows, int64_t& count, int64_t stride, int64_t words,
+                                       const Element* weights, int64_t apart_weights, float*& sums, int64_t apart) {
     for (; count >= kPixels; count -= kPixels, rows += kPixels * stride, sums += kPixels * apart)
-        multiply_rows<kPixels, kVectors>(rows, stride, pairs, weights, sums, apart);
+        multiply_rows<kPixels, kRegisters>(rows, stride, words, weights, apart_weights, sums, apart);
 }
 
-template <int kVectors>
-GANTK_TARGET inline void multiply_vectors(const Bfloat* rows, int64_t count, int64_t stride, int64_t pairs,
-                                  const Bfloat* weights, float* sums, int64_t apart) {
-    multiply_some<kPixelsOf<kVectors>, kVectors>(rows, count, stride, pairs, weights, sums, apart);
-    multiply_some<4, kVectors>(rows, count, stride, pairs, weights, sums, apart);
-    multiply_some<1, kVectors>(rows, count, stride, pairs, weights, sums, apart);
+template <int kRegisters>
+GANTK_TARGET inline void multiply_registers(const Element* rows, int64_t count, int64_t stride, int64_t words,
+                                          const Element* weights, float* sums, int64_t apart) {
+    constexpr int kHere = kAtOnce<kRegisters>;
+    constexpr int64_t kApart = kRegisters * kOfRegister;
+    for (int v = 0; v < kRegisters; v += kHere, weights += kHere * kOfRegister) {
+        const Element* from = rows;
+        float* to = sums + v * kLanes;
+        int64_t left = count;
+        multiply_some<kPixelsOf<kHere>, kHere>(from, left, stride, words, weights, kApart, to, apart);
+        multiply_some<4, kHere>(from, left, stride, words, weights, kApart, to, apart);
+        multiply_some<1, kHere>(from, left, stride, words, weights, kApart, to, apart);
+    }
 }
 
-GANTK_ENTRY void transform_channels(const Bfloat* const* places, int64_t channels, Bfloat* frequencies,
+GANTK_ENTRY void transform_features(const Element* const* places, int64_t channels, Element* frequencies,
                                     int64_t stride) {
-    for (int64_t channel = 0; channel < channels; channel += kVector) {
+    for (int64_t channel = 0; channel < channels; channel += kLanes) {
         Floats columns[kReach][kReach];
         for (int j = 0; j < kReach; ++j) {
             Floats given[kReach], made[kReach];
@@ -132,8 +150,8 @@ GANTK_ENTRY void transform_channels(const Bfloat* const* places, int64_t channel
 // Sums of one row and of one column of frequencies may be lacking.
 template <int kLackingRow, int kLackingColumn>
 GANTK_TARGET inline void make_results(const float* sums, int64_t stride, int64_t channels, const Ending& ending,
-                              Bfloat* const* results) {
-    for (int64_t channel = 0; channel < channels; channel += kVector) {
+                              Element* const* results) {
+    for (int64_t channel = 0; channel < channels; channel += kLanes) {
         Floats rows[kSide][kReach];
         for (int j = 0; j < kReach; ++j) {
             Floats given[kReach], made[kSide];
@@ -155,36 +173,36 @@ GANTK_TARGET inline void make_results(const float* sums, int64_t stride, int64_t
     }
 }
 
-GANTK_ENTRY void convolve(const Bfloat* const* places, int64_t count, const Runs& runs, const Bfloat* weights,
-                          int64_t outputs, const Ending& ending, Bfloat* const* results) {
+GANTK_ENTRY void convolve(const Element* const* places, int64_t count, const Runs& runs, const Element* weights,
+                          int64_t outputs, const Ending& ending, Element* const* results) {
     switch (vectors_of(outputs)) {
         case 1:
-            return convolve_vectors<1>(places, count, runs, weights, outputs, ending, results);
+            return convolve_registers<kParts>(places, count, runs, weights, outputs, ending, results);
         case 2:
-            return convolve_vectors<2>(places, count, runs, weights, outputs, ending, results);
+            return convolve_registers<2 * kParts>(places, count, runs, weights, outputs, ending, results);
         case 3:
-            return convolve_vectors<3>(places, count, runs, weights, outputs, ending, results);
+            return convolve_registers<3 * kParts>(places, count, runs, weights, outputs, ending, results);
         default:
-            return convolve_vectors<4>(places, count, runs, weights, outputs, ending, results);
+            return convolve_registers<4 * kParts>(places, count, runs, weights, outputs, ending, results);
     }
 }
 
-GANTK_ENTRY void multiply(const Bfloat* rows, int64_t count, int64_t stride, int64_t pairs, const Bfloat* weights,
+GANTK_ENTRY void multiply(const Element* rows, int64_t count, int64_t stride, int64_t words, const Element* weights,
                           int64_t vectors, float* sums, int64_t apart) {
     switch (vectors) {
         case 1:
-            return multiply_vectors<1>(rows, count, stride, pairs, weights, sums, apart);
+            return multiply_registers<kParts>(rows, count, stride, words, weights, sums, apart);
         case 2:
-            return multiply_vectors<2>(rows, count, stride, pairs, weights, sums, apart);
+            return multiply_registers<2 * kParts>(rows, count, stride, words, weights, sums, apart);
         case 3:
-            return multiply_vectors<3>(rows, count, stride, pairs, weights, sums, apart);
+            return multiply_registers<3 * kParts>(rows, count, stride, words, weights, sums, apart);
         default:
-            return multiply_vectors<4>(rows, count, stride, pairs, weights, sums, apart);
+            return multiply_registers<4 * kParts>(rows, count, stride, words, weights, sums, apart);
     }
 }
 
 GANTK_ENTRY void transform_sums(const float* sums, int64_t stride, int phase, int64_t channels, const Ending& ending,
-                                Bfloat* const* results) {
+                                Element* const* results) {
     constexpr int kEven = kReach - 1, kOdd = 0;  // The frequency that even and odd results lack.
     switch (phase) {
         case 0:
@@ -200,13 +218,13 @@ GANTK_ENTRY void transform_sums(const float* sums, int64_t stride, int phase, in
     }
 }
 
-GANTK_ENTRY void add_moments(const Bfloat* values, int64_t pixels, int64_t channels, const float* first, float* sums,
+GANTK_ENTRY void add_moments(const Element* values, int64_t pixels, int64_t channels, const float* first, float* sums,
                              float* squares) {
-    for (int64_t channel = 0; channel < channels; channel += kVector) {
+    for (int64_t channel = 0; channel < channels; channel += kLanes) {
         const Floats start = *reinterpret_cast<const StoredFloats*>(first + channel);
         Floats sum = *reinterpret_cast<const StoredFloats*>(sums + channel);
         Floats square = *reinterpret_cast<const StoredFloats*>(squares + channel);
-        const Bfloat* from = values + channel;
+        const Element* from = values + channel;
         for (int64_t pixel = 0; pixel < pixels; ++pixel, from += channels) {
             Floats above;
             load(from, above);
@@ -220,10 +238,10 @@ GANTK_ENTRY void add_moments(const Bfloat* values, int64_t pixels, int64_t chann
 }
 
 template <bool kAdds>
-GANTK_TARGET inline void scale_channels(const Bfloat* values, const Bfloat* others, int64_t pixels, int64_t channels,
-                                        const Scaling& scaling, Bfloat* results) {
+GANTK_TARGET inline void scale_channels(const Element* values, const Element* others, int64_t pixels, int64_t channels,
+                                        const Scaling& scaling, Element* results) {
     const Floats floor = Floats{} + scaling.floor;
-    for (int64_t channel = 0; channel < channels; channel += kVector) {
+    for (int64_t channel = 0; channel < channels; channel += kLanes) {
         const Floats mean = *reinterpret_cast<const StoredFloats*>(scaling.means + channel);
         const Floats factor = *reinterpret_cast<const StoredFloats*>(scaling.factors + channel);
         const Floats offset = *reinterpret_cast<const StoredFloats*>(scaling.offsets + channel);
@@ -242,10 +260,12 @@ GANTK_TARGET inline void scale_channels(const Bfloat* values, const Bfloat* othe
     }
 }
 
-GANTK_ENTRY void scale(const Bfloat* values, const Bfloat* others, int64_t pixels, int64_t channels,
-                       const Scaling& scaling, Bfloat* results) {
+GANTK_ENTRY void scale(const Element* values, const Element* others, int64_t pixels, int64_t channels,
+                       const Scaling& scaling, Element* results) {
     if (others != nullptr)
         scale_channels<true>(values, others, pixels, channels, scaling, results);
     else
         scale_channels<false>(values, others, pixels, channels, scaling, results);
 }
+
+constexpr Loops<Element> kLoops{convolve, multiply, transform_features, transform_sums, add_moments, scale};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// For processors without AVX512-BF16: pairs are widened and multiplied one after the other.
+// For any processor, and for those with AVX2, which have 16 registers of 8 lanes.
 #include "clones.hpp"
-#include "nhwc_vectors.hpp"
+#include "nhwc_loops.hpp"
 
 namespace gantk::cpu::nhwc {
 namespace {
@@ -11,12 +11,36 @@ using std::int64_t;
 #define GANTK_TARGET __attribute__((always_inline))
 #define GANTK_ENTRY GANTK_CLONES
 
-// Bits of two bfloat16 in each word.
-GANTK_INLINE void add_products(const Words& both, const Words& given, Floats& sum) {
-    sum += reinterpret_cast<Floats>(both << 16) * reinterpret_cast<Floats>(given << 16);
-    sum += reinterpret_cast<Floats>(both & 0xffff0000u) * reinterpret_cast<Floats>(given & 0xffff0000u);
-}
+constexpr int kLanes = 8, kMostAtOnce = 2;
+#include "nhwc_vectors.inl"
 
+namespace floats {
+
+using Element = float;
+
+GANTK_INLINE void add_products(const Words& one, const Words& given, Floats& sum) {
+    sum += reinterpret_cast<Floats>(one) * reinterpret_cast<Floats>(given);
+}
+GANTK_INLINE void load(const float* from, Floats& values) { values = *reinterpret_cast<const StoredFloats*>(from); }
+GANTK_INLINE void store(const Floats& values, float* to) { *reinterpret_cast<StoredFloats*>(to) = values; }
+
+#include "nhwc_loops.inl"
+
+}  // namespace floats
+
+namespace bfloats {
+
+using Element = Bfloat;
+
+// The two of a word are widened and multiplied one after the other.
+GANTK_INLINE void add_products(const Words& one, const Words& given, Floats& sum) {
+    sum += reinterpret_cast<Floats>(one << 16) * reinterpret_cast<Floats>(given << 16);
+    sum += reinterpret_cast<Floats>(one & 0xffff0000u) * reinterpret_cast<Floats>(given & 0xffff0000u);
+}
+GANTK_INLINE void load(const Bfloat* from, Floats& values) {
+    values =
+        reinterpret_cast<Floats>(__builtin_convertvector(*reinterpret_cast<const StoredHalves*>(from), Words) << 16);
+}
 // Rounded to nearest, ties to even.
 GANTK_INLINE void store(const Floats& values, Bfloat* to) {
     const Words bits = reinterpret_cast<Words>(values);
@@ -27,8 +51,9 @@ GANTK_INLINE void store(const Floats& values, Bfloat* to) {
 
 #include "nhwc_loops.inl"
 
+}  // namespace bfloats
 }  // namespace
 
-const Loops kPortableLoops{convolve, multiply, transform_channels, transform_sums, add_moments, scale};
+const Processor kPortable{"portable", [] { return true; }, floats::kLoops, bfloats::kLoops};
 
 }  // namespace gantk::cpu::nhwc

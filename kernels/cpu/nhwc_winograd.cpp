@@ -5,7 +5,6 @@
 #include <limits>
 #include <vector>
 
-#include "element.hpp"
 #include "nhwc_loops.hpp"
 #include "nhwc_rounding.hpp"
 #include "tasks.hpp"
@@ -19,7 +18,9 @@ using std::int64_t;
 constexpr int64_t kBlock = kVector * kMostVectors;  // Outputs summed at a time.
 // Tiles of a task, whose frequencies and sums stay in the second cache. The more there are, the less often weights are
 // read.
-constexpr int64_t kTiles = 36, kTransposedTiles = 18;
+template <typename Element>
+constexpr int64_t kTiles = std::is_same_v<Element, float> ? 24 : 36;
+constexpr int64_t kTransposedTiles = 18;
 constexpr int64_t kSkew = 96;  // Frequencies a power of two apart would share the cache's sets.
 
 cpu::Convolution planar(const Convolution& shape) {
@@ -31,9 +32,10 @@ bool has_product(const Convolution& shape, int64_t frequency, int64_t phase) {
     return winograd::has_product(planar(shape), frequency, phase);
 }
 
-// Weights of one product: [blocks][pairs][vectors][16][2].
+// Weights of one product: [blocks][words][vectors][16] words.
 int64_t product_size(const Convolution& shape) { return shape.inputs * shape.outputs; }
 
+template <typename Element>
 struct Plan {
     int64_t high, wide, down, across, tiles, blocks, block, phases, features_stride, sums_stride;
 
@@ -44,34 +46,35 @@ struct Plan {
         across = divide_up(wide, kSide);
         tiles = shape.count * down * across;
         // An even number, for threads are.
-        blocks = 2 * divide_up(tiles, 2 * (shape.transposed ? kTransposedTiles : kTiles));
+        blocks = 2 * divide_up(tiles, 2 * (shape.transposed ? kTransposedTiles : kTiles<Element>));
         block = divide_up(tiles, blocks);
         blocks = divide_up(tiles, block);
         features_stride = block * shape.inputs + kSkew;
         sums_stride = block * kBlock + kSkew / 2;
     }
 
-    int64_t features_bytes() const { return kFrequencies * features_stride * int64_t{sizeof(Bfloat)}; }
+    int64_t features_bytes() const { return kFrequencies * features_stride * int64_t{sizeof(Element)}; }
     int64_t sums_bytes() const { return phases * kFrequencies * sums_stride * int64_t{sizeof(float)}; }
     std::size_t bytes() const { return static_cast<std::size_t>(features_bytes() + sums_bytes()); }
 };
 static_assert(kFrequencies * kSkew * sizeof(Bfloat) % 64 == 0);  // Sums lie behind frequencies.
 
+template <typename Element>
 class Call {
   public:
-    Call(const Convolution& shape, const Tensors& tensors)
+    Call(const Convolution& shape, const Tensors<Element>& tensors)
         : shape_(shape),
           tensors_(tensors),
           plan_(shape),
           zeros_(static_cast<std::size_t>(shape.inputs)),
           bias_(static_cast<std::size_t>(shape.outputs)) {
-        if (tensors.bias) widen(Element::bfloat16, tensors.bias, 0, shape.outputs, bias_.data());
+        if (tensors.bias) widen(kElement<Element>, tensors.bias, 0, shape.outputs, bias_.data());
     }
 
-    const Plan& plan() const { return plan_; }
+    const Plan<Element>& plan() const { return plan_; }
 
     void convolve_block(int64_t index, void* memory) const {
-        auto* const features = static_cast<Bfloat*>(memory);
+        auto* const features = static_cast<Element*>(memory);
         auto* const sums = reinterpret_cast<float*>(static_cast<char*>(memory) + plan_.features_bytes());
         const int64_t first = index * plan_.block, count = std::min(plan_.block, plan_.tiles - first);
         for (int64_t tile = 0; tile < count; ++tile) transform(first + tile, features + tile * shape_.inputs);
@@ -92,25 +95,25 @@ class Call {
         return {row / plan_.down, row % plan_.down * kSide, tile % plan_.across * kSide};
     }
 
-    void transform(int64_t tile, Bfloat* frequencies) const {
+    void transform(int64_t tile, Element* frequencies) const {
         const Place place = place_of(tile);
-        const Bfloat* places[kFrequencies];
+        const Element* places[kFrequencies];
         for (int64_t i = 0; i < kFrequencies; ++i) {
             const int64_t y = place.y + i / kReach - shape_.border(), x = place.x + i % kReach - shape_.border();
             const bool inside = y >= 0 && y < shape_.height && x >= 0 && x < shape_.width;
             const int64_t at = (place.picture * shape_.height + y) * shape_.width + x;
             places[i] = inside ? tensors_.features + at * shape_.inputs : zeros_.data();
         }
-        loops().transform_features(places, shape_.inputs, frequencies, plan_.features_stride);
+        loops<Element>().transform_features(places, shape_.inputs, frequencies, plan_.features_stride);
     }
 
-    void multiply(int64_t output, int64_t outputs, int64_t tiles, const Bfloat* features, float* sums) const {
-        const Bfloat* weights = tensors_.packed + output * shape_.inputs;
+    void multiply(int64_t output, int64_t outputs, int64_t tiles, const Element* features, float* sums) const {
+        const Element* weights = tensors_.packed + output * shape_.inputs;
         for (int64_t frequency = 0; frequency < kFrequencies; ++frequency)
             for (int64_t phase = 0; phase < plan_.phases; ++phase) {
                 if (!has_product(shape_, frequency, phase)) continue;
-                loops().multiply(features + frequency * plan_.features_stride, tiles, shape_.inputs,
-                                 shape_.inputs / 2, weights, vectors_of(outputs),
+                loops<Element>().multiply(features + frequency * plan_.features_stride, tiles, shape_.inputs,
+                                 shape_.inputs / kTogether<Element>, weights, vectors_of(outputs),
                                  sums + (phase * kFrequencies + frequency) * plan_.sums_stride, outputs);
                 weights += product_size(shape_);
             }
@@ -122,7 +125,7 @@ class Call {
         const Ending ending{bias_.data() + output,
                             tensors_.relu ? 0.0f : -std::numeric_limits<float>::infinity()};
         for (int64_t phase = 0; phase < plan_.phases; ++phase) {
-            Bfloat* results[kSide * kSide];
+            Element* results[kSide * kSide];
             for (int64_t i = 0; i < kSide * kSide; ++i) {
                 const int64_t y = place.y + i / kSide, x = place.x + i % kSide;
                 const int64_t row = (place.picture * plan_.high + y) * scale + phase / 2;
@@ -130,15 +133,15 @@ class Call {
                 const bool inside = y < plan_.high && x < plan_.wide;
                 results[i] = inside ? tensors_.result + at * shape_.outputs + output : nullptr;
             }
-            loops().transform_sums(sums + phase * kFrequencies * plan_.sums_stride, plan_.sums_stride,
+            loops<Element>().transform_sums(sums + phase * kFrequencies * plan_.sums_stride, plan_.sums_stride,
                                    shape_.transposed ? static_cast<int>(phase) : -1, outputs, ending, results);
         }
     }
 
     const Convolution& shape_;
-    const Tensors& tensors_;
-    Plan plan_;
-    std::vector<Bfloat> zeros_;
+    const Tensors<Element>& tensors_;
+    Plan<Element> plan_;
+    std::vector<Element> zeros_;
     std::vector<float> bias_;
 };
 
@@ -150,18 +153,20 @@ bool has_winograd(const Convolution& shape) {
     return kernel && shape.inputs % kVector == 0 && shape.outputs % kVector == 0;
 }
 
+template <typename Element>
 std::size_t winograd_weights_bytes(const Convolution& shape) {
     int64_t products = 0;
     for (int64_t frequency = 0; frequency < kFrequencies; ++frequency)
         for (int64_t phase = 0; phase < phases_of(shape); ++phase) products += has_product(shape, frequency, phase);
-    return static_cast<std::size_t>(products * product_size(shape)) * sizeof(Bfloat);
+    return static_cast<std::size_t>(products * product_size(shape)) * sizeof(Element);
 }
 
-void winograd_weights(const Convolution& shape, const Bfloat* weights, Bfloat* packed, const Parallel& parallel) {
+template <typename Element>
+void winograd_weights(const Convolution& shape, const Element* weights, Element* packed, const Parallel& parallel) {
     const cpu::Convolution kind = planar(shape);
     const int64_t taps = shape.transposed ? 16 : 9;
     std::vector<float> wide(static_cast<std::size_t>(taps * shape.inputs * shape.outputs));
-    widen(Element::bfloat16, weights, 0, static_cast<int64_t>(wide.size()), wide.data());
+    widen(kElement<Element>, weights, 0, static_cast<int64_t>(wide.size()), wide.data());
     std::vector<Rounding> roundings;
     for (int64_t phase = 0; phase < phases_of(shape); ++phase) {
         std::vector<int> frequencies;
@@ -172,14 +177,18 @@ void winograd_weights(const Convolution& shape, const Bfloat* weights, Bfloat* p
     for_each(parallel, shape.outputs, [&](int64_t output) {
         const int64_t begin = output / kBlock * kBlock, across = std::min(kBlock, shape.outputs - begin);
         for (int64_t input = 0; input < shape.inputs; ++input) {
-            Bfloat made[4][kFrequencies];
+            Element made[4][kFrequencies];
             for (int64_t phase = 0; phase < phases_of(shape); ++phase) {
                 double kernel[3][3] = {}, exact[kFrequencies];
                 winograd::read_kernel(kind, wide.data(), output, input, phase, kernel);
                 winograd::transform_kernel(kernel, exact);
-                roundings[static_cast<std::size_t>(phase)].round(exact, made[phase]);
+                if constexpr (std::is_same_v<Element, float>)
+                    std::copy_n(exact, kFrequencies, made[phase]);
+                else
+                    roundings[static_cast<std::size_t>(phase)].round(exact, made[phase]);
             }
-            Bfloat* to = packed + begin * shape.inputs + (input / 2 * across + output - begin) * 2 + input % 2;
+            constexpr int64_t kOne = kTogether<Element>;
+            Element* to = packed + begin * shape.inputs + (input / kOne * across + output - begin) * kOne + input % kOne;
             for (int64_t frequency = 0; frequency < kFrequencies; ++frequency)
                 for (int64_t phase = 0; phase < phases_of(shape); ++phase) {
                     if (!has_product(shape, frequency, phase)) continue;
@@ -190,11 +199,19 @@ void winograd_weights(const Convolution& shape, const Bfloat* weights, Bfloat* p
     });
 }
 
-void winograd_convolution(const Convolution& shape, const Tensors& tensors, const Memory& memory,
+template <typename Element>
+void winograd_convolution(const Convolution& shape, const Tensors<Element>& tensors, const Memory& memory,
                           const Parallel& parallel) {
-    const Call call(shape, tensors);
+    const Call<Element> call(shape, tensors);
     for_each_in_memory(parallel, memory, call.plan().blocks, call.plan().bytes(),
                        [&](int64_t block, void* own) { call.convolve_block(block, own); });
 }
+
+template std::size_t winograd_weights_bytes<float>(const Convolution&);
+template std::size_t winograd_weights_bytes<Bfloat>(const Convolution&);
+template void winograd_weights(const Convolution&, const float*, float*, const Parallel&);
+template void winograd_weights(const Convolution&, const Bfloat*, Bfloat*, const Parallel&);
+template void winograd_convolution(const Convolution&, const Tensors<float>&, const Memory&, const Parallel&);
+template void winograd_convolution(const Convolution&, const Tensors<Bfloat>&, const Memory&, const Parallel&);
 
 }  // namespace gantk::cpu::nhwc

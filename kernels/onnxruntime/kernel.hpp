@@ -100,7 +100,7 @@ using Make = std::unique_ptr<Kernel> (*)(const Making&);
 
 // One operator's names and types; `element` stands for the element type that a kernel is registered for, `sizes` for
 // int64 in the memory of the CPU, whatever the provider.
-enum class Type { element, float32, bfloat16, sizes };
+enum class Type { element, float32, sizes };
 
 struct Signature {
     const char* name;
@@ -110,6 +110,7 @@ struct Signature {
     // The output shapes, each as sizes of inputs; empty where an input's number of axes is not known.
     void (*infer)(Ort::ShapeInferContext& context, Ort::ShapeInferContext::Shape (&shapes)[2]);
     std::size_t required = inputs.size();  // Inputs after these may be left out.
+    std::vector<Element> elements = {Element::float32, Element::float16, Element::bfloat16};  // That there are kernels for.
 
     // Whether there are kernels for several types.
     bool is_generic() const { return std::find(inputs.begin(), inputs.end(), Type::element) != inputs.end(); }

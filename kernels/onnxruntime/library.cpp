@@ -61,8 +61,6 @@ class Operator : public Ort::CustomOpBase<Operator, Kernel, true> {
                 return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
             case Type::float32:
                 return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
-            case Type::bfloat16:
-                return ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
             case Type::element:
                 break;
         }
@@ -128,7 +126,7 @@ struct Domain {
 
     void add(std::initializer_list<const Signature*> signatures) {
         for (const Signature* signature : signatures)
-            for (const Element element : {Element::float32, Element::float16, Element::bfloat16}) {
+            for (const Element element : signature->elements) {
                 if (element != Element::float32 && !signature->is_generic()) continue;
                 if (signature->cpu) add(*signature, element, "CPUExecutionProvider", signature->cpu);
                 if (signature->cuda) add(*signature, element, "CUDAExecutionProvider", signature->cuda);

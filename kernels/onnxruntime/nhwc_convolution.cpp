@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// NhwcConvolution <strides> (features bfloat16[N, H, W, C], weights bfloat16[K, C, h, w], bias bfloat16[K]?)
-//     => (result bfloat16[N, H', W', K])
-// NhwcTransposedConvolution4x4 <pads> (features bfloat16[N, H, W, C], weights bfloat16[C, K, 4, 4], bias bfloat16[K]?)
-//     => (result bfloat16[N, 2H, 2W, K]), or 4 rows and columns less where the pads are 3 instead of 1
-// NhwcConvolutionRelu, NhwcTransposedConvolution4x4Relu: the same, and negative results become 0.
+// NhwcConvolution <strides> (features T[N, H, W, C], weights T[K, C, h, w], bias T[K]?) => (result T[N, H', W', K])
+// NhwcTransposedConvolution4x4 <pads> (features T[N, H, W, C], weights T[C, K, 4, 4], bias T[K]?)
+//     => (result T[N, 2H, 2W, K]), or 4 rows and columns less where the pads are 3 instead of 1
+// NhwcConvolutionRelu, NhwcTransposedConvolution4x4Relu: the same, and negative results become 0. T is float32 or bfloat16.
 #include "../cpu/nhwc.hpp"
 #include "kernel.hpp"
 #include "packed.hpp"
@@ -12,33 +11,39 @@ namespace gantk::onnxruntime {
 namespace {
 
 namespace nhwc = cpu::nhwc;
-using nhwc::Bfloat;
 
 // Winograd's method reads four times the weights, 6.25 times transposed: they cost more than it saves in products where
 // few tiles share them, unless they stay in the second cache.
 constexpr std::int64_t kNhwcTileSide = 4, kFewNhwcTiles = 4, kManyNhwcTiles = 24;
-constexpr std::size_t kCachedWeights = 2 << 20;
+constexpr std::size_t kCachedWeights = 4 << 20;
 
+template <typename T>
 bool pays(const nhwc::Convolution& shape) {
     if (!nhwc::has_winograd(shape)) return false;
     const std::int64_t side = kNhwcTileSide * (shape.transposed ? 2 : 1);
     const std::int64_t tiles = shape.count * cpu::divide_up(shape.result_height(), side) *
                                cpu::divide_up(shape.result_width(), side);
-    return tiles >= (nhwc::winograd_weights_bytes(shape) > kCachedWeights ? kManyNhwcTiles : kFewNhwcTiles);
+    return tiles >= (nhwc::winograd_weights_bytes<T>(shape) > kCachedWeights ? kManyNhwcTiles : kFewNhwcTiles);
 }
 
 // One of the ways to convolve, and the order that it wants weights in.
+template <typename T>
 struct Way {
     std::size_t (*bytes)(const nhwc::Convolution&);
-    void (*pack)(const nhwc::Convolution&, const Bfloat*, Bfloat*, const cpu::Parallel&);
-    void (*convolve)(const nhwc::Convolution&, const nhwc::Tensors&, const cpu::Memory&, const cpu::Parallel&);
+    void (*pack)(const nhwc::Convolution&, const T*, T*, const cpu::Parallel&);
+    void (*convolve)(const nhwc::Convolution&, const nhwc::Tensors<T>&, const cpu::Memory&, const cpu::Parallel&);
 };
-constexpr Way kWays[]{{nhwc::direct_weights_bytes, nhwc::direct_weights, nhwc::direct_convolution},
-                      {nhwc::winograd_weights_bytes, nhwc::winograd_weights, nhwc::winograd_convolution}};
+template <typename T>
+constexpr Way<T> kWays[]{{nhwc::direct_weights_bytes<T>, nhwc::direct_weights<T>, nhwc::direct_convolution<T>},
+                         {nhwc::winograd_weights_bytes<T>, nhwc::winograd_weights<T>, nhwc::winograd_convolution<T>}};
 
-const Bfloat* data_of(const Ort::ConstValue& value) { return static_cast<const Bfloat*>(value.GetTensorRawData()); }
+template <typename T>
+const T* data_of(const Ort::ConstValue& value) {
+    return static_cast<const T*>(value.GetTensorRawData());
+}
 
 // Weights that no file stores are packed in every call.
+template <typename T>
 class NhwcConvolution : public Kernel {
   public:
     NhwcConvolution(const Making& making, bool transposed, bool relu) : transposed_(transposed), relu_(relu) {
@@ -58,21 +63,21 @@ class NhwcConvolution : public Kernel {
     void compute(Ort::KernelContext& context) const override {
         const auto features = context.GetInput(0), weights = context.GetInput(1);
         const nhwc::Convolution shape = whole_shape(features, weights);
-        nhwc::Tensors tensors{data_of(features), nullptr, nullptr, bias_of(context, shape), relu_};
+        nhwc::Tensors<T> tensors{data_of<T>(features), nullptr, nullptr, bias_of(context, shape), relu_};
         auto result = context.GetOutput(0, {shape.count, shape.result_height(), shape.result_width(), shape.outputs});
-        tensors.result = static_cast<Bfloat*>(result.GetTensorMutableRawData());
-        const bool winograd = pays(shape);
-        const Way& way = kWays[winograd];
+        tensors.result = static_cast<T*>(result.GetTensorMutableRawData());
+        const bool winograd = pays<T>(shape);
+        const Way<T>& way = kWays<T>[winograd];
         const cpu::Memory memory = buffers_->memory();
         const cpu::Parallel threads = threads_of(context);
         const auto pack = [&](const cpu::Memory& where) {
             return std::make_unique<Packed>(way.bytes(shape), where, [&](void* data) {
-                way.pack(shape, data_of(weights), static_cast<Bfloat*>(data), threads);
+                way.pack(shape, data_of<T>(weights), static_cast<T*>(data), threads);
             });
         };
         std::unique_ptr<Packed> made;
         const void* const data = stored_[winograd] ? stored_[winograd]->data(pack) : (made = pack(memory))->data();
-        tensors.packed = static_cast<const Bfloat*>(data);
+        tensors.packed = static_cast<const T*>(data);
         way.convolve(shape, tensors, memory, threads);
     }
 
@@ -121,7 +126,7 @@ class NhwcConvolution : public Kernel {
         return shape;
     }
 
-    static const Bfloat* bias_of(Ort::KernelContext& context, const nhwc::Convolution& convolution) {
+    static const T* bias_of(Ort::KernelContext& context, const nhwc::Convolution& convolution) {
         if (context.GetInputCount() < 3) return nullptr;
         const auto bias = context.GetInput(2);
         if (static_cast<const OrtValue*>(bias) == nullptr) return nullptr;
@@ -129,7 +134,7 @@ class NhwcConvolution : public Kernel {
         if (shape != wanted)
             throw Error("the bias has shape " + text_of(shape) + "; " + text_of(wanted) + " belongs to weights of " +
                         std::to_string(convolution.outputs) + " outputs");
-        return data_of(bias);
+        return data_of<T>(bias);
     }
 
     bool transposed_, relu_;
@@ -141,11 +146,14 @@ class NhwcConvolution : public Kernel {
 template <bool kTransposed, bool kRelu>
 Signature nhwc_signature(const char* name) {
     const auto make = [](const Making& making) -> std::unique_ptr<Kernel> {
-        return std::make_unique<NhwcConvolution>(making, kTransposed, kRelu);
+        if (making.element == Element::float32)
+            return std::make_unique<NhwcConvolution<float>>(making, kTransposed, kRelu);
+        return std::make_unique<NhwcConvolution<nhwc::Bfloat>>(making, kTransposed, kRelu);
     };
     // Sizes depend on attributes, which cannot be asked for there.
     const auto infer = [](Ort::ShapeInferContext&, Ort::ShapeInferContext::Shape (&)[2]) {};
-    return {name, {Type::bfloat16, Type::bfloat16, Type::bfloat16}, {Type::bfloat16}, make, nullptr, infer, 2};
+    const std::vector<Type> inputs(3, Type::element);
+    return {name, inputs, {Type::element}, make, nullptr, infer, 2, {Element::float32, Element::bfloat16}};
 }
 
 }  // namespace

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gantk
-from gantk.bundle import Bundle
+from gantk.bundle import WHOLLY_NATIVE, Bundle
 from gantk.export import export, variants
 from gantk.runtime.model import OPERATORS, from_path
 from native_build import onnxruntime_library
@@ -19,13 +19,22 @@ pytestmark = pytest.mark.usefixtures("traced_once")
 NATIVE = "transposed-to-native"
 
 
+def has_native(data: bytes) -> bool:
+    """Whether a file has the native node of `NATIVE`, and not that of channels last."""
+    return b"TransposedConvolution4x4" in data and not is_whole(data)
+
+
+def is_whole(data: bytes) -> bool:
+    return b"NhwcTransposedConvolution4x4" in data
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The backends that were asked for the gain of a file with native nodes; it is pretended to be large."""
     backends: list[str] = []
 
     def speedup(plain: bytes, other: bytes, backend: str, inputs: object) -> float:
-        if b"TransposedConvolution4x4" not in other:
+        if not has_native(other):
             return 1.0
         backends.append(backend)
         return 1.5
@@ -44,9 +53,9 @@ def test_they_are_kept_where_the_operators_are(
     assert native.fastest_on == ("onnxruntime",)
     assert native.failed_on("onnxruntime") is None
     assert set(asked) == {"onnxruntime"}
-    assert [(v.precision, v.form) for v in bundle.manifest.variants if v.precision == "bf16"] == [
-        ("bf16", "plain")
-    ]
+    # Nothing else runs bf16 there.
+    half = [v for v in bundle.manifest.variants if v.precision == "bf16"]
+    assert [(v.form, v.is_wholly_native) for v in half] == [("plain", False), ("rewritten", True)]
     assert_runs_alike(bundle, monkeypatch)
 
 
@@ -54,9 +63,12 @@ def test_beside_one_stands_the_same_without_operators(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(OPERATORS, str(onnxruntime_library()))
-    name = b"TransposedConvolution4x4"
     monkeypatch.setattr(
-        variants, "speedup", lambda plain, other, *_: 1.5 + (name in other and name not in plain)
+        variants,
+        "speedup",
+        lambda plain, other, *_: (
+            0.5 if is_whole(other) else 1.5 + (has_native(other) and not has_native(plain))
+        ),
     )
     bundle = export(source, tmp_path / "x.gantk", precisions=("fp32",))
     plain, native, portable = (
@@ -71,6 +83,34 @@ def test_beside_one_stands_the_same_without_operators(
     monkeypatch.delenv(OPERATORS)
     assert from_path(bundle.root, backend="onnxruntime").data == bundle.read_file(portable.file)
     assert from_path(bundle.root).data == bundle.read_file(plain.file)
+
+
+def test_operators_alone_are_tried_against_what_is_fastest(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(OPERATORS, str(onnxruntime_library()))
+    # Twice as fast as what is fastest otherwise, and four times as fast as the plain one.
+    monkeypatch.setattr(
+        variants,
+        "speedup",
+        lambda best, other, *_: (
+            1.5 if not is_whole(other) else 2.0 if b"phases" in best or has_native(best) else 4.0
+        ),
+    )
+    said: list[str] = []
+    bundle = export(source, tmp_path / "x.gantk", precisions=("fp32",), report=said.append)
+    native = next(v for v in bundle.manifest.variants if v.is_wholly_native)
+    assert (native.rewrites, native.fastest_on) == ((WHOLLY_NATIVE,), ("onnxruntime",))
+    assert native.gains == {"onnxruntime": {WHOLLY_NATIVE: 4.0}}
+    (portable,) = (v for v in bundle.manifest.variants if "onnxruntime" in v.fastest_on and v is not native)
+    assert portable.rewrites and not portable.is_native
+    assert portable.gains["onnxruntime"] == dict.fromkeys(portable.rewrites, 1.5)
+    assert any(
+        line.startswith(f"  fp32 on onnxruntime: {WHOLLY_NATIVE} makes it 2.00 times") for line in said
+    )
+    assert from_path(bundle.root, backend="onnxruntime").data == bundle.read_file(native.file)
+    monkeypatch.delenv(OPERATORS)
+    assert from_path(bundle.root, backend="onnxruntime").data == bundle.read_file(portable.file)
 
 
 def assert_runs_alike(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,45 +50,75 @@ const Memory kMemory{[](void*, std::size_t bytes) -> void* {
                      nullptr};
 const Memory kNone{[](void*, std::size_t) -> void* { return nullptr; }, nullptr, nullptr};
 
-std::vector<Bfloat> rounded(const std::vector<float>& values) {
-    std::vector<Bfloat> made(values.size());
-    narrow(Element::bfloat16, values.data(), int64_t(values.size()), made.data(), 0);
+template <typename T>
+std::vector<T> rounded(const std::vector<float>& values) {
+    std::vector<T> made(values.size());
+    narrow(nhwc::kElement<T>, values.data(), int64_t(values.size()), made.data(), 0);
     return made;
 }
 
-double value_of(Bfloat bits) {
+template <typename T>
+double value_of(T bits) {
     float value;
-    widen(Element::bfloat16, &bits, 0, 1, &value);
+    widen(nhwc::kElement<T>, &bits, 0, 1, &value);
     return value;
 }
 
+template <typename T>
+const T kNaN = rounded<T>({NAN})[0];
+
+// NaN too.
+template <typename T>
+bool are_equal(const std::vector<T>& a, const std::vector<T>& b) {
+    return std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
 // One of the ways to convolve, and how far it may be from float64: its largest and its root mean square error, of the
-// results' root mean square. A result's own rounding is up to 2^-9 of it, and 2^-9 / sqrt(3) on average.
+// results' root mean square. A bfloat16 result's own rounding is up to 2^-9 of it, and 2^-9 / sqrt(3) on average.
+template <typename T>
 struct Way {
     const char* name;
-    decltype(&nhwc::direct_weights_bytes) bytes;
-    decltype(&nhwc::direct_weights) pack;
-    decltype(&nhwc::direct_convolution) convolve;
+    std::size_t (*bytes)(const Convolution&);
+    void (*pack)(const Convolution&, const T*, T*, const Parallel&);
+    void (*convolve)(const Convolution&, const nhwc::Tensors<T>&, const Memory&, const Parallel&);
     double largest, mean;
 };
-constexpr Way kDirect{"direct", nhwc::direct_weights_bytes, nhwc::direct_weights, nhwc::direct_convolution, 0.015,
-                      2.9e-3};
-constexpr Way kWinograd{"Winograd", nhwc::winograd_weights_bytes, nhwc::winograd_weights, nhwc::winograd_convolution,
-                        0.13, 1.4e-2};
+template <typename T>
+constexpr bool kWide = sizeof(T) == sizeof(float);
+template <typename T>
+constexpr Way<T> kDirect{"direct",
+                         nhwc::direct_weights_bytes<T>,
+                         nhwc::direct_weights<T>,
+                         nhwc::direct_convolution<T>,
+                         kWide<T> ? 1e-5 : 0.015,
+                         kWide<T> ? 1.5e-6 : 2.9e-3};
+template <typename T>
+constexpr Way<T> kWinograd{"Winograd",
+                           nhwc::winograd_weights_bytes<T>,
+                           nhwc::winograd_weights<T>,
+                           nhwc::winograd_convolution<T>,
+                           kWide<T> ? 2.5e-5 : 0.13,
+                           kWide<T> ? 3e-6 : 2.5e-2};
 
+template <typename T>
 struct Case {
     Convolution shape;
-    Way way;
-    std::vector<Bfloat> features, weights, bias, packed;
+    Way<T> way;
+    std::vector<T> features, weights, bias, packed;
 
-    Case(const Convolution& given, const Way& by)
+    Case(const Convolution& given, const Way<T>& by)
         : shape(given),
           way(by),
-          features(rounded(draw(shape.count * shape.height * shape.width * shape.inputs))),
-          weights(rounded(draw(shape.outputs * shape.inputs * shape.kernel_height * shape.kernel_width,
+          features(rounded<T>(draw(shape.count * shape.height * shape.width * shape.inputs))),
+          weights(rounded<T>(draw(shape.outputs * shape.inputs * shape.kernel_height * shape.kernel_width,
                                std::sqrt(2.0 / double(shape.inputs * taps()))))),
-          bias(rounded(draw(shape.outputs, 0.3))),
-          packed(by.bytes(kernel()) / sizeof(Bfloat), 0x7fc0) {
+          bias(rounded<T>(draw(shape.outputs, 0.3))) {
+        pack(by);
+    }
+
+    void pack(const Way<T>& by) {
+        way = by;
+        packed.assign(way.bytes(kernel()) / sizeof(T), kNaN<T>);
         way.pack(kernel(), weights.data(), packed.data(), kThreads);
     }
 
@@ -103,8 +133,8 @@ struct Case {
         return std::size_t(shape.count * shape.result_height() * shape.result_width() * shape.outputs);
     }
 
-    std::vector<Bfloat> run(bool biased, bool relu, const Parallel& parallel, const Memory& memory = kMemory) const {
-        std::vector<Bfloat> result(size(), 0x7fc0);
+    std::vector<T> run(bool biased, bool relu, const Parallel& parallel, const Memory& memory = kMemory) const {
+        std::vector<T> result(size(), kNaN<T>);
         way.convolve(shape, {features.data(), packed.data(), result.data(), biased ? bias.data() : nullptr, relu},
                      memory, parallel);
         return result;
@@ -143,12 +173,25 @@ struct Case {
     }
 };
 
-void test_values(const Convolution& shape, const Way& way) {
-    const Case given(shape, way);
-    const std::vector<double> products = given.reference();
+// Those that this one can be.
+const std::vector<const nhwc::Processor*>& processors() {
+    static const std::vector<const nhwc::Processor*> found = [] {
+        std::vector<const nhwc::Processor*> here{&nhwc::kPortable};
+#ifdef GANTK_HAS_AVX512
+        for (const nhwc::Processor* each : {&nhwc::kAvx512, &nhwc::kAvx512Bf16})
+            if (each->is_here()) here.push_back(each);
+#endif
+        return here;
+    }();
+    return found;
+}
+
+template <typename T>
+void test_values(const Case<T>& given, const std::vector<double>& products) {
+    const Convolution& shape = given.shape;
     for (const bool biased : {false, true})
         for (const bool relu : {false, true}) {
-            const std::vector<Bfloat> found = given.run(biased, relu, kThreads);
+            const std::vector<T> found = given.run(biased, relu, kThreads);
             double size = 0, worst = 0, squares = 0;
             for (std::size_t i = 0; i < found.size(); ++i) {
                 const double sum = products[i] + (biased ? value_of(given.bias[i % std::size_t(shape.outputs)]) : 0);
@@ -157,17 +200,33 @@ void test_values(const Convolution& shape, const Way& way) {
                 size += sum * sum, squares += off * off;
             }
             const double rms = std::sqrt(size / double(found.size())) + 1e-2;  // Of a single result next to 0.
-            check(worst <= way.largest * rms, way.name, shape, worst / rms);
-            check(std::sqrt(squares / double(found.size())) <= way.mean * rms, way.name, shape,
+            check(worst <= given.way.largest * rms, given.way.name, shape, worst / rms);
+            check(std::sqrt(squares / double(found.size())) <= given.way.mean * rms, given.way.name, shape,
                   std::sqrt(squares / double(found.size())) / rms);
             if (!biased || relu) continue;  // Neither decides in which order sums are taken.
-            check(given.run(biased, relu, kBackwards) == found, "bits differ with one thread", shape, 0);
+            check(are_equal(given.run(biased, relu, kBackwards), found), "bits differ with one thread", shape, 0);
         }
     check(taken == 0, "memory is kept", shape, taken);
 }
 
-void test_no_memory(const Convolution& shape, const Way& way) {
-    const Case given(shape, way);
+// By each way that there is, on each processor that this one can be.
+template <typename T>
+void test_shape(const Convolution& shape) {
+    Case<T> given(shape, kDirect<T>);
+    const std::vector<double> products = given.reference();
+    for (const Way<T>& way : {kDirect<T>, kWinograd<T>}) {
+        if (way.name == kWinograd<T>.name && !nhwc::has_winograd(shape)) continue;
+        given.pack(way);
+        for (const nhwc::Processor* each : processors()) {
+            nhwc::choose(*each);
+            test_values(given, products);
+        }
+    }
+}
+
+template <typename T>
+void test_no_memory(const Convolution& shape, const Way<T>& way) {
+    const Case<T> given(shape, way);
     bool thrown = false;
     try {
         given.run(true, true, kThreads, kNone);
@@ -178,12 +237,13 @@ void test_no_memory(const Convolution& shape, const Way& way) {
 }
 
 // NaN stays NaN through the ReLU, and spoils no result that is further from it than `reach` pixels.
-void test_not_finite(const Convolution& shape, const Way& way, int64_t reach) {
-    Case given(shape, way);
-    const std::vector<Bfloat> before = given.run(true, true, kThreads);
+template <typename T>
+void test_not_finite(const Convolution& shape, const Way<T>& way, int64_t reach) {
+    Case<T> given(shape, way);
+    const std::vector<T> before = given.run(true, true, kThreads);
     const int64_t y = shape.height / 2, x = shape.width / 2, scale = shape.transposed ? 2 : 1;
-    given.features[std::size_t((y * shape.width + x) * shape.inputs + shape.inputs / 2)] = 0x7fc0;
-    const std::vector<Bfloat> after = given.run(true, true, kThreads);
+    given.features[std::size_t((y * shape.width + x) * shape.inputs + shape.inputs / 2)] = kNaN<T>;
+    const std::vector<T> after = given.run(true, true, kThreads);
     const int64_t wide = shape.result_width(), off = shape.transposed ? 0 : shape.kernel_width / 2;
     bool any = false;
     for (int64_t i = 0; i < int64_t(after.size()); ++i) {
@@ -199,7 +259,7 @@ void test_not_finite(const Convolution& shape, const Way& way, int64_t reach) {
 // Weights are rounded so that their errors cancel: by rounding each to its nearest the error would be 1.1 to
 // 1.2 times as large.
 void test_rounding(const Convolution& shape, double most) {
-    const Case given(shape, kWinograd);
+    const Case<Bfloat> given(shape, kWinograd<Bfloat>);
     const std::vector<double> products = given.reference();
     const std::vector<Bfloat> found = given.run(false, false, kThreads);
     double size = 0, squares = 0;
@@ -220,6 +280,7 @@ Convolution transposed(int64_t count, int64_t height, int64_t width, int64_t inp
     return {count, height, width, inputs, outputs, 4, 4, 2, true, padding};
 }
 
+template <typename T>
 int test_all() {
     const std::vector<Convolution> shapes{
         plain(1, 1, 1, 1, 1, 1, 1),      plain(3, 1, 1, 100, 70, 1, 1),   plain(1, 3, 3, 5, 3, 3, 3),
@@ -234,37 +295,29 @@ int test_all() {
         transposed(2, 7, 7, 32, 32, 1),  transposed(2, 7, 9, 32, 32, 3), transposed(1, 1, 1, 16, 16, 1),
         transposed(17, 4, 4, 48, 80, 1), transposed(1, 21, 18, 16, 16, 3), transposed(1, 2, 9, 20, 70, 1),
     };
-    int run = 0;
     for (const auto* list : {&shapes, &doubled})
-        for (const Convolution& shape : *list) {
-            test_values(shape, kDirect), ++run;
-            if (nhwc::has_winograd(shape)) test_values(shape, kWinograd), ++run;
-        }
-    test_rounding(plain(1, 26, 26, 32, 32, 3, 3), 1.1e-2);
-    test_rounding(transposed(1, 14, 14, 32, 32, 3), 1e-2);
-    test_no_memory(transposed(1, 4, 4, 16, 16, 1), kDirect);
-    test_no_memory(plain(1, 8, 8, 3, 16, 3, 3), kDirect);
-    test_no_memory(plain(1, 8, 8, 16, 16, 3, 3), kWinograd);
-    test_not_finite(plain(1, 21, 45, 16, 16, 3, 3), kDirect, 1);
-    test_not_finite(transposed(1, 21, 25, 16, 16, 1), kDirect, 1);
-    test_not_finite(plain(1, 21, 45, 4, 3, 3, 3), kDirect, 5);
-    test_not_finite(plain(1, 21, 45, 3, 16, 3, 3), kDirect, 2);
-    test_not_finite(plain(1, 21, 45, 16, 16, 3, 3), kWinograd, 5);
-    test_not_finite(transposed(1, 21, 25, 16, 16, 1), kWinograd, 5);
-    return run;
+        for (const Convolution& shape : *list) test_shape<T>(shape);
+    test_no_memory(transposed(1, 4, 4, 16, 16, 1), kDirect<T>);
+    if (!kWide<T>) test_no_memory(plain(1, 8, 8, 3, 16, 3, 3), kDirect<T>);  // An odd number of channels is copied.
+    test_no_memory(plain(1, 8, 8, 16, 16, 3, 3), kWinograd<T>);
+    test_not_finite(plain(1, 21, 45, 16, 16, 3, 3), kDirect<T>, 1);
+    test_not_finite(transposed(1, 21, 25, 16, 16, 1), kDirect<T>, 1);
+    test_not_finite(plain(1, 21, 45, 4, 3, 3, 3), kDirect<T>, 5);
+    test_not_finite(plain(1, 21, 45, 3, 16, 3, 3), kDirect<T>, kWide<T> ? 1 : 2);
+    test_not_finite(plain(1, 21, 45, 16, 16, 3, 3), kWinograd<T>, 5);
+    test_not_finite(transposed(1, 21, 25, 16, 16, 1), kWinograd<T>, 5);
+    return int(shapes.size() + doubled.size());
 }
 
 }  // namespace
 
 int main() {
-    nhwc::choose(nhwc::kPortableLoops);
-    int run = test_all();
-#ifdef GANTK_HAS_AVX512
-    if (nhwc::has_avx512()) {
-        nhwc::choose(nhwc::kAvx512Loops);
-        run += test_all();
+    const int run = test_all<float>() + test_all<Bfloat>();
+    for (const nhwc::Processor* each : processors()) {
+        nhwc::choose(*each);
+        test_rounding(plain(1, 26, 26, 32, 32, 3, 3), 1.1e-2);
+        test_rounding(transposed(1, 14, 14, 32, 32, 3), 1e-2);
     }
-#endif
-    std::printf("%d shapes, %d wrong\n", run, failures);
+    std::printf("%d shapes on %zu kinds of processors, %d wrong\n", run, processors().size(), failures);
     return failures == 0 ? 0 : 1;
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolutions of bfloat16 with channels last in ONNX Runtime, against float64."""
+"""Convolutions with channels last in ONNX Runtime, against float64."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from native_sessions import load
 
 Array = np.ndarray[Any, Any]
 PLAIN, TRANSPOSED = "NhwcConvolution", "NhwcTransposedConvolution4x4"
+TYPES = ("float32", "bfloat16")
 # Of the results' root mean square: the largest error and its own root mean square, by sums of products and by
 # Winograd's method, whose frequencies are rounded to bfloat16 too.
-PRODUCTS, WINOGRAD = (0.015, 2.9e-3), (0.13, 1.4e-2)
+PRODUCTS = {"float32": (1e-5, 1.5e-6), "bfloat16": (0.015, 2.9e-3)}
+WINOGRAD = {"float32": (2.5e-5, 3e-6), "bfloat16": (0.13, 1.4e-2)}
 
 
 @dataclass(frozen=True)
@@ -100,38 +102,33 @@ def model(
     attributes: dict[str, Any],
     inputs: list[str],
     stored: dict[str, Array],
+    dtype: str = "bfloat16",
     *,
-    wide: bool = False,
+    body: bool = False,
 ) -> bytes:
-    """A file of one node, in bfloat16 but for what comes and goes, or all in float32 with its body."""
-    nodes = []
-    if not wide:
-        given = [name for name in inputs if name and name not in stored]
-        nodes = [helper.make_node("Cast", [name], [f"{name}.low"], to=TensorProto.BFLOAT16) for name in given]
-        inputs = [f"{name}.low" if name else "" for name in inputs]
-    nodes.append(helper.make_node(function, inputs, ["made"], domain=DOMAIN, **attributes))
+    """A file of one node; what comes and goes is float32."""
+    low = ".low" if dtype == "bfloat16" else ""
+    given = [name for name in inputs if name and name not in stored]
+    nodes = [
+        helper.make_node("Cast", [name], [f"{name}.low"], to=TensorProto.BFLOAT16) for name in given if low
+    ]
+    names = [f"{name}{low}" if name else "" for name in inputs]
+    nodes.append(helper.make_node(function, names, ["made"], domain=DOMAIN, **attributes))
     nodes.append(helper.make_node("Cast", ["made"], ["result"], to=TensorProto.FLOAT))
-    kind, numbers = (np.float32, TensorProto.FLOAT) if wide else (ml_dtypes.bfloat16, TensorProto.BFLOAT16)
+    kind, number = (ml_dtypes.bfloat16, TensorProto.BFLOAT16) if low else (np.float32, TensorProto.FLOAT)
     weights = [
-        helper.make_tensor(
-            name if wide else f"{name}.low", numbers, array.shape, array.astype(kind).tobytes(), raw=True
-        )
+        helper.make_tensor(f"{name}{low}", number, array.shape, array.astype(kind).tobytes(), raw=True)
         for name, array in stored.items()
     ]
-    names = [name.removesuffix(".low") for name in inputs if name]
     graph = helper.make_graph(
         nodes,
         function,
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-            for name in names
-            if name not in stored
-        ],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in given],
         [helper.make_tensor_value_info("result", TensorProto.FLOAT, None)],
         weights,
     )
     opsets = [helper.make_opsetid("", BF16_OPSET), helper.make_opsetid(DOMAIN, VERSION)]
-    functions = [body for body in bodies(BF16_OPSET) if body.name == function] if wide else []
+    functions = [each for each in bodies(BF16_OPSET) if each.name == function] if body else []
     proto = helper.make_model(graph, functions=functions, opset_imports=opsets, ir_version=10)
     data: bytes = proto.SerializeToString()
     return data
@@ -161,17 +158,18 @@ def assert_close(found: Array, sums: Array, relu: bool, tolerances: tuple[float,
     assert np.sqrt(np.mean(off**2)) <= tolerances[1] * size
 
 
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("stored", [True, False], ids=["stored", "given"])
 @pytest.mark.parametrize("relu", ["", "Relu"])
 @by_trial
-def test_values(library: Path, trial: Trial, relu: str, stored: bool) -> None:
+def test_values(library: Path, trial: Trial, relu: str, stored: bool, dtype: str) -> None:
     feeds = draw(trial)
     kept = {name: feeds[name] for name in ("weights", "bias")} if stored else {}
-    data = model(trial.function + relu, trial.attributes, [*feeds], kept)
+    data = model(trial.function + relu, trial.attributes, [*feeds], kept, dtype)
     sums = convolve(trial, feeds["features"], feeds["weights"]) + feeds["bias"].astype(np.float64)
     given = {name: array for name, array in feeds.items() if name not in kept}
     made = [load(data, library, threads).run(None, given)[0] for threads in (1, 3)]
-    assert_close(made[0], sums, bool(relu), WINOGRAD if trial.winograd else PRODUCTS)
+    assert_close(made[0], sums, bool(relu), (WINOGRAD if trial.winograd else PRODUCTS)[dtype])
     np.testing.assert_array_equal(made[0], made[1])  # The number of threads decides nothing.
 
 
@@ -183,16 +181,16 @@ def test_winograds_method_is_chosen(library: Path, trial: Trial) -> None:
     session = load(model(trial.function, trial.attributes, ["features", "weights"], kept), library)
     (found,) = session.run(None, {"features": feeds["features"]})
     sums = convolve(trial, feeds["features"], feeds["weights"])
-    assert np.sqrt(np.mean((found - sums) ** 2)) > PRODUCTS[1] * np.sqrt(np.mean(sums**2))
+    assert np.sqrt(np.mean((found - sums) ** 2)) > PRODUCTS["bfloat16"][1] * np.sqrt(np.mean(sums**2))
 
 
 @pytest.mark.parametrize("relu", ["", "Relu"])
 @by_trial
 def test_the_body(trial: Trial, relu: str) -> None:
     feeds = draw(trial)
-    session = load(model(trial.function + relu, trial.attributes, [*feeds], {}, wide=True), None)
+    session = load(model(trial.function + relu, trial.attributes, [*feeds], {}, "float32", body=True), None)
     sums = convolve(trial, feeds["features"], feeds["weights"]) + feeds["bias"].astype(np.float64)
-    assert_close(session.run(None, feeds)[0], sums, bool(relu), (1e-5, 1e-6))
+    assert_close(session.run(None, feeds)[0], sums, bool(relu), PRODUCTS["float32"])
 
 
 @pytest.mark.parametrize("function", [PLAIN, TRANSPOSED])
@@ -202,9 +200,10 @@ def test_attributes_and_bias_may_be_left_out(library: Path, function: str) -> No
     kept = {"weights": feeds["weights"]}
     sums = convolve(trial, feeds["features"], feeds["weights"])
     for names in (["features", "weights"], ["features", "weights", ""]):
-        for wide, used in ((False, library), (True, None)):
-            session = load(model(function, {}, names, kept, wide=wide), used)
-            assert_close(session.run(None, {"features": feeds["features"]})[0], sums, False, PRODUCTS)
+        for dtype, used in (("bfloat16", library), ("float32", library), ("float32", None)):
+            session = load(model(function, {}, names, kept, dtype, body=used is None), used)
+            (found,) = session.run(None, {"features": feeds["features"]})
+            assert_close(found, sums, False, PRODUCTS[dtype])
 
 
 def test_many_threads_share_a_session_at_many_sizes(library: Path) -> None:
@@ -216,13 +215,14 @@ def test_many_threads_share_a_session_at_many_sizes(library: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(lambda features: session.run(None, {"features": features})[0], pictures * 3))
     for found, trial, features in zip(made, sizes * 3, pictures * 3, strict=True):
-        assert_close(found, convolve(trial, features, kept["weights"]), False, WINOGRAD)
+        assert_close(found, convolve(trial, features, kept["weights"]), False, WINOGRAD["bfloat16"])
 
 
 def test_sessions_for_gpus_keep_the_body(library: Path, tmp_path: Path) -> None:
     trial = TRIALS[0]
     feeds = draw(trial)
-    data = model(PLAIN, {}, [*feeds], {name: feeds[name] for name in ("weights", "bias")}, wide=True)
+    kept = {name: feeds[name] for name in ("weights", "bias")}
+    data = model(PLAIN, {}, [*feeds], kept, "float32", body=True)
     load(data, library, optimised=tmp_path / "optimised.onnx", settings={CPU_ONLY: "0"})
     left = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
     assert PLAIN not in left
@@ -267,6 +267,15 @@ def test_bad_input(library: Path, function: str, attributes: dict[str, Any], sha
         session.run(
             None, {name: np.ones(shape, np.float32) for name, shape in zip(names, shapes, strict=True)}
         )
+
+
+def test_there_is_no_kernel_for_float16(library: Path) -> None:
+    """Once the library is there, no body takes its place."""
+    proto = onnx.load_from_string(model(PLAIN, {}, ["features", "weights"], {}, "bfloat16", body=False))
+    for node in proto.graph.node[:2]:
+        node.attribute[0].i = TensorProto.FLOAT16
+    with pytest.raises(Exception, match="float16"):
+        load(proto.SerializeToString(), library)
 
 
 def test_bad_stored_weights_are_told_when_the_session_is_made(library: Path) -> None:

@@ -167,26 +167,46 @@ def _with_rewritten(
     """
     trials = _Trials(network, checks, report, {(): plain})
     able = [b for b in verify.measurable_backends(checks.precision) if plain.variant.failed_on(b) is None]
-    kept = {place_of(backend, status(backend).devices[0]): trials.choose(backend) for backend in able}
+    choices = {place_of(backend, status(backend).devices[0]): trials.choose(backend) for backend in able}
     native = [b for b in verify.native_backends(checks.precision) if trials.runs_natively(b)]
-    if not any(kept.values()) and not native:
+    alone = _Choice((WHOLLY_NATIVE,), (), {})
+    choices |= {place_of(backend, status(backend).devices[0]): alone for backend in native}
+    if not any(choice.fastest for choice in choices.values()):
         return [plain]
     files = []
-    portable = [tuple(name for name in gains if name not in NATIVE) for gains in kept.values()]
-    alone = [(WHOLLY_NATIVE,)] if native else []
-    for names in dict.fromkeys([(), *map(tuple, kept.values()), *portable, *alone]):
+    forms = [choice.fastest for choice in choices.values()] + [choice.portable for choice in choices.values()]
+    for names in dict.fromkeys([(), *forms]):
         file = trials.file(names)
         if file is None:
             continue
+        places = {where: c for where, c in choices.items() if names in c.forms}
         gains = {
-            where: {name: gains[name] for name in names}
-            for (where, gains), without in zip(kept.items(), portable, strict=True)
-            if names in (tuple(gains), without)
+            where: {name: choice.gains[name] for name in names}
+            for where, choice in places.items()
+            if names and choice is not alone
         }
-        places = [place_of(b, status(b).devices[0]) for b in native if names in alone]
-        variant = replace(file.variant, fastest_on=(*gains, *places), gains=gains if names else {})
-        files.append(replace(file, variant=variant))
+        files.append(replace(file, variant=replace(file.variant, fastest_on=tuple(places), gains=gains)))
     return files
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What is fastest on a backend.
+
+    Args:
+        fastest: The names of the rewrites, in order.
+        portable: Of what is fastest without native operators.
+        gains: How many times as fast each made it; nothing where there was nothing to measure it by.
+    """
+
+    fastest: tuple[str, ...]
+    portable: tuple[str, ...]
+    gains: dict[str, float]
+
+    @property
+    def forms(self) -> tuple[tuple[str, ...], ...]:
+        """Both, but plain where nothing else runs at all."""
+        return (self.fastest, self.portable) if self.gains or not self.fastest else (self.fastest,)
 
 
 @dataclass(frozen=True)
@@ -202,15 +222,19 @@ class _Trials:
     report: Report
     made: dict[tuple[str, ...], VariantFile | None]
 
-    def choose(self, backend: str) -> dict[str, float]:
-        """The rewrites that pay on a backend, in order, with how many times as fast each makes it."""
+    def choose(self, backend: str) -> _Choice:
+        """The rewrites that pay on a backend, with how many times as fast each makes it."""
         kept: dict[str, float] = {}
         for step in STEPS:
-            gains = {name: self._gain(tuple(kept), name, backend) for name in step}
+            gains = {name: self._gain(tuple(kept), (*kept, name), backend) for name in step}
             best = max(step, key=lambda name: gains[name])  # Of equal ones the first, which is the simpler.
             if gains[best] >= PAYS:
                 kept[best] = round(gains[best], 3)
-        return kept
+        fastest, portable = tuple(kept), tuple(name for name in kept if name not in NATIVE)
+        whole = (WHOLLY_NATIVE,)
+        if self._gain(fastest, whole, backend) >= PAYS:
+            fastest, kept[WHOLLY_NATIVE] = whole, round(self._gain((), whole, backend), 3)
+        return _Choice(fastest, portable, kept)
 
     def runs_natively(self, backend: str) -> bool:
         """Whether a backend that has no kernels for the precision computes the network with native operators alone.
@@ -229,17 +253,23 @@ class _Trials:
         self.report(f"  {self.checks.precision} on {backend}: {WHOLLY_NATIVE} makes it run")
         return True
 
-    def _gain(self, before: tuple[str, ...], name: str, backend: str) -> float:
-        """How many times as fast one more rewrite makes it; 0 where it cannot be had, or nothing can be told."""
-        if not self._may_gain(name, backend):
+    def _gain(self, before: tuple[str, ...], names: tuple[str, ...], backend: str) -> float:
+        """How many times as fast other rewrites make it, of which the last is new.
+
+        0 where they cannot be had, or nothing can be told.
+        """
+        if not self._may_gain(names[-1], backend):
             return 0.0
-        best, tried = self.file(before), self.file((*before, name))
+        best, tried = self.file(before), self.file(names)
         if best is None or tried is None or tried.variant.failed_on(backend) is not None:
             return 0.0
         gain = speedup(best.data, tried.data, backend, self.network.inputs)
         if gain is None:
             return 0.0
-        self.report(f"  {tried.variant.precision} on {backend}: {name} makes it {gain:.2f} times as fast")
+        than = "" if names[:-1] == before else f" as with {', '.join(before)}"
+        self.report(
+            f"  {tried.variant.precision} on {backend}: {names[-1]} makes it {gain:.2f} times as fast{than}"
+        )
         return gain
 
     def file(self, names: tuple[str, ...]) -> VariantFile | None:
@@ -250,7 +280,7 @@ class _Trials:
 
     def _may_gain(self, name: str, backend: str) -> bool:
         """Whether there is anything to gain by a rewrite in this precision on a backend."""
-        if ONLY_IN.get(name, self.checks.precision) != self.checks.precision:
+        if self.checks.precision not in ONLY_IN.get(name, (self.checks.precision,)):
             return False
         device = status(backend).devices[0]
         if ONLY_ON.get(name, device) != device:

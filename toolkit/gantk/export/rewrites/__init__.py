@@ -59,7 +59,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("channels-last",),
 )
 """The order of trial; of those in one step at most one is kept, and only where measured to pay: see
-`gantk.export.variants`. `WHOLLY_NATIVE` is for where the plain file does not run, and tried alone."""
+`gantk.export.variants`. `WHOLLY_NATIVE` is tried alone, against what came of these or where nothing else runs."""
 
 _FOR_CPUS = ("transposed-to-native", "enlarged-to-native", "convolution-to-native")
 _FOR_GPUS = (
@@ -76,12 +76,12 @@ _FOR_GPUS = (
 NATIVE = frozenset({*_FOR_CPUS, "bias-relu-to-native", "normalization-to-native", WHOLLY_NATIVE})
 """Those that only gain where gantk's native operators are."""
 
-ONLY_IN = {
-    **dict.fromkeys(_FOR_CPUS, "fp32"),
-    **dict.fromkeys(("narrow-to-blocks", "narrow-to-eights", "normalization-in-half"), "fp16"),
-    WHOLLY_NATIVE: "bf16",
+ONLY_IN: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(_FOR_CPUS, ("fp32",)),
+    **dict.fromkeys(("narrow-to-blocks", "narrow-to-eights", "normalization-in-half"), ("fp16",)),
+    WHOLLY_NATIVE: ("fp32", "bf16"),
 }
-"""Of those that can gain in one precision alone, which."""
+"""Of those that can gain in some precisions alone, which."""
 
 ONLY_ON = {**dict.fromkeys(_FOR_CPUS, "cpu"), **dict.fromkeys(_FOR_GPUS, "cuda"), WHOLLY_NATIVE: "cpu"}
 """Of those that can gain on one kind of device alone, which. On a CPU a bias is added in passing, and registers hold
