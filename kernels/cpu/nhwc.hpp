@@ -48,8 +48,8 @@ struct Tensors {
 // Sums of products, whatever the kernel. Weights are [outputs, inputs, kernel_height, kernel_width], transposed
 // [inputs, outputs, 4, 4]; of the shape only outputs, inputs, kernel and kind matter to what is packed.
 //
-// A value that is not finite spoils the results that it belongs to and, with fewer than 16 outputs or, of bfloat16, an odd
-// number of inputs, those of neighbouring columns.
+// A value that is not finite spoils the results that it belongs to and, of bfloat16 with an odd number of inputs, those of
+// the column before.
 //
 // Throws std::bad_alloc where there is no memory.
 template <typename Element>

@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every result is a sum over runs of features: a row of a kernel meets neighbouring pixels, whose channels lie one
-// after another.
-//
-// Fewer than 16 outputs would leave lanes of a vector idle. So neighbouring results, which lie one after another too,
-// are the outputs of one *group* with a wider kernel, in which each finds zeros where the others' weights are. The last
-// group of a row overlaps the one before. A transposed convolution has a *part* for results of even and of odd rows,
-// and of columns unless these are grouped.
+// after another. A transposed convolution has a *part* for the results of even and of odd rows and columns.
 #include <algorithm>
 #include <limits>
 #include <vector>
 
 #include "nhwc_loops.hpp"
+#include "nhwc_narrow.hpp"
 
 namespace gantk::cpu::nhwc {
 namespace {
@@ -18,66 +14,24 @@ namespace {
 using std::int64_t;
 
 constexpr int64_t kBlock = kVector * kMostVectors;  // Outputs summed at a time.
-constexpr int64_t kChunk = 192;                     // Groups of a task.
+constexpr int64_t kChunk = 192;                     // Pixels of a task.
 
 // Depends on the kernel alone, and so do packed weights.
-struct Groups {
-    int64_t pixels = 1;        // Neighbouring features of which a group has the results.
-    int64_t results = 1;       // Per pixel.
-    int64_t rows, columns;     // Of the kernel.
-    int64_t step;              // Features between neighbours.
-    int64_t outputs, parts = 1;
-
-    explicit Groups(const Convolution& shape) : rows(shape.kernel_height), step(shape.stride) {
-        const bool narrow = shape.outputs < kVector;
-        if (shape.transposed) {
-            rows = 2;
-            step = 1;
-            results = narrow ? 2 : 1;
-            parts = narrow ? 2 : 4;
-        }
-        if (narrow) pixels = std::max<int64_t>(1, kVector / (results * shape.outputs));
-        columns = shape.transposed ? (narrow ? 3 : 2) : shape.kernel_width;
-        columns += (pixels - 1) * step;
-        outputs = pixels * results * shape.outputs;
-    }
-
-    // Of a row of the kernel.
-    template <typename Element>
-    int64_t words(const Convolution& shape) const {
-        return divide_up(columns * shape.inputs, kTogether<Element>);
-    }
-    template <typename Element>
-    bool is_odd(const Convolution& shape) const {
-        return columns * shape.inputs % kTogether<Element> != 0;
-    }
-    template <typename Element>
-    int64_t block_size(const Convolution& shape, int64_t count) const {
-        return rows * words<Element>(shape) * vectors_of(count) * kVector * kTogether<Element>;
-    }
-    template <typename Element>
-    int64_t part_size(const Convolution& shape) const {
-        return block_size<Element>(shape, outputs);
-    }
-};
-
-// A weight of a part: of its output, at a row, column and channel of its kernel.
 template <typename Element>
-Element weight_of(const Convolution& shape, const Groups& groups, const Element* weights, int64_t part, int64_t output,
-                  int64_t row, int64_t column, int64_t input) {
-    const int64_t result = output / shape.outputs, channel = output % shape.outputs;
-    if (!shape.transposed) {
-        const int64_t at = column - result * groups.step;
-        if (at < 0 || at >= shape.kernel_width) return 0;
-        return weights[((channel * shape.inputs + input) * shape.kernel_height + row) * shape.kernel_width + at];
+struct Kernel {
+    int64_t rows, columns, parts = 1;  // Of each part.
+    int64_t words;                     // Of a run.
+    int64_t outputs;
+
+    explicit Kernel(const Convolution& shape)
+        : rows(shape.kernel_height), columns(shape.kernel_width), outputs(shape.outputs) {
+        if (shape.transposed) rows = columns = 2, parts = 4;
+        words = divide_up(columns * shape.inputs, kTogether<Element>);
     }
-    // Even results meet the last and the second of four rows and columns, odd ones the third and the first.
-    const bool grouped = groups.results > 1;
-    const int64_t a = grouped ? part : part / 2, b = grouped ? result % 2 : part % 2;
-    const int64_t at = grouped ? column - result / 2 - b : column;
-    if (at < 0 || at >= 2) return 0;
-    return weights[((input * shape.outputs + channel) * 4 + 3 - a - 2 * row) * 4 + 3 - b - 2 * at];
-}
+
+    // Of weights of so many outputs.
+    int64_t size(int64_t count) const { return rows * words * vectors_of(count) * kVector * kTogether<Element>; }
+};
 
 // Features with zeros around and behind them.
 template <typename Element>
@@ -90,18 +44,16 @@ template <typename Element>
 class Direct {
   public:
     Direct(const Convolution& shape, const Tensors<Element>& tensors)
-        : shape_(shape), tensors_(tensors), groups_(shape), inner_{tensors.features, shape.height, shape.width} {
+        : shape_(shape), tensors_(tensors), kernel_(shape), inner_{tensors.features, shape.height, shape.width} {
         high_ = shape.transposed ? shape.height + 2 * shape.border() - 2 : shape.result_height();
         wide_ = shape.transposed ? shape.width + 2 * shape.border() - 2 : shape.result_width();
-        across_ = divide_up(wide_, groups_.pixels);
-        bias_.resize(static_cast<std::size_t>(vectors_of(groups_.outputs) * kVector));
-        for (int64_t first = 0; tensors.bias && first < groups_.outputs; first += shape.outputs)
-            widen(kElement<Element>, tensors.bias, 0, shape.outputs, bias_.data() + first);
+        bias_.resize(static_cast<std::size_t>(vectors_of(shape.outputs) * kVector));
+        if (tensors.bias) widen(kElement<Element>, tensors.bias, 0, shape.outputs, bias_.data());
     }
 
     // Whether runs leave the features, or want a border.
     bool wants_copy() const {
-        return shape_.border() > 0 || groups_.template is_odd<Element>(shape_) || wide_ < groups_.pixels;
+        return shape_.border() > 0 || kernel_.columns * shape_.inputs % kTogether<Element> != 0;
     }
     std::size_t copy_bytes() const {
         return static_cast<std::size_t>(shape_.count * copied_picture() + behind()) * sizeof(Element);
@@ -126,11 +78,11 @@ class Direct {
     }
 
     void convolve(const Parallel& parallel) const {
-        const int64_t all = shape_.count * high_ * across_, chunks = divide_up(all, kChunk);
-        const int64_t blocks = divide_up(groups_.outputs, kBlock);
-        for_each(parallel, chunks * groups_.parts * blocks, [&](int64_t task) {
-            const int64_t first = task / (groups_.parts * blocks) * kChunk;
-            convolve_chunk(task / blocks % groups_.parts, task % blocks * kBlock, first,
+        const int64_t all = shape_.count * high_ * wide_, chunks = divide_up(all, kChunk);
+        const int64_t blocks = divide_up(shape_.outputs, kBlock);
+        for_each(parallel, chunks * kernel_.parts * blocks, [&](int64_t task) {
+            const int64_t first = task / (kernel_.parts * blocks) * kChunk;
+            convolve_chunk(task / blocks % kernel_.parts, task % blocks * kBlock, first,
                            std::min(kChunk, all - first));
         });
     }
@@ -140,39 +92,32 @@ class Direct {
         const int64_t border = shape_.border();
         return (shape_.height + 2 * border) * (shape_.width + 2 * border) * shape_.inputs;
     }
-    int64_t behind() const { return (groups_.columns + 1) * shape_.inputs; }
+    int64_t behind() const { return kTogether<Element> - 1; }
 
     void convolve_chunk(int64_t part, int64_t output, int64_t first, int64_t count) const {
-        const int64_t inputs = shape_.inputs, outputs = shape_.outputs, scale = shape_.transposed ? 2 : 1;
-        const bool grouped = groups_.results > 1;
-        const int64_t a = !shape_.transposed ? 0 : grouped ? part : part / 2;
-        const int64_t b = !shape_.transposed || grouped ? 0 : part % 2;
+        const int64_t inputs = shape_.inputs, outputs = shape_.outputs;
+        const int64_t step = shape_.transposed ? 1 : shape_.stride, scale = shape_.transposed ? 2 : 1;
+        const int64_t a = part / 2, b = part % 2;
         const Element* places[kChunk];
         Element* results[kChunk];
         for (int64_t i = 0; i < count; ++i) {
-            const int64_t row = (first + i) / across_, picture = row / high_, y = row % high_;
-            const int64_t x =
-                std::max<int64_t>(0, std::min((first + i) % across_ * groups_.pixels, wide_ - groups_.pixels));
-            const int64_t from_row = picture * inner_.height + y * groups_.step + a;
-            places[i] = inner_.first + (from_row * inner_.width + x * groups_.step + b) * inputs;
-            const int64_t to_row = (picture * high_ + y) * scale + a;
-            results[i] = tensors_.result + (to_row * wide_ * scale + x * scale + b) * outputs + output;
+            const int64_t row = (first + i) / wide_, picture = row / high_, y = row % high_, x = (first + i) % wide_;
+            const int64_t from_row = picture * inner_.height + y * step + a;
+            places[i] = inner_.first + (from_row * inner_.width + x * step + b) * inputs;
+            results[i] = tensors_.result + ((row * scale + a) * wide_ * scale + x * scale + b) * outputs + output;
         }
-        const int64_t here = std::min(kBlock, groups_.outputs - output);
-        const int64_t written = std::min(here, wide_ * groups_.results * outputs - output);
-        const Runs runs{groups_.rows, inner_.width * inputs, groups_.template words<Element>(shape_)};
-        const Element* const weights = tensors_.packed + part * groups_.template part_size<Element>(shape_) +
-                                       groups_.template block_size<Element>(shape_, output);
-        loops<Element>().convolve(places, count, runs, weights, wide_ < groups_.pixels ? written : here,
-                         {bias_.data() + output, tensors_.relu ? 0.0f : -std::numeric_limits<float>::infinity()},
-                         results);
+        const Runs runs{kernel_.rows, inner_.width * inputs, kernel_.words};
+        loops<Element>().convolve(
+            places, count, runs, tensors_.packed + part * kernel_.size(outputs) + kernel_.size(output),
+            std::min(kBlock, outputs - output),
+            {bias_.data() + output, tensors_.relu ? 0.0f : -std::numeric_limits<float>::infinity()}, results);
     }
 
     const Convolution& shape_;
     const Tensors<Element>& tensors_;
-    Groups groups_;
+    Kernel<Element> kernel_;
     Bordered<Element> inner_;
-    int64_t high_, wide_, across_;
+    int64_t high_, wide_;
     std::vector<float> bias_;
 };
 
@@ -180,28 +125,29 @@ class Direct {
 
 template <typename Element>
 std::size_t direct_weights_bytes(const Convolution& shape) {
-    const Groups groups(shape);
-    return static_cast<std::size_t>(groups.parts * groups.part_size<Element>(shape)) * sizeof(Element);
+    if (is_narrow(shape)) return narrow_weights_bytes<Element>(shape);
+    const Kernel<Element> kernel(shape);
+    return static_cast<std::size_t>(kernel.parts * kernel.size(shape.outputs)) * sizeof(Element);
 }
 
 // [parts][blocks][rows][words][vectors][16] words.
 template <typename Element>
 void direct_weights(const Convolution& shape, const Element* weights, Element* packed, const Parallel& parallel) {
-    const Groups groups(shape);
-    const int64_t blocks = divide_up(groups.outputs, kBlock), words = groups.words<Element>(shape);
-    for_each(parallel, groups.parts * blocks, [&](int64_t task) {
+    if (is_narrow(shape)) return narrow_weights(shape, weights, packed);
+    const Kernel<Element> kernel(shape);
+    const int64_t blocks = divide_up(shape.outputs, kBlock);
+    for_each(parallel, kernel.parts * blocks, [&](int64_t task) {
         const int64_t part = task / blocks, begin = task % blocks * kBlock;
-        const int64_t wide = vectors_of(std::min(kBlock, groups.outputs - begin)) * kVector;
-        Element* to = packed + part * groups.part_size<Element>(shape) + groups.block_size<Element>(shape, begin);
-        for (int64_t row = 0; row < groups.rows; ++row)
-            for (int64_t word = 0; word < words; ++word)
+        const int64_t wide = vectors_of(std::min(kBlock, shape.outputs - begin)) * kVector;
+        Element* to = packed + part * kernel.size(shape.outputs) + kernel.size(begin);
+        for (int64_t row = 0; row < kernel.rows; ++row)
+            for (int64_t word = 0; word < kernel.words; ++word)
                 for (int64_t output = begin; output < begin + wide; ++output)
                     for (int64_t i = 0; i < kTogether<Element>; ++i) {
                         const int64_t at = word * kTogether<Element> + i;
                         const int64_t column = at / shape.inputs, input = at % shape.inputs;
-                        const bool exists = output < groups.outputs && column < groups.columns;
-                        *to++ = exists ? weight_of(shape, groups, weights, part, output, row, column, input)
-                                       : Element{0};
+                        const bool exists = output < shape.outputs && column < kernel.columns;
+                        *to++ = exists ? weight_of(shape, weights, part, output, row, column, input) : Element{0};
                     }
     });
 }
@@ -209,6 +155,7 @@ void direct_weights(const Convolution& shape, const Element* weights, Element* p
 template <typename Element>
 void direct_convolution(const Convolution& shape, const Tensors<Element>& tensors, const Memory& memory,
                         const Parallel& parallel) {
+    if (is_narrow(shape)) return narrow_convolution(shape, tensors, memory, parallel);
     Direct<Element> direct(shape, tensors);
     Element* copied = nullptr;
     if (direct.wants_copy()) {

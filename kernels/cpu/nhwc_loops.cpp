@@ -4,20 +4,22 @@
 namespace gantk::cpu::nhwc {
 namespace {
 
-const Processor* best() {
-#ifdef GANTK_HAS_AVX512
-    for (const Processor* each : {&kAvx512Bf16, &kAvx512})
-        if (each->is_here()) return each;
-#endif
-    return &kPortable;
-}
-
 const Processor*& chosen() {
-    static const Processor* processor = best();
+    static const Processor* processor = processors().front();
     return processor;
 }
 
 }  // namespace
+
+std::vector<const Processor*> processors() {
+    std::vector<const Processor*> here;
+#ifdef GANTK_X86_64
+    for (const Processor* each : {&kAvx512Bf16, &kAvx512, &kAvx2})
+        if (each->is_here()) here.push_back(each);
+#endif
+    here.push_back(&kPortable);
+    return here;
+}
 
 const Processor& processor() { return *chosen(); }
 

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <type_traits>
+#include <vector>
 
 #include "element.hpp"
 #include "nhwc.hpp"
@@ -15,6 +16,7 @@
 namespace gantk::cpu::nhwc {
 
 constexpr std::int64_t kVector = 16, kMostVectors = 4;
+constexpr std::int64_t kMostNarrow = 8, kMostBand = 8;  // Outputs, and rows of results at a time, of convolve_narrow.
 constexpr std::int64_t kReach = 6, kFrequencies = kReach * kReach, kSide = 4;
 
 template <typename Element>
@@ -36,6 +38,11 @@ struct Runs {
     std::int64_t segments, stride, words;
 };
 
+// A convolution of planes: features are [rows][words][stride] words.
+struct Planes {
+    std::int64_t kernel_height, kernel_width, words, stride;
+};
+
 // What normalises channels.
 struct Scaling {
     const float *means, *factors, *offsets;
@@ -48,6 +55,12 @@ struct Loops {
     // Results of `count` pixels: `outputs` channels each, at `results`, from the features at `places`.
     void (*convolve)(const Element* const* places, std::int64_t count, const Runs& runs, const Element* weights,
                      std::int64_t outputs, const Ending& ending, Element* const* results);
+
+    // Sums [narrow_rows(outputs)][outputs][kVector] of as many rows of results, kVector pixels each, from `planes` on.
+    // Weights are [words][kernel_height][kernel_width][outputs] words.
+    void (*convolve_narrow)(const Element* planes, const Planes& shape, const Element* weights, std::int64_t outputs,
+                            float* sums);
+    std::int64_t (*narrow_rows)(std::int64_t outputs);  // At most kMostBand.
 
     // The product of `count` rows of `words` of features, `stride` elements apart, with weights of `vectors`; sums are
     // `apart` floats apart.
@@ -80,9 +93,12 @@ struct Processor {
     Loops<Bfloat> bfloats;
 };
 extern const Processor kPortable;
-#ifdef GANTK_HAS_AVX512
-extern const Processor kAvx512, kAvx512Bf16;  // The second has AVX512-BF16 too.
+#ifdef GANTK_X86_64
+extern const Processor kAvx2, kAvx512, kAvx512Bf16;  // The last has AVX512-BF16 too.
 #endif
+
+// Those that this one can be, the best first.
+std::vector<const Processor*> processors();
 
 // The best that this processor is, or what a test has chosen.
 const Processor& processor();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The loops of nhwc_loops.hpp, for one kind of processor and one type. The file that includes this defines Element,
 // GANTK_TARGET, which all that is inlined is compiled for, GANTK_ENTRY, which entry points are, kLanes of a register,
-// kMostAtOnce, the registers of outputs that there is room for, and on what is in registers `load`, `store` and
+// kMostAtOnce, the registers of outputs that there is room for, kMostSums of all, and on what is in registers `load`, `store` and
 // `add_products`. `kRegisters` of outputs count in these.
 
 using Vector = Floats;
@@ -19,6 +19,13 @@ GANTK_TARGET inline void clear(Sums<kPixels, kRegisters>& sums) {
 constexpr int kParts = kVector / kLanes;                            // Registers of a vector.
 constexpr int64_t kOfRegister = kLanes * kTogether<Element>;  // Elements of a register of words.
 
+// The same word in all lanes.
+GANTK_TARGET inline void spread(const Element* from, Words& lanes) {
+    std::uint32_t word;
+    __builtin_memcpy(&word, from, sizeof word);
+    lanes = Words{} + word;
+}
+
 // Adds the products of one run of words; weights of a word are `apart` elements behind those of the one before.
 template <int kPixels, int kRegisters>
 GANTK_TARGET inline void accumulate(const Element* const (&rows)[kPixels], int64_t words, const Element* weights,
@@ -27,7 +34,8 @@ GANTK_TARGET inline void accumulate(const Element* const (&rows)[kPixels], int64
         Words given[kRegisters];
         for (int v = 0; v < kRegisters; ++v) given[v] = *reinterpret_cast<const StoredWords*>(weights + v * kOfRegister);
         for (int r = 0; r < kPixels; ++r) {
-            const Words one = Words{} + *reinterpret_cast<const StoredWord*>(rows[r] + word * kTogether<Element>);
+            Words one;
+            spread(rows[r] + word * kTogether<Element>, one);
             for (int v = 0; v < kRegisters; ++v) add_products(one, given[v], sums[r][v]);
         }
     }
@@ -127,6 +135,65 @@ GANTK_TARGET inline void multiply_registers(const Element* rows, int64_t count, 
         multiply_some<4, kHere>(from, left, stride, words, weights, kApart, to, apart);
         multiply_some<1, kHere>(from, left, stride, words, weights, kApart, to, apart);
     }
+}
+
+// Rows of results that there are registers for beside weights of each output.
+template <int kOutputs>
+constexpr int kBand = kOutputs * kMostBand <= kMostSums ? int{kMostBand} : kMostSums / kOutputs;
+
+template <int kOutputs>
+GANTK_TARGET inline void convolve_planes(const Element* planes, const Planes& shape, const Element* weights,
+                                         float* made) {
+    constexpr int64_t kOne = kTogether<Element>;
+    for (int64_t lane = 0; lane < kVector; lane += kLanes, planes += kOfRegister, made += kLanes) {
+        Sums<kBand<kOutputs>, kOutputs> sums;
+        clear<kBand<kOutputs>, kOutputs>(sums);
+        const Element* given = weights;
+        for (int64_t word = 0; word < shape.words; ++word)  // Of which the pixels at hand stay in the first cache.
+            for (int64_t i = 0; i < shape.kernel_height; ++i) {
+                const Element* from = planes + (i * shape.words + word) * shape.stride * kOne;
+                for (int64_t j = 0; j < shape.kernel_width; ++j, from += kOne, given += kOutputs * kOne) {
+                    Words each[kOutputs];
+                    for (int k = 0; k < kOutputs; ++k) spread(given + k * kOne, each[k]);
+                    const Element* row = from;
+                    for (int r = 0; r < kBand<kOutputs>; ++r, row += shape.words * shape.stride * kOne) {
+                        // Volatile, or each product would read it again, across two lines of the cache.
+                        const Words pixels = *reinterpret_cast<const volatile StoredWords*>(row);
+                        for (int k = 0; k < kOutputs; ++k) add_products(each[k], pixels, sums[r][k]);
+                    }
+                }
+            }
+        for (int r = 0; r < kBand<kOutputs>; ++r)
+            for (int k = 0; k < kOutputs; ++k)
+                *reinterpret_cast<StoredFloats*>(made + (r * kOutputs + k) * kVector) = sums[r][k];
+    }
+}
+
+GANTK_ENTRY void convolve_narrow(const Element* planes, const Planes& shape, const Element* weights, int64_t outputs,
+                                 float* sums) {
+    switch (outputs) {
+        case 1:
+            return convolve_planes<1>(planes, shape, weights, sums);
+        case 2:
+            return convolve_planes<2>(planes, shape, weights, sums);
+        case 3:
+            return convolve_planes<3>(planes, shape, weights, sums);
+        case 4:
+            return convolve_planes<4>(planes, shape, weights, sums);
+        case 5:
+            return convolve_planes<5>(planes, shape, weights, sums);
+        case 6:
+            return convolve_planes<6>(planes, shape, weights, sums);
+        case 7:
+            return convolve_planes<7>(planes, shape, weights, sums);
+        default:
+            return convolve_planes<8>(planes, shape, weights, sums);
+    }
+}
+
+int64_t narrow_rows(int64_t outputs) {
+    constexpr int kEach[]{kBand<1>, kBand<2>, kBand<3>, kBand<4>, kBand<5>, kBand<6>, kBand<7>, kBand<8>};
+    return kEach[outputs - 1];
 }
 
 GANTK_ENTRY void transform_features(const Element* const* places, int64_t channels, Element* frequencies,
@@ -268,4 +335,4 @@ GANTK_ENTRY void scale(const Element* values, const Element* others, int64_t pix
         scale_channels<false>(values, others, pixels, channels, scaling, results);
 }
 
-constexpr Loops<Element> kLoops{convolve, multiply, transform_features, transform_sums, add_moments, scale};
+constexpr Loops<Element> kLoops{convolve, convolve_narrow, narrow_rows, multiply, transform_features, transform_sums, add_moments, scale};

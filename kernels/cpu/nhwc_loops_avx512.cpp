@@ -10,7 +10,7 @@ namespace {
 
 using std::int64_t;
 
-constexpr int kLanes = 16, kMostAtOnce = 4;
+constexpr int kLanes = 16, kMostAtOnce = 4, kMostSums = 24;
 #include "nhwc_vectors.inl"
 
 #define GANTK_TARGET GANTK_ENTRY __attribute__((always_inline))
@@ -64,7 +64,7 @@ bool has_avx512() {
 
 }  // namespace
 
-const Processor kAvx512{"AVX-512", has_avx512, floats::kLoops, kPortable.bfloats};
+const Processor kAvx512{"AVX-512", has_avx512, floats::kLoops, kAvx2.bfloats};
 const Processor kAvx512Bf16{"AVX512-BF16", [] { return has_avx512() && __builtin_cpu_supports("avx512bf16"); },
                             floats::kLoops, bfloats::kLoops};
 

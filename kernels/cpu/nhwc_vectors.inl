@@ -11,4 +11,3 @@ using StoredWords
     __attribute__((vector_size(kLanes * sizeof(float)), aligned(alignof(Bfloat)), may_alias)) = std::uint32_t;
 using StoredHalves
     __attribute__((vector_size(kLanes * sizeof(Bfloat)), aligned(alignof(Bfloat)), may_alias)) = Bfloat;
-using StoredWord __attribute__((aligned(alignof(Bfloat)), may_alias)) = std::uint32_t;  // Bits of a word.

@@ -173,19 +173,6 @@ struct Case {
     }
 };
 
-// Those that this one can be.
-const std::vector<const nhwc::Processor*>& processors() {
-    static const std::vector<const nhwc::Processor*> found = [] {
-        std::vector<const nhwc::Processor*> here{&nhwc::kPortable};
-#ifdef GANTK_HAS_AVX512
-        for (const nhwc::Processor* each : {&nhwc::kAvx512, &nhwc::kAvx512Bf16})
-            if (each->is_here()) here.push_back(each);
-#endif
-        return here;
-    }();
-    return found;
-}
-
 template <typename T>
 void test_values(const Case<T>& given, const std::vector<double>& products) {
     const Convolution& shape = given.shape;
@@ -217,7 +204,7 @@ void test_shape(const Convolution& shape) {
     for (const Way<T>& way : {kDirect<T>, kWinograd<T>}) {
         if (way.name == kWinograd<T>.name && !nhwc::has_winograd(shape)) continue;
         given.pack(way);
-        for (const nhwc::Processor* each : processors()) {
+        for (const nhwc::Processor* each : nhwc::processors()) {
             nhwc::choose(*each);
             test_values(given, products);
         }
@@ -288,12 +275,14 @@ int test_all() {
         plain(1, 12, 11, 16, 64, 3, 3, 2), plain(2, 5, 6, 16, 20, 3, 3, 2), plain(1, 9, 23, 4, 5, 3, 3, 2),
         plain(1, 7, 40, 2, 7, 1, 3, 3),  plain(1, 6, 7, 3, 130, 3, 3),    plain(2, 20, 21, 32, 48, 3, 3),
         plain(1, 3, 3, 16, 16, 3, 3),    plain(3, 8, 6, 48, 80, 3, 3),    plain(1, 40, 35, 16, 32, 3, 3),
+        plain(1, 40, 140, 5, 4, 3, 5),   plain(2, 35, 20, 6, 6, 3, 3),   plain(1, 9, 30, 2, 8, 1, 1),
     };
     const std::vector<Convolution> doubled{
         transposed(1, 1, 1, 1, 1, 1),    transposed(1, 3, 3, 1, 1, 3),   transposed(2, 7, 9, 48, 3, 1),
         transposed(2, 5, 4, 7, 5, 1),    transposed(1, 3, 4, 4, 2, 3),   transposed(1, 4, 5, 6, 9, 1),
         transposed(2, 7, 7, 32, 32, 1),  transposed(2, 7, 9, 32, 32, 3), transposed(1, 1, 1, 16, 16, 1),
         transposed(17, 4, 4, 48, 80, 1), transposed(1, 21, 18, 16, 16, 3), transposed(1, 2, 9, 20, 70, 1),
+        transposed(1, 40, 70, 3, 8, 1),  transposed(2, 6, 140, 2, 4, 3),
     };
     for (const auto* list : {&shapes, &doubled})
         for (const Convolution& shape : *list) test_shape<T>(shape);
@@ -302,7 +291,7 @@ int test_all() {
     test_no_memory(plain(1, 8, 8, 16, 16, 3, 3), kWinograd<T>);
     test_not_finite(plain(1, 21, 45, 16, 16, 3, 3), kDirect<T>, 1);
     test_not_finite(transposed(1, 21, 25, 16, 16, 1), kDirect<T>, 1);
-    test_not_finite(plain(1, 21, 45, 4, 3, 3, 3), kDirect<T>, 5);
+    test_not_finite(plain(1, 21, 45, 3, 3, 3, 3), kDirect<T>, 1);
     test_not_finite(plain(1, 21, 45, 3, 16, 3, 3), kDirect<T>, kWide<T> ? 1 : 2);
     test_not_finite(plain(1, 21, 45, 16, 16, 3, 3), kWinograd<T>, 5);
     test_not_finite(transposed(1, 21, 25, 16, 16, 1), kWinograd<T>, 5);
@@ -313,11 +302,11 @@ int test_all() {
 
 int main() {
     const int run = test_all<float>() + test_all<Bfloat>();
-    for (const nhwc::Processor* each : processors()) {
+    for (const nhwc::Processor* each : nhwc::processors()) {
         nhwc::choose(*each);
         test_rounding(plain(1, 26, 26, 32, 32, 3, 3), 1.1e-2);
         test_rounding(transposed(1, 14, 14, 32, 32, 3), 1e-2);
     }
-    std::printf("%d shapes on %zu kinds of processors, %d wrong\n", run, processors().size(), failures);
+    std::printf("%d shapes on %zu kinds of processors, %d wrong\n", run, nhwc::processors().size(), failures);
     return failures == 0 ? 0 : 1;
 }
