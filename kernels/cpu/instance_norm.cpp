@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// All is done by *runs*: neighbouring pixels of a row, whose channels lie one after another. Blocks of pixels end them.
+// All is done by *runs*: neighbouring pixels of a row, whose channels lie one after another. Blocks of pixels end
+// them.
 #include "instance_norm.hpp"
 
 #include <algorithm>

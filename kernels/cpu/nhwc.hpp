@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Convolutions with channels last, [N, H, W, C], on a CPU, of float32 or of bfloat16, whose products are summed in float32
-// in pairs of channels, by AVX512-BF16 where the processor has it.
+// Convolutions with channels last, [N, H, W, C], on a CPU, of float32 or of bfloat16, whose products are summed in
+// float32 in pairs of channels, by AVX512-BF16 where the processor has it.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +17,8 @@ using Bfloat = std::uint16_t;  // The upper half of a float's bits. An Element b
 // least 1, and the kernel lies within the features.
 //
 // A transposed one has kernels of 4 x 4 and stride 2. With a padding of 1 it makes twice the height and width; with a
-// padding of 3, which crops two more of each side, no result misses a feature, and there are at least 3 rows and columns
-// of these. Others have no padding.
+// padding of 3, which crops two more of each side, no result misses a feature, and there are at least 3 rows and
+// columns of these. Others have no padding.
 struct Convolution {
     std::int64_t count, height, width, inputs, outputs;
     std::int64_t kernel_height = 3, kernel_width = 3, stride = 1;
@@ -48,8 +48,8 @@ struct Tensors {
 // Sums of products, whatever the kernel. Weights are [outputs, inputs, kernel_height, kernel_width], transposed
 // [inputs, outputs, 4, 4]; of the shape only outputs, inputs, kernel and kind matter to what is packed.
 //
-// A value that is not finite spoils the results that it belongs to and, of bfloat16 with an odd number of inputs, those of
-// the column before.
+// A value that is not finite spoils the results that it belongs to and, of bfloat16 with an odd number of inputs,
+// those of the column before.
 //
 // Throws std::bad_alloc where there is no memory.
 template <typename Element>
@@ -60,9 +60,9 @@ template <typename Element>
 void direct_convolution(const Convolution& shape, const Tensors<Element>& tensors, const Memory& memory,
                         const Parallel& parallel);
 
-// By Winograd's minimal filters, see winograd.hpp: of kernels of 3 x 3 and stride 1, and of transposed ones, whose inputs
-// and outputs are multiples of 16. Of bfloat16 frequencies of features and of weights are rounded too, which costs some
-// 10 dB against sums of products.
+// By Winograd's minimal filters, see winograd.hpp: of kernels of 3 x 3 and stride 1, and of transposed ones, whose
+// inputs and outputs are multiples of 16. Of bfloat16 frequencies of features and of weights are rounded too, which
+// costs some 10 dB against sums of products.
 //
 // A value that is not finite spoils the tile of 4 x 4 results, 8 x 8 transposed, that it is read for.
 bool has_winograd(const Convolution& shape);

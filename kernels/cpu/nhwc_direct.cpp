@@ -21,10 +21,8 @@ template <typename Element>
 struct Kernel {
     int64_t rows, columns, parts = 1;  // Of each part.
     int64_t words;                     // Of a run.
-    int64_t outputs;
 
-    explicit Kernel(const Convolution& shape)
-        : rows(shape.kernel_height), columns(shape.kernel_width), outputs(shape.outputs) {
+    explicit Kernel(const Convolution& shape) : rows(shape.kernel_height), columns(shape.kernel_width) {
         if (shape.transposed) rows = columns = 2, parts = 4;
         words = divide_up(columns * shape.inputs, kTogether<Element>);
     }
@@ -33,7 +31,7 @@ struct Kernel {
     int64_t size(int64_t count) const { return rows * words * vectors_of(count) * kVector * kTogether<Element>; }
 };
 
-// Features with zeros around and behind them.
+// Features, or a copy with zeros around and behind them.
 template <typename Element>
 struct Bordered {
     const Element* first;
@@ -56,7 +54,7 @@ class Direct {
         return shape_.border() > 0 || kernel_.columns * shape_.inputs % kTogether<Element> != 0;
     }
     std::size_t copy_bytes() const {
-        return static_cast<std::size_t>(shape_.count * copied_picture() + behind()) * sizeof(Element);
+        return static_cast<std::size_t>(shape_.count * copied_picture() + kBehind) * sizeof(Element);
     }
     void copy(Element* to, const Parallel& parallel) {
         const int64_t border = shape_.border(), line = shape_.width * shape_.inputs;
@@ -73,7 +71,7 @@ class Direct {
             std::copy_n(tensors_.features + (picture * shape_.height + y) * line, line, into + border * shape_.inputs);
             std::fill_n(into + wide - border * shape_.inputs, border * shape_.inputs, Element{0});
         });
-        std::fill_n(to + shape_.count * copied_picture(), behind(), Element{0});
+        std::fill_n(to + shape_.count * copied_picture(), kBehind, Element{0});
         inner_ = made;
     }
 
@@ -88,11 +86,12 @@ class Direct {
     }
 
   private:
+    static constexpr int64_t kBehind = kTogether<Element> - 1;  // What the last run reads beyond the last feature.
+
     int64_t copied_picture() const {
         const int64_t border = shape_.border();
         return (shape_.height + 2 * border) * (shape_.width + 2 * border) * shape_.inputs;
     }
-    int64_t behind() const { return kTogether<Element> - 1; }
 
     void convolve_chunk(int64_t part, int64_t output, int64_t first, int64_t count) const {
         const int64_t inputs = shape_.inputs, outputs = shape_.outputs;

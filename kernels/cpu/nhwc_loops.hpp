@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The inner loops of what has its channels last, compiled for several processors.
 //
-// A vector is 16 floats, or 16 channels of one pixel. A *word* is 32 bits: a float, or two bfloat16 that lie next to each
-// other, which one instruction multiplies with two others and adds up. Weights of up to kMostVectors vectors of outputs
-// lie as [words][vectors][16] words.
+// A vector is 16 floats, or 16 channels of one pixel. A *word* is 32 bits: a float, or two bfloat16 that lie next to
+// each other, which one instruction multiplies with two others and adds up. Weights of up to kMostVectors vectors of
+// outputs lie as [words][vectors][16] words.
 #pragma once
 
 #include <cstdint>

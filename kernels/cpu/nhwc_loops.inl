@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The loops of nhwc_loops.hpp, for one kind of processor and one type. The file that includes this defines Element,
 // GANTK_TARGET, which all that is inlined is compiled for, GANTK_ENTRY, which entry points are, kLanes of a register,
-// kMostAtOnce, the registers of outputs that there is room for, kMostSums of all, and on what is in registers `load`, `store` and
-// `add_products`. `kRegisters` of outputs count in these.
+// kMostAtOnce, the registers of outputs that there is room for, kMostSums of all, and on what is in registers `load`,
+// `store` and `add_products`. `kRegisters` of outputs count in these.
 
 using Vector = Floats;
 #include "winograd_points.inl"
@@ -16,7 +16,7 @@ GANTK_TARGET inline void clear(Sums<kPixels, kRegisters>& sums) {
         for (Floats& one : row) one = Floats{};
 }
 
-constexpr int kParts = kVector / kLanes;                            // Registers of a vector.
+constexpr int kParts = kVector / kLanes;                      // Registers of a vector.
 constexpr int64_t kOfRegister = kLanes * kTogether<Element>;  // Elements of a register of words.
 
 // The same word in all lanes.
@@ -32,7 +32,8 @@ GANTK_TARGET inline void accumulate(const Element* const (&rows)[kPixels], int64
                                     int64_t apart, Sums<kPixels, kRegisters>& sums) {
     for (int64_t word = 0; word < words; ++word, weights += apart) {
         Words given[kRegisters];
-        for (int v = 0; v < kRegisters; ++v) given[v] = *reinterpret_cast<const StoredWords*>(weights + v * kOfRegister);
+        for (int v = 0; v < kRegisters; ++v)
+            given[v] = *reinterpret_cast<const StoredWords*>(weights + v * kOfRegister);
         for (int r = 0; r < kPixels; ++r) {
             Words one;
             spread(rows[r] + word * kTogether<Element>, one);
@@ -82,7 +83,8 @@ GANTK_TARGET inline void multiply_rows(const Element* first, int64_t stride, int
     for (int r = 0; r < kPixels; ++r) rows[r] = first + r * stride;
     accumulate<kPixels, kRegisters>(rows, words, weights, apart_weights, sums);
     for (int r = 0; r < kPixels; ++r)
-        for (int v = 0; v < kRegisters; ++v) *reinterpret_cast<StoredFloats*>(made + r * apart + v * kLanes) = sums[r][v];
+        for (int v = 0; v < kRegisters; ++v)
+            *reinterpret_cast<StoredFloats*>(made + r * apart + v * kLanes) = sums[r][v];
 }
 
 // As many outputs and pixels at a time as there are registers for, then fewer pixels.
@@ -101,8 +103,8 @@ GANTK_TARGET inline void convolve_some(const Element* const*& places, int64_t& c
 
 template <int kRegisters>
 GANTK_TARGET inline void convolve_registers(const Element* const* places, int64_t count, const Runs& runs,
-                                          const Element* weights, int64_t outputs, const Ending& ending,
-                                          Element* const* results) {
+                                            const Element* weights, int64_t outputs, const Ending& ending,
+                                            Element* const* results) {
     constexpr int kHere = kAtOnce<kRegisters>;
     constexpr int64_t kApart = kRegisters * kOfRegister;
     for (int v = 0; v < kRegisters; v += kHere, weights += kHere * kOfRegister) {
@@ -124,7 +126,7 @@ GANTK_TARGET inline void multiply_some(const Element*& rows, int64_t& count, int
 
 template <int kRegisters>
 GANTK_TARGET inline void multiply_registers(const Element* rows, int64_t count, int64_t stride, int64_t words,
-                                          const Element* weights, float* sums, int64_t apart) {
+                                            const Element* weights, float* sums, int64_t apart) {
     constexpr int kHere = kAtOnce<kRegisters>;
     constexpr int64_t kApart = kRegisters * kOfRegister;
     for (int v = 0; v < kRegisters; v += kHere, weights += kHere * kOfRegister) {
@@ -335,4 +337,5 @@ GANTK_ENTRY void scale(const Element* values, const Element* others, int64_t pix
         scale_channels<false>(values, others, pixels, channels, scaling, results);
 }
 
-constexpr Loops<Element> kLoops{convolve, convolve_narrow, narrow_rows, multiply, transform_features, transform_sums, add_moments, scale};
+constexpr Loops<Element> kLoops{convolve,           convolve_narrow, narrow_rows, multiply,
+                                transform_features, transform_sums,  add_moments, scale};

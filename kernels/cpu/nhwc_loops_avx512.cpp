@@ -50,7 +50,8 @@ GANTK_TARGET inline void load(const Bfloat* from, Floats& values) {
         reinterpret_cast<Floats>(__builtin_convertvector(*reinterpret_cast<const StoredHalves*>(from), Words) << 16);
 }
 GANTK_TARGET inline void store(const Floats& values, Bfloat* to) {
-    *reinterpret_cast<StoredHalves*>(to) = reinterpret_cast<Halves>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(values)));
+    *reinterpret_cast<StoredHalves*>(to) =
+        reinterpret_cast<Halves>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(values)));
 }
 
 #include "nhwc_loops.inl"

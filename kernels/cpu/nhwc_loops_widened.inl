@@ -9,7 +9,9 @@ using Element = float;
 GANTK_TARGET inline void add_products(const Words& one, const Words& given, Floats& sum) {
     sum += reinterpret_cast<Floats>(one) * reinterpret_cast<Floats>(given);
 }
-GANTK_TARGET inline void load(const float* from, Floats& values) { values = *reinterpret_cast<const StoredFloats*>(from); }
+GANTK_TARGET inline void load(const float* from, Floats& values) {
+    values = *reinterpret_cast<const StoredFloats*>(from);
+}
 GANTK_TARGET inline void store(const Floats& values, float* to) { *reinterpret_cast<StoredFloats*>(to) = values; }
 
 #include "nhwc_loops.inl"

@@ -12,9 +12,18 @@ namespace {
 
 using std::int64_t;
 
-// A task makes a tile of the results of each part: a larger one copies fewer features twice.
+// A task makes a tile of the results of each part: of a larger one fewer features are copied twice.
 constexpr int64_t kTileRows = 32, kTileColumns = 128;
 constexpr int64_t kTasks = 16;  // If there are fewer, tiles are lower.
+
+int64_t parts_of(const Convolution& shape) { return shape.transposed ? 4 : 1; }
+
+// Of the weights of a part.
+template <typename Element>
+int64_t size_of(const Convolution& shape) {
+    const int64_t taps = shape.transposed ? 4 : shape.kernel_height * shape.kernel_width;
+    return taps * divide_up(shape.inputs, kTogether<Element>) * shape.outputs * kTogether<Element>;
+}
 
 template <typename Element>
 class Narrow {
@@ -76,11 +85,11 @@ class Narrow {
 
     // Rows and kVector columns of results, even or odd ones of a transposed convolution.
     void convolve_band(int64_t picture, int64_t row, int64_t x, int64_t a, const Element* planes) const {
-        const int64_t size = kernel_height_ * words_ * kernel_width_ * shape_.outputs * kOne;
         float sums[2][kMostBand * kMostNarrow * kVector];
         for (int64_t b = 0; b < scale_; ++b)
-            loops<Element>().convolve_narrow(planes + b * kOne, {kernel_height_, kernel_width_, words_, stride_},
-                                             tensors_.packed + (a * scale_ + b) * size, shape_.outputs, sums[b]);
+            loops<Element>().convolve_narrow(
+                planes + b * kOne, {kernel_height_, kernel_width_, words_, stride_},
+                tensors_.packed + (a * scale_ + b) * size_of<Element>(shape_), shape_.outputs, sums[b]);
         for (int64_t i = 0; i < std::min(band_, high_ - row); ++i)
             write(picture, (row + i) * scale_ + a, x, sums, i);
     }
@@ -109,14 +118,6 @@ class Narrow {
     float bias_[kMostNarrow] = {};
 };
 
-int64_t parts_of(const Convolution& shape) { return shape.transposed ? 4 : 1; }
-
-template <typename Element>
-int64_t size_of(const Convolution& shape) {
-    const int64_t taps = shape.transposed ? 4 : shape.kernel_height * shape.kernel_width;
-    return taps * divide_up(shape.inputs, kTogether<Element>) * shape.outputs * kTogether<Element>;
-}
-
 }  // namespace
 
 template <typename Element>
@@ -127,7 +128,8 @@ std::size_t narrow_weights_bytes(const Convolution& shape) {
 // [parts][words][rows][columns][outputs] words.
 template <typename Element>
 void narrow_weights(const Convolution& shape, const Element* weights, Element* packed) {
-    const int64_t rows = shape.transposed ? 2 : shape.kernel_height, columns = shape.transposed ? 2 : shape.kernel_width;
+    const int64_t rows = shape.transposed ? 2 : shape.kernel_height;
+    const int64_t columns = shape.transposed ? 2 : shape.kernel_width;
     const int64_t words = divide_up(shape.inputs, kTogether<Element>);
     for (int64_t part = 0; part < parts_of(shape); ++part)
         for (int64_t word = 0; word < words; ++word)

@@ -7,8 +7,8 @@
 
 namespace gantk::cpu::nhwc {
 
-// The weight of an output that meets a row and a column of features of a part: of four of a transposed convolution, whose
-// kernels are 2 x 2, or of the only one.
+// The weight of an output that meets a row and a column of features of a part: of four of a transposed convolution,
+// whose kernels are 2 x 2, or of the only one.
 template <typename Element>
 Element weight_of(const Convolution& shape, const Element* weights, std::int64_t part, std::int64_t output,
                   std::int64_t row, std::int64_t column, std::int64_t input) {

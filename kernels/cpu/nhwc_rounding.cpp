@@ -42,8 +42,8 @@ struct Weighing {
 
 }  // namespace
 
-// M = L L^T, with the order turned around: what e^T M e has of a frequency is the square of its own error and of some of
-// each before it, times the diagonal of L.
+// M = L L^T, with the order turned around: what e^T M e has of a frequency is the square of its own error and of some
+// of each before it, times the diagonal of L.
 Rounding::Rounding(const std::vector<int>& frequencies) : order_(frequencies) {
     static const Weighing weighing;
     std::stable_sort(order_.begin(), order_.end(), [](int a, int b) { return weighing(a, a) > weighing(b, b); });

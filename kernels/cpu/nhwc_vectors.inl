@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Vectors of kLanes, which the file that includes this defines: a register each. In memory they may stand at any address
-// that their elements may.
+// Vectors of kLanes, which the file that includes this defines: a register each. In memory they may stand at any
+// address that their elements may.
 
 using Floats __attribute__((vector_size(kLanes * sizeof(float)))) = float;
 using Words __attribute__((vector_size(kLanes * sizeof(float)))) = std::uint32_t;

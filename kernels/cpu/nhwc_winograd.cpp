@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Winograd's filters for channels last: features of a *tile* of 6 x 6 pixels become 36 frequencies, all channels of each
-// next to each other, and so do sums. The points, phases and products are those of winograd_parts.hpp.
+// Winograd's filters for channels last: features of a *tile* of 6 x 6 pixels become 36 frequencies, all channels of
+// each next to each other, and so do sums. The points, phases and products are those of winograd_parts.hpp.
 #include <algorithm>
 #include <limits>
 #include <vector>
@@ -113,8 +113,8 @@ class Call {
             for (int64_t phase = 0; phase < plan_.phases; ++phase) {
                 if (!has_product(shape_, frequency, phase)) continue;
                 loops<Element>().multiply(features + frequency * plan_.features_stride, tiles, shape_.inputs,
-                                 shape_.inputs / kTogether<Element>, weights, vectors_of(outputs),
-                                 sums + (phase * kFrequencies + frequency) * plan_.sums_stride, outputs);
+                                          shape_.inputs / kTogether<Element>, weights, vectors_of(outputs),
+                                          sums + (phase * kFrequencies + frequency) * plan_.sums_stride, outputs);
                 weights += product_size(shape_);
             }
     }
@@ -134,7 +134,8 @@ class Call {
                 results[i] = inside ? tensors_.result + at * shape_.outputs + output : nullptr;
             }
             loops<Element>().transform_sums(sums + phase * kFrequencies * plan_.sums_stride, plan_.sums_stride,
-                                   shape_.transposed ? static_cast<int>(phase) : -1, outputs, ending, results);
+                                            shape_.transposed ? static_cast<int>(phase) : -1, outputs, ending,
+                                            results);
         }
     }
 
@@ -183,12 +184,14 @@ void winograd_weights(const Convolution& shape, const Element* weights, Element*
                 winograd::read_kernel(kind, wide.data(), output, input, phase, kernel);
                 winograd::transform_kernel(kernel, exact);
                 if constexpr (std::is_same_v<Element, float>)
-                    std::copy_n(exact, kFrequencies, made[phase]);
+                    std::transform(exact, exact + kFrequencies, made[phase],
+                                   [](double value) { return static_cast<float>(value); });
                 else
                     roundings[static_cast<std::size_t>(phase)].round(exact, made[phase]);
             }
             constexpr int64_t kOne = kTogether<Element>;
-            Element* to = packed + begin * shape.inputs + (input / kOne * across + output - begin) * kOne + input % kOne;
+            Element* to = packed + begin * shape.inputs +
+                          (input / kOne * across + output - begin) * kOne + input % kOne;
             for (int64_t frequency = 0; frequency < kFrequencies; ++frequency)
                 for (int64_t phase = 0; phase < phases_of(shape); ++phase) {
                     if (!has_product(shape, frequency, phase)) continue;

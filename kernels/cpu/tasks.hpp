@@ -13,8 +13,8 @@
 
 namespace gantk::cpu {
 
-// Calls `function(i, block)` for each i below `count`; each thread has a block of so many bytes, which the next call may
-// find as this one left it.
+// Calls `function(i, block)` for each i below `count`; each thread has a block of so many bytes, which the next call
+// may find as this one left it.
 //
 // Throws std::bad_alloc where there is no memory; some calls are then not made.
 template <typename Function>

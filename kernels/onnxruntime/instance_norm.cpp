@@ -218,7 +218,8 @@ template <typename Operator, auto... kOptions>
 Signature norm_signature(const char* name, std::vector<Type> inputs) {
     // Sizes are known when starts and ends are, which is at run time.
     const auto infer = [](Ort::ShapeInferContext&, Ort::ShapeInferContext::Shape (&)[2]) {};
-    return {name, std::move(inputs), {Type::element}, on_cpu<Operator, kOptions...>, on_cuda<Operator, kOptions...>, infer};
+    return {name,  std::move(inputs), {Type::element}, on_cpu<Operator, kOptions...>, on_cuda<Operator, kOptions...>,
+            infer};
 }
 
 const std::vector<Type> kInputs{Type::element, Type::sizes, Type::sizes, Type::float32, Type::float32};

@@ -2,7 +2,8 @@
 // NhwcConvolution <strides> (features T[N, H, W, C], weights T[K, C, h, w], bias T[K]?) => (result T[N, H', W', K])
 // NhwcTransposedConvolution4x4 <pads> (features T[N, H, W, C], weights T[C, K, 4, 4], bias T[K]?)
 //     => (result T[N, 2H, 2W, K]), or 4 rows and columns less where the pads are 3 instead of 1
-// NhwcConvolutionRelu, NhwcTransposedConvolution4x4Relu: the same, and negative results become 0. T is float32 or bfloat16.
+// NhwcConvolutionRelu, NhwcTransposedConvolution4x4Relu: the same, and negative results become 0. T is float32 or
+// bfloat16.
 #include "../cpu/nhwc.hpp"
 #include "kernel.hpp"
 #include "packed.hpp"
@@ -12,8 +13,8 @@ namespace {
 
 namespace nhwc = cpu::nhwc;
 
-// Winograd's method reads four times the weights, 6.25 times transposed: they cost more than it saves in products where
-// few tiles share them, unless they stay in the second cache.
+// Winograd's method reads four times the weights, 6.25 times transposed: they cost more than it saves in products
+// where few tiles share them, unless they stay in the second cache.
 constexpr std::int64_t kNhwcTileSide = 4, kFewNhwcTiles = 4, kManyNhwcTiles = 24;
 constexpr std::size_t kCachedWeights = 4 << 20;
 
@@ -52,7 +53,8 @@ class NhwcConvolution : public Kernel {
         else
             stride_ = of_all_sides(making.info, "strides", 2, 1);
         if (stride_ < 1) throw Error("strides are below 1");
-        if (transposed && padding_ != 1 && padding_ != 3) throw Error("the pads of a transposed convolution are 1 or 3");
+        if (transposed && padding_ != 1 && padding_ != 3)
+            throw Error("the pads of a transposed convolution are 1 or 3");
         int constant = 0;
         const auto weights = Ort::ConstKernelInfo(making.info).GetTensorConstantInput(1, &constant);
         if (constant == 0) return;

@@ -15,6 +15,7 @@ from PIL import Image
 import networks
 from gantk.bundle import ENGINE_BACKENDS, WHOLLY_NATIVE
 from gantk.runtime import registry
+from gantk.runtime.model import OPERATORS
 from gantk.runtime.registry import BackendStatus
 
 Gantk = Callable[..., Any]
@@ -302,6 +303,25 @@ def test_doctor(gantk: Gantk) -> None:
     done = gantk("doctor")
     assert done.status == 0
     assert all(name in done.out for name in registry.BACKENDS)
+
+
+def test_doctor_on_native_operators(
+    gantk: Gantk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(OPERATORS, raising=False)
+    assert gantk("doctor", "--json", "-").json["native_operators"] == {"library": None, "reason": None}
+    assert "no native ones for ONNX Runtime" in gantk("doctor").out
+    missing, broken = tmp_path / "missing.so", tmp_path / "broken.so"
+    broken.write_bytes(b"no library")
+    for library, reason in ((missing, "does not exist"), (broken, "cannot load the operators of")):
+        monkeypatch.setenv(OPERATORS, str(library))
+        report = gantk("doctor", "--json", "-").json
+        assert report["native_operators"]["library"] == str(library)
+        assert reason in report["native_operators"]["reason"]
+        assert any(reason in line and f"unset {OPERATORS}" in line for line in report["advice"])
+        done = gantk("doctor")
+        assert f"{library.name}, which cannot be used" in done.out.replace("\n", "")
+        assert done.status == 0  # ONNX Runtime itself works.
 
 
 def test_doctor_without_any_backend(gantk: Gantk, monkeypatch: pytest.MonkeyPatch) -> None:

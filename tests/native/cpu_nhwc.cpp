@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Convolutions with channels last on buffers of exactly their sizes, on several threads, against float64, with the loops
-// of every processor that this one can be. Built with sanitizers.
+// Convolutions with channels last on buffers of exactly their sizes, on several threads, against float64, with the
+// loops of every processor that this one can be. Built with sanitizers.
 #include <algorithm>
 #include <atomic>
 #include <cmath>

@@ -53,6 +53,7 @@ def _print(report: Mapping[str, Any]) -> None:
             ("GPU", f"{gpus} (CUDA {driver['cuda_version']})" if driver["works"] else driver["reason"]),
             ("torch", torch["version"] or "not installed"),
             ("C++ compiler", report["compiler"] or "none"),
+            ("operators", _operators(report["native_operators"])),
             (
                 "free disk",
                 ", ".join(f"{_gib(free)} GiB at {path}" for path, free in report["free_bytes"].items()),
@@ -74,6 +75,12 @@ def _print(report: Mapping[str, Any]) -> None:
         typer.echo(f"-> {line}")
     if not report["advice"]:
         typer.echo("Everything that gantk uses on this machine works.")
+
+
+def _operators(native: Mapping[str, Any]) -> str:
+    if native["library"] is None:
+        return "no native ones for ONNX Runtime; they are faster on CPUs: kernels/onnxruntime/README.md"
+    return f"{native['library']}{'' if native['reason'] is None else ', which cannot be used'}"
 
 
 def _print_kernels(kernels: Mapping[str, Any]) -> None:

@@ -16,7 +16,9 @@ import gantk
 from gantk.bundle import ENGINE_BACKENDS
 from gantk.files import free_bytes
 from gantk.runtime import driver
+from gantk.runtime.backends.onnxruntime import examine_operators
 from gantk.runtime.backends.vendor import installed
+from gantk.runtime.model import OPERATORS
 from gantk.runtime.products import PRODUCTS, gpu_trouble
 from gantk.runtime.registry import available, core_count
 
@@ -67,6 +69,7 @@ def examine() -> dict[str, Any]:
         "memory_bytes": _memory_bytes(),
         "driver": asdict(driver.probe()),
         "backends": [{**asdict(status), "works": status.works} for status in backends],
+        "native_operators": examine_operators(),
         "packages": packages,
         "torch": {"version": packages.get("torch"), "importable": find_spec("torch") is not None},
         "compiler": compiler,
@@ -96,6 +99,11 @@ def _advice(report: dict[str, Any]) -> list[str]:
     if report["driver"]["works"] and not any(status["works"] for status in products):
         rtx = "" if "tensorrt-rtx" in unfit else "pip install 'gantk[tensorrt-rtx]' (RTX cards) or "
         advice.append(f"engines want a TensorRT product: {rtx}{PRODUCTS['tensorrt'].install}")
+    if report["native_operators"]["reason"] is not None:
+        advice.append(
+            f"{report['native_operators']['reason']}: build the library again, or unset {OPERATORS} "
+            "(kernels/onnxruntime/README.md)"
+        )
     if not report["works"]:
         advice.insert(0, "no backend works here: pip install 'gantk[cpu,openvino]'")
     if report["driver"]["works"] and "onnxruntime-gpu" not in packages:

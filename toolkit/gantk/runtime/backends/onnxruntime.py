@@ -130,6 +130,26 @@ def native_operators() -> Path | None:
     return Path(named).absolute()
 
 
+def examine_operators() -> dict[str, Any]:
+    """What `gantk doctor` says of the native operators: `library`, and the `reason` why it cannot be used."""
+    try:
+        library = native_operators()
+        if library is not None:
+            import onnxruntime
+
+            _register(onnxruntime.SessionOptions(), library)
+    except GantkError as error:
+        return {"library": os.environ[OPERATORS], "reason": error.what}
+    except ImportError:
+        return {"library": str(library), "reason": "ONNX Runtime is not installed"}
+    return {"library": None if library is None else str(library), "reason": None}
+
+
+def _register(options: Any, operators: Path) -> None:
+    with vendor_errors(f"ONNX Runtime cannot load the operators of `{operators}`", OPERATORS):
+        options.register_custom_ops_library(str(operators))
+
+
 def facts(model: Model, device: str) -> dict[str, Any]:
     """What a runner says of itself."""
     import onnxruntime
@@ -157,8 +177,7 @@ def session_options(
     if operators is not None:
         if device == "cuda":
             options.add_session_config_entry(CPU_ONLY, "0")
-        with vendor_errors(f"ONNX Runtime cannot load the operators of `{operators}`", OPERATORS):
-            options.register_custom_ops_library(str(operators))
+        _register(options, operators)
     options.intra_op_num_threads = threads
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     # A pattern is one more block for all tensors of a run, beside those that the arena had given to the first run.
