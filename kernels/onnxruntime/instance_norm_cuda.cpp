@@ -14,6 +14,6 @@ void run(Ort::KernelContext& context, const Ort::ConstValue& features, Element,
 
 }  // namespace
 
-const NormDevice kNormCuda{driver::current_device, driver::alignment_of, run};
+const NormDevice kNormCuda{[] { return kernels::Device{driver::current_device()}; }, driver::alignment_of, run};
 
 }  // namespace gantk::onnxruntime
