@@ -305,9 +305,7 @@ def test_doctor(gantk: Gantk) -> None:
     assert all(name in done.out for name in registry.BACKENDS)
 
 
-def test_doctor_on_native_operators(
-    gantk: Gantk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_on_native_operators(gantk: Gantk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(OPERATORS, raising=False)
     assert gantk("doctor", "--json", "-").json["native_operators"] == {"library": None, "reason": None}
     assert "no native ones for ONNX Runtime" in gantk("doctor").out

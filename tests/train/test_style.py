@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +135,11 @@ def test_a_style_network_takes_on_its_colours(files: Path, tmp_path: Path) -> No
     sitting.begin(
         StyleTraining,
         style_config(files, run, styles=flag, style_layers=("relu1_1",), content_layer="relu1_1",
-                     content_weight=0.05, width=4, batch=1, steps=100, lr=1e-2, ema=0.9, sample_every=100),
+                     content_weight=0.05, width=4, batch=1, steps=100, lr=5e-3, ema=0.9, sample_every=100),
     )  # fmt: skip
-    first, last = lines(run, "step")[0], lines(run, "step")[-1]
-    assert last["style"] < 0.3 * first["style"]
+    losses = [line["style"] for line in lines(run, "step")]
+    # A step is of one picture, and where it leads depends on how the processor rounds.
+    assert statistics.median(losses[-10:]) < 0.3 * losses[0]
     painted = checkpoint.load_generator(run).module(torch.rand(1, 3, 64, 64)).mean((0, 2, 3))
     mean = torch.tensor([RED, BLUE]).float().mean(0) / 255
     assert (painted - mean).abs().max() < 0.15

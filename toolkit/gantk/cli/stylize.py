@@ -278,7 +278,11 @@ def stylize(
     ] = None,
     precision: Annotated[
         str,
-        typer.Option(metavar="fp32|bf16", help="That VGG computes in.", rich_help_panel=_COMPUTE),
+        typer.Option(
+            metavar="fp32|bf16",
+            help="That VGG computes in, or with --model its file.",
+            rich_help_panel=_COMPUTE,
+        ),
     ] = "fp32",
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", rich_help_panel=_COMPUTE)] = "auto",
     threads: Annotated[
