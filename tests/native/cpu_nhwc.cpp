@@ -2,7 +2,6 @@
 // Convolutions with channels last on buffers of exactly their sizes, on several threads, against float64, with the
 // loops of every processor that this one can be. Built with sanitizers.
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -13,6 +12,7 @@
 #include "element.hpp"
 #include "nhwc_loops.hpp"
 #include "threads.hpp"
+#include "watched.hpp"
 
 namespace {
 
@@ -30,25 +30,6 @@ void check(bool holds, const char* what, const Convolution& s, double found) {
                  long(s.kernel_width), long(s.stride), long(s.padding), found);
     ++failures;
 }
-
-void run_backwards(void*, Task task, std::size_t count, void* data) {
-    for (std::size_t index = count; index-- > 0;) task(data, index);
-}
-
-constexpr Parallel kBackwards{run_backwards, nullptr};
-
-// Blocks that end where they end, hold no zeros, and are counted.
-std::atomic<int> taken{0};
-const Memory kMemory{[](void*, std::size_t bytes) -> void* {
-                         ++taken;
-                         return std::memset(::operator new(bytes, std::align_val_t{64}), 0xff, bytes);
-                     },
-                     [](void*, void* block) {
-                         --taken;
-                         ::operator delete(block, std::align_val_t{64});
-                     },
-                     nullptr};
-const Memory kNone{[](void*, std::size_t) -> void* { return nullptr; }, nullptr, nullptr};
 
 template <typename T>
 std::vector<T> rounded(const std::vector<float>& values) {

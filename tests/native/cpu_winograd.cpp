@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Convolutions on buffers of exactly their sizes, on several threads, against float64. Built with sanitizers.
-#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -11,6 +10,7 @@
 #include "draw.hpp"
 #include "threads.hpp"
 #include "transposed.hpp"
+#include "watched.hpp"
 #include "winograd.hpp"
 
 namespace {
@@ -31,25 +31,6 @@ void check(bool holds, const char* what, const Convolution& shape, double found)
                  found);
     ++failures;
 }
-
-void run_backwards(void*, Task task, std::size_t count, void* data) {
-    for (std::size_t index = count; index-- > 0;) task(data, index);
-}
-
-constexpr Parallel kBackwards{run_backwards, nullptr};
-
-// Blocks that end where they end, hold no zeros, and are counted.
-std::atomic<int> taken{0};
-const Memory kMemory{[](void*, std::size_t bytes) -> void* {
-                         ++taken;
-                         return std::memset(::operator new(bytes, std::align_val_t{64}), 0xff, bytes);
-                     },
-                     [](void*, void* block) {
-                         --taken;
-                         ::operator delete(block, std::align_val_t{64});
-                     },
-                     nullptr};
-const Memory kNone{[](void*, std::size_t) -> void* { return nullptr; }, nullptr, nullptr};
 
 // One of the ways to convolve, and how far it may be from float64: its largest and its root mean square error,
 // of the results' root mean square.

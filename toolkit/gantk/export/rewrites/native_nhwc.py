@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole network as gantk's own functions with channels last, for processors that multiply bfloat16.
+"""A whole network as gantk's own functions with channels last, for CPUs.
 
-ONNX Runtime has no bfloat16 on CPUs but what moves data. With native operators for every convolution, normalisation
-and border, and what else there is of pictures in float32 at the ends, a network runs there in bfloat16; the layout is
-the one in which all of these read and write whole registers, so that nothing is transposed on the way.
+In this layout convolutions, normalisations and borders read and write whole registers, and nothing is transposed on
+the way: in float32 that saves what ONNX Runtime spends between its convolutions. In bfloat16 it has nothing on CPUs but
+what moves data: there a network runs by native operators for all that is heavy, and in float32 at the ends.
 """
 
 from __future__ import annotations
