@@ -96,6 +96,40 @@ def test_values_that_do_not_fit(runner: Doubler, value: Any, what: str) -> None:
     assert runner.seen == {}
 
 
+def test_after_a_call_that_fitted_nothing_else_is_taken(runner: Doubler) -> None:
+    """Inputs like those of the call before are checked in a shorter way."""
+    for _ in range(3):
+        np.testing.assert_array_equal(runner.run({"x": GOOD})["y"], 2 * GOOD)
+    for bad in (np.nan, np.inf, -np.inf):
+        spoilt = GOOD.copy()
+        spoilt[1, 2] = bad
+        assert "1 of 8 values that are NaN or infinite" in error(runner, spoilt).what
+    assert "dtype float64" in error(runner, GOOD.astype(np.float64)).what
+    assert "dtype >f4" in error(runner, GOOD.astype(">f4")).what
+    assert "shape" in error(runner, GOOD[:, :3]).what
+    columns = np.asfortranarray(GOOD)
+    np.testing.assert_array_equal(runner.run({"x": columns})["y"], 2 * GOOD)
+    assert runner.seen["x"].flags.c_contiguous
+    np.testing.assert_array_equal(runner.run({"x": GOOD[:1]})["y"], 2 * GOOD[:1])
+
+
+def test_shapes_that_fitted_apart_need_not_fit_together() -> None:
+    with Doubler(X, TensorSpec("z", "float32", ("N", 1))) as runner:
+        for count in (2, 3):
+            runner.run({"x": networks.latents(count), "z": np.zeros((count, 1), np.float32)})
+        with pytest.raises(GantkError, match="shape"):
+            runner.run({"x": networks.latents(3), "z": np.zeros((2, 1), np.float32)})
+        runner.run({"x": networks.latents(3), "z": np.zeros((3, 1), np.float32)})
+
+
+def test_few_values_and_many_are_looked_at(runner: Doubler) -> None:
+    for count in (1, 64, 65, 5000):
+        latents = np.ones((count, 4), np.float32)
+        assert runner.run({"x": latents})["y"].shape == (count, 4)
+        latents[-1, -1] = np.nan
+        assert f"1 of {4 * count} values" in error(runner, latents).what
+
+
 @pytest.mark.parametrize("feeds", [{}, {"z": GOOD}, {"x": GOOD, "z": GOOD}, {1: GOOD}, GOOD, [GOOD], None])
 def test_names_that_do_not_fit(runner: Doubler, feeds: Any) -> None:
     with pytest.raises(GantkError, match=r"x: float32\[N x 4\]"):

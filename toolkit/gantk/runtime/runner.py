@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -15,6 +16,9 @@ from gantk.errors import GantkError
 from gantk.tensors import TensorSpec
 
 Array = NDArray[Any]
+
+_FEW_VALUES = 256
+"""Of which Python sees sooner than numpy, whose code has left the caches after a network, that all are finite."""
 
 
 class Runner(ABC):
@@ -56,6 +60,7 @@ class Runner(ABC):
         self.layers = dict(layers or {})
         self.passed_over: dict[str, str] = {}
         self._input_names = {spec.name for spec in inputs}
+        self._shapes: dict[str, tuple[int, ...]] = {}  # Of the last inputs that were checked, which fitted together.
         self._dtypes = {spec.name: numpy_dtype(spec) for spec in (*inputs, *outputs)}
 
     def run(self, feeds: Mapping[str, Any], out: Mapping[str, Array] | None = None) -> dict[str, Array]:
@@ -75,8 +80,11 @@ class Runner(ABC):
         """
         if not isinstance(feeds, Mapping) or feeds.keys() != self._input_names:
             raise self._wrong_names(feeds)
-        sizes: dict[str, int] = {}
-        arrays = {spec.name: self._checked(spec, feeds[spec.name], sizes) for spec in self.inputs}
+        arrays = self._alike(feeds)
+        if arrays is None:
+            sizes: dict[str, int] = {}
+            arrays = {spec.name: self._checked(spec, feeds[spec.name], sizes) for spec in self.inputs}
+            self._shapes = {name: array.shape for name, array in arrays.items()}
         if out:
             self._check_out(out)
         return self._run(arrays, out or {})
@@ -100,6 +108,22 @@ class Runner(ABC):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.backend} {self.version} {self.precision} on {self.device}>"
 
+    def _alike(self, feeds: Mapping[str, Any]) -> dict[str, Array] | None:
+        """The inputs, where they need no conversion and have the shapes of the call before, which fitted; or `None`.
+
+        After a network, all that Python touches has left the caches: the less it is, the better.
+        """
+        arrays, shapes = {}, self._shapes  # Once, for another thread may change them.
+        for spec in self.inputs:
+            array = feeds[spec.name]
+            if type(array) is not np.ndarray or array.shape != shapes.get(spec.name):
+                return None
+            if array.dtype != self._dtypes[spec.name] or not array.flags.c_contiguous:
+                return None
+            _refuse_values(spec, array)
+            arrays[spec.name] = array
+        return arrays
+
     def _checked(self, spec: TensorSpec, value: Any, sizes: dict[str, int]) -> Array:
         array = value if isinstance(value, np.ndarray) else _as_array(spec, value)
         if array.dtype != self._dtypes[spec.name]:
@@ -117,14 +141,7 @@ class Runner(ABC):
                 raise _wrong_shape(spec, array.shape, sizes)
         if spec.smallest > 1:
             _refuse_small(spec, array.shape)
-        if array.dtype.kind in "fV" and not np.isfinite(array).all():  # ml_dtypes' bfloat16 has kind V.
-            bad = int(array.size - np.count_nonzero(np.isfinite(array)))
-            raise GantkError(
-                f"input {spec.name!r} has {bad} of {array.size} values that are NaN or infinite",
-                where=str(spec),
-            )
-        if spec.range is not None and array.dtype.kind == "i":
-            _refuse_outside(spec, array)
+        _refuse_values(spec, array)
         return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
     def _check_out(self, out: Mapping[str, Array]) -> None:
@@ -156,6 +173,8 @@ class Runner(ABC):
         self, results: dict[str, Array], out: Mapping[str, Array], *, copy: bool = False
     ) -> dict[str, Array]:
         """Put results where `out` wants them; with `copy` the others are views, and fresh arrays are made."""
+        if not out and not copy:
+            return results
         for name, array in out.items():
             wanted = results[name].shape
             if array.shape != wanted:
@@ -175,6 +194,23 @@ class Runner(ABC):
 
     def _failed(self, text: str) -> GantkError:
         return GantkError(f"{self.backend} failed to run the network: {text}", where=repr(self))
+
+
+def _refuse_values(spec: TensorSpec, array: Array) -> None:
+    """Refuse values that are not finite, or out of an integer's range."""
+    if array.dtype.kind in "fV" and not _are_finite(array):  # ml_dtypes' bfloat16 has kind V.
+        bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+        raise GantkError(
+            f"input {spec.name!r} has {bad} of {array.size} values that are NaN or infinite", where=str(spec)
+        )
+    if spec.range is not None and array.dtype.kind == "i":
+        _refuse_outside(spec, array)
+
+
+def _are_finite(array: Array) -> bool:
+    if array.size <= _FEW_VALUES and array.dtype == np.float32:
+        return all(map(math.isfinite, array.ravel().tolist()))
+    return bool(np.isfinite(array).all())
 
 
 def _wrong_shape(
