@@ -62,7 +62,7 @@ def generator(
         "gantk.model": {"family": "dcgan", "name": "tiny", "config": {"size": SIDE}},
         "gantk.inputs": [latent.to_json()],
         "gantk.outputs": [picture.to_json()],
-        "gantk.form": "plain",
+        "gantk.form": '"plain"',
     }
     return model_bytes(graph, facts if metadata else {})
 

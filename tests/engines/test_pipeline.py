@@ -188,7 +188,7 @@ def test_weights_beside_a_foreign_file_are_taken_in(rtx: Product, tmp_path: Path
 
 def test_a_rewritten_file_is_no_source_of_engines(rtx: Product, tmp_path: Path) -> None:
     proto = onnx.load_from_string(networks.generator())
-    next(entry for entry in proto.metadata_props if entry.key == "gantk.form").value = "rewritten"
+    next(entry for entry in proto.metadata_props if entry.key == "gantk.form").value = '"rewritten"'
     (tmp_path / "x.onnx").write_bytes(proto.SerializeToString())
     with pytest.raises(GantkError, match="is the rewritten form, made for another backend"):
         bundle_onnx(tmp_path / "x.onnx", tmp_path / "x.gantk", EngineRequest((rtx.name,)))

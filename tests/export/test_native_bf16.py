@@ -73,7 +73,7 @@ def test_it_is_kept_where_it_runs_right(make: Export, openvino: str | None) -> N
     assert variant.is_native and variant.is_wholly_native
     assert {parity.backend for parity in variant.parity if parity.passed} >= {onnxruntime.NAME, "torch"}
     model = from_bytes(native.data)
-    assert (model.precision, model.is_wholly_native) == ("bf16", True)
+    assert (model.precision, model.form, model.is_wholly_native) == ("bf16", "rewritten", True)
     assert not from_bytes(plain.data).is_wholly_native
 
 

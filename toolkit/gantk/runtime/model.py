@@ -354,8 +354,6 @@ def _described(specs: tuple[TensorSpec, ...], facts: list[Any] | None) -> tuple[
 
 def _fact(facts: dict[str, str], key: str, kind: type) -> Any:
     """The JSON value of one metadata entry, or `None` where it is absent or not of its kind."""
-    if kind is str:
-        return facts.get(key)
     try:
         value = json.loads(facts.get(key, "null"))
     except (ValueError, RecursionError):
