@@ -169,8 +169,8 @@ def _with_rewritten(
     able = [b for b in verify.measurable_backends(checks.precision) if plain.variant.failed_on(b) is None]
     choices = {place_of(backend, status(backend).devices[0]): trials.choose(backend) for backend in able}
     native = [b for b in verify.native_backends(checks.precision) if trials.runs_natively(b)]
-    alone = _Choice((WHOLLY_NATIVE,), (), {})
-    choices |= {place_of(backend, status(backend).devices[0]): alone for backend in native}
+    for backend in native:
+        choices[place_of(backend, status(backend).devices[0])] = _Choice((WHOLLY_NATIVE,), (), {})
     if not any(choice.fastest for choice in choices.values()):
         return [plain]
     files = []
@@ -183,7 +183,7 @@ def _with_rewritten(
         gains = {
             where: {name: choice.gains[name] for name in names}
             for where, choice in places.items()
-            if names and choice is not alone
+            if names and choice.gains
         }
         files.append(replace(file, variant=replace(file.variant, fastest_on=tuple(places), gains=gains)))
     return files
@@ -232,8 +232,12 @@ class _Trials:
                 kept[best] = round(gains[best], 3)
         fastest, portable = tuple(kept), tuple(name for name in kept if name not in NATIVE)
         whole = (WHOLLY_NATIVE,)
-        if self._gain(fastest, whole, backend) >= PAYS:
-            fastest, kept[WHOLLY_NATIVE] = whole, round(self._gain((), whole, backend), 3)
+        gain = self._gain(fastest, whole, backend)
+        if gain >= PAYS:
+            kept[WHOLLY_NATIVE] = round(
+                self._gain((), whole, backend) if fastest else gain, 3
+            )  # Over the plain file.
+            fastest = whole
         return _Choice(fastest, portable, kept)
 
     def runs_natively(self, backend: str) -> bool:
