@@ -136,8 +136,12 @@ bool wants_operators(const Backend& backend, const Bundle& bundle, const Options
   const std::vector<Device> found = backend.probe().devices;
   const bool on_cpu = options.device.empty() ? !found.empty() && found.front() == Device::cpu : options.device == "cpu";
   if (!on_cpu) return false;
-  const Variant& variant = choose(bundle, options.precision, options.form, backend.name(), Device::cpu);
-  return variant.is_wholly_native() && !backend.executed(variant.precision, Device::cpu);
+  try {
+    const Variant& variant = choose(bundle, options.precision, options.form, backend.name(), Device::cpu);
+    return variant.is_wholly_native() && !backend.executed(variant.precision, Device::cpu);
+  } catch (const Error&) {
+    return false;  // It has no file for this backend, which is told when its turn comes.
+  }
 }
 
 // The backends that "auto" tries: first those that work here and of which the bundle has engines, last those that want

@@ -60,9 +60,8 @@ class Runner(ABC):
         self.layers = dict(layers or {})
         self.passed_over: dict[str, str] = {}
         self._input_names = {spec.name for spec in inputs}
-        self._shapes: dict[
-            str, tuple[int, ...]
-        ] = {}  # Of the last inputs that were checked, which fitted together.
+        # Of the last inputs that were checked, which fitted together.
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self._dtypes = {spec.name: numpy_dtype(spec) for spec in (*inputs, *outputs)}
 
     def run(self, feeds: Mapping[str, Any], out: Mapping[str, Array] | None = None) -> dict[str, Array]:
