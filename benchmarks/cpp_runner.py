@@ -174,7 +174,7 @@ def main() -> None:
         "benchmark": "C++ runner",
         "commit": machine.commit(),
         "machine": about,
-        "versions": machine.versions(),
+        "versions": machine.versions("cpu"),
         "limits": LIMITS,
         "load_average_after": machine.describe()["load_average"],
         "rows": rows,

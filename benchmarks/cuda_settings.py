@@ -196,7 +196,7 @@ def write(
     from gantk.bench import machine
     from gantk.files import write_text
 
-    here, versions = machine.describe(), machine.versions()
+    here, versions = machine.describe(), machine.versions("cuda")
     old: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     same = old.get("versions") == versions and old.get("machine", {}).get("gpu") == here["gpu"]
     key = key or _key

@@ -3,7 +3,7 @@
 # Everything that only a GPU can show, in under ten minutes: `benchmarks/gpu.sh OUT` writes logs and JSON into OUT.
 # What matters most comes first, and it goes on after a failure, so that a short session brings back what there is;
 # the last line says what failed. Steps that only check run beside each other; those that time run alone.
-# GANTK_ONNXRUNTIME_OPS names the library of gantk's operators, if they are to take part.
+# Gantk's operators take part where they are: pip install ./kernels, or GANTK_ONNXRUNTIME_OPS=LIBRARY.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${1:?usage: benchmarks/gpu.sh OUT}

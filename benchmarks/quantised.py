@@ -118,7 +118,7 @@ def main() -> None:
         "network": given.run.name,
         "calibration": {"method": calibration.method, "pictures": calibration.count},
         "machine": machine.describe(),
-        "versions": machine.versions(),
+        "versions": machine.versions("cpu"),
         "commit": machine.commit(),
         "rows": rows,
     }

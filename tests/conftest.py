@@ -18,10 +18,14 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 
 import exporter
+from gantk.runtime.operators import OPERATORS
 
 # Before anybody imports torch. Threads of the few tests that want two sleep while they wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# The suite does not depend on whether the package of native operators is installed.
+os.environ.setdefault(OPERATORS, "")
 
 # Dozens of processes import the package, and would compile it anew where nobody may keep what was compiled.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -8,7 +8,9 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,33 @@ def onnxruntime_library(*, cuda: bool = False) -> Path:
     flags = "-DCMAKE_CXX_FLAGS_RELEASE=-O0 -DNDEBUG"
     options = (f"-DONNXRUNTIME_ROOT={onnxruntime_root()}", gpus, flags)
     return build("gantk_onnxruntime", options=options) / "onnxruntime" / "libgantk_onnxruntime.so"
+
+
+def onnxruntime_wheel(folder: Path) -> Path:
+    """A wheel of the package that has this library, as pip makes it, in a folder; of what was built before."""
+    if find_spec("scikit_build_core") is None:
+        pytest.skip("scikit-build-core is missing: pip install 'gantk[dev]'")
+    if shutil.which("ninja") is None:
+        pytest.skip("ninja is missing: run .ci/packages, or apt install ninja-build")
+    built = onnxruntime_library().parents[1]
+    with (built / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _run(
+            *(
+                sys.executable,
+                "-m",
+                "pip",
+                "wheel",
+                KERNELS,
+                "--wheel-dir",
+                folder,
+                "-C",
+                f"build-dir={built}",
+            ),
+            *("--no-deps", "--no-build-isolation", "--no-index"),
+        )
+    (wheel,) = folder.glob("*.whl")
+    return wheel
 
 
 def with_clang() -> tuple[str, ...]:

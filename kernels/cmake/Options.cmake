@@ -34,9 +34,14 @@ find_path(GANTK_ONNXRUNTIME_INCLUDE onnxruntime_cxx_api.h
   HINTS "${ONNXRUNTIME_ROOT}" ENV ONNXRUNTIME_ROOT "${CMAKE_CURRENT_SOURCE_DIR}/../build/debian/usr"
   PATH_SUFFIXES include include/onnxruntime include/onnxruntime/core/session)
 if(NOT GANTK_ONNXRUNTIME_INCLUDE)
-  message(WARNING "gantk_onnxruntime is left out: ONNX Runtime's headers are missing. "
-                  "apt install libonnxruntime-dev (Debian 13 or later), or -DONNXRUNTIME_ROOT=FOLDER with the folder "
-                  "of a release archive, which has include/onnxruntime_cxx_api.h")
+  set(kind WARNING)
+  if(SKBUILD)  # pip was asked for nothing else.
+    set(kind FATAL_ERROR)
+  endif()
+  message(${kind} "gantk_onnxruntime is left out: ONNX Runtime's headers are missing. "
+                  "apt install libonnxruntime-dev (Debian 13 or later), or the folder of a release archive, which has "
+                  "include/onnxruntime_cxx_api.h, as -DONNXRUNTIME_ROOT=FOLDER or ONNXRUNTIME_ROOT in the "
+                  "environment")
 endif()
 if(TENSORRT_ROOT AND NOT EXISTS "${TENSORRT_ROOT}/include/NvInfer.h")
   message(FATAL_ERROR "TENSORRT_ROOT is `${TENSORRT_ROOT}`, which has no include/NvInfer.h")

@@ -114,7 +114,7 @@ struct Domain {
     Ort::CustomOpDomain domain{kDomain};
 
     explicit Domain(bool cpu_only) {
-        add({&kGramMatrix, &kGramMatrixGrad, &kTotalVariation});
+        if (cpu_only || kGramMatrix.cuda) add({&kGramMatrix, &kGramMatrixGrad, &kTotalVariation});
         if (cpu_only)
             add({&kMaxPool, &kMaxPoolGrad, &kConvolution, &kConvolutionRelu, &kReflectedConvolution,
                  &kConvolutionReluGrad, &kTransposedConvolution, &kTransposedConvolutionRelu, &kNhwcConvolution,

@@ -54,13 +54,13 @@ def test_rows_are_kept_for_the_same_gpu_and_versions(
     settings: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "x.json"
-    monkeypatch.setattr(machine, "versions", lambda: {"onnxruntime-gpu": "1"})
+    monkeypatch.setattr(machine, "versions", lambda device: {"onnxruntime-gpu": "1"})
     settings.write(path, [row_of("one", 1.5), row_of("two", None)])
     settings.write(path, [row_of("two", 1.0)])
     document = json.loads(path.read_text())
     assert [(row["what"], row["graph_ms"]) for row in document["rows"]] == [("one", 1.5), ("two", 1.0)]
     table = settings.section(document)
     assert table.index("| two |") < table.index("| one |")
-    monkeypatch.setattr(machine, "versions", lambda: {"onnxruntime-gpu": "2"})
+    monkeypatch.setattr(machine, "versions", lambda device: {"onnxruntime-gpu": "2"})
     settings.write(path, [row_of("three", 1.0)])
     assert [row["what"] for row in json.loads(path.read_text())["rows"]] == ["three"]

@@ -20,7 +20,7 @@ from gantk.bench.run import compare
 from gantk.bench.subject import Case, File, Subject, describe, make_cases, make_feeds, probe_outputs
 from gantk.bundle import WHOLLY_NATIVE, Parity
 from gantk.errors import GantkError, UsageError
-from gantk.runtime.model import OPERATORS
+from gantk.runtime.operators import INSTALL, OPERATORS
 from gantk.runtime.registry import BACKENDS, status
 from gantk.tensors import TensorSpec
 
@@ -168,8 +168,8 @@ def test_onnxruntime_takes_part_in_bf16_with_native_operators(
     subject = describe(root)
     plain = Skipped("onnxruntime bf16", "its CPU provider has no bf16 convolutions")
     for asked in (None, ["bf16"]):
-        monkeypatch.delenv(OPERATORS, raising=False)
-        reason = f"{plain.reason}, and {OPERATORS} names no library of native operators"
+        monkeypatch.setenv(OPERATORS, "")
+        reason = f"{plain.reason}, and gantk's native operators are not installed ({INSTALL})"
         without = [plain, Skipped("onnxruntime bf16 rewritten", reason)]
         assert find(subject, ["onnxruntime"], asked, "cpu", 1) == ([], without)
         (tmp_path / "operators.so").touch()

@@ -15,7 +15,8 @@ from gantk.bundle import WHOLLY_NATIVE, Variant
 from gantk.export import variants, verify
 from gantk.export.variants import Network, VariantFile, make_variants
 from gantk.runtime.backends import onnxruntime
-from gantk.runtime.model import OPERATORS, Model, from_bytes
+from gantk.runtime.model import Model, from_bytes
+from gantk.runtime.operators import OPERATORS
 from gantk.runtime.registry import BackendStatus
 from traced_pictures import make_short_network, prepare, silent
 
@@ -89,7 +90,7 @@ def test_it_is_left_out_where_it_does_not(make: Export, how: str, says: str) -> 
 
 
 def test_where_the_library_is_not_nothing_is_tried(make: Export, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(OPERATORS)
+    monkeypatch.setenv(OPERATORS, "")
     lines: list[str] = []
     (plain,) = make("right", report=lines.append)
     assert plain.variant.fastest_on == ()

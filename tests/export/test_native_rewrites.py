@@ -11,7 +11,8 @@ import pytest
 import gantk
 from gantk.bundle import WHOLLY_NATIVE, Bundle
 from gantk.export import export, variants
-from gantk.runtime.model import OPERATORS, from_path
+from gantk.runtime.model import from_path
+from gantk.runtime.operators import OPERATORS
 from native_build import onnxruntime_library
 
 pytestmark = pytest.mark.usefixtures("traced_once")
@@ -80,7 +81,7 @@ def test_beside_one_stands_the_same_without_operators(
     assert portable.rewrites == tuple(name for name in native.rewrites if name != NATIVE)
     assert portable.gains["onnxruntime"] == dict.fromkeys(portable.rewrites, 1.5)
     assert from_path(bundle.root, backend="onnxruntime").data == bundle.read_file(native.file)
-    monkeypatch.delenv(OPERATORS)
+    monkeypatch.setenv(OPERATORS, "")
     assert from_path(bundle.root, backend="onnxruntime").data == bundle.read_file(portable.file)
     assert from_path(bundle.root).data == bundle.read_file(plain.file)
 
@@ -109,7 +110,7 @@ def test_operators_alone_are_tried_against_what_is_fastest(
         line.startswith(f"  fp32 on onnxruntime: {WHOLLY_NATIVE} makes it 2.00 times") for line in said
     )
     assert from_path(bundle.root, backend="onnxruntime").data == bundle.read_file(native.file)
-    monkeypatch.delenv(OPERATORS)
+    monkeypatch.setenv(OPERATORS, "")
     assert from_path(bundle.root, backend="onnxruntime").data == bundle.read_file(portable.file)
 
 
@@ -122,7 +123,7 @@ def assert_runs_alike(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
         with gantk.open(bundle.root, "onnxruntime") as runner:
             found = runner.run({"latent": latent})["picture"]
         with monkeypatch.context() as elsewhere:
-            elsewhere.delenv(OPERATORS)
+            elsewhere.setenv(OPERATORS, "")
             with gantk.open(bundle.root, "onnxruntime", form="rewritten") as runner:
                 portable = runner.run({"latent": latent})["picture"]
         np.testing.assert_allclose(found, wanted, atol=2e-4)
@@ -133,7 +134,7 @@ def assert_runs_alike(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_they_are_not_tried_without_operators(
     source: Path, tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(OPERATORS, raising=False)
+    monkeypatch.setenv(OPERATORS, "")
     bundle = export(source, tmp_path / "x.gantk", precisions=("fp32",))
     assert [variant.form for variant in bundle.manifest.variants] == ["plain"]
     assert asked == []

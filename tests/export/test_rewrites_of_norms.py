@@ -18,7 +18,8 @@ from gantk.export.precision import IN_HALF, convert
 from gantk.export.rewrites import NATIVE, ONLY_ON, rewrite
 from gantk.export.variants import Network, make_variants
 from gantk.runtime.backends import onnxruntime
-from gantk.runtime.model import OPERATORS, from_bytes
+from gantk.runtime.model import from_bytes
+from gantk.runtime.operators import OPERATORS
 from gantk.runtime.registry import BACKENDS, BackendStatus, status
 from native_build import onnxruntime_library
 from traced_pictures import make_short_network, prepare, silent

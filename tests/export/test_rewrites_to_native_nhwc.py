@@ -21,7 +21,8 @@ from gantk.export.functions import DOMAIN
 from gantk.export.precision import IN_FLOAT, convert
 from gantk.export.rewrites import rewrite
 from gantk.export.rewrites.graphs import add_body
-from gantk.runtime.model import OPERATORS, from_bytes
+from gantk.runtime.model import from_bytes
+from gantk.runtime.operators import OPERATORS
 from gantk.runtime.registry import open_model
 from norm_graphs import Draft, Layer, network
 from style_networks import adain_encoder_network, style_network
@@ -30,7 +31,7 @@ from style_networks import adain_encoder_network, style_network
 @pytest.fixture(autouse=True)
 def _bodies(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is proven are the bodies."""
-    monkeypatch.delenv(OPERATORS, raising=False)
+    monkeypatch.setenv(OPERATORS, "")
 
 
 def turned(graph: ir.Model) -> ir.Model:

@@ -16,7 +16,8 @@ from onnx import TensorProto, helper
 
 from gantk.export.functions import DOMAIN, VERSION, bodies
 from gantk.export.onnx import OPSET
-from gantk.runtime.backends.onnxruntime import CPU_ONLY, native_operators
+from gantk.runtime.backends.onnxruntime import CPU_ONLY
+from gantk.runtime.operators import native_operators
 from gantk.runtime.registry import status
 from native_build import onnxruntime_library
 
@@ -218,9 +219,9 @@ def test_sizes(native: bool) -> None:
 
 @pytest.fixture
 def library() -> Path:
-    named = native_operators()
+    named = native_operators("cuda")
     if named is None:
-        pytest.skip("GANTK_ONNXRUNTIME_OPS names no library of native operators")
+        pytest.skip("native operators for GPUs are not installed (kernels/onnxruntime/README.md)")
     return named
 
 

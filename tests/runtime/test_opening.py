@@ -18,7 +18,8 @@ from fake_cuda import FakeCuda
 from gantk.bundle import WHOLLY_NATIVE, FileRef, Interface, Manifest, Variant, Writer
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.runtime import registry
-from gantk.runtime.model import OPERATORS, choose, from_path
+from gantk.runtime.model import choose, from_path
+from gantk.runtime.operators import INSTALL, OPERATORS
 from gantk.runtime.registry import BackendStatus
 
 needs_both = pytest.mark.skipif(
@@ -140,13 +141,13 @@ def half_bundle(tmp_path: Path) -> Path:
 def test_bf16_on_onnxruntime_is_for_where_the_operators_are(
     half_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(OPERATORS, raising=False)
+    monkeypatch.setenv(OPERATORS, "")
     for form in (None, "rewritten"):
         with pytest.raises(
             GantkError, match="onnxruntime cannot compute bf16 on this machine's cpu"
         ) as caught:
             gantk.open(half_bundle, "onnxruntime", "bf16", "cpu", form=form)
-        assert f"the native operators whose library {OPERATORS} names" in (caught.value.hint or "")
+        assert f"gantk's native operators ({INSTALL}, or {OPERATORS}=LIBRARY)" in (caught.value.hint or "")
     monkeypatch.setenv(OPERATORS, str(half_bundle / "missing.so"))
     with pytest.raises(GantkError, match="the library of native operators, does not exist"):
         gantk.open(half_bundle, "onnxruntime", "bf16", "cpu")
@@ -185,7 +186,7 @@ def test_auto_takes_a_form_that_was_measured_against_nothing_last(
     with gantk.open(half_bundle, precision="bf16", device="cpu") as runner:
         assert (runner.backend, runner.precision) == ("onnxruntime", "bf16")
         assert list(runner.passed_over) == ["openvino"]
-    monkeypatch.delenv(OPERATORS)
+    monkeypatch.setenv(OPERATORS, "")
     with pytest.raises(GantkError, match="onnxruntime cannot compute bf16.*openvino cannot compute bf16"):
         gantk.open(half_bundle, precision="bf16", device="cpu")
 

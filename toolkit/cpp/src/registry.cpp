@@ -101,8 +101,8 @@ Opened open_with(const Backend& backend, const Bundle& bundle, const Options& op
                                                   : backend.executed(model.precision, device);
   if (!executed) {
     const bool native = model.has_native_form && backend.name() == "onnxruntime";
-    const std::string way = "it can with the native operators whose library " + std::string(operators_variable) +
-                            " names (kernels/README.md); or ";
+    const std::string way = "it can with gantk's native operators, whose library " + std::string(operators_variable) +
+                            " names (kernels/onnxruntime/README.md); or ";
     throw Error(
         backend.name() + " cannot compute " + model.precision + " on this machine's " + std::string(name_of(device)),
         model.where, (native ? way : "") + "use precision='fp32'");

@@ -20,6 +20,7 @@ from gantk.bench.process import Worker, WorkerError
 from gantk.bench.reference import coarser, judge, load_arrays
 from gantk.bench.stats import NOISY_CV, Nanoseconds, summarise
 from gantk.bench.subject import Arrays, Case
+from gantk.runtime.operators import OPERATORS, native_operators
 from gantk.tensors import TensorSpec
 
 Row = dict[str, Any]
@@ -122,6 +123,8 @@ def _start(task: Task, contender: Contender, threads: int) -> Worker:
     if environment and contender.options.get("device") == "cuda":
         # Else each starts as many processes as there are cores.
         environment["TORCHINDUCTOR_COMPILE_THREADS"] = "2"
+    if contender.command:  # A program in C++ knows the variable alone.
+        environment[OPERATORS] = str(native_operators(contender.options["device"]) or "")
     return Worker(contender.label, task.folder, threads, environment, contender.command)
 
 

@@ -16,7 +16,7 @@ from gantk.bench.engines import engine_contenders
 from gantk.bench.subject import File, Subject
 from gantk.bundle import ENGINE_BACKENDS
 from gantk.errors import BackendMissingError, UsageError
-from gantk.runtime.model import OPERATORS
+from gantk.runtime.operators import INSTALL
 from gantk.runtime.registry import BACKENDS, executed, status
 
 # The ways PyTorch runs one network. On a CPU, max-autotune has templates to choose among only for frozen weights; on a
@@ -191,7 +191,7 @@ def _backend(
                     (name, file.precision), f"it computes that in {precision or 'nothing'} here"
                 )
                 if precision is None and file.is_wholly_native:
-                    reason += f", and {OPERATORS} names no library of native operators"
+                    reason += f", and gantk's native operators are not installed ({INSTALL})"
                 skipped.append(Skipped(title, reason))
         elif not precisions or precision in precisions:
             if name in file.failures:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gantk.runtime import driver
-from gantk.runtime.backends import onnxruntime
+from gantk.runtime.operators import native_operators
 
 BUSY_LOAD = 0.5
 """The load average for each core above which the machine counts as busy."""
@@ -72,11 +72,11 @@ def busy(machine: dict[str, Any]) -> bool:
     return bool(machine["load_average"][0] > BUSY_LOAD * machine["usable_cores"])
 
 
-def versions() -> dict[str, str]:
+def versions(device: str) -> dict[str, str]:
     """The versions of Python and of the packages that are installed here.
 
     And by the name `NATIVE` the beginning of the SHA-256 of the library of native operators, where sessions of ONNX
-    Runtime use it.
+    Runtime on a device use it.
     """
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
@@ -84,7 +84,7 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    operators = onnxruntime.native_operators()
+    operators = native_operators(device)
     if operators is not None:
         found[NATIVE] = hashlib.sha256(operators.read_bytes()).hexdigest()[:12]
     return found

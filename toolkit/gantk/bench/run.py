@@ -194,7 +194,7 @@ def start_document(
         "commit": machine.commit(),
         "model": subject.about,
         "machine": before,
-        "versions": machine.versions(),
+        "versions": machine.versions(settings.device),
         "settings": {
             **settings.__dict__,
             "block_s": BLOCK_S,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gantk.bundle import Bundle, Variant, place_of
+from gantk.bundle import Bundle, Variant
 from gantk.errors import GantkError, UsageError
 from gantk.runtime import registry
 from gantk.runtime.arrays import default_sizes, random_array
@@ -83,7 +83,7 @@ class Subject:
             alike.setdefault((file.precision, file.form), []).append(file)
 
         def preference(file: File) -> tuple[bool, bool, bool]:
-            return backend in file.failures, *slowness(file, place_of(backend, device))
+            return backend in file.failures, *slowness(file, backend, device)
 
         return [min(files, key=preference) for files in alike.values()]
 

@@ -79,7 +79,9 @@ def _print(report: Mapping[str, Any]) -> None:
 
 def _operators(native: Mapping[str, Any]) -> str:
     if native["library"] is None:
-        return "no native ones for ONNX Runtime; they are faster on CPUs: kernels/onnxruntime/README.md"
+        from gantk.runtime.operators import INSTALL
+
+        return f"no native ones for ONNX Runtime; they are faster on CPUs: {INSTALL}"
     return f"{native['library']}{'' if native['reason'] is None else ', which cannot be used'}"
 
 

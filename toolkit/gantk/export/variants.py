@@ -22,6 +22,7 @@ from gantk.export.rewrites.native_nhwc import MARK
 from gantk.export.speed import PAYS, speedup
 from gantk.runtime.backends import onnxruntime
 from gantk.runtime.model import from_bytes
+from gantk.runtime.operators import native_operators
 from gantk.runtime.registry import status
 from gantk.tensors import TensorSpec
 
@@ -290,7 +291,7 @@ class _Trials:
         if ONLY_ON.get(name, device) != device:
             return False
         if name in NATIVE:
-            return backend == onnxruntime.NAME and onnxruntime.native_operators() is not None
+            return backend == onnxruntime.NAME and native_operators(device) is not None
         return True
 
     def _make(self, names: tuple[str, ...]) -> VariantFile | None:

@@ -18,7 +18,6 @@ from gantk.files import free_bytes
 from gantk.runtime import driver
 from gantk.runtime.backends.onnxruntime import examine_operators
 from gantk.runtime.backends.vendor import installed
-from gantk.runtime.model import OPERATORS
 from gantk.runtime.products import PRODUCTS, gpu_trouble
 from gantk.runtime.registry import available, core_count
 
@@ -100,10 +99,7 @@ def _advice(report: dict[str, Any]) -> list[str]:
         rtx = "" if "tensorrt-rtx" in unfit else "pip install 'gantk[tensorrt-rtx]' (RTX cards) or "
         advice.append(f"engines want a TensorRT product: {rtx}{PRODUCTS['tensorrt'].install}")
     if report["native_operators"]["reason"] is not None:
-        advice.append(
-            f"{report['native_operators']['reason']}: build the library again, or unset {OPERATORS} "
-            "(kernels/onnxruntime/README.md)"
-        )
+        advice.append(f"{report['native_operators']['reason']}: {report['native_operators']['hint']}")
     if not report["works"]:
         advice.insert(0, "no backend works here: pip install 'gantk[cpu,openvino]'")
     if report["driver"]["works"] and "onnxruntime-gpu" not in packages:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,16 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gantk.bundle import FORMS, PRECISIONS, Bundle, Interface, Variant, place_of
 from gantk.errors import GantkError, UsageError
 from gantk.files import leads_inside, read_bytes
+from gantk.runtime.operators import has_native_operators
 from gantk.tensors import DTYPES, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
-
-OPERATORS = "GANTK_ONNXRUNTIME_OPS"
-"""The environment variable that names the library of native operators, which `kernels/onnxruntime` builds.
-
-ONNX Runtime takes them in place of the portable bodies that a file has for nodes of the domain `gantk`.
-"""
 
 ONNX_LIMIT_BYTES = 2**31 - 1
 """The largest message that protobuf reads."""
@@ -138,7 +132,7 @@ def choose(
             return (False, False, False, variant.form != "plain")
         return (
             variant.failed_on(backend) is not None,
-            *slowness(variant, place_of(backend, device)),
+            *slowness(variant, backend, device),
             variant.form != "plain",
         )
 
@@ -154,13 +148,13 @@ class Form(Protocol):
     def is_native(self) -> bool: ...
 
 
-def slowness(form: Form, place: str) -> tuple[bool, bool]:
-    """The smallest belongs to the form that was measured fastest at a place (`place_of`), of those that are here.
+def slowness(form: Form, backend: str, device: str) -> tuple[bool, bool]:
+    """The smallest belongs to the form that was measured fastest on a backend and device, of those that are here.
 
-    A form with native operators is not, where `OPERATORS` names no library.
+    A form with native operators is not, where their library is not.
     """
-    usable = not form.is_native or bool(os.environ.get(OPERATORS))
-    fastest = usable and place in form.fastest_on
+    usable = not form.is_native or has_native_operators(device)
+    fastest = usable and place_of(backend, device) in form.fastest_on
     return not fastest, not (fastest and form.is_native)
 
 

@@ -12,7 +12,8 @@ from types import ModuleType
 
 from gantk.bundle import ENGINE_BACKENDS, FORMS, PRECISIONS, Bundle, Variant, is_bundle
 from gantk.errors import BackendMissingError, GantkError, UsageError
-from gantk.runtime.model import OPERATORS, Model, check_choice, choose, from_path, from_variant
+from gantk.runtime.model import Model, check_choice, choose, from_path, from_variant
+from gantk.runtime.operators import INSTALL, OPERATORS
 from gantk.runtime.runner import Runner
 
 DEVICES = ("cpu", "cuda")
@@ -288,5 +289,5 @@ def _instead(model: Model, device: str, backend: str) -> str:
         and executed(name, model.precision, device, native=model.is_wholly_native) is not None
     ][:1]
     if model.has_native_form and backend == "onnxruntime":
-        ways.append(f"it can with the native operators whose library {OPERATORS} names (kernels/README.md)")
+        ways.append(f"it can with gantk's native operators ({INSTALL}, or {OPERATORS}=LIBRARY)")
     return "; or ".join([*ways, "use precision='fp32'"])

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from gantk.errors import BackendMissingError, GantkError
 from gantk.runtime import driver
 from gantk.runtime.backends.vendor import check_interface, installed, shortened, vendor_errors
-from gantk.runtime.model import OPERATORS, Model
+from gantk.runtime.model import Model
+from gantk.runtime.operators import INSTALL, OPERATORS, PACKAGE, native_operators
 from gantk.runtime.registry import BACKENDS, BackendStatus
 from gantk.runtime.runner import Array, Runner
 
@@ -70,7 +71,7 @@ def executed(precision: str, device: str, *, native: bool = False) -> str | None
     if device == "cuda":
         return precision
     if precision == "bf16":
-        return precision if native and native_operators() is not None else None
+        return precision if native and native_operators(device) is not None else None
     return {"fp32": "fp32", "fp16": "fp32", "int8": "int8"}.get(precision)
 
 
@@ -87,11 +88,11 @@ class CpuRunner(Runner):
     """An inference session, which threads may share.
 
     Args:
-        operators: The library of native operators that it uses, where `OPERATORS` names one.
+        operators: The library of native operators that it uses, where there is one.
     """
 
     def __init__(self, model: Model, threads: int) -> None:
-        self.operators = native_operators()
+        self.operators = native_operators("cpu")
         self._session: onnxruntime.InferenceSession | None = make_session(
             model, session_options(model, "cpu", threads, self.operators), PROVIDERS["cpu"]
         )
@@ -112,41 +113,30 @@ class CpuRunner(Runner):
         self._session = None
 
 
-def native_operators() -> Path | None:
-    """The library that `OPERATORS` names, if it names one.
-
-    Raises:
-        GantkError: It does not exist.
-    """
-    named = os.environ.get(OPERATORS)
-    if not named:
-        return None
-    if not Path(named).is_file():
-        raise GantkError(
-            f"`{named}`, the library of native operators, does not exist",
-            where=OPERATORS,
-            hint="build it (kernels/README.md), or unset the variable: the file's own bodies do without",
-        )
-    return Path(named).absolute()
-
-
 def examine_operators() -> dict[str, Any]:
-    """What `gantk doctor` says of the native operators: `library`, and the `reason` why it cannot be used."""
-    try:
-        library = native_operators()
-        if library is not None:
-            import onnxruntime
+    """What `gantk doctor` says of the native operators for CPUs.
 
-            _register(onnxruntime.SessionOptions(), library)
+    The `library` or what should have been it, the `reason` why it cannot be used, and a `hint` what to do then.
+    """
+    try:
+        library = native_operators("cpu")
+        if library is None:
+            return {"library": None, "reason": None, "hint": None}
+        import onnxruntime
+
+        _register(onnxruntime.SessionOptions(), library)
     except GantkError as error:
-        return {"library": os.environ[OPERATORS], "reason": error.what}
+        named = os.environ.get(OPERATORS) or PACKAGE
+        return {"library": named, "reason": error.what, "hint": error.hint}
     except ImportError:
-        return {"library": str(library), "reason": "ONNX Runtime is not installed"}
-    return {"library": None if library is None else str(library), "reason": None}
+        reason = "ONNX Runtime is not installed"
+        return {"library": str(library), "reason": reason, "hint": BACKENDS[NAME].install}
+    return {"library": str(library), "reason": None, "hint": None}
 
 
 def _register(options: Any, operators: Path) -> None:
-    with vendor_errors(f"ONNX Runtime cannot load the operators of `{operators}`", OPERATORS):
+    hint = f"build them again ({INSTALL}), or do without: {OPERATORS}="
+    with vendor_errors(f"ONNX Runtime cannot load the operators of `{operators}`", str(operators), hint):
         options.register_custom_ops_library(str(operators))
 
 

@@ -22,7 +22,6 @@ from gantk.runtime.backends.onnxruntime import (
     PROVIDERS,
     facts,
     make_session,
-    native_operators,
     session_options,
 )
 from gantk.runtime.backends.onnxruntime_settings import operators_of, repeats_itself, settings
@@ -30,6 +29,7 @@ from gantk.runtime.backends.plans import Plan, Shape
 from gantk.runtime.backends.vendor import shortened
 from gantk.runtime.cuda import Cuda
 from gantk.runtime.model import Model
+from gantk.runtime.operators import native_operators
 from gantk.runtime.runner import Array, numpy_dtype
 from gantk.runtime.views import LEGACY_STREAM
 from gantk.tensors import TensorSpec
@@ -64,7 +64,7 @@ class CudaRunner(GpuRunner):
     def __init__(self, model: Model, threads: int) -> None:
         import onnxruntime
 
-        self.operators = native_operators()
+        self.operators = native_operators("cuda")
         calls = Cuda(cuda.bindings())
         super().__init__(calls, model.inputs, model.outputs, **facts(model, "cuda"))
         self._where, self._lock = model.where, RLock()
