@@ -17,7 +17,8 @@ from onnx import TensorProto, helper
 
 import networks
 from gantk.errors import GantkError
-from gantk.runtime.model import from_bytes, from_path, without_functions
+from gantk.runtime.model import from_bytes, from_path
+from gantk.runtime.onnx_file import without_functions
 from gantk.runtime.registry import open_model, status
 from gantk.tensors import TensorSpec
 

@@ -9,7 +9,8 @@ from functools import cache
 from typing import Any
 
 from gantk.runtime.backends.vendor import check_interface, installed, shortened, vendor_errors
-from gantk.runtime.model import Model, without_functions
+from gantk.runtime.model import Model
+from gantk.runtime.onnx_file import without_functions
 from gantk.runtime.registry import BACKENDS, BackendStatus
 from gantk.runtime.runner import Array, Runner
 from gantk.tensors import TensorSpec
