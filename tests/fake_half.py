@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gantk.errors import GantkError
-from gantk.export.verify import Feeds, Outputs
+from gantk.export.reference import Feeds, Outputs
 
 
 class FakeHalfRunner:

@@ -17,6 +17,7 @@ import networks
 from gantk.errors import UsageError
 from gantk.export import int8, verify
 from gantk.export.int8 import Calibration, Quantiser, calibration_feeds
+from gantk.export.reference import Reference
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model, status
 from gantk.tensors import TensorSpec
@@ -114,7 +115,7 @@ def test_a_network_keeps_its_quality_and_the_search_is_that_of_int8(tmp_path: Pa
     made_of = [{"latent": networks.latents(2)}, {"latent": networks.latents(5)}]
     with open_model(from_bytes(data), "onnxruntime") as runner:
         outputs = tuple(runner.run(feed) for feed in made_of)
-    wanted = verify.Reference("onnxruntime float32", tuple(made_of), outputs, {"picture": 2.0})
+    wanted = Reference("onnxruntime float32", tuple(made_of), outputs, {"picture": 2.0})
     found = Quantiser(data, made_of, "minmax", tmp_path, "fp8")
     assert verify.working_backends("fp8") == ("onnxruntime",)
     (every,) = verify.measure(found.quantise(), "fp8", "onnxruntime", [wanted], None)

@@ -17,6 +17,7 @@ from gantk.errors import GantkError, UsageError
 from gantk.export import int8, qdq, verify
 from gantk.export.engines.build import BuildOptions, build
 from gantk.export.int8 import Calibration, Quantiser, calibration_feeds
+from gantk.export.reference import Reference
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import from_bytes
 from gantk.runtime.products import PRODUCTS
@@ -48,13 +49,13 @@ def quantiser(data: bytes, folder: Path, method: str = "minmax") -> Quantiser:
     return Quantiser(data, feeds, method, folder)
 
 
-def reference(data: bytes) -> verify.Reference:
+def reference(data: bytes) -> Reference:
     """What the float32 file makes of other inputs."""
     model = from_bytes(data)
     feeds = [random_feeds(model.inputs, {"N": batch}, seed=100 + batch) for batch in (1, 5)]
     with open_model(model, "onnxruntime") as runner:
         outputs = [runner.run(feed) for feed in feeds]
-    return verify.Reference("onnxruntime float32", tuple(feeds), tuple(outputs), {"picture": 2.0})
+    return Reference("onnxruntime float32", tuple(feeds), tuple(outputs), {"picture": 2.0})
 
 
 def is_quantised(data: bytes) -> dict[str, bool]:

@@ -13,6 +13,7 @@ import pytest
 from fake_half import FakeHalfRunner
 from gantk.bundle import WHOLLY_NATIVE, Variant
 from gantk.export import variants, verify
+from gantk.export.reference import Feeds, Outputs, run_torch
 from gantk.export.variants import Network, VariantFile, make_variants
 from gantk.runtime.backends import onnxruntime
 from gantk.runtime.model import Model, from_bytes
@@ -37,7 +38,7 @@ def make(short: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Exp
     library = tmp_path / "operators.so"
     library.touch()
     monkeypatch.setenv(OPERATORS, str(library))
-    monkeypatch.setattr(verify, "locate", lambda *_: None)
+    monkeypatch.setattr(variants, "locate", lambda *_: None)
     monkeypatch.setattr(variants, "speedup", lambda *_: 1.0)
 
     def export(
@@ -45,8 +46,8 @@ def make(short: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Exp
     ) -> Any:
         behaviour = {onnxruntime.NAME: how, "openvino": openvino}
 
-        def compute(feed: verify.Feeds) -> verify.Outputs:
-            return verify.run_torch(short.module, short.inputs, short.outputs, [feed], precision).outputs[0]
+        def compute(feed: Feeds) -> Outputs:
+            return run_torch(short.module, short.inputs, short.outputs, [feed], precision).outputs[0]
 
         def open_model(model: Model, name: str) -> FakeHalfRunner:
             assert name != onnxruntime.NAME or model.is_wholly_native or precision != "bf16"

@@ -22,6 +22,7 @@ from gantk.errors import GantkError
 from gantk.export import variants, verify
 from gantk.export.onnx import trace
 from gantk.export.pipeline import specs
+from gantk.export.reference import BATCHES, Feeds, Outputs, make_feeds, run_torch
 from gantk.export.variants import Network, make_variants
 from gantk.runtime.model import Model
 from gantk.runtime.runner import Runner
@@ -30,7 +31,7 @@ from gantk.runtime.runner import Runner
 @pytest.fixture(scope="module")
 def network(generator: nn.Module) -> Network:
     inputs, outputs = specs(generator.config, pictures=False)
-    full = verify.run_torch(generator, inputs, outputs, verify.make_feeds(inputs), "fp32")
+    full = run_torch(generator, inputs, outputs, make_feeds(inputs), "fp32")
     origin = Generator(generator, "dcgan", "tiny", generator.config.to_json(), 1)
     return Network(origin, generator, inputs, outputs, trace(generator, inputs, outputs), full, None)
 
@@ -112,7 +113,7 @@ def test_a_healthy_network_passes_on_every_backend(network: Network) -> None:
     assert {parity.backend for parity in file.variant.parity} == set(verify.working_backends("fp32"))
     for parity in file.variant.parity:
         assert parity.passed
-        assert parity.samples == sum(verify.BATCHES)
+        assert parity.samples == sum(BATCHES)
         assert parity.max_abs is not None
         assert parity.max_abs < 1e-4
 
@@ -176,11 +177,11 @@ def test_a_network_that_overflows_in_pytorch_too_is_refused_by_layer(generator: 
     for norm in (module for module in loud.enlarge if isinstance(module, nn.BatchNorm2d)):
         norm.running_var.fill_(1.0)
     inputs, outputs = specs(loud.config, pictures=False)
-    feeds = verify.make_feeds(inputs)
+    feeds = make_feeds(inputs)
     with pytest.raises(GantkError, match="torch float16 itself yields"):
-        verify.run_torch(loud, inputs, outputs, feeds, "fp16")
+        run_torch(loud, inputs, outputs, feeds, "fp16")
     origin = Generator(loud, "dcgan", "loud", loud.config.to_json(), 1)
-    full = verify.run_torch(loud, inputs, outputs, feeds, "fp32")
+    full = run_torch(loud, inputs, outputs, feeds, "fp32")
     network = Network(origin, loud, inputs, outputs, trace(loud, inputs, outputs), full, None)
     with pytest.raises(GantkError, match=r"layer `enlarge\.1/ConvTranspose` reaches"):
         make_variants(network, "fp16", silent, rewrites=False)
@@ -209,12 +210,12 @@ def test_a_backend_that_cannot_load_a_file_is_recorded(
 def fake_backends(monkeypatch: pytest.MonkeyPatch, network: Network, first: str, second: str) -> None:
     how = {"onnxruntime": first, "openvino": second}
 
-    def compute(feed: verify.Feeds) -> verify.Outputs:
-        return verify.run_torch(network.module, network.inputs, network.outputs, [feed], "bf16").outputs[0]
+    def compute(feed: Feeds) -> Outputs:
+        return run_torch(network.module, network.inputs, network.outputs, [feed], "bf16").outputs[0]
 
     monkeypatch.setattr(verify, "working_backends", lambda precision: tuple(how))
     monkeypatch.setattr(verify, "open_model", lambda model, name: FakeHalfRunner(compute, name, how[name]))
-    monkeypatch.setattr(verify, "locate", lambda *_: None)
+    monkeypatch.setattr(variants, "locate", lambda *_: None)
 
 
 @pytest.mark.parametrize("first", ["right", "unloadable"])
@@ -277,12 +278,12 @@ def test_a_network_that_is_dead_in_pytorch_is_refused(
 ) -> None:
     inputs, outputs = specs(generator.config, pictures=False)
     with pytest.raises(GantkError, match=reason):
-        verify.run_torch(module, inputs, outputs, verify.make_feeds(inputs), "fp32")
+        run_torch(module, inputs, outputs, make_feeds(inputs), "fp32")
 
 
 def test_feeds_are_fresh_for_each_seed_and_the_same_for_one(generator: nn.Module) -> None:
     inputs, _ = specs(generator.config, pictures=False)
-    first, again, other = (verify.make_feeds(inputs, seed=seed) for seed in (0, 0, 1))
-    assert [len(feed["latent"]) for feed in first] == list(verify.BATCHES)
+    first, again, other = (make_feeds(inputs, seed=seed) for seed in (0, 0, 1))
+    assert [len(feed["latent"]) for feed in first] == list(BATCHES)
     assert all(np.array_equal(a["latent"], b["latent"]) for a, b in zip(first, again, strict=True))
     assert not any(np.array_equal(a["latent"], b["latent"]) for a, b in zip(first, other, strict=True))

@@ -26,6 +26,7 @@ from gantk.export.gatys.draft import StepGraph
 from gantk.export.gatys.pipeline import export_step
 from gantk.export.gatys.reference import compute_gradient, to_arrays
 from gantk.export.onnx import BF16_OPSET
+from gantk.export.reference import Feeds, Outputs
 from gantk.models.vgg import load_vgg19
 from gantk.runtime.products import PRODUCTS
 from step_networks import CONTENT, LAYERS, make_weights
@@ -112,7 +113,7 @@ def export_in_bf16(
     config = StepConfig(("relu1_1",), "relu1_1")
     network = load_vgg19(vgg_file, config.last, config.pooling)
 
-    def gradient(feed: verify.Feeds) -> verify.Outputs:
+    def gradient(feed: Feeds) -> Outputs:
         return to_arrays(compute_gradient(network, config, {n: torch.from_numpy(a) for n, a in feed.items()}))
 
     def export(first: str, second: str) -> Bundle:

@@ -22,6 +22,7 @@ from gantk.export import verify
 from gantk.export.fp8 import from_int8
 from gantk.export.onnx import OPSET
 from gantk.export.qdq import LAYERS, MOVERS, bypass_outputs
+from gantk.export.reference import Reference, run_torch
 from gantk.export.variants import Network, Report, VariantFile, plain_bytes
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.decode import UnreadableError
@@ -87,7 +88,7 @@ def make_quantised(network: Network, precision: str, calibration: Calibration, r
     """
     feeds = calibration_feeds(network.inputs, calibration, precision)
     held_out = feeds[-HELD_OUT:] if len(feeds) > HELD_OUT else feeds
-    reference = verify.run_torch(
+    reference = run_torch(
         network.module, network.inputs, network.outputs, [*network.full.feeds, *held_out], "fp32"
     )
     report(f"{precision}: calibrating with {len(feeds)} inputs")
@@ -209,7 +210,7 @@ class Quantiser:
 
 
 def _search(
-    quantiser: Quantiser, psnr_min: float | None, reference: verify.Reference, report: Report
+    quantiser: Quantiser, psnr_min: float | None, reference: Reference, report: Report
 ) -> tuple[bytes, list[Parity]]:
     """The file with as many int8 layers as quality allows."""
     precision = quantiser.precision

@@ -22,6 +22,7 @@ from gantk.export.engines.progress import Progress
 from gantk.export.fold import fold_scales
 from gantk.export.int8 import QUANTISED, Calibration, make_quantised
 from gantk.export.onnx import trace
+from gantk.export.reference import make_feeds, run_torch, trial_sizes
 from gantk.export.statistics import make_statistics
 from gantk.export.variants import Network, Report, make_variants
 from gantk.models.borders import Bordered
@@ -150,15 +151,15 @@ def _prepare(generator: Generator, pictures: bool | None, psnr_min: float | None
     report("tracing with PyTorch")
     traced = trace(module, inputs, outputs)
     fold_scales(traced.graph)
-    full = verify.run_torch(module, inputs, outputs, verify.make_feeds(inputs), "fp32")
+    full = run_torch(module, inputs, outputs, make_feeds(inputs), "fp32")
     return Network(generator, module, inputs, outputs, traced, full, psnr_min)
 
 
 def _probe(network: Network) -> bytes:
     """A few inputs with PyTorch's float32 outputs, by which a machine without PyTorch can check an engine."""
-    sizes = {**verify.trial_sizes(network.inputs, [PROBE])[0], "N": PROBE[0]}
-    feeds = verify.make_feeds(network.inputs, [sizes], seed=PROBE_SEED)
-    reference = verify.run_torch(network.module, network.inputs, network.outputs, feeds, "fp32")
+    sizes = {**trial_sizes(network.inputs, [PROBE])[0], "N": PROBE[0]}
+    feeds = make_feeds(network.inputs, [sizes], seed=PROBE_SEED)
+    reference = run_torch(network.module, network.inputs, network.outputs, feeds, "fp32")
     inputs = {f"input.{name}": array for name, array in feeds[0].items()}
     outputs = {f"output.{name}": array for name, array in reference.outputs[0].items()}
     return save({**inputs, **outputs})

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import geometric_mean, median
 
-from gantk.export.verify import Feeds, make_feeds, trial_sizes
+from gantk.export.reference import Feeds, make_feeds, trial_sizes
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model
 from gantk.runtime.runner import Array, Runner

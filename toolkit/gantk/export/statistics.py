@@ -13,6 +13,7 @@ from gantk.bundle import FileRef, Interface, Variant
 from gantk.errors import GantkError
 from gantk.export import verify
 from gantk.export.onnx import OPSET
+from gantk.export.reference import Feeds, Reference
 from gantk.export.variants import Network, Report, VariantFile, plain_bytes
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model
@@ -78,14 +79,14 @@ def _describe(proto: onnx.ModelProto, interface: Interface) -> None:
     onnx.helper.set_model_props(proto, facts)
 
 
-def _with_own_statistics(network: Network, data: bytes, norms: list[Norm]) -> verify.Reference:
+def _with_own_statistics(network: Network, data: bytes, norms: list[Norm]) -> Reference:
     """PyTorch's outputs, for the same pictures with the statistics that the network itself takes of them."""
     with open_model(from_bytes(data), verify.working_backends("fp32")[0]) as runner:
         feeds = tuple(_settled(runner, feed, norms) for feed in network.full.feeds)
     return replace(network.full, feeds=feeds)
 
 
-def _settled(runner: Runner, feed: verify.Feeds, norms: list[Norm]) -> verify.Feeds:
+def _settled(runner: Runner, feed: Feeds, norms: list[Norm]) -> Feeds:
     count = len(next(iter(feed.values())))
     statistics = np.ones((count, 2, norms[-1].span.stop), np.float32)
     for norm in norms:  # One at a time: those of later layers, under wrong ones before, may be anything.

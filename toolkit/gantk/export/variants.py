@@ -14,8 +14,10 @@ from gantk.bundle import WHOLLY_NATIVE, FileRef, Parity, Variant, place_of
 from gantk.checkpoint import Generator
 from gantk.errors import GantkError
 from gantk.export import verify
+from gantk.export.locate import locate
 from gantk.export.onnx import Traced, opset_of, serialize
 from gantk.export.precision import audit_range, convert, refuse_overflow
+from gantk.export.reference import Reference, run_torch
 from gantk.export.rewrites import NATIVE, ONLY_IN, ONLY_ON, STEPS, rewrite
 from gantk.export.rewrites.channels_last import CHANNELS_LAST
 from gantk.export.rewrites.native_nhwc import MARK
@@ -48,7 +50,7 @@ class Network:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     traced: Traced
-    full: verify.Reference
+    full: Reference
     psnr_min: float | None
 
 
@@ -80,9 +82,7 @@ def make_variants(
         _audit_range(network)  # First, for PyTorch's own fp16 would only tell that something overflowed.
     references, of_torch = [network.full], []
     if precision != "fp32":
-        half = verify.run_torch(
-            network.module, network.inputs, network.outputs, network.full.feeds, precision
-        )
+        half = run_torch(network.module, network.inputs, network.outputs, network.full.feeds, precision)
         references.append(half)
         of_torch.append(verify.compare_references(half, network.full, precision, network.psnr_min))
     checks = _Checks(precision, tuple(references), tuple(of_torch))
@@ -95,7 +95,7 @@ class _Checks:
     """What every file of one precision is held against."""
 
     precision: str
-    references: tuple[verify.Reference, ...]
+    references: tuple[Reference, ...]
     of_torch: tuple[Parity, ...]
 
 
@@ -142,7 +142,7 @@ def _refusal(network: Network, data: bytes, precision: str, verdict: Parity) -> 
         return GantkError(
             what, where=f"{precision}, {verdict.reference}", hint="--precision fp32, or a lower --psnr-min"
         )
-    found = verify.locate(
+    found = locate(
         from_bytes(data), network.traced.program, network.full.feeds[0], verdict.backend, precision
     )
     layer = (

@@ -25,6 +25,7 @@ from gantk.export.gatys.graphs import make_adam, make_gradient, make_targets
 from gantk.export.gatys.reference import compute_adam, compute_gradient, compute_targets, to_arrays
 from gantk.export.onnx import opset_of, serialize
 from gantk.export.pipeline import tool_versions
+from gantk.export.reference import Reference
 from gantk.gatys.layers import default_layers
 from gantk.gatys.targets import feature_growth
 from gantk.models.vgg import Progress, Vgg19, last_layer, load_vgg19, smallest_size
@@ -277,7 +278,7 @@ def _make(step: _Step, form: _Form, precision: str, report: Report) -> tuple[byt
 
 def _reference(
     step: _Step, form: _Form, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
-) -> verify.Reference:
+) -> Reference:
     made = [to_arrays(form.compute(step.network, step.config, feeds)) for feeds in step.trials]
     feeds = [to_arrays({spec.name: trial[spec.name] for spec in inputs}) for trial in step.trials]
     # The span of all trials together: of one alone a loss has a single value.
@@ -286,7 +287,7 @@ def _reference(
         for spec in outputs
     }
     sizes = tuple((feed["picture"].shape[2], feed["picture"].shape[3]) for feed in feeds)
-    return verify.Reference("torch float32", tuple(feeds), tuple(made), spans, sizes)
+    return Reference("torch float32", tuple(feeds), tuple(made), spans, sizes)
 
 
 def _added(writer: Writer, data: bytes, variant: Variant, common: Interface) -> Variant:
