@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import gantk
@@ -189,6 +190,31 @@ def test_auto_takes_a_form_that_was_measured_against_nothing_last(
     monkeypatch.setenv(OPERATORS, "")
     with pytest.raises(GantkError, match="onnxruntime cannot compute bf16.*openvino cannot compute bf16"):
         gantk.open(half_bundle, precision="bf16", device="cpu")
+
+
+@needs_both
+@pytest.mark.parametrize("place", ["absolute", "above", "beside"])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_no_file_of_a_bundle_reads_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, sparse: bool
+) -> None:
+    """Nobody has checked its hash: whatever the backend would do, it never gets to see the place."""
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(np.arange(16 * 3 * 4 * 4, dtype="float32").tobytes())
+    monkeypatch.chdir(tmp_path)
+    model = onnx.load_from_string(networks.generator())
+    (weight,) = (tensor for tensor in model.graph.initializer if tensor.name == "w1")
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    location = {"absolute": str(secret), "above": "../secret.bin", "beside": "secret.bin"}[place]
+    weight.external_data.add(key="location", value=location)
+    if sparse:
+        model.graph.sparse_initializer.add(values=weight)
+        model.graph.initializer.remove(weight)
+    root = networks.bundle(tmp_path / "x.gantk", {("fp32", "plain"): model.SerializeToString()}).root
+    for backend in ("onnxruntime", "openvino", "auto"):
+        with pytest.raises(GantkError, match="lie in other files, of which the bundle has no hashes"):
+            gantk.open(root, backend, device="cpu")
 
 
 def test_a_form_with_an_interface_of_its_own_is_only_taken_by_name(tmp_path: Path) -> None:

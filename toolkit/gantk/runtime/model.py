@@ -145,12 +145,19 @@ def slowness(form: Form, backend: str, device: str) -> tuple[bool, bool]:
 
 
 def from_variant(bundle: Bundle, variant: Variant) -> Model:
-    """Read and check the file of one variant; what is known of it comes from the manifest."""
+    """Read and check the file of one variant; what is known of it comes from the manifest.
+
+    Raises:
+        GantkError: It is missing or damaged, or its weights lie in other files.
+    """
     manifest = bundle.manifest
     interface = variant.interface or Interface(manifest.inputs, manifest.outputs)
+    path = bundle.root / variant.file.path
+    data = bundle.read_file(variant.file)
+    onnx_file.refuse_external(data, str(path))
     return Model(
-        data=bundle.read_file(variant.file),
-        path=bundle.root / variant.file.path,
+        data=data,
+        path=path,
         inputs=interface.inputs,
         outputs=interface.outputs,
         precision=variant.precision,

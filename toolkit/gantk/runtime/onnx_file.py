@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # Of the message ModelProto in ONNX's own definition; its other fields are numbers and messages.
 _FUNCTIONS_FIELD = 25
 _LENGTH_DELIMITED = 2
+
+# The key, as a file spells it, that every tensor has whose values lie elsewhere. Hardly a file needs to be parsed.
+_LOCATION = b"location"
 
 _QUANTISED = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul")
 _WEIGHT_PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp32"}
@@ -114,6 +117,25 @@ def has_external(proto: onnx.ModelProto, path: Path | None, where: str) -> bool:
     return bool(places)
 
 
+def refuse_external(data: bytes, where: str) -> None:
+    """Refuse a file of a bundle whose weights lie in other files: nobody has checked the hashes of these.
+
+    Backends differ in what they do about them; OpenVINO reads any file of the machine.
+
+    Raises:
+        GantkError: They do, or it is not ONNX.
+    """
+    if _LOCATION in data and any(
+        tensor.external_data or tensor.data_location == tensor.EXTERNAL
+        for tensor in _all_stored(parse(data, where))
+    ):
+        raise GantkError(
+            f"the weights of `{where}` lie in other files, of which the bundle has no hashes",
+            where=where,
+            hint="a bundle's files hold their own weights: gantk export writes them so",
+        )
+
+
 def without_functions(data: bytes) -> bytes:
     """The same ONNX file with the bodies of its local functions in place of the nodes that call them.
 
@@ -177,13 +199,21 @@ def _dtype_name(element: int) -> str:
 def _stored(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:
     """Every tensor stored in a graph, in its constants and in its subgraphs."""
     yield from getattr(graph, "initializer", ())
+    yield from _dense(getattr(graph, "sparse_initializer", ()))
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
+            yield from _dense((attribute.sparse_tensor, *attribute.sparse_tensors))
             for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
                 yield from _stored(inner)
+
+
+def _dense(sparse: Iterable[onnx.SparseTensorProto]) -> Iterator[onnx.TensorProto]:
+    for tensor in sparse:
+        yield tensor.values
+        yield tensor.indices
 
 
 def _all_stored(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

@@ -16,6 +16,7 @@ from gantk.export.engines.build import BuildOptions, check_options
 from gantk.export.engines.cells import adapt, asked_targets, choose_targets, refuse_here
 from gantk.export.engines.profiles import SIDES, make_profiles
 from gantk.export.engines.progress import Progress
+from gantk.runtime.onnx_file import refuse_external
 from gantk.runtime.products import PRODUCTS, Product, gpu_trouble, load, targets
 
 Report = Callable[[str], None]
@@ -190,6 +191,7 @@ def _build(
 ) -> Engine:
     """One engine, in its file."""
     where, interface = str(writer.root / variant.file.path), manifest.interface(variant)
+    refuse_external(data, where)
     # The export of a fp16 file has looked at the range of every tensor.
     fits_fp16 = any((other.precision, other.form) == ("fp16", variant.form) for other in manifest.variants)
     data, rewrites = adapt(product, data, variant.precision, where, fits_fp16=fits_fp16)
