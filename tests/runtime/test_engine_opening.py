@@ -50,6 +50,42 @@ def test_a_wrong_engine_is_refused_now_and_later(lab: Lab) -> None:
     assert (lab.cuda.leaks, lab.trt.alive) == ({}, 0)
 
 
+def test_another_probe_judges_anew(lab: Lab) -> None:
+    """A bundle whose probe was wrong does not speak for the next one with the same engine."""
+    write_bundle(lab.root, engine_of(), wrong=0.5)
+    with pytest.raises(GantkError, match="computes wrong"):
+        lab.open()
+    write_bundle(lab.root, engine_of())
+    with lab.open() as runner:
+        assert runner.verified
+
+
+@pytest.mark.parametrize("right", [True, False])
+@pytest.mark.parametrize("cache", ["unwritable", "homeless"])
+def test_a_verdict_that_cannot_be_kept_is_a_verdict(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: bool, cache: str
+) -> None:
+    if cache == "unwritable":
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    else:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "home", homeless)
+    lab.trt.wrong = 0.0 if right else 0.5
+    for _ in range(2):
+        if right:
+            with lab.open() as runner:
+                assert runner.verified
+        else:
+            with pytest.raises(GantkError, match="computes wrong"):
+                lab.open()
+    assert lab.trt.calls.count("execute_async_v3") == 2
+
+
+def homeless() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
 def test_a_verified_engine_is_not_run_first(lab: Lab) -> None:
     write_bundle(lab.root, engine_of(parity=(networks.parity("tensorrt-rtx"),)), wrong=5.0)
     with lab.open() as runner:

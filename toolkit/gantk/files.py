@@ -46,9 +46,19 @@ def free_bytes(path: Path) -> int:
 
 
 def cache_folder() -> Path:
-    """Where gantk keeps, for this user, what can be made or fetched again."""
+    """Where gantk keeps, for this user, what can be made or fetched again.
+
+    Raises:
+        GantkError: This user has no home, and nothing names another place.
+    """
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "gantk"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "gantk"
+    except RuntimeError as error:
+        raise GantkError(
+            "there is no folder to keep things in: this user has no home",
+            hint="XDG_CACHE_HOME=FOLDER names one",
+        ) from error
 
 
 def partial_name(path: Path) -> Path:

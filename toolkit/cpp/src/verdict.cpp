@@ -71,14 +71,20 @@ std::string judge(const Session& session, const Model& model, const Probe& probe
 bool check_once(const Session& session, const Model& model, const Bundle& bundle, const std::string& target) {
   const Engine& engine = *model.engine;
   if (engine.verified()) return true;
-  const std::string name = engine.file.sha256 + "-" + engine.version + "-" + target + ".json";
+  const std::optional<FileRef>& file = bundle.manifest().probe;
+  if (!file) return false;
+  const std::string name = engine.file.sha256 + "-" + file->sha256 + "-" + engine.version + "-" + target + ".json";
   const std::string path = tidy(cache_folder() + "/verdicts/" + name);
   std::optional<std::string> reason = remembered(path);
   if (!reason) {
     const auto probe = read_probe(bundle, model);
     if (!probe) return false;
     reason = judge(session, model, *probe);
-    write_text(path, verdict_text(*reason));
+    try {
+      write_text(path, verdict_text(*reason));
+    } catch (const Error&) {
+      // Without it the next opening judges again.
+    }
   }
   if (reason->empty()) return true;
   throw Error("`" + model.where + "` computes wrong on " + target + ": " + *reason, model.where,

@@ -6,15 +6,19 @@ from __future__ import annotations
 import ctypes
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gantk.bundle import Bundle, Engine, Interface
+from gantk.bundle import Bundle, Engine, FileRef, Interface
 from gantk.errors import GantkError
 from gantk.files import cache_folder, read_bytes, write_text
 from gantk.runtime import parity
 from gantk.runtime.runner import Array, Runner
 from gantk.tensors import TensorSpec
+
+VERDICTS = "verdicts"
+"""The folder in the user's cache."""
 
 VERDICT_LIMIT_BYTES = 2**16
 
@@ -123,7 +127,7 @@ def choose_engine(
 def check_once(runner: Runner, file: EngineFile, bundle: Bundle, target: str) -> bool:
     """Compare an unverified engine with the bundle's probe, the first time that it is opened on a kind of GPU.
 
-    The verdict is remembered in the user's cache.
+    The verdict by this probe is remembered in the user's cache, where that can be written.
 
     Args:
         runner: That runs it.
@@ -140,14 +144,17 @@ def check_once(runner: Runner, file: EngineFile, bundle: Bundle, target: str) ->
     engine = file.engine
     if engine.verified:
         return True
-    path = cache_folder() / "verdicts" / f"{engine.file.sha256}-{engine.version}-{target}.json"
-    reason = _remembered(path)
+    if bundle.manifest.probe is None:
+        return False
+    name = f"{engine.file.sha256}-{bundle.manifest.probe.sha256}-{engine.version}-{target}.json"
+    reason = _remembered(name)
     if reason is None:
-        probe = _probe(file, bundle)
+        probe = _probe(file, bundle, bundle.manifest.probe)
         if probe is None:
             return False
         reason = _judge(runner, file, *probe)
-        write_text(path, json.dumps({"passed": not reason, "reason": reason}))
+        with suppress(GantkError):  # Without it the next opening judges again.
+            write_text(cache_folder() / VERDICTS / name, json.dumps({"passed": not reason, "reason": reason}))
     if reason:
         raise GantkError(
             f"`{file.path}` computes wrong on {target}: {reason}",
@@ -209,28 +216,26 @@ def _load_plugin(library: str, engine: Engine) -> None:
         ) from error
 
 
-def _remembered(path: Path) -> str | None:
+def _remembered(name: str) -> str | None:
     """Why an engine failed when it was opened before; empty where it passed, `None` where it was never tried."""
-    if not path.is_file():
-        return None
     try:
-        verdict = json.loads(read_bytes(path, VERDICT_LIMIT_BYTES))
+        verdict = json.loads(read_bytes(cache_folder() / VERDICTS / name, VERDICT_LIMIT_BYTES))
         return "" if verdict["passed"] is True else str(verdict["reason"])
     except (GantkError, ValueError, KeyError, TypeError, RecursionError):
         return None  # Whatever it is, trying again tells.
 
 
-def _probe(file: EngineFile, bundle: Bundle) -> tuple[dict[str, Array], dict[str, Array]] | None:
+def _probe(
+    file: EngineFile, bundle: Bundle, ref: FileRef
+) -> tuple[dict[str, Array], dict[str, Array]] | None:
     """The probe's inputs and outputs, cut to a batch that the engine serves; `None` where they are for others."""
-    if bundle.manifest.probe is None:
-        return None
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
-        arrays = load(bundle.read_file(bundle.manifest.probe))
+        arrays = load(bundle.read_file(ref))
     except SafetensorError as error:
-        raise GantkError(f"the probe cannot be read: {error}", where=bundle.manifest.probe.path) from error
+        raise GantkError(f"the probe cannot be read: {error}", where=ref.path) from error
     names = [f"input.{spec.name}" for spec in file.interface.inputs]
     wanted = [f"output.{spec.name}" for spec in file.interface.outputs]
     if not {*names, *wanted} <= arrays.keys():

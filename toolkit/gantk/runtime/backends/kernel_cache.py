@@ -66,10 +66,14 @@ def open_cache(trt: ModuleType, engine: Any, file: EngineFile, version: str) -> 
     """The cache of an engine, for the release of its product and the GPU at hand; `None` where there are none."""
     if not hasattr(trt, "IRuntimeCache"):
         return None
+    try:
+        folder = cache_folder() / "compiled"
+    except GantkError:
+        return None
     here = driver.probe()
     gpu = re.sub(r"[^A-Za-z0-9]+", "-", here.devices[0])
     name = f"{file.engine.file.sha256}-{version}-{here.targets[0]}-{gpu}.kernels"
-    return KernelCache(engine, cache_folder() / "compiled" / name)
+    return KernelCache(engine, folder / name)
 
 
 def _read(path: Path) -> bytes:
