@@ -252,6 +252,7 @@ def test_errors_say_where() -> None:
 def test_failed_on() -> None:
     parity = (networks.parity("onnxruntime"), networks.parity("openvino", passed=False))
     variant = Variant(FileRef.of("x", b""), "fp32", "plain", 20, parity)
-    assert variant.failed_on("onnxruntime") is None
-    assert variant.failed_on("openvino") is parity[1]
-    assert variant.failed_on("tensorrt") is None
+    assert variant.failed_on("onnxruntime", "cpu") is None
+    assert variant.failed_on("openvino", "cpu") is parity[1]
+    assert variant.failed_on("openvino", "cuda") is None  # A GPU's arithmetic is another.
+    assert variant.failed_on("tensorrt", "cuda") is None

@@ -123,6 +123,25 @@ def test_what_fits_is_opened(built: Path, tmp_path: Path, options: tuple[str, ..
     assert (code, f"by {NAME} {VERSION} in fp32" in said) == (0, True), said  # "auto" takes an engine first.
 
 
+def test_an_engine_is_no_reason_for_another_precision(built: Path, tmp_path: Path) -> None:
+    root = tmp_path / "x.gantk"
+    files = {(precision, "plain"): networks.generator(precision) for precision in ("fp32", "fp16")}
+    bundle = networks.bundle(root, files)
+    (half,) = (variant for variant in bundle.manifest.variants if variant.precision == "fp16")
+    shapes = {"latent": (1, networks.LATENT)}
+    facts: dict[str, Any] = {
+        "backend": NAME,
+        "version": VERSION,
+        "targets": (TARGET,),
+        "plugins": (),
+        "options": (),
+    }
+    engine = make_engine(half, shapes, **facts)
+    (root / "manifest.json").write_bytes(replace(bundle.manifest, engines=(engine,)).dumps())
+    code, said = opened(built, root, tmp_path)
+    assert (code, "by onnxruntime" in said, "in fp32" in said) == (0, True, True), said
+
+
 def test_auto_goes_on_without_a_gpu(built: Path, tmp_path: Path) -> None:
     bundle = bundle_of(tmp_path / "x.gantk", WANTED)
     for options in ((), ("--device", "cpu")):

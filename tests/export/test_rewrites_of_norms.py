@@ -236,7 +236,7 @@ def test_on_a_gpu_native_normalisation_is_tried_where_the_operators_are(
     assert places == [(), (f"{onnxruntime.NAME} cuda",), (f"{onnxruntime.NAME} cuda",)]
     assert [each.variant.is_native for each in (plain, native, portable)] == [False, True, False]
     assert [from_bytes(each.data).channels_last for each in (plain, native, portable)] == [False, True, True]
-    assert native.variant.failed_on(onnxruntime.NAME) is None
+    assert native.variant.failed_on(onnxruntime.NAME, "cpu") is None
 
 
 def test_in_fp32_on_a_gpu_what_is_for_fp16_is_not(

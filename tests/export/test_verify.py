@@ -163,8 +163,8 @@ def test_a_backend_that_fails_is_recorded_and_the_default_one_decides(
     for other in others:
         wrong_on(other)
         (file,) = make_variants(network, "fp32", silent, rewrites=False)
-        assert file.variant.failed_on(other) is not None
-        assert file.variant.failed_on(default) is None
+        assert file.variant.failed_on(other, "cpu") is not None
+        assert file.variant.failed_on(default, "cpu") is None
     wrong_on(default)
     with pytest.raises(GantkError, match="12.0 dB PSNR"):
         make_variants(network, "fp32", silent, rewrites=False)
@@ -200,9 +200,9 @@ def test_a_backend_that_cannot_load_a_file_is_recorded(
 
     monkeypatch.setattr(verify, "open_model", broken)
     (file,) = make_variants(network, "fp32", silent, rewrites=False)
-    assert file.variant.failed_on(default) is None
+    assert file.variant.failed_on(default, "cpu") is None
     for other in others:
-        failed = file.variant.failed_on(other)
+        failed = file.variant.failed_on(other, "cpu")
         assert failed is not None
         assert failed.reason == "the vendor says:  [31mno"
 
@@ -227,9 +227,9 @@ def test_a_backend_that_has_bf16_by_halves_is_passed_by(
     lines: list[str] = []
     (file,) = make_variants(network, "bf16", lines.append, rewrites=first == second == "unloadable")
     assert lines == ["bf16: verifying"]  # Nor is a rewrite tried where nothing loads the plain file.
-    assert file.variant.failed_on("torch") is None
+    assert file.variant.failed_on("torch", "cpu") is None
     for backend, how in (("onnxruntime", first), ("openvino", second)):
-        failed = file.variant.failed_on(backend)
+        failed = file.variant.failed_on(backend, "cpu")
         assert (failed is not None) == (how == "unloadable")
         assert failed is None or failed.reason == "it cannot load `x`: no kernel of ConvTranspose in bf16"
 

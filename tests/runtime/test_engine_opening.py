@@ -183,6 +183,22 @@ def test_auto_passes_over_one_that_does_not(lab: Lab) -> None:
         assert "no tensorrt-rtx fp32 engine for sm_89" in runner.passed_over["tensorrt-rtx"]
 
 
+def test_an_engine_is_no_reason_for_another_precision(lab: Lab) -> None:
+    files = {(precision, "plain"): networks.generator(precision) for precision in ("fp32", "fp16")}
+    bundle = networks.bundle(lab.root.with_name("two.gantk"), files)
+    (half,) = (variant for variant in bundle.manifest.variants if variant.precision == "fp16")
+    engine = make_engine(half, {"latent": (1, 4)}, plugins=())
+    with Writer(bundle.root, force=True) as writer:
+        engine = replace(engine, file=writer.add(engine.file.path, MAGIC))
+        writer.commit(replace(bundle.manifest, engines=(engine,)))
+    with gantk.open(bundle.root, device=None) as runner:
+        assert (runner.backend, runner.file_precision) == ("onnxruntime", "fp32")
+        assert "has no tensorrt-rtx fp32" in runner.passed_over["tensorrt-rtx"]
+    with pytest.raises(GantkError) as caught:  # The engine is taken, and is not one of this network.
+        gantk.open(bundle.root, "tensorrt-rtx")
+    assert "has no tensorrt-rtx fp32" not in caught.value.what
+
+
 def test_without_a_driver_it_fails_in_words(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         driver, "probe", lambda: driver.Driver(False, reason="no NVIDIA driver: none is there")

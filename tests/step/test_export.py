@@ -137,7 +137,7 @@ def test_a_backend_that_cannot_load_bf16_is_passed_by(
     (variant,) = export_in_bf16(first, second).manifest.variants
     assert variant.opset == BF16_OPSET
     for backend, how in (("onnxruntime", first), ("openvino", second)):
-        failed = variant.failed_on(backend)
+        failed = variant.failed_on(backend, "cpu")
         assert (failed is not None) == (how == "unloadable")
         assert failed is None or failed.reason == "it cannot load `x`: no kernel of ConvTranspose in bf16"
 

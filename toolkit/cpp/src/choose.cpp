@@ -22,8 +22,8 @@ namespace {
               "gantk export RUN --precision " + precision + " -o " + bundle.root() + " --force");
 }
 
-void check_right(const Bundle& bundle, const Variant& variant, std::string_view backend) {
-  const Parity* failed = variant.failed_on(backend);
+void check_right(const Bundle& bundle, const Variant& variant, std::string_view backend, Device device) {
+  const Parity* failed = variant.failed_on(backend, name_of(device));
   if (failed == nullptr) return;
   if (!failed->loaded) {
     throw Error(std::string(backend) + " could not load `" + variant.file.path + "` when the bundle was made: " +
@@ -50,13 +50,16 @@ void check_choice(std::string_view what, std::string_view value, std::span<const
               ErrorKind::usage);
 }
 
+std::string default_precision(const Bundle& bundle) {
+  const auto& variants = bundle.manifest().variants;
+  const bool has_fp32 = std::any_of(variants.begin(), variants.end(), [](auto& v) { return v.precision == "fp32"; });
+  return has_fp32 ? "fp32" : variants.front().precision;
+}
+
 const Variant& choose(const Bundle& bundle, std::string precision, const std::string& form, std::string_view backend,
                       Device device) {
   const auto& variants = bundle.manifest().variants;
-  if (precision.empty()) {
-    const bool has_fp32 = std::any_of(variants.begin(), variants.end(), [](auto& v) { return v.precision == "fp32"; });
-    precision = has_fp32 ? "fp32" : variants.front().precision;
-  }
+  if (precision.empty()) precision = default_precision(bundle);
   // As a manifest names where a file is run.
   const std::string place = std::string(backend) + (device == Device::cpu ? "" : " cuda");
   const auto rank = [&](const Variant& variant) {
@@ -64,7 +67,7 @@ const Variant& choose(const Bundle& bundle, std::string precision, const std::st
     const bool usable = !variant.is_native() || operators_library() != nullptr;
     const bool fastest = usable && std::find(places.begin(), places.end(), place) != places.end();
     const bool asked = !backend.empty();
-    return std::tuple(asked && variant.failed_on(backend) != nullptr, asked && !fastest,
+    return std::tuple(asked && variant.failed_on(backend, name_of(device)) != nullptr, asked && !fastest,
                       asked && !(fastest && variant.is_native()), variant.form != "plain");
   };
   const Variant* best = nullptr;
@@ -79,8 +82,8 @@ const Variant& choose(const Bundle& bundle, std::string precision, const std::st
   fail_none(bundle, precision, form.empty() ? "plain" : form);
 }
 
-Model load(const Bundle& bundle, const Variant& variant, std::string_view backend) {
-  check_right(bundle, variant, backend);
+Model load(const Bundle& bundle, const Variant& variant, std::string_view backend, Device device) {
+  check_right(bundle, variant, backend, device);
   const Manifest& manifest = bundle.manifest();
   const auto& rewrites = variant.rewrites;
   const bool channels_last = std::find(rewrites.begin(), rewrites.end(), "channels-last") != rewrites.end();

@@ -13,13 +13,16 @@ namespace gantk {
 // Refuses a value that is not among those allowed; an empty one passes.
 void check_choice(std::string_view what, std::string_view value, std::span<const std::string_view> allowed);
 
+// What is run where nobody says: fp32 where the bundle has it, else what it has first.
+std::string default_precision(const Bundle& bundle);
+
 // The variant of a precision (by default fp32 where there is one, else the first) and form (by default the one
 // measured fastest on `backend` and `device`, else plain, and none whose inputs and outputs are not the bundle's). An
 // empty `backend` asks only whether there is one.
 const Variant& choose(const Bundle& bundle, std::string precision, const std::string& form, std::string_view backend,
                       Device device = Device::cpu);
 
-// Reads and checks the file of a variant; throws Error where `backend` was seen to compute it wrong.
-Model load(const Bundle& bundle, const Variant& variant, std::string_view backend);
+// Reads and checks the file of a variant; throws Error where `backend` was seen to compute it wrong on `device`.
+Model load(const Bundle& bundle, const Variant& variant, std::string_view backend, Device device);
 
 }  // namespace gantk

@@ -95,7 +95,8 @@ Opened open_with(const Backend& backend, const Bundle& bundle, const Options& op
   BackendStatus status = backend.probe();
   const Device device = choose_device(backend, status, options.device);
   if (backend.runs_engines()) return open_engine(backend, std::move(status), device, bundle, options);
-  Model model = load(bundle, choose(bundle, options.precision, options.form, backend.name(), device), backend.name());
+  const Variant& variant = choose(bundle, options.precision, options.form, backend.name(), device);
+  Model model = load(bundle, variant, backend.name(), device);
   const std::optional<std::string> executed = model.is_wholly_native
                                                   ? backend.executed_natively(model.precision, device)
                                                   : backend.executed(model.precision, device);
@@ -168,9 +169,11 @@ Opened open_auto(const std::string& path, const Options& options) {
   choose(bundle, options.precision, options.form, {});
   std::vector<Error> failures;
   std::vector<std::pair<std::string, std::string>> passed_over;
+  Options one = options;  // An engine is no reason for another precision.
+  if (one.precision.empty()) one.precision = default_precision(bundle);
   for (const Backend* backend : candidates(bundle, options)) {
     try {
-      Opened opened = open_with(*backend, bundle, options);
+      Opened opened = open_with(*backend, bundle, one);
       opened.passed_over = std::move(passed_over);
       return opened;
     } catch (const Error& error) {

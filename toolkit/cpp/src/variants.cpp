@@ -102,9 +102,11 @@ std::string Variant::label() const {
   return precision + " (" + join(parts, " + ") + ")";
 }
 
-const Parity* Variant::failed_on(std::string_view backend) const {
-  const auto found = std::find_if(parity.begin(), parity.end(),
-                                  [&](const Parity& verdict) { return verdict.backend == backend && !verdict.passed; });
+const Parity* Variant::failed_on(std::string_view backend, std::string_view device) const {
+  const auto forbids = [&](const Parity& verdict) {
+    return verdict.backend == backend && verdict.device == device && !verdict.passed;
+  };
+  const auto found = std::find_if(parity.begin(), parity.end(), forbids);
   return found == parity.end() ? nullptr : &*found;
 }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from gantk.bench.contender import Contender, Entry, Skipped
 from gantk.bench.engines import engine_contenders
 from gantk.bench.subject import File, Subject
-from gantk.bundle import ENGINE_BACKENDS
+from gantk.bundle import ENGINE_BACKENDS, place_of
 from gantk.errors import BackendMissingError, UsageError
 from gantk.runtime.operators import INSTALL
 from gantk.runtime.registry import BACKENDS, executed, status
@@ -194,8 +194,9 @@ def _backend(
                     reason += f", and gantk's native operators are not installed ({INSTALL})"
                 skipped.append(Skipped(title, reason))
         elif not precisions or precision in precisions:
-            if name in file.failures:
-                skipped.append(Skipped(title, file.failures[name]))
+            place = place_of(name, device)
+            if place in file.failures:
+                skipped.append(Skipped(title, file.failures[place]))
             else:
                 contenders.append(_of_file(name, subject, file, precision, device, threads))
         elif file.precision in precisions:

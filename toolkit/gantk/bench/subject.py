@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gantk.bundle import Bundle, Variant
+from gantk.bundle import Bundle, Variant, place_of
 from gantk.errors import GantkError, UsageError
 from gantk.runtime import registry
 from gantk.runtime.arrays import default_sizes, random_array
@@ -34,7 +34,7 @@ class File:
         fastest_on: Where it is taken before others of its precision: see `gantk.bundle.place_of`.
         is_native: Whether it is so for gantk's native operators alone.
         is_wholly_native: Whether these are all that is heavy in it: see `gantk.bundle.WHOLLY_NATIVE`.
-        failures: The backends on which the bundle forbids it, with why.
+        failures: Where the bundle forbids it (see `gantk.bundle.place_of`), with why.
     """
 
     precision: str
@@ -83,7 +83,7 @@ class Subject:
             alike.setdefault((file.precision, file.form), []).append(file)
 
         def preference(file: File) -> tuple[bool, bool, bool]:
-            return backend in file.failures, *slowness(file, backend, device)
+            return place_of(backend, device) in file.failures, *slowness(file, backend, device)
 
         return [min(files, key=preference) for files in alike.values()]
 
@@ -237,8 +237,8 @@ def _of_bundle(path: Path) -> Subject:
 
 
 def _failures(variant: Variant) -> dict[str, str]:
-    failed = [verdict for name in registry.BACKENDS if (verdict := variant.failed_on(name)) is not None]
-    return {verdict.backend: verdict.complaint(variant.file.path) for verdict in failed}
+    failed = [verdict for verdict in variant.parity if not verdict.passed]
+    return {place_of(v.backend, v.device): v.complaint(variant.file.path) for v in reversed(failed)}
 
 
 def _make_case(inputs: Sequence[TensorSpec], chosen: Sequence[Shape | None], batch: int | None) -> Case:

@@ -181,11 +181,10 @@ class Variant:
         """Whether native operators are all that is heavy in it: see `WHOLLY_NATIVE`."""
         return WHOLLY_NATIVE in self.rewrites
 
-    def failed_on(self, backend: str) -> Parity | None:
-        """The verdict that forbids this file on `backend`, if there is one."""
-        return next(
-            (parity for parity in self.parity if parity.backend == backend and not parity.passed), None
-        )
+    def failed_on(self, backend: str, device: str) -> Parity | None:
+        """The verdict that forbids this file on a backend's device, if there is one; those on others say nothing."""
+        here = (p for p in self.parity if (p.backend, p.device) == (backend, device))
+        return next((parity for parity in here if not parity.passed), None)
 
     def to_json(self) -> dict[str, Any]:
         return {

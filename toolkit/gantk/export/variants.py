@@ -167,7 +167,7 @@ def _with_rewritten(
     kernels for the precision itself takes the one of native operators alone.
     """
     trials = _Trials(network, checks, report, {(): plain})
-    able = [b for b in verify.measurable_backends(checks.precision) if plain.variant.failed_on(b) is None]
+    able = [b for b in verify.measurable_backends(checks.precision) if _failed_on(plain.variant, b) is None]
     choices = {place_of(backend, status(backend).devices[0]): trials.choose(backend) for backend in able}
     native = [b for b in verify.native_backends(checks.precision) if trials.runs_natively(b)]
     for backend in native:
@@ -251,7 +251,7 @@ class _Trials:
         file = self.file((WHOLLY_NATIVE,))
         if file is None:
             return False
-        failed = file.variant.failed_on(backend)
+        failed = _failed_on(file.variant, backend)
         if failed is not None:
             self.report(f"  {self.checks.precision}: {WHOLLY_NATIVE} is left out, for {failed.reason}")
             return False
@@ -266,7 +266,7 @@ class _Trials:
         if not self._may_gain(names[-1], backend):
             return 0.0
         best, tried = self.file(before), self.file(names)
-        if best is None or tried is None or tried.variant.failed_on(backend) is not None:
+        if best is None or tried is None or _failed_on(tried.variant, backend) is not None:
             return 0.0
         gain = speedup(best.data, tried.data, backend, self.network.inputs)
         if gain is None:
@@ -308,3 +308,8 @@ class _Trials:
             self.report(f"  {self.checks.precision}: {names[-1]} is left out, for {error.what}")
             return None
         return replace(file, variant=replace(file.variant, rewrites=names))
+
+
+def _failed_on(variant: Variant, backend: str) -> Parity | None:
+    """The verdict that forbids a file where the backend runs here."""
+    return variant.failed_on(backend, status(backend).devices[0])

@@ -103,8 +103,7 @@ def choose(
     Raises:
         GantkError: There is none.
     """
-    held = [variant.precision for variant in bundle.manifest.variants]
-    precision = precision or ("fp32" if "fp32" in held else held[0])
+    precision = precision or default_precision(bundle)
     fitting = [
         v
         for v in bundle.manifest.variants
@@ -117,12 +116,18 @@ def choose(
         if backend is None:
             return (False, False, False, variant.form != "plain")
         return (
-            variant.failed_on(backend) is not None,
+            variant.failed_on(backend, device) is not None,
             *slowness(variant, backend, device),
             variant.form != "plain",
         )
 
     return min(fitting, key=preference)
+
+
+def default_precision(bundle: Bundle) -> str:
+    """What is run where nobody says: fp32 where the bundle has it, else what it has first."""
+    held = [variant.precision for variant in bundle.manifest.variants]
+    return "fp32" if "fp32" in held else held[0]
 
 
 class Form(Protocol):

@@ -12,7 +12,7 @@ from types import ModuleType
 
 from gantk.bundle import ENGINE_BACKENDS, FORMS, PRECISIONS, Bundle, Variant, is_bundle
 from gantk.errors import BackendMissingError, GantkError, UsageError
-from gantk.runtime.model import Model, check_choice, choose, from_path, from_variant
+from gantk.runtime.model import Model, check_choice, choose, default_precision, from_path, from_variant
 from gantk.runtime.operators import INSTALL, OPERATORS
 from gantk.runtime.runner import Runner
 
@@ -120,7 +120,8 @@ def open(  # noqa: A001
         backend: A name in `BACKENDS` or `gantk.bundle.ENGINE_BACKENDS`, or ``auto``: an engine of the bundle where
             one fits the GPU, else the first that works here and whose outputs were not found wrong when the
             bundle was made.
-        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``; by default fp32 if the bundle has it.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``; by default fp32 if the bundle has it. An engine that is
+            asked for by its backend's name is by default in what the bundle has such engines in.
         device: ``cpu`` or ``cuda``; by default the best that the backend has here.
         form: ``plain`` or ``rewritten``; by default the one measured faster on that backend.
         threads: For one operation on a CPU; by default all cores that this process may use.
@@ -147,7 +148,8 @@ def open(  # noqa: A001
         try:
             chosen = _device(status(name), device)
             if name in ENGINE_BACKENDS:
-                runner = _open_engine(path, name, precision, form, device)
+                wanted = precision or default_precision(Bundle.read(path))
+                runner = _open_engine(path, name, wanted, form, device)
             else:
                 model = find(name, chosen)
                 # Such a file was measured against nothing: those that compute its precision themselves come first.
@@ -219,13 +221,13 @@ def _finder(path: Path, precision: str | None, form: str | None) -> Callable[[st
     bundle = Bundle.read(path)
     choose(bundle, precision, form, None)
     return lambda backend, device: from_variant(
-        bundle, _right(choose(bundle, precision, form, backend, device), backend, path)
+        bundle, _right(choose(bundle, precision, form, backend, device), backend, device, path)
     )
 
 
-def _right(variant: Variant, backend: str, path: Path) -> Variant:
-    """`variant`, unless its outputs on `backend` were found wrong when the bundle was made."""
-    failed = variant.failed_on(backend)
+def _right(variant: Variant, backend: str, device: str, path: Path) -> Variant:
+    """`variant`, unless its outputs there were found wrong when the bundle was made."""
+    failed = variant.failed_on(backend, device)
     if failed is None:
         return variant
     able = "computes it right" if failed.loaded else "can"

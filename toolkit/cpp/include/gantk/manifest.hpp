@@ -52,7 +52,8 @@ struct GANTK_API Variant {
   bool is_native() const noexcept;                          // whether it is faster for gantk's native operators alone
   bool is_wholly_native() const noexcept;                   // whether these are all that is heavy in it
   std::string label() const;                                // what tells it from the others, in words
-  const Parity* failed_on(std::string_view backend) const;  // the verdict that forbids it there, or null
+  // The verdict that forbids it on a backend's device, or null; those on other devices say nothing.
+  const Parity* failed_on(std::string_view backend, std::string_view device) const;
 };
 
 // The shapes of one input that a profile of an engine serves.
