@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 import engine_graphs
 from gantk.bundle import Interface
+from gantk.export.engines.profiles import Follows
 from gantk.export.fold import fold_scales
 from gantk.export.gatys.chain import Chain, StepConfig
 from gantk.export.gatys.graphs import make_adam, make_gradient, make_targets
@@ -34,8 +35,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "adain": {},
 }
 STEP_FORMS = {"gradient": make_gradient, "adam": make_adam, "targets": make_targets}
-SIZES = {"h": (32, 256, 512), "w": (32, 256, 512)}
-"""Of a step's content features, behind one pooling."""
+FOLLOWS = {"h": Follows("H", 1), "w": Follows("W", 1)}
+"""A step's content features lie behind one pooling."""
 SIDES = ("H", "W", "HS", "WS")
 
 

@@ -37,7 +37,7 @@ def test_a_bundle_gains_engines_and_info_lists_them(gantk: Gantk, bundle: Path) 
     assert about.status == 0
     assert "fp32 tf32" in about.out
     assert "sm_89 sm_120" in about.out
-    assert "latent 1x4 - 40x4; latent 1x4 - 40x4" in about.out
+    assert "latent 1x4 - 4x4 - 40x4; latent 1x4 - 32x4 - 40x4" in about.out
     path = bundle / told["file"]["path"]
     path.write_bytes(path.read_bytes()[:-1])
     assert f"damaged: {told['file']['path']}" in gantk("info", bundle).err

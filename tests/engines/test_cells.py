@@ -66,7 +66,7 @@ def made(product: Product, family: str, precision: str, target: str) -> tuple[Bu
     data, interface = families.exported(family, precision)
     data, rewrites = adapt(product, data, precision, family)
     shapes = [["x=1x16x16x16"]] * 3 if family == "foreign" else []
-    profiles = make_profiles(interface, families.SIZES, *shapes)
+    profiles = make_profiles(interface, families.FOLLOWS, *shapes)
     return build(product, data, precision, profiles, BuildOptions((target,)), family), rewrites
 
 
@@ -227,7 +227,7 @@ def test_rebuilds_are_equal_byte_for_byte(rtx: Product, family: str, precision: 
     data, interface = families.exported(family, precision)
     data, _ = adapt(rtx, data, precision, family)
     shapes = [["x=1x16x16x16"]] * 3 if family == "foreign" else []
-    profiles = make_profiles(interface, families.SIZES, *shapes)
+    profiles = make_profiles(interface, families.FOLLOWS, *shapes)
     options = BuildOptions(("sm_89",), reproducible=True)
     first, *more = (build_apart(rtx, data, precision, profiles, options, family) for _ in range(3))
     assert more == [first] * 2

@@ -27,8 +27,8 @@ from gantk.runtime.products import load as load_product
 ADA = BuildOptions(("sm_89",))
 
 
-def request(*precisions: str, options: BuildOptions = ADA) -> EngineRequest:
-    return EngineRequest(("tensorrt-rtx",), precisions, options)
+def request(*precisions: str, options: BuildOptions = ADA, largest: tuple[str, ...] = ()) -> EngineRequest:
+    return EngineRequest(("tensorrt-rtx",), precisions, options, largest=largest)
 
 
 def files(folder: Path) -> list[str]:
@@ -76,6 +76,23 @@ def test_the_same_engine_is_replaced_and_another_is_added(rtx: Product, bundle: 
     add_engines(bundle, request("fp16"))
     made = add_engines(bundle, request("fp16", options=BuildOptions(("sm_120",))))
     assert [engine.targets for engine in made.manifest.engines] == [("sm_89",), ("sm_120",)]
+
+
+@pytest.mark.usefixtures("built_once")
+def test_one_for_other_shapes_is_replaced_in_words(rtx: Product, bundle: Path) -> None:
+    add_engines(bundle, request("fp16"))
+    told: list[str] = []
+    made = add_engines(bundle, request("fp16", largest=("latent=8x4",)), told.append)
+    (engine,) = made.manifest.engines
+    assert engine.profiles[0]["latent"].max == (8, 4)
+    assert any("in the place of the one for latent 1x4 - 1x4 - 64x4" in line for line in told)
+
+
+@pytest.mark.usefixtures("built_once")
+def test_targets_have_no_order(rtx: Product, bundle: Path) -> None:
+    for named in (("sm_120", "sm_89"), ("sm_89", "sm_120")):
+        made = add_engines(bundle, request("fp16", options=BuildOptions(named)))
+    assert [engine.targets for engine in made.manifest.engines] == [("sm_89", "sm_120")]
 
 
 @pytest.mark.usefixtures("built_once")

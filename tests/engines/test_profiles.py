@@ -7,7 +7,7 @@ import pytest
 
 from gantk.bundle import Interface, ShapeRange
 from gantk.errors import UsageError
-from gantk.export.engines.profiles import make_profiles
+from gantk.export.engines.profiles import Follows, make_profiles
 from gantk.tensors import TensorSpec
 
 LATENT = TensorSpec("latent", "float32", ("N", 100), layout="NC")
@@ -53,16 +53,53 @@ def test_several_profiles() -> None:
 
 
 def test_sizes_that_follow_from_others() -> None:
-    (profile,) = make_profiles(interface(FEATURES), {"h": (8, 64, 128), "w": (8, 64, 128)})
-    assert profile["features"] == ShapeRange((1, 64, 8, 8), (1, 64, 64, 64), (64, 64, 128, 128))
+    follows = {"h": Follows("H", 3), "w": Follows("W", 3)}
+    (profile,) = make_profiles(interface(PICTURE, FEATURES), follows)
+    assert profile["features"] == ShapeRange((1, 64, 8, 8), (1, 64, 64, 64), (4, 64, 128, 128))
+    (profile,) = make_profiles(interface(FEATURES), follows)  # A form without the picture.
+    assert profile["features"].max == (64, 64, 128, 128)
+    small = ["picture=1x100x203x3"]
+    (profile,) = make_profiles(interface(PICTURE, FEATURES), follows, small, small, small)
+    assert profile["features"] == ShapeRange(*[(1, 64, 12, 25)] * 3)
+    with pytest.raises(
+        UsageError, match="h is 12 by picture and 13 by features|h is 13 by features and 12 by"
+    ):
+        make_profiles(interface(PICTURE, FEATURES), follows, (), [*small, "features=1x64x13x25"], ())
+
+
+def test_a_symbol_is_one_size_in_all_inputs() -> None:
+    label = TensorSpec("label", "int64", ("N",), (0.0, 9.0))
+    sixteen = ["latent=16x100"]
+    (profile,) = make_profiles(interface(LATENT, label), None, sixteen, sixteen, sixteen)
+    assert profile["label"] == ShapeRange((16,), (16,), (16,))
+    (profile,) = make_profiles(interface(LATENT, label), None, (), sixteen, ())
+    assert profile == {
+        "latent": ShapeRange((1, 100), (16, 100), (64, 100)),
+        "label": ShapeRange((1,), (16,), (64,)),
+    }
+    with pytest.raises(UsageError, match="N is 16 by latent and 4 by label; it is one size in all inputs"):
+        make_profiles(interface(LATENT, label), None, (), [*sixteen, "label=4"], ())
+
+
+def test_one_shape_of_what_nothing_is_known_of_is_the_only_one() -> None:
+    (profile,) = make_profiles(interface(FEATURES), None, (), ["features=2x64x7x9"], ())
+    assert profile["features"] == ShapeRange((1, 64, 7, 9), (2, 64, 7, 9), (64, 64, 7, 9))
+    given = ["features=1x64x5x5"], (), ["features=4x64x9x8"]
+    (profile,) = make_profiles(interface(FEATURES), None, *given)
+    assert profile["features"] == ShapeRange((1, 64, 5, 5), (1, 64, 9, 8), (4, 64, 9, 8))
 
 
 @pytest.mark.parametrize(
     ("inputs", "given", "text"),
     [
-        ([FEATURES], {}, r"nothing says how large h, w of features"),
+        ([FEATURES], {}, r"nothing says how large h of features"),
         ([LATENT], {"usual": ["noise=1x100"]}, "is not NAME=SIZExSIZE...; the inputs are latent"),
         ([LATENT], {"usual": ["latent=1x99"]}, "does not fit latent"),
+        (
+            [PICTURE],
+            {"smallest": ["picture=1x64x9x3"]},
+            "as small as 64 x 9 pixels; the network takes 16 x 16 and",
+        ),
         ([LATENT], {"usual": ["latent=0x100"]}, "is not NAME=SIZE"),
         ([LATENT], {"smallest": ["latent=8x100"], "largest": ["latent=4x100"]}, "which do not grow"),
         (

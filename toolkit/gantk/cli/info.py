@@ -102,13 +102,13 @@ def _print_engines(engines: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _shapes(profile: Mapping[str, Any]) -> str:
-    """The smallest and largest shape of each input whose size is free."""
+    """The smallest, usual and largest shape of each input whose size is free; where none is, all shapes."""
     free = {name: shapes for name, shapes in profile.items() if shapes["min"] != shapes["max"]}
-    spans = [
-        f"{name} {' - '.join('x'.join(map(str, shapes[end])) for end in ('min', 'max'))}"
-        for name, shapes in free.items()
-    ]
-    return ", ".join(spans) or "one"
+    spans = {
+        name: dict.fromkeys("x".join(map(str, shapes[end])) for end in ("min", "opt", "max"))
+        for name, shapes in (free or profile).items()
+    }
+    return ", ".join(f"{name} {' - '.join(span) or 'scalar'}" for name, span in spans.items())
 
 
 def _parity_row(file: Mapping[str, Any], parity: Mapping[str, Any]) -> tuple[object, ...]:

@@ -109,7 +109,10 @@ def choose_targets(
     Raises:
         UsageError: One that was asked for cannot be had.
     """
-    reasons = {target: lacks(product, precision, target, layers) for target in asked or known}
+    ordered = sorted(
+        asked or known, key=lambda target: (len(target), target)
+    )  # One engine, however they are named.
+    reasons = {target: lacks(product, precision, target, layers) for target in ordered}
     refused = next((reason for reason in reasons.values() if reason is not None), None)
     if asked and refused is not None:
         raise UsageError(refused, where="--target", hint="leave it out, or try --precision fp16")

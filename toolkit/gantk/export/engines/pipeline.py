@@ -14,7 +14,7 @@ from gantk.errors import UsageError
 from gantk.export.engines.apart import build_apart
 from gantk.export.engines.build import BuildOptions, check_options
 from gantk.export.engines.cells import adapt, asked_targets, choose_targets, refuse_here
-from gantk.export.engines.profiles import SIDES, make_profiles
+from gantk.export.engines.profiles import Follows, make_profiles
 from gantk.export.engines.progress import Progress
 from gantk.runtime.onnx_file import refuse_external
 from gantk.runtime.products import PRODUCTS, Product, gpu_trouble, load, targets
@@ -113,7 +113,7 @@ def add_engines(
     report: Report = lambda line: None,
     progress: Progress = lambda phase, done, steps: None,
 ) -> Bundle:
-    """Build engines of a bundle's variants and add them to it; one that differs in no fact is replaced.
+    """Build engines of a bundle's variants and add them to it; one that is the same but for its shapes is replaced.
 
     Args:
         root: The bundle.
@@ -154,7 +154,7 @@ def make_engines(
         progress: Told how far each build is.
 
     Returns:
-        The manifest with the engines. One that differs in no fact from one that was there takes its place.
+        The manifest with the engines. One that is like one that was there, but for its shapes, takes its place.
 
     Raises:
         As `add_engines`.
@@ -173,6 +173,11 @@ def make_engines(
         for variant in variants:
             engine = _build(writer, product, manifest, variant, read(variant.file), request, progress)
             report(f"  {engine.label}: {engine.file.size_bytes / 2**20:.1f} MiB")
+            replaced = engines.get(engine.label)
+            if replaced is not None and replaced.profiles != engine.profiles:
+                report(
+                    f"  in the place of the one for {_served(replaced)}: several profiles make one engine for both"
+                )
             engines[engine.label] = engine
         unfit = gpu_trouble(product)
         if unfit is not None:
@@ -196,7 +201,7 @@ def _build(
     fits_fp16 = any((other.precision, other.form) == ("fp16", variant.form) for other in manifest.variants)
     data, rewrites = adapt(product, data, variant.precision, where, fits_fp16=fits_fp16)
     shapes = (_fitting(texts, interface) for texts in (request.smallest, request.usual, request.largest))
-    profiles = make_profiles(interface, _derived(manifest), *shapes)
+    profiles = make_profiles(interface, _follows(manifest), *shapes)
     options = replace(request.options, tf32=request.options.tf32 and variant.precision == "fp32")
     built = build_apart(product, data, variant.precision, profiles, options, where, progress)
     assert product.version is not None
@@ -216,6 +221,13 @@ def _build(
         layers=built.found.layers,
         heavy_layers=built.found.heavy_layers,
         timing_cache=built.timing_cache,
+    )
+
+
+def _served(engine: Engine) -> str:
+    """The shapes that an engine serves, in words."""
+    return "; ".join(
+        ", ".join(f"{name} {shapes}" for name, shapes in profile.items()) for profile in engine.profiles
     )
 
 
@@ -241,11 +253,10 @@ def _fitting(texts: Sequence[str], interface: Interface) -> list[str]:
     return [text for text in texts if text.rpartition("=")[0] in names]
 
 
-def _derived(manifest: Manifest) -> dict[str, tuple[int, int, int]]:
-    """What the sides of a step's content features are, when its pictures have the default sides."""
+def _follows(manifest: Manifest) -> dict[str, Follows]:
+    """From what the sides of a step's content features follow."""
     layer = re.fullmatch(r"relu([1-5])_[1-4]", str(manifest.config.get("content_layer")))
     if manifest.family != "gatys-step" or layer is None:
         return {}
-    pools = int(layer[1]) - 1  # relu4_2 lies behind three poolings.
-    least, usual, largest = (side >> pools for side in SIDES)
-    return {"h": (least, usual, largest), "w": (least, usual, largest)}
+    poolings = int(layer[1]) - 1  # relu4_2 lies behind three.
+    return {"h": Follows("H", poolings), "w": Follows("W", poolings)}
