@@ -178,11 +178,11 @@ def find(subject: Any, vgg: str, config: dict[str, Any], threads: int, *, compil
 
 def accept_cut_offs(row: dict[str, Any]) -> None:
     """Judge a row by the thresholds of the export, which know that activations next to 0 change slopes."""
-    from gantk.export.gatys.pipeline import THRESHOLDS
+    from gantk.runtime.parity import STEP_THRESHOLDS
 
     parity = row["parity"]
     if parity is not None and parity["psnr_db"] is not None:
-        parity["passed"] = parity["psnr_db"] >= THRESHOLDS[row["precision"]].psnr_db
+        parity["passed"] = parity["psnr_db"] >= STEP_THRESHOLDS[row["precision"]].psnr_db
         parity["reason"] = None if parity["passed"] else parity["reason"]
 
 

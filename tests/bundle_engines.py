@@ -13,6 +13,7 @@ from gantk.bundle import (
     ENGINE_BACKENDS,
     ENGINE_OPTIONS,
     LAYER_TYPES,
+    Bundle,
     Engine,
     FileRef,
     HeavyLayer,
@@ -21,6 +22,7 @@ from gantk.bundle import (
     ShapeRange,
     Variant,
 )
+from gantk.export.engines.profiles import follows, make_profiles
 
 HASHES = st.binary(max_size=4).map(lambda data: FileRef.of("x", data).sha256)
 
@@ -45,6 +47,12 @@ def make_engine(variant: Variant, shapes: Mapping[str, tuple[int, ...]], **chang
         "parity": (networks.parity("tensorrt-rtx"),),
     }
     return Engine(**{**facts, **changes})
+
+
+def usual_engine(bundle: Bundle, variant: Variant) -> Engine:
+    """An engine of a variant for the shapes that it is built for where none are named."""
+    (profile,) = make_profiles(bundle.manifest.interface(variant), follows(bundle.manifest))
+    return make_engine(variant, {}, profiles=(profile,), parity=())
 
 
 @st.composite

@@ -20,7 +20,7 @@ import pytest
 import networks
 from bundle_engines import make_engine
 from cpp_library import SOURCE
-from gantk.bundle import Bundle, Engine, FileRef, ShapeRange
+from gantk.bundle import STEP_FAMILY, Bundle, Engine, FileRef, ShapeRange
 from gantk.errors import GantkError
 from gantk.runtime import parity
 from gantk.runtime.engines import check_once, read_engine
@@ -189,9 +189,12 @@ def test_both_judge_alike_and_share_the_verdict(
 
 def test_the_thresholds_are_those_of_python() -> None:
     source = (SOURCE / "src/parity.cpp").read_text()
-    rows = re.findall(r'\{"(\w+)", ([\d.]+), ([\d.e-]+)\}', source)
-    assert {name: (float(db), float(most)) for name, db, most in rows} == {
-        name: (threshold.psnr_db, threshold.max_abs) for name, threshold in parity.THRESHOLDS.items()
-    }
+    for table, wanted in (("thresholds", parity.THRESHOLDS), ("step_thresholds", parity.STEP_THRESHOLDS)):
+        (text,) = re.findall(rf"> {table} = \{{\{{(.*?)\}}\}};", source, re.DOTALL)
+        rows = re.findall(r'\{"(\w+)", ([\d.]+), ([\d.e-]+)\}', text)
+        assert {name: (float(db), float(most)) for name, db, most in rows} == {
+            name: (threshold.psnr_db, threshold.max_abs) for name, threshold in wanted.items()
+        }
+    assert f'step_family = "{STEP_FAMILY}";' in source
     for name, value in (("psnr_cap_db", parity.PSNR_CAP_DB), ("rounded_db", parity.ROUNDED_DB)):
         assert f"{name} = {value};" in source

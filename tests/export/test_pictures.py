@@ -14,13 +14,16 @@ from onnx import numpy_helper
 from safetensors.numpy import load
 
 import gantk
+from bundle_engines import make_engine, usual_engine
 from gantk import checkpoint
-from gantk.bundle import Bundle
+from gantk.bundle import Bundle, Interface
 from gantk.errors import GantkError
 from gantk.export import export, pipeline, variants, verify
+from gantk.export.engines.profiles import make_profiles
 from gantk.export.onnx import trace
 from gantk.export.variants import Network, make_variants
 from gantk.runtime.arrays import random_feeds
+from gantk.runtime.engines import has_probe
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model
 from traced_pictures import REWRITTEN, check_sizes, file_of, make_network, make_short_network, prepare, silent
@@ -87,8 +90,8 @@ def test_a_bundle_of_pictures_has_pixels_any_size_and_a_small_probe(bundle: Bund
     assert manifest.inputs[0].smallest == 8
     assert manifest.probe is not None
     probe = load(bundle.read_file(manifest.probe))
-    assert probe["input.picture"].shape == (4, 48, 64, 3)
-    assert manifest.probe.size_bytes < 100_000
+    assert probe["input.picture"].shape == (4, 64, 80, 3)
+    assert manifest.probe.size_bytes < 130_000
     with gantk.open(bundle.root) as runner:
         made = runner.run({"picture": probe["input.picture"]})["stylized"]
     assert np.abs(made.astype(int) - probe["output.stylized"]).max() <= 1
@@ -106,6 +109,15 @@ def test_the_parity_tells_its_sizes(bundle: Bundle) -> None:
 def test_a_lone_file_knows_the_smallest_size(bundle: Bundle) -> None:
     with gantk.open(bundle.root / bundle.find("fp32").file.path) as runner:
         assert runner.inputs == bundle.manifest.inputs
+
+
+def test_engines_of_the_usual_shapes_can_be_verified(bundle: Bundle) -> None:
+    for variant in bundle.manifest.variants:
+        assert has_probe(bundle, usual_engine(bundle, variant))
+    large = make_profiles(
+        Interface(bundle.manifest.inputs, bundle.manifest.outputs), None, ["picture=1x99x99x3"]
+    )
+    assert not has_probe(bundle, make_engine(bundle.find("fp32"), {}, profiles=large))
 
 
 def test_a_bundle_exported_again_has_the_same_graphs_and_probe(bundle: Bundle) -> None:

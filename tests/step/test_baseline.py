@@ -23,7 +23,7 @@ def probed(bundle: Path) -> dict[str, Array]:
     opened = Bundle.read(bundle)
     assert opened.manifest.probe is not None
     probe = load(opened.read_file(opened.manifest.probe))
-    return {name.removeprefix("input."): array for name, array in probe.items() if name.startswith("input.")}
+    return {spec.name: probe[f"input.{spec.name}"] for spec in opened.manifest.inputs}
 
 
 @pytest.mark.parametrize("mode", ["eager", "channels_last"])

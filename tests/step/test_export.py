@@ -14,8 +14,9 @@ from safetensors.numpy import load
 from safetensors.torch import save_file
 
 import gantk
+from bundle_engines import usual_engine
 from fake_half import FakeHalfRunner
-from gantk.bundle import Bundle
+from gantk.bundle import STEP_FAMILY, Bundle
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.export import verify
 from gantk.export.engines.build import BuildOptions
@@ -28,6 +29,8 @@ from gantk.export.gatys.reference import compute_gradient, to_arrays
 from gantk.export.onnx import BF16_OPSET
 from gantk.export.reference import Feeds, Outputs
 from gantk.models.vgg import load_vgg19
+from gantk.runtime.engines import has_probe
+from gantk.runtime.parity import compare, span_of, threshold_of
 from gantk.runtime.products import PRODUCTS
 from step_networks import CONTENT, LAYERS, make_weights
 
@@ -76,11 +79,27 @@ def test_the_probe_holds_what_pytorch_says(bundle: Path) -> None:
         np.testing.assert_allclose(array, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
 
 
+def test_engines_of_every_form_can_be_verified(bundle: Path) -> None:
+    opened = Bundle.read(bundle)
+    for variant in opened.manifest.variants:
+        assert has_probe(opened, usual_engine(opened, variant))
+        with gantk.open(bundle, form=variant.form) as runner:
+            probe = load(opened.read_file(opened.manifest.probe))
+            made = runner.run({spec.name: probe[f"input.{spec.name}"] for spec in runner.inputs})
+        for spec in opened.manifest.interface(variant).outputs:
+            wanted = probe[f"output.{spec.name}"]
+            span = span_of(wanted, spec.range)
+            assert (
+                compare([made[spec.name]], [wanted], span).against(threshold_of("fp32", STEP_FAMILY), span)
+                is None
+            )
+
+
 def test_each_loss_pulls_in_the_trials(bundle: Path) -> None:
     opened = Bundle.read(bundle)
     assert opened.manifest.probe is not None
     probe = load(opened.read_file(opened.manifest.probe))
-    feeds = {name.removeprefix("input."): a for name, a in probe.items() if name.startswith("input.")}
+    feeds = {spec.name: probe[f"input.{spec.name}"] for spec in opened.manifest.inputs}
     with gantk.open(bundle) as runner:
         for weight in ("content_weight", "style_weight", "variation_weight"):
             others = {name: np.zeros_like(feeds[name]) for name in feeds if name.endswith("_weight")}

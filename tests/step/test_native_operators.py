@@ -35,7 +35,7 @@ def test_a_step_is_the_same(bundle: Path, library: Path, monkeypatch: pytest.Mon
     opened = Bundle.read(bundle)
     assert opened.manifest.probe is not None
     probe = load(opened.read_file(opened.manifest.probe))
-    feeds = {name.removeprefix("input."): a for name, a in probe.items() if name.startswith("input.")}
+    feeds = {spec.name: probe[f"input.{spec.name}"] for spec in opened.manifest.inputs}
     monkeypatch.setenv(OPERATORS, "")
     portable, used = run(bundle, feeds)
     assert used is None

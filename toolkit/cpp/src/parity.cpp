@@ -31,12 +31,23 @@ constexpr std::array<Threshold, 6> thresholds = {{
     {"int8", 30.0, 0.5},
     {"fp8", 30.0, 0.5},
 }};
+// Of a step of an optimisation.
+constexpr std::array<Threshold, 3> step_thresholds = {{
+    {"fp32", 60.0, 0.05},
+    {"tf32", 40.0, 0.5},
+    {"bf16", 30.0, 0.5},
+}};
+constexpr std::string_view step_family = "gatys-step";
 constexpr double psnr_cap_db = 200.0;
 constexpr double rounded_db = 65.0;
 
-const Threshold& threshold_of(std::string_view precision) {
-  const auto* found =
-      std::find_if(thresholds.begin(), thresholds.end(), [&](auto& t) { return t.precision == precision; });
+const Threshold& threshold_of(std::string_view precision, std::string_view family) {
+  const auto is_for = [&](const Threshold& threshold) { return threshold.precision == precision; };
+  if (family == step_family) {
+    const auto* found = std::find_if(step_thresholds.begin(), step_thresholds.end(), is_for);
+    if (found != step_thresholds.end()) return *found;
+  }
+  const auto* found = std::find_if(thresholds.begin(), thresholds.end(), is_for);
   if (found == thresholds.end()) throw Error("there is no threshold for " + repr(precision));
   return *found;
 }
@@ -102,6 +113,14 @@ double span_of(const std::vector<double>& values) {
   return *high - *low;
 }
 
+// What is declared, or else what the reference has; of a single value its size. Never 0.
+double range_of(const TensorSpec& spec, const std::vector<double>& reference) {
+  if (spec.range) return spec.range->second - spec.range->first;
+  if (const double span = span_of(reference); span != 0) return span;
+  const double size = reference.empty() ? 0 : std::abs(reference.front());
+  return size != 0 ? size : 1;
+}
+
 std::string not_finite(const std::vector<double>& values) {
   const auto nan = std::count_if(values.begin(), values.end(), [](double v) { return std::isnan(v); });
   const auto infinite = std::count_if(values.begin(), values.end(), [](double v) { return std::isinf(v); });
@@ -128,16 +147,15 @@ Difference compare(const std::vector<double>& values, const std::vector<double>&
 }  // namespace
 
 std::string fault_of(const TensorView& output, const TensorView& reference, const TensorSpec& spec,
-                     std::string_view precision) {
+                     std::string_view precision, std::string_view family) {
   if (output.shape != reference.shape) {
     return "an output has shape " + output.shape.text() + ", its reference " + reference.shape.text();
   }
-  const Threshold& threshold = threshold_of(precision);
+  const Threshold& threshold = threshold_of(precision, family);
   const std::vector<double> values = values_of(output), wanted = values_of(reference);
   if (std::string fault = not_finite(values); !fault.empty()) return fault;
   if (span_of(values) == 0 && span_of(wanted) > 0) return "every output is one constant";
-  double span = spec.range ? spec.range->second - spec.range->first : span_of(wanted);
-  if (span == 0) span = 1;
+  const double span = range_of(spec, wanted);
   const Difference found = compare(values, wanted, span);
   const double quantum = is_whole(reference.dtype) ? 1 : 0;  // Rounding may go either way.
   const double wanted_db = quantum > 0 ? std::min(threshold.psnr_db, rounded_db) : threshold.psnr_db;

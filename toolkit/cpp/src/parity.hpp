@@ -11,8 +11,9 @@
 
 namespace gantk {
 
-// Why an output of a file of a precision is wrong, in words; empty where it is right. Both are in main memory.
+// Why an output of a file of a precision, of a network of a family, is wrong, in words; empty where it is right. Both are
+// in main memory.
 std::string fault_of(const TensorView& output, const TensorView& reference, const TensorSpec& spec,
-                     std::string_view precision);
+                     std::string_view precision, std::string_view family);
 
 }  // namespace gantk

@@ -53,14 +53,14 @@ std::string verdict_text(const std::string& reason) {
 }
 
 // Why the outputs are wrong; empty where they are right.
-std::string judge(const Session& session, const Model& model, const Probe& probe) {
+std::string judge(const Session& session, const Model& model, const std::string& family, const Probe& probe) {
   std::vector<Slot> slots;
   for (std::size_t i = 0; i < model.interface.outputs.size(); ++i) slots.push_back({i, {}, {}});
   session.run(probe.inputs, slots);
   for (const Slot& slot : slots) {
     const TensorSpec& spec = model.interface.outputs[slot.index];
     const std::string& precision = model.engine && model.engine->tf32 ? "tf32" : model.precision;
-    const std::string fault = fault_of(slot.fresh.view(), probe.outputs[slot.index], spec, precision);
+    const std::string fault = fault_of(slot.fresh.view(), probe.outputs[slot.index], spec, precision, family);
     if (!fault.empty()) return spec.name + ": " + fault;
   }
   return {};
@@ -79,7 +79,7 @@ bool check_once(const Session& session, const Model& model, const Bundle& bundle
   if (!reason) {
     const auto probe = read_probe(bundle, model);
     if (!probe) return false;
-    reason = judge(session, model, *probe);
+    reason = judge(session, model, bundle.manifest().family, *probe);
     try {
       write_text(path, verdict_text(*reason));
     } catch (const Error&) {

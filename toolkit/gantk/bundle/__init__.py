@@ -12,7 +12,7 @@ from gantk.bundle.engines import (
 )
 from gantk.bundle.fileref import MANIFEST, FileRef
 from gantk.bundle.folder import Bundle, Writer, is_bundle
-from gantk.bundle.manifest import Manifest
+from gantk.bundle.manifest import STEP_FAMILY, Manifest
 from gantk.bundle.variants import FORMS, PRECISIONS, WHOLLY_NATIVE, Interface, Parity, Variant, place_of
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "LAYER_TYPES",
     "MANIFEST",
     "PRECISIONS",
+    "STEP_FAMILY",
     "WHOLLY_NATIVE",
     "Bundle",
     "Engine",

@@ -16,6 +16,9 @@ from gantk.tensors import TensorSpec
 
 SCHEMA_VERSION = 1
 
+STEP_FAMILY = "gatys-step"
+"""The family of an exported step of style transfer by optimisation."""
+
 
 @dataclass(frozen=True)
 class Manifest:

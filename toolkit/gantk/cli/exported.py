@@ -12,7 +12,7 @@ from gantk.cli.output import write_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gantk.bundle import Bundle
+    from gantk.bundle import Bundle, Engine
 
 
 def tell(console: Console, bundle: Bundle, json: str | None) -> None:
@@ -42,5 +42,13 @@ def _print_summary(console: Console, bundle: Bundle) -> None:
             )
     for engine in bundle.manifest.engines:
         console.print(f"[bold]{engine.file.path}[/bold]  {engine.file.size_bytes / 2**20:.1f} MiB")
-        state = "verified" if engine.verified else "unverified: it has not been run yet"
+        state = "verified" if engine.verified else _unverified(bundle, engine)
         console.print(f"  {engine.label}  {state}")
+
+
+def _unverified(bundle: Bundle, engine: Engine) -> str:
+    from gantk.runtime.engines import has_probe
+
+    if has_probe(bundle, engine):
+        return "unverified: it has not been run yet; its first opening compares it with the probe"
+    return "unverified, and will be: the bundle's probe has no sample of a shape that it serves"

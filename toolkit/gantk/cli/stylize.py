@@ -334,12 +334,11 @@ def _config(context: typer.Context, preset: str | None) -> GatysConfig:
 
 def _apply(context: typer.Context, model: Path) -> int:
     """Paint with a network, by those of the options that it has."""
-    from gantk.bundle import Bundle, is_bundle
+    from gantk.bundle import STEP_FAMILY, Bundle, is_bundle
     from gantk.cli.applying import Request, apply
-    from gantk.stylize.optimise import FAMILY
 
     given = {name: value for name, value in context.params.items() if _is_given(context, name)}
-    if is_bundle(model) and Bundle.read(model).manifest.family == FAMILY:
+    if is_bundle(model) and Bundle.read(model).manifest.family == STEP_FAMILY:
         from gantk.cli.optimising import optimise_command
         from gantk.gatys.config import find_preset
 

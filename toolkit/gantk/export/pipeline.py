@@ -18,6 +18,7 @@ from gantk.checkpoint import Generator
 from gantk.errors import BackendMissingError, UsageError
 from gantk.export import verify
 from gantk.export.engines.pipeline import EngineMaker
+from gantk.export.engines.profiles import PICTURE_BATCHES, SIDES
 from gantk.export.engines.progress import Progress
 from gantk.export.fold import fold_scales
 from gantk.export.int8 import QUANTISED, Calibration, make_quantised
@@ -29,8 +30,8 @@ from gantk.models.borders import Bordered
 from gantk.tensors import TensorSpec
 
 PRECISIONS = ("fp32", "fp16", "bf16", *QUANTISED)
-PROBE = (4, 48, 64)
-"""Samples, height and width of the probe's pictures, which is small, for every copy of a bundle carries it."""
+PROBE = (PICTURE_BATCHES[-1], SIDES[0], SIDES[0] + 16)
+"""Samples, height and width of the probe's pictures: as small as engines serve, for every copy of a bundle has it."""
 
 PROBE_SEED = 1
 

@@ -152,7 +152,7 @@ def check_once(runner: Runner, file: EngineFile, bundle: Bundle, target: str) ->
         probe = _probe(file, bundle, bundle.manifest.probe)
         if probe is None:
             return False
-        reason = _judge(runner, file, *probe)
+        reason = _judge(runner, file, bundle.manifest.family, *probe)
         with suppress(GantkError):  # Without it the next opening judges again.
             write_text(cache_folder() / VERDICTS / name, json.dumps({"passed": not reason, "reason": reason}))
     if reason:
@@ -162,6 +162,19 @@ def check_once(runner: Runner, file: EngineFile, bundle: Bundle, target: str) ->
             hint=f"another backend may do; gantk export {bundle.root} --to {engine.backend} builds it again",
         )
     return True
+
+
+def has_probe(bundle: Bundle, engine: Engine) -> bool:
+    """Whether the bundle's probe has a sample by which an engine can be verified.
+
+    Raises:
+        GantkError: The probe is missing or damaged.
+    """
+    ref, source = bundle.manifest.probe, bundle.manifest.source(engine)
+    if ref is None:
+        return False
+    file = EngineFile(b"", bundle.root / engine.file.path, engine, bundle.manifest.interface(source))
+    return _probe(file, bundle, ref) is not None
 
 
 def runs_on(engine: Engine, target: str) -> bool:
@@ -255,20 +268,16 @@ def _probe(
     return None
 
 
-def _judge(runner: Runner, file: EngineFile, feeds: dict[str, Array], wanted: dict[str, Array]) -> str:
+def _judge(
+    runner: Runner, file: EngineFile, family: str, feeds: dict[str, Array], wanted: dict[str, Array]
+) -> str:
     """Why the outputs are wrong; empty where they are right."""
     outputs = runner.run(feeds)
-    threshold = parity.THRESHOLDS["tf32" if file.engine.tf32 else file.engine.precision]
+    threshold = parity.threshold_of("tf32" if file.engine.tf32 else file.engine.precision, family)
     for spec in file.interface.outputs:
         reference = wanted[spec.name]
-        span = (
-            spec.range[1] - spec.range[0]
-            if spec.range is not None
-            else float(reference.max() - reference.min())
-        )
-        reason = parity.compare([outputs[spec.name]], [reference], span or 1.0).against(
-            threshold, span or 1.0
-        )
+        span = parity.span_of(reference, spec.range)
+        reason = parity.compare([outputs[spec.name]], [reference], span).against(threshold, span)
         if reason is not None:
             return f"{spec.name}: {reason}"
     return ""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gantk.bundle import STEP_FAMILY
 from gantk.runtime.runner import Array
 
 PSNR_CAP_DB = 200.0
@@ -38,6 +39,31 @@ THRESHOLDS = {
     "int8": Threshold(psnr_db=30.0, max_abs=0.5),
     "fp8": Threshold(psnr_db=30.0, max_abs=0.5),
 }
+
+
+# Of a step of an optimisation: an activation within rounding of 0 is cut off by one backend and not by the other. That
+# is rare, and changes the slopes of all pixels that it sees by up to some percents: so the largest difference says less
+# than their sum. TF32 has two bits of mantissa more than bf16.
+STEP_THRESHOLDS = {
+    "fp32": Threshold(psnr_db=60.0, max_abs=0.05),
+    "tf32": Threshold(psnr_db=40.0, max_abs=0.5),
+    "bf16": Threshold(psnr_db=30.0, max_abs=0.5),
+}
+
+
+def threshold_of(precision: str, family: str) -> Threshold:
+    """What outputs must reach that were computed in a precision, of a network of a family."""
+    if family == STEP_FAMILY and precision in STEP_THRESHOLDS:
+        return STEP_THRESHOLDS[precision]
+    return THRESHOLDS[precision]
+
+
+def span_of(reference: Array, declared: tuple[float, float] | None) -> float:
+    """An output's range: what is declared, or else what its reference has; of a single value its size. Never 0."""
+    if declared is not None:
+        return declared[1] - declared[0]
+    values = reference.astype(np.float64)
+    return float(np.ptp(values)) or float(np.abs(values).max()) or 1.0
 
 
 ROUNDED_DB = 65.0

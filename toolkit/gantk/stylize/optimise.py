@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gantk.bundle import Bundle
+from gantk.bundle import STEP_FAMILY, Bundle
 from gantk.errors import GantkError, UsageError
 from gantk.files import named_errors, partial_name
 from gantk.runtime.pictures import FORMATS, Pixels, check_suffix, load, save
@@ -23,8 +23,6 @@ from gantk.runtime.runner import Array, Runner
 from gantk.stylize.descent import Losses, run_adam, run_lbfgs
 from gantk.stylize.resample import enlarge, fitted, noise, to_array, to_pixels
 from gantk.stylize.settings import Settings
-
-FAMILY = "gatys-step"
 
 _COARSEST = 64  # A picture does not begin smaller: its layers would have few places left to compare.
 _FULL_STEPS = 512  # Up to this size all steps are taken; they have done most of their work by then.
@@ -171,7 +169,7 @@ def read_step(bundle: str | os.PathLike[str]) -> StepFacts:
     smallest, growth = manifest.config.get("smallest_size"), manifest.config.get("growth")
     forms = {variant.form for variant in manifest.variants}
     known = isinstance(smallest, int) and isinstance(growth, float)
-    if manifest.family != FAMILY or not known or not {"plain", "adam", "targets"} <= forms:
+    if manifest.family != STEP_FAMILY or not known or not {"plain", "adam", "targets"} <= forms:
         raise GantkError(
             f"`{bundle}` holds a {manifest.family} network and no optimisation step",
             where=str(bundle),

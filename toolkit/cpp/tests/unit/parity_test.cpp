@@ -11,12 +11,13 @@ namespace gantk {
 namespace {
 
 template <class T>
-std::string fault(const std::vector<T>& output, const std::vector<T>& reference, const std::string& precision) {
+std::string fault(const std::vector<T>& output, const std::vector<T>& reference, const std::string& precision,
+                  const std::string& family = "dcgan") {
   const TensorSpec spec{.name = "y", .dtype = dtype_of<T>()};
   const auto view = [](const std::vector<T>& values) {
     return TensorView(values, {static_cast<std::int64_t>(values.size())});
   };
-  return fault_of(view(output), view(reference), spec, precision);
+  return fault_of(view(output), view(reference), spec, precision, family);
 }
 
 TEST(Parity, JudgesByThePrecision) {
@@ -32,6 +33,20 @@ TEST(Parity, JudgesByThePrecision) {
   many[0] = spike[0] = 0, many[1] = spike[1] = 1;
   spike[2] = 0.75f;
   EXPECT_EQ(fault(spike, many, "fp16"), "a value differs by 0.25, at most 0.15 allowed");
+}
+
+TEST(Parity, JudgesAStepByItsSum) {
+  std::vector<float> many(100'000, 0.5f), spike = many;
+  many[0] = spike[0] = 0, many[1] = spike[1] = 1;
+  spike[2] = 0.54f;
+  EXPECT_EQ(fault(spike, many, "fp32"), "78.0 dB PSNR, at least 80 dB wanted");
+  EXPECT_EQ(fault(spike, many, "fp32", "gatys-step"), "");
+  EXPECT_EQ(fault(spike, many, "fp16", "gatys-step"), "");  // As any network.
+}
+
+TEST(Parity, JudgesASingleValueByItsSize) {
+  EXPECT_EQ(fault<float>({1000.001f}, {1000}, "fp32"), "");
+  EXPECT_EQ(fault<float>({0.00102f}, {0.001f}, "fp32"), "34.0 dB PSNR, at least 80 dB wanted");
 }
 
 TEST(Parity, JudgesLevelsByRounding) {

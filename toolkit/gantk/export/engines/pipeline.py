@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -14,7 +13,7 @@ from gantk.errors import UsageError
 from gantk.export.engines.apart import build_apart
 from gantk.export.engines.build import BuildOptions, check_options
 from gantk.export.engines.cells import adapt, asked_targets, choose_targets, refuse_here
-from gantk.export.engines.profiles import Follows, make_profiles
+from gantk.export.engines.profiles import follows, make_profiles
 from gantk.export.engines.progress import Progress
 from gantk.runtime.onnx_file import refuse_external
 from gantk.runtime.products import PRODUCTS, Product, gpu_trouble, load, targets
@@ -201,7 +200,7 @@ def _build(
     fits_fp16 = any((other.precision, other.form) == ("fp16", variant.form) for other in manifest.variants)
     data, rewrites = adapt(product, data, variant.precision, where, fits_fp16=fits_fp16)
     shapes = (_fitting(texts, interface) for texts in (request.smallest, request.usual, request.largest))
-    profiles = make_profiles(interface, _follows(manifest), *shapes)
+    profiles = make_profiles(interface, follows(manifest), *shapes)
     options = replace(request.options, tf32=request.options.tf32 and variant.precision == "fp32")
     built = build_apart(product, data, variant.precision, profiles, options, where, progress)
     assert product.version is not None
@@ -251,12 +250,3 @@ def _fitting(texts: Sequence[str], interface: Interface) -> list[str]:
     """Of the shapes given those of inputs that this form has; a step's forms have different ones."""
     names = {spec.name for spec in interface.inputs}
     return [text for text in texts if text.rpartition("=")[0] in names]
-
-
-def _follows(manifest: Manifest) -> dict[str, Follows]:
-    """From what the sides of a step's content features follow."""
-    layer = re.fullmatch(r"relu([1-5])_[1-4]", str(manifest.config.get("content_layer")))
-    if manifest.family != "gatys-step" or layer is None:
-        return {}
-    poolings = int(layer[1]) - 1  # relu4_2 lies behind three.
-    return {"h": Follows("H", poolings), "w": Follows("W", poolings)}

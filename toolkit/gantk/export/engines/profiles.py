@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gantk.bundle import Interface, Profile, ShapeRange
+from gantk.bundle import STEP_FAMILY, Interface, Manifest, Profile, ShapeRange
 from gantk.errors import UsageError
 from gantk.runtime.arrays import parse_shape
 from gantk.tensors import TensorSpec
@@ -45,9 +46,18 @@ class Follows:
         return size >> self.poolings
 
 
+def follows(manifest: Manifest) -> dict[str, Follows]:
+    """What follows from other sizes in a network: of an exported step the sides of its content's features."""
+    layer = re.fullmatch(r"relu([1-5])_[1-4]", str(manifest.config.get("content_layer")))
+    if manifest.family != STEP_FAMILY or layer is None:
+        return {}
+    poolings = int(layer[1]) - 1  # relu4_2 lies behind three.
+    return {"h": Follows("H", poolings), "w": Follows("W", poolings)}
+
+
 def make_profiles(
     interface: Interface,
-    follows: Mapping[str, Follows] | None = None,
+    following: Mapping[str, Follows] | None = None,
     smallest: Sequence[str] = (),
     usual: Sequence[str] = (),
     largest: Sequence[str] = (),
@@ -58,7 +68,7 @@ def make_profiles(
 
     Args:
         interface: Whose inputs they are for.
-        follows: The symbols whose sizes follow from those of others.
+        following: The symbols whose sizes follow from those of others: see `follows`.
         smallest: ``NAME=1x3x64x64``, as given with ``--min``. An input that is named k times has k profiles, in
             this order; one that is named once, or not at all, is the same in all.
         usual: As given with ``--opt``: what the engine is tuned for.
@@ -80,7 +90,7 @@ def make_profiles(
             where="--min, --opt, --max",
         )
     return tuple(
-        _profile(interface.inputs, follows or {}, given, index) for index in range(max(counts, default=1))
+        _profile(interface.inputs, following or {}, given, index) for index in range(max(counts, default=1))
     )
 
 
@@ -110,18 +120,18 @@ def _by_name(option: str, texts: Sequence[str], inputs: Sequence[TensorSpec]) ->
 
 
 def _profile(
-    inputs: Sequence[TensorSpec], follows: Mapping[str, Follows], given: Sequence[Given], index: int
+    inputs: Sequence[TensorSpec], following: Mapping[str, Follows], given: Sequence[Given], index: int
 ) -> Profile:
     said = [
-        _bound(inputs, follows, by_name, index, option)
+        _bound(inputs, following, by_name, index, option)
         for option, by_name in zip(OPTIONS, given, strict=True)
     ]
     known = default_sizes(inputs)
     sizes: Sizes = {}
     for symbol in dict.fromkeys(size for spec in inputs for size in spec.shape if isinstance(size, str)):
         usual = known.get(symbol)
-        if symbol in follows:
-            follow = follows[symbol]
+        if symbol in following:
+            follow = following[symbol]
             low, mid, high = known.get(follow.source, SIDES)
             usual = (follow.of(low), follow.of(mid), follow.of(high))
         sizes[symbol] = _filled([sizes_of.get(symbol) for sizes_of in said], usual, symbol, inputs)
@@ -132,7 +142,7 @@ def _profile(
 
 
 def _bound(
-    inputs: Sequence[TensorSpec], follows: Mapping[str, Follows], by_name: Given, index: int, option: str
+    inputs: Sequence[TensorSpec], following: Mapping[str, Follows], by_name: Given, index: int, option: str
 ) -> dict[str, int]:
     """What the shapes of one option say that symbols stand for, in one profile."""
     sizes: dict[str, int] = {}
@@ -153,7 +163,7 @@ def _bound(
         ):
             if isinstance(symbol, str):
                 bind(symbol, size, spec.name)
-    for symbol, follow in follows.items():
+    for symbol, follow in following.items():
         if follow.source in sizes:
             bind(symbol, follow.of(sizes[follow.source]), by[follow.source])
     return sizes

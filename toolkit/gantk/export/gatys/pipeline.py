@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import save
 from torch import Tensor
 
-from gantk.bundle import Bundle, FileRef, Interface, Manifest, Parity, Variant, Writer
+from gantk.bundle import STEP_FAMILY, Bundle, FileRef, Interface, Manifest, Parity, Variant, Writer
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.export import verify
 from gantk.export.engines.pipeline import EngineRequest
@@ -29,20 +29,15 @@ from gantk.export.reference import Reference
 from gantk.gatys.layers import default_layers
 from gantk.gatys.targets import feature_growth
 from gantk.models.vgg import Progress, Vgg19, last_layer, load_vgg19, smallest_size
-from gantk.runtime.parity import Threshold
+from gantk.runtime.parity import STEP_THRESHOLDS
 from gantk.runtime.runner import Array
 from gantk.runtime.scenes import draw_scenes
 from gantk.tensors import TensorSpec
 
-FAMILY = "gatys-step"
 PRECISIONS = tuple(TYPES)
 
 PICTURES = ((1, 64, 80), (2, 37, 51), (1, 95, 48))
 """Batch size, height and width of what each file is tried with; also of the probe, the first of them."""
-
-# An activation within rounding of 0 is cut off by one backend and not by the other. That is rare, and changes the
-# slopes of all pixels that it sees by up to some percents: so the largest difference says less than their sum.
-THRESHOLDS = {"fp32": Threshold(psnr_db=60.0, max_abs=0.05), "bf16": Threshold(psnr_db=30.0, max_abs=0.5)}
 
 TAKEN = (0, 1, 40)
 """After how many steps an Adam step is tried."""
@@ -133,7 +128,7 @@ def export_step(
         interface = made[0][1].interface
         assert interface is not None
         manifest = Manifest(
-            family=FAMILY,
+            family=STEP_FAMILY,
             name=step.name,
             config={**config.to_json(), "growth": feature_growth(network)},
             inputs=interface.inputs,
@@ -248,14 +243,14 @@ def _make(step: _Step, form: _Form, precision: str, report: Report) -> tuple[byt
     """The file of one form in one precision, through the gate."""
     report(f"{precision} {form.name}: verifying against PyTorch")
     made = form.make(Chain.of(step.network), step.config, precision)
-    model = {"family": FAMILY, "name": step.name, "config": step.config.to_json()}
+    model = {"family": STEP_FAMILY, "name": step.name, "config": step.config.to_json()}
     facts = {"model": model, "precision": precision, "form": form.name}
     data = serialize(made.graph, made.inputs, made.outputs, facts)
     reference = _reference(step, form, made.inputs, made.outputs)
     verdicts: list[Parity] = []
     for backend in verify.working_backends(precision):
         verdicts += verify.measure(
-            data, precision, backend, [reference], step.psnr_min, THRESHOLDS[precision]
+            data, precision, backend, [reference], step.psnr_min, STEP_THRESHOLDS[precision]
         )
     for verdict in verify.decisive(verdicts, precision):
         if not verdict.passed:
@@ -304,10 +299,11 @@ def _added(writer: Writer, data: bytes, variant: Variant, common: Interface) -> 
 
 
 def _probe(step: _Step) -> bytes:
-    """A gradient's inputs with PyTorch's outputs, by which a machine without PyTorch can check an engine."""
-    form = _FORMS[0]
-    made = form.make(Chain.of(step.network), step.config, "fp32")
-    reference = _reference(step, form, made.inputs, made.outputs)
-    inputs = {f"input.{name}": array for name, array in reference.feeds[0].items()}
-    outputs = {f"output.{name}": array for name, array in reference.outputs[0].items()}
+    """All forms' inputs with PyTorch's outputs, by which a machine without PyTorch can check an engine."""
+    trial = step.trials[0]
+    made: dict[str, Tensor] = {}
+    for form in _FORMS:
+        made |= form.compute(step.network, step.config, trial)
+    inputs = {f"input.{name}": array for name, array in to_arrays(trial).items()}
+    outputs = {f"output.{name}": array for name, array in to_arrays(made).items()}
     return save({**inputs, **outputs})
