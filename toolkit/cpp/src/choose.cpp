@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "gantk/error.hpp"
+#include "onnx_file.hpp"
 #include "operators.hpp"
 #include "text.hpp"
 #include "variants.hpp"
@@ -90,8 +91,10 @@ Model load(const Bundle& bundle, const Variant& variant, std::string_view backen
   const bool has_native_form = std::any_of(manifest.variants.begin(), manifest.variants.end(), [&](auto& other) {
     return other.is_wholly_native() && other.precision == variant.precision;
   });
+  Bytes bytes = bundle.read_file(variant.file);
+  refuse_external(bytes.view(), bundle.path_of(variant.file));
   return {
-      .bytes = bundle.read_file(variant.file),
+      .bytes = std::move(bytes),
       .where = bundle.path_of(variant.file),
       .name = manifest.name,
       .precision = variant.precision,
