@@ -293,6 +293,32 @@ def test_info_prints_no_control_characters(gantk: Gantk, tmp_path: Path) -> None
     assert "\x1b" not in gantk("info", "evil.onnx").out
 
 
+def test_names_may_hold_brackets(gantk: Gantk, tmp_path: Path) -> None:
+    root = tmp_path / "net[/v2][b]x.gantk"
+    networks.bundle(root)
+    (root / "engines").mkdir()
+    (root / "engines/tensorrt-rtx-fp16-sm_89.engine").write_bytes(bytes(2**20))
+    done = gantk("info", root)
+    assert done.status == 0
+    assert root.name in done.out.replace("\n", "")
+    assert "1 files of earlier exports, 1.00 MiB, which the next one removes" in done.out
+    assert gantk("info", root, "--json", "-").json["unused"] == [
+        {"path": "engines/tensorrt-rtx-fp16-sm_89.engine", "size_bytes": 2**20}
+    ]
+    done = gantk("run", root, "--backend", "onnxruntime")
+    assert done.status == 0
+    assert root.name in (done.out + done.err).replace("\n", "")
+
+
+def test_a_link_to_itself_is_an_error(gantk: Gantk, tmp_path: Path) -> None:
+    loop = tmp_path / "loop.gantk"
+    loop.symlink_to(loop)
+    for verb in (("info",), ("export", "--to", "tensorrt-rtx")):
+        done = gantk(verb[0], loop, *verb[1:])
+        assert done.status == 1
+        assert "this is a bug" not in done.err
+
+
 # doctor
 
 

@@ -12,6 +12,7 @@ import typer
 from gantk.bundle import ENGINE_BACKENDS
 from gantk.cli.output import progress
 from gantk.errors import UsageError
+from gantk.files import resolved
 
 if TYPE_CHECKING:
     from gantk.bundle import Bundle
@@ -169,7 +170,7 @@ def build_into(source: Path, output: Path | None, request: EngineRequest, force:
 
             output = output or source.with_suffix(".gantk")
             return bundle_onnx(source, output, request, force=force, report=prose().print, progress=bar.show)
-        if output is not None and output.resolve() != source.resolve():
+        if output is not None and resolved(output) != resolved(source):
             raise UsageError(
                 f"engines are added to `{source}` itself, not to `{output}`",
                 where="--output",

@@ -29,6 +29,7 @@ from gantk.cli.building import (
 from gantk.cli.exported import tell
 from gantk.cli.output import JsonOption, prose
 from gantk.errors import UsageError
+from gantk.files import resolved
 
 if TYPE_CHECKING:
     from gantk.export.engines.pipeline import EngineRequest
@@ -248,7 +249,7 @@ def export_command(
             if line.startswith(" "):
                 console.print(line)
 
-        output = output or Path(f"{source.resolve().with_suffix('').name}.gantk")
+        output = output or Path(f"{resolved(source).with_suffix('').name}.gantk")
         bundle = export(
             source,
             output,
@@ -298,9 +299,7 @@ def _export_step(
             ),
         )
     tell(console, bundle, json)
-    console.print(
-        f"next: [bold]gantk stylize CONTENT --style PICTURE --model {bundle.root}[/bold]", soft_wrap=True
-    )
+    console.print(f"next: gantk stylize CONTENT --style PICTURE --model {bundle.root}")
 
 
 def _refuse_given(options: Mapping[str, Any]) -> None:

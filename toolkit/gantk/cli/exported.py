@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from gantk.cli.output import write_json
+from gantk.errors import GantkError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gantk.bundle import Bundle, Engine
+    from gantk.bundle import Bundle, Engine, FileRef
 
 
 def tell(console: Console, bundle: Bundle, json: str | None) -> None:
@@ -26,7 +27,7 @@ def tell(console: Console, bundle: Bundle, json: str | None) -> None:
 
 def _print_summary(console: Console, bundle: Bundle) -> None:
     for variant in bundle.manifest.variants:
-        console.print(f"[bold]{variant.file.path}[/bold]  {variant.file.size_bytes / 2**20:.1f} MiB")
+        _print_file(console, variant.file)
         if not variant.parity:
             console.print("  not compared with PyTorch: there is none of it, or nothing here can run it")
         for parity in variant.parity:
@@ -41,14 +42,24 @@ def _print_summary(console: Console, bundle: Bundle) -> None:
                 f"{by}  {verdict}"
             )
     for engine in bundle.manifest.engines:
-        console.print(f"[bold]{engine.file.path}[/bold]  {engine.file.size_bytes / 2**20:.1f} MiB")
+        _print_file(console, engine.file)
         state = "verified" if engine.verified else _unverified(bundle, engine)
         console.print(f"  {engine.label}  {state}")
+
+
+def _print_file(console: Console, file: FileRef) -> None:
+    from rich.text import Text
+
+    console.print(Text.assemble((file.path, "bold"), f"  {file.size_bytes / 2**20:.1f} MiB"))
 
 
 def _unverified(bundle: Bundle, engine: Engine) -> str:
     from gantk.runtime.engines import has_probe
 
-    if has_probe(bundle, engine):
+    try:
+        has = has_probe(bundle, engine)
+    except GantkError as error:
+        return f"unverified, and will be: {error.what}"
+    if has:
         return "unverified: it has not been run yet; its first opening compares it with the probe"
     return "unverified, and will be: the bundle's probe has no sample of a shape that it serves"

@@ -36,7 +36,7 @@ def info(
     if json != "-":
         {"bundle": _print_bundle, "onnx": _print_onnx, "run": _print_run}[about["kind"]](about)
     if about.get("damaged"):
-        prose().print(f"error: damaged: {', '.join(about['damaged'])}", markup=False)
+        prose().print(f"error: damaged: {', '.join(about['damaged'])}")
         raise typer.Exit(1)
 
 
@@ -69,6 +69,11 @@ def _print_bundle(about: Mapping[str, Any]) -> None:
         ],
     )
     _print_engines(about["engines"])
+    if about["unused"]:
+        size = _mib(sum(file["size_bytes"] for file in about["unused"]))
+        typer.echo(
+            f"\n{len(about['unused'])} files of earlier exports, {size} MiB, which the next one removes"
+        )
     rows = [(file, parity) for file in (*about["variants"], *about["engines"]) for parity in file["parity"]]
     if rows:
         typer.echo()

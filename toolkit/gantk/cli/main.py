@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated, Any, Self
 
 import typer
 from typer.core import TyperGroup
@@ -32,6 +35,7 @@ VERBS = {
 }
 
 INTERRUPTED = 130
+TERMINATED = 143
 
 # What the optional packages belong to.
 _EXTRAS = {
@@ -83,7 +87,7 @@ def gantk_(
     """Generative picture networks from PyTorch to a fast, verified, embeddable engine."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one way out for each way to fail
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
@@ -91,9 +95,39 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
 
     Returns:
         0 where it worked, 1 where it failed, 2 for wrong usage, 3 where a backend that was asked for is
-        missing, 130 where it was interrupted.
+        missing, 130 where it was interrupted, 143 where it was told to end.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with _Termination() as termination:
+        status = _run(arguments)
+        return TERMINATED if termination.came and status == INTERRUPTED else status
+
+
+class _Termination:
+    """While open, SIGTERM ends a command as Ctrl-C does: schedulers and containers send it, and files are put away."""
+
+    def __init__(self) -> None:
+        self.came = False
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        # A handler of whoever called stays; and outside the main thread Python allows none.
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.getsignal(signal.SIGTERM)
+            if self._before is signal.SIG_DFL:
+                signal.signal(signal.SIGTERM, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+        raise KeyboardInterrupt
+
+
+def _run(arguments: list[str]) -> int:  # noqa: PLR0911 - one way out for each way to fail
     try:
         status = app(arguments or ["--help"], prog_name="gantk", standalone_mode=False)
         sys.stdout.flush()
