@@ -77,8 +77,9 @@ def named() -> bytes:
 
 
 @pytest.mark.parametrize("method", list(int8.METHODS))
-def test_one_file_for_every_backend(method: str, tmp_path: Path) -> None:
+def test_one_file_for_every_backend(method: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data = quantiser(named(), tmp_path, method).quantise()
+    assert capfd.readouterr() == ("", "")  # Standard output is for the command's data.
     assert from_bytes(data).precision == "int8"
     assert set(is_quantised(data).values()) == {True}
     wanted = reference(named())

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -288,10 +289,11 @@ def _as_input(pixels: Array, spec: TensorSpec, like: Array) -> Array:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the quantiser's advice, which is for other graphs, off the user's terminal."""
+    """Keep the quantiser's advice, which is for other graphs, off the terminal, and what it prints out of our data."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
         logging.disable(before)
