@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import networks
 from bundle_engines import engines_of, make_engine
-from gantk.bundle import FORMS, PRECISIONS, FileRef, Interface, Manifest, Parity, Variant
+from gantk.bundle import FORMS, PRECISIONS, FileRef, Interface, Manifest, Parity, Variant, readable
 from gantk.errors import GantkError
 from gantk.tensors import DTYPES, TensorSpec
 
@@ -247,6 +247,22 @@ def test_errors_say_where() -> None:
     document["variants"][0]["parity"][0]["passed"] = "yes"
     with pytest.raises(GantkError, match=r"variants\[0\]: parity\[0\]: 'passed' wants bool, not str"):
         Manifest.from_json(document)
+
+
+@pytest.mark.parametrize(
+    ("difference", "text"),
+    [
+        (None, "-"),
+        (0.0, "0"),
+        (1.234e-7, "1.2e-07"),
+        (7.51, "7.5"),
+        (99.4, "99"),
+        (99.6, "100"),
+        (2e9, "2e+09"),
+    ],
+)
+def test_differences_as_people_read_them(difference: float | None, text: str) -> None:
+    assert readable(difference) == text
 
 
 def test_failed_on() -> None:

@@ -90,6 +90,13 @@ class Parity:
         )
 
 
+def readable(difference: float | None) -> str:
+    """A largest difference for people: two digits, or all that are whole: ``0.0042``, ``7.5``, ``100``, ``12,345``."""
+    if difference is None:
+        return "-"
+    return f"{difference:,.0f}" if 99.5 <= difference < 1e6 else f"{difference:.2g}"
+
+
 @dataclass(frozen=True)
 class Interface:
     """What goes into a file and what comes out of it."""
