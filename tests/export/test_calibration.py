@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gantk.bundle import Calibrated
 from gantk.data.decode import decode
 from gantk.errors import GantkError, UsageError
 from gantk.export.calibration import Calibration, calibration_feeds
@@ -60,8 +61,9 @@ def test_too_few_pictures_do_both(folder: Path, tmp_path: Path) -> None:
 
 def test_what_is_left_out_is_told(folder: Path) -> None:
     broken = "`broken.jpg`: its content is not a picture of a known format"
-    told = calibration_feeds((PICTURE,), Calibration(folder)).told(32)
-    assert told == (
+    found = calibration_feeds((PICTURE,), Calibration(folder))
+    assert found.facts(Calibration(folder)) == Calibrated("minmax", 32, 5, 1, 1)
+    assert found.told(32) == (
         f"calibrated with 5 pictures of 32 wanted, judged by 1 other; 1 file could not be read, {broken}"
     )
     told = calibration_feeds((PICTURE, STYLE), Calibration(folder, 2)).told(2)

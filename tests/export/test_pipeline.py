@@ -17,7 +17,7 @@ from torch import nn
 
 import gantk
 from gantk import checkpoint
-from gantk.bundle import WHOLLY_NATIVE, Bundle, Parity
+from gantk.bundle import WHOLLY_NATIVE, Bundle, Calibrated, Parity
 from gantk.cli.main import main
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.export import export, int8, speed, variants, verify
@@ -294,6 +294,7 @@ def test_an_int8_file_is_verified_like_the_others(
     assert [len(feeds) for feeds in seen.values()] == [16, len(BATCHES) + 3]
     assert not seen["calibrating"] & seen["judging"]
     assert "  int8: calibrated with 16 random inputs, judged by 3 others" in lines
+    assert Bundle.read(bundle.root).find("int8").calibrated == Calibrated("minmax", 16, 16, 3, 0)
     with gantk.open(bundle.root, precision="int8") as runner:
         assert runner.file_precision == "int8"
 

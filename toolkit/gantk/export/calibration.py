@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gantk.bundle import Calibrated
 from gantk.data.decode import decode
 from gantk.errors import GantkError, UsageError
 from gantk.files import named_errors
@@ -89,6 +90,11 @@ class CalibrationFeeds:
         if self.unused:
             parts.append(self.unused)
         return "; ".join(parts)
+
+    def facts(self, asked: Calibration) -> Calibrated:
+        """The same for the manifest."""
+        counts = (len(found) for found in (self.calibrating, self.judging, self.unreadable))
+        return Calibrated(asked.method, asked.count, *counts)
 
 
 def calibration_feeds(

@@ -60,7 +60,8 @@ def make_quantised(network: Network, precision: str, calibration: Calibration, r
     for backend in verify.working_backends(precision)[1:]:
         verdicts += verify.measure(data, precision, backend, [reference], network.psnr_min)
     file = FileRef.of(f"model.{precision}.onnx", data)
-    return VariantFile(data, Variant(file, precision, "plain", OPSET, tuple(verdicts)))
+    calibrated = found.facts(calibration)
+    return VariantFile(data, Variant(file, precision, "plain", OPSET, tuple(verdicts), calibrated=calibrated))
 
 
 class Quantiser:
