@@ -27,7 +27,8 @@ from gantk.bench import machine
 from gantk.bundle import Bundle
 from gantk.data.decode import decode
 from gantk.export import verify
-from gantk.export.int8 import QUANTISED, Calibration, Quantiser, calibration_feeds
+from gantk.export.calibration import Calibration, calibration_feeds
+from gantk.export.int8 import QUANTISED, Quantiser
 from gantk.export.pipeline import export
 from gantk.export.qdq import LAYERS
 from gantk.export.speed import speedup
@@ -94,7 +95,7 @@ def main() -> None:
                 report=lambda line: print(line, file=sys.stderr),
             )
             plain, searched = (bundle.read_file(bundle.find(name).file) for name in ("fp32", precision))
-            feeds = calibration_feeds(bundle.manifest.inputs, calibration, precision)
+            feeds = calibration_feeds(bundle.manifest.inputs, calibration, precision).calibrating
             quantiser = Quantiser(plain, feeds, calibration.method, Path(folder), precision)
             every = quantiser.quantise()
             wanted, all_made, made = (paint(data, pictures) for data in (plain, every, searched))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from PIL import Image
 
 import networks
 from gantk.bundle import ENGINE_BACKENDS, WHOLLY_NATIVE
+from gantk.cli.exported import tell
+from gantk.cli.output import prose
 from gantk.runtime import registry
 from gantk.runtime.operators import OPERATORS
 from gantk.runtime.registry import BackendStatus
@@ -243,6 +246,19 @@ def test_info_on_a_bundle(gantk: Gantk, bundle: Path) -> None:
         "probe.safetensors",
         "checkpoint/generator.safetensors",
     }
+
+
+def test_large_differences_are_written_out(
+    gantk: Gantk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parities = [replace(networks.parity("onnxruntime"), max_abs=size) for size in (0.0042, 99.6, 12345.0)]
+    made = networks.bundle(tmp_path / "x.gantk", parities={("fp32", "plain"): parities})
+    shown = gantk("info", made.root).out
+    tell(prose(), made, None)
+    said = capsys.readouterr().err
+    for size in ("0.0042", "100", "12,345"):
+        assert f" {size} " in shown
+        assert f"at most {size} off" in said
 
 
 def test_info_says_what_is_fast_for_native_operators_alone(gantk: Gantk, tmp_path: Path) -> None:

@@ -120,7 +120,8 @@ def export_command(
         ),
     ] = None,
     calibrate_count: Annotated[
-        int, typer.Option(min=1, help="How many of them.", rich_help_panel=_QUANTISED)
+        int,
+        typer.Option(min=1, help="How many of them; 3 others judge the file.", rich_help_panel=_QUANTISED),
     ] = 32,
     calibration: Annotated[
         str,
@@ -242,7 +243,7 @@ def export_command(
         return
     with console.status("loading PyTorch") as status:
         from gantk.export import export
-        from gantk.export.int8 import Calibration
+        from gantk.export.calibration import Calibration
 
         def report(line: str) -> None:
             status.update(line.strip())

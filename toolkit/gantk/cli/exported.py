@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from gantk.bundle import readable
 from gantk.cli.output import write_json
 from gantk.errors import GantkError
 
@@ -34,7 +35,7 @@ def _print_summary(console: Console, bundle: Bundle) -> None:
             by = (
                 "not finite"
                 if parity.psnr_db is None
-                else f"{parity.psnr_db:.1f} dB, at most {parity.max_abs:.2g} off"
+                else f"{parity.psnr_db:.1f} dB, at most {readable(parity.max_abs)} off"
             )
             verdict = "ok" if parity.passed else f"FAILED, will not be used: {parity.reason}"
             console.print(

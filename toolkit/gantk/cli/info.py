@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gantk.bundle import readable
 from gantk.cli.output import JsonOption, print_table, prose, write_json
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -124,7 +125,7 @@ def _parity_row(file: Mapping[str, Any], parity: Mapping[str, Any]) -> tuple[obj
         parity["executed"],
         parity["reference"],
         None if parity["psnr_db"] is None else f"{parity['psnr_db']:.1f}",
-        None if parity["max_abs"] is None else f"{parity['max_abs']:.2g}",
+        readable(parity["max_abs"]),
         "ok" if parity["passed"] else f"WRONG: {parity['reason']}",
     )
 

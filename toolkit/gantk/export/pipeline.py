@@ -17,11 +17,12 @@ from gantk.bundle import Bundle, Manifest, Writer
 from gantk.checkpoint import Generator
 from gantk.errors import BackendMissingError, UsageError
 from gantk.export import verify
+from gantk.export.calibration import Calibration
 from gantk.export.engines.pipeline import EngineMaker
 from gantk.export.engines.profiles import PICTURE_BATCHES, SIDES
 from gantk.export.engines.progress import Progress
 from gantk.export.fold import fold_scales
-from gantk.export.int8 import QUANTISED, Calibration, make_quantised
+from gantk.export.int8 import QUANTISED, make_quantised
 from gantk.export.onnx import trace
 from gantk.export.reference import make_feeds, run_torch, trial_sizes
 from gantk.export.statistics import make_statistics
