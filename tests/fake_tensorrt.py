@@ -147,6 +147,7 @@ class Engine(Plan):
         super().__init__(trt, data)
         self._trt: FakeTensorRT = trt
         self._tensors = (*trt.inputs, *trt.outputs)
+        self.gpu = trt.cuda.current
         self.num_io_tensors = len(self._tensors)
         self.num_optimization_profiles = len(trt.profiles)
         trt.born(self)
@@ -180,6 +181,8 @@ class Context:
         self._cache = RuntimeCache(trt) if cache is None else cache
         self._allocators: dict[str, IOutputAllocator] = {}
         self._profile = 0
+        self._copied_profile = 0  # What is on the GPU: it follows on the stream.
+        self._gpu = engine.gpu
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         trt.born(self)
@@ -187,8 +190,9 @@ class Context:
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
         if not self._trt.called("set_optimization_profile_async"):
             return False
-        assert stream in self._trt.cuda.streams
         self._profile, self._shapes = profile, {}
+        me = weakref.ref(self)
+        self._trt.cuda.work(stream, lambda: _switch(me(), profile))
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
@@ -221,6 +225,8 @@ class Context:
         if not self._trt.called("execute_async_v3"):
             return False
         trt, shapes, addresses = self._trt, dict(self._shapes), dict(self._addresses)
+        if not self._gpu == trt.cuda.current == trt.cuda.stream(stream).gpu:
+            trt.cuda.fault(f"an engine of GPU {self._gpu} is run on another")
         self._cache.compile(f"profile {self._profile}", trt.compiled)
         first = trt.inputs[0]
         for name in trt.open:
@@ -229,9 +235,17 @@ class Context:
                 return False
         assert addresses.keys() == {spec.name for spec in (*trt.inputs, *trt.outputs)}
 
+        me, profile, gpu = weakref.ref(self), self._profile, self._gpu
+        of_graph = stream in trt.cuda.recording  # It has all that it wants of the profile.
+
         def run() -> None:
-            for address in addresses.values():
-                trt.cuda.at(address)
+            context = me()
+            if context is None:
+                trt.cuda.fault("the context has gone while it ran")
+            if context._copied_profile != profile and not of_graph:
+                trt.cuda.fault("the profile was switched while the context ran")
+            if any(trt.cuda.gpu_of(address) != gpu for address in addresses.values()):
+                trt.cuda.fault("the memory is of another GPU")
             x = host_view(addresses[first.name], shapes[first.name], np.dtype(first.dtype))
             for spec in trt.outputs:
                 taken = x[_kept(x)] if spec.name in trt.open else x
@@ -244,6 +258,7 @@ class Context:
     def _allocated(self, name: str, address: int, shape: tuple[int, ...], stream: int) -> int:
         """The address that the allocator of an open output gives; 0 where it gives none."""
         assert stream not in self._trt.cuda.recording, "a run that allocates cannot be captured"
+        self._trt.cuda.schedule.drain([self._trt.cuda.stream(stream)])  # The sizes are told by values.
         x = host_view(address, shape, np.dtype(self._trt.inputs[0].dtype))
         kept = x[_kept(x)]
         size = kept.size * np.dtype(self._engine._spec(name).dtype).itemsize
@@ -254,6 +269,11 @@ class Context:
         assert len(self._trt.cuda.at(given)) >= size
         self._allocators[name].notify_shape(name, kept.shape)
         return given
+
+
+def _switch(context: Context | None, profile: int) -> None:
+    assert context is not None, "the context has gone while its profile was switched"
+    context._copied_profile = profile
 
 
 def _kept(x: np.ndarray) -> np.ndarray:

@@ -184,6 +184,35 @@ def test_a_failure_does_not_spoil_what_comes_after(lab: Lab) -> None:
             check(runner, picture(1, 2, 8, 8, seed=seed))
 
 
+@pytest.mark.parametrize("name", ["cudaMalloc", "cudaMallocHost"])
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_memory_that_could_not_be_had_leaves_the_other_shapes_right(lab: Lab, name: str, nth: int) -> None:
+    """Buffers have moved or gone by then: the context must be told anew, and no old graph be launched."""
+    with lab.open() as runner:
+        for seed in range(3):
+            check(runner, picture(1, 2, 8, 8, seed=seed))
+        check(runner, picture(1, 2, 4, 4))
+        lab.cuda.fail[name] = lab.cuda.calls.count(name) + nth
+        with pytest.raises(GantkError, match="MiB of"):
+            runner.run({"x": picture(4, 2, 16, 16)})
+        for seed in range(3):
+            check(runner, picture(1, 2, 8, 8, seed=seed))
+        for seed in range(2):
+            check(runner, picture(1, 2, 4, 4, seed=seed))
+            check(runner, picture(4, 2, 16, 16, seed=seed))
+    assert lab.cuda.leaks == {}
+
+
+def test_a_shape_that_the_library_refuses_halfway_leaves_the_last_one_right(lab: Lab) -> None:
+    with lab.open() as runner:
+        check(runner, picture(1, 2, 8, 8))
+        for name in ("set_tensor_address", "set_input_shape"):
+            lab.trt.fail[name] = lab.trt.calls.count(name) + 1
+            with pytest.raises(GantkError, match="as told"):
+                runner.run({"x": picture(1, 2, 4, 4 + len(name) % 2)})
+            check(runner, picture(1, 2, 8, 8, seed=1))
+
+
 def test_out_of_memory_says_how_much(lab: Lab) -> None:
     with lab.open() as runner:
         lab.cuda.fail["cudaMalloc"] = lab.cuda.calls.count("cudaMalloc") + 1

@@ -95,6 +95,7 @@ def test_shapes_that_come_again_are_graphs(runner: CudaRunner, provider: FakePro
 def test_what_the_session_is_told(runner: CudaRunner, provider: FakeProvider) -> None:
     told = dict(provider.settings)
     assert int(told.pop("user_compute_stream")) in provider.cuda.streams
+    assert told.pop("device_id") == "0"
     assert told == {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC", "prefer_nhwc": "1"}
     assert (runner.device, runner.precision, runner.backend) == ("cuda", "fp32", "onnxruntime")
 
@@ -145,11 +146,12 @@ def test_arrays_on_the_gpu(runner: CudaRunner, provider: FakeProvider, path: Pat
         outputs = runner.launch({"latent": x}, stream, {"picture": y})
         assert outputs == {"picture": y}
         assert provider.cuda.waits == [(ours, stream), (stream, ours)]
+        runner.synchronize()
         np.testing.assert_array_equal(y.array, wanted(path, x.array))
         assert ("cudaGraphLaunch" in provider.cuda.calls) == (seed > 0)
         assert "cudaMemcpyAsync" not in provider.cuda.calls
-    runner.synchronize()
     fresh = runner.launch({"latent": x}, stream)["picture"]
+    provider.cuda.cudaStreamSynchronize(stream)
     held = np.frombuffer(provider.cuda.device[fresh.address], np.float32).reshape(fresh.shape)
     np.testing.assert_array_equal(held, y.array)
     for array in (x, y):
@@ -165,7 +167,7 @@ def test_bound_runs(runner: CudaRunner, provider: FakeProvider, path: Path) -> N
     provider.cuda.calls.clear()
     for seed in range(3):
         twin[...] = latent(5, seed)
-        found = bound()["picture"]
+        found = bound(stream=-1)["picture"]
         held = np.frombuffer(provider.cuda.device[found.address], np.float32).reshape(5, 3, 8, 8)
         np.testing.assert_array_equal(held, wanted(path, twin))
     assert provider.cuda.calls == ["cudaGraphLaunch", "cudaStreamSynchronize"] * 3
@@ -321,8 +323,12 @@ def test_closing_twice(provider: FakeProvider, path: Path) -> None:
 def test_any_order_of_runs_gives_the_right_pictures(
     provider: FakeProvider, path: Path, steps: list[tuple[str, int]]
 ) -> None:
-    """Of more shapes than are kept, with arrays that stay and arrays that go, and bound runs beside them."""
+    """Of more shapes than are kept, with arrays that stay and arrays that go, and bound runs beside them.
+
+    Whatever the order in which streams do their work.
+    """
     cuda = provider.cuda
+    cuda.schedule.shuffle(len(steps))
     session = REAL(str(path), providers=["CPUExecutionProvider"])
     bounds: list[Bound] = []
     kept: dict[int, tuple[Elsewhere, Elsewhere]] = {}
@@ -339,7 +345,9 @@ def test_any_order_of_runs_gives_the_right_pictures(
                 found = runner.run({"latent": x})["picture"]
             elif step == "launch":
                 theirs = Elsewhere(cuda, x)
-                found = held(runner.launch({"latent": theirs}, stream)["picture"], (batch, 3, 8, 8)).copy()
+                output = runner.launch({"latent": theirs}, stream)["picture"]
+                runner.synchronize()
+                found = held(output, (batch, 3, 8, 8)).copy()
                 cuda.cudaFree(theirs.address)
             elif step == "again":
                 if batch not in kept:
@@ -347,6 +355,7 @@ def test_any_order_of_runs_gives_the_right_pictures(
                 theirs, out = kept[batch]
                 theirs.array[...] = x
                 runner.launch({"latent": theirs}, stream, {"picture": out})
+                runner.synchronize()
                 found = out.array
             else:
                 if step == "bind" or not bounds:
@@ -361,5 +370,6 @@ def test_any_order_of_runs_gives_the_right_pictures(
         cuda.cudaFree(array.address)
     cuda.cudaStreamDestroy(stream)
     bounds.clear()
+    output = None
     gc.collect()
     assert cuda.leaks == {}

@@ -162,11 +162,11 @@ def driver_trouble(product: Product) -> Trouble | None:
 
 def gpu_trouble(product: Product) -> Trouble | None:
     """Why no engine of a product runs on the GPU here: it is of an architecture that the product leaves out."""
-    found = driver.probe()
-    if not any(target in product.not_on for target in found.targets[:1]):
+    found, here = driver.probe(), driver.current_gpu()
+    if not any(target in product.not_on for target in found.targets[here : here + 1]):
         return None
     return Trouble(
-        f"{product.name} runs no engine on {found.devices[0]} ({found.targets[0]})",
+        f"{product.name} runs no engine on {found.devices[here]} ({found.targets[here]})",
         f"backend onnxruntime runs on it, and so do engines of tensorrt: {PRODUCTS['tensorrt'].install}",
     )
 

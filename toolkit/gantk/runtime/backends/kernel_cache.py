@@ -70,9 +70,9 @@ def open_cache(trt: ModuleType, engine: Any, file: EngineFile, version: str) -> 
         folder = cache_folder() / "compiled"
     except GantkError:
         return None
-    here = driver.probe()
-    gpu = re.sub(r"[^A-Za-z0-9]+", "-", here.devices[0])
-    name = f"{file.engine.file.sha256}-{version}-{here.targets[0]}-{gpu}.kernels"
+    found, here = driver.probe(), driver.current_gpu()
+    gpu = re.sub(r"[^A-Za-z0-9]+", "-", found.devices[here])
+    name = f"{file.engine.file.sha256}-{version}-{found.targets[here]}-{gpu}.kernels"
     return KernelCache(engine, folder / name)
 
 

@@ -48,7 +48,6 @@ class Lane:
         self._plans: dict[tuple[Shape, ...], Plan] = {}
         self._bound: Plan | None = None
         self._profile = 0
-        self._captures = True
         self.stream = cuda.stream()
         with ExitStack() as undo:
             undo.callback(cuda.destroy_stream, self.stream)
@@ -76,9 +75,9 @@ class Lane:
         plan = self._planned({name: array.shape for name, array in arrays.items()})
         for name, array in arrays.items():
             np.copyto(self._buffers.view(name, array.shape, array.dtype), array)
-        if plan.graph is None and plan.runs and self._captures and not self.open:
+        if plan.graph is None and plan.runs and plan.captures and not self.open:
             plan.graph = self._captured(plan)
-            self._captures = plan.graph is not None
+            plan.captures = plan.graph is not None
         if plan.graph is not None:
             self._cuda.launch(plan.graph, self.stream)
         else:
@@ -102,23 +101,26 @@ class Lane:
             stream: CUDA's.
         """
         self._bind(plans.choose(self._profiles, shapes, self._where), shapes, stream)
-        self._bound = None  # The addresses are not ours.
         self._give_addresses(addresses)
         self._execute(stream)
 
-    def output_shapes(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-        """The shapes of the outputs, given those of the inputs; sides that only the run tells are below 0."""
-        self._bind(plans.choose(self._profiles, shapes, self._where), shapes, self.stream)
-        self._bound = None
+    def output_shapes(self, shapes: Mapping[str, Shape], stream: Any) -> dict[str, Shape]:
+        """The shapes of the outputs, given those of the inputs; sides that only the run tells are below 0.
+
+        Args:
+            shapes: Of the inputs.
+            stream: On which the run will be, after those that are under way: for them the profile stays.
+        """
+        self._bind(plans.choose(self._profiles, shapes, self._where), shapes, stream)
         return {spec.name: self._output_shape(spec) for spec in self._outputs}
 
     def known_shapes(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-        """As `output_shapes`.
+        """As `output_shapes`, for a run on the stream of the lane.
 
         Raises:
             GantkError: The size of an output is told by the run alone.
         """
-        found = self.output_shapes(shapes)
+        found = self.output_shapes(shapes, self.stream)
         for name in found:
             if name in self.open:
                 raise GantkError(
@@ -137,7 +139,11 @@ class Lane:
             for plan in self._plans.values():
                 if plan.graph is not None:
                     stack.callback(self._cuda.destroy_graph, plan.graph)
-            self._plans, self._context = {}, None
+            stack.callback(self._forget)
+            stack.callback(self._cuda.synchronize, self.stream)  # A run that failed may be under way.
+
+    def _forget(self) -> None:
+        self._plans, self._context = {}, None
 
     def _planned(self, shapes: dict[str, Shape]) -> Plan:
         """The plan for some input shapes, with memory for them."""
@@ -157,7 +163,8 @@ class Lane:
         return plan
 
     def _bind(self, profile: int, shapes: Mapping[str, Shape], stream: Any) -> None:
-        """Tell the context which shapes come."""
+        """Tell the context which shapes come; addresses follow."""
+        self._bound = None  # What fails on the way leaves the context with neither.
         with self._heard.listening():
             if profile != self._profile:
                 if not self._context.set_optimization_profile_async(profile, int(stream)):
@@ -180,11 +187,14 @@ class Lane:
         return [spec for spec in (*self._inputs, *self._outputs) if spec.name not in self.open]
 
     def _reserve(self, plan: Plan) -> None:
-        """Make every buffer large enough; where one moves, graphs that know its old place are void."""
+        """Make every buffer large enough; where one moves, plans that know its old place are void.
+
+        Also where memory is short: then a buffer is missing, and the next run makes its plan anew.
+        """
         for spec in self._sized:
             if not self._buffers.fits(spec.name, plan.size_bytes(spec)):
-                for other in self._plans.values():
-                    self._drop_graph(other)
+                while self._plans:
+                    self._drop_graph(self._plans.popitem()[1])
                 self._buffers.reserve(spec.name, plan.size_bytes(spec))
 
     def _drop_graph(self, plan: Plan) -> None:
