@@ -165,6 +165,18 @@ def test_garbage_in_a_capture_is_given_back_after_it(here: Here, monkeypatch: py
         assert here.cuda.calls.count("cudaGraphInstantiate") == 1
 
 
+def test_run_says_what_takes_an_array_that_is_on_the_gpu(here: Here) -> None:
+    with here.open() as runner:
+        x = Elsewhere(here.cuda, here.x(0))
+        by_dlpack = SimpleNamespace(__dlpack_device__=lambda: (2, 0), __dlpack__=None)
+        for value in (x, by_dlpack):
+            with pytest.raises(
+                GantkError, match=r"is in GPU memory; run\(...\) takes arrays in host"
+            ) as caught:
+                runner.run({here.names[0]: value})
+            assert "launch(...) and bind(...) take it where it is" in str(caught.value.hint)
+
+
 def test_an_output_must_not_lie_on_an_input(here: Here) -> None:
     with here.open() as runner:
         both = Elsewhere(here.cuda, np.zeros(2**14, np.float32))

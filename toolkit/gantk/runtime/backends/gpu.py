@@ -64,6 +64,9 @@ class GpuRunner(Runner):
         self._spare: Event | None = None
         self._bounds: weakref.WeakSet[Bound] = weakref.WeakSet()
 
+    def _where_gpu_arrays_go(self) -> str:
+        return "launch(...) and bind(...) take it where it is"
+
     @abstractmethod
     def _context(self) -> Context:
         """A context for a bound run.
