@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from engine_lab import Elsewhere
+import fake_tensorrt
+from engine_lab import Elsewhere, Lab, check, picture
 from gantk.errors import GantkError
 from gantk.runtime import driver
+from gantk.runtime.products import log
 from gpu_backends import Here, in_a_thread
 
 
@@ -144,3 +146,46 @@ def test_one_shape_that_cannot_be_captured_leaves_the_others_their_graphs(here: 
             here.check(runner.run({here.names[0]: x})[here.names[1]], x)
         assert here.cuda.calls.count("cudaStreamBeginCapture") == begun + 1
         assert here.cuda.calls.count("cudaGraphLaunch") == 2
+
+
+def test_engines_of_threads_are_enqueued_side_by_side(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    both, inside = threading.Barrier(2, timeout=5), fake_tensorrt.Context.execute_async_v3
+
+    def execute(self: fake_tensorrt.Context, stream: int) -> bool:
+        both.wait()
+        return inside(self, stream)
+
+    with lab.open() as runner:
+        monkeypatch.setattr(fake_tensorrt.Context, "execute_async_v3", execute)
+        threads = [
+            threading.Thread(target=check, args=(runner, picture(1, 2, 8, 8, seed=seed))) for seed in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not both.broken
+
+
+def test_each_thread_hears_what_is_said_in_its_own_calls(lab: Lab) -> None:
+    heard, said = log(lab.trt), {}
+    both = threading.Barrier(2, timeout=5)
+
+    def work(name: str) -> None:
+        with heard.listening():
+            both.wait()
+            with heard.listening():  # What is said before is of something else.
+                heard.hear(name)
+            both.wait()
+            said[name] = heard.said()
+            both.wait()
+
+    thread = threading.Thread(target=work, args=("one",))
+    thread.start()
+    work("two")
+    thread.join()
+    assert said == {"one": "one", "two": "two"}
+    with heard.listening():
+        in_a_thread(lambda: heard.hear("of a thread of the library's"))
+        heard.hear("of its own")
+        assert heard.said() == "of a thread of the library's; of its own"
