@@ -27,7 +27,8 @@ from gantk.bench import machine
 from gantk.bundle import Bundle
 from gantk.data.decode import decode
 from gantk.export import verify
-from gantk.export.int8 import QUANTISED, Calibration, Quantiser, calibration_feeds
+from gantk.export.calibration import Calibration, calibration_feeds
+from gantk.export.int8 import QUANTISED, Quantiser
 from gantk.export.pipeline import export
 from gantk.export.qdq import LAYERS
 from gantk.export.speed import speedup

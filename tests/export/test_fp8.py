@@ -16,7 +16,8 @@ import engine_graphs as graphs
 import networks
 from gantk.errors import UsageError
 from gantk.export import int8, verify
-from gantk.export.int8 import Calibration, Quantiser, calibration_feeds
+from gantk.export.calibration import Calibration, calibration_feeds
+from gantk.export.int8 import Quantiser
 from gantk.export.reference import Reference
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model, status

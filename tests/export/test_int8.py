@@ -15,8 +15,9 @@ import networks
 import style_networks
 from gantk.errors import GantkError, UsageError
 from gantk.export import int8, qdq, verify
+from gantk.export.calibration import Calibration, calibration_feeds
 from gantk.export.engines.build import BuildOptions, build
-from gantk.export.int8 import Calibration, Quantiser, calibration_feeds
+from gantk.export.int8 import Quantiser
 from gantk.export.reference import Reference
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import from_bytes

@@ -241,7 +241,7 @@ def export_command(
         return
     with console.status("loading PyTorch") as status:
         from gantk.export import export
-        from gantk.export.int8 import Calibration
+        from gantk.export.calibration import Calibration
 
         def report(line: str) -> None:
             status.update(line.strip())

@@ -7,66 +7,32 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from gantk.bundle import FileRef, Parity, Variant
-from gantk.data.decode import decode
-from gantk.data.pictures import find_source
-from gantk.errors import BackendMissingError, GantkError, UsageError
+from gantk.errors import BackendMissingError, GantkError
 from gantk.export import verify
+from gantk.export.calibration import METHODS
 from gantk.export.fp8 import from_int8
 from gantk.export.onnx import OPSET
 from gantk.export.qdq import LAYERS, MOVERS, bypass_outputs
 from gantk.export.reference import Reference, run_torch
 from gantk.export.variants import Network, Report, VariantFile, plain_bytes
-from gantk.runtime.arrays import random_feeds
-from gantk.runtime.decode import UnreadableError
 from gantk.runtime.parity import THRESHOLDS
 from gantk.runtime.runner import Array
-from gantk.tensors import TensorSpec
-
-METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
-"""How a tensor's range follows from its values, by the names of ONNX Runtime."""
 
 QUANTISED = ("int8", "fp8")
-
-SIDE = 256
-"""Height and width of the pictures that ranges are taken from."""
 
 HELD_OUT = 3
 """How many pictures judge, and do not calibrate."""
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Where the ranges of tensors come from.
-
-    Args:
-        folder: Of pictures, for networks that take pictures.
-        count: How many of them; spread evenly over the folder.
-        method: One of `METHODS`.
-    """
-
-    folder: Path | None = None
-    count: int = 32
-    method: str = "minmax"
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UsageError(
-                f"the calibration {self.method!r} is unknown; known are {', '.join(METHODS)}",
-                where="--calibration",
-            )
-        if self.count < 1:
-            raise UsageError(f"{self.count} pictures; at least 1 is wanted", where="--calibrate-count")
-
-
-def make_quantised(network: Network, precision: str, calibration: Calibration, report: Report) -> VariantFile:
+def make_quantised(
+    network: Network, precision: str, feeds: Sequence[dict[str, Array]], method: str, report: Report
+) -> VariantFile:
     """The int8 file of a network, for ONNX Runtime, OpenVINO and TensorRT alike, or the fp8 one, for TensorRT.
 
     ONNX Runtime runs fp8 files too: it rounds to fp8, and computes in float32. So their quality is known without a
@@ -78,60 +44,26 @@ def make_quantised(network: Network, precision: str, calibration: Calibration, r
     Args:
         network: The network.
         precision: One of `QUANTISED`.
-        calibration: Where ranges come from.
+        feeds: To take ranges from: see `gantk.export.calibration.calibration_feeds`.
+        method: A key of `METHODS`.
         report: Called with a line at each step.
 
     Raises:
-        UsageError: The network takes pictures, and there is no folder of them.
         GantkError: No layer can be quantised at this quality, or there is none.
         BackendMissingError: ONNX Runtime is not installed.
     """
-    feeds = calibration_feeds(network.inputs, calibration, precision)
     held_out = feeds[-HELD_OUT:] if len(feeds) > HELD_OUT else feeds
     reference = run_torch(
         network.module, network.inputs, network.outputs, [*network.full.feeds, *held_out], "fp32"
     )
     report(f"{precision}: calibrating with {len(feeds)} inputs")
     with tempfile.TemporaryDirectory(prefix="gantk-quantise-") as folder:
-        quantiser = Quantiser(plain_bytes(network), feeds, calibration.method, Path(folder), precision)
+        quantiser = Quantiser(plain_bytes(network), feeds, method, Path(folder), precision)
         data, verdicts = _search(quantiser, network.psnr_min, reference, report)
     for backend in verify.working_backends(precision)[1:]:
         verdicts += verify.measure(data, precision, backend, [reference], network.psnr_min)
     file = FileRef.of(f"model.{precision}.onnx", data)
     return VariantFile(data, Variant(file, precision, "plain", OPSET, tuple(verdicts)))
-
-
-def calibration_feeds(
-    inputs: Sequence[TensorSpec], calibration: Calibration, precision: str = "int8"
-) -> list[dict[str, Array]]:
-    """Inputs to take ranges from: the folder's pictures, and for inputs that are none random ones that suit.
-
-    Raises:
-        UsageError: There are pictures among the inputs, and no folder.
-        GantkError: The folder has no picture that can be read.
-    """
-    drawn = [spec for spec in inputs if spec.picture_axes is not None]
-    if drawn and calibration.folder is None:
-        raise UsageError(
-            f"{precision} wants pictures to calibrate {', '.join(spec.name for spec in drawn)} with",
-            where=f"--precision {precision}",
-            hint="--calibrate DIR, a folder of pictures such as the network will get",
-        )
-    sizes = {"N": 1}
-    for spec in drawn:
-        for axis in spec.picture_axes or ():
-            if isinstance(symbol := spec.shape[axis], str):
-                sizes[symbol] = max(SIDE, spec.smallest)
-    feeds = [random_feeds(inputs, sizes, seed=seed) for seed in range(calibration.count)]
-    if calibration.folder is not None and drawn:
-        count = len(drawn) * calibration.count
-        pictures = _read(calibration.folder, count, max(SIDE, *(spec.smallest for spec in drawn)))
-        feeds = feeds[: max(1, len(pictures) // len(drawn))]
-        for index, feed in enumerate(feeds):
-            for offset, spec in enumerate(drawn):
-                pixels = pictures[(index * len(drawn) + offset) % len(pictures)]
-                feed[spec.name] = _as_input(pixels, spec, feed[spec.name])
-    return feeds
 
 
 class Quantiser:
@@ -253,37 +185,6 @@ def _most_harmful(quantiser: Quantiser, measure: Any) -> list[str]:
 
 def _db(verdict: Parity) -> str:
     return f"no picture ({verdict.reason})" if verdict.psnr_db is None else f"{verdict.psnr_db:.1f} dB"
-
-
-def _read(folder: Path, count: int, side: int) -> list[Array]:
-    """Up to `count` pictures of a folder, spread evenly, uint8 [3, side, side]."""
-    files = find_source(folder).files  # None where it is a file of digits.
-    spread = np.linspace(0, max(len(files) - 1, 0), min(count, len(files))).astype(np.int64).tolist()
-    pictures: list[Array] = []
-    reason = "there is none"
-    for index in dict.fromkeys([*spread, *range(len(files))]):  # The others where one of these is broken.
-        if len(pictures) == count:
-            break
-        try:
-            pictures.append(decode(files[index], side, 3))
-        except UnreadableError as error:
-            reason = str(error)
-    if not pictures:
-        raise GantkError(
-            f"no picture of `{folder}` can be read: {reason}", where=str(folder), hint="--calibrate DIR"
-        )
-    return pictures
-
-
-def _as_input(pixels: Array, spec: TensorSpec, like: Array) -> Array:
-    """A picture uint8 [3, H, W] as an input wants it."""
-    axes = (1, 2, 0) if spec.layout == "NHWC" else (0, 1, 2)
-    picture = np.ascontiguousarray(pixels.transpose(axes)[None])
-    if like.dtype == np.uint8:
-        return picture
-    low, high = spec.range or (0.0, 1.0)
-    scaled: Array = (low + (high - low) * picture.astype(np.float64) / 255).astype(like.dtype)
-    return scaled
 
 
 @contextmanager
