@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -106,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
         return _report_usage(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted", err=True)
+        _write_error(GantkError("interrupted"), INTERRUPTED, arguments)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output left, as `head` does; what is still buffered must not complain at exit.
@@ -146,16 +148,23 @@ def _help_hint(arguments: Sequence[str]) -> str:
 
 def _report(error: GantkError, arguments: Sequence[str]) -> int:
     """Print an error, for people to standard error and with `--json` for programs too."""
-    target = _json_target(arguments)
-    if target is not None:
-        from gantk.cli.output import write_json
-
-        try:
-            write_json({**error.to_json(), "exit_code": error.exit_code}, target)
-        except GantkError as second:
-            typer.echo(f"error: {second}", err=True)
+    _write_error(error, error.exit_code, arguments)
     typer.echo(f"error: {error}", err=True)
     return error.exit_code
+
+
+def _write_error(error: GantkError, exit_code: int, arguments: Sequence[str]) -> None:
+    """Write an error where `--json` says; where that is the very error, once is enough."""
+    target = _json_target(arguments)
+    if target is None or error.where == str(Path(target)):
+        return
+    from gantk.cli.output import write_json
+
+    try:
+        write_json({**error.to_json(), "exit_code": exit_code}, target)
+    except GantkError as second:
+        if second.what != error.what:
+            typer.echo(f"error: {second}", err=True)
 
 
 def _json_target(arguments: Sequence[str]) -> str | None:
