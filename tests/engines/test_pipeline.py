@@ -155,7 +155,7 @@ def test_what_the_last_file_does_not_suit_is_refused_before_the_first_build(
     with pytest.raises(UsageError, match="sm_75 does not compute in bf16") as caught:
         add_engines(root, request(options=BuildOptions(("sm_75",))))
     assert caught.value.hint == (
-        "leave sm_75 out of --target, or build for it alone with --precision fp32 or fp16 or int8"
+        "leave sm_75 out of --target, or build for it alone with --precision fp32, fp16 or int8"
     )
 
 

@@ -209,8 +209,9 @@ def test_what_cannot_be_calibrated(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "only/broken.png").write_bytes(b"nothing")
     with pytest.raises(GantkError, match="no picture of .*only.* can be read"):
         calibration_feeds((PICTURE,), Calibration(tmp_path / "only"))
-    with pytest.raises(GantkError):
+    with pytest.raises(GantkError, match="absent` does not exist") as caught_absent:
         calibration_feeds((PICTURE,), Calibration(tmp_path / "absent"))
+    assert caught_absent.value.hint == "--calibrate DIR, a folder of pictures"
     with pytest.raises(UsageError, match="'guess' is unknown; known are minmax, percentile, entropy"):
         Calibration(method="guess")
     with pytest.raises(UsageError, match="0 pictures"):

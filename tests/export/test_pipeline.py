@@ -306,7 +306,7 @@ def test_the_command_says_what_it_made(
 
 def test_a_source_that_is_missing_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path / "none"), "-o", str(tmp_path / "x.gantk")]) == 1
-    assert "No such file" in capsys.readouterr().err
+    assert "none` does not exist" in capsys.readouterr().err
 
 
 def test_an_int8_file_is_verified_like_the_others(source: Path, tmp_path: Path) -> None:

@@ -89,7 +89,12 @@ def calibration_feeds(
 
 def _read(folder: Path, count: int, side: int) -> list[Array]:
     """Up to `count` pictures of a folder, spread evenly, uint8 [3, side, side]."""
-    files = find_source(folder).files  # None where it is a file of digits.
+    try:
+        files = find_source(folder).files  # None where it is a file of digits.
+    except GantkError as error:
+        raise GantkError(
+            error.what, where=error.where, hint="--calibrate DIR, a folder of pictures"
+        ) from error
     spread = np.linspace(0, max(len(files) - 1, 0), min(count, len(files))).astype(np.int64).tolist()
     pictures: list[Array] = []
     reason = "there is none"

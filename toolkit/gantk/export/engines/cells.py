@@ -125,7 +125,9 @@ def _instead(product: Product, target: str, layers: Sequence[HeavyLayer]) -> str
     fitting = [precision for precision in PRECISIONS if lacks(product, precision, target) is None]
     if layers:  # A float32 product may be at fault, which quantised files have too.
         fitting = [precision for precision in fitting if precision in ("fp16", "bf16")]
-    return f"leave {target} out of --target, or build for it alone with --precision {' or '.join(fitting)}"
+    *others, last = fitting
+    choice = f"{', '.join(others)} or {last}" if others else last
+    return f"leave {target} out of --target, or build for it alone with --precision {choice}"
 
 
 def adapt(
