@@ -95,7 +95,7 @@ def main() -> None:
                 report=lambda line: print(line, file=sys.stderr),
             )
             plain, searched = (bundle.read_file(bundle.find(name).file) for name in ("fp32", precision))
-            feeds = calibration_feeds(bundle.manifest.inputs, calibration, precision)
+            feeds = calibration_feeds(bundle.manifest.inputs, calibration, precision).calibrating
             quantiser = Quantiser(plain, feeds, calibration.method, Path(folder), precision)
             every = quantiser.quantise()
             wanted, all_made, made = (paint(data, pictures) for data in (plain, every, searched))

@@ -72,6 +72,20 @@ def test_the_same_again_is_no_change(tmp_path: Path) -> None:
         verify(root)
 
 
+def test_a_file_system_that_became_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be written is said, not that its traces cannot be removed."""
+    root = networks.bundle(tmp_path / "x.gantk").root
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    with pytest.raises(GantkError, match="no more"), Writer(root, force=True) as writer:
+        writer.add("model.fp16.onnx", b"new")
+        monkeypatch.setattr(Path, "unlink", refuse)
+        raise GantkError("no more")
+    verify(root)
+
+
 @pytest.mark.parametrize("what", ["file", "folder", "link"])
 @pytest.mark.parametrize("force", [False, True])
 def test_nothing_but_a_bundle_is_replaced(tmp_path: Path, what: str, force: bool) -> None:

@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 
 import networks
 from bundle_engines import engines_of, make_engine
-from gantk.bundle import FORMS, PRECISIONS, FileRef, Interface, Manifest, Parity, Variant
+from gantk.bundle import (
+    FORMS,
+    PRECISIONS,
+    Calibrated,
+    FileRef,
+    Interface,
+    Manifest,
+    Parity,
+    Variant,
+    readable,
+)
 from gantk.errors import GantkError
 from gantk.tensors import DTYPES, TensorSpec
 
@@ -52,13 +62,14 @@ parities = st.lists(
 ).map(tuple)  # fmt: skip
 variants = st.lists(
     st.builds(
-        lambda data, kind, *others, interface: Variant(
-            FileRef.of(f"model.{kind[0]}.{kind[1]}.onnx", data), *kind, *others, interface=interface
+        lambda data, kind, *others, **facts: Variant(
+            FileRef.of(f"model.{kind[0]}.{kind[1]}.onnx", data), *kind, *others, **facts
         ),
         st.binary(max_size=9), st.tuples(st.sampled_from(PRECISIONS), st.sampled_from(FORMS)), st.integers(1, 30),
         parities, texts, texts,
         st.dictionaries(text, st.dictionaries(text, st.floats(0.1, 9.0), max_size=2), max_size=2),
         interface=st.none() | st.builds(Interface, specs, specs),
+        calibrated=st.none() | st.builds(Calibrated, text, *[st.integers(0, 99)] * 4),
     ),
     min_size=1, max_size=4, unique_by=lambda variant: (variant.precision, variant.form),
 ).map(tuple)  # fmt: skip
@@ -85,7 +96,8 @@ def good() -> dict[str, Any]:
     latent, picture = networks.specs()
     file = FileRef.of("model.fp32.onnx", b"x")
     parity, backends = (networks.parity("onnxruntime"),), ("onnxruntime",)
-    variant = Variant(file, "fp32", "adam", 20, parity, backends, interface=Interface((latent,), (picture,)))
+    facts = {"interface": Interface((latent,), (picture,)), "calibrated": Calibrated("minmax", 32, 5, 1, 2)}
+    variant = Variant(file, "fp32", "adam", 20, parity, backends, **facts)
     probe = FileRef.of("probe.safetensors", b"p")
     made = Manifest(
         "dcgan", "tiny", {"size": 8}, (latent,), (picture,), (variant,), probe, None, {"onnx": "1"}
@@ -159,6 +171,7 @@ def test_a_missing_field_is_read_as_absent_or_refused(place: tuple[Any, ...]) ->
         "smallest",
         "sizes",
         "interface",
+        "calibrated",
         "gains",
         "timing_cache",
         "fp16",
@@ -247,6 +260,22 @@ def test_errors_say_where() -> None:
     document["variants"][0]["parity"][0]["passed"] = "yes"
     with pytest.raises(GantkError, match=r"variants\[0\]: parity\[0\]: 'passed' wants bool, not str"):
         Manifest.from_json(document)
+
+
+@pytest.mark.parametrize(
+    ("difference", "text"),
+    [
+        (None, "-"),
+        (0.0, "0"),
+        (1.234e-7, "1.2e-07"),
+        (7.51, "7.5"),
+        (99.4, "99"),
+        (99.6, "100"),
+        (2e9, "2e+09"),
+    ],
+)
+def test_differences_as_people_read_them(difference: float | None, text: str) -> None:
+    assert readable(difference) == text
 
 
 def test_failed_on() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -113,22 +112,25 @@ def test_a_reader_that_leaves(onnx_file: Path) -> None:
         assert shell(line).stderr == ""
 
 
-def test_interrupted(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted(tmp_path: Path, number: int, status: int) -> None:
     code = "import signal, time, gantk.runtime.describe as d\nfrom gantk.cli.main import main\nimport sys\n"
     # What a shell runs in the background is born deaf to it.
     code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    code += "d.describe = lambda _: (print('on', flush=True), time.sleep(60))\nsys.exit(main(['info', 'x']))"
+    code += "d.describe = lambda _: (print('on', flush=True), time.sleep(60))\n"
+    code += "sys.exit(main(['info', 'x', '--json', 'error.json']))"
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == "on\n"
         time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        process.send_signal(number)
+        assert process.wait(10) == status
         assert process.stderr.read() == "interrupted\n"
+    told = json.loads((tmp_path / "error.json").read_text())
+    assert (told["error"], told["exit_code"]) == ("interrupted", status)
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)

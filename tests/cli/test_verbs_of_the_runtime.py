@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from PIL import Image
 
 import networks
 from gantk.bundle import ENGINE_BACKENDS, WHOLLY_NATIVE
+from gantk.cli.exported import tell
+from gantk.cli.output import prose
 from gantk.runtime import registry
 from gantk.runtime.operators import OPERATORS
 from gantk.runtime.registry import BackendStatus
@@ -245,6 +248,19 @@ def test_info_on_a_bundle(gantk: Gantk, bundle: Path) -> None:
     }
 
 
+def test_large_differences_are_written_out(
+    gantk: Gantk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parities = [replace(networks.parity("onnxruntime"), max_abs=size) for size in (0.0042, 99.6, 12345.0)]
+    made = networks.bundle(tmp_path / "x.gantk", parities={("fp32", "plain"): parities})
+    shown = gantk("info", made.root).out
+    tell(prose(), made, None)
+    said = capsys.readouterr().err
+    for size in ("0.0042", "100", "12,345"):
+        assert f" {size} " in shown
+        assert f"at most {size} off" in said
+
+
 def test_info_says_what_is_fast_for_native_operators_alone(gantk: Gantk, tmp_path: Path) -> None:
     files = {("fp32", form): networks.generator() for form in ("plain", "rewritten")}
     networks.bundle(tmp_path / "x.gantk", files, fastest_on={("fp32", "rewritten"): ["onnxruntime cuda"]})
@@ -291,6 +307,32 @@ def test_info_prints_no_control_characters(gantk: Gantk, tmp_path: Path) -> None
     proto.producer_name = "\x1b[2Jevil"
     (tmp_path / "evil.onnx").write_bytes(proto.SerializeToString())
     assert "\x1b" not in gantk("info", "evil.onnx").out
+
+
+def test_names_may_hold_brackets(gantk: Gantk, tmp_path: Path) -> None:
+    root = tmp_path / "net[/v2][b]x.gantk"
+    networks.bundle(root)
+    (root / "engines").mkdir()
+    (root / "engines/tensorrt-rtx-fp16-sm_89.engine").write_bytes(bytes(2**20))
+    done = gantk("info", root)
+    assert done.status == 0
+    assert root.name in done.out.replace("\n", "")
+    assert "1 files of earlier exports, 1.00 MiB, which the next one removes" in done.out
+    assert gantk("info", root, "--json", "-").json["unused"] == [
+        {"path": "engines/tensorrt-rtx-fp16-sm_89.engine", "size_bytes": 2**20}
+    ]
+    done = gantk("run", root, "--backend", "onnxruntime")
+    assert done.status == 0
+    assert root.name in (done.out + done.err).replace("\n", "")
+
+
+def test_a_link_to_itself_is_an_error(gantk: Gantk, tmp_path: Path) -> None:
+    loop = tmp_path / "loop.gantk"
+    loop.symlink_to(loop)
+    for verb in (("info",), ("export", "--to", "tensorrt-rtx")):
+        done = gantk(verb[0], loop, *verb[1:])
+        assert done.status == 1
+        assert "this is a bug" not in done.err
 
 
 # doctor

@@ -21,7 +21,7 @@ import gantk
 import networks
 from bundle_engines import make_engine
 from cpp_library import SOURCE, Library
-from gantk.bundle import WHOLLY_NATIVE, Bundle, FileRef, Interface, Manifest, Variant
+from gantk.bundle import WHOLLY_NATIVE, Bundle, Calibrated, FileRef, Interface, Manifest, Variant
 from gantk.errors import GantkError
 from gantk.runtime.backends import onnxruntime
 from gantk.runtime.operators import OPERATORS
@@ -282,7 +282,11 @@ def document() -> dict[str, Any]:
     """A manifest that has everything."""
     latent, picture = networks.specs()
     parity = replace(networks.parity("onnxruntime"), sizes=((8, 8),))
-    facts: dict[str, Any] = {"gains": {"onnxruntime": {"fold": 1.5}}, "fastest_on": ("onnxruntime",)}
+    facts: dict[str, Any] = {
+        "gains": {"onnxruntime": {"fold": 1.5}},
+        "fastest_on": ("onnxruntime",),
+        "calibrated": Calibrated("minmax", 32, 5, 1, 2),
+    }
     variant = Variant(
         FileRef.of("model.fp32.onnx", b"x"), "fp32", "plain", 20, (parity,), rewrites=("fold",), **facts
     )

@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +20,12 @@ import engine_graphs as graphs
 import networks
 from gantk.bundle import Bundle, Variant
 from gantk.errors import GantkError, UsageError
+from gantk.export.engines import apart
 from gantk.export.engines.apart import build_apart
 from gantk.export.engines.build import BuildOptions
 from gantk.export.engines.foreign import bundle_onnx
 from gantk.export.engines.pipeline import EngineRequest, add_engines
+from gantk.files import is_locked, locked
 from gantk.runtime import driver
 from gantk.runtime.products import Product, targets
 from gantk.runtime.products import load as load_product
@@ -131,6 +137,63 @@ def test_an_interruption_leaves_the_bundle_as_it_was(rtx: Product, bundle: Path)
     with pytest.raises(KeyboardInterrupt):
         add_engines(bundle, request(), progress=interrupt)
     assert files(bundle) == before
+
+
+@pytest.mark.usefixtures("built_once")
+def test_the_same_build_again_is_the_same_bundle(rtx: Product, bundle: Path) -> None:
+    # The fixture builds once; two real builds are compared below.
+    first = add_engines(bundle, request("fp16")).manifest
+    before = files(bundle)
+    for _ in range(2):
+        assert add_engines(bundle, request("fp16")).manifest.engines == first.engines
+        assert files(bundle) == before
+
+
+def test_sigterm_ends_a_build_and_leaves_nothing(rtx: Product, bundle: Path, tmp_path: Path) -> None:
+    before, temporary = files(bundle), tmp_path / "tmp"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "gantk", "export", bundle, "--to", "tensorrt-rtx", "--target", "sm_89"]
+    process = subprocess.Popen(
+        [str(part) for part in command], env={**os.environ, "TMPDIR": str(temporary)}, stderr=subprocess.PIPE
+    )
+    while not any(temporary.glob("gantk-build-*/request.json")):
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.01)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said.decode().splitlines()[-1]) == (143, "interrupted")
+    assert files(bundle) == before
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_a_killed_build_left_is_swept(
+    rtx: Product, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    old, used, young = (tmp_path / f"gantk-build-{name}" for name in ("old", "used", "young"))
+    for folder in (old, used, young):
+        folder.mkdir()
+        (folder / "model.onnx").touch()
+    for folder in (old, used):
+        os.utime(folder, (0, 0))
+    with locked(used), apart._own_folder() as mine:
+        assert is_locked(mine)
+        assert set(tmp_path.iterdir()) == {used, young, mine}
+    assert set(tmp_path.iterdir()) == {used, young}
+
+
+def test_no_room_for_a_build(rtx: Product, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name == "model.onnx":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return honest(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(GantkError, match="cannot write `.*gantk-build-.*`: No space left") as caught:
+        add_engines(bundle, request("fp32"))
+    assert "MiB are free there" in (caught.value.hint or "")
 
 
 def test_what_cannot_be_asked_for(rtx: Product) -> None:

@@ -324,7 +324,10 @@ def named(proto: onnx.ModelProto, name: str) -> onnx.TensorProto:
             "has `w1` as float [16, 4, 4, 4], not float [16, 3, 4, 4]",
         ),
         (lambda proto: proto.graph.initializer.remove(named(proto, "w0")), "lacks the weight `w0`"),
-        (lambda proto: proto.graph.initializer.add(name="w2"), "has the weight `w2` too"),
+        (
+            lambda proto: (proto.graph.initializer.add(name="w2"), proto.graph.node[4].input.append("w2")),
+            "has the weight `w2` too",
+        ),
         (
             lambda proto: named(proto, "axes").CopyFrom(
                 onnx.numpy_helper.from_array(networks.np.array([1, 3]), "axes")
@@ -346,3 +349,5 @@ def test_what_makes_none() -> None:
     assert difference(networks.generator(), networks.generator(seed=1)) is None
     told = changed(lambda proto: proto.graph.node[0].metadata_props.add(key="a", value="b"))
     assert difference(networks.generator(), told) is None
+    unread = changed(lambda proto: proto.graph.initializer.add(name="w2"))
+    assert difference(networks.generator(), unread) is None

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small generator with the spread of a trained one, and the file it is exported from."""
+"""A small generator with the spread of a trained one, the file it is exported from, and pictures to calibrate with."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from gantk import checkpoint, models
+from gantk.runtime.scenes import draw_scenes
 
 
 def make_generator(family: str = "dcgan", **config: int) -> nn.Module:
@@ -39,4 +42,14 @@ def generator() -> nn.Module:
 def source(generator: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("source") / "tiny.safetensors"
     path.write_bytes(checkpoint.generator_bytes(generator))
+    return path
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six pictures, and a file that is none."""
+    path = tmp_path_factory.mktemp("pictures")
+    for index, scene in enumerate(draw_scenes(np.random.default_rng(3), 6, 70, 90, 3)):
+        Image.fromarray((scene * 255).astype(np.uint8)).save(path / f"{index}.png")
+    (path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
     return path

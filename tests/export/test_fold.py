@@ -60,6 +60,7 @@ def test_a_scale_goes_into_the_convolution_in_reach(steps: tuple[str, ...]) -> N
     graph, other = chain(*steps), chain(*steps)
     assert fold_scales(other) == steps.count("scale")
     assert "Mul" not in kinds(other)
+    assert all(value.uses() for value in other.graph.initializers.values())
     x = 255 * picture(2, 3, 9, 8)
     expected = run(graph, x)
     np.testing.assert_allclose(run(other, x), expected, atol=1e-5 * np.abs(expected).max())

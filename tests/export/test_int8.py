@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from PIL import Image
 
 import engine_graphs as graphs
 import networks
 import style_networks
-from gantk.errors import GantkError, UsageError
+from gantk.errors import GantkError
 from gantk.export import int8, qdq, verify
-from gantk.export.calibration import Calibration, calibration_feeds
+from gantk.export.calibration import METHODS, Calibration, calibration_feeds
 from gantk.export.engines.build import BuildOptions, build
 from gantk.export.int8 import Quantiser
 from gantk.export.reference import Reference
@@ -23,20 +22,7 @@ from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import from_bytes
 from gantk.runtime.products import PRODUCTS
 from gantk.runtime.registry import open_model, status
-from gantk.runtime.scenes import draw_scenes
 from gantk.tensors import TensorSpec
-
-PICTURE = TensorSpec("picture", "uint8", ("N", "H", "W", 3), (0.0, 255.0), "NHWC")
-LATENT = TensorSpec("latent", "float32", ("N", 4), None, "NC")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pictures")
-    for index, scene in enumerate(draw_scenes(np.random.default_rng(3), 6, 70, 90, 3)):
-        Image.fromarray((scene * 255).astype(np.uint8)).save(path / f"{index}.png")
-    (path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
-    return path
 
 
 def network() -> bytes:
@@ -77,9 +63,10 @@ def named() -> bytes:
     return proto.SerializeToString()
 
 
-@pytest.mark.parametrize("method", list(int8.METHODS))
-def test_one_file_for_every_backend(method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", list(METHODS))
+def test_one_file_for_every_backend(method: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data = quantiser(named(), tmp_path, method).quantise()
+    assert capfd.readouterr() == ("", "")  # Standard output is for the command's data.
     assert from_bytes(data).precision == "int8"
     assert set(is_quantised(data).values()) == {True}
     wanted = reference(named())
@@ -177,52 +164,13 @@ def test_a_network_without_convolutions(tmp_path: Path) -> None:
         Quantiser(data, [], "minmax", tmp_path)
 
 
-def test_pictures_become_inputs(folder: Path) -> None:
-    weights = TensorSpec("weights", "float32", ("N", 2), (0.0, 1.0), "NC")
-    planes = TensorSpec("style", "float32", ("N", 3, "HS", "WS"), (-1.0, 1.0), "NCHW")
-    feeds = calibration_feeds((PICTURE, planes, weights), Calibration(folder, 3))
-    assert len(feeds) == 3
-    for feed in feeds:
-        assert feed["picture"].shape == (1, 256, 256, 3)
-        assert feed["picture"].dtype == np.uint8
-        assert feed["style"].shape == (1, 3, 256, 256)
-        assert -1 <= feed["style"].min() < -0.2 < 0.2 < feed["style"].max() <= 1
-        np.testing.assert_allclose(feed["weights"].sum(), 1, rtol=1e-6)
-    # The first of the folder, its middle square, enlarged: no noise, and no other picture.
-    from gantk.data.decode import decode
-
-    np.testing.assert_array_equal(feeds[0]["picture"][0].transpose(2, 0, 1), decode(folder / "0.png", 256, 3))
-    assert not np.array_equal(feeds[0]["picture"], feeds[1]["picture"])
-
-
-def test_a_network_without_pictures_needs_none() -> None:
-    feeds = calibration_feeds((LATENT,), Calibration(count=5))
-    assert [feed["latent"].shape for feed in feeds] == [(1, 4)] * 5
-    assert len({feed["latent"].tobytes() for feed in feeds}) == 5
-
-
-def test_what_cannot_be_calibrated(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="int8 wants pictures to calibrate picture with") as caught:
-        calibration_feeds((PICTURE,), Calibration())
-    assert "--calibrate DIR" in (caught.value.hint or "")
-    (tmp_path / "only").mkdir()
-    (tmp_path / "only/broken.png").write_bytes(b"nothing")
-    with pytest.raises(GantkError, match="no picture of .*only.* can be read"):
-        calibration_feeds((PICTURE,), Calibration(tmp_path / "only"))
-    with pytest.raises(GantkError, match="absent` does not exist") as caught_absent:
-        calibration_feeds((PICTURE,), Calibration(tmp_path / "absent"))
-    assert caught_absent.value.hint == "--calibrate DIR, a folder of pictures"
-    with pytest.raises(UsageError, match="'guess' is unknown; known are minmax, percentile, entropy"):
-        Calibration(method="guess")
-    with pytest.raises(UsageError, match="0 pictures"):
-        Calibration(count=0)
-
-
 def test_a_style_network_is_quantised(folder: Path, tmp_path: Path) -> None:
     """With reflected borders, instance normalisation and enlargements between its convolutions."""
     data = style_networks.style_network(1)
     model = from_bytes(data)
-    found = Quantiser(data, calibration_feeds(model.inputs, Calibration(folder, 2)), "minmax", tmp_path)
+    found = Quantiser(
+        data, calibration_feeds(model.inputs, Calibration(folder, 2)).calibrating, "minmax", tmp_path
+    )
     made = found.quantise()
     assert set(is_quantised(made).values()) == {True}
     feed = random_feeds(model.inputs, {"N": 1, "H": 41, "W": 54}, seed=5)

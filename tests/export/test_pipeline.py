@@ -17,13 +17,14 @@ from torch import nn
 
 import gantk
 from gantk import checkpoint, models
-from gantk.bundle import WHOLLY_NATIVE, Bundle
+from gantk.bundle import WHOLLY_NATIVE, Bundle, Calibrated, Parity
 from gantk.cli.main import main
 from gantk.errors import BackendMissingError, GantkError, UsageError
-from gantk.export import export, speed, variants, verify
+from gantk.export import export, int8, speed, variants, verify
 from gantk.export.calibration import Calibration
 from gantk.export.engines.build import BuildOptions
 from gantk.export.engines.pipeline import EngineRequest
+from gantk.export.reference import BATCHES, Feeds
 from gantk.runtime.products import PRODUCTS
 
 pytestmark = pytest.mark.usefixtures("traced_once")  # `test_onnx` traces the same network twice.
@@ -254,15 +255,12 @@ def style(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("untraced")
-def test_what_cannot_be_calibrated_is_refused_first(source: Path, style: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_calibrated_is_refused_first(style: Path, tmp_path: Path) -> None:
     wanted: dict[str, Any] = {"precisions": ("fp32", "fp16", "int8")}
     with pytest.raises(UsageError, match="int8 wants pictures to calibrate picture with"):
         export(style, tmp_path / "x.gantk", **wanted)
-    with pytest.raises(GantkError, match="absent"):
+    with pytest.raises(GantkError, match="absent` does not exist"):
         export(style, tmp_path / "x.gantk", **wanted, calibration=Calibration(tmp_path / "absent"))
-    with pytest.raises(UsageError, match="the network takes no pictures") as caught:
-        export(source, tmp_path / "x.gantk", **wanted, calibration=Calibration(tmp_path))
-    assert caught.value.hint == "leave it out: int8 is calibrated with random latent"
     assert [path.name for path in tmp_path.iterdir()] == ["style.safetensors"]
 
 
@@ -309,7 +307,25 @@ def test_a_source_that_is_missing_is_a_failure(tmp_path: Path, capsys: pytest.Ca
     assert "none` does not exist" in capsys.readouterr().err
 
 
-def test_an_int8_file_is_verified_like_the_others(source: Path, tmp_path: Path) -> None:
+def test_an_int8_file_is_verified_like_the_others(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, set[bytes]] = {"calibrating": set(), "judging": set()}
+    lines: list[str] = []
+    honest = verify.measure
+
+    class Watched(int8.Quantiser):
+        def __init__(self, data: bytes, feeds: list[Feeds], *rest: Any) -> None:
+            seen["calibrating"] |= {feed["latent"].tobytes() for feed in feeds}
+            super().__init__(data, feeds, *rest)
+
+    def measure(data: bytes, precision: str, backend: str, references: Any, *rest: Any) -> list[Parity]:
+        if precision == "int8":
+            seen["judging"] |= {feed["latent"].tobytes() for feed in references[0].feeds}
+        return honest(data, precision, backend, references, *rest)
+
+    monkeypatch.setattr(int8, "Quantiser", Watched)
+    monkeypatch.setattr(verify, "measure", measure)
     bundle = export(
         source,
         tmp_path / "x.gantk",
@@ -317,10 +333,15 @@ def test_an_int8_file_is_verified_like_the_others(source: Path, tmp_path: Path) 
         rewrites=False,
         psnr_min=25.0,
         calibration=Calibration(count=16),
+        report=lines.append,
     )
     variant = bundle.find("int8")
     assert [parity.backend for parity in variant.parity] == list(verify.working_backends("int8"))
     assert all(parity.passed and 25 < (parity.psnr_db or 0) < 80 for parity in variant.parity)
+    assert [len(feeds) for feeds in seen.values()] == [16, len(BATCHES) + 3]
+    assert not seen["calibrating"] & seen["judging"]
+    assert "  int8: calibrated with 16 random inputs, judged by 3 others" in lines
+    assert Bundle.read(bundle.root).find("int8").calibrated == Calibrated("minmax", 16, 16, 3, 0)
     with gantk.open(bundle.root, precision="int8") as runner:
         assert runner.file_precision == "int8"
 

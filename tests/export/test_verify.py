@@ -22,7 +22,7 @@ from gantk.errors import GantkError
 from gantk.export import variants, verify
 from gantk.export.onnx import trace
 from gantk.export.pipeline import specs
-from gantk.export.reference import BATCHES, Feeds, Outputs, make_feeds, run_torch
+from gantk.export.reference import BATCHES, Feeds, Outputs, Reference, make_feeds, run_torch
 from gantk.export.variants import Network, make_variants
 from gantk.runtime.model import Model
 from gantk.runtime.runner import Runner
@@ -287,3 +287,20 @@ def test_feeds_are_fresh_for_each_seed_and_the_same_for_one(generator: nn.Module
     assert [len(feed["latent"]) for feed in first] == list(BATCHES)
     assert all(np.array_equal(a["latent"], b["latent"]) for a, b in zip(first, again, strict=True))
     assert not any(np.array_equal(a["latent"], b["latent"]) for a, b in zip(first, other, strict=True))
+
+
+def test_the_psnr_that_was_asked_for_holds_for_whole_levels_too() -> None:
+    """By default they are held to less, for rounding may go either way."""
+    right = np.random.default_rng(0).integers(1, 255, (2, 50, 50, 3)).astype(np.uint8)
+    off = right.copy()
+    off[:, ::5, 0, 0] += 1
+    made, wanted = (
+        Reference(name, ({"x": right},), ({"y": array},), {"y": 255.0})
+        for name, array in (("made", off), ("right", right))
+    )
+    verdicts = {
+        psnr_min: verify.compare_references(made, wanted, "fp32", psnr_min)
+        for psnr_min in (None, 60.0, 120.0)
+    }
+    assert [verdict.passed for verdict in verdicts.values()] == [True, True, False]
+    assert "at least 120 dB wanted" in (verdicts[120.0].reason or "")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import shutil
@@ -64,6 +65,18 @@ def cache_folder() -> Path:
 def partial_name(path: Path) -> Path:
     """A fresh hidden name beside `path` under which to write it."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+
+
+def resolved(path: Path) -> Path:
+    """A path with its links followed, absolute.
+
+    Raises:
+        GantkError: They lead in a circle.
+    """
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise GantkError(f"`{path}` is a link that leads in a circle", where=str(path)) from error
 
 
 def leads_inside(path: Path, folder: Path) -> bool:
@@ -163,3 +176,26 @@ def read_bytes(path: Path, limit_bytes: int | None = None) -> bytes:
 def _open_at_once(path: str, flags: int) -> int:
     # Without O_NONBLOCK a named pipe with no writer would block here for ever.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, waiting for it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether anybody holds a folder's lock."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -34,6 +34,11 @@ void check_gains(const Json* gains) {
   }
 }
 
+void check_calibrated(const Json& data) {
+  take_string(data, "method");
+  for (const char* key : {"wanted", "used", "held_out", "unreadable"}) take_integer(data, key);
+}
+
 }  // namespace
 
 Parity read_parity(const Json& data) {
@@ -66,6 +71,7 @@ Interface read_interface(const Json& data) {
 
 Variant read_variant(const Json& data) {
   const Json* interface = take_optional_object(data, "interface");
+  const Json* calibrated = take_optional_object(data, "calibrated");
   Variant variant{
       .file = read_file_ref(take_object(data, "file")),
       .precision = take_string(data, "precision"),
@@ -77,6 +83,7 @@ Variant read_variant(const Json& data) {
   };
   check_gains(take_optional_object(data, "gains"));
   if (interface != nullptr) variant.interface = read_interface(*interface);
+  if (calibrated != nullptr) check_calibrated(*calibrated);
   if (!holds(precisions, variant.precision) || !holds(forms, variant.form)) {
     throw Error("`" + variant.file.path + "` is " + repr(first(variant.precision, 100)) + ", " +
                 repr(first(variant.form, 100)) + "; known are " + join(precisions) + " and " + join(forms));

@@ -21,6 +21,7 @@ from gantk.bench.view import (
     gpu_rows,
     rows_of,
 )
+from gantk.bundle import readable
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1f; --paper: #ffffff; --line: #d9d9e0; --wrong: #b3261e; }
@@ -133,7 +134,7 @@ def _parity_table(rows: Sequence[dict[str, Any]]) -> str:
                     str(row["rank"] or ""),
                     row["label"],
                     _show(parity["psnr_db"], ".1f"),
-                    _show(parity["max_abs"], ".2g"),
+                    readable(parity["max_abs"]),
                     _show(parity["cosine"], ".6f"),
                     str(parity["samples"]),
                     parity["reference"],

@@ -13,7 +13,17 @@ from gantk.bundle.engines import (
 from gantk.bundle.fileref import MANIFEST, FileRef
 from gantk.bundle.folder import Bundle, Writer, is_bundle
 from gantk.bundle.manifest import STEP_FAMILY, Manifest
-from gantk.bundle.variants import FORMS, PRECISIONS, WHOLLY_NATIVE, Interface, Parity, Variant, place_of
+from gantk.bundle.variants import (
+    FORMS,
+    PRECISIONS,
+    WHOLLY_NATIVE,
+    Calibrated,
+    Interface,
+    Parity,
+    Variant,
+    place_of,
+    readable,
+)
 
 __all__ = [
     "ENGINE_BACKENDS",
@@ -25,6 +35,7 @@ __all__ = [
     "STEP_FAMILY",
     "WHOLLY_NATIVE",
     "Bundle",
+    "Calibrated",
     "Engine",
     "FileRef",
     "HeavyLayer",
@@ -37,4 +48,5 @@ __all__ = [
     "Writer",
     "is_bundle",
     "place_of",
+    "readable",
 ]

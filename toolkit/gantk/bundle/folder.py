@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,9 @@ from gantk.bundle.variants import FORMS, PRECISIONS, Variant
 from gantk.errors import GantkError
 from gantk.files import (
     PARTIAL,
+    is_locked,
     leads_inside,
+    locked,
     named_errors,
     partial_name,
     read_bytes,
@@ -75,6 +77,14 @@ class Bundle:
             raise GantkError(
                 error.what, where=str(root / MANIFEST), hint=error.hint or "export the bundle again"
             ) from error
+
+    def unused_files(self) -> list[Path]:
+        """What earlier writings left, for readers that had begun: gantk's own by name, and not in the manifest.
+
+        The next writing removes them.
+        """
+        named = {ref.path for ref in self.manifest.files}
+        return _unnamed(self.root, named)
 
     @staticmethod
     def _check_folder(root: Path) -> None:
@@ -168,8 +178,8 @@ class Writer:
         with self._named():
             parent.mkdir(parents=True, exist_ok=True)
             # While the parent is locked nobody sweeps the folder that is made here and not yet locked.
-            with _locked(parent):
-                others = [path for path in self._hidden_folders(parent) if _is_locked(path)]
+            with locked(parent):
+                others = [path for path in self._hidden_folders(parent) if is_locked(path)]
                 if others:
                     raise self._busy()
                 if not self._replaces:
@@ -194,13 +204,16 @@ class Writer:
                 kept = {self.root / path for path in self._named_files()}
                 for path in self._added:
                     if path not in kept:
-                        path.unlink(missing_ok=True)
+                        with suppress(OSError):  # What failed is told, not that its traces stay.
+                            path.unlink(missing_ok=True)
             else:
                 shutil.rmtree(self._folder, ignore_errors=True)
         self._release()
 
     def add(self, path: str, data: bytes) -> FileRef:
         """Write a file; where another one already has its name, the name gets a part of its hash.
+
+        One that is there with the same bytes is taken as it is: the same files make the same manifest.
 
         Args:
             path: Relative to the bundle: ``model.PRECISION.onnx``, ``model.PRECISION.FORM.onnx``,
@@ -210,6 +223,8 @@ class Writer:
         if not _OWN_FILES.fullmatch(path):
             raise GantkError(f"{path!r} is not what a file of a bundle is called", where=str(self.root))
         ref = FileRef.of(path, data)
+        if self._has(path, data):
+            return ref
         if (self._folder / path).exists():
             stem, dot, suffix = path.rpartition(".")
             ref = FileRef(f"{stem}-{ref.sha256[:8]}{dot}{suffix}", ref.sha256, ref.size_bytes)
@@ -223,6 +238,18 @@ class Writer:
         with self._named():
             write_bytes(target, data)
         return ref
+
+    def _has(self, path: str, data: bytes) -> bool:
+        """Whether the bundle has a file of this name with these bytes."""
+        target = self._folder / path
+        try:
+            return (
+                leads_inside(target, self._folder)
+                and target.stat().st_size == len(data)
+                and target.read_bytes() == data
+            )
+        except OSError:
+            return False
 
     def commit(self, manifest: Manifest) -> Bundle:
         """Make `manifest`, and so the files it names, the bundle.
@@ -289,10 +316,8 @@ class Writer:
         named = self._named_files() if self._replaces else set()
         if not named:
             return  # An unreadable manifest tells nothing of what is in use; the next export sweeps.
-        for path in self.root.rglob("*"):
-            relative = path.relative_to(self.root).as_posix()
-            if relative not in named and _OWN_FILES.fullmatch(relative) and path.is_file():
-                path.unlink(missing_ok=True)
+        for path in _unnamed(self.root, named):
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -305,23 +330,9 @@ class Writer:
             raise type(error)(error.what.replace(hidden, shown), where=shown, hint=error.hint) from error
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, waiting for it; for the moments in which writers look at each other's folders."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _is_locked(folder: Path) -> bool:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+def _unnamed(root: Path, named: set[str]) -> list[Path]:
+    """The files of a bundle's folder that are ours by name and not among those named."""
+    found = ((path, path.relative_to(root).as_posix()) for path in sorted(root.rglob("*")))
+    return [
+        path for path, name in found if name not in named and _OWN_FILES.fullmatch(name) and path.is_file()
+    ]

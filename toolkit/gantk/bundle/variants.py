@@ -90,6 +90,40 @@ class Parity:
         )
 
 
+def readable(difference: float | None) -> str:
+    """A largest difference for people: two digits, or all that are whole: ``0.0042``, ``7.5``, ``100``, ``12,345``."""
+    if difference is None:
+        return "-"
+    return f"{difference:,.0f}" if 99.5 <= difference < 1e6 else f"{difference:.2g}"
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What the ranges of an int8 or fp8 file's tensors were taken from.
+
+    Args:
+        method: How a range followed from a tensor's values, e.g. ``minmax``.
+        wanted: The number of inputs asked for.
+        used: The number of inputs there were.
+        held_out: The number of others that the file was judged by; 0 where there were too few.
+        unreadable: The number of picture files that could not be read.
+    """
+
+    method: str
+    wanted: int
+    used: int
+    held_out: int
+    unreadable: int
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Calibrated:
+        counts = ("wanted", "used", "held_out", "unreadable")
+        return cls(take(data, "method", str), *(take(data, key, int) for key in counts))
+
+
 @dataclass(frozen=True)
 class Interface:
     """What goes into a file and what comes out of it."""
@@ -145,6 +179,7 @@ class Variant:
         gains: Of each place in `fastest_on`, how many times as fast each rewrite made it, by name, when it was
             measured on the machine that made the bundle; nothing of a place where there was nothing to measure it by.
         interface: What goes in and out, where that differs from the manifest's.
+        calibrated: Where the ranges of a quantised file are from.
     """
 
     file: FileRef
@@ -156,6 +191,7 @@ class Variant:
     rewrites: tuple[str, ...] = ()
     gains: dict[str, dict[str, float]] = field(default_factory=dict)
     interface: Interface | None = None
+    calibrated: Calibrated | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS or self.form not in FORMS:
@@ -197,11 +233,13 @@ class Variant:
             "rewrites": list(self.rewrites),
             "gains": self.gains,
             "interface": None if self.interface is None else self.interface.to_json(),
+            "calibrated": None if self.calibrated is None else self.calibrated.to_json(),
         }
 
     @classmethod
     def from_json(cls, data: Any) -> Variant:
         interface = take(data, "interface", dict, optional=True)
+        calibrated = take(data, "calibrated", dict, optional=True)
         return cls(
             file=FileRef.from_json(take(data, "file", dict)),
             precision=take(data, "precision", str),
@@ -212,6 +250,7 @@ class Variant:
             rewrites=tuple(take_list(data, "rewrites", printable)),
             gains=_gains(take(data, "gains", dict, optional=True) or {}),
             interface=None if interface is None else Interface.from_json(interface),
+            calibrated=None if calibrated is None else Calibrated.from_json(calibrated),
         )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gantk.cli.output import progress, prose, write_json
 from gantk.errors import GantkError, UsageError
+from gantk.files import resolved
 
 if TYPE_CHECKING:
     from gantk.stylize.painter import Painter
@@ -75,10 +76,10 @@ def apply(request: Request, json: str | None) -> None:
         )
         facts = _by_kind(request, painter, suffix)
         for reason in network.runner.passed_over.values():
-            prose().print(f"passed over: {reason}", markup=False)
+            prose().print(f"passed over: {reason}")
         for large in painter.in_strips[:1]:
             others = f"; likewise {len(painter.in_strips) - 1} more" if len(painter.in_strips) > 1 else ""
-            prose().print(f"{large}{others}", markup=False)
+            prose().print(f"{large}{others}")
         if json is not None:
             about = {"backend": network.runner.backend, "precision": network.runner.precision}
             look = {"styles": list(network.styles), "style_weights": painter.look.weights}
@@ -176,7 +177,7 @@ def _folder(request: Request, painter: Painter, suffix: str | None) -> dict[str,
 
 def _target_folder(request: Request) -> Path:
     first = request.inputs[0]
-    folder = request.output or Path(f"{first.resolve().name}-stylized" if first.is_dir() else "stylized")
+    folder = request.output or Path(f"{resolved(first).name}-stylized" if first.is_dir() else "stylized")
     if folder.is_file():
         raise UsageError(f"`{folder}` is a file; several pictures want a folder", where="--output")
     return folder
@@ -184,7 +185,7 @@ def _target_folder(request: Request) -> Path:
 
 def _tell_folder(result: Any, target: Path, painter: Painter) -> dict[str, Any]:
     for _, reason in result.skipped:
-        prose().print(f"skipped: {reason}", style="yellow", markup=False)
+        prose().print(f"skipped: {reason}", style="yellow")
     parts = [f"wrote {len(result.written)} pictures to {target}"]
     if result.kept:
         parts.append(f"{len(result.kept)} were there already")
@@ -221,7 +222,6 @@ def _video(request: Request, painter: Painter) -> dict[str, Any]:
         prose().print(
             f"warning: `{source}` is cut or damaged ({result.fault}); what could be decoded is there",
             style="yellow",
-            markup=False,
         )
     return {"kind": "video", "files": [str(output)], **asdict(result)}
 
@@ -267,4 +267,4 @@ def _refuse_existing(output: Path, *, force: bool) -> None:
 
 def _say(text: str, painter: Painter) -> None:
     runner = painter.network.runner
-    prose().print(f"{text}, with {runner.backend} in {runner.precision}", markup=False)
+    prose().print(f"{text}, with {runner.backend} in {runner.precision}")

@@ -148,7 +148,7 @@ def bench_command(
         def report(line: str) -> None:
             status.update(escape(line.strip()))
             if line.startswith(" ") or not console.is_terminal:
-                console.print(line, markup=False)
+                console.print(line)
 
         document = run.compare(
             path,
@@ -218,9 +218,9 @@ def _write(
 
 def _print_changes(console: Console, found: list[Any], doubts: list[str]) -> None:
     for doubt in doubts:
-        console.print(f"warning: {doubt}", markup=False)
+        console.print(f"warning: {doubt}")
     for change in found:
-        console.print(f"  {change}", markup=False)
+        console.print(f"  {change}")
 
 
 def _names(text: str | None, option: str) -> list[str] | None:

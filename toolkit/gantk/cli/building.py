@@ -13,6 +13,7 @@ import typer
 from gantk.bundle import ENGINE_BACKENDS, PRECISIONS, Bundle, is_bundle
 from gantk.cli.output import progress
 from gantk.errors import UsageError
+from gantk.files import resolved
 
 if TYPE_CHECKING:
     from gantk.export.engines.pipeline import EngineRequest
@@ -181,7 +182,7 @@ def build_into(source: Path, output: Path, request: EngineRequest, force: bool) 
             from gantk.export.engines.foreign import bundle_onnx
 
             return bundle_onnx(source, output, request, force=force, report=prose().print, progress=bar.show)
-        if output.resolve() != source.resolve():
+        if resolved(output) != resolved(source):
             again = Bundle.read(source).manifest.checkpoint is not None
             raise UsageError(
                 f"engines are added to `{source}` itself, not to `{output}`",

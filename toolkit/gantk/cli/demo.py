@@ -29,7 +29,7 @@ class DemoBar(BarReporter, DemoReporter):
 
     def begin(self, number: int, title: str) -> None:
         self.close()
-        prose().print(f"{number}/5 {title}", style="bold", markup=False)
+        prose().print(f"{number}/5 {title}", style="bold")
 
     def detail(self, text: str) -> None:
         if self._status is None:
@@ -37,7 +37,7 @@ class DemoBar(BarReporter, DemoReporter):
             self._status.start()
         self._status.update(text.strip())
         if text.startswith(" "):
-            self._status.console.print(text, markup=False)
+            self._status.console.print(text)
 
     def close(self) -> None:
         super().close()
@@ -77,8 +77,8 @@ def demo_command(
     finally:
         reporter.close()
     for line in demo.benchmark["recommendation"]:
-        console.print(line, style="bold", markup=False)
-    console.print(f"\nlook at it: {demo.report.absolute().as_uri()}", markup=False)
+        console.print(line, style="bold")
+    console.print(f"\nlook at it: {demo.report.absolute().as_uri()}")
     if json is not None:
         write_json(_summary(demo), json)
     else:

@@ -39,7 +39,7 @@ from gantk.cli.step import (
     export_step_into,
 )
 from gantk.errors import GantkError, UsageError
-from gantk.files import named_errors
+from gantk.files import named_errors, resolved
 from gantk.runtime.onnx_file import is_onnx
 
 if TYPE_CHECKING:
@@ -135,7 +135,9 @@ def export_command(
     ] = None,
     calibrate_count: Annotated[
         int | None,
-        typer.Option(min=1, help="How many of them.", show_default="32", rich_help_panel=_QUANTISED),
+        typer.Option(
+            min=1, help="How many; 3 others judge the file.", show_default="32", rich_help_panel=_QUANTISED
+        ),
     ] = None,
     calibration: Annotated[
         str | None,
@@ -235,7 +237,7 @@ def export_command(
             f"is for int8 and fp8, and asked for are {', '.join(precisions)}",
             hint=f"--precision {','.join(precisions)},int8",
         )
-    output = output or Path(f"{source.resolve().with_suffix('').name}.gantk")
+    output = output or Path(f"{resolved(source).with_suffix('').name}.gantk")
     console, before = prose(), manifest_of(output)
     with console.status("loading PyTorch") as status:
         from gantk.export import export

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from gantk.bundle import Bundle, Engine, Manifest
+from gantk.bundle import Bundle, Manifest, readable
 from gantk.cli.output import write_json
 from gantk.errors import GantkError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from gantk.bundle import Engine, FileRef
 
 
 def manifest_of(root: Path) -> Manifest | None:
@@ -52,8 +54,7 @@ def _print_lost(console: Console, before: Manifest | None, manifest: Manifest) -
     if lost:
         console.print(
             f"gone with the files that they were built from: {'; '.join(lost)}; "
-            "--to onnx,tensorrt-rtx builds engines of the new ones",
-            markup=False,
+            "--to onnx,tensorrt-rtx builds engines of the new ones"
         )
 
 
@@ -61,14 +62,14 @@ def _print_summary(console: Console, bundle: Bundle, new: Sequence[str]) -> None
     for variant in bundle.manifest.variants:
         if variant.file.path not in new:
             continue
-        console.print(f"[bold]{variant.file.path}[/bold]  {variant.file.size_bytes / 2**20:.1f} MiB")
+        _print_file(console, variant.file)
         if not variant.parity:
             console.print("  not compared with PyTorch: there is none of it, or nothing here can run it")
         for parity in variant.parity:
             by = (
                 "not finite"
                 if parity.psnr_db is None
-                else f"{parity.psnr_db:.1f} dB, at most {parity.max_abs:.2g} off"
+                else f"{parity.psnr_db:.1f} dB, at most {readable(parity.max_abs)} off"
             )
             verdict = "ok" if parity.passed else f"FAILED, will not be used: {parity.reason}"
             console.print(
@@ -78,18 +79,24 @@ def _print_summary(console: Console, bundle: Bundle, new: Sequence[str]) -> None
     for engine in bundle.manifest.engines:
         if engine.file.path not in new:
             continue
-        console.print(f"[bold]{engine.file.path}[/bold]  {engine.file.size_bytes / 2**20:.1f} MiB")
+        _print_file(console, engine.file)
         state = "verified" if engine.verified else _unverified(bundle, engine)
         console.print(f"  {engine.label}  {state}")
+
+
+def _print_file(console: Console, file: FileRef) -> None:
+    from rich.text import Text
+
+    console.print(Text.assemble((file.path, "bold"), f"  {file.size_bytes / 2**20:.1f} MiB"))
 
 
 def _unverified(bundle: Bundle, engine: Engine) -> str:
     from gantk.runtime.engines import has_probe
 
     try:
-        probed = has_probe(bundle, engine)
-    except GantkError as error:  # The engine is there nevertheless.
+        has = has_probe(bundle, engine)
+    except GantkError as error:
         return f"unverified, and will be: {error.what}"
-    if probed:
+    if has:
         return "unverified: it has not been run yet; its first opening compares it with the probe"
     return "unverified, and will be: the bundle's probe has no sample of a shape that it serves"

@@ -149,9 +149,9 @@ def generate(
     else:
         save(output, grid(pixels[0], columns))
     for reason in painter.passed_over:
-        prose().print(f"passed over: {reason}", markup=False)
+        prose().print(f"passed over: {reason}")
     shown = f"{output}/ ({len(targets)} files)" if len(targets) > 1 else str(targets[0])
-    prose().print(f"wrote {shown} with {painter.backend} in {painter.precision}", markup=False)
+    prose().print(f"wrote {shown} with {painter.backend} in {painter.precision}")
     if json is not None:
         write_json(
             {

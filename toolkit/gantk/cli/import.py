@@ -64,8 +64,7 @@ def fast_neural_style(
     console.print(
         f"imported the style {adopted.config['styles'][0]!r}: a network of width {adopted.config['width']} with "
         f"{adopted.config['blocks']} residual blocks, {adopted.parameters} weights, in {adopted.run}",
-        markup=False,
     )
-    console.print(f"next: gantk export {adopted.run}", markup=False)
+    console.print(f"next: gantk export {adopted.run}")
     if json is not None:
         write_json({**adopted.__dict__, "run": str(adopted.run), "checkpoint": str(adopted.checkpoint)}, json)

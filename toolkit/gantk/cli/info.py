@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gantk.bundle import readable
 from gantk.cli.output import JsonOption, print_table, prose, write_json
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -36,7 +37,7 @@ def info(
     if json != "-":
         {"bundle": _print_bundle, "onnx": _print_onnx, "run": _print_run}[about["kind"]](about)
     if about.get("damaged"):
-        prose().print(f"error: damaged: {', '.join(about['damaged'])}", markup=False)
+        prose().print(f"error: damaged: {', '.join(about['damaged'])}")
         raise typer.Exit(1)
 
 
@@ -69,6 +70,11 @@ def _print_bundle(about: Mapping[str, Any]) -> None:
         ],
     )
     _print_engines(about["engines"])
+    if about["unused"]:
+        size = _mib(sum(file["size_bytes"] for file in about["unused"]))
+        typer.echo(
+            f"\n{len(about['unused'])} files of earlier exports, {size} MiB, which the next one removes"
+        )
     rows = [(file, parity) for file in (*about["variants"], *about["engines"]) for parity in file["parity"]]
     if rows:
         typer.echo()
@@ -119,7 +125,7 @@ def _parity_row(file: Mapping[str, Any], parity: Mapping[str, Any]) -> tuple[obj
         parity["executed"],
         parity["reference"],
         None if parity["psnr_db"] is None else f"{parity['psnr_db']:.1f}",
-        None if parity["max_abs"] is None else f"{parity['max_abs']:.2g}",
+        readable(parity["max_abs"]),
         "ok" if parity["passed"] else f"WRONG: {parity['reason']}",
     )
 

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated, Any, Self
 
 import typer
 from typer.core import TyperGroup
@@ -33,6 +36,7 @@ VERBS = {
 }
 
 INTERRUPTED = 130
+TERMINATED = 143
 
 # What the optional packages belong to.
 _EXTRAS = {
@@ -84,7 +88,7 @@ def gantk_(
     """Generative picture networks from PyTorch to a fast, verified, embeddable engine."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one way out for each way to fail
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
@@ -92,9 +96,38 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
 
     Returns:
         0 where it worked, 1 where it failed, 2 for wrong usage, 3 where a backend that was asked for is
-        missing, 130 where it was interrupted.
+        missing, 130 where it was interrupted, 143 where it was told to end.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with _Termination() as termination:
+        return _run(arguments, termination)
+
+
+class _Termination:
+    """While open, SIGTERM ends a command as Ctrl-C does: schedulers and containers send it, and files are put away."""
+
+    def __init__(self) -> None:
+        self.came = False
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        # A handler of whoever called stays; and outside the main thread Python allows none.
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.getsignal(signal.SIGTERM)
+            if self._before is signal.SIG_DFL:
+                signal.signal(signal.SIGTERM, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+        raise KeyboardInterrupt
+
+
+def _run(arguments: list[str], termination: _Termination) -> int:  # noqa: PLR0911 - one way out for each way to fail
     try:
         status = app(arguments or ["--help"], prog_name="gantk", standalone_mode=False)
         sys.stdout.flush()
@@ -107,8 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
         return _report_usage(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted", err=True)
-        _write_error(GantkError("interrupted"), INTERRUPTED, arguments)
-        return INTERRUPTED
+        status = TERMINATED if termination.came else INTERRUPTED
+        _write_error(GantkError("interrupted"), status, arguments)
+        return status
     except BrokenPipeError:
         # The reader of our output left, as `head` does; what is still buffered must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -97,7 +97,6 @@ def optimise_command(model: Path, given: Mapping[str, Any], preset: Mapping[str,
     prose().print(
         f"{'interrupted: ' if result.interrupted else ''}wrote {result.picture} ({width} x {height}) after "
         f"{result.steps} steps in {result.seconds:.0f} s, by {result.backend} in {result.precision}",
-        markup=False,
     )
     if given.get("json") is not None:
         facts = {**asdict(result), "size": [width, height], "settings": asdict(settings), "model": str(model)}

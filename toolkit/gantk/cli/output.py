@@ -37,10 +37,13 @@ JsonOption = Annotated[
 
 
 def prose() -> Console:
-    """The console for people: standard error, without colour where it is not a terminal."""
+    """The console for people: standard error, without colour where it is not a terminal.
+
+    Nothing is markup unless it is said to be: names may hold brackets.
+    """
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
 def progress() -> Progress:
@@ -55,14 +58,14 @@ def progress() -> Progress:
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False)
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=console,
         disable=not console.is_terminal,
     )
@@ -74,11 +77,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    # Text, not markup: names may hold brackets.
+    heading = None if title is None else Text(_printable(title))
+    table = Table(title=heading, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(Text(_printable(column)), overflow="fold")
     for row in rows:
-        # Text, not markup: names may hold brackets.
         table.add_row(*(Text("-" if cell is None else _printable(str(cell))) for cell in row))
     console = Console(highlight=False)
     if not console.is_terminal:

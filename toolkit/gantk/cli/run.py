@@ -87,9 +87,9 @@ def run(
         feeds, random = _feeds(runner, given or [], shape or [], seed)
         outputs = runner.run(feeds)
     for reason in runner.passed_over.values():
-        prose().print(f"passed over: {reason}", markup=False)
+        prose().print(f"passed over: {reason}")
     if random:
-        prose().print(f"random values for {', '.join(random)}, seed {seed}", markup=False)
+        prose().print(f"random values for {', '.join(random)}, seed {seed}")
     files = save_outputs(output_dir, outputs) if output_dir is not None else []
     rows = [{"kind": "input", **summary(name, array)} for name, array in feeds.items()]
     rows += [{"kind": "output", **summary(name, array)} for name, array in outputs.items()]
@@ -101,7 +101,7 @@ def run(
             rows, f"{source} with {runner.backend} {runner.version}, {runner.precision} on {runner.device}"
         )
     if files:
-        prose().print(f"wrote {', '.join(map(str, files))}", markup=False)
+        prose().print(f"wrote {', '.join(map(str, files))}")
 
 
 def _feeds(

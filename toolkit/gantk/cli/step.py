@@ -112,6 +112,4 @@ def export_step_into(
             ),
         )
     tell(console, bundle, json, before)
-    console.print(
-        f"next: [bold]gantk stylize CONTENT --style PICTURE --model {bundle.root}[/bold]", soft_wrap=True
-    )
+    console.print(f"next: gantk stylize CONTENT --style PICTURE --model {bundle.root}")

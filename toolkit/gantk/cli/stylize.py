@@ -382,7 +382,6 @@ def _tell(result: Result, curves: Path, config: GatysConfig, json: str | None) -
     prose().print(
         f"{began}wrote {result.picture} ({width} x {height}) and {curves} after {result.steps} steps "
         f"in {result.seconds:.0f} s",
-        markup=False,
     )
     if json is not None:
         facts = {**asdict(result), "size": [width, height], "curves": str(curves)}

@@ -20,7 +20,7 @@ class BarReporter(Reporter):
 
     def say(self, text: str) -> None:
         console = prose() if self._bar is None else self._bar.console
-        console.print(text, markup=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)
 
     def fetching(self, done: int, total: int) -> None:
         self._show("fetching VGG-19 (MB)", done // 10**6, total // 10**6, "")

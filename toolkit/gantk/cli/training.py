@@ -25,10 +25,10 @@ class BarReporter(Reporter):
         self._title = ""
 
     def say(self, text: str) -> None:
-        self._console().print(text, markup=False, soft_wrap=True)
+        self._console().print(text, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        self._console().print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+        self._console().print(f"warning: {text}", style="yellow", soft_wrap=True)
 
     def fetching(self, done: int, total: int) -> None:
         self._show("fetching weights", done, total, "")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gantk.bench.page import body, line, page, table
-from gantk.bundle import Bundle, Engine, Parity
+from gantk.bundle import Bundle, Engine, Parity, readable
 from gantk.files import read_bytes, write_text
 from gantk.train.sitting import TrainResult
 
@@ -136,7 +136,7 @@ def _parity_row(file: str, size_bytes: int, parity: Parity) -> str:
         parity.executed,
         parity.reference,
         "-" if parity.psnr_db is None else f"{parity.psnr_db:.1f}",
-        "-" if parity.max_abs is None else f"{parity.max_abs:.2g}",
+        readable(parity.max_abs),
         "ok" if parity.passed else f"refused: {parity.reason}",
     )
     return line(cells, "td")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What int8 and fp8 take the ranges of tensors from: the user's pictures, as the inputs of a network."""
+"""The inputs that tell the ranges of a network's tensors, from the user's pictures, and others that judge the file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from gantk.bundle import Calibrated
 from gantk.data.decode import decode
-from gantk.data.pictures import find_source
 from gantk.errors import GantkError, UsageError
+from gantk.files import named_errors
 from gantk.runtime.arrays import random_feeds
-from gantk.runtime.decode import UnreadableError
+from gantk.runtime.decode import SUFFIXES, UnreadableError, find_pictures
 from gantk.runtime.runner import Array
 from gantk.tensors import TensorSpec
 
@@ -22,6 +23,16 @@ METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
 
 SIDE = 256
 """Height and width of the pictures that ranges are taken from."""
+
+HELD_OUT = 3
+"""How many inputs judge, and do not calibrate; of a few a quarter at most, for ranges want more than a verdict."""
+
+_SEED = 2000
+"""Of the first random input; `make_feeds` draws those that every file is compared by with 0, 1, ..., and from 1000."""
+
+_HINT = "--calibrate wants a folder of pictures such as the network will get"
+
+Feeds = dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -48,68 +59,148 @@ class Calibration:
             raise UsageError(f"{self.count} pictures; at least 1 is wanted", where="--calibrate-count")
 
 
+@dataclass(frozen=True)
+class CalibrationFeeds:
+    """What was found to calibrate with, a batch of one each.
+
+    Args:
+        calibrating: The inputs that ranges are taken from.
+        judging: Others, by which the file is compared with PyTorch; none where there are too few for both.
+        kind: What one of them is, in words.
+        unreadable: The picture files that were passed by, each with the reason.
+        unused: Of a folder that the network has no use for, why not.
+    """
+
+    calibrating: Sequence[Feeds]
+    judging: Sequence[Feeds]
+    kind: str
+    unreadable: Sequence[tuple[str, str]] = ()
+    unused: str | None = None
+
+    def told(self, wanted: int) -> str:
+        """How many there are of those `wanted`, and what was passed by, as the end of a sentence."""
+        used, others = len(self.calibrating), len(self.judging)
+        short = f" of {wanted} wanted" if used < wanted else ""
+        judges = f"{others} other{'s' * (others > 1)}" if others else "the same"
+        parts = [f"calibrated with {used} {self.kind}{'s' * (used > 1)}{short}, judged by {judges}"]
+        if self.unreadable:
+            (name, reason), count = self.unreadable[0], len(self.unreadable)
+            first = "the first " if count > 1 else ""
+            parts.append(f"{count} file{'s' * (count > 1)} could not be read, {first}`{name}`: {reason}")
+        if self.unused:
+            parts.append(self.unused)
+        return "; ".join(parts)
+
+    def facts(self, asked: Calibration) -> Calibrated:
+        """The same for the manifest."""
+        counts = (len(found) for found in (self.calibrating, self.judging, self.unreadable))
+        return Calibrated(asked.method, asked.count, *counts)
+
+
 def calibration_feeds(
     inputs: Sequence[TensorSpec], calibration: Calibration, precision: str = "int8"
-) -> list[dict[str, Array]]:
+) -> CalibrationFeeds:
     """Inputs to take ranges from: the folder's pictures, and for inputs that are none random ones that suit.
 
+    Args:
+        inputs: Of the network.
+        calibration: What is asked for; some more are drawn, to judge.
+        precision: For the errors.
+
     Raises:
-        UsageError: There are pictures among the inputs and no folder, or a folder and none among the inputs.
-        GantkError: The folder has no picture that can be read.
+        UsageError: There are pictures among the inputs, and no folder.
+        GantkError: The folder is none, or has no picture that can be read.
     """
     drawn = [spec for spec in inputs if spec.picture_axes is not None]
-    if drawn and calibration.folder is None:
+    folder = calibration.folder
+    if drawn and folder is None:
         raise UsageError(
             f"{precision} wants pictures to calibrate {', '.join(spec.name for spec in drawn)} with",
             where=f"--precision {precision}",
             hint="--calibrate DIR, a folder of pictures such as the network will get",
         )
-    if calibration.folder is not None and not drawn:
-        raise UsageError(
-            f"the network takes no pictures, so that those of `{calibration.folder}` are of no use",
-            where="--calibrate",
-            hint=f"leave it out: {precision} is calibrated with random {', '.join(spec.name for spec in inputs)}",
-        )
+    wanted = calibration.count + HELD_OUT
+    if not drawn or folder is None:
+        unused = f"`{folder}` is not used, for the network takes no pictures" if folder is not None else None
+        return _parted(_random(inputs, wanted), calibration.count, "random input", unused=unused)
+    side = max(SIDE, *(spec.smallest for spec in drawn))
+    pictures, unreadable = _read(folder, wanted * len(drawn), side)
+    found = _random(inputs, max(1, len(pictures) // len(drawn)))
+    _fill(found, drawn, pictures)
+    kind = {1: "picture", 2: "pair"}.get(len(drawn), "group")
+    return _parted(found, calibration.count, kind, unreadable)
+
+
+def _parted(
+    feeds: Sequence[Feeds],
+    count: int,
+    kind: str,
+    unreadable: Sequence[tuple[str, str]] = (),
+    unused: str | None = None,
+) -> CalibrationFeeds:
+    """Up to `count` inputs to calibrate with, and the last ones to judge."""
+    held = max(len(feeds) - count, min(HELD_OUT, len(feeds) // 4))
+    used = len(feeds) - held
+    return CalibrationFeeds(feeds[:used], feeds[used:], kind, unreadable, unused)
+
+
+def _random(inputs: Sequence[TensorSpec], count: int) -> list[Feeds]:
+    """Random inputs, with pictures of `SIDE` pixels."""
     sizes = {"N": 1}
-    for spec in drawn:
+    for spec in inputs:
         for axis in spec.picture_axes or ():
             if isinstance(symbol := spec.shape[axis], str):
                 sizes[symbol] = max(SIDE, spec.smallest)
-    feeds = [random_feeds(inputs, sizes, seed=seed) for seed in range(calibration.count)]
-    if calibration.folder is not None:
-        count = len(drawn) * calibration.count
-        pictures = _read(calibration.folder, count, max(SIDE, *(spec.smallest for spec in drawn)))
-        feeds = feeds[: max(1, len(pictures) // len(drawn))]
-        for index, feed in enumerate(feeds):
-            for offset, spec in enumerate(drawn):
-                pixels = pictures[(index * len(drawn) + offset) % len(pictures)]
-                feed[spec.name] = _as_input(pixels, spec, feed[spec.name])
-    return feeds
+    return [random_feeds(inputs, sizes, seed=_SEED + index) for index in range(count)]
 
 
-def _read(folder: Path, count: int, side: int) -> list[Array]:
-    """Up to `count` pictures of a folder, spread evenly, uint8 [3, side, side]."""
-    try:
-        files = find_source(folder).files  # None where it is a file of digits.
-    except GantkError as error:
-        raise GantkError(
-            error.what, where=error.where, hint="--calibrate DIR, a folder of pictures"
-        ) from error
-    spread = np.linspace(0, max(len(files) - 1, 0), min(count, len(files))).astype(np.int64).tolist()
+def _fill(feeds: Sequence[Feeds], drawn: Sequence[TensorSpec], pictures: Sequence[Array]) -> None:
+    """Put pictures in place of random ones, one after the other, from the first again where they end."""
+    for index, feed in enumerate(feeds):
+        for offset, spec in enumerate(drawn):
+            pixels = pictures[(index * len(drawn) + offset) % len(pictures)]
+            feed[spec.name] = _as_input(pixels, spec, feed[spec.name])
+
+
+def _read(folder: Path, count: int, side: int) -> tuple[list[Array], list[tuple[str, str]]]:
+    """Up to `count` pictures of a folder, spread evenly, uint8 [3, side, side]; and the files that are none."""
+    files = _find(folder)
+    spread = np.linspace(0, len(files) - 1, min(count, len(files))).astype(np.int64).tolist()
     pictures: list[Array] = []
-    reason = "there is none"
+    unreadable: list[tuple[str, str]] = []
     for index in dict.fromkeys([*spread, *range(len(files))]):  # The others where one of these is broken.
         if len(pictures) == count:
             break
+        path = files[index]
         try:
-            pictures.append(decode(files[index], side, 3))
+            pictures.append(decode(path, side, 3))
         except UnreadableError as error:
-            reason = str(error)
+            unreadable.append((path.name, str(error).replace(str(path), path.name)))
     if not pictures:
+        name, reason = unreadable[0]
         raise GantkError(
-            f"no picture of `{folder}` can be read: {reason}", where=str(folder), hint="--calibrate DIR"
+            f"none of the {len(files)} picture files in `{folder}` can be read; `{name}`: {reason}",
+            where=str(folder),
+            hint=_HINT,
         )
-    return pictures
+    return pictures, unreadable
+
+
+def _find(folder: Path) -> list[Path]:
+    """The picture files in a folder and in those within it."""
+    with named_errors(folder, "read"):
+        if not folder.is_dir():
+            what = "is a file" if folder.exists() else "does not exist"
+            raise GantkError(f"`{folder}` {what}", where=str(folder), hint=_HINT)
+        entries, files = find_pictures(folder)
+    if not files:
+        what = f"has {entries} file{'s' * (entries > 1)} and no picture among them" if entries else "is empty"
+        raise GantkError(
+            f"`{folder}` {what}; {', '.join(suffix[1:] for suffix in SUFFIXES)} are known",
+            where=str(folder),
+            hint=_HINT,
+        )
+    return files
 
 
 def _as_input(pixels: Array, spec: TensorSpec, like: Array) -> Array:

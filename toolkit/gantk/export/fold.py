@@ -114,4 +114,8 @@ def _remove(graph: ir.Graph, node: ir.Node, value: ir.Value, scaled: list[ir.Nod
     if scaled and scaled[-1].outputs[0] is value:
         value.name = output.name
     output.replace_all_uses_with(value, replace_graph_outputs=True)
+    constants = [given for given in node.inputs if given is not None and given.const_value is not None]
     graph.remove(node, safe=True)
+    for constant in constants:  # ONNX Runtime warns of one that nothing uses whenever the file is loaded.
+        if not (constant.uses() or constant.is_graph_output()) and constant.name in graph.initializers:
+            del graph.initializers[constant.name]

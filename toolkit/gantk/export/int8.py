@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import onnx
 from gantk.bundle import FileRef, Parity, Variant
 from gantk.errors import BackendMissingError, GantkError
 from gantk.export import verify
-from gantk.export.calibration import METHODS
+from gantk.export.calibration import METHODS, Calibration, CalibrationFeeds
 from gantk.export.fp8 import from_int8
 from gantk.export.onnx import OPSET
 from gantk.export.qdq import LAYERS, MOVERS, bypass_outputs
@@ -26,12 +27,9 @@ from gantk.runtime.runner import Array
 
 QUANTISED = ("int8", "fp8")
 
-HELD_OUT = 3
-"""How many pictures judge, and do not calibrate."""
-
 
 def make_quantised(
-    network: Network, precision: str, feeds: Sequence[dict[str, Array]], method: str, report: Report
+    network: Network, precision: str, calibration: Calibration, found: CalibrationFeeds, report: Report
 ) -> VariantFile:
     """The int8 file of a network, for ONNX Runtime, OpenVINO and TensorRT alike, or the fp8 one, for TensorRT.
 
@@ -44,26 +42,27 @@ def make_quantised(
     Args:
         network: The network.
         precision: One of `QUANTISED`.
-        feeds: To take ranges from: see `gantk.export.calibration.calibration_feeds`.
-        method: A key of `METHODS`.
+        calibration: Where ranges come from.
+        found: What was found there: see `gantk.export.calibration.calibration_feeds`.
         report: Called with a line at each step.
 
     Raises:
         GantkError: No layer can be quantised at this quality, or there is none.
         BackendMissingError: ONNX Runtime is not installed.
     """
-    held_out = feeds[-HELD_OUT:] if len(feeds) > HELD_OUT else feeds
-    reference = run_torch(
-        network.module, network.inputs, network.outputs, [*network.full.feeds, *held_out], "fp32"
-    )
-    report(f"{precision}: calibrating with {len(feeds)} inputs")
+    report(f"  {precision}: {found.told(calibration.count)}")
+    judges = [*network.full.feeds, *(found.judging or found.calibrating)]
+    reference = run_torch(network.module, network.inputs, network.outputs, judges, "fp32")
     with tempfile.TemporaryDirectory(prefix="gantk-quantise-") as folder:
-        quantiser = Quantiser(plain_bytes(network), feeds, method, Path(folder), precision)
+        quantiser = Quantiser(
+            plain_bytes(network), found.calibrating, calibration.method, Path(folder), precision
+        )
         data, verdicts = _search(quantiser, network.psnr_min, reference, report)
     for backend in verify.working_backends(precision)[1:]:
         verdicts += verify.measure(data, precision, backend, [reference], network.psnr_min)
     file = FileRef.of(f"model.{precision}.onnx", data)
-    return VariantFile(data, Variant(file, precision, "plain", OPSET, tuple(verdicts)))
+    calibrated = found.facts(calibration)
+    return VariantFile(data, Variant(file, precision, "plain", OPSET, tuple(verdicts), calibrated=calibrated))
 
 
 class Quantiser:
@@ -189,10 +188,11 @@ def _db(verdict: Parity) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the quantiser's advice, which is for other graphs, off the user's terminal."""
+    """Keep the quantiser's advice, which is for other graphs, off the terminal, and what it prints out of our data."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
         logging.disable(before)

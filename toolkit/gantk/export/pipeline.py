@@ -75,7 +75,7 @@ def export(
     Raises:
         GantkError: The source cannot be read, or a file does not compute what PyTorch does: the error names
             the layer and by how much it is off, and nothing is written.
-        UsageError: An unknown precision, a network that cannot be calibrated so, or shapes that do not suit it.
+        UsageError: An unknown precision, no pictures to calibrate with, or shapes that do not suit the network.
         BackendMissingError: No backend is installed to verify with.
     """
     precisions = _checked(precisions)
@@ -90,14 +90,16 @@ def export(
         engines.check_network(
             draft, [Interface(draft.inputs, draft.outputs)], further=(STATISTICS,) if tiles else ()
         )
-    quantised = next((precision for precision in precisions if precision in QUANTISED), None)
-    feeds = [] if quantised is None else calibration_feeds(draft.inputs, calibration, quantised)
+    found = next(
+        (calibration_feeds(draft.inputs, calibration, p) for p in precisions if p in QUANTISED), None
+    )
     with Writer(output, force=force) as writer:  # First, for it refuses at once where it may not write.
         network = _prepare(generator, draft, pixels, psnr_min, report)
         files = []
         for precision in precisions:
             if precision in QUANTISED:
-                files.append(make_quantised(network, precision, feeds, calibration.method, report))
+                assert found is not None
+                files.append(make_quantised(network, precision, calibration, found, report))
             else:
                 files += make_variants(network, precision, report, rewrites=rewrites)
         if tiles:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
@@ -125,7 +124,7 @@ def _judge(
 ) -> Parity:
     threshold = threshold or parity.THRESHOLDS[precision]
     if psnr_min is not None:
-        threshold = replace(threshold, psnr_db=psnr_min)
+        threshold = threshold.asking(psnr_min)
     verdicts = []
     for name, span in reference.spans.items():
         difference = parity.compare([o[name] for o in outputs], [r[name] for r in reference.outputs], span)

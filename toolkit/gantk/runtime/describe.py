@@ -22,7 +22,7 @@ def describe(path: str | Path) -> dict[str, Any]:
 
     Returns:
         A JSON object whose ``kind`` is ``bundle``, ``onnx`` or ``run``. Every file of a bundle is read and
-        checked; ``damaged`` lists those that are not what the manifest says.
+        checked; ``damaged`` lists those that are not what the manifest says, ``unused`` what earlier writings left.
 
     Raises:
         GantkError: There is nothing there that gantk knows, or it cannot be read.
@@ -50,6 +50,10 @@ def _bundle(bundle: Bundle) -> dict[str, Any]:
             {**engine.to_json(), "damage": verdicts[engine.file.path]} for engine in manifest.engines
         ],
         "files": [{**ref.to_json(), "damage": verdicts[ref.path]} for ref in manifest.files],
+        "unused": [
+            {"path": path.relative_to(bundle.root).as_posix(), "size_bytes": path.stat().st_size}
+            for path in bundle.unused_files()
+        ],
         "damaged": [path for path, verdict in verdicts.items() if verdict is not None],
         "tools": manifest.tools,
     }

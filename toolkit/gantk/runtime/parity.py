@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,10 @@ from gantk.runtime.runner import Array
 PSNR_CAP_DB = 200.0
 """Stands for equal outputs, whose ratio has no finite value."""
 
+ROUNDED_DB = 65.0
+"""What is wanted at most of outputs in whole levels: values that fall between two are rounded to either, and one
+in fifty may be, where the layers are many. That no value is off by more is what tells right from wrong then."""
+
 
 @dataclass(frozen=True)
 class Threshold:
@@ -23,10 +27,16 @@ class Threshold:
     Args:
         psnr_db: The smallest peak signal-to-noise ratio over all samples, in dB.
         max_abs: The largest difference of one value, as a share of the output's range.
+        rounded_db: The largest `psnr_db` that outputs in whole levels are held to.
     """
 
     psnr_db: float
     max_abs: float
+    rounded_db: float = ROUNDED_DB
+
+    def asking(self, psnr_db: float) -> Threshold:
+        """The same with a user's smallest PSNR, which holds for whole levels too."""
+        return replace(self, psnr_db=psnr_db, rounded_db=psnr_db)
 
 
 # A few times worse than healthy networks measure, far better than any wrong one: float32 outputs agree to
@@ -66,11 +76,6 @@ def span_of(reference: Array, declared: tuple[float, float] | None) -> float:
     return float(np.ptp(values)) or float(np.abs(values).max()) or 1.0
 
 
-ROUNDED_DB = 65.0
-"""What is wanted at most of outputs in whole levels: values that fall between two are rounded to either, and one
-in fifty may be, where the layers are many. That no value is off by more is what tells right from wrong then."""
-
-
 @dataclass(frozen=True)
 class Difference:
     """Outputs against their reference; numbers are `None` where an output is not finite.
@@ -96,7 +101,7 @@ class Difference:
         """Why `threshold` does not hold, in words, or `None` where it does; `span` is the output's range."""
         if self.fault is not None or self.psnr_db is None or self.max_abs is None:
             return self.fault or "outputs are not finite"
-        wanted_db = min(threshold.psnr_db, ROUNDED_DB) if self.quantum else threshold.psnr_db
+        wanted_db = min(threshold.psnr_db, threshold.rounded_db) if self.quantum else threshold.psnr_db
         if self.psnr_db < wanted_db:
             return f"{self.psnr_db:.1f} dB PSNR, at least {wanted_db:g} dB wanted"
         allowed = max(threshold.max_abs * span, self.quantum)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gantk.errors import GantkError, UsageError
-from gantk.files import PARTIAL, named_errors, read_bytes, write_text
+from gantk.files import PARTIAL, named_errors, read_bytes, resolved, write_text
 from gantk.runtime.decode import UnreadableError, find_pictures, opened
 from gantk.runtime.pictures import FORMATS
 from gantk.stylize.painter import Painter
@@ -100,7 +100,7 @@ def find(source: Path, target: Path) -> list[Path]:
     with named_errors(source, "read"):
         if not source.is_dir():
             raise GantkError(f"`{source}` is not a folder", where=str(source))
-        if target.resolve() == source.resolve():
+        if resolved(target) == resolved(source):
             raise UsageError(
                 "the output folder is the input folder", where=str(target), hint="-o another folder"
             )

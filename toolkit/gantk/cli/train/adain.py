@@ -10,6 +10,7 @@ import typer
 
 from gantk.cli.output import JsonOption
 from gantk.cli.train import options as o
+from gantk.files import resolved
 
 EPILOG = """
 [bold]Examples[/bold]
@@ -86,6 +87,6 @@ def adain(
             "data": ("--data", "a folder of photographs to learn to paint"),
             "styles": ("--styles", "a folder of pictures to take style from"),
         },
-        (Path(styles).resolve().name or "adain") if styles else None,
-        "[bold]gantk export {run}[/bold]",
+        (resolved(Path(styles)).name or "adain") if styles else None,
+        "gantk export {run}",
     )

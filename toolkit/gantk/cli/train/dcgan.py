@@ -10,6 +10,7 @@ import typer
 
 from gantk.cli.output import JsonOption
 from gantk.cli.train import options as o
+from gantk.files import resolved
 
 _BALANCE = "Balance of the two networks"
 
@@ -133,6 +134,6 @@ def dcgan(
         context,
         "dcgan",
         {"data": ("--data", "a folder of pictures, or a MNIST-type idx file")},
-        (Path(data).resolve().name.split(".")[0] or "run") if data else None,
-        "[bold]gantk generate {run}[/bold], [bold]gantk export {run}[/bold]",
+        (resolved(Path(data)).name.split(".")[0] or "run") if data else None,
+        "gantk generate {run}, gantk export {run}",
     )

@@ -194,7 +194,7 @@ def _tell(result: TrainResult, verb: str, next_steps: str, json: str | None) -> 
     if result.interrupted:
         console.print(
             f"interrupted after step {result.step}, with a checkpoint; "
-            f"[bold]gantk train {verb} --resume --out {result.run}[/bold] goes on"
+            f"gantk train {verb} --resume --out {result.run} goes on"
         )
     else:
         console.print(

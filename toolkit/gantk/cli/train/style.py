@@ -111,5 +111,5 @@ def style(
             "data": ("--data", "a folder of photographs to learn to paint"),
         },
         "+".join(Path(path).stem for path in styles[:3]) if styles else None,
-        "[bold]gantk export {run}[/bold]",
+        "gantk export {run}",
     )

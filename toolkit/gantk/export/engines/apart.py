@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +24,11 @@ from gantk.export.engines.audit import Audit
 from gantk.export.engines.build import BuildOptions, Built
 from gantk.export.engines.progress import Progress
 from gantk.export.engines.worker import ENGINE, MODEL, REQUEST, RESULT
+from gantk.files import is_locked, locked, named_errors
 from gantk.runtime.products import Product
+
+_PREFIX = "gantk-build-"
+_NOT_YET_LOCKED_S = 60.0
 
 _LAST_LINES = 3
 
@@ -49,10 +56,10 @@ def build_apart(
         "profiles": [{name: shapes.to_json() for name, shapes in profile.items()} for profile in profiles],
         "options": asdict(options),
     }
-    with tempfile.TemporaryDirectory(prefix="gantk-build-") as name:
-        folder = Path(name)
-        (folder / MODEL).write_bytes(data)
-        (folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")
+    with _own_folder() as folder:
+        with named_errors(folder, "write"):
+            (folder / MODEL).write_bytes(data)
+            (folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")
         with (folder / "log").open("w+b") as log:
             status = _run(folder, log, progress)
             if not (folder / RESULT).is_file():
@@ -71,6 +78,17 @@ def build_apart(
             result["timing_cache"],
             tuple(result["rewrites"]),
         )
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """A temporary folder, locked while it is in use; those of processes that were killed are removed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # Somebody else's, or gone meanwhile.
+            if time.time() - left.stat().st_mtime > _NOT_YET_LOCKED_S and not is_locked(left):
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name, locked(Path(name)):
+        yield Path(name)
 
 
 def _run(folder: Path, log: IO[bytes], progress: Progress) -> int:

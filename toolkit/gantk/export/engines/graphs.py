@@ -30,7 +30,7 @@ def difference(before: bytes, after: bytes) -> str | None:
         The first weight or node that differs, in words; `None` where there is none.
     """
     models = [onnx.load_from_string(data) for data in (before, after)]
-    weights = [{tensor.name: tensor for tensor in model.graph.initializer} for model in models]
+    weights = [_weights(model) for model in models]
     for name, tensor in weights[0].items():
         found = weights[1].get(name)
         if found is None:
@@ -47,6 +47,12 @@ def difference(before: bytes, after: bytes) -> str | None:
             named = other or node
             return f"has another node where `{named.name}` ({named.op_type}) is"
     return None
+
+
+def _weights(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """By name, those that a node reads: an engine has no others."""
+    read = {name for node in _nodes(model) for name in node.input}
+    return {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in read}
 
 
 def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:

@@ -19,6 +19,7 @@ from gantk.export.engines.pipeline import name_of
 from gantk.export.engines.progress import Progress
 from gantk.export.engines.weights import put_weights
 from gantk.export.pipeline import export
+from gantk.files import resolved
 from gantk.models.weights import differences
 from gantk.runtime import driver
 from gantk.runtime.engines import EngineFile, runs_on
@@ -61,7 +62,7 @@ def refit(
     _refuse_other_architecture(load_generator(root), load_generator(source), bundle, Path(source))
     variants = bundle.manifest.variants
     forms = {variant.form for variant in variants}
-    in_place = output is None or Path(output).resolve() == bundle.root.resolve()
+    in_place = output is None or resolved(Path(output)) == resolved(bundle.root)
     return export(
         source,
         bundle.root if output is None else output,

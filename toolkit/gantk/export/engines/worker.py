@@ -19,6 +19,7 @@ from typing import Any
 from gantk.bundle import ShapeRange
 from gantk.errors import GantkError
 from gantk.export.engines.build import BuildOptions, build
+from gantk.files import named_errors
 from gantk.runtime.products import PRODUCTS
 
 MODEL, REQUEST, ENGINE, RESULT = "model.onnx", "request.json", "engine", "result.json"
@@ -38,10 +39,13 @@ def main() -> int:
         )  # Nobody waits for an engine when whoever asked is gone.
     tell = _own_output()
     try:
-        result = _build(lambda phase, done, steps: tell([phase, done, steps]))
+        with named_errors(Path.cwd(), "build in"):
+            result = _build(lambda phase, done, steps: tell([phase, done, steps]))
+            Path(RESULT).write_text(json.dumps(result), encoding="utf-8")
     except GantkError as error:
         result = {"error": type(error).__name__, "what": error.what, "where": error.where, "hint": error.hint}
-    Path(RESULT).write_text(json.dumps(result), encoding="utf-8")
+        Path(ENGINE).unlink(missing_ok=True)  # Where there was no room for it, there is for the error.
+        Path(RESULT).write_text(json.dumps(result), encoding="utf-8")
     return 0
 
 
