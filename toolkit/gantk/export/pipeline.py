@@ -83,8 +83,7 @@ def export(
     if engines is not None:
         engines.check()
     generator = checkpoint.load_generator(source)
-    pixels = takes_pictures(generator.module.config) if pictures is None else pictures
-    draft = _draft(generator, pixels)
+    draft = _draft(generator, pictures)
     # Whatever can be refused is refused before the first file is made, which takes minutes.
     if engines is not None:
         engines.check_network(
@@ -94,7 +93,7 @@ def export(
         (calibration_feeds(draft.inputs, calibration, p) for p in precisions if p in QUANTISED), None
     )
     with Writer(output, force=force) as writer:  # First, for it refuses at once where it may not write.
-        network = _prepare(generator, draft, pixels, psnr_min, report)
+        network = _prepare(generator, pictures, psnr_min, report)
         files = []
         for precision in precisions:
             if precision in QUANTISED:
@@ -150,23 +149,23 @@ def _checked(precisions: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(precisions))
 
 
-def _draft(generator: Generator, pixels: bool) -> Manifest:
+def _draft(generator: Generator, pictures: bool | None) -> Manifest:
     """What is known of a bundle before it has a file."""
-    inputs, outputs = specs(generator.module.config, pictures=pixels)
+    config: Any = generator.module.config
+    inputs, outputs = specs(config, pictures=takes_pictures(config) if pictures is None else pictures)
     return Manifest(generator.family, generator.name, generator.config, inputs, outputs, variants=())
 
 
-def _prepare(
-    generator: Generator, draft: Manifest, pixels: bool, psnr_min: float | None, report: Report
-) -> Network:
+def _prepare(generator: Generator, pictures: bool | None, psnr_min: float | None, report: Report) -> Network:
     if not verify.working_backends("fp32"):
         raise BackendMissingError(
             "no backend works here to verify the export with",
             hint="pip install 'gantk[cpu]'; gantk doctor says more",
         )
     config: Any = generator.module.config
-    module = Bordered(generator.module, config.inputs, config.outputs, pixels=pixels).eval()
-    inputs, outputs = draft.inputs, draft.outputs
+    pictures = takes_pictures(config) if pictures is None else pictures
+    module = Bordered(generator.module, config.inputs, config.outputs, pixels=pictures).eval()
+    inputs, outputs = specs(config, pictures=pictures)
     report("tracing with PyTorch")
     traced = trace(module, inputs, outputs)
     fold_scales(traced.graph)
