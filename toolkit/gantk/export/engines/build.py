@@ -150,7 +150,9 @@ def check_options(product: Product, trt: ModuleType, options: BuildOptions) -> N
     for option in options.options:
         if option not in product.options:
             offered = ", ".join(product.options)
-            raise UsageError(f"{product.name} builds no {option} engines; it has {offered}", where=option)
+            raise UsageError(
+                f"{product.name} builds no {option} engines; it has {offered}", where="--engine-options"
+            )
     if "strip" in options.options and "refit" not in options.options:
         raise UsageError(
             "strip leaves the weights out, and without refit nothing puts them into the engine again",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gantk.bundle import HeavyLayer
+from gantk.bundle import PRECISIONS, HeavyLayer
 from gantk.errors import GantkError, UsageError
 from gantk.runtime import driver
 from gantk.runtime.products import Product
@@ -113,10 +113,21 @@ def choose_targets(
         asked or known, key=lambda target: (len(target), target)
     )  # One engine, however they are named.
     reasons = {target: lacks(product, precision, target, layers) for target in ordered}
-    refused = next((reason for reason in reasons.values() if reason is not None), None)
-    if asked and refused is not None:
-        raise UsageError(refused, where="--target", hint="leave it out, or try --precision fp16")
+    refused = {target: reason for target, reason in reasons.items() if reason is not None}
+    if asked and refused:
+        target, reason = next(iter(refused.items()))
+        raise UsageError(reason, where="--target", hint=_instead(product, target, layers))
     return tuple(target for target, reason in reasons.items() if reason is None)
+
+
+def _instead(product: Product, target: str, layers: Sequence[HeavyLayer]) -> str:
+    """What to do where a file's precision cannot be had for an architecture."""
+    fitting = [precision for precision in PRECISIONS if lacks(product, precision, target) is None]
+    if layers:  # A float32 product may be at fault, which quantised files have too.
+        fitting = [precision for precision in fitting if precision in ("fp16", "bf16")]
+    *others, last = fitting
+    choice = f"{', '.join(others)} or {last}" if others else last
+    return f"leave {target} out of --target, or build for it alone with --precision {choice}"
 
 
 def adapt(
