@@ -14,7 +14,12 @@ from typing import Any
 import numpy as np
 
 from fake_cuda import FakeCuda
-from fake_kernels import RuntimeCache, RuntimeConfig
+from fake_kernels import (
+    DynamicShapesKernelSpecializationStrategy,
+    ExecutionContextAllocationStrategy,
+    RuntimeCache,
+    RuntimeConfig,
+)
 from fake_refitter import MAGIC, OnnxParserRefitter, Plan, Refitter, SerializationFlag
 from gantk.bundle import Profile
 from gantk.runtime.cuda import host_view
@@ -78,6 +83,8 @@ class FakeTensorRT:
     ILogger, DataType = ILogger, DataType
     TensorIOMode, TensorLocation = TensorIOMode, TensorLocation
     SerializationFlag, IOutputAllocator, IRuntimeCache = SerializationFlag, IOutputAllocator, RuntimeCache
+    ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
+    DynamicShapesKernelSpecializationStrategy = DynamicShapesKernelSpecializationStrategy
     __version__ = "1.7.1.116"
 
     def __init__(
@@ -99,6 +106,10 @@ class FakeTensorRT:
         self.open: tuple[str, ...] = ()
         """The outputs that have only those samples whose first value is above `LEVEL`."""
         self.gpu = "a GPU"
+        self.capturable = True
+        """Whether its contexts can be captured."""
+        self.eager: list[bool] = []
+        """Of each run, whether its shape's own kernels were waited for."""
         self.compiled: list[str] = []
         """The kernels that no cache had."""
 
@@ -167,18 +178,26 @@ class Engine(Plan):
     def get_tensor_location(self, name: str) -> TensorLocation:
         return self._trt.location
 
-    def create_execution_context(self, config: RuntimeConfig | None = None) -> Context | None:
-        cache = None if config is None else config.cache
-        return Context(self._trt, self, cache) if self._trt.called("create_execution_context") else None
+    def create_execution_context(
+        self, how: RuntimeConfig | ExecutionContextAllocationStrategy | None = None
+    ) -> Context | None:
+        config = how if isinstance(how, RuntimeConfig) else RuntimeConfig(self._trt)
+        if isinstance(how, ExecutionContextAllocationStrategy):
+            config.strategy = how
+        return Context(self._trt, self, config) if self._trt.called("create_execution_context") else None
 
     def create_runtime_config(self) -> RuntimeConfig | None:
         return RuntimeConfig(self._trt) if self._trt.called("create_runtime_config") else None
 
 
 class Context:
-    def __init__(self, trt: FakeTensorRT, engine: Engine, cache: RuntimeCache | None) -> None:
+    def __init__(self, trt: FakeTensorRT, engine: Engine, config: RuntimeConfig) -> None:
         self._trt, self._engine = trt, engine
-        self._cache = RuntimeCache(trt) if cache is None else cache
+        self._cache = RuntimeCache(trt) if config.cache is None else config.cache
+        strategies = DynamicShapesKernelSpecializationStrategy
+        self._eager = config.dynamic_shapes_kernel_specialization_strategy is strategies.EAGER
+        self._given = config.strategy is ExecutionContextAllocationStrategy.USER_MANAGED
+        self._wanted = self._scratch = 0
         self._allocators: dict[str, IOutputAllocator] = {}
         self._profile = 0
         self._copied_profile = 0  # What is on the GPU: it follows on the stream.
@@ -209,6 +228,22 @@ class Context:
         shape = self._shapes[self._trt.inputs[0].name]
         return (-1, *shape[1:]) if name in self._trt.open else shape
 
+    def update_device_memory_size_for_shapes(self) -> int:
+        assert self._given, "a context that has memory of its own"
+        assert len(self._shapes) == len(self._trt.inputs), "shapes of inputs come first"
+        self._wanted = int(np.prod(self._shapes[self._trt.inputs[0].name]))
+        return self._wanted if self._trt.called("update_device_memory_size_for_shapes") else 0
+
+    def set_device_memory(self, address: int, size: int) -> None:
+        assert self._given and size >= self._wanted
+        self._trt.called("set_device_memory")
+        assert len(self._trt.cuda.at(address)) >= size
+        self._scratch = address
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        assert stream in self._trt.cuda.streams
+        return self._trt.capturable
+
     def set_output_allocator(self, name: str, allocator: IOutputAllocator) -> bool:
         if not self._trt.called("set_output_allocator"):
             return False
@@ -227,6 +262,10 @@ class Context:
         trt, shapes, addresses = self._trt, dict(self._shapes), dict(self._addresses)
         if not self._gpu == trt.cuda.current == trt.cuda.stream(stream).gpu:
             trt.cuda.fault(f"an engine of GPU {self._gpu} is run on another")
+        given, scratch, wanted = self._given, self._scratch, int(np.prod(shapes[trt.inputs[0].name]))
+        assert not given or self._wanted == wanted, "another shape's memory"
+        assert self._trt.capturable or stream not in trt.cuda.recording
+        trt.eager.append(self._eager)
         self._cache.compile(f"profile {self._profile}", trt.compiled)
         first = trt.inputs[0]
         for name in trt.open:
@@ -246,6 +285,8 @@ class Context:
                 trt.cuda.fault("the profile was switched while the context ran")
             if any(trt.cuda.gpu_of(address) != gpu for address in addresses.values()):
                 trt.cuda.fault("the memory is of another GPU")
+            if given and len(trt.cuda.at(scratch)) < wanted:
+                trt.cuda.fault("the context's memory is too small")
             x = host_view(addresses[first.name], shapes[first.name], np.dtype(first.dtype))
             for spec in trt.outputs:
                 taken = x[_kept(x)] if spec.name in trt.open else x

@@ -57,6 +57,16 @@ def test_tf32_is_off_unless_asked_for(rtx: Product, monkeypatch: pytest.MonkeyPa
     assert seen == [False, True]
 
 
+def test_an_engine_can_be_captured(rtx: Product, monkeypatch: pytest.MonkeyPatch) -> None:
+    trt, configs = load(rtx), []
+    configure = building._configure
+    monkeypatch.setattr(
+        building, "_configure", lambda *arguments: configs.append(configure(*arguments)) or configs[-1]
+    )
+    made(rtx, graphs.transposed(np.float16), "fp16")
+    assert [config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION) for config in configs] == [True]
+
+
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
 def test_a_quantised_layer_computes_in_what_it_was_dequantised_from(rtx: Product, kind: str) -> None:
     built = made(rtx, graphs.quantised(kind), kind)

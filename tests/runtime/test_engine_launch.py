@@ -184,7 +184,7 @@ def test_a_bound_run_is_one_graph(lab: Lab) -> None:
         y[...] = 0
         bound()
         np.testing.assert_allclose(y, 2 * twin + 1, rtol=1e-6)
-        contexts = runner.memory_bytes["activations"]
+        contexts = lab.trt.alive
         for _ in range(
             3
         ):  # A context is given back by what was not bound, and by what nobody holds any more.
@@ -192,7 +192,7 @@ def test_a_bound_run_is_one_graph(lab: Lab) -> None:
                 runner.bind({"x": picture(1, 2, 3, 3)})
             runner.bind({"x": picture(1, 2, 8, 8)})()
         gc.collect()
-        assert runner.memory_bytes["activations"] == contexts
+        assert lab.trt.alive == contexts
     with pytest.raises(GantkError, match="closed"):
         bound()
     del bound, y, twin

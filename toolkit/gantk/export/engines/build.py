@@ -111,7 +111,7 @@ def build(
         if hasattr(config, "progress_monitor"):
             config.progress_monitor = make_monitor(trt, progress, interrupter)
         cache = _give_timing_cache(config, product, where) if product.keeps_timing_cache else None
-        serialized = builder.build_serialized_network(network, config)
+        serialized = _serialized(trt, builder, network, config)
         if interrupter.raised is not None:
             raise interrupter.raised
         if serialized is None:
@@ -207,6 +207,22 @@ def _configure(trt: ModuleType, builder: Any, options: BuildOptions, chosen: Seq
     if "strip" in options.options:
         config.set_flag(flags.STRIP_PLAN)
     return config
+
+
+def _serialized(trt: ModuleType, builder: Any, network: Any, config: Any) -> Any:
+    """The engine's bytes, `None` where it cannot be built: one that can be a CUDA graph, if the network can.
+
+    TensorRT for RTX else takes memory while an engine runs, where its tensors are large, which no capture survives.
+    """
+    flags = trt.BuilderFlag
+    if not hasattr(flags, "REQUIRE_USER_ALLOCATION"):
+        return builder.build_serialized_network(network, config)
+    config.set_flag(flags.REQUIRE_USER_ALLOCATION)
+    serialized = builder.build_serialized_network(network, config)
+    if serialized is None and "REQUIRE_USER_ALLOCATION" in log(trt).said():
+        config.clear_flag(flags.REQUIRE_USER_ALLOCATION)
+        serialized = builder.build_serialized_network(network, config)
+    return serialized
 
 
 def _add_profiles(builder: Any, config: Any, profiles: Sequence[Profile], where: str) -> None:

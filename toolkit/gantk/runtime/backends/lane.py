@@ -15,6 +15,7 @@ from gantk.runtime.backends import plans
 from gantk.runtime.backends.buffers import Buffers
 from gantk.runtime.backends.open_outputs import OpenOutputs
 from gantk.runtime.backends.plans import Plan, Shape
+from gantk.runtime.backends.scratch import Scratch
 from gantk.runtime.cuda import Cuda, is_shortage
 from gantk.runtime.engines import EngineFile
 from gantk.runtime.products import log
@@ -30,7 +31,8 @@ class Lane:
         file: The engine's file.
         cuda: Calls CUDA.
         make_context: Makes the product's context; `None` where it cannot.
-        context_bytes: What that takes.
+        context_bytes: What that takes, or wants for its largest shapes.
+        gives: Whether it is to be given its memory.
     """
 
     def __init__(
@@ -40,6 +42,8 @@ class Lane:
         cuda: Cuda,
         make_context: Callable[[], Any],
         context_bytes: int,
+        *,
+        gives: bool = False,
     ) -> None:
         self._cuda, self._inputs, self._outputs = cuda, file.inputs, file.outputs
         self._profiles, self._heard, self._where = file.engine.profiles, log(trt), file.where
@@ -48,6 +52,9 @@ class Lane:
         self._plans: dict[tuple[Shape, ...], Plan] = {}
         self._bound: Plan | None = None
         self._profile = 0
+        self._context_bytes = context_bytes
+        self._scratch = Scratch(cuda, file.where) if gives else None
+        self._scratch_for: object = None
         self.stream = cuda.stream()
         with ExitStack() as undo:
             undo.callback(cuda.destroy_stream, self.stream)
@@ -57,6 +64,11 @@ class Lane:
                     what = f"a context of `{self._where}`"
                     raise cuda.shortage(context_bytes, what, self._heard.said())
             undo.pop_all()
+
+    @property
+    def activation_bytes(self) -> int:
+        """GPU memory that the context has for what is between the layers."""
+        return self._context_bytes if self._scratch is None else self._scratch.size_bytes
 
     @property
     def buffer_bytes(self) -> int:
@@ -136,6 +148,8 @@ class Lane:
             stack.callback(self._cuda.destroy_stream, self.stream)
             stack.callback(self.open.close)
             stack.callback(self._buffers.close)
+            if self._scratch is not None:
+                stack.callback(self._scratch.close)
             for plan in self._plans.values():
                 if plan.graph is not None:
                     stack.callback(self._cuda.destroy_graph, plan.graph)
@@ -174,6 +188,21 @@ class Lane:
             for name, shape in shapes.items():
                 if not self._context.set_input_shape(name, shape):
                     raise self._failure(f"take {name} of shape {'x'.join(map(str, shape))}")
+        if self._scratch is not None:
+            self._give_scratch(self._scratch, (profile, *shapes.values()), stream)
+
+    def _give_scratch(self, scratch: Scratch, wanted_for: object, stream: Any) -> None:
+        """Give the context its memory, once for shapes that come again and again."""
+
+        def moving() -> None:
+            self._cuda.synchronize(stream)
+            for plan in self._plans.values():
+                self._drop_graph(plan)
+
+        if self._scratch_for != wanted_for:
+            self._scratch_for = None
+            scratch.give(self._context, moving)
+            self._scratch_for = wanted_for
 
     def _output_shape(self, spec: TensorSpec) -> Shape:
         shape = tuple(int(size) for size in self._context.get_tensor_shape(spec.name))
@@ -227,13 +256,22 @@ class Lane:
             if not self._context.execute_async_v3(int(stream)):
                 raise self.open.failure() or self._failure("run")
 
+    def capture(self, enqueue: Callable[[], None]) -> Any:
+        """What is enqueued on the stream as a graph; `None` where the engine cannot be captured."""
+        # TensorRT for RTX knows it beforehand; of TensorRT a capture that fails tells it.
+        if hasattr(self._context, "is_stream_capturable") and not self._context.is_stream_capturable(
+            int(self.stream)
+        ):
+            return None
+        return self._cuda.captured(self.stream, enqueue)
+
     def _captured(self, plan: Plan) -> Any:
         """The work of a plan as a graph; `None` where the engine cannot be captured."""
         # Binding may synchronise, which a capture forbids.
         if self._bound is not plan:
             self._enqueue(plan)
             self._cuda.synchronize(self.stream)
-        return self._cuda.captured(self.stream, lambda: self._enqueue(plan))
+        return self.capture(lambda: self._enqueue(plan))
 
     def _failure(self, doing: str) -> GantkError:
         said, hint = self._heard.said(), None

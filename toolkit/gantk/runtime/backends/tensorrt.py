@@ -120,7 +120,6 @@ class EngineRunner(GpuRunner):
             layers=Counter(heavy.precision for heavy in file.engine.heavy_layers),
         )
         self.verified = file.engine.verified
-        self._context_bytes = int(self._engine.device_memory_size_v2)
         self._launches = Lock()
         self._lanes: list[Lane] = []
         self._idle: deque[Lane] = deque()
@@ -132,7 +131,7 @@ class EngineRunner(GpuRunner):
         """GPU memory: of the engine's weights, its contexts' activations, and the inputs and outputs."""
         return {
             "engine": len(self._file.data),
-            "activations": self._context_bytes * len(self._lanes),
+            "activations": sum(lane.activation_bytes for lane in self._lanes),
             "buffers": sum(lane.buffer_bytes for lane in self._lanes),
         }
 
@@ -209,7 +208,7 @@ class EngineRunner(GpuRunner):
             lane.known_shapes,
             lane.enqueue_at,
             self._file.where,
-            capture=lambda enqueue: self._cuda.captured(lane.stream, enqueue),
+            capture=lane.capture,
             release=lambda: self._idle.append(lane),
         )
 
@@ -253,10 +252,11 @@ class EngineRunner(GpuRunner):
             return self._new_lane()
 
     def _new_lane(self) -> Lane:
-        make_context = (
-            self._engine.create_execution_context if self._kernels is None else self._kernels.context
-        )
-        lane = Lane(self._trt, self._file, self._cuda, make_context, self._context_bytes)
+        kernels, engine = self._kernels, self._engine
+        make_context = engine.create_execution_context if kernels is None else kernels.context
+        size_bytes = int(engine.device_memory_size_v2)
+        gives = kernels is not None  # Its contexts have no memory of their own.
+        lane = Lane(self._trt, self._file, self._cuda, make_context, size_bytes, gives=gives)
         self._lanes.append(lane)
         return lane
 
