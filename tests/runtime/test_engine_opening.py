@@ -129,6 +129,14 @@ def test_what_does_not_fit_is_told_before_the_library_sees_it(
     assert lab.trt.calls == []
 
 
+def test_no_plugin_is_loaded_for_a_damaged_engine(lab: Lab) -> None:
+    bundle = write_bundle(lab.root, engine_of(plugins=("libno.so",)))
+    path = lab.root / bundle.manifest.engines[0].file.path
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(GantkError, match="the manifest says"):
+        lab.open()
+
+
 def test_options_widen_what_fits(lab: Lab) -> None:
     write_bundle(
         lab.root,

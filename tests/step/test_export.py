@@ -30,9 +30,9 @@ from gantk.export.gatys.reference import compute_gradient, to_arrays
 from gantk.export.onnx import BF16_OPSET
 from gantk.export.reference import Feeds, Outputs
 from gantk.models.vgg import load_vgg19
-from gantk.runtime.engines import has_probe
 from gantk.runtime.parity import compare, span_of, threshold_of
 from gantk.runtime.products import PRODUCTS
+from gantk.runtime.verdicts import has_probe
 from step_networks import CONTENT, LAYERS, make_weights
 
 

@@ -91,12 +91,12 @@ def _print_file(console: Console, file: FileRef) -> None:
 
 
 def _unverified(bundle: Bundle, engine: Engine) -> str:
-    from gantk.runtime.engines import has_probe
+    from gantk.runtime.verdicts import has_probe
 
     try:
         has = has_probe(bundle, engine)
     except GantkError as error:
         return f"unverified, and will be: {error.what}"
     if has:
-        return "unverified: it has not been run yet; its first opening compares it with the probe"
+        return "unverified: its first opening on a GPU that it is for compares it with the probe"
     return "unverified, and will be: the bundle's probe has no sample of a shape that it serves"

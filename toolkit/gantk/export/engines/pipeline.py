@@ -15,6 +15,7 @@ from gantk.export.engines.cells import adapt, asked_targets, choose_targets, ref
 from gantk.export.engines.maker import Report, Sources
 from gantk.export.engines.profiles import follows, make_profiles
 from gantk.export.engines.progress import Progress
+from gantk.export.engines.trial import tried
 from gantk.runtime.model import check_choice
 from gantk.runtime.onnx_file import refuse_external
 from gantk.runtime.products import PRODUCTS, Product, gpu_trouble, load, targets
@@ -183,6 +184,7 @@ def make_engines(
         for variant in variants:
             engine = _build(writer, product, manifest, variant, sources, request, progress)
             report(f"  {engine.label}: {engine.file.size_bytes / 2**20:.1f} MiB")
+            engine = tried(writer.so_far(manifest), engine, writer.root, report)
             replaced = engines.get(engine.label)
             if replaced is not None and replaced.profiles != engine.profiles:
                 report(

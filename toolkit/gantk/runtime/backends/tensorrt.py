@@ -21,7 +21,7 @@ from gantk.runtime.backends.kernel_cache import open_cache
 from gantk.runtime.backends.lane import Lane
 from gantk.runtime.backends.vendor import check_interface, vendor_errors
 from gantk.runtime.cuda import Cuda, is_shortage
-from gantk.runtime.engines import EngineFile, check_once, read_engine
+from gantk.runtime.engines import EngineFile, read_engine
 from gantk.runtime.products import (
     PRODUCTS,
     Product,
@@ -36,6 +36,7 @@ from gantk.runtime.products import (
 from gantk.runtime.registry import BackendStatus
 from gantk.runtime.runner import Array, Runner, numpy_dtype
 from gantk.runtime.streams import Stream
+from gantk.runtime.verdicts import check_once
 from gantk.runtime.views import Reader, View
 from gantk.tensors import TensorSpec
 
