@@ -256,6 +256,13 @@ def test_a_worker_that_dies_is_an_error(rtx: Product, monkeypatch: pytest.Monkey
         build_apart(rtx, data, "fp32", graphs.profiles_of(data), ADA, "x.onnx")
 
 
+def test_the_worker_sees_the_same_first_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert said.items() <= apart._environment().items()
+
+
 def test_a_foreign_file_becomes_a_bundle(rtx: Product, tmp_path: Path) -> None:
     path = tmp_path / "theirs.onnx"
     path.write_bytes(networks.generator(metadata=False))

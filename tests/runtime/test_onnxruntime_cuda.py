@@ -209,6 +209,19 @@ def test_noise_is_new_every_time(provider: FakeProvider, tmp_path: Path, op: str
     del bound
 
 
+@pytest.mark.parametrize(("version", "replays"), [("1.31.0", False), ("1.9.2", False), ("1.32.0.dev1", True)])
+def test_a_release_that_frees_what_a_graph_reads_is_not_captured(
+    provider: FakeProvider, path: Path, monkeypatch: pytest.MonkeyPatch, version: str, replays: bool
+) -> None:
+    monkeypatch.setattr("onnxruntime.__version__", version)
+    with opened(path) as runner:
+        for seed in range(3):
+            x = latent(2, seed)
+            np.testing.assert_array_equal(runner.run({"latent": x})["picture"], wanted(path, x))
+        runner.bind({"latent": latent(2)})
+    assert ("cudaStreamBeginCapture" in provider.cuda.calls) == replays
+
+
 def test_sizes_that_only_a_run_tells(provider: FakeProvider, tmp_path: Path) -> None:
     nodes = [helper.make_node("NonZero", ["x"], ["places"])]
     with opened(made_of(tmp_path / "x.onnx", nodes, "places", [2, None])) as runner:

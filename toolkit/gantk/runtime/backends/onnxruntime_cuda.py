@@ -24,7 +24,12 @@ from gantk.runtime.backends.onnxruntime import (
     make_session,
     session_options,
 )
-from gantk.runtime.backends.onnxruntime_settings import operators_of, repeats_itself, settings
+from gantk.runtime.backends.onnxruntime_settings import (
+    can_be_replayed,
+    operators_of,
+    repeats_itself,
+    settings,
+)
 from gantk.runtime.backends.plans import Plan, Shape
 from gantk.runtime.backends.vendor import shortened
 from gantk.runtime.cuda import Cuda
@@ -74,7 +79,7 @@ class CudaRunner(GpuRunner):
         self._runs: dict[Hashable, _Work] = {}
         self._launches: dict[Hashable, _Work] = {}
         kinds = operators_of(model)
-        self._captures = repeats_itself(kinds)
+        self._captures = repeats_itself(kinds) and can_be_replayed(onnxruntime.__version__)
         self._buffers = Buffers(calls, model.where)
         # Who waits is told by events and by the copies.
         self._quiet = onnxruntime.RunOptions()
