@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ import networks
 from engine_lab import Elsewhere
 from fake_onnxruntime import REAL, FakeProvider
 from gantk.errors import GantkError
-from gantk.runtime.backends import plans
+from gantk.runtime.backends import onnxruntime_settings, plans
 from gantk.runtime.backends.gpu import Bound
 from gantk.runtime.backends.onnxruntime_cuda import CudaRunner
 from gantk.runtime.backends.onnxruntime_settings import settings
@@ -120,6 +121,17 @@ def test_channels_come_last_where_that_was_measured_faster(provider: FakeProvide
     told = settings("fp16", frozenset({"Conv", "Pad"}), channels_last=True)
     assert told["prefer_nhwc"] == "1"
     assert settings("fp16", frozenset({"Conv", "Pad"}))["prefer_nhwc"] == "0"
+
+
+def test_pictures_are_laid_out_alike_in_cpp() -> None:
+    source = (networks.ROOT / "toolkit/cpp/src/onnxruntime/session.cpp").read_text(encoding="utf-8")
+    for name, kinds in (
+        ("both_layouts", onnxruntime_settings._BOTH_LAYOUTS),
+        ("one_layout", onnxruntime_settings._ONE_LAYOUT),
+    ):
+        told = re.search(rf"{name} = {{(.*?)}};", source)
+        assert told is not None
+        assert set(re.findall(r'"(\w+)"', told[1])) == kinds
 
 
 def test_the_form_measured_faster_on_a_gpu(provider: FakeProvider, tmp_path: Path) -> None:
