@@ -133,7 +133,10 @@ def test_a_launch_may_be_a_part_of_a_graph_of_the_callers(lab: Lab) -> None:
         runner.launch({"x": x}, theirs, outputs)
         _, graph = cuda.cudaStreamEndCapture(theirs)
         runner.launch({"x": x}, other)
+        # It wants more memory for itself; the graph knows the place of what it had.
+        runner.launch({"x": Elsewhere(cuda, picture(1, 2, 32, 32))}, other)
         runner.synchronize()
+        assert runner.memory_bytes["activations"] >= (64 + 1024) * 2
         x.array[...] = fresh.array
         cuda.cudaGraphLaunch(graph, theirs)
         cuda.cudaStreamSynchronize(theirs)

@@ -65,7 +65,8 @@ void add_operators(Ort::SessionOptions& options, Device device) {
   if (named == nullptr) return;
   if (!std::filesystem::is_regular_file(named)) {
     throw Error("`" + std::string(named) + "`, the library of native operators, does not exist", operators_variable,
-                "build it (kernels/onnxruntime/README.md), or unset the variable: the file's own bodies do without");
+                "build it (kernels/onnxruntime/README.md), or set the variable to nothing: the file's own bodies do "
+                "without");
   }
   // Some of them are for CPUs alone.
   if (device == Device::cuda) options.AddConfigEntry("gantk.cpu_only", "0");

@@ -33,10 +33,10 @@ def tried(bundle: Bundle, engine: Engine, where: Path, report: Callable[[str], N
     Raises:
         GantkError: It computes something else than PyTorch.
     """
-    product, here = PRODUCTS[engine.backend], driver.probe()
+    product = PRODUCTS[engine.backend]
     if gpu_trouble(product) or driver_trouble(product) or "strip" in engine.options:
         return engine
-    target = here.targets[0]
+    target = driver.probe().targets[driver.current_gpu()]
     if not runs_on(engine, target):
         return engine
     interface = bundle.manifest.interface(bundle.manifest.source(engine))

@@ -116,6 +116,11 @@ class Lane:
         self._give_addresses(addresses)
         self._execute(stream)
 
+    def hold_memory(self) -> None:
+        """Leave memory where it is: a graph of the caller's knows it."""
+        if self._scratch is not None:
+            self._scratch.hold()
+
     def output_shapes(self, shapes: Mapping[str, Shape], stream: Any) -> dict[str, Shape]:
         """The shapes of the outputs, given those of the inputs; sides that only the run tells are below 0.
 

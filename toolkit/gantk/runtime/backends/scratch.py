@@ -19,7 +19,13 @@ class Scratch:
 
     def __init__(self, cuda: Cuda, where: str) -> None:
         self._cuda, self._where = cuda, where
-        self._address = self.size_bytes = 0
+        self._address = self._size = 0
+        self._held: dict[int, int] = {}
+
+    @property
+    def size_bytes(self) -> int:
+        """GPU memory that is held."""
+        return sum(({self._address: self._size} | self._held).values())
 
     def give(self, context: Any, moving: Callable[[], None]) -> None:
         """Give a context what it wants for the shapes that it was told.
@@ -33,15 +39,24 @@ class Scratch:
         """
         # A context that wants none for these shapes is still to be given some where others want it.
         wanted = max(int(context.update_device_memory_size_for_shapes()), 1)
-        if wanted > self.size_bytes:
+        if wanted > self._size:
             moving()
-            self.close()
+            self._free()
             self._address = self._cuda.allocate(wanted, f"a context of `{self._where}`")
-            self.size_bytes = wanted
-        context.set_device_memory(self._address, self.size_bytes)
+            self._size = wanted
+        context.set_device_memory(self._address, self._size)
+
+    def hold(self) -> None:
+        """Keep what there is to the end, wherever the context goes: a graph of the caller's knows the place."""
+        self._held[self._address] = self._size
 
     def close(self) -> None:
         """Give it back."""
-        address, self._address, self.size_bytes = self._address, 0, 0
-        if address:
+        self._free()
+        while self._held:
+            self._cuda.free(self._held.popitem()[0])
+
+    def _free(self) -> None:
+        address, self._address, self._size = self._address, 0, 0
+        if address and address not in self._held:
             self._cuda.free(address)

@@ -191,7 +191,9 @@ class EngineRunner(GpuRunner):
             spec.name: placed[spec.name].array if spec.name in placed else self._handed_over(lane, spec)
             for spec in self.outputs
         }
-        if not captured:
+        if captured:
+            lane.hold_memory()
+        else:
             self._note_launch(caller.handle, outputs, out)
         return outputs
 
