@@ -126,6 +126,7 @@ def measure(
     from gantk.bench import verdict
     from gantk.bench.case import Task, run_case
     from gantk.bench.subject import Case
+    from gantk.bundle import STEP_FAMILY
     from gantk.export.gatys import trials
     from gantk.export.gatys.chain import StepConfig
     from gantk.export.gatys.reference import compute_gradient, to_arrays
@@ -140,9 +141,10 @@ def measure(
     feeds = to_arrays({spec.name: trial[spec.name] for spec in subject.inputs})
     reference = to_arrays(compute_gradient(network, step, trial))
     del network, trial
-    np.savez(folder / f"feeds-{size}.npz", **feeds)  # type: ignore[arg-type]
+    path = folder / f"feeds-{size}.npz"
+    np.savez(path, **feeds)  # type: ignore[arg-type]
     case = Case({"picture": (1, 3, size, size)}, 1)
-    task = Task(case, folder / f"feeds-{size}.npz", reference, "torch float32", subject.outputs[:1], folder)
+    task = Task(case, path, reference, "torch float32", subject.outputs[:1], folder, STEP_FAMILY)
     contenders = find(subject, str(vgg), config, settings.threads, compile_too=compile_too)
     result = run_case(task, contenders, settings, len(document["rows"]), progress)
     for row in result.rows:

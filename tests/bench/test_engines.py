@@ -172,7 +172,9 @@ def test_the_parts_of_a_call_are_timed_apart(lab: Lab) -> None:
         call += ["cudaEventRecord", "cudaMemcpyAsync", "cudaMemcpyAsync", "cudaEventRecord"]
         call += ["cudaStreamSynchronize", *["cudaEventElapsedTime"] * 3]
         calls = [name for name in lab.cuda.calls if name != "cudaEventCreate"]  # Once.
-        first = calls.index("cudaMemcpyAsync") - 1
+        # The inputs are there before the first launch, which what is there by chance might lead astray.
+        assert calls.index("cudaMemcpyAsync") < calls.index("cudaEventRecord")
+        first = calls.index("cudaMemcpyAsync", calls.index("cudaMemcpyAsync") + 1) - 1
         assert calls[first : first + 8 * len(call)] == call * 8
         assert lab.trt.calls.count("execute_async_v3") == 1 + 8
         assert len(lab.cuda.device) == held + 1  # What the context of launches works with.
@@ -213,6 +215,8 @@ def test_a_row_of_an_engine_is_whole_and_survives_json(
     [row] = document["rows"]
     assert (row["label"], row["status"], row["device"]) == (f"{NAME} fp32", "ok", "cuda")
     assert row["parity"]["passed"]
+    assert row["graph"] is True
+    assert row["memory_bytes"]["gpu"] > 0
     parts = row["gpu_ms"]
     assert (parts["copy_in"], parts["device"], parts["copy_out"]) == (1.0, 1.0, 2.0)
     assert parts["enqueue"] > 0.0
@@ -235,7 +239,7 @@ def test_a_row_of_an_engine_is_whole_and_survives_json(
 
 def parts_text(row: dict[str, Any]) -> str:
     wall, enqueue = row["latency_ms"]["p50"], row["gpu_ms"]["enqueue"]
-    return " | ".join([f"{wall:.3g}", "1", f"{enqueue:.3g}", "1", "2"])
+    return " | ".join(["yes", f"{wall:.3g}", "1", f"{enqueue:.3g}", "1", "2", "0"])
 
 
 def test_a_row_stands_where_its_parts_cannot_be_timed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

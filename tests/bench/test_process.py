@@ -11,11 +11,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import bench_fakes as fakes
 import numpy as np
 import pytest
 
+from gantk.bench import load as interference
 from gantk.bench.process import Worker, WorkerError
 from gantk.bench.worker import Session, time_calls
 
@@ -176,6 +178,45 @@ def _slowness() -> float:
     start = time.perf_counter()
     sum(range(1_000_000))
     return max(1.0, (time.perf_counter() - start) / 0.02)
+
+
+class Graph:
+    """A call on a GPU that computes something else than the runner does without a graph."""
+
+    is_graph = False
+
+    def __call__(self, stream: int) -> None:
+        assert stream == -1
+
+    def fetch(self) -> dict[str, np.ndarray]:
+        return {"y": np.full(3, 7.0)}
+
+
+def test_what_is_judged_is_what_is_timed(tmp_path: Path) -> None:
+    session = Session()
+    session._runner = SimpleNamespace(
+        launch=None,
+        bind=lambda feeds: Graph(),
+        run=lambda feeds: {"y": np.ones(3)},
+        memory_bytes={"a": 1, "b": 2},
+    )
+    np.savez(tmp_path / "feeds.npz", x=np.ones(3))
+    session.feed(str(tmp_path / "feeds.npz"))
+    assert session.output(str(tmp_path / "y.npz"))["graph"] is False
+    with np.load(tmp_path / "y.npz") as made:
+        assert made["y"].tolist() == [7.0] * 3
+    assert session.memory()["gpu_bytes"] == 3
+
+
+def test_what_a_process_spent_that_is_gone_is_not_taken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At first it had spent 500 ticks; of the 100 since then of this machine 40 were ours."""
+    machine, ticks = iter([(1000, 600), (1100, 650)]), {os.getpid(): 10, 7: 500}
+    monkeypatch.setattr(interference, "_machine_ticks", lambda cores: next(machine))
+    monkeypatch.setattr(interference, "_process_ticks", lambda pid: ticks.get(pid, 0))
+    watch = interference.Interference([7])
+    ticks[os.getpid()] += 40
+    del ticks[7]
+    assert watch.share() == pytest.approx(0.1)
 
 
 def test_memory_sees_an_allocation() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bench_helpers import make_document, make_row
 
-from gantk.bench.regression import changes, parse_share, read_document, regressions
+from gantk.bench.regression import changes, lost, parse_share, read_document, regressions
 from gantk.errors import GantkError, UsageError
 
 
@@ -35,6 +35,23 @@ def test_another_machine_and_missing_rows_raise_doubts() -> None:
     assert "another processor: A processor then, Another now" in doubts
     assert "another torch: 2.13 then, 2.14 now" in doubts
     assert any("b fp32" in doubt for doubt in doubts)
+
+
+def test_another_gpu_raises_a_doubt() -> None:
+    old, new = (make_document([make_row("a fp32", 1.0)]) for _ in range(2))
+    old["machine"] = {**old["machine"], "gpu": {"names": ["H100"], "targets": ["sm_90"], "cuda": "13.0"}}
+    assert changes(old, old)[1] == []
+    assert changes(old, new)[1] == ["another GPU: H100 then, none now"]
+
+
+def test_what_is_right_no_more_is_lost() -> None:
+    old = make_document([make_row(f"{name} fp32", 1.0) for name in "abc"])
+    new = copy.deepcopy(old)
+    new["rows"][1].update(status="failed", reason="it died")
+    new["rows"][2]["parity"].update(passed=False, reason="12.0 dB PSNR")
+    assert lost(old, old) == []
+    assert lost(old, new) == ["b fp32, latent 1x100: it died", "c fp32, latent 1x100: 12.0 dB PSNR"]
+    assert lost(new, old) == []
 
 
 def test_nothing_in_common_is_an_error() -> None:

@@ -132,6 +132,9 @@ def open_network(
     borders = network.config.inputs, network.config.outputs
     module = Bordered(network, *borders, pixels=pixels).eval().to(device, DTYPES[precision])
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    # As it comes PyTorch takes what cuDNN recommends; its best modes may try all, for shapes are the same every time.
+    torch.backends.cudnn.benchmark = device == "cuda" and mode != "eager"
     call = _prepare(module, mode, device)
     return TorchRunner(
         call, manifest.inputs, manifest.outputs, backend=backend, precision=precision, device=device

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -56,6 +57,7 @@ class Task:
         reference_name: Who computed them.
         outputs: The specs of the outputs.
         folder: For temporary files.
+        family: Of the network, which outputs are judged by.
     """
 
     case: Case
@@ -64,6 +66,7 @@ class Task:
     reference_name: str
     outputs: Sequence[TensorSpec]
     folder: Path
+    family: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,9 +121,11 @@ def _beside_others(contender: Contender, settings: Settings) -> bool:
 
 
 def _start(task: Task, contender: Contender, threads: int) -> Worker:
-    # Compiled kernels are never those of an earlier benchmark: a load time is that of a first start.
-    environment = {"TORCHINDUCTOR_CACHE_DIR": str(task.folder / "inductor")} if contender.compiles else {}
-    if environment and contender.options.get("device") == "cuda":
+    # Compiled kernels and verdicts are never those of an earlier one: a load time is that of a first start.
+    environment = {"XDG_CACHE_HOME": tempfile.mkdtemp(prefix="cache-", dir=task.folder)}
+    if contender.compiles:
+        environment["TORCHINDUCTOR_CACHE_DIR"] = str(task.folder / "inductor")
+    if contender.compiles and contender.options.get("device") == "cuda":
         # Else each starts as many processes as there are cores.
         environment["TORCHINDUCTOR_COMPILE_THREADS"] = "2"
     if contender.command:  # A program in C++ knows the variable alone.
@@ -166,7 +171,8 @@ def _load_one(task: Task, entry: _Entry, timeout_s: float) -> None:
     )
     bound = worker.ask(timeout_s, do="feed", path=str(task.feeds))  # A GPU's first run may be in there.
     target = task.folder / f"output-{row['id']}.npz"
-    first_ms = (bound.get("ns", 0) + worker.ask(timeout_s, do="output", path=str(target))["ns"]) / 1e6
+    made = worker.ask(timeout_s, do="output", path=str(target))
+    first_ms = (bound.get("ns", 0) + made["ns"]) / 1e6
     outputs = load_arrays(target)
     target.unlink()
     precision = coarser(loaded["precision"], loaded["file_precision"])
@@ -178,12 +184,16 @@ def _load_one(task: Task, entry: _Entry, timeout_s: float) -> None:
         device=loaded["device"],
         load_ms=loaded["open_ms"] + first_ms,
         load={"import_ms": loaded["import_ms"], "open_ms": loaded["open_ms"], "first_call_ms": first_ms},
+        graph=made.get("graph"),
         memory_bytes={
             "baseline_rss": loaded["baseline_rss_bytes"],
             "loaded_rss": worker.ask(timeout_s, do="memory")["rss_bytes"],
             "peak_rss": None,
+            "gpu": None,
         },
-        parity=judge(outputs, task.reference, task.outputs, task.reference_name, precision),
+        parity=judge(
+            outputs, task.reference, task.outputs, task.reference_name, precision, family=task.family
+        ),
     )
 
 
@@ -213,7 +223,7 @@ def _finish(entry: _Entry, lane: Lane, batch: int, timeout_s: float, progress: P
     """Fill in a row from what was measured."""
     row = entry.row
     try:
-        peak = lane.worker.ask(timeout_s, do="memory")["peak_rss_bytes"] if lane.error is None else None
+        held = lane.worker.ask(timeout_s, do="memory") if lane.error is None else {}
         if entry.launches and lane.error is None:
             _time_parts(row, lane.worker, timeout_s)
         lane.worker.pause()
@@ -222,7 +232,7 @@ def _finish(entry: _Entry, lane: Lane, batch: int, timeout_s: float, progress: P
     if lane.error is not None or not lane.blocks:
         _fail(row, lane.error or "it was not measured", progress)
         return
-    row["memory_bytes"]["peak_rss"] = peak
+    row["memory_bytes"].update(peak_rss=held["peak_rss_bytes"], gpu=held.get("gpu_bytes"))
     latency = summarise(lane.blocks)
     row.update(
         status="ok",
@@ -275,6 +285,7 @@ def _new_row(contender: Contender, case: Case, number: int) -> Row:
         "load_ms": None,
         "load": None,
         "parity": None,
+        "graph": None,
         "gpu_ms": None,
         "gpu_reason": None,
         "reproduce": None if tool is None else tool.command(case.shapes),

@@ -63,16 +63,16 @@ class _Calls:
         self._pinned_in = {name: self._pinned(array) for name, array in self._inputs.items()}
         for name, array in feeds.items():
             np.copyto(host_view(self._pinned_in[name], array.shape, array.dtype), array)
+        self._copy_in()  # What is there by chance may be no input, such as a class that does not exist.
         self._outputs: dict[str, DeviceArray] = runner.launch(self._inputs, int(self._stream))
-        stack.callback(calls.synchronize, self._stream)  # Before anything goes.
         self._pinned_out = {name: self._pinned(array) for name, array in self._outputs.items()}
+        stack.callback(calls.synchronize, self._stream)  # Before anything goes.
 
     def once(self) -> dict[str, float]:
         """One call; the time of each of its parts, in ms."""
         before, ready, done, after = self._marks
         self._cuda.record(before, self._stream)
-        for name, array in self._inputs.items():
-            self._cuda.copy(array.address, self._pinned_in[name], _size(array), HOST_TO_DEVICE, self._stream)
+        self._copy_in()
         self._cuda.record(ready, self._stream)
         start = perf_counter_ns()
         self._runner.launch(self._inputs, int(self._stream), self._outputs)
@@ -88,6 +88,10 @@ class _Calls:
             "enqueue": enqueued_ns / 1e6,
             "copy_out": self._cuda.elapsed_ms(done, after),
         }
+
+    def _copy_in(self) -> None:
+        for name, array in self._inputs.items():
+            self._cuda.copy(array.address, self._pinned_in[name], _size(array), HOST_TO_DEVICE, self._stream)
 
     def _input(self, name: str, array: Array) -> DeviceArray:
         return DeviceArray(self._cuda, array.shape, array.dtype, name, int(self._stream))

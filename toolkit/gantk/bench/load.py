@@ -21,17 +21,18 @@ class Interference:
     """
 
     def __init__(self, pids: Sequence[int]) -> None:
-        self._pids = (os.getpid(), *pids)
-        self._start = self._read()
+        self._start = _machine_ticks(os.sched_getaffinity(0))
+        self._ours = {pid: _process_ticks(pid) for pid in (os.getpid(), *pids)}
 
     def share(self) -> float:
-        """The share of the usable cores' time since the start, from 0 to 1; 0 where it cannot be read."""
-        elapsed, busy, ours = (now - then for now, then in zip(self._read(), self._start, strict=True))
-        return min(1.0, max(0.0, busy - ours) / elapsed) if elapsed > 0 else 0.0
+        """The share of the usable cores' time since the start, from 0 to 1; 0 where it cannot be read.
 
-    def _read(self) -> tuple[int, int, int]:
-        total, busy = _machine_ticks(os.sched_getaffinity(0))
-        return total, busy, sum(_process_ticks(pid) for pid in self._pids)
+        What a process spent that is gone by now counts as other work.
+        """
+        now = _machine_ticks(os.sched_getaffinity(0))
+        elapsed, busy = (after - before for after, before in zip(now, self._start, strict=True))
+        ours = sum(max(0, _process_ticks(pid) - before) for pid, before in self._ours.items())
+        return min(1.0, max(0, busy - ours) / elapsed) if elapsed > 0 else 0.0
 
 
 def _machine_ticks(cores: set[int]) -> tuple[int, int]:

@@ -58,7 +58,7 @@ class OnnxReferenceRunner(Runner):
 
     def _run(self, arrays: dict[str, Array], out: Mapping[str, Array]) -> dict[str, Array]:
         names = [spec.name for spec in self.outputs]
-        return {**dict(zip(names, self._evaluator.run(names, arrays), strict=True)), **out}
+        return self._delivered(dict(zip(names, self._evaluator.run(names, arrays), strict=True)), out)
 
     def close(self) -> None:
         self._evaluator = None
@@ -99,7 +99,13 @@ def compute(
 
 
 def judge(
-    outputs: Arrays, reference: Arrays, specs: Sequence[TensorSpec], name: str, precision: str
+    outputs: Arrays,
+    reference: Arrays,
+    specs: Sequence[TensorSpec],
+    name: str,
+    precision: str,
+    *,
+    family: str = "",
 ) -> dict[str, Any]:
     """The parity of outputs with their reference; of several the worst one speaks.
 
@@ -109,14 +115,15 @@ def judge(
         specs: Of the outputs.
         name: The reference's.
         precision: The coarser of what was computed in and what the weights are stored in.
+        family: The network's (see `gantk.runtime.parity.threshold_of`).
     """
     verdicts = []
     for spec in specs:
         right = np.atleast_1d(reference[spec.name])
         values = np.atleast_1d(outputs.get(spec.name, np.empty(0, right.dtype)))
-        span = spec.range[1] - spec.range[0] if spec.range else float(np.ptp(right.astype(np.float64))) or 1.0
+        span = parity.span_of(right, spec.range)
         difference = parity.compare([values], [right], span)
-        verdicts.append((difference.against(parity.THRESHOLDS[precision], span), difference))
+        verdicts.append((difference.against(parity.threshold_of(precision, family), span), difference))
     reason, worst = min(
         verdicts, key=lambda v: (v[0] is None, v[1].psnr_db if v[1].psnr_db is not None else -1.0)
     )

@@ -117,6 +117,22 @@ def regressions(found: list[Change], limit: float) -> list[Change]:
     return [change for change in found if change.significant and change.slower > limit]
 
 
+def lost(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The contenders that were right in the older benchmark and failed or were wrong in the newer one, with why."""
+    right, found = _by_label(old), []
+    for row in new["rows"]:
+        label = f"{row['label']}, {shape_label(row)}"
+        if label in right and not is_right(row):
+            parity = row["parity"] or {}
+            found.append(f"{label}: {row['reason'] or parity.get('reason') or 'wrong'}")
+    return found
+
+
+def _gpu(document: Mapping[str, Any]) -> str | None:
+    gpu = document["machine"].get("gpu")
+    return ", ".join(gpu["names"]) if gpu else None
+
+
 def _by_label(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The rows that are right, by a name that says contender and shapes."""
     rows = {}
@@ -140,6 +156,9 @@ def _doubts(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         then, now = old["machine"][key], new["machine"][key]
         if then != now:
             doubts.append(f"another {what}: {then} then, {now} now")
+    then, now = (_gpu(document) for document in (old, new))
+    if then != now:
+        doubts.append(f"another GPU: {then or 'none'} then, {now or 'none'} now")
     for key in ("threads", "device"):
         then, now = old["settings"][key], new["settings"][key]
         if then != now:

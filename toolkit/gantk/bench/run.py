@@ -147,7 +147,8 @@ def _run_cases(
             "there is no PyTorch network to compare with: parity is against ONNX Runtime, whose own row cannot fail"
         )
     for case, path, outputs in zip(cases, feeds, reference.outputs, strict=True):
-        task = Task(case, path, outputs, reference.name, subject.outputs, folder)
+        family = str(subject.about.get("family") or "")
+        task = Task(case, path, outputs, reference.name, subject.outputs, folder, family)
         result = run_case(task, contenders, settings, len(document["rows"]), progress)
         verdict.rank(result.rows, result.blocks)
         document["rows"] += result.rows

@@ -35,12 +35,22 @@ NOTES = (
     "parity: against float32, in dB."
 )
 
-GPU_HEADINGS = ("", "contender", "wall ms", "device ms", "enqueue ms", "copy in ms", "copy out ms")
+GPU_HEADINGS = (
+    "",
+    "contender",
+    "graph",
+    "wall ms",
+    "device ms",
+    "enqueue ms",
+    "copy in ms",
+    "copy out ms",
+    "GPU MiB",
+)
 GPU_NOTES = (
     "On the GPU, medians of calls of their own: device is the network between two events of CUDA, enqueue the "
     "processor's time to launch it, which the device may have to wait for; copies are between pinned memory and the "
-    "GPU. Wall is the p50 above: a call on arrays that stay on the GPU and the wait for its end; gantk's are CUDA "
-    "graphs."
+    "GPU. Wall is the p50 above: a call on arrays that stay on the GPU and the wait for its end. Graph: whether that "
+    "call is a CUDA graph; older results do not tell. GPU MiB: what the runner holds there, where it knows."
 )
 
 
@@ -113,7 +123,13 @@ def gpu_cells(row: Row) -> list[str]:
         row["latency_ms"]["p50"],
         *(parts[name] for name in ("device", "enqueue", "copy_in", "copy_out")),
     ]
-    return [str(row["rank"] or ""), row["label"], *map(number, values)]
+    graph = {True: "yes", False: "no", None: "-"}[row.get("graph")]
+    held = row["memory_bytes"].get("gpu")
+    return [
+        *(str(row["rank"] or ""), row["label"], graph),
+        *map(number, values),
+        "-" if held is None else f"{held / 2**20:.0f}",
+    ]
 
 
 def commands(document: Document, case: str) -> list[str]:

@@ -126,7 +126,9 @@ def bench_command(
     fail_slower: Annotated[
         str,
         typer.Option(
-            metavar="SHARE", help="Exit 1 where a p50 is surely slower by more.", rich_help_panel=_CHECK
+            metavar="SHARE",
+            help="Exit 1 where a p50 is surely slower by more, or a result not right any more.",
+            rich_help_panel=_CHECK,
         ),
     ] = "5%",
 ) -> int:
@@ -165,32 +167,40 @@ def bench_command(
             seed=seed,
             progress=report,
         )
-    slower = [] if old is None else _slower(document, old, compare, limit)
+    slower, lost = ([], []) if old is None else _worse(document, old, compare, limit)
     _write(document, json, markdown, html, everything=everything)
     if slower:
         listed = "; ".join(map(str, slower))
         typer.echo(f"error: slower than in `{compare}` by more than {limit:.1%}: {listed}", err=True)
+    if lost:
+        typer.echo(f"error: right in `{compare}`, and now: {'; '.join(lost)}", err=True)
     if not any(row["status"] == "ok" for row in document["rows"]):
         typer.echo("error: every contender failed; the reasons are above", err=True)
         return 1
-    return 1 if slower else 0
+    return 1 if slower or lost else 0
 
 
-def _slower(document: dict[str, Any], old: dict[str, Any], path: Path | None, limit: float) -> list[Change]:
-    """What is surely slower than in an older document; the comparison goes into the new one and to the terminal."""
+def _worse(
+    document: dict[str, Any], old: dict[str, Any], path: Path | None, limit: float
+) -> tuple[list[Change], list[str]]:
+    """What is surely slower than in an older document, and what is not right any more.
+
+    The comparison goes into the new one and to the terminal.
+    """
     from gantk.bench import regression
 
     found, doubts = regression.changes(old, document)
-    slower = regression.regressions(found, limit)
+    slower, lost = regression.regressions(found, limit), regression.lost(old, document)
     document["comparison"] = {
         "with": str(path),
         "limit": limit,
         "changes": [change.to_json() for change in found],
         "slower": [change.label for change in slower],
+        "lost": lost,
         "doubts": doubts,
     }
     _print_changes(prose(), found, doubts)
-    return slower
+    return slower, lost
 
 
 def _write(

@@ -15,7 +15,7 @@ import numpy as np
 from gantk.errors import GantkError
 from gantk.runtime.backends.device import DeviceArray, Shape, place_outputs, reader, view
 from gantk.runtime.captures import give_back
-from gantk.runtime.cuda import HOST_TO_DEVICE, Cuda, host_view
+from gantk.runtime.cuda import DEVICE_TO_HOST, HOST_TO_DEVICE, Cuda, host_view
 from gantk.runtime.runner import Array, Runner
 from gantk.runtime.streams import Event, Stream
 from gantk.runtime.views import Reader, View, on_gpu
@@ -174,6 +174,17 @@ def to_gpu(cuda: Cuda, array: Array, name: str, stream: int) -> DeviceArray:
     return made
 
 
+def to_host(cuda: Cuda, array: DeviceArray, stream: int) -> Array:
+    """A copy of an array in host memory, after what a stream has got so far."""
+    host = cuda.allocate_host(array.size_bytes, f"the copy of {array!r}")
+    try:
+        cuda.copy(host, array.address, array.size_bytes, DEVICE_TO_HOST, stream)
+        cuda.synchronize(stream)
+        return host_view(host, array.shape, array.dtype).copy()
+    finally:
+        cuda.free_host(host)
+
+
 class Bound:
     """A run that is bound to arrays in GPU memory: a CUDA graph where the network can be one.
 
@@ -226,6 +237,21 @@ class Bound:
                 self._enqueue()
             self._cuda.synchronize(context.stream)
         return self.outputs
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether a call launches a CUDA graph; else it enqueues the network anew."""
+        return self._graph is not None
+
+    def fetch(self) -> dict[str, Array]:
+        """Copies of the outputs of the last call in host memory.
+
+        Raises:
+            GantkError: Memory is short, or the run failed.
+        """
+        with self._cuda.current(), self._context.turn:
+            stream = int(self._context.stream)
+            return {name: to_host(self._cuda, array, stream) for name, array in self.outputs.items()}
 
     def _wait_for(self, theirs: Stream) -> None:
         """No stream of ours waits for others by itself, and libraries return before a copy is done."""
