@@ -12,7 +12,7 @@ from gantk.bundle.engines import (
 )
 from gantk.bundle.fileref import MANIFEST, FileRef
 from gantk.bundle.folder import Bundle, Writer, is_bundle
-from gantk.bundle.manifest import STEP_FAMILY, Manifest
+from gantk.bundle.manifest import FOREIGN_FAMILY, STEP_FAMILY, Manifest
 from gantk.bundle.variants import (
     FORMS,
     PRECISIONS,
@@ -28,6 +28,7 @@ from gantk.bundle.variants import (
 __all__ = [
     "ENGINE_BACKENDS",
     "ENGINE_OPTIONS",
+    "FOREIGN_FAMILY",
     "FORMS",
     "LAYER_TYPES",
     "MANIFEST",
