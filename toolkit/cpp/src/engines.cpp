@@ -210,6 +210,8 @@ bool Engine::verified() const noexcept {
   return !parity.empty() && std::all_of(parity.begin(), parity.end(), [](const Parity& p) { return p.passed; });
 }
 
+std::string Engine::executed() const { return tf32 ? "tf32" : precision; }
+
 std::string Engine::label() const {
   std::string label = backend + " " + version + " " + precision + (tf32 ? " tf32" : "") + " (" + form;
   for (const std::string& option : options) label += ", " + option;

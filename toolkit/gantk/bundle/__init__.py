@@ -4,6 +4,7 @@
 from gantk.bundle.engines import (
     ENGINE_BACKENDS,
     ENGINE_OPTIONS,
+    ENGINE_PRECISIONS,
     LAYER_TYPES,
     Engine,
     HeavyLayer,
@@ -28,6 +29,7 @@ from gantk.bundle.variants import (
 __all__ = [
     "ENGINE_BACKENDS",
     "ENGINE_OPTIONS",
+    "ENGINE_PRECISIONS",
     "FOREIGN_FAMILY",
     "FORMS",
     "LAYER_TYPES",

@@ -15,6 +15,9 @@ from gantk.errors import GantkError
 from gantk.tensors import SIZE_LIMIT, TensorSpec
 
 ENGINE_BACKENDS = ("tensorrt", "tensorrt-rtx")
+ENGINE_PRECISIONS = ("fp32", "tf32", *PRECISIONS[1:])
+"""What engines compute in, the most exact first: ``tf32`` is a way to compute fp32 files."""
+
 ENGINE_OPTIONS = ("version-compatible", "hardware-compatible", "refit", "strip")
 LAYER_TYPES = (*PRECISIONS, "int4", "fp4", "uint8", "int32", "int64", "bool", "other")
 
@@ -177,6 +180,11 @@ class Engine:
         options = "".join(f", {option}" for option in self.options)
         targets = " + ".join(self.targets)
         return f"{self.backend} {self.version} {self.precision}{tf32} ({self.form}{options}) for {targets}"
+
+    @property
+    def executed(self) -> str:
+        """What it computes in, one of `ENGINE_PRECISIONS`."""
+        return "tf32" if self.tf32 else self.precision
 
     @property
     def verified(self) -> bool:

@@ -14,6 +14,7 @@ from gantk.bundle import Bundle, Engine, FileRef, Interface
 from gantk.errors import GantkError
 from gantk.files import cache_folder, read_bytes, write_text
 from gantk.runtime import parity
+from gantk.runtime.products import PRODUCTS
 from gantk.runtime.runner import Array, Runner
 from gantk.tensors import TensorSpec
 
@@ -82,7 +83,8 @@ def choose_engine(
         backend: ``tensorrt`` or ``tensorrt-rtx``.
         version: Of the product that is installed.
         target: The architecture of the GPU, e.g. ``sm_89``.
-        precision: By default fp32 where the bundle has such an engine, else what it has first.
+        precision: One of `gantk.bundle.ENGINE_PRECISIONS`; by default fp32 where the bundle has such an engine, else
+            what it has first. Of fp32 engines one that is exact comes before one of tf32.
         form: By default one with the bundle's own inputs and outputs.
 
     Raises:
@@ -101,22 +103,24 @@ def choose_engine(
     asked = _narrowed(
         engines,
         lambda e: (
-            (precision is None or e.precision == precision)
+            precision in (None, e.precision, e.executed)
             and (manifest.source(e).interface is None if form is None else e.form == form)
         ),
     )
+    build = _build(bundle, backend, target, precision)
     if not asked:
-        raise _missing(bundle, backend, f"{precision or 'plain'} {form or ''}".strip(), engines)
+        raise _missing(bundle, backend, f"{precision or 'plain'} {form or ''}".strip(), engines, build)
     here = _narrowed(asked, lambda e: runs_on(e, target))
     if not here:
-        raise _missing(bundle, backend, f"{asked[0].precision} engine for {target}", asked)
+        what = f"{precision or asked[0].executed} engine for {target}"
+        raise _missing(bundle, backend, what, asked, build)
     fitting = _narrowed(here, lambda e: version_fits(e, version))
     if not fitting:
         built = ", ".join(sorted({engine.version for engine in here}))
         raise GantkError(
             f"the {backend} engines of `{bundle.root}` for {target} were built with {built}; {version} is installed",
             where=where,
-            hint=f"gantk export {bundle.root} --to {backend} --target {target}, or pip install {backend}=={built}",
+            hint=f"{build}, or pip install {backend}=={built}",
         )
     whole = _narrowed(fitting, lambda e: "strip" not in e.options)
     if not whole:
@@ -195,14 +199,21 @@ def _narrowed(engines: Sequence[Engine], fits: Callable[[Engine], bool]) -> list
     return [engine for engine in engines if fits(engine)]
 
 
-def _missing(bundle: Bundle, backend: str, what: str, held: Sequence[Engine]) -> GantkError:
+def _build(bundle: Bundle, backend: str, target: str, precision: str | None) -> str:
+    """The command that builds an engine for a GPU; not every one is among those that are built for by default."""
+    named = f" --target {target}" if PRODUCTS[backend].ahead_of_time else ""
+    kind = {None: "", "tf32": " --precision fp32 --tf32"}.get(precision, f" --precision {precision}")
+    return f"gantk export {bundle.root} --to {backend}{named}{kind}"
+
+
+def _missing(bundle: Bundle, backend: str, what: str, held: Sequence[Engine], build: str) -> GantkError:
     listed = "; ".join(
-        f"{engine.precision} ({engine.form}) for {', '.join(engine.targets)}" for engine in held
+        f"{engine.executed} ({engine.form}) for {', '.join(engine.targets)}" for engine in held
     )
     return GantkError(
         f"`{bundle.root}` has no {backend} {what}; it has {listed}",
         where=str(bundle.root / "manifest.json"),
-        hint=f"gantk export {bundle.root} --to {backend}",
+        hint=build,
     )
 
 
@@ -273,7 +284,7 @@ def _judge(
 ) -> str:
     """Why the outputs are wrong; empty where they are right."""
     outputs = runner.run(feeds)
-    threshold = parity.threshold_of("tf32" if file.engine.tf32 else file.engine.precision, family)
+    threshold = parity.threshold_of(file.engine.executed, family)
     for spec in file.interface.outputs:
         reference = wanted[spec.name]
         span = parity.span_of(reference, spec.range)
