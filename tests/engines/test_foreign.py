@@ -185,6 +185,18 @@ def test_outputs_that_judge_nothing_are_no_probe(
     assert "not compared with PyTorch: it came as an ONNX file" in said
 
 
+def test_architectures_that_are_left_out_by_default_are_said(rtx: Product, tmp_path: Path) -> None:
+    lines = list[str]()
+    (tmp_path / "x.onnx").write_bytes(product())
+    limited = EngineRequest(("tensorrt-rtx",), options=BuildOptions(workspace_bytes=2**30))
+    made = bundle_onnx(tmp_path / "x.onnx", tmp_path / "x.gantk", limited, report=lines.append)
+    (engine,) = made.manifest.engines
+    assert "sm_75" not in engine.targets
+    (line,) = (line for line in lines if "left out" in line)
+    assert line == "  left out: tensorrt-rtx has no fp32 matrix products for sm_75, and `node_of_y` is one"
+    assert engine.workspace_bytes == 2**30
+
+
 def test_what_made_the_bundle_is_in_it(tmp_path: Path) -> None:
     (tmp_path / "theirs.onnx").write_bytes(product())
     tools = bundle_onnx(tmp_path / "theirs.onnx", tmp_path / "x.gantk").manifest.tools
