@@ -126,7 +126,7 @@ def measure(
     from gantk.bench import verdict
     from gantk.bench.case import Task, run_case
     from gantk.bench.subject import Case
-    from gantk.export.gatys import pipeline
+    from gantk.export.gatys import trials
     from gantk.export.gatys.chain import StepConfig
     from gantk.export.gatys.reference import compute_gradient, to_arrays
     from gantk.models.vgg import load_vgg19
@@ -136,7 +136,7 @@ def measure(
     network = load_vgg19(vgg, step.last, step.pooling)
     torch.set_num_threads(settings.threads)
     progress(f"{size} px: computing the reference")
-    trial = pipeline._make_trial(network, step, 0, 1, size, size, 0)
+    trial = trials.make_trial(network, step, 0, 1, size, size, 0)
     feeds = to_arrays({spec.name: trial[spec.name] for spec in subject.inputs})
     reference = to_arrays(compute_gradient(network, step, trial))
     del network, trial

@@ -102,6 +102,8 @@ def install(cache: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[FakeTensorRT,
     monkeypatch.setattr("gantk.runtime.backends.tensorrt.load", lambda product: trt)
     monkeypatch.setattr("gantk.runtime.products.installed", lambda *_: {"tensorrt-rtx": "1.7.1.116"})
     monkeypatch.setattr("gantk.runtime.cuda.bindings", lambda: cuda)
+    monkeypatch.setattr("gantk.runtime.driver_context.bindings", lambda: cuda)
+    monkeypatch.setattr(driver, "current_gpu", lambda: cuda.current)
     monkeypatch.setattr(
         driver, "probe", lambda: driver.Driver(True, "13.0", ("RTX 4090",), targets=("sm_89",))
     )

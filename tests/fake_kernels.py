@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import Any, Protocol
 
 
@@ -43,11 +44,26 @@ class RuntimeCache:
         return json.dumps({"gpu": self._trt.gpu, "kernels": self.kernels}).encode()
 
 
+class ExecutionContextAllocationStrategy(Enum):
+    STATIC = auto()
+    USER_MANAGED = auto()
+
+
+class DynamicShapesKernelSpecializationStrategy(Enum):
+    LAZY = auto()
+    EAGER = auto()
+
+
 class RuntimeConfig:
     def __init__(self, trt: Product) -> None:
         self._trt = trt
         self.cache: RuntimeCache | None = None
+        self.strategy = ExecutionContextAllocationStrategy.STATIC
+        self.dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
         trt.born(self)
+
+    def set_execution_context_allocation_strategy(self, strategy: ExecutionContextAllocationStrategy) -> None:
+        self.strategy = strategy
 
     def create_runtime_cache(self) -> RuntimeCache | None:
         return RuntimeCache(self._trt) if self._trt.called("create_runtime_cache") else None

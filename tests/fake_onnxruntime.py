@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ONNX Runtime's CUDA provider on fake GPU memory, computed for real by its CPU provider.
 
-What a session enqueues is done at once, or when the graph that captured it is launched.
+What a session enqueues is done when somebody waits for it (see `fake_streams`).
 """
 
 from __future__ import annotations
@@ -38,28 +38,70 @@ class FakeProvider:
         return FakeSession(self, REAL(source, options, providers=PROVIDERS[1:]))
 
 
+class FakeBinding:
+    """What a session is told of memory, for its run on fake GPU memory.
+
+    Args:
+        cuda: Whose memory it is.
+        real: The binding of the real session, to which a GPU's memory is the processor's.
+    """
+
+    def __init__(self, cuda: FakeCuda, real: Any) -> None:
+        self._cuda, self.real = cuda, real
+        self._places: list[tuple[int, int]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def bind_input(self, name: str, device: str, gpu: int, element: Any, shape: Any, address: int) -> None:
+        self._places.append((address, gpu))
+        self.real.bind_input(name, device, 0, element, shape, address)
+
+    def bind_output(self, name: str, device: str, gpu: int, element: Any, shape: Any, address: int) -> None:
+        self._places.append((address, gpu))
+        self.real.bind_output(name, device, 0, element, shape, address)
+
+    def check(self, gpu: int) -> None:
+        for address, told in self._places:
+            if not self._cuda.gpu_of(address) == told == gpu:
+                self._cuda.fault("the memory is of another GPU")
+
+
 class FakeSession:
     """An inference session on a fake GPU."""
 
     def __init__(self, provider: FakeProvider, real: Any) -> None:
         self._provider, self._real = provider, real
         self._stream = int(provider.settings["user_compute_stream"])
+        self._gpu = int(provider.settings.get("device_id", 0))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
+    def io_binding(self) -> FakeBinding:
+        return FakeBinding(self._provider.cuda, self._real.io_binding())
+
     def get_providers(self) -> list[str]:
         return PROVIDERS
 
-    def run_with_iobinding(self, binding: Any, options: Any = None) -> None:
+    def run_with_iobinding(self, binding: FakeBinding, options: Any = None) -> None:
+        cuda = self._provider.cuda
         if options is None:  # It waits then.
-            self._real.run_with_iobinding(binding)
+            self._real.run_with_iobinding(binding.real)
             return
         assert options.get_run_config_entry("disable_synchronize_execution_providers") == "1"
         self._provider.runs += 1
         if self._provider.runs in self._provider.fail:
             raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : not while the stream is capturing")
-        self._provider.cuda.work(self._stream, lambda: self._real.run_with_iobinding(binding, options))
+        cuda.cudaSetDevice(self._gpu)  # As the provider does, which leaves it so.
+        if cuda.stream(self._stream).gpu != self._gpu:
+            cuda.fault(f"the stream of a session on GPU {self._gpu} is on another")
+
+        def run() -> None:
+            binding.check(self._gpu)
+            self._real.run_with_iobinding(binding.real, options)
+
+        cuda.work(self._stream, run)
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
@@ -67,6 +109,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
     cuda = FakeCuda()
     provider = FakeProvider(cuda)
     monkeypatch.setattr("gantk.runtime.cuda.bindings", lambda: cuda)
+    monkeypatch.setattr("gantk.runtime.driver_context.bindings", lambda: cuda)
+    monkeypatch.setattr(driver, "current_gpu", lambda: cuda.current)
     monkeypatch.setattr(driver, "probe", lambda: driver.Driver(True, "13.0", ("H100",), targets=("sm_90",)))
     monkeypatch.setattr("gantk.runtime.backends.onnxruntime_cuda.MEMORY", "cpu")
     monkeypatch.setattr(onnxruntime, "InferenceSession", provider.session)

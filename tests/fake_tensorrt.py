@@ -14,7 +14,12 @@ from typing import Any
 import numpy as np
 
 from fake_cuda import FakeCuda
-from fake_kernels import RuntimeCache, RuntimeConfig
+from fake_kernels import (
+    DynamicShapesKernelSpecializationStrategy,
+    ExecutionContextAllocationStrategy,
+    RuntimeCache,
+    RuntimeConfig,
+)
 from fake_refitter import MAGIC, OnnxParserRefitter, Plan, Refitter, SerializationFlag
 from gantk.bundle import Profile
 from gantk.runtime.cuda import host_view
@@ -78,6 +83,8 @@ class FakeTensorRT:
     ILogger, DataType = ILogger, DataType
     TensorIOMode, TensorLocation = TensorIOMode, TensorLocation
     SerializationFlag, IOutputAllocator, IRuntimeCache = SerializationFlag, IOutputAllocator, RuntimeCache
+    ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
+    DynamicShapesKernelSpecializationStrategy = DynamicShapesKernelSpecializationStrategy
     __version__ = "1.7.1.116"
 
     def __init__(
@@ -99,6 +106,10 @@ class FakeTensorRT:
         self.open: tuple[str, ...] = ()
         """The outputs that have only those samples whose first value is above `LEVEL`."""
         self.gpu = "a GPU"
+        self.capturable = True
+        """Whether its contexts can be captured."""
+        self.eager: list[bool] = []
+        """Of each run, whether its shape's own kernels were waited for."""
         self.compiled: list[str] = []
         """The kernels that no cache had."""
 
@@ -147,6 +158,7 @@ class Engine(Plan):
         super().__init__(trt, data)
         self._trt: FakeTensorRT = trt
         self._tensors = (*trt.inputs, *trt.outputs)
+        self.gpu = trt.cuda.current
         self.num_io_tensors = len(self._tensors)
         self.num_optimization_profiles = len(trt.profiles)
         trt.born(self)
@@ -166,20 +178,30 @@ class Engine(Plan):
     def get_tensor_location(self, name: str) -> TensorLocation:
         return self._trt.location
 
-    def create_execution_context(self, config: RuntimeConfig | None = None) -> Context | None:
-        cache = None if config is None else config.cache
-        return Context(self._trt, self, cache) if self._trt.called("create_execution_context") else None
+    def create_execution_context(
+        self, how: RuntimeConfig | ExecutionContextAllocationStrategy | None = None
+    ) -> Context | None:
+        config = how if isinstance(how, RuntimeConfig) else RuntimeConfig(self._trt)
+        if isinstance(how, ExecutionContextAllocationStrategy):
+            config.strategy = how
+        return Context(self._trt, self, config) if self._trt.called("create_execution_context") else None
 
     def create_runtime_config(self) -> RuntimeConfig | None:
         return RuntimeConfig(self._trt) if self._trt.called("create_runtime_config") else None
 
 
 class Context:
-    def __init__(self, trt: FakeTensorRT, engine: Engine, cache: RuntimeCache | None) -> None:
+    def __init__(self, trt: FakeTensorRT, engine: Engine, config: RuntimeConfig) -> None:
         self._trt, self._engine = trt, engine
-        self._cache = RuntimeCache(trt) if cache is None else cache
+        self._cache = RuntimeCache(trt) if config.cache is None else config.cache
+        strategies = DynamicShapesKernelSpecializationStrategy
+        self._eager = config.dynamic_shapes_kernel_specialization_strategy is strategies.EAGER
+        self._given = config.strategy is ExecutionContextAllocationStrategy.USER_MANAGED
+        self._wanted = self._scratch = 0
         self._allocators: dict[str, IOutputAllocator] = {}
         self._profile = 0
+        self._copied_profile = 0  # What is on the GPU: it follows on the stream.
+        self._gpu = engine.gpu
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         trt.born(self)
@@ -187,8 +209,9 @@ class Context:
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
         if not self._trt.called("set_optimization_profile_async"):
             return False
-        assert stream in self._trt.cuda.streams
         self._profile, self._shapes = profile, {}
+        me = weakref.ref(self)
+        self._trt.cuda.work(stream, lambda: _switch(me(), profile))
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
@@ -204,6 +227,22 @@ class Context:
         assert len(self._shapes) == len(self._trt.inputs), "shapes of inputs come first"
         shape = self._shapes[self._trt.inputs[0].name]
         return (-1, *shape[1:]) if name in self._trt.open else shape
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        assert self._given, "a context that has memory of its own"
+        assert len(self._shapes) == len(self._trt.inputs), "shapes of inputs come first"
+        self._wanted = int(np.prod(self._shapes[self._trt.inputs[0].name]))
+        return self._wanted if self._trt.called("update_device_memory_size_for_shapes") else 0
+
+    def set_device_memory(self, address: int, size: int) -> None:
+        assert self._given and size >= self._wanted
+        self._trt.called("set_device_memory")
+        assert len(self._trt.cuda.at(address)) >= size
+        self._scratch = address
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        assert stream in self._trt.cuda.streams
+        return self._trt.capturable
 
     def set_output_allocator(self, name: str, allocator: IOutputAllocator) -> bool:
         if not self._trt.called("set_output_allocator"):
@@ -221,6 +260,12 @@ class Context:
         if not self._trt.called("execute_async_v3"):
             return False
         trt, shapes, addresses = self._trt, dict(self._shapes), dict(self._addresses)
+        if not self._gpu == trt.cuda.current == trt.cuda.stream(stream).gpu:
+            trt.cuda.fault(f"an engine of GPU {self._gpu} is run on another")
+        given, scratch, wanted = self._given, self._scratch, int(np.prod(shapes[trt.inputs[0].name]))
+        assert not given or self._wanted == wanted, "another shape's memory"
+        assert self._trt.capturable or stream not in trt.cuda.recording
+        trt.eager.append(self._eager)
         self._cache.compile(f"profile {self._profile}", trt.compiled)
         first = trt.inputs[0]
         for name in trt.open:
@@ -229,9 +274,19 @@ class Context:
                 return False
         assert addresses.keys() == {spec.name for spec in (*trt.inputs, *trt.outputs)}
 
+        me, profile, gpu = weakref.ref(self), self._profile, self._gpu
+        of_graph = stream in trt.cuda.recording  # It has all that it wants of the profile.
+
         def run() -> None:
-            for address in addresses.values():
-                trt.cuda.at(address)
+            context = me()
+            if context is None:
+                trt.cuda.fault("the context has gone while it ran")
+            if context._copied_profile != profile and not of_graph:
+                trt.cuda.fault("the profile was switched while the context ran")
+            if any(trt.cuda.gpu_of(address) != gpu for address in addresses.values()):
+                trt.cuda.fault("the memory is of another GPU")
+            if given and len(trt.cuda.at(scratch)) < wanted:
+                trt.cuda.fault("the context's memory is too small")
             x = host_view(addresses[first.name], shapes[first.name], np.dtype(first.dtype))
             for spec in trt.outputs:
                 taken = x[_kept(x)] if spec.name in trt.open else x
@@ -244,6 +299,7 @@ class Context:
     def _allocated(self, name: str, address: int, shape: tuple[int, ...], stream: int) -> int:
         """The address that the allocator of an open output gives; 0 where it gives none."""
         assert stream not in self._trt.cuda.recording, "a run that allocates cannot be captured"
+        self._trt.cuda.schedule.drain([self._trt.cuda.stream(stream)])  # The sizes are told by values.
         x = host_view(address, shape, np.dtype(self._trt.inputs[0].dtype))
         kept = x[_kept(x)]
         size = kept.size * np.dtype(self._engine._spec(name).dtype).itemsize
@@ -254,6 +310,11 @@ class Context:
         assert len(self._trt.cuda.at(given)) >= size
         self._allocators[name].notify_shape(name, kept.shape)
         return given
+
+
+def _switch(context: Context | None, profile: int) -> None:
+    assert context is not None, "the context has gone while its profile was switched"
+    context._copied_profile = profile
 
 
 def _kept(x: np.ndarray) -> np.ndarray:

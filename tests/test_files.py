@@ -15,6 +15,7 @@ import pytest
 
 from gantk.errors import GantkError
 from gantk.files import (
+    check_writable,
     leads_inside,
     named_errors,
     read_bytes,
@@ -99,6 +100,18 @@ def test_a_limit(tmp_path: Path) -> None:
     assert read_bytes(tmp_path / "x", 5) == b"12345"
     with pytest.raises(GantkError, match="has 5 bytes; at most 4"):
         read_bytes(tmp_path / "x", 4)
+
+
+def test_whether_a_file_can_be_written_is_found_out_without_a_trace(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "new", tmp_path / "deep" / "er" / "new"):
+        check_writable(path)
+    for path in (tmp_path, tmp_path / "file" / "x", Path("/proc/x.json"), Path()):
+        with pytest.raises(GantkError, match="cannot write"):
+            check_writable(path)
+        with pytest.raises(GantkError, match="cannot write"):
+            write_bytes(path, b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ def test_a_bundle_gains_engines_and_info_lists_them(gantk: Gantk, bundle: Path) 
     assert (told["tf32"], told["verified"]) == (True, False)
     assert [profile["latent"]["opt"] for profile in told["profiles"]] == [[4, 4], [32, 4]]
     assert [layer["precision"] for layer in told["heavy_layers"]] == ["fp32", "fp32"]
+    assert done.json["new_files"] == [told["file"]["path"]]
     assert "unverified" in done.err
 
     about = gantk("info", bundle)

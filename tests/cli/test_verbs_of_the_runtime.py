@@ -368,6 +368,12 @@ def test_doctor_on_native_operators(gantk: Gantk, tmp_path: Path, monkeypatch: p
         assert done.status == 0  # ONNX Runtime itself works.
 
 
+@pytest.mark.parametrize("verb", ["run", "generate", "stylize"])
+def test_help_lists_every_backend(gantk: Gantk, verb: str) -> None:
+    said = gantk(verb, "-h").out
+    assert all(name in said for name in (*registry.BACKENDS, *ENGINE_BACKENDS))
+
+
 def test_doctor_without_any_backend(gantk: Gantk, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in registry.BACKENDS:
         status = BackendStatus(name, None, (), "it is not installed", f"pip install {name}")

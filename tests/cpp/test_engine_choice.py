@@ -24,7 +24,8 @@ from cpp_library import SOURCE
 from gantk.bundle import STEP_FAMILY, Bundle, Engine, FileRef, ShapeRange
 from gantk.errors import GantkError
 from gantk.runtime import parity
-from gantk.runtime.engines import check_once, read_engine
+from gantk.runtime.engines import read_engine
+from gantk.runtime.verdicts import check_once
 
 NAME, VERSION, TARGET = "tensorrt-rtx", "1.7.1.116", "sm_89"
 WANTED = np.random.default_rng(5).uniform(-1, 1, (1, *networks.specs()[1].shape[1:])).astype(np.float32)
@@ -34,6 +35,8 @@ pytest.importorskip("safetensors.numpy")
 
 class StandIn:
     """What the library in C++ does, for `check_once`."""
+
+    backend, version, device, precision = NAME, VERSION, "cuda", "fp32"
 
     def __init__(self, values: np.ndarray[Any, Any]) -> None:
         self.values = values
@@ -104,6 +107,12 @@ def python_refusal(bundle: Bundle, precision: str | None, form: str | None, targ
         ({"options": ("refit", "strip")}, None, None, TARGET),
         ({"plugins": ("libgantk-is-not-here.so",)}, None, None, TARGET),
         ({"file": FileRef.of("engines/a.engine", b"another")}, None, None, TARGET),
+        (
+            {"file": FileRef.of("engines/a.engine", b"another"), "plugins": ("libgantk-is-not-here.so",)},
+            None,
+            None,
+            TARGET,
+        ),  # No library is loaded for it.
     ],
     ids=str,
 )

@@ -57,6 +57,16 @@ def test_tf32_is_off_unless_asked_for(rtx: Product, monkeypatch: pytest.MonkeyPa
     assert seen == [False, True]
 
 
+def test_an_engine_can_be_captured(rtx: Product, monkeypatch: pytest.MonkeyPatch) -> None:
+    trt, configs = load(rtx), []
+    configure = building._configure
+    monkeypatch.setattr(
+        building, "_configure", lambda *arguments: configs.append(configure(*arguments)) or configs[-1]
+    )
+    made(rtx, graphs.transposed(np.float16), "fp16")
+    assert [config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION) for config in configs] == [True]
+
+
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
 def test_a_quantised_layer_computes_in_what_it_was_dequantised_from(rtx: Product, kind: str) -> None:
     built = made(rtx, graphs.quantised(kind), kind)
@@ -127,8 +137,9 @@ def test_what_a_product_does_not_have_is_a_usage_error(rtx: Product) -> None:
     with pytest.raises(UsageError, match="does not build for sm_90; it has sm_75, sm_80"):
         made(rtx, data, "fp32", BuildOptions(("sm_90",)))
     for option in ("version-compatible", "hardware-compatible"):
-        with pytest.raises(UsageError, match=f"builds no {option} engines; it has refit, strip"):
+        with pytest.raises(UsageError, match=f"builds no {option} engines; it has refit, strip") as caught:
             made(rtx, data, "fp32", BuildOptions(options=(option,)))
+        assert caught.value.where == "--engine-options"
     with pytest.raises(UsageError, match="sm_75 does not compute in bf16, which begins with sm_80"):
         made(
             rtx,

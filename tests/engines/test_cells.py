@@ -199,14 +199,27 @@ def test_what_is_not_int8_becomes_fp16_where_that_is_safe(rtx: Product, tmp_path
         np.testing.assert_allclose(half.run(feeds)["picture"], wide.run(feeds)["picture"], atol=0.05)
 
 
-def test_a_scale_that_fp16_cannot_hold_keeps_the_rest_wide(rtx: Product, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("of_weights", "small", "holds"),
+    [(False, 1e-6, False), (False, 1e-4, True), (True, 2e-8, False), (True, 2e-6, True)],
+)
+def test_a_scale_that_fp16_cannot_hold_keeps_the_rest_wide(
+    rtx: Product, tmp_path: Path, of_weights: bool, small: float, holds: bool
+) -> None:
     proto = onnx.load_from_string(partly_int8(tmp_path))
-    scale = next(node.input[1] for node in proto.graph.node if node.op_type == "QuantizeLinear")
-    for tensor in proto.graph.initializer:
-        if tensor.name == scale:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(np.float32(1e-6), scale))
+    quantised = {node.output[0] for node in proto.graph.node if node.op_type == "QuantizeLinear"}
+    name = next(
+        node.input[1]
+        for node in proto.graph.node
+        if node.op_type == "DequantizeLinear" and (node.input[0] not in quantised) == of_weights
+    )
+    (scale,) = (tensor for tensor in proto.graph.initializer if tensor.name == name)
+    values = onnx.numpy_helper.to_array(scale).copy()
+    values.reshape(-1)[-1] = small  # Of weights each channel has one.
+    scale.CopyFrom(onnx.numpy_helper.from_array(values, name))
     data = proto.SerializeToString()
-    assert adapt(rtx, data, "int8", "x.onnx", fits_fp16=True) == (data, ())
+    narrow, rewrites = adapt(rtx, data, "int8", "x.onnx", fits_fp16=True)
+    assert (rewrites, narrow == data) == (((REMAINDER,), False) if holds else ((), True))
 
 
 def may_take_turns() -> bool:

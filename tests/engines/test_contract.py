@@ -26,10 +26,22 @@ import pytest
 from fake_cuda import FakeCuda
 from gantk.export.engines import audit, build, network, progress, weights
 from gantk.runtime import cuda, products
-from gantk.runtime.backends import kernel_cache, lane, open_outputs, tensorrt
+from gantk.runtime.backends import kernel_cache, lane, open_outputs, scratch, tensorrt
 from gantk.runtime.products import PRODUCTS
 
-MODULES = (products, audit, build, network, progress, weights, tensorrt, lane, kernel_cache, open_outputs)
+MODULES = (
+    products,
+    audit,
+    build,
+    network,
+    progress,
+    weights,
+    tensorrt,
+    lane,
+    kernel_cache,
+    scratch,
+    open_outputs,
+)
 MODULE_NAMES = ("trt",)
 CLASSES = {
     "builder": "Builder",
@@ -52,12 +64,17 @@ CLASSES = {
 """Of which class the objects are that gantk's variables of these names hold."""
 
 RTX_ALONE = {
+    "BuilderFlag.REQUIRE_USER_ALLOCATION",
     "ComputeCapability",
+    "DynamicShapesKernelSpecializationStrategy",
+    "DynamicShapesKernelSpecializationStrategy.EAGER",
     "IBuilderConfig.num_compute_capabilities",
     "IBuilderConfig.set_compute_capability",
+    "IExecutionContext.is_stream_capturable",
     "IRuntimeCache.deserialize",
     "IRuntimeCache.serialize",
     "IRuntimeConfig.create_runtime_cache",
+    "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy",
     "IRuntimeConfig.set_runtime_cache",
 }
 """What only TensorRT for RTX has; gantk asks first whether it is there."""
@@ -136,9 +153,12 @@ def test_the_names_are_found() -> None:
     names = touched()
     assert {
         "Builder.build_serialized_network",
+        "BuilderFlag.REQUIRE_USER_ALLOCATION",
         "BuilderFlag.TF32",
         "ICudaEngine.device_memory_size_v2",
         "IExecutionContext.execute_async_v3",
+        "IExecutionContext.is_stream_capturable",
+        "IExecutionContext.set_device_memory",
         "IExecutionContext.set_output_allocator",
         "IOutputAllocator.__init__",
         "IRuntimeCache.deserialize",

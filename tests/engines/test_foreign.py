@@ -141,7 +141,7 @@ def test_inputs_that_are_shapes(rtx: Product, tmp_path: Path, capfd: pytest.Capt
     inputs = {"x": (kind, ["N", 16]), "s": (TensorProto.INT64, [2])}
     with pytest.raises(GantkError, match="input 's' of `.*` is read as a shape") as caught:
         made(save(nodes, inputs, {"y": (kind, ["A", "B"])}), tmp_path)
-    assert (caught.value.where or "").endswith("model.fp32.onnx, s")
+    assert (caught.value.where or "").endswith("theirs.onnx, s")
     assert capfd.readouterr().err == ""
 
 

@@ -203,6 +203,23 @@ def test_what_cannot_be_asked_for(rtx: Product) -> None:
         EngineRequest(("tensorrt-rtx",), ("fp16",), BuildOptions(tf32=True)).check()
     with pytest.raises(UsageError, match="sm_75 does not compute in bf16"):
         EngineRequest(("tensorrt-rtx",), ("bf16",), BuildOptions(("sm_75",))).check()
+    with pytest.raises(UsageError, match="'fp64' is not a precision; known are fp32, fp16, bf16, int8, fp8"):
+        EngineRequest(("tensorrt-rtx",), ("fp64",)).check()
+
+
+def test_what_the_last_file_does_not_suit_is_refused_before_the_first_build(
+    rtx: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("gantk.export.engines.pipeline.build_apart")
+    kinds = ("fp32", "bf16")
+    root = networks.bundle(
+        tmp_path / "x.gantk", {(kind, "plain"): networks.generator(kind) for kind in kinds}
+    ).root
+    with pytest.raises(UsageError, match="sm_75 does not compute in bf16") as caught:
+        add_engines(root, request(options=BuildOptions(("sm_75",))))
+    assert caught.value.hint == (
+        "leave sm_75 out of --target, or build for it alone with --precision fp32, fp16 or int8"
+    )
 
 
 def test_tf32_without_a_file_that_it_is_for(rtx: Product, tmp_path: Path) -> None:
@@ -237,6 +254,13 @@ def test_a_worker_that_dies_is_an_error(rtx: Product, monkeypatch: pytest.Monkey
     data = networks.generator()
     with pytest.raises(GantkError, match="built `x.onnx` was killed by SIGABRT: out of paper"):
         build_apart(rtx, data, "fp32", graphs.profiles_of(data), ADA, "x.onnx")
+
+
+def test_the_worker_sees_the_same_first_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert said.items() <= apart._environment().items()
 
 
 def test_a_foreign_file_becomes_a_bundle(rtx: Product, tmp_path: Path) -> None:
@@ -286,7 +310,7 @@ def test_a_foreign_file_that_does_not_build_leaves_nothing(rtx: Product, tmp_pat
         options=ADA,
         **dict.fromkeys(("smallest", "usual", "largest"), ("x=1x16x16x16",)),
     )
-    with pytest.raises(GantkError, match=r"node `culprit` \(Resize\) of `.*model.fp32.onnx`"):
+    with pytest.raises(GantkError, match=r"node `culprit` \(Resize\) of `.*/theirs.onnx`"):
         bundle_onnx(path, tmp_path / "theirs.gantk", wanted)
     assert files(tmp_path) == ["theirs.onnx"]
     with pytest.raises(GantkError, match="is fp32, not fp16: TensorRT computes in the types of the graph"):

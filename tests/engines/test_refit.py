@@ -25,6 +25,7 @@ from gantk.bundle import Bundle, Engine, Variant, Writer
 from gantk.errors import BackendMissingError, GantkError
 from gantk.export import export
 from gantk.export.engines.graphs import difference
+from gantk.export.engines.maker import Sources
 from gantk.export.engines.refit import Refit, refit
 from gantk.runtime import driver
 
@@ -166,7 +167,9 @@ def test_a_failure_leaves_no_file(
         pytest.raises(GantkError, match="as told|no new weights were found for `w9` and 1 more") as caught,
         Writer(root, force=True) as writer,
     ):
-        Refit(Bundle.read(root)).make(writer, two.manifest, two.read_file, lambda line: None, lambda *_: None)
+        Refit(Bundle.read(root)).make(
+            writer, two.manifest, Sources.of(two), lambda line: None, lambda *_: None
+        )
     assert caught.value.where == f"{root}/engines/tensorrt-rtx-{('fp32', 'fp16')[time - 1]}.engine"
     assert trt.calls.count(call) == time
     assert tree(root) == before

@@ -158,6 +158,33 @@ def test_what_was_measured_is_kept_for_the_next_build(trt: TensorRT, tmp_path: P
     assert path.read_bytes() == b"+measured"
 
 
+@pytest.mark.parametrize("data_dependent", [False, True])
+def test_an_engine_can_be_captured_where_the_network_can(
+    trt: TensorRT, monkeypatch: pytest.MonkeyPatch, data_dependent: bool
+) -> None:
+    """As TensorRT for RTX has it, which refuses the flag for sizes that depend on the data."""
+    flag = "given memory"
+    monkeypatch.setattr(Flag, "REQUIRE_USER_ALLOCATION", flag, raising=False)
+    seen, words = [], "BuilderFlag::kREQUIRE_USER_ALLOCATION is not compatible with data-dependent shapes"
+
+    class Builder:
+        def __init__(self, logger: Any) -> None:
+            self.logger = logger
+            self.create_network = lambda flags: SimpleNamespace(num_layers=0)
+            self.create_builder_config, self.create_optimization_profile = lambda: trt.config, Profile
+
+        def build_serialized_network(self, network: object, config: Config) -> bytes | None:
+            seen.append(flag in config.flags)
+            if seen[-1] and data_dependent:
+                self.logger.log(0, words)
+                return None
+            return b"plan"
+
+    trt.Builder = Builder  # type: ignore[method-assign]
+    assert made(BuildOptions()).data == b"plan"
+    assert seen == ([True, False] if data_dependent else [True])
+
+
 def test_nothing_is_kept_of_a_build_that_fails(trt: TensorRT, tmp_path: Path) -> None:
     trt.made = None
     with pytest.raises(GantkError, match="tensorrt 11.4.0.106 cannot build `x.onnx` in fp32"):

@@ -23,9 +23,9 @@ from gantk.export.engines.profiles import make_profiles
 from gantk.export.onnx import trace
 from gantk.export.variants import Network, make_variants
 from gantk.runtime.arrays import random_feeds
-from gantk.runtime.engines import has_probe
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model
+from gantk.runtime.verdicts import has_probe
 from traced_pictures import REWRITTEN, check_sizes, file_of, make_network, make_short_network, prepare, silent
 
 

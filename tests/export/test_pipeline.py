@@ -16,7 +16,7 @@ from safetensors.numpy import load
 from torch import nn
 
 import gantk
-from gantk import checkpoint
+from gantk import checkpoint, models
 from gantk.bundle import WHOLLY_NATIVE, Bundle, Calibrated, Parity
 from gantk.cli.main import main
 from gantk.errors import BackendMissingError, GantkError, UsageError
@@ -240,6 +240,53 @@ def test_without_a_backend_there_is_no_export(
         export(source, tmp_path / "x.gantk")
 
 
+@pytest.fixture
+def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing gets as far as PyTorch's exporter."""
+    monkeypatch.delattr("gantk.export.pipeline.trace")
+
+
+@pytest.fixture
+def style(tmp_path: Path) -> Path:
+    """A checkpoint of a network that takes pictures."""
+    module = models.build("style", {"width": 8, "blocks": 1})
+    (tmp_path / "style.safetensors").write_bytes(checkpoint.generator_bytes(module))
+    return tmp_path / "style.safetensors"
+
+
+@pytest.mark.usefixtures("untraced")
+def test_what_cannot_be_calibrated_is_refused_first(style: Path, tmp_path: Path) -> None:
+    wanted: dict[str, Any] = {"precisions": ("fp32", "fp16", "int8")}
+    with pytest.raises(UsageError, match="int8 wants pictures to calibrate picture with"):
+        export(style, tmp_path / "x.gantk", **wanted)
+    with pytest.raises(GantkError, match="absent` does not exist"):
+        export(style, tmp_path / "x.gantk", **wanted, calibration=Calibration(tmp_path / "absent"))
+    assert [path.name for path in tmp_path.iterdir()] == ["style.safetensors"]
+
+
+@pytest.mark.usefixtures("untraced")
+@pytest.mark.parametrize(
+    ("shapes", "says"),
+    [
+        ({"usual": ("pic=1x64x64x3",)}, "'pic=1x64x64x3' is of no input; the inputs are picture"),
+        ({"usual": ("picture=banana",)}, "'picture=banana' is not NAME=SIZExSIZE"),
+        ({"usual": ("picture=1x3x64x64",)}, "'picture=1x3x64x64' does not fit picture"),
+        ({"smallest": ("picture=1x99x99x3",), "largest": ("picture=1x88x88x3",)}, "which do not grow"),
+    ],
+)
+def test_shapes_that_do_not_suit_are_refused_first(
+    style: Path, tmp_path: Path, shapes: dict[str, tuple[str, ...]], says: str
+) -> None:
+    if PRODUCTS["tensorrt-rtx"].version is None:
+        pytest.skip("wants tensorrt-rtx: pip install 'gantk[tensorrt-rtx]'")
+    for tiles in (False, True):
+        with pytest.raises(UsageError, match=says):
+            export(
+                style, tmp_path / "x.gantk", tiles=tiles, engines=EngineRequest(("tensorrt-rtx",), **shapes)
+            )
+    assert [path.name for path in tmp_path.iterdir()] == ["style.safetensors"]
+
+
 def test_the_command_says_what_it_made(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -257,7 +304,7 @@ def test_the_command_says_what_it_made(
 
 def test_a_source_that_is_missing_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path / "none"), "-o", str(tmp_path / "x.gantk")]) == 1
-    assert "No such file" in capsys.readouterr().err
+    assert "none` does not exist" in capsys.readouterr().err
 
 
 def test_an_int8_file_is_verified_like_the_others(
@@ -308,6 +355,7 @@ def test_engines_are_part_of_the_bundle_or_there_is_none(source: Path, tmp_path:
     assert engine.source == made.find("fp16").file.sha256
     assert {layer.precision for layer in engine.heavy_layers} == {"fp16"}
     starved = EngineRequest(("tensorrt-rtx",), options=BuildOptions(("sm_89",), workspace_bytes=4096))
-    with pytest.raises(GantkError, match="workspace limit"):
+    with pytest.raises(GantkError, match="workspace limit") as caught:
         export(source, tmp_path / "y.gantk", precisions=("fp16",), rewrites=False, engines=starved)
+    assert caught.value.where == f"{source}, fp16 (plain)"  # No file of this name is left.
     assert [path.name for path in tmp_path.iterdir()] == ["x.gantk"]

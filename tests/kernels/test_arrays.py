@@ -333,8 +333,9 @@ def test_a_consumers_stream_waits_for_ours(
     array.__dlpack__(stream=consumer)
     assert cuda.waits == waits
     del array
-    # What another stream may still read is not given back in the order of ours.
-    assert cuda.count("cuCtxSynchronize") == len(waits)
+    # What another stream may still read is not given back in the order of ours; who sees to the order does not say
+    # which it is.
+    assert cuda.count("cuCtxSynchronize") == (consumer != OURS)
     assert cuda.calls[-1][0] in ("cuMemFreeAsync", "cuCtxPopCurrent")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine_lab import Lab, check, engine_of, picture, write_bundle
+from gantk.errors import GantkError
 from gantk.runtime import driver
 from gantk.runtime.driver import Driver
 
@@ -110,6 +111,17 @@ def test_a_failure_of_the_cache_is_none_of_the_runner(lab: Lab, call: str) -> No
     lab.trt.fail[call] = 1
     run(lab)
     assert lab.trt.calls.count(call) >= 1
+
+
+def test_where_nothing_can_be_kept_contexts_are_made_alike(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise GantkError("there is no home folder")
+
+    monkeypatch.setattr("gantk.runtime.backends.kernel_cache.cache_folder", nowhere)
+    for _ in range(2):
+        lab.forget()
+        assert run(lab) == ALL
+        assert "set_device_memory" in lab.trt.calls
 
 
 def test_a_product_without_such_a_cache(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,6 +130,14 @@ def test_what_does_not_fit_is_told_before_the_library_sees_it(
     assert lab.trt.calls == []
 
 
+def test_no_plugin_is_loaded_for_a_damaged_engine(lab: Lab) -> None:
+    bundle = write_bundle(lab.root, engine_of(plugins=("libno.so",)))
+    path = lab.root / bundle.manifest.engines[0].file.path
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(GantkError, match="the manifest says"):
+        lab.open()
+
+
 def test_tf32_takes_the_engine_that_is_built_so(lab: Lab) -> None:
     other = FileRef.of("engines/other.engine", b"engine")
     write_bundle(lab.root, engine_of(tf32=True, file=other), engine_of())

@@ -80,6 +80,44 @@ def test_what_cannot_be_captured_runs_without_a_graph(lab: Lab, what: str) -> No
     assert lab.cuda.leaks == {}
 
 
+def test_what_the_product_knows_not_to_be_capturable_is_not_tried(lab: Lab) -> None:
+    lab.trt.capturable = False
+    with lab.open() as runner:
+        for seed in range(4):
+            check(runner, picture(1, 2, 8, 8, seed=seed))
+        runner.bind({"x": picture(1, 2, 8, 8)})()
+        assert "cudaStreamBeginCapture" not in lab.cuda.calls
+    assert lab.cuda.leaks == {}
+
+
+def test_every_run_has_the_kernels_of_its_shape(lab: Lab) -> None:
+    """A graph keeps those that it was captured with."""
+    with lab.open() as runner:
+        for _ in range(2):
+            check(runner, picture(1, 2, 8, 8))
+        runner.bind({"x": picture(1, 2, 8, 8)})
+    assert len(lab.trt.eager) == 5
+    assert all(lab.trt.eager)
+
+
+def test_a_context_is_given_memory_for_its_shapes(lab: Lab) -> None:
+    with lab.open() as runner:
+        small, large = picture(1, 2, 8, 8), picture(1, 2, 20, 20)
+        lab.forget()
+        for _ in range(3):
+            check(runner, small)
+        assert lab.trt.calls.count("update_device_memory_size_for_shapes") == 1
+        assert runner.memory_bytes["activations"] == small.size
+        check(runner, large)  # It moves, so that the graph of the small one knows a place that is gone.
+        assert runner.memory_bytes["activations"] == large.size
+        for _ in range(3):
+            check(runner, small)
+            check(runner, large)
+        assert runner.memory_bytes["activations"] == large.size
+        assert len(lab.cuda.graphs) == 2
+    assert lab.cuda.leaks == {}
+
+
 def test_threads_have_a_context_each(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     from gantk.runtime.backends import lane
 
@@ -106,7 +144,8 @@ def test_threads_have_a_context_each(lab: Lab, monkeypatch: pytest.MonkeyPatch) 
             thread.join()
         assert errors == []
         assert lab.trt.calls.count("create_execution_context") == 2
-        assert runner.memory_bytes["activations"] == 2 * 3 * 2**20
+        # The first has run the probe, which is 2 x 2 x 6 x 5.
+        assert runner.memory_bytes["activations"] == 128 + 128
         assert runner.memory_bytes["buffers"] >= 2 * (2 * 64 * 4 + 2 * 64 * 4 + 2 * 64)
     assert lab.cuda.leaks == {}
 
@@ -184,9 +223,41 @@ def test_a_failure_does_not_spoil_what_comes_after(lab: Lab) -> None:
             check(runner, picture(1, 2, 8, 8, seed=seed))
 
 
+@pytest.mark.parametrize("name", ["cudaMalloc", "cudaMallocHost"])
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_memory_that_could_not_be_had_leaves_the_other_shapes_right(lab: Lab, name: str, nth: int) -> None:
+    """Buffers have moved or gone by then: the context must be told anew, and no old graph be launched."""
+    with lab.open() as runner:
+        for seed in range(3):
+            check(runner, picture(1, 2, 8, 8, seed=seed))
+        check(runner, picture(1, 2, 4, 4))
+        lab.cuda.fail[name] = lab.cuda.calls.count(name) + nth
+        with pytest.raises(GantkError, match="MiB of"):
+            runner.run({"x": picture(4, 2, 16, 16)})
+        for seed in range(3):
+            check(runner, picture(1, 2, 8, 8, seed=seed))
+        for seed in range(2):
+            check(runner, picture(1, 2, 4, 4, seed=seed))
+            check(runner, picture(4, 2, 16, 16, seed=seed))
+    assert lab.cuda.leaks == {}
+
+
+def test_a_shape_that_the_library_refuses_halfway_leaves_the_last_one_right(lab: Lab) -> None:
+    with lab.open() as runner:
+        check(runner, picture(1, 2, 8, 8))
+        for name in ("set_tensor_address", "set_input_shape"):
+            lab.trt.fail[name] = lab.trt.calls.count(name) + 1
+            with pytest.raises(GantkError, match="as told"):
+                runner.run({"x": picture(1, 2, 4, 4 + len(name) % 2)})
+            check(runner, picture(1, 2, 8, 8, seed=1))
+
+
 def test_out_of_memory_says_how_much(lab: Lab) -> None:
     with lab.open() as runner:
         lab.cuda.fail["cudaMalloc"] = lab.cuda.calls.count("cudaMalloc") + 1
+        with pytest.raises(GantkError, match=r"a context of .* wants 0\.0 MiB of GPU memory"):
+            runner.run({"x": picture(1, 2, 32, 32)})
+        lab.cuda.fail["cudaMalloc"] = lab.cuda.calls.count("cudaMalloc") + 2
         with pytest.raises(
             GantkError, match=r"'x' of .* wants 0\.0 MiB of GPU memory .*; 1024\.0 of 1024\.0 MiB are free"
         ):

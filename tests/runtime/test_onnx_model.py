@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 import networks
 from gantk.errors import GantkError
 from gantk.runtime.model import from_bytes, from_path
-from gantk.runtime.onnx_file import without_functions
+from gantk.runtime.onnx_file import is_onnx, without_functions
 from gantk.runtime.registry import open_model, status
 from gantk.tensors import TensorSpec
 
@@ -37,6 +37,18 @@ def test_our_own_file() -> None:
     assert (model.name, model.precision, model.form, model.config) == ("tiny", "fp32", "plain", {"size": 8})
     assert not model.external
     assert len(repr(model)) < 1000  # Weights are not printed.
+
+
+@pytest.mark.parametrize("name", ["model", "model.safetensors", "model.ONNX"])
+def test_a_file_is_known_by_its_beginning(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(networks.generator())
+    assert is_onnx(path)
+    # A header of 8 bytes: the two formats begin alike.
+    path.write_bytes((8).to_bytes(8, "little") + b"{}      ")
+    assert is_onnx(path) == (name == "model.ONNX")
+    assert not is_onnx(tmp_path)
+    assert not is_onnx(tmp_path / "missing.onnx")
 
 
 def test_without_metadata_the_graph_tells() -> None:

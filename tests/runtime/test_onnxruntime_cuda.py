@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ import networks
 from engine_lab import Elsewhere
 from fake_onnxruntime import REAL, FakeProvider
 from gantk.errors import GantkError
-from gantk.runtime.backends import plans
+from gantk.runtime.backends import onnxruntime_settings, plans
 from gantk.runtime.backends.gpu import Bound
 from gantk.runtime.backends.onnxruntime_cuda import CudaRunner
 from gantk.runtime.backends.onnxruntime_settings import settings
@@ -95,6 +96,7 @@ def test_shapes_that_come_again_are_graphs(runner: CudaRunner, provider: FakePro
 def test_what_the_session_is_told(runner: CudaRunner, provider: FakeProvider) -> None:
     told = dict(provider.settings)
     assert int(told.pop("user_compute_stream")) in provider.cuda.streams
+    assert told.pop("device_id") == "0"
     assert told == {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC", "prefer_nhwc": "1"}
     assert (runner.device, runner.precision, runner.backend) == ("cuda", "fp32", "onnxruntime")
 
@@ -121,6 +123,17 @@ def test_channels_come_last_where_that_was_measured_faster(provider: FakeProvide
     assert settings("fp16", frozenset({"Conv", "Pad"}))["prefer_nhwc"] == "0"
 
 
+def test_pictures_are_laid_out_alike_in_cpp() -> None:
+    source = (networks.ROOT / "toolkit/cpp/src/onnxruntime/session.cpp").read_text(encoding="utf-8")
+    for name, kinds in (
+        ("both_layouts", onnxruntime_settings._BOTH_LAYOUTS),
+        ("one_layout", onnxruntime_settings._ONE_LAYOUT),
+    ):
+        told = re.search(rf"{name} = {{(.*?)}};", source)
+        assert told is not None
+        assert set(re.findall(r'"(\w+)"', told[1])) == kinds
+
+
 def test_the_form_measured_faster_on_a_gpu(provider: FakeProvider, tmp_path: Path) -> None:
     forms = {
         ("fp32", form): networks.generator(seed=seed) for seed, form in enumerate(("plain", "rewritten"))
@@ -145,11 +158,12 @@ def test_arrays_on_the_gpu(runner: CudaRunner, provider: FakeProvider, path: Pat
         outputs = runner.launch({"latent": x}, stream, {"picture": y})
         assert outputs == {"picture": y}
         assert provider.cuda.waits == [(ours, stream), (stream, ours)]
+        runner.synchronize()
         np.testing.assert_array_equal(y.array, wanted(path, x.array))
         assert ("cudaGraphLaunch" in provider.cuda.calls) == (seed > 0)
         assert "cudaMemcpyAsync" not in provider.cuda.calls
-    runner.synchronize()
     fresh = runner.launch({"latent": x}, stream)["picture"]
+    provider.cuda.cudaStreamSynchronize(stream)
     held = np.frombuffer(provider.cuda.device[fresh.address], np.float32).reshape(fresh.shape)
     np.testing.assert_array_equal(held, y.array)
     for array in (x, y):
@@ -165,7 +179,7 @@ def test_bound_runs(runner: CudaRunner, provider: FakeProvider, path: Path) -> N
     provider.cuda.calls.clear()
     for seed in range(3):
         twin[...] = latent(5, seed)
-        found = bound()["picture"]
+        found = bound(stream=-1)["picture"]
         held = np.frombuffer(provider.cuda.device[found.address], np.float32).reshape(5, 3, 8, 8)
         np.testing.assert_array_equal(held, wanted(path, twin))
     assert provider.cuda.calls == ["cudaGraphLaunch", "cudaStreamSynchronize"] * 3
@@ -205,6 +219,19 @@ def test_noise_is_new_every_time(provider: FakeProvider, tmp_path: Path, op: str
         assert first != bytes(provider.cuda.device[bound()["y"].address])
     assert "cudaStreamBeginCapture" not in provider.cuda.calls
     del bound
+
+
+@pytest.mark.parametrize(("version", "replays"), [("1.31.0", False), ("1.9.2", False), ("1.32.0.dev1", True)])
+def test_a_release_that_frees_what_a_graph_reads_is_not_captured(
+    provider: FakeProvider, path: Path, monkeypatch: pytest.MonkeyPatch, version: str, replays: bool
+) -> None:
+    monkeypatch.setattr("onnxruntime.__version__", version)
+    with opened(path) as runner:
+        for seed in range(3):
+            x = latent(2, seed)
+            np.testing.assert_array_equal(runner.run({"latent": x})["picture"], wanted(path, x))
+        runner.bind({"latent": latent(2)})
+    assert ("cudaStreamBeginCapture" in provider.cuda.calls) == replays
 
 
 def test_sizes_that_only_a_run_tells(provider: FakeProvider, tmp_path: Path) -> None:
@@ -321,8 +348,12 @@ def test_closing_twice(provider: FakeProvider, path: Path) -> None:
 def test_any_order_of_runs_gives_the_right_pictures(
     provider: FakeProvider, path: Path, steps: list[tuple[str, int]]
 ) -> None:
-    """Of more shapes than are kept, with arrays that stay and arrays that go, and bound runs beside them."""
+    """Of more shapes than are kept, with arrays that stay and arrays that go, and bound runs beside them.
+
+    Whatever the order in which streams do their work.
+    """
     cuda = provider.cuda
+    cuda.schedule.shuffle(len(steps))
     session = REAL(str(path), providers=["CPUExecutionProvider"])
     bounds: list[Bound] = []
     kept: dict[int, tuple[Elsewhere, Elsewhere]] = {}
@@ -339,7 +370,9 @@ def test_any_order_of_runs_gives_the_right_pictures(
                 found = runner.run({"latent": x})["picture"]
             elif step == "launch":
                 theirs = Elsewhere(cuda, x)
-                found = held(runner.launch({"latent": theirs}, stream)["picture"], (batch, 3, 8, 8)).copy()
+                output = runner.launch({"latent": theirs}, stream)["picture"]
+                runner.synchronize()
+                found = held(output, (batch, 3, 8, 8)).copy()
                 cuda.cudaFree(theirs.address)
             elif step == "again":
                 if batch not in kept:
@@ -347,6 +380,7 @@ def test_any_order_of_runs_gives_the_right_pictures(
                 theirs, out = kept[batch]
                 theirs.array[...] = x
                 runner.launch({"latent": theirs}, stream, {"picture": out})
+                runner.synchronize()
                 found = out.array
             else:
                 if step == "bind" or not bounds:
@@ -361,5 +395,6 @@ def test_any_order_of_runs_gives_the_right_pictures(
         cuda.cudaFree(array.address)
     cuda.cudaStreamDestroy(stream)
     bounds.clear()
+    output = None
     gc.collect()
     assert cuda.leaks == {}

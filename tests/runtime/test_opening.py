@@ -358,7 +358,9 @@ def test_a_provider_that_fell_back_is_refused(monkeypatch: pytest.MonkeyPatch) -
     from gantk.runtime.model import from_bytes
 
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
-    monkeypatch.setattr("gantk.runtime.cuda.bindings", FakeCuda)
+    fake = FakeCuda()
+    for name in ("cuda", "driver_context"):
+        monkeypatch.setattr(f"gantk.runtime.{name}.bindings", lambda: fake)
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("there is a GPU")
     with (

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,9 @@ from gantk.export.gatys.reference import compute_gradient, to_arrays
 from gantk.export.onnx import BF16_OPSET
 from gantk.export.reference import Feeds, Outputs
 from gantk.models.vgg import load_vgg19
-from gantk.runtime.engines import has_probe
 from gantk.runtime.parity import compare, span_of, threshold_of
 from gantk.runtime.products import PRODUCTS
+from gantk.runtime.verdicts import has_probe
 from step_networks import CONTENT, LAYERS, make_weights
 
 
@@ -115,7 +116,7 @@ def test_a_graph_that_is_wrong_is_refused(
     def wrong(chain: Chain, config: StepConfig, precision: str) -> StepGraph:
         return right(Chain(chain.layers, chain.mean, chain.std * np.float32(1.02)), config, precision)
 
-    forms = (pipeline._Form("plain", wrong, pipeline._FORMS[0].compute), *pipeline._FORMS[1:])
+    forms = (replace(pipeline._FORMS[0], make=wrong), *pipeline._FORMS[1:])
     monkeypatch.setattr(pipeline, "_FORMS", forms)
     with pytest.raises(
         GantkError, match=r"the fp32 step \(plain\) does not compute on .* what torch float32 does"
@@ -243,6 +244,27 @@ def test_without_a_backend(vgg_file: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(verify, "working_backends", lambda precision: ())
     with pytest.raises(BackendMissingError, match="no backend that works here computes fp32"):
         export_step(vgg_file, tmp_path / "x.gantk")
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ("pictures=1x3x64x64", "is of no input; the inputs are picture, .*, learning_rate, betas, epsilon"),
+        ("mean=1x3x64", "'mean=1x3x64' does not fit mean"),
+    ],
+)
+def test_shapes_that_do_not_suit_are_refused_before_a_graph_is_made(
+    vgg_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: str, says: str
+) -> None:
+    if PRODUCTS["tensorrt-rtx"].version is None:
+        pytest.skip("wants tensorrt-rtx: pip install 'gantk[tensorrt-rtx]'")
+    monkeypatch.delattr(pipeline, "_make")
+    wanted = EngineRequest(("tensorrt-rtx",), usual=(shape,))
+    with pytest.raises(UsageError, match=says):
+        export_step(
+            vgg_file, tmp_path / "x.gantk", style_layers=LAYERS, content_layer=CONTENT, engines=wanted
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -189,7 +189,11 @@ def _from_bundle(path: Path) -> Generator:
     bundle = Bundle.read(path)
     manifest = bundle.manifest
     if manifest.checkpoint is None:
-        raise GantkError(f"`{path}` holds no checkpoint; its network cannot be built again", where=str(path))
+        raise GantkError(
+            f"`{path}` holds no checkpoint; its network cannot be built again",
+            where=str(path),
+            hint=f"gantk export {path} --to tensorrt-rtx builds engines of the files that it has",
+        )
     file = path / manifest.checkpoint.path
     checkpoint = _parse(bundle.read_file(manifest.checkpoint), file)
     module = _build(manifest.family, manifest.config, checkpoint.part("ema"), file)

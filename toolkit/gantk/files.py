@@ -108,8 +108,9 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         GantkError: The folder cannot be made or the file cannot be written.
     """
-    partial = partial_name(path)
     with named_errors(path, "write"):
+        _refuse_folder(path)
+        partial = partial_name(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield partial
@@ -120,6 +121,27 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that `write_bytes` could not write, by writing another one where it would be.
+
+    Raises:
+        GantkError: It is a folder, or its own cannot be made or written to.
+    """
+    with named_errors(path, "write"):
+        _refuse_folder(path)
+        folder = path.absolute().parent
+        while not folder.exists():  # The rest is made with the file.
+            folder = folder.parent
+        trial = partial_name(folder / path.name)
+        trial.touch()
+        trial.unlink()
+
+
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir() or not path.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
 
 def write_bytes(path: Path, data: bytes) -> None:

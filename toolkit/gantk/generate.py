@@ -13,6 +13,7 @@ from gantk.bundle import is_bundle
 from gantk.errors import GantkError, UsageError
 from gantk.models import PAIRS
 from gantk.runtime.model import from_path
+from gantk.runtime.onnx_file import is_onnx
 from gantk.runtime.pictures import Pixels, to_pixels, walk
 from gantk.runtime.registry import core_count
 from gantk.runtime.registry import open as open_runner
@@ -69,7 +70,7 @@ def open_painter(
         UsageError: A backend or precision was asked for that a run does not have.
     """
     path = Path(path)
-    if is_bundle(path) or path.suffix == ".onnx":
+    if is_bundle(path) or is_onnx(path):
         return _of_runner(open_runner(path, backend, precision, device, threads=threads), path)
     if not path.exists():
         raise GantkError(

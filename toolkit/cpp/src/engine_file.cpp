@@ -132,10 +132,12 @@ void load_plugin(const std::string& library, const Engine& engine) {
 Model load_engine(const Bundle& bundle, const std::string& backend, const std::string& installed,
                   const std::string& target, const std::string& precision, const std::string& form) {
   const Engine& engine = choose(bundle, backend, installed, target, precision, form);
-  for (const std::string& library : engine.plugins) load_plugin(library, engine);
   const Manifest& manifest = bundle.manifest();
+  Bytes bytes = bundle.read_file(engine.file);
+  // Loading runs what is in it: not for an engine that is not the manifest's.
+  for (const std::string& library : engine.plugins) load_plugin(library, engine);
   return {
-      .bytes = bundle.read_file(engine.file),
+      .bytes = std::move(bytes),
       .where = bundle.path_of(engine.file),
       .name = manifest.name,
       .precision = engine.precision,

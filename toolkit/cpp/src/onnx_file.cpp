@@ -35,6 +35,7 @@ constexpr std::array ways = {
     Way{Kind::sparse, 1, Kind::tensor},    Way{Kind::sparse, 2, Kind::tensor},
 };
 constexpr std::uint64_t external_data = 13, data_location = 14;  // Of a tensor.
+constexpr std::uint64_t op_type = 4;                             // Of a node.
 
 struct NotOnnx {};
 
@@ -89,7 +90,33 @@ bool reads_others(Message rest, Kind kind, int depth) {
   return false;
 }
 
+// Of the nodes of a model and of its functions, and not of their branches.
+void add_operators(Message rest, Kind kind, std::set<std::string>& found) {
+  while (!rest.empty()) {
+    const Field field = take_field(rest);
+    if (kind == Kind::node && field.number == op_type) {
+      found.emplace(reinterpret_cast<const char*>(field.bytes.data()), field.bytes.size());
+    }
+    for (const Way& way : ways) {
+      const bool leads = way.to == Kind::graph || way.to == Kind::function || way.to == Kind::node;
+      if (leads && way.from == kind && kind != Kind::node && way.field == field.number) {
+        add_operators(field.bytes, way.to, found);
+      }
+    }
+  }
+}
+
 }  // namespace
+
+std::set<std::string> operators_of(std::span<const std::byte> file) {
+  std::set<std::string> found;
+  try {
+    add_operators(file, Kind::model, found);
+  } catch (const NotOnnx&) {
+    found.clear();
+  }
+  return found;
+}
 
 void refuse_external(std::span<const std::byte> file, const std::string& where) {
   const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());

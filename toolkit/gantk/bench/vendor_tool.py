@@ -14,10 +14,11 @@ from gantk.tensors import TensorSpec
 Shape = tuple[int, ...]
 
 # What makes each tool do what the runner does: copies in and out, and one CUDA graph. TensorRT's "Command-Line
-# Programs", and "Performance Benchmarking" of TensorRT for RTX, whose tool captures a graph by itself.
+# Programs", and "Performance Benchmarking" of TensorRT for RTX, whose tool captures a graph by itself. Its engines want
+# their memory given.
 _TOOLS = {
     "tensorrt": ("trtexec", "--useCudaGraph"),
-    "tensorrt-rtx": ("tensorrt_rtx", "--includeDataTransfers"),
+    "tensorrt-rtx": ("tensorrt_rtx", "--allocationStrategy=runtime", "--includeDataTransfers"),
 }
 
 
@@ -47,7 +48,7 @@ class VendorTool:
         )
         if profile is None:
             return None
-        program, flag = _TOOLS[self.engine.backend]
+        program, *flags = _TOOLS[self.engine.backend]
         words = [program, f"--loadEngine={self.path}"]
         # Inputs whose sizes are fixed take none.
         free = [
@@ -59,7 +60,7 @@ class VendorTool:
         words += [f"--useProfile={profile}"] if profile else []
         words += ["--versionCompatible"] if "version-compatible" in self.engine.options else []
         words += [f"--dynamicPlugins={library}" for library in self.engine.plugins]
-        return shlex.join([*words, flag])
+        return shlex.join([*words, *flags])
 
 
 def _quoted(name: str) -> str:

@@ -251,6 +251,10 @@ class Writer:
         except OSError:
             return False
 
+    def so_far(self, manifest: Manifest) -> Bundle:
+        """What `commit` would make of `manifest`, to read files from that are already there."""
+        return Bundle(self._folder, manifest)
+
     def commit(self, manifest: Manifest) -> Bundle:
         """Make `manifest`, and so the files it names, the bundle.
 

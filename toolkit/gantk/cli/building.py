@@ -3,23 +3,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gantk.bundle import ENGINE_BACKENDS
+from gantk.bundle import ENGINE_BACKENDS, PRECISIONS, Bundle, is_bundle
 from gantk.cli.output import progress
 from gantk.errors import UsageError
 from gantk.files import resolved
 
 if TYPE_CHECKING:
-    from gantk.bundle import Bundle
     from gantk.export.engines.pipeline import EngineRequest
 
 ONNX = "onnx"
 _ENGINES = "TensorRT engines"
+_WORKSPACE_LIMIT_MIB = 2**24  # More than any GPU has; the libraries count bytes in 64 bits.
 
 To = Annotated[
     str,
@@ -65,6 +66,7 @@ Workspace = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=_WORKSPACE_LIMIT_MIB,
         metavar="MIB",
         help="The most scratch memory of a layer.",
         show_default="what the GPU has",
@@ -104,6 +106,25 @@ def listed(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
+def parse_precisions(text: str | None) -> tuple[str, ...]:
+    """The precisions given with ``--precision``, each once; none where it was not given.
+
+    Raises:
+        UsageError: It names none, or one that there is not.
+    """
+    return () if text is None else _known("--precision", text, PRECISIONS)
+
+
+def _known(option: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
+    """The names that an option was given, each once, of those that are known."""
+    names = listed(text)
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        got = ", ".join(map(repr, unknown)) or "nothing"
+        raise UsageError(f"{option} names {got}; known are {', '.join(known)}", where=option)
+    return tuple(dict.fromkeys(names))
+
+
 def make_request(to: str, precision: str | None, given: dict[str, Any]) -> EngineRequest | None:
     """What engines are wanted, or `None` where none are.
 
@@ -113,18 +134,10 @@ def make_request(to: str, precision: str | None, given: dict[str, Any]) -> Engin
         given: What was said with the other options, by their names.
 
     Raises:
-        UsageError: An unknown product or option, or one that is for engines where none are wanted.
+        UsageError: An unknown product, precision or option, or one that is for engines where none are wanted.
         BackendMissingError: A product is not installed, or cannot build here.
     """
-    wanted = listed(to)
-    unknown = [name for name in wanted if name not in (ONNX, *ENGINE_BACKENDS)]
-    if unknown or not wanted:
-        got = ", ".join(map(repr, unknown)) or "nothing"
-        raise UsageError(
-            f"--to names {got}; known are {', '.join((ONNX, *ENGINE_BACKENDS))}",
-            where="--to",
-        )
-    products = tuple(name for name in wanted if name != ONNX)
+    products = tuple(name for name in _known("--to", to, (ONNX, *ENGINE_BACKENDS)) if name != ONNX)
     if not products:
         stray = next((option for option, value in given.items() if value), None)
         if stray is not None:
@@ -136,7 +149,7 @@ def make_request(to: str, precision: str | None, given: dict[str, Any]) -> Engin
     workspace = given["--workspace"]
     request = EngineRequest(
         products,
-        listed(precision),
+        parse_precisions(precision),
         BuildOptions(
             targets=listed(given["--target"]),
             tf32=given["--tf32"],
@@ -153,28 +166,30 @@ def make_request(to: str, precision: str | None, given: dict[str, Any]) -> Engin
     return request
 
 
-def build_into(source: Path, output: Path | None, request: EngineRequest, force: bool) -> Bundle:
+def build_into(source: Path, output: Path, request: EngineRequest, force: bool) -> Bundle:
     """Build engines of a bundle's or a foreign ONNX file's networks, without PyTorch.
 
     Args:
-        source: A bundle, which gains them, or an ``.onnx`` file, which becomes one.
-        output: The bundle to write; for a bundle nothing, or itself.
+        source: A bundle, which gains them, or an ONNX file, which becomes one.
+        output: The bundle to write; for a bundle itself.
         request: What to build.
         force: Replace an existing bundle, where `source` is a file.
     """
     from gantk.cli.output import prose
 
     with BuildBar() as bar:
-        if source.is_file():
+        if not is_bundle(source):
             from gantk.export.engines.foreign import bundle_onnx
 
-            output = output or source.with_suffix(".gantk")
             return bundle_onnx(source, output, request, force=force, report=prose().print, progress=bar.show)
-        if output is not None and resolved(output) != resolved(source):
+        if resolved(output) != resolved(source):
+            again = Bundle.read(source).manifest.checkpoint is not None
             raise UsageError(
                 f"engines are added to `{source}` itself, not to `{output}`",
                 where="--output",
-                hint=f"leave -o out, or export again with --to onnx,{','.join(request.products)}",
+                hint=f"leave -o out, or export again with --to onnx,{','.join(request.products)}"
+                if again
+                else "leave -o out, or add them to a copy of the folder",
             )
         from gantk.export.engines.pipeline import add_engines
 

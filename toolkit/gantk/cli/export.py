@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,18 +25,28 @@ from gantk.cli.building import (
     build_into,
     listed,
     make_request,
+    parse_precisions,
 )
-from gantk.cli.exported import tell
+from gantk.cli.exported import manifest_of, tell
 from gantk.cli.output import JsonOption, prose
-from gantk.errors import UsageError
-from gantk.files import resolved
+from gantk.cli.step import (
+    ContentLayer,
+    Gatys,
+    Pooling,
+    StyleLayers,
+    Variation,
+    Vgg,
+    export_step_into,
+)
+from gantk.errors import GantkError, UsageError
+from gantk.files import named_errors, resolved
+from gantk.runtime.onnx_file import is_onnx
 
 if TYPE_CHECKING:
     from gantk.export.engines.pipeline import EngineRequest
 
 app = typer.Typer(add_completion=False)
 
-_STEP = "The step of an optimisation"
 _QUANTISED = "int8 and fp8"
 
 
@@ -66,7 +76,11 @@ def export_command(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="X.gantk", show_default="NAME.gantk", help="The bundle to write."
+            "-o",
+            "--output",
+            metavar="X.gantk",
+            show_default="NAME.gantk here, or beside an .onnx file",
+            help="The bundle to write.",
         ),
     ] = None,
     precision: Annotated[
@@ -120,67 +134,26 @@ def export_command(
         ),
     ] = None,
     calibrate_count: Annotated[
-        int,
-        typer.Option(min=1, help="How many of them; 3 others judge the file.", rich_help_panel=_QUANTISED),
-    ] = 32,
+        int | None,
+        typer.Option(
+            min=1, help="How many; 3 others judge the file.", show_default="32", rich_help_panel=_QUANTISED
+        ),
+    ] = None,
     calibration: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="minmax|percentile|entropy",
             help="How a range follows from a tensor's values.",
+            show_default="minmax",
             rich_help_panel=_QUANTISED,
         ),
-    ] = "minmax",
-    gatys: Annotated[
-        bool,
-        typer.Option(
-            "--gatys",
-            help="Export the step of gantk stylize's optimisation instead of a network: its gradient, its update "
-            "by Adam, and what it compares with, for pictures of any size.",
-            rich_help_panel=_STEP,
-        ),
-    ] = False,
-    vgg: Annotated[
-        Path | None,
-        typer.Option(
-            help="VGG-19's weights, .pth or .safetensors with torchvision's names; may end early.",
-            show_default="fetched once",
-            rich_help_panel=_STEP,
-        ),
     ] = None,
-    style_layers: Annotated[
-        str | None,
-        typer.Option(
-            metavar="L,...",
-            help="VGG-19's layers that tell style.",
-            show_default="relu1_1 to relu5_1, or what --vgg has",
-            rich_help_panel=_STEP,
-        ),
-    ] = None,
-    content_layer: Annotated[
-        str | None,
-        typer.Option(
-            metavar="L",
-            help="The layer that tells content.",
-            show_default="relu4_2, or what --vgg has",
-            rich_help_panel=_STEP,
-        ),
-    ] = None,
-    pooling: Annotated[
-        str | None,
-        typer.Option(
-            metavar="max|average",
-            help="Average is smoother, and faster.",
-            show_default="max",
-            rich_help_panel=_STEP,
-        ),
-    ] = None,
-    variation: Annotated[
-        str | None,
-        typer.Option(
-            metavar="l1|l2|isotropic", help="Total variation.", show_default="l1", rich_help_panel=_STEP
-        ),
-    ] = None,
+    gatys: Gatys = False,
+    vgg: Vgg = None,
+    style_layers: StyleLayers = None,
+    content_layer: ContentLayer = None,
+    pooling: Pooling = None,
+    variation: Variation = None,
     to: To = ONNX,
     target: Target = None,
     tf32: Tf32 = False,
@@ -225,22 +198,47 @@ def export_command(
         "--pooling": pooling,
         "--variation": variation,
     }
+    quantised = {
+        "--calibrate": calibrate,
+        "--calibrate-count": calibrate_count,
+        "--calibration": calibration,
+    }
+    making = {
+        "--no-pictures" if pictures is False else "--pictures": None if pictures is None else True,
+        "--no-rewrite": no_rewrite,
+        "--tiles": tiles,
+        **quantised,
+    }
+    precisions = parse_precisions(precision)
     if gatys:
         _refuse_given(
-            {"RUN|FILE": source, "--pictures": pictures, "--no-rewrite": no_rewrite, "--tiles": tiles}
+            {"RUN|FILE": source, **making}, "cannot go with --gatys, which exports a step and no network"
         )
         output = output or Path("step.gantk")
-        _export_step(step, output, listed(precision or "fp32"), force, psnr_min, request, json)
+        export_step_into(step, output, precisions or ("fp32",), force, psnr_min, request, json)
         return
-    given = next((option for option, value in step.items() if value is not None), None)
-    if given is not None:
-        raise UsageError(f"{given} wants --gatys", hint="gantk export -h")
-    if source is None:
-        raise UsageError("there is nothing to export: a run folder, a checkpoint file or a bundle is wanted")
-    console = prose()
-    if request is not None and ((is_bundle(source) and ONNX not in listed(to)) or source.suffix == ".onnx"):
-        tell(console, build_into(source, output, request, force), json)
+    _refuse_given(step, "wants --gatys", hint="gantk export -h")
+    source = _existing(source)
+    if is_onnx(source) or (request is not None and is_bundle(source) and ONNX not in listed(to)):
+        request = _wanted(request, source)
+        _refuse_given(
+            {**making, "--psnr-min": psnr_min},
+            "tells how ONNX files are made, and engines are built from those that are there",
+            hint="leave it out; gantk export RUN makes ONNX files",
+        )
+        output = output or (source if is_bundle(source) else source.with_suffix(".gantk"))
+        before = manifest_of(output)
+        tell(prose(), build_into(source, output, request, force), json, before)
         return
+    precisions = precisions or ("fp32", "fp16")
+    if not set(precisions) & {"int8", "fp8"}:
+        _refuse_given(
+            quantised,
+            f"is for int8 and fp8, and asked for are {', '.join(precisions)}",
+            hint=f"--precision {','.join(precisions)},int8",
+        )
+    output = output or Path(f"{resolved(source).with_suffix('').name}.gantk")
+    console, before = prose(), manifest_of(output)
     with console.status("loading PyTorch") as status:
         from gantk.export import export
         from gantk.export.calibration import Calibration
@@ -250,60 +248,51 @@ def export_command(
             if line.startswith(" "):
                 console.print(line)
 
-        output = output or Path(f"{resolved(source).with_suffix('').name}.gantk")
         bundle = export(
             source,
             output,
-            precisions=listed(precision or "fp32,fp16"),
+            precisions=precisions,
             pictures=pictures,
             force=force,
             rewrites=not no_rewrite,
             tiles=tiles,
             psnr_min=psnr_min,
-            calibration=Calibration(calibrate, calibrate_count, calibration),
+            calibration=Calibration(calibrate, calibrate_count or 32, calibration or "minmax"),
             engines=request,
             report=report,
             progress=lambda phase, done, steps: status.update(f"{phase}: {done} of {steps}"),
         )
-    tell(console, bundle, json)
+    tell(console, bundle, json, before)
 
 
-def _export_step(
-    step: Mapping[str, Any],
-    output: Path,
-    precisions: Sequence[str],
-    force: bool,
-    psnr_min: float | None,
-    request: EngineRequest | None,
-    json: str | None,
-) -> None:
-    """`gantk export --gatys`."""
-    console = prose()
-    with console.status("loading PyTorch") as status:
-        from gantk.export.gatys.pipeline import export_step
-
-        bundle = export_step(
-            step["--vgg"],
-            output,
-            style_layers=listed(step["--style-layers"]) if step["--style-layers"] else None,
-            content_layer=step["--content-layer"],
-            pooling=step["--pooling"] or "max",
-            variation=step["--variation"] or "l1",
-            precisions=precisions,
-            force=force,
-            psnr_min=psnr_min,
-            engines=request,
-            report=status.update,
-            building=lambda phase, done, steps: status.update(f"{phase}: {done} of {steps}"),
-            progress=lambda done, total: status.update(
-                f"fetching VGG-19: {done // 10**6} of {total // 10**6} MB"
-            ),
+def _existing(source: Path | None) -> Path:
+    """What is to be exported, which is there."""
+    if source is None:
+        raise UsageError(
+            "there is nothing to export: a run folder, a checkpoint file, a bundle or an .onnx file is wanted",
+            hint="gantk export -h",
         )
-    tell(console, bundle, json)
-    console.print(f"next: gantk stylize CONTENT --style PICTURE --model {bundle.root}")
+    with named_errors(source, "read"):
+        if not source.exists():
+            raise GantkError(f"`{source}` does not exist", where=str(source), hint="check the path")
+    return source
 
 
-def _refuse_given(options: Mapping[str, Any]) -> None:
-    given = next((option for option, value in options.items() if value not in (None, False)), None)
+def _wanted(request: EngineRequest | None, source: Path) -> EngineRequest:
+    """The engines to build, of what has its ONNX files."""
+    if request is None:
+        raise UsageError(
+            f"`{source}` is an ONNX file already; what can be made of it are engines",
+            where=str(source),
+            hint=f"gantk export {source} --to tensorrt-rtx",
+        )
+    return request
+
+
+def _refuse_given(options: Mapping[str, Any], why: str, hint: str | None = None) -> None:
+    """Refuse options that would do nothing: what was not given is `None` or `False`."""
+    given = next(
+        (option for option, value in options.items() if value is not None and value is not False), None
+    )
     if given is not None:
-        raise UsageError(f"{given} cannot go with --gatys, which exports a step and no network")
+        raise UsageError(f"{given} {why}", where=given, hint=hint)

@@ -3,31 +3,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from gantk.bundle import FOREIGN_FAMILY, readable
+from gantk.bundle import FOREIGN_FAMILY, Bundle, Manifest, readable
 from gantk.cli.output import write_json
 from gantk.errors import GantkError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gantk.bundle import Bundle, Engine, FileRef
+    from gantk.bundle import Engine, FileRef
 
 
-def tell(console: Console, bundle: Bundle, json: str | None) -> None:
-    """Summarise a bundle for people, and print its path, or all of it as JSON."""
-    _print_summary(console, bundle)
+def manifest_of(root: Path) -> Manifest | None:
+    """What a bundle holds before it is written; `None` where there is none that can be read."""
+    try:
+        return Bundle.read(root).manifest
+    except GantkError:
+        return None
+
+
+def tell(console: Console, bundle: Bundle, json: str | None, before: Manifest | None = None) -> None:
+    """Say for people what is new in a bundle, and print its path, or all of it as JSON.
+
+    Args:
+        console: For people.
+        bundle: As it is now.
+        json: As given with ``--json``.
+        before: What was in its place, from `manifest_of`.
+    """
+    held = {ref.path for ref in before.files} if before is not None else set()
+    manifest = bundle.manifest
+    new = [ref.path for ref in manifest.files if ref.path not in held]
+    _print_summary(console, bundle, new)
+    _print_lost(console, before, manifest)
     if json is not None:
-        write_json({"bundle": str(bundle.root), "manifest": bundle.manifest.to_json()}, json)
+        write_json({"bundle": str(bundle.root), "new_files": new, "manifest": manifest.to_json()}, json)
     else:
         typer.echo(bundle.root)
 
 
-def _print_summary(console: Console, bundle: Bundle) -> None:
+def _print_lost(console: Console, before: Manifest | None, manifest: Manifest) -> None:
+    """An engine belongs to the file that it was built from, and goes with it."""
+    kept = {engine.label for engine in manifest.engines}
+    lost = [engine.label for engine in before.engines if engine.label not in kept] if before else []
+    if lost:
+        console.print(
+            f"gone with the files that they were built from: {'; '.join(lost)}; "
+            "--to onnx,tensorrt-rtx builds engines of the new ones"
+        )
+
+
+def _print_summary(console: Console, bundle: Bundle, new: Sequence[str]) -> None:
     for variant in bundle.manifest.variants:
+        if variant.file.path not in new:
+            continue
         _print_file(console, variant.file)
         if not variant.parity:
             foreign = bundle.manifest.family == FOREIGN_FAMILY
@@ -45,6 +79,8 @@ def _print_summary(console: Console, bundle: Bundle) -> None:
                 f"{by}  {verdict}"
             )
     for engine in bundle.manifest.engines:
+        if engine.file.path not in new:
+            continue
         _print_file(console, engine.file)
         state = "verified" if engine.verified else _unverified(bundle, engine)
         console.print(f"  {engine.label}  {state}")
@@ -57,7 +93,7 @@ def _print_file(console: Console, file: FileRef) -> None:
 
 
 def _unverified(bundle: Bundle, engine: Engine) -> str:
-    from gantk.runtime.engines import has_probe
+    from gantk.runtime.verdicts import has_probe
 
     if bundle.manifest.probe is None:
         return "unverified, and will be: the bundle has no probe"
@@ -66,5 +102,5 @@ def _unverified(bundle: Bundle, engine: Engine) -> str:
     except GantkError as error:
         return f"unverified, and will be: {error.what}"
     if has:
-        return "unverified: it has not been run yet; its first opening compares it with the probe"
+        return "unverified: its first opening on a GPU that it is for compares it with the probe"
     return "unverified, and will be: the bundle's probe has no sample of a shape that it serves"

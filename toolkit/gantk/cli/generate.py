@@ -102,7 +102,11 @@ def generate(
         int, typer.Option(min=2, max=1000, help="Random latents that a walk visits.", rich_help_panel=_WALK)
     ] = 4,
     backend: Annotated[
-        str, typer.Option(help="onnxruntime, openvino or auto, for a bundle.", rich_help_panel=_COMPUTE)
+        str,
+        typer.Option(
+            help="onnxruntime, openvino, tensorrt, tensorrt-rtx or auto, for a bundle.",
+            rich_help_panel=_COMPUTE,
+        ),
     ] = "auto",
     precision: Annotated[
         str | None,

@@ -10,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Self
 
@@ -99,8 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     with _Termination() as termination:
-        status = _run(arguments)
-        return TERMINATED if termination.came and status == INTERRUPTED else status
+        return _run(arguments, termination)
 
 
 class _Termination:
@@ -127,7 +127,7 @@ class _Termination:
         raise KeyboardInterrupt
 
 
-def _run(arguments: list[str]) -> int:  # noqa: PLR0911 - one way out for each way to fail
+def _run(arguments: list[str], termination: _Termination) -> int:  # noqa: PLR0911 - one way out for each way to fail
     try:
         status = app(arguments or ["--help"], prog_name="gantk", standalone_mode=False)
         sys.stdout.flush()
@@ -140,7 +140,9 @@ def _run(arguments: list[str]) -> int:  # noqa: PLR0911 - one way out for each w
         return _report_usage(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted", err=True)
-        return INTERRUPTED
+        status = TERMINATED if termination.came else INTERRUPTED
+        _write_error(GantkError("interrupted"), status, arguments)
+        return status
     except BrokenPipeError:
         # The reader of our output left, as `head` does; what is still buffered must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -180,16 +182,23 @@ def _help_hint(arguments: Sequence[str]) -> str:
 
 def _report(error: GantkError, arguments: Sequence[str]) -> int:
     """Print an error, for people to standard error and with `--json` for programs too."""
-    target = _json_target(arguments)
-    if target is not None:
-        from gantk.cli.output import write_json
-
-        try:
-            write_json({**error.to_json(), "exit_code": error.exit_code}, target)
-        except GantkError as second:
-            typer.echo(f"error: {second}", err=True)
+    _write_error(error, error.exit_code, arguments)
     typer.echo(f"error: {error}", err=True)
     return error.exit_code
+
+
+def _write_error(error: GantkError, exit_code: int, arguments: Sequence[str]) -> None:
+    """Write an error where `--json` says; where that is the very error, once is enough."""
+    target = _json_target(arguments)
+    if target is None or error.where == str(Path(target)):
+        return
+    from gantk.cli.output import write_json
+
+    try:
+        write_json({**error.to_json(), "exit_code": exit_code}, target)
+    except GantkError as second:
+        if second.what != error.what:
+            typer.echo(f"error: {second}", err=True)
 
 
 def _json_target(arguments: Sequence[str]) -> str | None:

@@ -11,17 +11,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gantk.files import write_text
+from gantk.files import check_writable, write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+
+def _check_target(target: str | None) -> str | None:
+    """Refuse a file that cannot be written before the work whose result it is to hold."""
+    if target is not None and target != "-":
+        check_writable(Path(target))
+    return target
+
 
 JsonOption = Annotated[
     str | None,
     typer.Option(
         "--json",
         metavar="FILE|-",
+        callback=_check_target,
         help="Write the result, or the error, as JSON to a file, or to - for standard output.",
     ),
 ]

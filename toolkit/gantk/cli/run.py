@@ -59,7 +59,8 @@ def run(
         ),
     ] = None,
     backend: Annotated[
-        str, typer.Option(help="onnxruntime, openvino or auto.", rich_help_panel=_COMPUTE)
+        str,
+        typer.Option(help="onnxruntime, openvino, tensorrt, tensorrt-rtx or auto.", rich_help_panel=_COMPUTE),
     ] = "auto",
     precision: Annotated[
         str | None,

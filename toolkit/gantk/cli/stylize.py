@@ -266,7 +266,10 @@ def stylize(
         ),
     ] = None,
     backend: Annotated[
-        str, typer.Option(help="onnxruntime, openvino or auto, for --model.", rich_help_panel=_MODEL)
+        str,
+        typer.Option(
+            help="onnxruntime, openvino, tensorrt, tensorrt-rtx or auto, for --model.", rich_help_panel=_MODEL
+        ),
     ] = "auto",
     vgg: Annotated[
         Path | None,

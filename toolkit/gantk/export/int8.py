@@ -16,7 +16,7 @@ import onnx
 from gantk.bundle import FileRef, Parity, Variant
 from gantk.errors import BackendMissingError, GantkError
 from gantk.export import verify
-from gantk.export.calibration import METHODS, Calibration, calibration_feeds
+from gantk.export.calibration import METHODS, Calibration, CalibrationFeeds
 from gantk.export.fp8 import from_int8
 from gantk.export.onnx import OPSET
 from gantk.export.qdq import LAYERS, MOVERS, bypass_outputs
@@ -28,7 +28,9 @@ from gantk.runtime.runner import Array
 QUANTISED = ("int8", "fp8")
 
 
-def make_quantised(network: Network, precision: str, calibration: Calibration, report: Report) -> VariantFile:
+def make_quantised(
+    network: Network, precision: str, calibration: Calibration, found: CalibrationFeeds, report: Report
+) -> VariantFile:
     """The int8 file of a network, for ONNX Runtime, OpenVINO and TensorRT alike, or the fp8 one, for TensorRT.
 
     ONNX Runtime runs fp8 files too: it rounds to fp8, and computes in float32. So their quality is known without a
@@ -41,14 +43,13 @@ def make_quantised(network: Network, precision: str, calibration: Calibration, r
         network: The network.
         precision: One of `QUANTISED`.
         calibration: Where ranges come from.
+        found: What was found there: see `gantk.export.calibration.calibration_feeds`.
         report: Called with a line at each step.
 
     Raises:
-        UsageError: The network takes pictures, and there is no folder of them.
         GantkError: No layer can be quantised at this quality, or there is none.
         BackendMissingError: ONNX Runtime is not installed.
     """
-    found = calibration_feeds(network.inputs, calibration, precision)
     report(f"  {precision}: {found.told(calibration.count)}")
     judges = [*network.full.feeds, *(found.judging or found.calibrating)]
     reference = run_torch(network.module, network.inputs, network.outputs, judges, "fp32")

@@ -12,12 +12,12 @@ from typing import Any
 from safetensors.numpy import save
 
 from gantk import checkpoint
-from gantk.bundle import Bundle, Manifest, Writer
+from gantk.bundle import Bundle, Interface, Manifest, Writer
 from gantk.checkpoint import Generator
 from gantk.errors import BackendMissingError, UsageError
 from gantk.export import verify
-from gantk.export.calibration import Calibration
-from gantk.export.engines.pipeline import EngineMaker
+from gantk.export.calibration import Calibration, calibration_feeds
+from gantk.export.engines.maker import EngineMaker, Sources
 from gantk.export.engines.profiles import PICTURE_BATCHES, SIDES
 from gantk.export.engines.progress import Progress
 from gantk.export.fold import fold_scales
@@ -28,6 +28,7 @@ from gantk.export.statistics import make_statistics
 from gantk.export.tools import tool_versions
 from gantk.export.variants import Network, Report, make_variants
 from gantk.models.borders import Bordered
+from gantk.stylize.statistics import STATISTICS
 from gantk.tensors import TensorSpec
 
 PRECISIONS = ("fp32", "fp16", "bf16", *QUANTISED)
@@ -72,30 +73,37 @@ def export(
     Raises:
         GantkError: The source cannot be read, or a file does not compute what PyTorch does: the error names
             the layer and by how much it is off, and nothing is written.
-        UsageError: An unknown precision.
+        UsageError: An unknown precision, no pictures to calibrate with, or shapes that do not suit the network.
         BackendMissingError: No backend is installed to verify with.
     """
     precisions = _checked(precisions)
+    calibration = calibration or Calibration()
     if engines is not None:
         engines.check()
     generator = checkpoint.load_generator(source)
+    draft = _draft(generator, pictures)
+    # Whatever can be refused is refused before the first file is made, which takes minutes.
+    if engines is not None:
+        engines.check_network(
+            draft, [Interface(draft.inputs, draft.outputs)], further=(STATISTICS,) if tiles else ()
+        )
+    found = next(
+        (calibration_feeds(draft.inputs, calibration, p) for p in precisions if p in QUANTISED), None
+    )
     with Writer(output, force=force) as writer:  # First, for it refuses at once where it may not write.
         network = _prepare(generator, pictures, psnr_min, report)
         files = []
         for precision in precisions:
             if precision in QUANTISED:
-                files.append(make_quantised(network, precision, calibration or Calibration(), report))
+                assert found is not None
+                files.append(make_quantised(network, precision, calibration, found, report))
             else:
                 files += make_variants(network, precision, report, rewrites=rewrites)
         if tiles:
             files.append(make_statistics(network, report))
         report("writing the bundle")
-        manifest = Manifest(
-            family=generator.family,
-            name=generator.name,
-            config=generator.config,
-            inputs=network.inputs,
-            outputs=network.outputs,
+        manifest = replace(
+            draft,
             variants=tuple(replace(f.variant, file=writer.add(f.variant.file.path, f.data)) for f in files),
             probe=writer.add("probe.safetensors", _probe(network)),
             checkpoint=writer.add(
@@ -106,7 +114,8 @@ def export(
         )
         if engines is not None:
             data = {file.variant.file.sha256: file.data for file in files}
-            manifest = engines.make(writer, manifest, lambda ref: data[ref.sha256], report, progress)
+            sources = Sources(lambda v: data[v.file.sha256], lambda v: f"{source}, {v.label}")
+            manifest = engines.make(writer, manifest, sources, report, progress)
         return writer.commit(manifest)
 
 
@@ -136,6 +145,13 @@ def _checked(precisions: Sequence[str]) -> tuple[str, ...]:
             f"the precisions asked for are {got}; those that can be exported are {', '.join(PRECISIONS)}"
         )
     return tuple(dict.fromkeys(precisions))
+
+
+def _draft(generator: Generator, pictures: bool | None) -> Manifest:
+    """What is known of a bundle before it has a file."""
+    config: Any = generator.module.config
+    inputs, outputs = specs(config, pictures=takes_pictures(config) if pictures is None else pictures)
+    return Manifest(generator.family, generator.name, generator.config, inputs, outputs, variants=())
 
 
 def _prepare(generator: Generator, pictures: bool | None, psnr_min: float | None, report: Report) -> Network:

@@ -30,7 +30,7 @@ def kernel_cache() -> DiskCache | None:
         return None
     try:
         return DiskCache(Path(place) if place else cache_folder() / "kernels")
-    except RuntimeError:  # A user without a home, as in some containers.
+    except GantkError:  # A user without a home, as in some containers.
         return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from gantk.kernels.driver import bindings, call
 from gantk.kernels.launch import ELEMENT_BYTES
 from gantk.kernels.streams import Stream
 from gantk.runtime import dlpack
+from gantk.runtime.captures import give_back
 from gantk.runtime.runner import dtype_named
 from gantk.runtime.views import View, dense
 
@@ -49,7 +50,8 @@ class Memory:
                 taken = call("cuMemAlloc", size_bytes, where=where)
         self.address = int(taken)
         self._seen_by: set[int] = set()
-        finalizer = weakref.finalize(self, _give_back, gpu, self.address, stream, self._seen_by)
+        free = partial(_free, gpu, self.address, stream, self._seen_by)
+        finalizer = weakref.finalize(self, give_back, free)
         finalizer.atexit = False  # The driver takes all back by itself then, and others may still use it.
 
     def seen_by(self, stream: int) -> None:
@@ -66,8 +68,8 @@ def _refuse_capture(stream: Stream) -> None:
         )
 
 
-def _give_back(gpu: GPU, address: int, stream: Stream, seen_by: set[int]) -> None:
-    with suppress(GantkError), gpu.current():  # After an error of the GPU all calls fail, these too.
+def _free(gpu: GPU, address: int, stream: Stream, seen_by: set[int]) -> None:
+    with gpu.current():
         if not gpu.has_pools:
             call("cuMemFree", address)
             return
@@ -136,6 +138,9 @@ class DeviceArray(dlpack.Lender):
         return dlpack.Lent(self._memory.address, self._gpu.ordinal, self.dtype, self.shape, self.strides)
 
     def _lend_to(self, stream: int | None) -> None:
+        if stream == -1:
+            self._memory.seen_by(0)
+            return
         consumer = Stream.of(stream)
         consumer.wait_for(self._stream, self._gpu)
         self._memory.seen_by(consumer.handle)

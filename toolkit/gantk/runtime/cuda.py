@@ -10,12 +10,16 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from gantk.errors import BackendMissingError, GantkError
+from gantk.runtime.captures import capturing
+from gantk.runtime.driver_context import DriverContext
 from gantk.runtime.runner import Array
 
 HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = "HostToDevice", "DeviceToHost", "DeviceToDevice"
@@ -58,6 +62,22 @@ class Cuda:
     def __init__(self, api: Any) -> None:
         self._api = api
 
+    @cached_property
+    def home(self) -> DriverContext:
+        """Where all that these calls make is: the context and the GPU that are current when this is asked first."""
+        self.call("cudaFree", 0)  # Makes the GPU's context where there is none yet.
+        return DriverContext(self)
+
+    def current(self) -> AbstractContextManager[None]:
+        """Make `home` current for a block, in whichever thread; streams and default streams are of one GPU."""
+        return self.home.current()
+
+    @cached_property
+    def has_pools(self) -> bool:
+        """Whether the GPU at home has memory in the order of a stream."""
+        wanted = self._api.cudaDeviceAttr.cudaDevAttrMemoryPoolsSupported
+        return bool(self.call("cudaDeviceGetAttribute", wanted, self.home.ordinal))
+
     def call(self, name: str, *arguments: Any) -> Any:
         """Call a function of the bindings; what it yields besides its status.
 
@@ -72,13 +92,20 @@ class Cuda:
     def memory(self) -> Memory:
         return Memory(*(int(size) for size in self.call("cudaMemGetInfo")))
 
-    def allocate(self, size_bytes: int, what: str) -> int:
+    def allocate(self, size_bytes: int, what: str, stream: int | None = None) -> int:
         """Device memory; its address.
+
+        Args:
+            size_bytes: How much.
+            what: What for, for the error.
+            stream: In whose order it is there, of a GPU that has pools; by default it is there at once.
 
         Raises:
             GantkError: There is not enough: says how much was wanted and is free.
         """
-        status, address = self._api.cudaMalloc(max(size_bytes, 1))
+        size = max(size_bytes, 1)
+        taken = self._api.cudaMalloc(size) if stream is None else self._api.cudaMallocAsync(size, stream)
+        status, address = taken
         if status != self._api.cudaError_t.cudaSuccess:
             raise self.shortage(size_bytes, what, getattr(status, "name", str(status)))
         return int(address)
@@ -92,7 +119,21 @@ class Cuda:
         )
 
     def free(self, address: int) -> None:
+        """Give memory back. What is of no pool waits for the whole GPU; what is of one waits for nothing."""
         self.call("cudaFree", address)
+
+    def free_on(self, address: int, stream: int) -> None:
+        """Give memory of a pool back in the order of a stream."""
+        self.call("cudaFreeAsync", address, stream)
+
+    def is_captured(self, stream: int) -> bool:
+        """Whether somebody captures a stream into a graph."""
+        none = self._api.cudaStreamCaptureStatus.cudaStreamCaptureStatusNone
+        return bool(self.call("cudaStreamIsCapturing", stream) != none)
+
+    def synchronize_gpu(self) -> None:
+        """Wait for all work on the GPU; no stream may be captured meanwhile."""
+        self.call("cudaDeviceSynchronize")
 
     def allocate_host(self, size_bytes: int, what: str) -> int:
         """Pinned host memory, which the GPU copies from and to without a detour; its address.
@@ -131,13 +172,28 @@ class Cuda:
         """The number of the GPU that is current."""
         return int(self.call("cudaGetDevice"))
 
+    def set_device(self, ordinal: int) -> None:
+        """Make a GPU current for the calling thread, which makes a context there."""
+        self.call("cudaSetDevice", ordinal)
+
     def event(self) -> Any:
         """An event that notes the time at which it is reached."""
         return self.call("cudaEventCreate")
 
+    def untimed_event(self) -> Any:
+        """An event that costs less."""
+        return self.call("cudaEventCreateWithFlags", self._api.cudaEventDisableTiming)
+
     def record(self, event: Any, stream: Any) -> None:
         """Let an event be reached when all that a stream has got so far is done."""
         self.call("cudaEventRecord", event, stream)
+
+    def hold(self, stream: Any, event: Any) -> None:
+        """Let all that a stream gets from now on wait for an event."""
+        self.call("cudaStreamWaitEvent", stream, event, 0)
+
+    def synchronize_event(self, event: Any) -> None:
+        self.call("cudaEventSynchronize", event)
 
     def elapsed_ms(self, first: Any, last: Any) -> float:
         """The GPU's time between two events that were reached, in ms, to about half a microsecond."""
@@ -150,10 +206,10 @@ class Cuda:
         """Let all that a stream gets from now on wait for all that another has got so far."""
         if stream == other:
             return
-        event = self.call("cudaEventCreateWithFlags", self._api.cudaEventDisableTiming)
+        event = self.untimed_event()
         try:
             self.record(event, other)
-            self.call("cudaStreamWaitEvent", stream, event, 0)
+            self.hold(stream, event)
         finally:
             self.destroy_event(event)  # CUDA keeps it until it is reached.
 
@@ -170,21 +226,31 @@ class Cuda:
             self.call("cudaGraphDestroy", graph)
 
     def captured(self, stream: Any, work: Callable[[], None]) -> Any:
-        """What `work` enqueues on a stream, as a graph ready to be launched; `None` where it cannot be captured."""
+        """What `work` enqueues on a stream, as a graph ready to be launched; `None` where it cannot be captured.
+
+        Captures of one process take turns (see `gantk.runtime.captures`).
+        """
+        with capturing():
+            return self._captured(stream, work)
+
+    def _captured(self, stream: Any, work: Callable[[], None]) -> Any:
         self.begin_capture(stream)
-        fails = False
         try:
             work()
-        except GantkError:
-            fails = True
+        except BaseException as error:
+            # Also where the user interrupts: a stream that stays captured is lost.
+            self._drop_capture(stream)
+            if isinstance(error, GantkError):
+                return None
+            raise
         try:
-            graph = self.end_capture(stream)
+            return self.end_capture(stream)
         except GantkError:
             return None
-        if fails:
-            self.destroy_graph(graph)
-            return None
-        return graph
+
+    def _drop_capture(self, stream: Any) -> None:
+        with suppress(GantkError):
+            self.call("cudaGraphDestroy", self.call("cudaStreamEndCapture", stream))
 
     def launch(self, graph: Any, stream: Any) -> None:
         self.call("cudaGraphLaunch", graph, stream)

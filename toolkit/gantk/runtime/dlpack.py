@@ -141,7 +141,12 @@ class Lender(ABC):
 
     @abstractmethod
     def _lend_to(self, stream: int | None) -> None:
-        """Let what a stream gets next, or the default one, find the values there."""
+        """Let what a stream gets next find the values there.
+
+        Args:
+            stream: The consumer's; `None` for the default stream, -1 where it sees to the order itself and does not
+                say which it is.
+        """
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return CUDA, self._lent().ordinal
@@ -167,8 +172,7 @@ class Lender(ABC):
         """
         if copy or (dl_device is not None and tuple(map(int, dl_device)) != self.__dlpack_device__()):
             raise BufferError(f"{self!r} is given as it is, where it is; a copy or another device was wanted")
-        if stream != -1:
-            self._lend_to(stream)
+        self._lend_to(stream)
         return make(self, self._lent(), versioned=max_version is not None and max_version[0] >= 1)
 
 

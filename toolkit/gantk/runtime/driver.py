@@ -66,6 +66,16 @@ def probe() -> Driver:
     return Driver(works=True, cuda_version=version, devices=names, targets=targets)
 
 
+def current_gpu() -> int:
+    """The number of the GPU that is current for the calling thread; that of the first where none is."""
+    device = ctypes.c_int(0)
+    try:
+        status = ctypes.CDLL(_LIBRARY).cuCtxGetDevice(ctypes.byref(device))
+    except OSError:  # There is no driver.
+        return 0
+    return device.value if status == 0 else 0  # It fails where no context is current.
+
+
 def _device_name(cuda: ctypes.CDLL, index: int) -> str:
     device, name = ctypes.c_int(0), ctypes.create_string_buffer(256)
     if cuda.cuDeviceGet(ctypes.byref(device), index) != 0 or cuda.cuDeviceGetName(name, 256, device) != 0:

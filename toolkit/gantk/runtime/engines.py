@@ -1,27 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which engine of a bundle runs on a GPU, and whether it computes what it should: before and at its first opening."""
+"""Which engine of a bundle runs on a GPU, and its file, before the vendor's library sees a byte."""
 
 from __future__ import annotations
 
 import ctypes
-import json
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gantk.bundle import Bundle, Engine, FileRef, Interface
+from gantk.bundle import Bundle, Engine, Interface
 from gantk.errors import GantkError
-from gantk.files import cache_folder, read_bytes, write_text
-from gantk.runtime import parity
 from gantk.runtime.products import PRODUCTS
-from gantk.runtime.runner import Array, Runner
 from gantk.tensors import TensorSpec
-
-VERDICTS = "verdicts"
-"""The folder in the user's cache."""
-
-VERDICT_LIMIT_BYTES = 2**16
 
 
 @dataclass(frozen=True)
@@ -63,10 +53,13 @@ def read_engine(
         GantkError: There is none, its file is damaged, or a plugin library that it wants cannot be loaded.
     """
     chosen = choose_engine(bundle, backend, version, target, precision, form)
-    for library in chosen.plugins:
+    data = bundle.read_file(chosen.file)
+    for (
+        library
+    ) in chosen.plugins:  # Loading runs what is in it: not for an engine that is not the manifest's.
         _load_plugin(library, chosen)
     return EngineFile(
-        bundle.read_file(chosen.file),
+        data,
         bundle.root / chosen.file.path,
         chosen,
         bundle.manifest.interface(bundle.manifest.source(chosen)),
@@ -128,59 +121,6 @@ def choose_engine(
     return min(whole, key=lambda engine: (engine.precision != "fp32", engine.tf32))
 
 
-def check_once(runner: Runner, file: EngineFile, bundle: Bundle, target: str) -> bool:
-    """Compare an unverified engine with the bundle's probe, the first time that it is opened on a kind of GPU.
-
-    The verdict by this probe is remembered in the user's cache, where that can be written.
-
-    Args:
-        runner: That runs it.
-        file: The engine.
-        bundle: That holds the probe.
-        target: The architecture of the GPU.
-
-    Returns:
-        Whether it is verified now; not so where the probe is for other inputs or none of its shapes is served.
-
-    Raises:
-        GantkError: Its outputs are wrong, here and now or when it was opened before.
-    """
-    engine = file.engine
-    if engine.verified:
-        return True
-    if bundle.manifest.probe is None:
-        return False
-    name = f"{engine.file.sha256}-{bundle.manifest.probe.sha256}-{engine.version}-{target}.json"
-    reason = _remembered(name)
-    if reason is None:
-        probe = _probe(file, bundle, bundle.manifest.probe)
-        if probe is None:
-            return False
-        reason = _judge(runner, file, bundle.manifest.family, *probe)
-        with suppress(GantkError):  # Without it the next opening judges again.
-            write_text(cache_folder() / VERDICTS / name, json.dumps({"passed": not reason, "reason": reason}))
-    if reason:
-        raise GantkError(
-            f"`{file.path}` computes wrong on {target}: {reason}",
-            where=str(file.path),
-            hint=f"another backend may do; gantk export {bundle.root} --to {engine.backend} builds it again",
-        )
-    return True
-
-
-def has_probe(bundle: Bundle, engine: Engine) -> bool:
-    """Whether the bundle's probe has a sample by which an engine can be verified.
-
-    Raises:
-        GantkError: The probe is missing or damaged.
-    """
-    ref, source = bundle.manifest.probe, bundle.manifest.source(engine)
-    if ref is None:
-        return False
-    file = EngineFile(b"", bundle.root / engine.file.path, engine, bundle.manifest.interface(source))
-    return _probe(file, bundle, ref) is not None
-
-
 def runs_on(engine: Engine, target: str) -> bool:
     """Whether an engine was built for an architecture, e.g. ``sm_89``."""
     if "hardware-compatible" in engine.options:  # From Ampere on.
@@ -238,57 +178,3 @@ def _load_plugin(library: str, engine: Engine) -> None:
             where=engine.file.path,
             hint=f"LD_LIBRARY_PATH names the folders where {library} is looked for",
         ) from error
-
-
-def _remembered(name: str) -> str | None:
-    """Why an engine failed when it was opened before; empty where it passed, `None` where it was never tried."""
-    try:
-        verdict = json.loads(read_bytes(cache_folder() / VERDICTS / name, VERDICT_LIMIT_BYTES))
-        return "" if verdict["passed"] is True else str(verdict["reason"])
-    except (GantkError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # Whatever it is, trying again tells.
-
-
-def _probe(
-    file: EngineFile, bundle: Bundle, ref: FileRef
-) -> tuple[dict[str, Array], dict[str, Array]] | None:
-    """The probe's inputs and outputs, cut to a batch that the engine serves; `None` where they are for others."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        arrays = load(bundle.read_file(ref))
-    except SafetensorError as error:
-        raise GantkError(f"the probe cannot be read: {error}", where=ref.path) from error
-    names = [f"input.{spec.name}" for spec in file.interface.inputs]
-    wanted = [f"output.{spec.name}" for spec in file.interface.outputs]
-    if not {*names, *wanted} <= arrays.keys():
-        return None
-    count = min(len(arrays[wanted[0]]) if arrays[wanted[0]].ndim else 1, 1_000_000)
-    for batch in range(count, 0, -1):
-        cut = {
-            name: array[:batch] if array.ndim and len(array) == count else array
-            for name, array in arrays.items()
-        }
-        for profile in file.engine.profiles:
-            if all(shapes.holds(cut[f"input.{name}"].shape) for name, shapes in profile.items()):
-                return (
-                    {name.removeprefix("input."): cut[name] for name in names},
-                    {name.removeprefix("output."): cut[name] for name in wanted},
-                )
-    return None
-
-
-def _judge(
-    runner: Runner, file: EngineFile, family: str, feeds: dict[str, Array], wanted: dict[str, Array]
-) -> str:
-    """Why the outputs are wrong; empty where they are right."""
-    outputs = runner.run(feeds)
-    threshold = parity.threshold_of(file.engine.executed, family)
-    for spec in file.interface.outputs:
-        reference = wanted[spec.name]
-        span = parity.span_of(reference, spec.range)
-        reason = parity.compare([outputs[spec.name]], [reference], span).against(threshold, span)
-        if reason is not None:
-            return f"{spec.name}: {reason}"
-    return ""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gantk.errors import GantkError
-from gantk.files import leads_inside
+from gantk.files import leads_inside, named_errors
 from gantk.tensors import DTYPES, TensorSpec
 
 if TYPE_CHECKING:
@@ -23,11 +23,31 @@ if TYPE_CHECKING:
 _FUNCTIONS_FIELD = 25
 _LENGTH_DELIMITED = 2
 
+# The tag of its first field, a number: whatever writes a ModelProto begins with it.
+_VERSION = b"\x08"
+
 # The key, as a file spells it, that every tensor has whose values lie elsewhere. Hardly a file needs to be parsed.
 _LOCATION = b"location"
 
 _QUANTISED = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul")
 _WEIGHT_PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp32"}
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether a file is ONNX, by its name or by how it begins.
+
+    Raises:
+        GantkError: It cannot be read.
+    """
+    with named_errors(path, "read"):
+        if not path.is_file():
+            return False
+        if path.suffix.lower() == ".onnx":
+            return True
+        with path.open("rb") as stream:
+            start = stream.read(9)
+    # A safetensors file begins with a length of eight bytes, which may look alike, and a JSON object.
+    return start[:1] == _VERSION and start[8:] != b"{"
 
 
 def parse(data: bytes, where: str) -> onnx.ModelProto:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from threading import RLock
+from threading import get_ident, local
 from types import ModuleType
 from typing import Any
 
@@ -162,11 +162,11 @@ def driver_trouble(product: Product) -> Trouble | None:
 
 def gpu_trouble(product: Product) -> Trouble | None:
     """Why no engine of a product runs on the GPU here: it is of an architecture that the product leaves out."""
-    found = driver.probe()
-    if not any(target in product.not_on for target in found.targets[:1]):
+    found, here = driver.probe(), driver.current_gpu()
+    if not any(target in product.not_on for target in found.targets[here : here + 1]):
         return None
     return Trouble(
-        f"{product.name} runs no engine on {found.devices[0]} ({found.targets[0]})",
+        f"{product.name} runs no engine on {found.devices[here]} ({found.targets[here]})",
         f"backend onnxruntime runs on it, and so do engines of tensorrt: {PRODUCTS['tensorrt'].install}",
     )
 
@@ -237,29 +237,45 @@ def _names(trt: ModuleType) -> dict[Any, str]:
 class Log:
     """The messages of a product's logger, of which a process has one: a second would be ignored.
 
+    Each thread hears what is said in its own calls; nobody waits for another's call to end.
+
     Args:
         trt: The product's module.
     """
 
     def __init__(self, trt: ModuleType) -> None:
         self.logger = _make_logger(trt, self)
-        self._lock = RLock()
-        self._messages: list[str] = []
+        self._thread = local()
+        self._listening: dict[int, list[str]] = {}
+        """The messages of the threads that listen, by their numbers."""
 
     def hear(self, message: str) -> None:
-        if len(self._messages) < MESSAGE_LIMIT:
-            self._messages.append(message)
+        """Keep a message for the thread whose call it is of, and one of a library's own thread for all that listen."""
+        own = self._messages()
+        for messages in [own] if own is not None else list(self._listening.values()):
+            if len(messages) < MESSAGE_LIMIT:
+                messages.append(message)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Keep other threads' calls apart, and what was said before out of `said`."""
-        with self._lock:
-            self._messages.clear()
+        """Keep what was said before out of `said`, and hear the library's own threads too."""
+        messages = self._messages()
+        if messages is None:
+            messages = self._thread.messages = []
+        messages.clear()
+        self._listening[get_ident()] = messages
+        try:
             yield
+        finally:
+            self._listening.pop(get_ident(), None)
+
+    def _messages(self) -> list[str] | None:
+        found: list[str] | None = getattr(self._thread, "messages", None)
+        return found
 
     def said(self) -> str:
         """The errors since `listening` began, on one line; the first is the cause of the others."""
-        return shortened(RuntimeError("; ".join(self._messages) or "it gave no reason"))
+        return shortened(RuntimeError("; ".join(self._messages() or ()) or "it gave no reason"))
 
 
 @cache

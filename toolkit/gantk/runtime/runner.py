@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gantk.errors import GantkError
+from gantk.runtime.views import on_gpu
 from gantk.tensors import TensorSpec
 
 Array = NDArray[Any]
@@ -126,6 +127,12 @@ class Runner(ABC):
         return arrays
 
     def _checked(self, spec: TensorSpec, value: Any, sizes: dict[str, int]) -> Array:
+        if not isinstance(value, np.ndarray) and on_gpu(value):
+            raise GantkError(
+                f"input {spec.name!r} is in GPU memory; run(...) takes arrays in host memory",
+                where=str(spec),
+                hint=f"copy it to the CPU first; or {self._where_gpu_arrays_go()}",
+            )
         array = value if isinstance(value, np.ndarray) else _as_array(spec, value)
         if array.dtype != self._dtypes[spec.name]:
             raise GantkError(
@@ -190,6 +197,10 @@ class Runner(ABC):
                 results[name] = result.copy()
         return results
 
+    def _where_gpu_arrays_go(self) -> str:
+        """What takes an array in GPU memory, which `run` does not."""
+        return "launch(...) of an engine or of ONNX Runtime, opened with device='cuda', takes it where it is"
+
     def _closed(self) -> GantkError:
         return GantkError("the runner is closed", where=repr(self), hint="open the bundle again")
 
@@ -253,12 +264,6 @@ def _refuse_small(spec: TensorSpec, shape: tuple[int, ...]) -> None:
 
 def _as_array(spec: TensorSpec, value: Any) -> Array:
     """View anything that offers its memory as a numpy array."""
-    if hasattr(value, "__cuda_array_interface__"):
-        raise GantkError(
-            f"input {spec.name!r} is in GPU memory and the runner is on the CPU",
-            where=str(spec),
-            hint="copy it to the CPU first, or open the bundle with device='cuda'",
-        )
     if (
         not hasattr(value, "__dlpack__")
         and not hasattr(value, "__array__")

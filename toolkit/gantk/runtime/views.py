@@ -27,6 +27,13 @@ LEGACY_STREAM = 1
 """The handle of the default stream in both protocols, which forbid the 0 that stands for it elsewhere."""
 
 
+def on_gpu(value: Any) -> bool:
+    """Whether something is an array in GPU memory."""
+    if hasattr(value, "__dlpack_device__"):
+        return int(value.__dlpack_device__()[0]) in (dlpack.CUDA, dlpack.CUDA_MANAGED)
+    return hasattr(value, "__cuda_array_interface__")
+
+
 @dataclass(frozen=True)
 class View:
     """An array in GPU memory.

@@ -31,7 +31,8 @@ struct Options {
   std::string device = {};       // "cpu" or "cuda"; by default the best that the backend has here
   std::string form = {};         // "plain", "rewritten", ...; by default the one measured faster on that backend
   int threads = 0;               // for one operation on a CPU; 0: all cores that this process may use
-  void* stream = nullptr;        // the caller's cudaStream_t, on which work is queued; null: the backend's own
+  void* stream = nullptr;        // the caller's cudaStream_t, on which work is queued; null: one of the backend's,
+                                 // which waits for what is on CUDA's default stream
 };
 
 // An input, by name.

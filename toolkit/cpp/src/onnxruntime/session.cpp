@@ -3,10 +3,15 @@
 
 #include <onnxruntime_cxx_api.h>
 
+#include <algorithm>
+#include <array>
+#include <cstdint>
 #include <filesystem>
+#include <mutex>
 #include <stdexcept>
 
 #include "gantk/error.hpp"
+#include "onnx_file.hpp"
 #include "onnxruntime/interface.hpp"
 #include "onnxruntime/types.hpp"
 #include "operators.hpp"
@@ -21,6 +26,22 @@ const Ort::Env& environment() {
   return env;
 }
 
+// As gantk/runtime/backends/onnxruntime_settings.py has them.
+constexpr std::array both_layouts = {"Conv", "ConvTranspose", "BatchNormalization", "MaxPool", "AveragePool", "Gemm"};
+constexpr std::array one_layout = {"InstanceNormalization", "Pad", "Resize", "DepthToSpace"};
+
+// Whether convolutions follow each other without operators between that want channels first.
+bool suits_channels_last(const Model& model) {
+  const auto kinds = operators_of(model.bytes.view());
+  const auto has = [&](const char* kind) { return kinds.contains(kind); };
+  return std::any_of(both_layouts.begin(), both_layouts.end(), has) &&
+         std::none_of(one_layout.begin(), one_layout.end(), has);
+}
+
+// CUDA's default stream. Callers without streams work there; a stream that the provider made would not wait for them.
+// The value is that of cudaStreamLegacy, whose header is not wanted here.
+void* default_stream() { return reinterpret_cast<void*>(std::uintptr_t{1}); }
+
 void add_cuda(Ort::SessionOptions& options, const Model& model, void* stream) {
   OrtCUDAProviderOptionsV2* cuda = nullptr;
   Ort::ThrowOnError(Ort::GetApi().CreateCUDAProviderOptions(&cuda));
@@ -30,11 +51,11 @@ void add_cuda(Ort::SessionOptions& options, const Model& model, void* stream) {
   // too. What cuDNN recommends was about as fast on an H100 as what is found by trying all.
   const bool halves = model.precision == "fp16" || model.precision == "bf16";
   const char* const keys[] = {"use_tf32", "cudnn_conv_algo_search", "prefer_nhwc"};
-  const char* const values[] = {halves ? "1" : "0", "HEURISTIC", model.channels_last ? "1" : "0"};
+  const bool channels_last = model.channels_last || suits_channels_last(model);
+  const char* const values[] = {halves ? "1" : "0", "HEURISTIC", channels_last ? "1" : "0"};
   Ort::ThrowOnError(Ort::GetApi().UpdateCUDAProviderOptions(cuda, keys, values, std::size(keys)));
-  if (stream != nullptr) {
-    Ort::ThrowOnError(Ort::GetApi().UpdateCUDAProviderOptionsWithValue(cuda, "user_compute_stream", stream));
-  }
+  void* const chosen = stream == nullptr ? default_stream() : stream;
+  Ort::ThrowOnError(Ort::GetApi().UpdateCUDAProviderOptionsWithValue(cuda, "user_compute_stream", chosen));
   options.AppendExecutionProvider_CUDA_V2(*cuda);
 }
 
@@ -44,7 +65,8 @@ void add_operators(Ort::SessionOptions& options, Device device) {
   if (named == nullptr) return;
   if (!std::filesystem::is_regular_file(named)) {
     throw Error("`" + std::string(named) + "`, the library of native operators, does not exist", operators_variable,
-                "build it (kernels/onnxruntime/README.md), or unset the variable: the file's own bodies do without");
+                "build it (kernels/onnxruntime/README.md), or set the variable to nothing: the file's own bodies do "
+                "without");
   }
   // Some of them are for CPUs alone.
   if (device == Device::cuda) options.AddConfigEntry("gantk.cpu_only", "0");
@@ -121,6 +143,7 @@ class OrtNetwork : public Session {
   std::vector<const char*> inputs_, outputs_;
   // ONNX Runtime's own functions for running are not const, and are thread-safe.
   mutable Ort::Session session_;
+  mutable std::mutex turn_;
   Ort::MemoryInfo here_ = Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeDefault);
   Ort::MemoryInfo there_{"Cuda", OrtDeviceAllocator, 0, OrtMemTypeDefault};
 };
@@ -151,6 +174,8 @@ void OrtNetwork::run_here(std::span<const TensorView> inputs, std::span<Slot> sl
 
 // On a GPU: bound, so that fresh outputs stay where the inputs are.
 void OrtNetwork::run_bound(std::span<const TensorView> inputs, std::span<Slot> slots) const {
+  // On a stream that it was given the provider has one set of library handles, which are for one thread at a time.
+  const std::lock_guard lock(turn_);
   Ort::IoBinding binding(session_);
   for (std::size_t i = 0; i < inputs.size(); ++i) binding.BindInput(inputs_[i], wrap(inputs[i]));
   const bool on_gpu = !inputs.empty() && inputs.front().device == Device::cuda;

@@ -16,6 +16,14 @@ namespace {
 
 using nvinfer1::DataType;
 using nvinfer1::Dims;
+using Allocation = nvinfer1::ExecutionContextAllocationStrategy;
+
+// Engines of TensorRT for RTX can be captured into CUDA graphs, and want to be given their memory for it.
+#ifdef TRT_MAJOR_RTX
+constexpr Allocation allocation = Allocation::kUSER_MANAGED;
+#else
+constexpr Allocation allocation = Allocation::kSTATIC;
+#endif
 
 std::string name_of_type(DataType type) {
   switch (type) {
@@ -64,6 +72,7 @@ class EngineSession : public Session {
  private:
   void load();
   void bind(std::span<const TensorView> inputs) const;
+  void give_memory(std::span<const TensorView> inputs) const;
   bool feed(std::span<const TensorView> inputs) const;
   bool aim(std::span<Slot> slots, bool on_gpu) const;
   void deliver(std::span<Slot> slots) const;
@@ -73,6 +82,10 @@ class EngineSession : public Session {
 
   Model model_;
   std::optional<Stream> stream_;
+  // What a run holds between its layers, where the context is given it, and the shapes that it was last given it for.
+  mutable std::unique_ptr<void, void (*)(void*) noexcept> memory_{nullptr, release};
+  mutable std::size_t memory_size_ = 0;
+  mutable std::vector<Shape> given_for_;
   // The later goes first: the context before its engine, and that before its runtime.
   std::unique_ptr<nvinfer1::IRuntime> runtime_;
   std::unique_ptr<nvinfer1::ICudaEngine> engine_;
@@ -99,7 +112,7 @@ EngineSession::~EngineSession() {
   try {
     const Current current;
     synchronize(*stream_);
-    buffers_.reset(), context_.reset(), engine_.reset(), runtime_.reset(), stream_.reset();
+    buffers_.reset(), context_.reset(), memory_.reset(), engine_.reset(), runtime_.reset(), stream_.reset();
   } catch (const Error&) {
     // A run failed so badly that CUDA takes no more calls, or the process ends: members go as they can.
   }
@@ -120,7 +133,7 @@ void EngineSession::load() {
   if (engine_ == nullptr) fail(model_.where, "be loaded", hint);
   model_.bytes = {};  // The library has its own copy.
   check_engine(model_, tensors_of(*engine_), static_cast<std::size_t>(engine_->getNbOptimizationProfiles()));
-  context_.reset(engine_->createExecutionContext());
+  context_.reset(engine_->createExecutionContext(allocation));
   if (context_ == nullptr) fail(model_.where, "make a context", "end what else uses the GPU");
 }
 
@@ -155,6 +168,25 @@ void EngineSession::bind(std::span<const TensorView> inputs) const {
       fail(model_.where, "take " + name + " of shape " + inputs[i].shape.text());
     }
   }
+  if (allocation == Allocation::kUSER_MANAGED) give_memory(inputs);
+}
+
+// Gives the context as much memory as the shapes want that it was told, once for shapes that come again and again.
+void EngineSession::give_memory(std::span<const TensorView> inputs) const {
+  const auto has_shape = [](const Shape& given, const TensorView& input) { return given == input.shape; };
+  const bool known = std::equal(given_for_.begin(), given_for_.end(), inputs.begin(), inputs.end(), has_shape);
+  if (known && memory_ != nullptr) return;
+  given_for_.clear();
+  // Where it wants none for these shapes, and for others does, it is still to be given some.
+  const std::size_t wanted = std::max<std::size_t>(context_->updateDeviceMemorySizeForShapes(), 1);
+  if (wanted > memory_size_) {
+    synchronize(*stream_);  // A run that was queued may still use the old place.
+    memory_.reset(), memory_size_ = 0;
+    memory_.reset(reinterpret_cast<void*>(allocate(wanted, "a context of `" + model_.where + "`")));
+    memory_size_ = wanted;
+  }
+  context_->setDeviceMemoryV2(memory_.get(), static_cast<std::int64_t>(memory_size_));
+  for (const TensorView& input : inputs) given_for_.push_back(input.shape);
 }
 
 // Copies inputs that are in main memory to the GPU; whether there are any.

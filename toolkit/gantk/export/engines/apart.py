@@ -33,7 +33,10 @@ _NOT_YET_LOCKED_S = 60.0
 _LAST_LINES = 3
 
 # What a build may depend on. Every other variable would move the worker's memory, and with it the engine's bytes.
-_KEPT = ("PATH", "HOME", "LD_LIBRARY_PATH", "XDG_CACHE_HOME", "CUDA_VISIBLE_DEVICES", "TMPDIR", "VIRTUAL_ENV")
+_KEPT = (
+    *("PATH", "HOME", "LD_LIBRARY_PATH", "XDG_CACHE_HOME", "TMPDIR", "VIRTUAL_ENV"),
+    *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),  # Together they say which GPU is the first.
+)
 
 
 def build_apart(

@@ -110,7 +110,7 @@ def build(
             if hasattr(config, "progress_monitor"):
                 config.progress_monitor = make_monitor(trt, progress, interrupter)
             cache = _give_timing_cache(config, product, where) if product.keeps_timing_cache else None
-            serialized = builder.build_serialized_network(network, config)
+            serialized = _serialized(trt, builder, network, config)
         if interrupter.raised is not None:
             raise interrupter.raised
         if serialized is None:
@@ -134,7 +134,9 @@ def check_options(product: Product, trt: ModuleType, options: BuildOptions) -> N
     for option in options.options:
         if option not in product.options:
             offered = ", ".join(product.options)
-            raise UsageError(f"{product.name} builds no {option} engines; it has {offered}", where=option)
+            raise UsageError(
+                f"{product.name} builds no {option} engines; it has {offered}", where="--engine-options"
+            )
     if "strip" in options.options and "refit" not in options.options:
         raise UsageError(
             "strip leaves the weights out, and without refit nothing puts them into the engine again",
@@ -189,6 +191,22 @@ def _configure(trt: ModuleType, builder: Any, options: BuildOptions, chosen: Seq
     if "strip" in options.options:
         config.set_flag(flags.STRIP_PLAN)
     return config
+
+
+def _serialized(trt: ModuleType, builder: Any, network: Any, config: Any) -> Any:
+    """The engine's bytes, `None` where it cannot be built: one that can be a CUDA graph, if the network can.
+
+    TensorRT for RTX else takes memory while an engine runs, where its tensors are large, which no capture survives.
+    """
+    flags = trt.BuilderFlag
+    if not hasattr(flags, "REQUIRE_USER_ALLOCATION"):
+        return builder.build_serialized_network(network, config)
+    config.set_flag(flags.REQUIRE_USER_ALLOCATION)
+    serialized = builder.build_serialized_network(network, config)
+    if serialized is None and "REQUIRE_USER_ALLOCATION" in log(trt).said():
+        config.clear_flag(flags.REQUIRE_USER_ALLOCATION)
+        serialized = builder.build_serialized_network(network, config)
+    return serialized
 
 
 def _add_profiles(builder: Any, config: Any, profiles: Sequence[Profile], where: str) -> None:

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from gantk.bundle import HeavyLayer
+from gantk.bundle import PRECISIONS, HeavyLayer
 from gantk.errors import GantkError, UsageError
 from gantk.runtime import driver
 from gantk.runtime.products import Product
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 OLDEST_TARGET = {"bf16": 80, "fp8": 89}
 """Of a precision, the first compute capability whose matrix units have it; of the others any will do."""
@@ -22,8 +26,10 @@ REFUSED = {("tensorrt-rtx", "bf16"): "ConvTranspose"}
 REMAINDER = "float16-remainder"
 """What an engine's manifest calls the rewrite of an int8 or fp8 file whose other layers have become fp16."""
 
-FP16_NORMAL = 2.0**-14
-"""The smallest value that fp16 holds with all its digits."""
+FP16_SCALES = {"QuantizeLinear": 2.0**-14, "DequantizeLinear": 2.0**-21}
+"""By operator the smallest scale that may become fp16. Of activations it is the smallest that fp16 holds with all its
+digits. Weights into which 1/255 was folded have scales around 2^-19 in int8 and 2^-21 in fp8, where fp16 is off by at
+most 2 and 6 %, about as much as a value of theirs is."""
 
 SUBPIXEL = ("narrow-transposed-to-subpixel", "transposed-to-subpixel")
 """The rewrites that do without transposed convolutions; they only move weights, so they are exact in any type."""
@@ -115,14 +121,21 @@ def choose_targets(
         asked or known, key=lambda target: (len(target), target)
     )  # One engine, however they are named.
     reasons = {target: lacks(product, precision, target, layers) for target in ordered}
-    refused = next((reason for reason in reasons.values() if reason is not None), None)
-    if asked and refused is not None:
-        raise UsageError(
-            refused,
-            where="--target",
-            hint="leave it out, or build from a fp16 file: gantk export RUN --precision fp16",
-        )
+    refused = {target: reason for target, reason in reasons.items() if reason is not None}
+    if asked and refused:
+        target, reason = next(iter(refused.items()))
+        raise UsageError(reason, where="--target", hint=_instead(product, target, layers))
     return tuple(target for target, reason in reasons.items() if reason is None)
+
+
+def _instead(product: Product, target: str, layers: Sequence[HeavyLayer]) -> str:
+    """What to do where a file's precision cannot be had for an architecture."""
+    fitting = [precision for precision in PRECISIONS if lacks(product, precision, target) is None]
+    if layers:  # A float32 product may be at fault, which quantised files have too.
+        fitting = [precision for precision in fitting if precision in ("fp16", "bf16")]
+    *others, last = fitting
+    choice = f"{', '.join(others)} or {last}" if others else last
+    return f"leave {target} out of --target, or build for it alone with --precision {choice}"
 
 
 def adapt(
@@ -173,7 +186,15 @@ def _narrow_remainder(data: bytes) -> tuple[bytes, tuple[str, ...]]:
     from gantk.export.precision import convert
 
     graph = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.load_from_string(data), data_prop=True))
-    scales = [node.inputs[1] for node in graph.graph if node.op_type == "QuantizeLinear"]
-    if any(s is None or s.const_value is None or s.const_value.numpy().min() < FP16_NORMAL for s in scales):
+    if any(_is_too_small(node) for node in graph.graph):
         return data, ()
     return ir.to_proto(convert(graph, "fp16")).SerializeToString(), (REMAINDER,)
+
+
+def _is_too_small(node: ir.Node) -> bool:
+    """Whether a node has a scale that fp16 does not hold, or one that only a run tells."""
+    least = FP16_SCALES.get(node.op_type)
+    if least is None:
+        return False
+    scale = node.inputs[1]
+    return scale is None or scale.const_value is None or bool(scale.const_value.numpy().min() < least)

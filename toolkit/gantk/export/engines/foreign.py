@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gantk.bundle import FOREIGN_FAMILY, Bundle, FileRef, Manifest, Variant, Writer
+from gantk.bundle import FOREIGN_FAMILY, Bundle, Manifest, Variant, Writer
 from gantk.errors import GantkError
-from gantk.export.engines.pipeline import SKIPPED_FORMS, EngineRequest, Report, make_engines
+from gantk.export.engines.maker import Report, Sources
+from gantk.export.engines.pipeline import SKIPPED_FORMS, EngineRequest, make_engines
 from gantk.export.engines.progress import Progress
 from gantk.export.tools import tool_versions
 from gantk.runtime.arrays import random_feeds
@@ -72,11 +73,8 @@ def bundle_onnx(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         if request is not None:
-
-            def read(ref: FileRef) -> bytes:
-                return model.data
-
-            manifest = make_engines(writer, manifest, read, request, report, progress)
+            sources = Sources(lambda _: model.data, lambda _: model.where)
+            manifest = make_engines(writer, manifest, sources, request, report, progress)
         return writer.commit(manifest)
 
 
@@ -92,10 +90,11 @@ def _check_tensors(model: Model) -> None:
 
 def _check_source(model: Model, request: EngineRequest) -> None:
     """Refuse a file of which engines as asked for are not built."""
-    if request.precisions and set(request.precisions) != {model.precision}:
-        wanted = ", ".join(request.precisions)
+    others = [precision for precision in request.precisions if precision != model.precision]
+    if others:
         raise GantkError(
-            f"`{model.where}` is {model.precision}, not {wanted}: TensorRT computes in the types of the graph",
+            f"`{model.where}` is {model.precision}, not {' or '.join(others)}: "
+            "TensorRT computes in the types of the graph",
             where=model.where,
             hint="leave --precision out, or export the network from PyTorch (gantk export RUN)",
         )

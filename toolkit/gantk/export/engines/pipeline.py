@@ -4,41 +4,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
-from gantk.bundle import Bundle, Engine, FileRef, Interface, Manifest, Variant, Writer
+from gantk.bundle import PRECISIONS, Bundle, Engine, Interface, Manifest, Profile, Variant, Writer
 from gantk.errors import UsageError
 from gantk.export.engines.apart import build_apart
 from gantk.export.engines.build import BuildOptions, check_options
 from gantk.export.engines.cells import adapt, asked_targets, choose_targets, lacks, refuse_here
+from gantk.export.engines.maker import Report, Sources
 from gantk.export.engines.profiles import follows, make_profiles
 from gantk.export.engines.progress import Progress
+from gantk.export.engines.trial import tried
+from gantk.runtime.model import check_choice
 from gantk.runtime.onnx_file import refuse_external
 from gantk.runtime.products import PRODUCTS, Product, gpu_trouble, load, targets
 
-Report = Callable[[str], None]
-
 SKIPPED_FORMS = ("rewritten",)
 """Forms that were made for one backend, on its device."""
-
-
-class EngineMaker(Protocol):
-    """What gives a bundle its engines while it is written: a request to build, or a refit."""
-
-    def check(self) -> None:
-        """Refuse what can be refused before there is anything to make engines of."""
-
-    def make(
-        self,
-        writer: Writer,
-        manifest: Manifest,
-        read: Callable[[FileRef], bytes],
-        report: Report,
-        progress: Progress,
-    ) -> Manifest:
-        """The manifest with the engines, whose files are with the writer."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +48,11 @@ class EngineRequest:
         """Refuse what can be refused before there is anything to build.
 
         Raises:
-            UsageError: An unknown product, or an option or target that one does not have.
+            UsageError: An unknown product or precision, or an option or target that a product does not have.
             BackendMissingError: A product is not installed, or cannot build here.
         """
+        for precision in self.precisions:
+            check_choice("precision", precision, PRECISIONS)
         for product in self.chosen:
             trt = load(product)
             check_options(product, trt, self.options)
@@ -83,16 +68,51 @@ class EngineRequest:
                 hint="--precision fp32",
             )
 
+    def check_network(
+        self, network: Manifest, interfaces: Sequence[Interface], further: Sequence[str] = ()
+    ) -> None:
+        """Refuse shapes that do not suit a network, before minutes go into its files.
+
+        Args:
+            network: Of which files are yet to be made.
+            interfaces: Of its forms.
+            further: The names of inputs that a form has which is not among them, for it is not known yet.
+
+        Raises:
+            UsageError: See `gantk.export.engines.profiles.make_profiles`; or a shape is of no input.
+        """
+        known = dict.fromkeys([*(spec.name for one in interfaces for spec in one.inputs), *further])
+        for text in (*self.smallest, *self.usual, *self.largest):
+            if text.rpartition("=")[0] not in known:
+                raise UsageError(
+                    f"{text!r} is of no input; the inputs are {', '.join(known)}", where="--min, --opt, --max"
+                )
+        for interface in interfaces:
+            self.profiles(network, interface)
+
+    def profiles(self, network: Manifest, interface: Interface) -> tuple[Profile, ...]:
+        """The shapes that an engine of one of a network's forms serves; the forms of a step have different inputs.
+
+        Raises:
+            UsageError: See `gantk.export.engines.profiles.make_profiles`.
+        """
+        names = {spec.name for spec in interface.inputs}
+        given = (
+            [text for text in texts if text.rpartition("=")[0] in names]
+            for texts in (self.smallest, self.usual, self.largest)
+        )
+        return make_profiles(interface, follows(network), *given)
+
     def make(
         self,
         writer: Writer,
         manifest: Manifest,
-        read: Callable[[FileRef], bytes],
+        sources: Sources,
         report: Report,
         progress: Progress,
     ) -> Manifest:
         """Build them; see `make_engines`."""
-        return make_engines(writer, manifest, read, self, report, progress)
+        return make_engines(writer, manifest, sources, self, report, progress)
 
     @property
     def chosen(self) -> tuple[Product, ...]:
@@ -130,14 +150,14 @@ def add_engines(
         Bundle.read(root).find(precision)
     with Writer(root, force=True) as writer:
         bundle = Bundle.read(root)  # Again, for now nobody else writes it.
-        manifest = make_engines(writer, bundle.manifest, bundle.read_file, request, report, progress)
+        manifest = make_engines(writer, bundle.manifest, Sources.of(bundle), request, report, progress)
         return writer.commit(manifest)
 
 
 def make_engines(
     writer: Writer,
     manifest: Manifest,
-    read: Callable[[FileRef], bytes],
+    sources: Sources,
     request: EngineRequest,
     report: Report = lambda line: None,
     progress: Progress = lambda phase, done, steps: None,
@@ -147,7 +167,7 @@ def make_engines(
     Args:
         writer: Of the bundle.
         manifest: With the variants to build from.
-        read: Gives the bytes of a variant's file.
+        sources: Their files.
         request: What to build.
         report: Called with a line for each engine.
         progress: Told how far each build is.
@@ -159,22 +179,15 @@ def make_engines(
         As `add_engines`.
     """
     engines = {engine.label: engine for engine in manifest.engines}
-    variants = [
-        variant
-        for variant in manifest.variants
-        if variant.form not in SKIPPED_FORMS
-        and (not request.precisions or variant.precision in request.precisions)
-    ]
-    _check_names(request, [manifest.interface(variant) for variant in variants])
-    if request.options.tf32 and not any(variant.precision == "fp32" for variant in variants):
-        raise UsageError("tf32 is a way to compute fp32 engines, and there is no fp32 file", where="--tf32")
+    variants = _choose(manifest, request)
     for product in request.chosen:
         for variant in variants:
-            engine = _build(writer, product, manifest, variant, read(variant.file), request, progress)
+            engine = _build(writer, product, manifest, variant, sources, request, progress)
             report(f"  {engine.label}: {engine.file.size_bytes / 2**20:.1f} MiB")
             left_out = missed_targets(product, engine, targets(load(product)), request.options)
             if left_out:
                 report(f"  left out: {'; '.join(left_out)}")
+            engine = tried(writer.so_far(manifest), engine, writer.root, report)
             replaced = engines.get(engine.label)
             if replaced is not None and replaced.profiles != engine.profiles:
                 report(
@@ -187,23 +200,37 @@ def make_engines(
     return replace(manifest, engines=tuple(engines.values()))
 
 
+def _choose(manifest: Manifest, request: EngineRequest) -> list[Variant]:
+    """The variants to build from. What one of them does not suit is refused before the first takes its minutes."""
+    variants = [
+        variant
+        for variant in manifest.variants
+        if variant.form not in SKIPPED_FORMS
+        and (not request.precisions or variant.precision in request.precisions)
+    ]
+    request.check_network(manifest, [manifest.interface(variant) for variant in variants])
+    if request.options.tf32 and not any(variant.precision == "fp32" for variant in variants):
+        raise UsageError("tf32 is a way to compute fp32 engines, and there is no fp32 file", where="--tf32")
+    replace(request, precisions=tuple(variant.precision for variant in variants)).check()
+    return variants
+
+
 def _build(
     writer: Writer,
     product: Product,
     manifest: Manifest,
     variant: Variant,
-    data: bytes,
+    sources: Sources,
     request: EngineRequest,
     progress: Progress,
 ) -> Engine:
     """One engine, in its file."""
-    where, interface = str(writer.root / variant.file.path), manifest.interface(variant)
+    data, where = sources.read(variant), sources.name(variant)
     refuse_external(data, where)
     # The export of a fp16 file has looked at the range of every tensor.
     fits_fp16 = any((other.precision, other.form) == ("fp16", variant.form) for other in manifest.variants)
     data, rewrites = adapt(product, data, variant.precision, where, fits_fp16=fits_fp16)
-    shapes = (_fitting(texts, interface) for texts in (request.smallest, request.usual, request.largest))
-    profiles = make_profiles(interface, follows(manifest), *shapes)
+    profiles = request.profiles(manifest, manifest.interface(variant))
     options = replace(request.options, tf32=request.options.tf32 and variant.precision == "fp32")
     built = build_apart(product, data, variant.precision, profiles, options, where, progress)
     assert product.version is not None
@@ -248,19 +275,3 @@ def name_of(product: str, variant: Variant, targets: Sequence[str], *, tf32: boo
     """What the file of an engine is called."""
     form = "" if variant.form == "plain" else f"-{variant.form}"
     return f"engines/{product}-{variant.precision}{'-tf32' if tf32 else ''}{form}-{'+'.join(targets)}.engine"
-
-
-def _check_names(request: EngineRequest, interfaces: Sequence[Interface]) -> None:
-    """Refuse a shape of an input that no form has."""
-    known = {spec.name: None for interface in interfaces for spec in interface.inputs}
-    for text in (*request.smallest, *request.usual, *request.largest):
-        if text.rpartition("=")[0] not in known:
-            raise UsageError(
-                f"{text!r} is of no input; the inputs are {', '.join(known)}", where="--min, --opt, --max"
-            )
-
-
-def _fitting(texts: Sequence[str], interface: Interface) -> list[str]:
-    """Of the shapes given those of inputs that this form has; a step's forms have different ones."""
-    names = {spec.name for spec in interface.inputs}
-    return [text for text in texts if text.rpartition("=")[0] in names]

@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gantk.bundle import Bundle, Engine, FileRef, Manifest, Variant, Writer
+from gantk.bundle import Bundle, Engine, Interface, Manifest, Variant, Writer
 from gantk.checkpoint import Generator, load_generator
 from gantk.errors import GantkError
 from gantk.export.engines.audit import QUANTISED
 from gantk.export.engines.cells import adapt
 from gantk.export.engines.graphs import difference
-from gantk.export.engines.pipeline import Report, name_of
+from gantk.export.engines.maker import Report, Sources
+from gantk.export.engines.pipeline import name_of
 from gantk.export.engines.progress import Progress
 from gantk.export.engines.weights import put_weights
 from gantk.export.pipeline import export
@@ -127,11 +128,16 @@ class Refit:
         found = ((held, _trouble(held, self.bundle.root)) for held in self.bundle.manifest.engines)
         return tuple((held, trouble) for held, trouble in found if trouble is not None)
 
+    def check_network(
+        self, network: Manifest, interfaces: Sequence[Interface], further: Sequence[str] = ()
+    ) -> None:
+        """Nothing: the engines keep their shapes, and the network has been compared with theirs."""
+
     def make(
         self,
         writer: Writer,
         manifest: Manifest,
-        read: Callable[[FileRef], bytes],
+        sources: Sources,
         report: Report,
         progress: Progress,
     ) -> Manifest:
@@ -140,7 +146,7 @@ class Refit:
         Args:
             writer: Takes their files.
             manifest: With the new variants.
-            read: Yields these.
+            sources: Their files.
             report: Called with a line for each engine, also for those that are left out.
             progress: Told how many are done.
 
@@ -155,20 +161,18 @@ class Refit:
             report(f"  left out {old.label}, which has the old weights: {trouble.what}")
         held = self.refittable
         for count, old in enumerate(held, 1):
-            new = self._refit(writer, manifest, read, old)
+            new = self._refit(writer, manifest, sources, old)
             made[new.label] = new
             report(f"  refitted {new.label}: {new.file.size_bytes / 2**20:.1f} MiB")
             progress("refitting", count, len(held))
         return replace(manifest, engines=tuple(made.values()))
 
-    def _refit(
-        self, writer: Writer, manifest: Manifest, read: Callable[[FileRef], bytes], old: Engine
-    ) -> Engine:
+    def _refit(self, writer: Writer, manifest: Manifest, sources: Sources, old: Engine) -> Engine:
         """One engine with new weights, in its file."""
         before, product = self.bundle.manifest.source(old), PRODUCTS[old.backend]
         variant = _find(manifest, before)
         where = str(self.bundle.root / before.file.path)
-        data = read(variant.file)
+        data = sources.read(variant)
         different = difference(self.bundle.read_file(before.file), data)
         if different is not None:
             raise _other_architecture(f"its {variant.label} file {different}", self.bundle, where)

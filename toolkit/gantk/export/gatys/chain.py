@@ -146,5 +146,21 @@ def step_inputs(chain: Chain, config: StepConfig) -> tuple[TensorSpec, ...]:
     return (picture_spec("picture"), *target_specs(chain, config), *weights)
 
 
+def adam_state() -> tuple[TensorSpec, ...]:
+    """What an Adam step gets from the one before, beside the pictures."""
+    moments = (picture_spec(name, None) for name in MOMENTS)
+    return (*moments, TensorSpec("corrections", "float32", (2,), (0.0, 1.0)))
+
+
+def adam_inputs(chain: Chain, config: StepConfig) -> tuple[TensorSpec, ...]:
+    """A step's inputs, and with them Adam's state and settings."""
+    settings = (
+        TensorSpec("learning_rate", "float32", ()),
+        TensorSpec("betas", "float32", (2,), (0.0, 1.0)),
+        TensorSpec("epsilon", "float32", ()),
+    )
+    return (*step_inputs(chain, config), *adam_state(), *settings)
+
+
 def loss_specs() -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(name, "float32", ("N",)) for name in LOSSES)

@@ -22,6 +22,8 @@ from gantk.export.gatys.chain import (
     NEXT,
     Chain,
     StepConfig,
+    adam_inputs,
+    adam_state,
     loss_specs,
     picture_spec,
     step_inputs,
@@ -64,21 +66,11 @@ def make_adam(chain: Chain, config: StepConfig, precision: str = "fp32") -> Step
     """
     draft = Draft(precision)
     _adam(draft, _step(draft, chain, config))
-    state = (
-        *(picture_spec(name, None) for name in MOMENTS),
-        TensorSpec("corrections", "float32", (2,), (0.0, 1.0)),
-    )
-    settings = (
-        TensorSpec("learning_rate", "float32", ()),
-        TensorSpec("betas", "float32", (2,), (0.0, 1.0)),
-        TensorSpec("epsilon", "float32", ()),
-    )
     following = (
         picture_spec(f"{NEXT}picture"),
-        *(TensorSpec(f"{NEXT}{s.name}", s.dtype, s.shape, s.range, s.layout) for s in state),
+        *(TensorSpec(f"{NEXT}{s.name}", s.dtype, s.shape, s.range, s.layout) for s in adam_state()),
     )
-    inputs = (*step_inputs(chain, config), *state, *settings)
-    return draft.finish("adam", inputs, (*following, *loss_specs()), config.variation)
+    return draft.finish("adam", adam_inputs(chain, config), (*following, *loss_specs()), config.variation)
 
 
 def _forward(draft: Draft, chain: Chain, pooling: str) -> dict[str, str]:

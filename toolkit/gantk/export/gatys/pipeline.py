@@ -4,43 +4,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import torch
 from safetensors.numpy import save
 from torch import Tensor
 
 from gantk.bundle import STEP_FAMILY, Bundle, FileRef, Interface, Manifest, Parity, Variant, Writer
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.export import verify
+from gantk.export.engines.maker import Sources
 from gantk.export.engines.pipeline import EngineRequest
 from gantk.export.engines.progress import Progress as BuildProgress
-from gantk.export.gatys.chain import MOMENTS, Chain, StepConfig
+from gantk.export.gatys.chain import Chain, StepConfig, adam_inputs, picture_spec, step_inputs
 from gantk.export.gatys.draft import TYPES, StepGraph
 from gantk.export.gatys.graphs import make_adam, make_gradient, make_targets
 from gantk.export.gatys.reference import compute_adam, compute_gradient, compute_targets, to_arrays
+from gantk.export.gatys.trials import make_trials
 from gantk.export.onnx import opset_of, serialize
 from gantk.export.reference import Reference
 from gantk.export.tools import tool_versions
 from gantk.gatys.layers import default_layers
 from gantk.gatys.targets import feature_growth
-from gantk.models.vgg import Progress, Vgg19, last_layer, load_vgg19, smallest_size
+from gantk.models.vgg import Progress, Vgg19, last_layer, load_vgg19
 from gantk.runtime.parity import STEP_THRESHOLDS
-from gantk.runtime.runner import Array
-from gantk.runtime.scenes import draw_scenes
 from gantk.tensors import TensorSpec
 
 PRECISIONS = tuple(TYPES)
-
-PICTURES = ((1, 64, 80), (2, 37, 51), (1, 95, 48))
-"""Batch size, height and width of what each file is tried with; also of the probe, the first of them."""
-
-TAKEN = (0, 1, 40)
-"""After how many steps an Adam step is tried."""
 
 Report = Callable[[str], None]
 Compute = Callable[[Vgg19, StepConfig, dict[str, Tensor]], dict[str, Tensor]]
@@ -59,17 +51,23 @@ class _Step:
 
 @dataclass(frozen=True)
 class _Form:
-    """One of the graphs of a step, and what PyTorch has in its place."""
+    """One of the graphs of a step, what goes into it, and what PyTorch has in its place."""
 
     name: str
+    inputs: Callable[[Chain, StepConfig], tuple[TensorSpec, ...]]
     make: Callable[[Chain, StepConfig, str], StepGraph]
     compute: Compute
 
 
 _FORMS = (
-    _Form("plain", make_gradient, compute_gradient),
-    _Form("adam", make_adam, compute_adam),
-    _Form("targets", make_targets, lambda net, config, feeds: compute_targets(net, config, feeds["picture"])),
+    _Form("plain", step_inputs, make_gradient, compute_gradient),
+    _Form("adam", adam_inputs, make_adam, compute_adam),
+    _Form(
+        "targets",
+        lambda chain, config: (picture_spec("picture"),),
+        make_targets,
+        lambda net, config, feeds: compute_targets(net, config, feeds["picture"]),
+    ),
 )
 
 
@@ -112,7 +110,7 @@ def export_step(
     Raises:
         GantkError: The weights cannot be had or lack a layer, or a graph does not compute what PyTorch does:
             then nothing is written.
-        UsageError: An unknown layer, pooling, variation or precision.
+        UsageError: An unknown layer, pooling, variation or precision, or shapes that do not suit the step.
         BackendMissingError: No backend is installed that computes in a precision.
     """
     precisions = _checked(precisions)
@@ -122,7 +120,9 @@ def export_step(
         report("loading VGG-19")
         config = _configure(vgg, style_layers, content_layer, pooling, variation, epsilon, progress)
         network = load_vgg19(vgg, config.last, pooling, progress=progress)
-        step = _Step(network, config, _make_trials(network, config), psnr_min, Path(output).stem)
+        if engines is not None:
+            _check_shapes(engines, Chain.of(network), config)
+        step = _Step(network, config, make_trials(network, config), psnr_min, Path(output).stem)
         made = [_make(step, form, precision, report) for precision in precisions for form in _FORMS]
         report("writing the bundle")
         interface = made[0][1].interface
@@ -140,7 +140,8 @@ def export_step(
         )
         if engines is not None:
             files = {variant.file.sha256: data for data, variant in made}
-            manifest = engines.make(writer, manifest, lambda ref: files[ref.sha256], report, building)
+            sources = Sources(lambda v: files[v.file.sha256], lambda v: f"{step.name}, {v.label}")
+            manifest = engines.make(writer, manifest, sources, report, building)
         return writer.commit(manifest)
 
 
@@ -161,6 +162,14 @@ def _checked(precisions: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(precisions))
 
 
+def _check_shapes(engines: EngineRequest, chain: Chain, config: StepConfig) -> None:
+    """Refuse shapes that do not suit a step, before its graphs are made and verified."""
+    interfaces = [Interface(form.inputs(chain, config), ()) for form in _FORMS]
+    plain = interfaces[0]
+    draft = Manifest(STEP_FAMILY, STEP_FAMILY, config.to_json(), plain.inputs, plain.outputs, variants=())
+    engines.check_network(draft, interfaces)
+
+
 def _configure(
     vgg: Path | None,
     style_layers: Sequence[str] | None,
@@ -174,69 +183,6 @@ def _configure(
         content, style = default_layers(last_layer(vgg, progress=progress))
         style_layers, content_layer = style_layers or style, content_layer or content
     return StepConfig(tuple(style_layers), content_layer, pooling, variation, epsilon)
-
-
-def _make_trials(network: Vgg19, config: StepConfig) -> tuple[dict[str, Tensor], ...]:
-    """What the graphs are tried with: scenes, and weights that make each loss pull as hard as the others.
-
-    Raises:
-        GantkError: The network does not tell pictures apart, so that there is nothing to verify or to optimise.
-    """
-    return tuple(
-        _make_trial(network, config, index, *sizes, taken)
-        for index, (sizes, taken) in enumerate(zip(PICTURES, TAKEN, strict=True))
-    )
-
-
-def _make_trial(
-    network: Vgg19, config: StepConfig, seed: int, count: int, height: int, width: int, taken: int
-) -> dict[str, Tensor]:
-    smallest = smallest_size(config.last)
-    rng = np.random.default_rng(seed)
-    height, width = max(height, smallest), max(width, smallest)
-    # The pictures of a step that has begun, their contents, and the one style of all.
-    scenes = [torch.from_numpy(_scenes(rng, n, height, width)) for n in (count, count, 1)]
-    content, style = (compute_targets(network, config, picture) for picture in scenes[1:])
-    sizes = torch.stack([style[name].square().mean() for name in config.targets[1:]])
-    layer_weights = torch.from_numpy(rng.uniform(0.5, 1.5, len(sizes)).astype(np.float32)) / sizes
-    feeds = {"picture": scenes[0], "layer_weights": layer_weights}
-    feeds |= {**style, config.targets[0]: content[config.targets[0]]}
-    for loss, pull in zip(("content", "style", "variation"), _pulls(network, config, feeds), strict=True):
-        if not pull > 0:
-            raise GantkError(
-                f"these weights give no gradient of the {loss} loss: two pictures look the same to them",
-                hint="give the weights of a trained VGG-19 with --vgg FILE",
-            )
-        feeds[f"{loss}_weight"] = torch.tensor(1.0 / pull)
-    return feeds | _state(rng, feeds["picture"], taken)
-
-
-def _pulls(network: Vgg19, config: StepConfig, feeds: dict[str, Tensor]) -> Iterator[float]:
-    """The largest slope that each loss alone gives."""
-    names = ("content_weight", "style_weight", "variation_weight")
-    for alone in names:
-        weights = {name: torch.tensor(float(name == alone)) for name in names}
-        yield float(compute_gradient(network, config, feeds | weights)["gradient"].abs().max())
-
-
-def _state(rng: np.random.Generator, picture: Tensor, taken: int) -> dict[str, Tensor]:
-    """Adam's moments after some steps, and its settings."""
-    betas = torch.tensor([0.9, 0.999])
-    state = {
-        name: torch.from_numpy(rng.uniform(0.2, 1.0, picture.shape).astype(np.float32)) * (taken > 0)
-        for name in MOMENTS
-    }
-    return {
-        **state,
-        "corrections": (1 - betas.double() ** taken).float(),
-        "learning_rate": torch.tensor(0.02),
-        "betas": betas,
-        "epsilon": torch.tensor(1e-3),
-    }
-
-
-def _scenes(rng: np.random.Generator, count: int, height: int, width: int) -> Array:
-    return np.ascontiguousarray(draw_scenes(rng, count, height, width, 3).transpose(0, 3, 1, 2))
 
 
 def _make(step: _Step, form: _Form, precision: str, report: Report) -> tuple[bytes, Variant]:

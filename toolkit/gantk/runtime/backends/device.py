@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,21 +12,22 @@ import numpy as np
 
 from gantk.errors import GantkError
 from gantk.runtime import dlpack
+from gantk.runtime.backends.memory import GpuMemory
 from gantk.runtime.cuda import Cuda
 from gantk.runtime.runner import numpy_dtype
+from gantk.runtime.streams import Event, Stream
 from gantk.runtime.views import LEGACY_STREAM, Reader, View, dense
 from gantk.tensors import TensorSpec
 
 Shape = tuple[int, ...]
 
 
-def reader(cuda: Cuda, ordinal: int, stream: int) -> Reader:
-    """Sees arrays for work on a stream of the caller's; the CUDA Array Interface is trusted to mean this GPU."""
-    handle = stream or LEGACY_STREAM
+def reader(cuda: Cuda, stream: int) -> Reader:
+    """Sees arrays for work on a stream; the CUDA Array Interface is trusted to mean this GPU."""
     return Reader(
-        handle,
-        owner_of=lambda address: ordinal,
-        wait_for=lambda other, _: cuda.wait(handle, other),
+        stream,
+        owner_of=lambda address: cuda.home.ordinal,
+        wait_for=lambda other, _: cuda.wait(stream, other),
         hint="run(...) takes arrays in host memory",
     )
 
@@ -38,11 +38,13 @@ def view(spec: TensorSpec, value: Any, seen: Reader, ordinal: int) -> View:
     Raises:
         GantkError: It is not in the memory of this GPU, has the wrong dtype or shape, or is not contiguous.
     """
+    if hasattr(value, "__dlpack_device__"):
+        kind, its = value.__dlpack_device__()
+        if int(kind) == dlpack.CUDA and its != ordinal:  # It would take our stream for one of its GPU.
+            raise GantkError(
+                f"{spec.name!r} is on GPU {its}; the network is on GPU {ordinal}", where=str(spec)
+            )
     found = seen.view(value, repr(spec.name))
-    if found.ordinal != ordinal:
-        raise GantkError(
-            f"{found.name} is on GPU {found.ordinal}; the network is on GPU {ordinal}", where=str(spec)
-        )
     if found.dtype != spec.dtype:
         raise GantkError(
             f"{found.name} has dtype {found.dtype}; the network wants {spec.dtype}", where=str(spec)
@@ -73,38 +75,36 @@ def place_outputs(
     specs: Sequence[TensorSpec],
     shapes: Mapping[str, Shape],
     out: Mapping[str, Any],
+    given: Mapping[str, View],
     seen: Reader,
     cuda: Cuda,
-    stream: int,
+    stream: Stream | None,
 ) -> dict[str, Placed]:
-    """Where outputs go: to the arrays of `out`, and to new ones on a stream.
+    """Where outputs go: to the arrays of `out`, and to new ones.
 
     Args:
         specs: Of the outputs.
         shapes: Theirs in this run.
         out: Arrays in GPU memory, by name.
+        given: The inputs.
         seen: Sees them.
         cuda: Calls CUDA.
-        stream: The caller's.
+        stream: The caller's, in whose order new ones are there; `None` for any.
 
     Raises:
-        GantkError: An array of `out` does not fit, or is no output; or memory is short.
+        GantkError: An array of `out` does not fit, is no output, or shares memory with another; or memory is short.
     """
     unknown = sorted(out.keys() - {spec.name for spec in specs})
     if unknown:
         known = ", ".join(spec.name for spec in specs)
         raise GantkError(f"the network has no output {unknown[0]!r}; it has {known}")
-    placed = {}
+    placed, others = {}, list(given.values())
     for spec in specs:
         name, shape = spec.name, shapes[spec.name]
         if name in out:
-            found = view(spec, out[name], seen, cuda.device())
-            if found.read_only:
-                raise GantkError(f"`out` for {name!r} is read-only", where=str(spec))
-            if found.shape != shape:
-                raise GantkError(
-                    f"`out` for {name!r} has shape {list(found.shape)}; the output has {list(shape)}"
-                )
+            found = view(spec, out[name], seen, cuda.home.ordinal)
+            _check_out(found, shape, others)
+            others.append(found)
             placed[name] = Placed(out[name], found.address)
         else:
             array = DeviceArray(cuda, shape, numpy_dtype(spec), name, stream)
@@ -112,19 +112,35 @@ def place_outputs(
     return placed
 
 
+def _check_out(found: View, shape: Shape, others: Sequence[View]) -> None:
+    """Refuse to write where an output does not fit, or where a network still reads, or writes another."""
+    if found.read_only:
+        raise GantkError(f"`out` for {found.name} is read-only", where=str(found))
+    if found.shape != shape:
+        raise GantkError(
+            f"`out` for {found.name} has shape {list(found.shape)}; the output has {list(shape)}"
+        )
+    for other in others:
+        if found.overlaps(other):
+            raise GantkError(f"`out` for {found.name} and {other.name} share memory", where=str(found))
+
+
 class DeviceArray(dlpack.Lender):
     """An output in GPU memory of ours, given back when nobody refers to it any more.
 
     It offers DLPack and the CUDA Array Interface: `torch.from_dlpack(array)` and `cupy.asarray(array)` view it without
-    a copy. The former waits for the run by itself; the latter leaves that to who takes it.
+    a copy, and what they enqueue waits for the run.
 
     Args:
-        cuda: Calls CUDA.
+        cuda: Calls CUDA, at home.
         shape: Of the array.
         dtype: Of the array.
         name: Of the output, for errors.
-        stream: On which its values are computed.
+        stream: The caller's, in whose order memory is taken and given back (see `GpuMemory`).
         address: Memory for it that is handed over; by default it is taken.
+
+    Attributes:
+        ready: Where its values are there; `None` where they are already.
     """
 
     def __init__(
@@ -133,30 +149,43 @@ class DeviceArray(dlpack.Lender):
         shape: Shape,
         dtype: np.dtype[Any],
         name: str,
-        stream: int,
+        stream: Any = None,
         address: int | None = None,
     ) -> None:
         self.shape, self.dtype = shape, dtype
-        self._cuda, self._stream, self._ordinal = cuda, stream or LEGACY_STREAM, cuda.device()
         self.size_bytes = math.prod(shape) * dtype.itemsize
-        self.address = cuda.allocate(self.size_bytes, f"output {name!r}") if address is None else address
-        weakref.finalize(self, cuda.free, self.address)
+        self.ready: Event | None = None
+        self._cuda = cuda
+        caller = None if stream is None else Stream.of(stream)
+        self._memory = GpuMemory(cuda, self.size_bytes, f"output {name!r}", caller, address)
+        self._stream = caller
+        self.address = self._memory.address
 
     def __repr__(self) -> str:
-        return f"<DeviceArray {self.dtype.name}{list(self.shape)} on GPU {self._ordinal}>"
+        return f"<DeviceArray {self.dtype.name}{list(self.shape)} on GPU {self._cuda.home.ordinal}>"
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
+        # Of the default stream, which is always there, unlike the caller's.
+        self._lend_to(None)
+        self._memory.used_by_others()
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,
             "data": (self.address, False),
             "strides": None,
+            "stream": LEGACY_STREAM if self.ready is not None else None,
             "version": 3,
         }
 
     def _lent(self) -> dlpack.Lent:
-        return dlpack.Lent(self.address, self._ordinal, self.dtype.name, self.shape, dense(self.shape))
+        ordinal = self._cuda.home.ordinal
+        return dlpack.Lent(self.address, ordinal, self.dtype.name, self.shape, dense(self.shape))
 
     def _lend_to(self, stream: int | None) -> None:
-        self._cuda.wait(stream or LEGACY_STREAM, self._stream)
+        if stream != -1 and self._stream is not None and Stream.of(stream).handle == self._stream.handle:
+            return
+        self._memory.used_by_others()
+        if self.ready is not None and stream != -1:
+            with self._cuda.current():
+                self.ready.hold(stream or LEGACY_STREAM)

@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 
 from gantk.errors import GantkError
-from gantk.runtime import dlpack
 from gantk.runtime.backends.device import DeviceArray, Shape, place_outputs, reader, view
+from gantk.runtime.captures import give_back
 from gantk.runtime.cuda import HOST_TO_DEVICE, Cuda, host_view
 from gantk.runtime.runner import Array, Runner
-from gantk.runtime.views import Reader, View
+from gantk.runtime.streams import Event, Stream
+from gantk.runtime.views import Reader, View, on_gpu
+
+NO_PENDING_WORK = -1
+"""In place of a stream: the caller has nothing under way that a run must wait for."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Context:
         where: The network's name, for errors.
         capture: Makes a graph of what it is given to enqueue; `None` where that cannot be one.
         release: Called when no more runs are enqueued with it.
-        turn: Held while something is enqueued, where others use the stream too.
+        turn: Held while something is enqueued or waited for, where others use the stream too.
     """
 
     stream: Any
@@ -47,7 +51,7 @@ class GpuRunner(Runner):
     """A runner whose inputs and outputs may stay in GPU memory.
 
     Args:
-        calls: Calls CUDA.
+        calls: Calls CUDA; its home is where the runner is.
         what: As of `Runner`.
         facts: Likewise.
     """
@@ -55,7 +59,13 @@ class GpuRunner(Runner):
     def __init__(self, calls: Cuda, *what: Any, **facts: Any) -> None:
         super().__init__(*what, **facts)
         self._cuda = calls
+        self._launched: Event | None = None
+        self._launched_on = 0
+        self._spare: Event | None = None
         self._bounds: weakref.WeakSet[Bound] = weakref.WeakSet()
+
+    def _where_gpu_arrays_go(self) -> str:
+        return "launch(...) and bind(...) take it where it is"
 
     @abstractmethod
     def _context(self) -> Context:
@@ -81,11 +91,12 @@ class GpuRunner(Runner):
         """
         if not isinstance(feeds, Mapping) or feeds.keys() != self._input_names:
             raise self._wrong_names(feeds)
-        context = self._context()
-        with ExitStack() as undo:
-            undo.callback(context.release)
-            bound = self._bound(feeds, context)
-            undo.pop_all()
+        with self._cuda.current():
+            context = self._context()
+            with context.turn, ExitStack() as undo:
+                undo.callback(context.release)
+                bound = self._bound(feeds, context)
+                undo.pop_all()
         self._bounds.add(bound)
         return bound
 
@@ -99,15 +110,35 @@ class GpuRunner(Runner):
         }
         seen, given = self._seen(inputs, int(context.stream))
         shapes = {name: array.shape for name, array in given.items()}
-        placed = place_outputs(
-            self.outputs, context.output_shapes(shapes), {}, seen, self._cuda, int(context.stream)
-        )
+        placed = place_outputs(self.outputs, context.output_shapes(shapes), {}, given, seen, self._cuda, None)
         addresses = {name: array.address for name, array in given.items()}
         addresses |= {name: array.address for name, array in placed.items()}
         outputs = {name: each.array for name, each in placed.items()}
         return Bound(
             inputs, outputs, lambda: context.enqueue(addresses, shapes, context.stream), context, self._cuda
         )
+
+    def synchronize(self) -> None:
+        """Wait for what was launched last."""
+        launched = self._launched
+        if launched is not None:
+            launched.synchronize()
+
+    def _note_launch(self, stream: int, outputs: Mapping[str, Any], out: Mapping[str, Any]) -> Event:
+        """The end of a run that a stream has just got, for what follows it; arrays that it makes keep it.
+
+        The stream itself is the caller's, and may be gone by then.
+        """
+        made = [array for name, array in outputs.items() if name not in out]
+        if made:
+            done = Event(self._cuda)
+        else:  # Nobody else has this one: a launch that is told where to write makes none.
+            self._spare = done = self._spare or Event(self._cuda)
+        done.record(stream)
+        for array in made:
+            array.ready = done
+        self._launched, self._launched_on = done, stream
+        return done
 
     def _seen(self, feeds: Mapping[str, Any], stream: int) -> tuple[Reader, dict[str, View]]:
         """Arrays in GPU memory, for work on a stream.
@@ -117,27 +148,22 @@ class GpuRunner(Runner):
         """
         if feeds.keys() != self._input_names:
             raise self._wrong_names(feeds)
-        ordinal = self._cuda.device()
-        seen = reader(self._cuda, ordinal, stream)
+        ordinal, seen = self._cuda.home.ordinal, reader(self._cuda, stream)
         return seen, {spec.name: view(spec, feeds[spec.name], seen, ordinal) for spec in self.inputs}
 
-    def _close_bounds(self) -> None:
-        """End all bound runs, whatever fails on the way: what they run goes next."""
+    def _close_runs(self) -> None:
+        """Wait for what was launched and end all bound runs, whatever fails on the way: what they run goes next."""
         with ExitStack() as stack:
+            self._spare = None
+            stack.callback(setattr, self, "_launched", None)
+            stack.callback(self.synchronize)
             for bound in self._bounds:
                 stack.callback(bound.close)
 
 
-def on_gpu(value: Any) -> bool:
-    """Whether something is an array in GPU memory."""
-    if hasattr(value, "__dlpack_device__"):
-        return int(value.__dlpack_device__()[0]) in (dlpack.CUDA, dlpack.CUDA_MANAGED)
-    return hasattr(value, "__cuda_array_interface__")
-
-
 def to_gpu(cuda: Cuda, array: Array, name: str, stream: int) -> DeviceArray:
     """A copy of an array in GPU memory, there when this returns."""
-    made = DeviceArray(cuda, array.shape, array.dtype, name, stream)
+    made = DeviceArray(cuda, array.shape, array.dtype, name)
     host = cuda.allocate_host(made.size_bytes, f"the copy of {made!r}")
     try:
         np.copyto(host_view(host, array.shape, array.dtype), array)
@@ -171,39 +197,52 @@ class Bound:
     ) -> None:
         self.inputs, self.outputs = dict(inputs), dict(outputs)
         self._context, self._cuda = context, cuda
+        self._pending: Event | None = None
         self._enqueue: Callable[[], None] | None = enqueue
-        with context.turn:
-            enqueue()  # The first run may compile and take memory.
-            cuda.synchronize(context.stream)
-            self._graph = context.capture(enqueue)
+        enqueue()  # The first run may compile and take memory.
+        cuda.synchronize(context.stream)
+        self._graph = context.capture(enqueue)
         self._given_back = weakref.finalize(self, _give_back, cuda, self._graph, context.release)
 
-    def __call__(self) -> dict[str, Any]:
-        """Run once; the outputs are there when it returns.
+    def __call__(self, stream: Any = None) -> dict[str, Any]:
+        """Run once, after what a stream has got so far; the outputs are there when it returns.
+
+        Args:
+            stream: On which `inputs` were written and `outputs` are read, as `launch` takes it; the default stream by
+                default. -1 where all of that is done: it saves an event, some microseconds.
 
         Raises:
             GantkError: The runner is closed, or the run failed.
         """
         context = self._context
-        with context.turn:
+        with self._cuda.current(), context.turn:
+            if self._enqueue is None:
+                raise GantkError("the runner is closed", where=context.where, hint="open the bundle again")
+            if stream != NO_PENDING_WORK:
+                self._wait_for(Stream.of(stream))
             if self._graph is not None:
                 self._cuda.launch(self._graph, context.stream)
-            elif self._enqueue is not None:
-                self._enqueue()
             else:
-                raise GantkError("the runner is closed", where=context.where, hint="open the bundle again")
-        self._cuda.synchronize(context.stream)
+                self._enqueue()
+            self._cuda.synchronize(context.stream)
         return self.outputs
+
+    def _wait_for(self, theirs: Stream) -> None:
+        """No stream of ours waits for others by itself, and libraries return before a copy is done."""
+        if self._pending is None:
+            self._pending = Event(self._cuda)
+        self._pending.record(theirs.handle)
+        self._pending.hold(self._context.stream)
 
     def close(self) -> None:
         """Give back the graph and the context."""
-        self._graph, self._enqueue = None, None
+        self._graph, self._enqueue, self._pending = None, None, None
         self._given_back()
 
 
 def _give_back(cuda: Cuda, graph: Any, release: Callable[[], None]) -> None:
     try:
         if graph is not None:
-            cuda.destroy_graph(graph)
+            give_back(lambda: cuda.destroy_graph(graph))
     finally:
         release()

@@ -24,16 +24,19 @@ _HASH_BYTES = hashlib.sha256().digest_size
 class KernelCache:
     """An engine's compiled kernels: read when it is made, handed to each context, written when asked to.
 
+    Its contexts have no memory of their own: engines that can be captured want it given (see `Scratch`).
+
     The file is the library's bytes behind their SHA-256. The library sees none whose hash is another, and itself
     rejects those of another GPU, driver or release; in either case it compiles again, and nothing is said.
 
     Args:
+        trt: The product's module.
         engine: The product's engine.
-        path: The file.
+        path: The file; `None` where none can be kept.
     """
 
-    def __init__(self, engine: Any, path: Path) -> None:
-        self._engine, self._path, self._known = engine, path, b""
+    def __init__(self, trt: ModuleType, engine: Any, path: Path | None) -> None:
+        self._trt, self._engine, self._path, self._known = trt, engine, path, b""
         # Contexts and what they were made with live as long as this.
         configuration = engine.create_runtime_config()
         self._configurations = [configuration]
@@ -43,16 +46,27 @@ class KernelCache:
             self._known = blob
 
     def context(self) -> Any:
-        """A new context that takes its kernels from here, and leaves here those that it compiles."""
-        configuration = self._engine.create_runtime_config() if self._cache is not None else None
-        if configuration is None or not configuration.set_runtime_cache(self._cache):
-            return self._engine.create_execution_context()
+        """A new context that takes its kernels from here, and leaves here those that it compiles.
+
+        A shape's own kernels are compiled before its first run. Without that others would run until they are there,
+        and stay for good in a CUDA graph that is captured meanwhile.
+        """
+        trt = self._trt
+        given = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        configuration = self._engine.create_runtime_config()
+        if configuration is None:
+            return self._engine.create_execution_context(given)
         self._configurations.append(configuration)
+        configuration.set_execution_context_allocation_strategy(given)
+        eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        configuration.dynamic_shapes_kernel_specialization_strategy = eager
+        if self._cache is not None:
+            configuration.set_runtime_cache(self._cache)  # Where it refuses, kernels are compiled again.
         return self._engine.create_execution_context(configuration)
 
     def save(self) -> None:
         """Write what has been compiled by now, if that is more than was read; a file that cannot be is none."""
-        if self._cache is None:
+        if self._cache is None or self._path is None:
             return
         serialized = self._cache.serialize()
         blob = b"" if serialized is None else bytes(serialized)
@@ -66,18 +80,20 @@ def open_cache(trt: ModuleType, engine: Any, file: EngineFile, version: str) -> 
     """The cache of an engine, for the release of its product and the GPU at hand; `None` where there are none."""
     if not hasattr(trt, "IRuntimeCache"):
         return None
+    found, here = driver.probe(), driver.current_gpu()
+    gpu = re.sub(r"[^A-Za-z0-9]+", "-", found.devices[here])
+    name = f"{file.engine.file.sha256}-{version}-{found.targets[here]}-{gpu}.kernels"
     try:
-        folder = cache_folder() / "compiled"
+        path = cache_folder() / "compiled" / name
     except GantkError:
-        return None
-    here = driver.probe()
-    gpu = re.sub(r"[^A-Za-z0-9]+", "-", here.devices[0])
-    name = f"{file.engine.file.sha256}-{version}-{here.targets[0]}-{gpu}.kernels"
-    return KernelCache(engine, folder / name)
+        path = None  # The contexts are made all the same.
+    return KernelCache(trt, engine, path)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path | None) -> bytes:
     """The library's bytes of a file; empty where it is missing or damaged."""
+    if path is None:
+        return b""
     try:
         data = read_bytes(path, SIZE_LIMIT_BYTES)
     except GantkError:

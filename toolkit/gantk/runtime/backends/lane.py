@@ -15,6 +15,7 @@ from gantk.runtime.backends import plans
 from gantk.runtime.backends.buffers import Buffers
 from gantk.runtime.backends.open_outputs import OpenOutputs
 from gantk.runtime.backends.plans import Plan, Shape
+from gantk.runtime.backends.scratch import Scratch
 from gantk.runtime.cuda import Cuda, is_shortage
 from gantk.runtime.engines import EngineFile
 from gantk.runtime.products import log
@@ -30,7 +31,8 @@ class Lane:
         file: The engine's file.
         cuda: Calls CUDA.
         make_context: Makes the product's context; `None` where it cannot.
-        context_bytes: What that takes.
+        context_bytes: What that takes, or wants for its largest shapes.
+        gives: Whether it is to be given its memory.
     """
 
     def __init__(
@@ -40,6 +42,8 @@ class Lane:
         cuda: Cuda,
         make_context: Callable[[], Any],
         context_bytes: int,
+        *,
+        gives: bool = False,
     ) -> None:
         self._cuda, self._inputs, self._outputs = cuda, file.inputs, file.outputs
         self._profiles, self._heard, self._where = file.engine.profiles, log(trt), file.where
@@ -48,7 +52,9 @@ class Lane:
         self._plans: dict[tuple[Shape, ...], Plan] = {}
         self._bound: Plan | None = None
         self._profile = 0
-        self._captures = True
+        self._context_bytes = context_bytes
+        self._scratch = Scratch(cuda, file.where) if gives else None
+        self._scratch_for: object = None
         self.stream = cuda.stream()
         with ExitStack() as undo:
             undo.callback(cuda.destroy_stream, self.stream)
@@ -58,6 +64,11 @@ class Lane:
                     what = f"a context of `{self._where}`"
                     raise cuda.shortage(context_bytes, what, self._heard.said())
             undo.pop_all()
+
+    @property
+    def activation_bytes(self) -> int:
+        """GPU memory that the context has for what is between the layers."""
+        return self._context_bytes if self._scratch is None else self._scratch.size_bytes
 
     @property
     def buffer_bytes(self) -> int:
@@ -76,9 +87,9 @@ class Lane:
         plan = self._planned({name: array.shape for name, array in arrays.items()})
         for name, array in arrays.items():
             np.copyto(self._buffers.view(name, array.shape, array.dtype), array)
-        if plan.graph is None and plan.runs and self._captures and not self.open:
+        if plan.graph is None and plan.runs and plan.captures and not self.open:
             plan.graph = self._captured(plan)
-            self._captures = plan.graph is not None
+            plan.captures = plan.graph is not None
         if plan.graph is not None:
             self._cuda.launch(plan.graph, self.stream)
         else:
@@ -102,23 +113,31 @@ class Lane:
             stream: CUDA's.
         """
         self._bind(plans.choose(self._profiles, shapes, self._where), shapes, stream)
-        self._bound = None  # The addresses are not ours.
         self._give_addresses(addresses)
         self._execute(stream)
 
-    def output_shapes(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-        """The shapes of the outputs, given those of the inputs; sides that only the run tells are below 0."""
-        self._bind(plans.choose(self._profiles, shapes, self._where), shapes, self.stream)
-        self._bound = None
+    def hold_memory(self) -> None:
+        """Leave memory where it is: a graph of the caller's knows it."""
+        if self._scratch is not None:
+            self._scratch.hold()
+
+    def output_shapes(self, shapes: Mapping[str, Shape], stream: Any) -> dict[str, Shape]:
+        """The shapes of the outputs, given those of the inputs; sides that only the run tells are below 0.
+
+        Args:
+            shapes: Of the inputs.
+            stream: On which the run will be, after those that are under way: for them the profile stays.
+        """
+        self._bind(plans.choose(self._profiles, shapes, self._where), shapes, stream)
         return {spec.name: self._output_shape(spec) for spec in self._outputs}
 
     def known_shapes(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-        """As `output_shapes`.
+        """As `output_shapes`, for a run on the stream of the lane.
 
         Raises:
             GantkError: The size of an output is told by the run alone.
         """
-        found = self.output_shapes(shapes)
+        found = self.output_shapes(shapes, self.stream)
         for name in found:
             if name in self.open:
                 raise GantkError(
@@ -134,10 +153,16 @@ class Lane:
             stack.callback(self._cuda.destroy_stream, self.stream)
             stack.callback(self.open.close)
             stack.callback(self._buffers.close)
+            if self._scratch is not None:
+                stack.callback(self._scratch.close)
             for plan in self._plans.values():
                 if plan.graph is not None:
                     stack.callback(self._cuda.destroy_graph, plan.graph)
-            self._plans, self._context = {}, None
+            stack.callback(self._forget)
+            stack.callback(self._cuda.synchronize, self.stream)  # A run that failed may be under way.
+
+    def _forget(self) -> None:
+        self._plans, self._context = {}, None
 
     def _planned(self, shapes: dict[str, Shape]) -> Plan:
         """The plan for some input shapes, with memory for them."""
@@ -157,7 +182,8 @@ class Lane:
         return plan
 
     def _bind(self, profile: int, shapes: Mapping[str, Shape], stream: Any) -> None:
-        """Tell the context which shapes come."""
+        """Tell the context which shapes come; addresses follow."""
+        self._bound = None  # What fails on the way leaves the context with neither.
         with self._heard.listening():
             if profile != self._profile:
                 if not self._context.set_optimization_profile_async(profile, int(stream)):
@@ -167,6 +193,21 @@ class Lane:
             for name, shape in shapes.items():
                 if not self._context.set_input_shape(name, shape):
                     raise self._failure(f"take {name} of shape {'x'.join(map(str, shape))}")
+        if self._scratch is not None:
+            self._give_scratch(self._scratch, (profile, *shapes.values()), stream)
+
+    def _give_scratch(self, scratch: Scratch, wanted_for: object, stream: Any) -> None:
+        """Give the context its memory, once for shapes that come again and again."""
+
+        def moving() -> None:
+            self._cuda.synchronize(stream)
+            for plan in self._plans.values():
+                self._drop_graph(plan)
+
+        if self._scratch_for != wanted_for:
+            self._scratch_for = None
+            scratch.give(self._context, moving)
+            self._scratch_for = wanted_for
 
     def _output_shape(self, spec: TensorSpec) -> Shape:
         shape = tuple(int(size) for size in self._context.get_tensor_shape(spec.name))
@@ -180,11 +221,14 @@ class Lane:
         return [spec for spec in (*self._inputs, *self._outputs) if spec.name not in self.open]
 
     def _reserve(self, plan: Plan) -> None:
-        """Make every buffer large enough; where one moves, graphs that know its old place are void."""
+        """Make every buffer large enough; where one moves, plans that know its old place are void.
+
+        Also where memory is short: then a buffer is missing, and the next run makes its plan anew.
+        """
         for spec in self._sized:
             if not self._buffers.fits(spec.name, plan.size_bytes(spec)):
-                for other in self._plans.values():
-                    self._drop_graph(other)
+                while self._plans:
+                    self._drop_graph(self._plans.popitem()[1])
                 self._buffers.reserve(spec.name, plan.size_bytes(spec))
 
     def _drop_graph(self, plan: Plan) -> None:
@@ -217,13 +261,22 @@ class Lane:
             if not self._context.execute_async_v3(int(stream)):
                 raise self.open.failure() or self._failure("run")
 
+    def capture(self, enqueue: Callable[[], None]) -> Any:
+        """What is enqueued on the stream as a graph; `None` where the engine cannot be captured."""
+        # TensorRT for RTX knows it beforehand; of TensorRT a capture that fails tells it.
+        if hasattr(self._context, "is_stream_capturable") and not self._context.is_stream_capturable(
+            int(self.stream)
+        ):
+            return None
+        return self._cuda.captured(self.stream, enqueue)
+
     def _captured(self, plan: Plan) -> Any:
         """The work of a plan as a graph; `None` where the engine cannot be captured."""
         # Binding may synchronise, which a capture forbids.
         if self._bound is not plan:
             self._enqueue(plan)
             self._cuda.synchronize(self.stream)
-        return self._cuda.captured(self.stream, lambda: self._enqueue(plan))
+        return self.capture(lambda: self._enqueue(plan))
 
     def _failure(self, doing: str) -> GantkError:
         said, hint = self._heard.said(), None

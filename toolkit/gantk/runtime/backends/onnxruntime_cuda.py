@@ -24,14 +24,19 @@ from gantk.runtime.backends.onnxruntime import (
     make_session,
     session_options,
 )
-from gantk.runtime.backends.onnxruntime_settings import operators_of, repeats_itself, settings
+from gantk.runtime.backends.onnxruntime_settings import (
+    can_be_replayed,
+    operators_of,
+    repeats_itself,
+    settings,
+)
 from gantk.runtime.backends.plans import Plan, Shape
 from gantk.runtime.backends.vendor import shortened
 from gantk.runtime.cuda import Cuda
 from gantk.runtime.model import Model
 from gantk.runtime.operators import native_operators
 from gantk.runtime.runner import Array, numpy_dtype
-from gantk.runtime.views import LEGACY_STREAM
+from gantk.runtime.streams import Stream
 from gantk.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -66,15 +71,15 @@ class CudaRunner(GpuRunner):
 
         self.operators = native_operators("cuda")
         calls = Cuda(cuda.bindings())
+        ordinal = calls.home.ordinal  # Of the thread that opens; it is that of all calls.
         super().__init__(calls, model.inputs, model.outputs, **facts(model, "cuda"))
         self._where, self._lock = model.where, RLock()
         self._known = _sizes_known(self.inputs, self.outputs)
         self._names = [spec.name for spec in self.outputs]
         self._runs: dict[Hashable, _Work] = {}
         self._launches: dict[Hashable, _Work] = {}
-        self._last_stream: int | None = None
         kinds = operators_of(model)
-        self._captures = repeats_itself(kinds)
+        self._captures = repeats_itself(kinds) and can_be_replayed(onnxruntime.__version__)
         self._buffers = Buffers(calls, model.where)
         # Who waits is told by events and by the copies.
         self._quiet = onnxruntime.RunOptions()
@@ -82,6 +87,7 @@ class CudaRunner(GpuRunner):
         self._stream = calls.stream()
         chosen = {
             **settings(model.precision, kinds, channels_last=model.channels_last),
+            "device_id": str(ordinal),
             "user_compute_stream": str(int(self._stream)),
         }
         with ExitStack() as undo:
@@ -92,50 +98,48 @@ class CudaRunner(GpuRunner):
             undo.pop_all()
 
     def launch(
-        self, feeds: Mapping[str, Any], stream: int, out: Mapping[str, Any] | None = None
+        self, feeds: Mapping[str, Any], stream: Any, out: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Run on GPU memory, without a copy and without waiting.
 
         Args:
             feeds: For each input something with ``__dlpack__`` or ``__cuda_array_interface__``, contiguous. It must
                 live until the run is done.
-            stream: The handle of the caller's CUDA stream: the run waits for what it has got so far, and what it gets
-                next waits for the run.
-            out: The same for outputs; those that it does not name are made. With the same arrays as before, a run
-                costs the launch of a graph.
+            stream: The caller's CUDA stream, as `EngineRunner.launch` takes it: the run waits for what it has got so
+                far, and what it gets next waits for the run.
+            out: The same for outputs, in other memory; those that it does not name are made, in the order of the
+                stream. With the same arrays as before, a run costs the launch of a graph.
 
         Returns:
             For each output what `out` has, or a `gantk.runtime.backends.device.DeviceArray`.
 
         Raises:
-            GantkError: An array is missing, not on the GPU, of the wrong dtype or shape, or not contiguous; the sizes
-                of outputs are told by the run alone; or the run fails.
+            GantkError: An array is missing, not on the GPU, of the wrong dtype or shape, or not contiguous; an array
+                of `out` shares memory with another; the sizes of outputs are told by the run alone; or the run fails.
         """
-        if self._session is None:
-            raise self._closed()
-        seen, given = self._seen(feeds, stream)
-        shapes = {name: array.shape for name, array in given.items()}
-        sizes = self._output_shapes(shapes)
-        placed = place_outputs(self.outputs, sizes, out or {}, seen, self._cuda, stream)
-        addresses = {name: array.address for name, array in given.items()}
-        addresses |= {name: array.address for name, array in placed.items()}
-        theirs = stream or LEGACY_STREAM
-        with self._lock:
-            key = (tuple(addresses.values()), tuple(shapes.values()))
-            work = self._work(self._launches, key, {**shapes, **sizes}, addresses)
-            self._cuda.wait(self._stream, theirs)
-            self._go(work, lambda: self._execute(work))
-            self._cuda.wait(theirs, self._stream)
-            self._last_stream = stream
-        return {name: each.array for name, each in placed.items()}
-
-    def synchronize(self) -> None:
-        """Wait for what was launched last."""
-        if self._last_stream is not None:
-            self._cuda.synchronize(self._stream)
+        caller, out = Stream.of(stream), out or {}
+        with self._cuda.current():
+            if self._session is None:
+                raise self._closed()
+            seen, given = self._seen(feeds, caller.handle)
+            shapes = {name: array.shape for name, array in given.items()}
+            sizes = self._output_shapes(shapes)
+            placed = place_outputs(self.outputs, sizes, out, given, seen, self._cuda, caller)
+            addresses = {name: array.address for name, array in given.items()}
+            addresses |= {name: array.address for name, array in placed.items()}
+            outputs = {name: each.array for name, each in placed.items()}
+            with self._lock:
+                key = (tuple(addresses.values()), tuple(shapes.values()))
+                work = self._work(self._launches, key, {**shapes, **sizes}, addresses)
+                self._cuda.wait(self._stream, caller.handle)
+                try:
+                    self._go(work, lambda: self._execute(work))
+                finally:  # Also what failed may be under way, and memory goes in the caller's order.
+                    self._note_launch(int(self._stream), outputs, out).hold(caller.handle)
+            return outputs
 
     def close(self) -> None:
-        with self._lock, ExitStack() as stack:
+        with self._cuda.current(), self._lock, ExitStack() as stack:
             stream, self._stream = self._stream, None
             if stream is not None:
                 stack.callback(self._cuda.destroy_stream, stream)
@@ -144,16 +148,16 @@ class CudaRunner(GpuRunner):
             for works in (self._runs, self._launches):
                 for work in works.values():
                     stack.callback(self._drop_graph, work)
-            stack.callback(self._close_bounds)
+            stack.callback(self._close_runs)
             if stream is not None:
                 stack.callback(self._cuda.synchronize, stream)
 
     def _forget(self) -> None:
-        self._session, self._last_stream = None, None
+        self._session = None
         self._runs, self._launches = {}, {}
 
     def _run(self, arrays: dict[str, Array], out: Mapping[str, Array]) -> dict[str, Array]:
-        with self._lock:
+        with self._cuda.current(), self._lock:
             if self._session is None:
                 raise self._closed()
             if not self._known:
@@ -240,7 +244,7 @@ class CudaRunner(GpuRunner):
     def _bound_to(self, shapes: Mapping[str, Shape], addresses: Mapping[str, int]) -> Any:
         assert self._session is not None
         binding = self._session.io_binding()
-        ordinal = self._cuda.device()
+        ordinal = self._cuda.home.ordinal
         for bind, specs in ((binding.bind_input, self.inputs), (binding.bind_output, self.outputs)):
             for spec in specs:
                 name = spec.name
@@ -249,8 +253,9 @@ class CudaRunner(GpuRunner):
 
     def _go(self, work: _Work, enqueue: Callable[[], None]) -> None:
         """Enqueue one run: the first time as it is, and as a graph from the second on."""
-        if work.graph is None and work.runs:
+        if work.graph is None and work.runs and work.captures:
             work.graph = self._captured(enqueue)
+            work.captures = work.graph is not None
         if work.graph is not None:
             self._cuda.launch(work.graph, self._stream)
         else:
@@ -258,11 +263,10 @@ class CudaRunner(GpuRunner):
         work.runs += 1
 
     def _captured(self, enqueue: Callable[[], None]) -> Any:
-        """What is enqueued as a graph; `None`, now and for ever, where the network cannot be one."""
+        """What is enqueued as a graph; `None` where it cannot be one."""
         if not self._captures:
             return None
         graph = self._cuda.captured(self._stream, enqueue)
-        self._captures = graph is not None
         if graph is None:
             with suppress(GantkError):  # The library tells once more of the capture that failed.
                 enqueue()

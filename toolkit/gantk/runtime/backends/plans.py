@@ -28,12 +28,14 @@ class Plan:
         shapes: Of every input and output; of an output whose size the run tells, with sides below 0.
         runs: How often it ran.
         graph: The captured work, from the second run on.
+        captures: Whether it has not been found that it cannot be captured.
     """
 
     profile: int
     shapes: dict[str, Shape]
     runs: int = 0
     graph: Any = None
+    captures: bool = True
 
     def size_bytes(self, spec: TensorSpec) -> int:
         """Of an input or output of these shapes."""

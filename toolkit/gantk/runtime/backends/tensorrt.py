@@ -21,7 +21,7 @@ from gantk.runtime.backends.kernel_cache import open_cache
 from gantk.runtime.backends.lane import Lane
 from gantk.runtime.backends.vendor import check_interface, vendor_errors
 from gantk.runtime.cuda import Cuda, is_shortage
-from gantk.runtime.engines import EngineFile, check_once, read_engine
+from gantk.runtime.engines import EngineFile, read_engine
 from gantk.runtime.products import (
     PRODUCTS,
     Product,
@@ -35,6 +35,8 @@ from gantk.runtime.products import (
 )
 from gantk.runtime.registry import BackendStatus
 from gantk.runtime.runner import Array, Runner, numpy_dtype
+from gantk.runtime.streams import Stream
+from gantk.runtime.verdicts import check_once
 from gantk.runtime.views import Reader, View
 from gantk.tensors import TensorSpec
 
@@ -75,7 +77,7 @@ def open_engine(bundle: Bundle, name: str, precision: str | None, form: str | No
     product = PRODUCTS[name]
     trt = load(product)
     need_gpu(product, "run engines")  # Without one the libraries' objects are not to be trusted.
-    target = driver.probe().targets[0]
+    target = driver.probe().targets[driver.current_gpu()]
     assert product.version is not None
     file = read_engine(bundle, name, product.version, target, precision, form)
     runner = EngineRunner(trt, product, file, Cuda(cuda.bindings()))
@@ -99,6 +101,7 @@ class EngineRunner(GpuRunner):
 
     def __init__(self, trt: ModuleType, product: Product, file: EngineFile, calls: Cuda) -> None:
         self._trt, self._file = trt, file
+        calls.home  # noqa: B018  # The GPU of the thread that opens is that of all calls.
         self._runtime, self._engine = deserialize(trt, file, calls)
         _check_tensors(trt, self._engine, file)
         with log(
@@ -118,12 +121,10 @@ class EngineRunner(GpuRunner):
             layers=Counter(heavy.precision for heavy in file.engine.heavy_layers),
         )
         self.verified = file.engine.verified
-        self._context_bytes = int(self._engine.device_memory_size_v2)
         self._launches = Lock()
         self._lanes: list[Lane] = []
         self._idle: deque[Lane] = deque()
         self._launching: Lane | None = None
-        self._last_stream: Any = None
         self._idle.append(self._new_lane())
 
     @property
@@ -131,12 +132,12 @@ class EngineRunner(GpuRunner):
         """GPU memory: of the engine's weights, its contexts' activations, and the inputs and outputs."""
         return {
             "engine": len(self._file.data),
-            "activations": self._context_bytes * len(self._lanes),
+            "activations": sum(lane.activation_bytes for lane in self._lanes),
             "buffers": sum(lane.buffer_bytes for lane in self._lanes),
         }
 
     def launch(
-        self, feeds: Mapping[str, Any], stream: int, out: Mapping[str, Any] | None = None
+        self, feeds: Mapping[str, Any], stream: Any, out: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Enqueue one run on GPU memory, without a copy and without waiting.
 
@@ -144,33 +145,37 @@ class EngineRunner(GpuRunner):
             feeds: For each input something with ``__dlpack__`` or ``__cuda_array_interface__``, contiguous: a tensor
                 of PyTorch, an array of CuPy or pycuda. It must live until the run is done. The run waits for the
                 work on it that its library tells of.
-            stream: The handle of the caller's CUDA stream. Runs of one runner follow each other, also on
-                different streams; `run` may go on beside them.
-            out: The same for outputs; those that it does not name are made.
+            stream: The caller's CUDA stream: one of torch, CuPy or pycuda, anything with ``__cuda_stream__``, or a
+                handle. Runs of one runner follow each other, also on different streams; `run` may go on beside them.
+            out: The same for outputs, in other memory; those that it does not name are made. Their memory is taken
+                and given back in the order of the stream, which waits for nothing; with a bare handle, of a stream
+                that may be gone by then, that waits for the GPU.
 
         Returns:
             For each output what `out` has, or a `DeviceArray`.
 
         Raises:
-            GantkError: An array is missing, not on the GPU, of the wrong dtype or shape, or not contiguous; or the
-                run cannot be enqueued.
+            GantkError: An array is missing, not on the GPU, of the wrong dtype or shape, or not contiguous; an array
+                of `out` shares memory with another; or the run cannot be enqueued.
         """
         if self._engine is None:
             raise self._closed()
-        seen, given = self._seen(feeds, stream)
-        with self._launches:
-            return self._launch(given, seen, stream, out or {})
+        caller = Stream.of(stream)
+        with self._cuda.current():
+            seen, given = self._seen(feeds, caller.handle)
+            with self._launches:
+                return self._launch(given, seen, caller, out or {})
 
     def _launch(
-        self, given: Mapping[str, View], seen: Reader, stream: int, out: Mapping[str, Any]
+        self, given: Mapping[str, View], seen: Reader, caller: Stream, out: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Enqueue one run on checked arrays."""
         lane = self._launching = self._launching or self._new_lane()
-        if self._last_stream not in (None, stream):
-            self._cuda.synchronize(self._last_stream)  # A context has one run at a time.
-        self._last_stream = stream
+        captured = self._cuda.is_captured(caller.handle)  # Into a graph of the caller's, whose order is his.
+        if not captured and self._launched is not None and self._launched_on != caller.handle:
+            self._launched.hold(caller.handle)  # A context has one run at a time.
         shapes = {name: array.shape for name, array in given.items()}
-        sizes = lane.output_shapes(shapes)
+        sizes = lane.output_shapes(shapes, caller.handle)
         for spec in self.outputs:
             if spec.name in lane.open and spec.name in out:
                 raise GantkError(
@@ -178,21 +183,24 @@ class EngineRunner(GpuRunner):
                     where=str(spec),
                 )
         sized = [spec for spec in self.outputs if spec.name not in lane.open]
-        placed = place_outputs(sized, sizes, out, seen, self._cuda, stream)
+        placed = place_outputs(sized, sizes, out, given, seen, self._cuda, caller)
         addresses = {name: array.address for name, array in given.items()}
         addresses |= {name: array.address for name, array in placed.items()}
-        lane.enqueue_at(addresses, shapes, stream)
-        return {
-            spec.name: placed[spec.name].array
-            if spec.name in placed
-            else self._handed_over(lane, spec, stream)
+        lane.enqueue_at(addresses, shapes, caller.handle)
+        outputs = {
+            spec.name: placed[spec.name].array if spec.name in placed else self._handed_over(lane, spec)
             for spec in self.outputs
         }
+        if captured:
+            lane.hold_memory()
+        else:
+            self._note_launch(caller.handle, outputs, out)
+        return outputs
 
-    def _handed_over(self, lane: Lane, spec: TensorSpec, stream: int) -> DeviceArray:
+    def _handed_over(self, lane: Lane, spec: TensorSpec) -> DeviceArray:
         """An output of a size that the run told, in memory that it asked for."""
         address, shape = lane.open.hand_over(spec.name)
-        return DeviceArray(self._cuda, shape, numpy_dtype(spec), spec.name, stream, address)
+        return DeviceArray(self._cuda, shape, numpy_dtype(spec), spec.name, address=address)
 
     def _context(self) -> Context:
         if self._engine is None:
@@ -203,24 +211,20 @@ class EngineRunner(GpuRunner):
             lane.known_shapes,
             lane.enqueue_at,
             self._file.where,
-            capture=lambda enqueue: self._cuda.captured(lane.stream, enqueue),
+            capture=lane.capture,
             release=lambda: self._idle.append(lane),
         )
-
-    def synchronize(self) -> None:
-        """Wait for what was launched last."""
-        if self._last_stream is not None:
-            self._cuda.synchronize(self._last_stream)
 
     def _run(self, arrays: dict[str, Array], out: Mapping[str, Array]) -> dict[str, Array]:
         if self._engine is None:
             raise self._closed()
-        lane = self._idle_lane()
-        try:
-            results = lane.run({name: np.asarray(array) for name, array in arrays.items()})
-            return self._delivered(results, out, copy=True)
-        finally:
-            self._idle.append(lane)
+        with self._cuda.current():
+            lane = self._idle_lane()
+            try:
+                results = lane.run({name: np.asarray(array) for name, array in arrays.items()})
+                return self._delivered(results, out, copy=True)
+            finally:
+                self._idle.append(lane)
 
     def keep_kernels(self) -> None:
         """Keep what the product has compiled for this GPU for other processes, where it compiles when it runs."""
@@ -228,13 +232,13 @@ class EngineRunner(GpuRunner):
             self._kernels.save()
 
     def close(self) -> None:
-        with ExitStack() as stack:
+        with self._cuda.current(), ExitStack() as stack:
             # The last one first: contexts go before their engine, and that before its runtime.
             stack.callback(self._forget)
             for lane in self._lanes:
                 stack.callback(lane.close)
             stack.callback(self.keep_kernels)
-            stack.callback(self._close_bounds)
+            stack.callback(self._close_runs)
             self._lanes, self._launching = [], None
 
     def _forget(self) -> None:
@@ -251,10 +255,11 @@ class EngineRunner(GpuRunner):
             return self._new_lane()
 
     def _new_lane(self) -> Lane:
-        make_context = (
-            self._engine.create_execution_context if self._kernels is None else self._kernels.context
-        )
-        lane = Lane(self._trt, self._file, self._cuda, make_context, self._context_bytes)
+        kernels, engine = self._kernels, self._engine
+        make_context = engine.create_execution_context if kernels is None else kernels.context
+        size_bytes = int(engine.device_memory_size_v2)
+        gives = kernels is not None  # Its contexts have no memory of their own.
+        lane = Lane(self._trt, self._file, self._cuda, make_context, size_bytes, gives=gives)
         self._lanes.append(lane)
         return lane
 

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver's context in which a runner's streams and memory are, whatever GPU the calling thread has current."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from gantk.errors import GantkError
+
+if TYPE_CHECKING:
+    from gantk.runtime.cuda import Cuda
+
+
+def bindings() -> Any:
+    """The module `cuda.bindings.driver`; who gets here has that of CUDA's runtime, of the same package."""
+    from cuda.bindings import driver
+
+    return driver
+
+
+class DriverContext:
+    """The context that is current for the thread that makes this, to be made current for others.
+
+    Args:
+        calls: Calls CUDA.
+
+    Attributes:
+        ordinal: The number of its GPU.
+    """
+
+    def __init__(self, calls: Cuda) -> None:
+        self.ordinal = calls.device()
+        self._calls, self._driver = calls, bindings()
+        self._handle = self._call("cuCtxGetCurrent")
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make it the calling thread's for the block, and then the one that was.
+
+        `cudaSetDevice` would not do: to put the caller's GPU back it would make a context there, which takes some
+        hundred MiB, and it takes the primary context where the caller works in another, as pycuda does.
+        """
+        if int(self._call("cuCtxGetCurrent")) == int(self._handle):
+            yield
+            return
+        before = self._calls.device()
+        self._call("cuCtxPushCurrent", self._handle)
+        try:
+            yield
+        finally:
+            self._call("cuCtxPopCurrent")
+            # ONNX Runtime sets the GPU that it runs on, and a thread without a context keeps that.
+            if self._calls.device() != before:
+                self._calls.set_device(before)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        status, *results = getattr(self._driver, name)(*arguments)
+        if status.value != 0:
+            raise GantkError(f"CUDA's {name} failed: {status.name}", where=name)
+        return results[0] if results else None

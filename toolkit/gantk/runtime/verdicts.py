@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether an engine computes what it should: by the bundle's probe, at its build and at its first opening."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+
+from gantk.bundle import Bundle, Engine, FileRef, Parity
+from gantk.errors import GantkError
+from gantk.files import cache_folder, read_bytes, write_text
+from gantk.runtime import parity
+from gantk.runtime.engines import EngineFile
+from gantk.runtime.runner import Array, Runner
+
+VERDICTS = "verdicts"
+"""The folder in the user's cache."""
+
+VERDICT_LIMIT_BYTES = 2**16
+
+
+def check_once(runner: Runner, file: EngineFile, bundle: Bundle, target: str) -> bool:
+    """Compare an unverified engine with the bundle's probe, the first time that it is opened on a kind of GPU.
+
+    The verdict by this probe is remembered in the user's cache, where that can be written.
+
+    Args:
+        runner: That runs it.
+        file: The engine.
+        bundle: That holds the probe.
+        target: The architecture of the GPU.
+
+    Returns:
+        Whether it is verified now; not so where the probe is for other inputs or none of its shapes is served.
+
+    Raises:
+        GantkError: Its outputs are wrong, here and now or when it was opened before.
+    """
+    engine = file.engine
+    if engine.verified:
+        return True
+    if bundle.manifest.probe is None:
+        return False
+    name = f"{engine.file.sha256}-{bundle.manifest.probe.sha256}-{engine.version}-{target}.json"
+    reason = _remembered(name)
+    if reason is None:
+        verdict = judge(runner, file, bundle)
+        if verdict is None:
+            return False
+        reason = verdict.reason or ""
+        with suppress(GantkError):  # Without it the next opening judges again.
+            write_text(cache_folder() / VERDICTS / name, json.dumps({"passed": not reason, "reason": reason}))
+    if reason:
+        again = f"gantk export {bundle.root} --to {engine.backend} builds it again"
+        raise wrong(file, target, reason, f"another backend may do; {again}")
+    return True
+
+
+def judge(runner: Runner, file: EngineFile, bundle: Bundle) -> Parity | None:
+    """Compare an engine's outputs with the bundle's probe.
+
+    Args:
+        runner: That runs it.
+        file: The engine.
+        bundle: That holds the probe.
+
+    Returns:
+        The verdict by its worst output, or by the first that is wrong; `None` where there is no probe, or it is for
+        other inputs, or none of its shapes is served.
+
+    Raises:
+        GantkError: It cannot be run, or the probe is missing or damaged.
+    """
+    ref, precision = bundle.manifest.probe, file.engine.executed
+    probe = None if ref is None else _probe(file, bundle, ref)
+    if probe is None:
+        return None
+    feeds, wanted = probe
+    outputs = runner.run(feeds)
+    threshold = parity.threshold_of(precision, bundle.manifest.family)
+    found: list[tuple[str | None, parity.Difference]] = []
+    for spec in file.interface.outputs:
+        span = parity.span_of(wanted[spec.name], spec.range)
+        difference = parity.compare([outputs[spec.name]], [wanted[spec.name]], span)
+        reason = difference.against(threshold, span)
+        found.append((reason and f"{spec.name}: {reason}", difference))
+    by_decibels = sorted(found, key=lambda each: each[1].psnr_db or 0.0)
+    reason, worst = next((each for each in found if each[0] is not None), by_decibels[0])
+    return Parity(
+        backend=runner.backend,
+        version=runner.version,
+        device=runner.device,
+        executed=runner.precision,
+        reference="probe",
+        max_abs=worst.max_abs,
+        psnr_db=worst.psnr_db,
+        cosine=worst.cosine,
+        samples=worst.samples,
+        batches=(worst.samples,),
+        passed=reason is None,
+        reason=reason,
+    )
+
+
+def wrong(file: EngineFile, target: str, reason: str, hint: str | None = None) -> GantkError:
+    """The error of an engine that does not compute what the probe has."""
+    return GantkError(f"`{file.path}` computes wrong on {target}: {reason}", where=str(file.path), hint=hint)
+
+
+def has_probe(bundle: Bundle, engine: Engine) -> bool:
+    """Whether the bundle's probe has a sample by which an engine can be verified.
+
+    Raises:
+        GantkError: The probe is missing or damaged.
+    """
+    ref, source = bundle.manifest.probe, bundle.manifest.source(engine)
+    if ref is None:
+        return False
+    file = EngineFile(b"", bundle.root / engine.file.path, engine, bundle.manifest.interface(source))
+    return _probe(file, bundle, ref) is not None
+
+
+def _remembered(name: str) -> str | None:
+    """Why an engine failed when it was opened before; empty where it passed, `None` where it was never tried."""
+    try:
+        verdict = json.loads(read_bytes(cache_folder() / VERDICTS / name, VERDICT_LIMIT_BYTES))
+        return "" if verdict["passed"] is True else str(verdict["reason"])
+    except (GantkError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # Whatever it is, trying again tells.
+
+
+def _probe(
+    file: EngineFile, bundle: Bundle, ref: FileRef
+) -> tuple[dict[str, Array], dict[str, Array]] | None:
+    """The probe's inputs and outputs, cut to a batch that the engine serves; `None` where they are for others."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        arrays = load(bundle.read_file(ref))
+    except SafetensorError as error:
+        raise GantkError(f"the probe cannot be read: {error}", where=ref.path) from error
+    names = [f"input.{spec.name}" for spec in file.interface.inputs]
+    wanted = [f"output.{spec.name}" for spec in file.interface.outputs]
+    if not {*names, *wanted} <= arrays.keys():
+        return None
+    count = min(len(arrays[wanted[0]]) if arrays[wanted[0]].ndim else 1, 1_000_000)
+    for batch in range(count, 0, -1):
+        cut = {
+            name: array[:batch] if array.ndim and len(array) == count else array
+            for name, array in arrays.items()
+        }
+        for profile in file.engine.profiles:
+            if all(shapes.holds(cut[f"input.{name}"].shape) for name, shapes in profile.items()):
+                return (
+                    {name.removeprefix("input."): cut[name] for name in names},
+                    {name.removeprefix("output."): cut[name] for name in wanted},
+                )
+    return None
