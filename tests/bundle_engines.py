@@ -44,6 +44,7 @@ def make_engine(variant: Variant, shapes: Mapping[str, tuple[int, ...]], **chang
         "heavy_layers": (HeavyLayer("conv1", "convolution", "fp16"),),
         "plugins": ("libgantk.so",),
         "timing_cache": "0" * 64,
+        "workspace_bytes": 2**20,
         "parity": (networks.parity("tensorrt-rtx"),),
     }
     return Engine(**{**facts, **changes})
@@ -90,6 +91,7 @@ def engines_of(
             ),
             plugins=tuple(draw(st.lists(st.from_regex(r"lib[a-z_]{1,9}\.so", fullmatch=True), max_size=2))),
             timing_cache=draw(st.none() | HASHES),
+            workspace_bytes=draw(st.none() | st.integers(1, 2**50)),
             parity=draw(parities),
         )
         made.append(engine)

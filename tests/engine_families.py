@@ -31,7 +31,8 @@ from step_networks import CONTENT, LAYERS, make_weights
 CONFIGS: dict[str, dict[str, Any]] = {
     "dcgan": {"size": 32, "width": 8, "latent_size": 16},
     "mlp": {"size": 32},
-    "style": {"styles": ["a", "b"], "width": 8, "blocks": 1},
+    "style": {"styles": ["a"], "width": 8, "blocks": 1},
+    "styles": {"styles": ["a", "b"], "width": 8, "blocks": 1},
     "adain": {},
 }
 STEP_FORMS = {"gradient": make_gradient, "adam": make_adam, "targets": make_targets}
@@ -42,9 +43,10 @@ SIDES = ("H", "W", "HS", "WS")
 
 @cache
 def network(family: str) -> tuple[ir.Model, Interface]:
-    """The float32 graph of a family's network."""
-    config = configure(family, CONFIGS[family])
-    module: Any = build(family, CONFIGS[family])
+    """The float32 graph of a family's network; ``styles`` is a style network of several."""
+    kind = "style" if family == "styles" else family
+    config = configure(kind, CONFIGS[family])
+    module: Any = build(kind, CONFIGS[family])
     pixels = takes_pictures(config)
     inputs, outputs = specs(config, pictures=pixels)
     traced = trace(Bordered(module, config.inputs, config.outputs, pixels=pixels).eval(), inputs, outputs)

@@ -97,5 +97,12 @@ def transposed(dtype: Any, kernel: int = 4) -> bytes:
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     weights = {"w": np.random.default_rng(0).standard_normal((CHANNELS, 8, kernel, kernel)).astype(dtype)}
     attributes = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
-    nodes = [helper.make_node("ConvTranspose", ["x", "w"], ["y"], name="grow", **attributes)]
-    return save(nodes, weights, kind, opset=22)
+    if kind != TensorProto.BFLOAT16:
+        nodes = [helper.make_node("ConvTranspose", ["x", "w"], ["y"], name="grow", **attributes)]
+        return save(nodes, weights, kind, opset=22)
+    nodes = [  # Inputs and outputs of bfloat16 are refused.
+        helper.make_node("Cast", ["x"], ["narrow"], to=kind),
+        helper.make_node("ConvTranspose", ["narrow", "w"], ["grown"], name="grow", **attributes),
+        helper.make_node("Cast", ["grown"], ["y"], to=TensorProto.FLOAT),
+    ]
+    return save(nodes, weights, opset=22)

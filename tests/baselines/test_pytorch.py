@@ -175,6 +175,14 @@ def test_on_a_gpu_there_are_graphs_and_tf32(bundle: Path) -> None:
         find(describe(bundle), ["torch-compile"], None, "cuda", 1, modes=("freezing",))
 
 
+def test_tf32_may_be_asked_for(bundle: Path) -> None:
+    alone, _ = find(describe(bundle), ["torch"], ["tf32"], "cuda", 1, modes=["eager"])
+    assert [contender.label for contender in alone] == ["torch eager tf32 (fp32 file)"]
+    both, _ = find(describe(bundle), ["torch"], ["tf32", "fp32"], "cuda", 1, modes=["eager"])
+    assert [contender.precision for contender in both] == ["tf32", "fp32"]
+    assert find(describe(bundle), ["torch"], ["tf32"], "cpu", 1) == ([], [])  # A CPU has none.
+
+
 def test_a_precision_of_pytorch_that_is_not_there_is_said(bundle: Path) -> None:
     found, skipped = find(describe(bundle), ["torch"], None, "cpu", 1, torch_precisions=("tf32",))
     assert found == []

@@ -55,9 +55,21 @@ def test_it_is_named_by_what_it_computes_in(lab: Lab) -> None:
     assert find(lab)[0] == [f"{NAME} tf32 (fp32 file)"]
     reason = "here it computes that in tf32, which was not asked for"
     assert find(lab, "fp32") == ([], [Skipped(f"{NAME} fp32", reason)])
+
+
+def test_an_engine_of_tf32_takes_part_beside_an_exact_one(lab: Lab) -> None:
     other = FileRef.of("engines/other.engine", b"engine")
-    write_bundle(lab.root, engine_of(tf32=True), engine_of(file=other))
-    assert find(lab)[0] == [f"{NAME} fp32"]  # What `gantk.open` takes.
+    exact, rounding = f"{NAME} fp32", f"{NAME} tf32 (fp32 file)"
+    write_bundle(lab.root, engine_of(), engine_of(tf32=True, file=other))
+    assert find(lab) == ([exact, rounding], [])
+    assert find(lab, "tf32") == ([rounding], [])
+    assert find(lab, "fp32")[0] == [exact]
+    rows = run.compare(
+        lab.root, backends=[NAME], precisions=["tf32"], shapes=[("x", (1, 2, 6, 5))], threads=1, budget_s=0.3
+    )["rows"]
+    assert [(row["label"], row["status"]) for row in rows] == [(rounding, "ok")]
+    write_bundle(lab.root, engine_of(targets=("sm_120",)), engine_of(tf32=True, file=other))
+    assert find(lab)[0] == [rounding]  # Once, though `gantk.open` takes it for fp32 too.
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,8 @@ def test_files_of_engines_exist() -> None:
         ("source", "1" * 64, "with sha256 111111111111..., which the manifest does not have"),
         ("source", "x", "the source of .* 64 hexadecimal digits"),
         ("timing_cache", "x", "the timing cache of .* 64 hexadecimal digits"),
+        ("workspace_bytes", 0, "cannot have been built in 0 bytes of scratch memory"),
+        ("workspace_bytes", 1.5, "'workspace_bytes' wants int, not float"),
         ("options", ["fast"], "known are version-compatible, hardware-compatible, refit, strip"),
         ("layers", {"fp99": 1}, "a layer computes in 'fp99'"),
         ("layers", {"fp16": -1}, "cannot have -1 layers of fp16"),

@@ -174,6 +174,7 @@ def test_a_missing_field_is_read_as_absent_or_refused(place: tuple[Any, ...]) ->
         "calibrated",
         "gains",
         "timing_cache",
+        "workspace_bytes",
         "fp16",
     }
     assert (read(document) is not None) == (place[-1] in optional)

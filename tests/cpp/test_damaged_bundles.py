@@ -117,6 +117,7 @@ def test_a_folder_that_may_not_be_read(library: Library, unprivileged: Path) -> 
     [
         {"precision": "fp16"},
         {"precision": "fp64"},
+        {"precision": "tf32"},
         {"form": "rewritten"},
         {"form": "fancy"},
         {"device": "tpu"},

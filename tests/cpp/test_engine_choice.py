@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gantk
 import networks
 from bundle_engines import make_engine
 from cpp_library import SOURCE
@@ -94,6 +95,11 @@ def python_refusal(bundle: Bundle, precision: str | None, form: str | None, targ
         ({}, None, "rewritten", TARGET),
         ({}, "int8", "rewritten", TARGET),
         ({}, None, None, "sm_86"),
+        ({}, "fp32", None, "sm_75"),
+        ({}, "tf32", None, TARGET),
+        ({"tf32": True}, "fp16", None, TARGET),
+        ({"tf32": True}, "tf32", None, "sm_86"),
+        ({"tf32": True}, None, None, "sm_86"),
         ({"options": ("hardware-compatible",)}, None, None, "sm_75"),
         ({"version": "1.6.0.1"}, None, None, TARGET),
         ({"version": "2.0", "options": ("version-compatible",)}, None, None, TARGET),
@@ -149,6 +155,39 @@ def test_an_engine_is_no_reason_for_another_precision(built: Path, tmp_path: Pat
     (root / "manifest.json").write_bytes(replace(bundle.manifest, engines=(engine,)).dumps())
     code, said = opened(built, root, tmp_path)
     assert (code, "by onnxruntime" in said, "in fp32" in said) == (0, True, True), said
+
+
+def with_tf32(root: Path) -> Bundle:
+    """A bundle with an exact engine and one of tf32, which comes first."""
+    bundle = bundle_of(root, WANTED)
+    (engine,) = bundle.manifest.engines
+    rounding = replace(engine, tf32=True, file=FileRef.of("engines/b.engine", WANTED.tobytes()))
+    (root / "engines/b.engine").write_bytes(WANTED.tobytes())
+    (root / "manifest.json").write_bytes(replace(bundle.manifest, engines=(rounding, engine)).dumps())
+    return Bundle.read(root)
+
+
+def test_tf32_takes_the_engine_that_is_built_so(built: Path, tmp_path: Path) -> None:
+    bundle = with_tf32(tmp_path / "x.gantk")
+    for backend in (NAME, "auto"):
+        for precision, executed in (("tf32", "tf32"), ("fp32", "fp32"), (None, "fp32")):
+            words = ("--backend", backend, *(("--precision", precision) if precision else ()))
+            code, said = opened(built, bundle.root, tmp_path, *words)
+            assert (code, f"by {NAME} {VERSION} in {executed}" in said) == (0, True), said
+
+
+def test_no_file_is_tf32(built: Path, tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path / "x.gantk", WANTED)
+    with pytest.raises(GantkError) as caught:
+        gantk.open(bundle.root, "onnxruntime", "tf32")
+    code, said = opened(built, bundle.root, tmp_path, "--backend", "onnxruntime", "--precision", "tf32")
+    assert code == 1
+    for part in (caught.value.what, caught.value.where, caught.value.hint):
+        assert part is not None
+        assert part in said
+    code, said = opened(built, bundle.root, tmp_path, "--precision", "tf32")
+    assert (code, f"has no {NAME} tf32; it has fp32" in said) == (1, True), said
+    assert f"--to {NAME} --target {TARGET} --precision fp32 --tf32" in said
 
 
 def test_auto_goes_on_without_a_gpu(built: Path, tmp_path: Path) -> None:

@@ -24,12 +24,24 @@ from pathlib import Path
 import pytest
 
 from fake_cuda import FakeCuda
-from gantk.export.engines import audit, build, progress, weights
+from gantk.export.engines import audit, build, network, progress, weights
 from gantk.runtime import cuda, products
 from gantk.runtime.backends import kernel_cache, lane, open_outputs, scratch, tensorrt
 from gantk.runtime.products import PRODUCTS
 
-MODULES = (products, audit, build, progress, weights, tensorrt, lane, kernel_cache, scratch, open_outputs)
+MODULES = (
+    products,
+    audit,
+    build,
+    network,
+    progress,
+    weights,
+    tensorrt,
+    lane,
+    kernel_cache,
+    scratch,
+    open_outputs,
+)
 MODULE_NAMES = ("trt",)
 CLASSES = {
     "builder": "Builder",

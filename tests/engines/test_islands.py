@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 import export_graphs
 from gantk.export import functions, precision
 from gantk.export.engines.audit import audit
-from gantk.export.engines.build import parse
+from gantk.export.engines.network import parse
 from gantk.runtime.products import Product, load, log
 
 SIDE = 64

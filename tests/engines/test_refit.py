@@ -224,6 +224,42 @@ def test_engines_that_are_not_refitted(
     assert trt.calls == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"options": ()}, "tensorrt-rtx-fp32.engine` was not built refittable, but with no option"),
+        ({"targets": ("sm_86",)}, "tensorrt-rtx-fp32.engine` is for sm_86; the GPU here is sm_89"),
+        ({"backend": "tensorrt", "options": ()}, "was not built refittable"),
+    ],
+)
+def test_engines_with_the_old_weights_are_left_out_in_words(
+    sources: Path, trt: FakeTensorRT, tmp_path: Path, changes: dict[str, Any], text: str
+) -> None:
+    root = write_bundle(sources, tmp_path / "x.gantk")
+    bundle, lines = Bundle.read(root), list[str]()
+    with Writer(root, force=True) as writer:
+        first, other = bundle.manifest.engines
+        writer.commit(replace(bundle.manifest, engines=(replace(first, **changes), other)))
+    made = refit(root, sources / "two.safetensors", tmp_path / "y.gantk", report=lines.append)
+    assert [engine.precision for engine in made.manifest.engines] == ["fp16"]
+    (line,) = (line for line in lines if "left out" in line)
+    assert line.startswith(f"  left out {replace(first, **changes).label}, which has the old weights: ")
+    assert text in line
+    assert len(Bundle.read(root).manifest.engines) == 2
+
+
+def test_what_is_refused_is_what_another_machine_can_do(
+    sources: Path, trt: FakeTensorRT, tmp_path: Path
+) -> None:
+    root = write_bundle(sources, tmp_path / "x.gantk", targets=("sm_86",))
+    bundle = Bundle.read(root)
+    with Writer(root, force=True) as writer:
+        first, other = bundle.manifest.engines
+        writer.commit(replace(bundle.manifest, engines=(replace(first, options=()), other)))
+    with pytest.raises(GantkError, match="tensorrt-rtx-fp16.engine` is for sm_86; the GPU here is sm_89"):
+        refit(root, sources / "two.safetensors")
+
+
 def test_the_library_has_the_last_word(sources: Path, trt: FakeTensorRT, tmp_path: Path) -> None:
     root = write_bundle(sources, tmp_path / "x.gantk")
     bundle = Bundle.read(root)

@@ -18,9 +18,10 @@ import networks
 from bundle_engines import make_engine
 from engine_lab import LARGE, SMALL, Lab, Y, Z, check, engine_of, picture, write_bundle
 from fake_tensorrt import MAGIC, TensorLocation
-from gantk.bundle import Engine, Interface, ShapeRange, Variant, Writer
-from gantk.errors import BackendMissingError, GantkError
+from gantk.bundle import Engine, FileRef, Interface, ShapeRange, Variant, Writer
+from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.runtime import driver
+from gantk.runtime.engines import choose_engine
 
 
 def test_the_first_opening_runs_the_probe_and_remembers(lab: Lab, tmp_path: Path) -> None:
@@ -135,6 +136,47 @@ def test_no_plugin_is_loaded_for_a_damaged_engine(lab: Lab) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(GantkError, match="the manifest says"):
         lab.open()
+
+
+def test_tf32_takes_the_engine_that_is_built_so(lab: Lab) -> None:
+    other = FileRef.of("engines/other.engine", b"engine")
+    write_bundle(lab.root, engine_of(tf32=True, file=other), engine_of())
+    for backend in ("tensorrt-rtx", "auto"):
+        for precision, executed in (("tf32", "tf32"), ("fp32", "fp32"), (None, "fp32")):
+            with lab.open(backend=backend, precision=precision) as runner:
+                assert (runner.precision, runner.file_precision) == (executed, "fp32")
+                check(runner, picture(1, 2, 4, 4))
+    write_bundle(lab.root, engine_of(tf32=True))
+    with lab.open(precision="fp32") as runner:
+        assert runner.precision == "tf32"  # There is no other.
+
+
+def test_without_such_an_engine_nothing_computes_in_tf32(lab: Lab) -> None:
+    with pytest.raises(GantkError, match="has no tensorrt-rtx tf32; it has fp32 .plain. for") as caught:
+        lab.open(precision="tf32")
+    wanted = f"gantk export {lab.root} --to tensorrt-rtx --target sm_89 --precision fp32 --tf32"
+    assert caught.value.hint == wanted
+    text = "has no tensorrt-rtx tf32; .*; onnxruntime has no tf32, a way in which engines compute fp32 files"
+    with pytest.raises(GantkError, match=text) as caught:
+        lab.open(backend="auto", precision="tf32")
+    assert caught.value.hint == wanted
+    with pytest.raises(GantkError, match="^onnxruntime has no tf32") as caught:
+        lab.open(backend="onnxruntime", precision="tf32")
+    assert "precision='fp32'" in (caught.value.hint or "")
+    with pytest.raises(UsageError, match="'tf23' is not a precision; known are fp32, tf32, fp16"):
+        lab.open(precision="tf23")
+
+
+def test_what_is_missing_is_built_for_the_gpu_at_hand(lab: Lab) -> None:
+    """Also where that is none of those that are built for by default, as sm_75 may be."""
+    write_bundle(lab.root, engine_of(targets=("sm_86",)))
+    with pytest.raises(GantkError, match="no tensorrt-rtx fp32 engine for sm_89") as caught:
+        lab.open(precision="fp32")
+    assert caught.value.hint == f"gantk export {lab.root} --to tensorrt-rtx --target sm_89 --precision fp32"
+    bundle = write_bundle(lab.root, engine_of(backend="tensorrt", version="11.4.0", targets=("sm_86",)))
+    with pytest.raises(GantkError, match="no tensorrt fp32 engine for sm_89") as caught:
+        choose_engine(bundle, "tensorrt", "11.4.0", "sm_89", None, None)
+    assert caught.value.hint == f"gantk export {lab.root} --to tensorrt"  # Which builds for no other GPU.
 
 
 def test_options_widen_what_fits(lab: Lab) -> None:

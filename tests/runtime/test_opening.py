@@ -285,6 +285,24 @@ def test_a_precision_that_a_backend_does_not_compute(tmp_path: Path, monkeypatch
         gantk.open(tmp_path / "x.gantk", precision="bf16")
 
 
+@needs_both
+def test_no_hint_names_a_backend_that_failed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry._module("openvino"), "executed", lambda precision, *_, **__: precision)
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.BFLOAT16, ["N", 4]) for name in "xy"]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "narrow",
+        ends[:1],
+        ends[1:],
+        [onnx.helper.make_tensor("w", onnx.TensorProto.BFLOAT16, [4, 4], np.eye(4).ravel())],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "x.onnx")
+    with pytest.raises(GantkError, match="'x' of .* is bfloat16, which numpy does not have") as caught:
+        gantk.open(tmp_path / "x.onnx")
+    assert caught.value.hint == "export it with float32 inputs and outputs, as gantk does"
+
+
 def test_bf16_runs_where_the_cpu_has_it(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     from gantk.runtime.backends import openvino

@@ -40,25 +40,34 @@ std::string export_hint(const Bundle& bundle, const std::string& backend) {
   return "gantk export " + bundle.root() + " --to " + backend;
 }
 
+// Builds an engine for a GPU; not every one is among those that are built for by default.
+std::string build_hint(const Bundle& bundle, const std::string& backend, const std::string& target,
+                       const std::string& precision) {
+  std::string hint = export_hint(bundle, backend);
+  if (backend == "tensorrt-rtx") hint += " --target " + target;
+  if (precision.empty()) return hint;
+  return hint + " --precision " + (precision == "tf32" ? "fp32 --tf32" : precision);
+}
+
 [[noreturn]] void fail_missing(const Bundle& bundle, const std::string& backend, const std::string& what,
-                               const Engines& held) {
+                               const Engines& held, const std::string& hint) {
   std::vector<std::string> listed;
   for (const Engine* engine : held) {
-    listed.push_back(engine->precision + " (" + engine->form + ") for " + join(engine->targets));
+    listed.push_back(engine->executed() + " (" + engine->form + ") for " + join(engine->targets));
   }
   throw Error("`" + bundle.root() + "` has no " + backend + " " + what + "; it has " + join(listed, "; "),
-              bundle.manifest_path(), export_hint(bundle, backend));
+              bundle.manifest_path(), hint);
 }
 
 [[noreturn]] void fail_version(const Bundle& bundle, const std::string& backend, const std::string& installed,
-                               const std::string& target, const Engines& here) {
+                               const std::string& target, const Engines& here, const std::string& hint) {
   std::set<std::string> versions;
   for (const Engine* engine : here) versions.insert(engine->version);
   const std::string built = join(std::vector<std::string>(versions.begin(), versions.end()));
   throw Error("the " + backend + " engines of `" + bundle.root() + "` for " + target + " were built with " + built +
                   "; " + installed + " is installed",
               bundle.manifest_path(),
-              export_hint(bundle, backend) + " --target " + target + ", or pip install " + backend + "==" + built);
+              hint + ", or pip install " + backend + "==" + built);
 }
 
 [[noreturn]] void fail_other_product(const Bundle& bundle, const std::string& backend) {
@@ -88,17 +97,21 @@ const Engine& choose(const Bundle& bundle, const std::string& backend, const std
   }
   if (engines.empty()) fail_other_product(bundle, backend);
   const Engines asked = narrowed(engines, [&](const Engine* engine) {
-    return (precision.empty() || engine->precision == precision) &&
+    return (precision.empty() || engine->precision == precision || engine->executed() == precision) &&
            (form.empty() ? !manifest.source(*engine).interface : engine->form == form);
   });
+  const std::string hint = build_hint(bundle, backend, target, precision);
   if (asked.empty()) {
     const std::string what = (precision.empty() ? "plain" : precision) + (form.empty() ? "" : " " + form);
-    fail_missing(bundle, backend, what, engines);
+    fail_missing(bundle, backend, what, engines, hint);
   }
   const Engines here = narrowed(asked, [&](const Engine* engine) { return runs_on(*engine, target); });
-  if (here.empty()) fail_missing(bundle, backend, asked.front()->precision + " engine for " + target, asked);
+  if (here.empty()) {
+    const std::string what = (precision.empty() ? asked.front()->executed() : precision) + " engine for " + target;
+    fail_missing(bundle, backend, what, asked, hint);
+  }
   const Engines fitting = narrowed(here, [&](const Engine* engine) { return version_fits(*engine, installed); });
-  if (fitting.empty()) fail_version(bundle, backend, installed, target, here);
+  if (fitting.empty()) fail_version(bundle, backend, installed, target, here, hint);
   const Engines whole = narrowed(fitting, [](const Engine* engine) { return !holds(engine->options, "strip"); });
   if (whole.empty()) fail_stripped(bundle, *fitting.front());
   const auto rank = [](const Engine* engine) { return std::tuple(engine->precision != "fp32", engine->tf32); };

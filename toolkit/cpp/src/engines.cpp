@@ -129,6 +129,10 @@ void check_audit(const Json& data, const Engine& engine) {
   if (const auto cache = take_optional_string(data, "timing_cache")) {
     check_sha256(*cache, "the timing cache of `" + path + "`");
   }
+  const std::int64_t workspace = take_optional_integer(data, "workspace_bytes").value_or(1);
+  if (workspace < 1) {
+    throw Error("`" + path + "` cannot have been built in " + std::to_string(workspace) + " bytes of scratch memory");
+  }
   for (const std::string& library : engine.plugins) {
     if (is_part(library)) continue;  // A path would load a file that came with the bundle.
     throw Error("`" + path + "` wants the plugin library " + repr(first(library, 100)) +
@@ -165,6 +169,7 @@ Engine read_engine(const Json& data) {
   for_each(data, "heavy_layers", check_heavy_layer);
   engine.plugins = take_list(data, "plugins", take_text);
   take_optional_string(data, "timing_cache");
+  take_optional_integer(data, "workspace_bytes");
   engine.parity = take_list(data, "parity", read_parity);
   check_engine(engine);
   check_audit(data, engine);
@@ -209,6 +214,8 @@ std::string ShapeRange::text() const {
 bool Engine::verified() const noexcept {
   return !parity.empty() && std::all_of(parity.begin(), parity.end(), [](const Parity& p) { return p.passed; });
 }
+
+std::string Engine::executed() const { return tf32 ? "tf32" : precision; }
 
 std::string Engine::label() const {
   std::string label = backend + " " + version + " " + precision + (tf32 ? " tf32" : "") + " (" + form;

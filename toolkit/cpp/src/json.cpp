@@ -83,6 +83,10 @@ std::int64_t take_integer(const Json& data, const char* key) {
   return integer(checked(value, key, "int", value.is_number_integer()));
 }
 
+std::optional<std::int64_t> take_optional_integer(const Json& data, const char* key) {
+  return look(data, key).is_null() ? std::nullopt : std::optional(take_integer(data, key));
+}
+
 bool take_bool(const Json& data, const char* key) {
   const Json& value = look(data, key);
   return checked(value, key, "bool", value.is_boolean()).get<bool>();

@@ -28,6 +28,7 @@ std::string take_text(const Json& value);
 std::string take_string(const Json& data, const char* key);
 std::optional<std::string> take_optional_string(const Json& data, const char* key);
 std::int64_t take_integer(const Json& data, const char* key);
+std::optional<std::int64_t> take_optional_integer(const Json& data, const char* key);
 bool take_bool(const Json& data, const char* key);
 const Json& take_object(const Json& data, const char* key);
 const Json* take_optional_object(const Json& data, const char* key);

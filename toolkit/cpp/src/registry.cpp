@@ -10,6 +10,7 @@
 
 #include "choose.hpp"
 #include "engine_file.hpp"
+#include "engines.hpp"
 #include "file.hpp"
 #include "load_backend.hpp"
 #include "onnxruntime/backend.hpp"
@@ -83,7 +84,7 @@ Opened open_engine(const Backend& backend, BackendStatus status, Device device, 
                    const Options& options) {
   Model model =
       load_engine(bundle, backend.name(), status.version, status.target, options.precision, options.form);
-  const std::string executed = model.engine->tf32 ? "tf32" : model.precision;
+  const std::string executed = model.engine->executed();
   Model facts{{}, model.where, model.name, model.precision, model.form, model.interface, model.engine};
   auto session = backend.open(std::move(model), device, resolved(options));
   check_once(*session, facts, bundle, status.target);
@@ -95,6 +96,10 @@ Opened open_with(const Backend& backend, const Bundle& bundle, const Options& op
   BackendStatus status = backend.probe();
   const Device device = choose_device(backend, status, options.device);
   if (backend.runs_engines()) return open_engine(backend, std::move(status), device, bundle, options);
+  if (options.precision == "tf32") {
+    throw Error(backend.name() + " has no tf32, a way in which engines compute fp32 files", "precision",
+                "precision='fp32' takes the file itself");
+  }
   const Variant& variant = choose(bundle, options.precision, options.form, backend.name(), device);
   Model model = load(bundle, variant, backend.name(), device);
   const std::optional<std::string> executed = model.is_wholly_native
@@ -126,8 +131,15 @@ Opened open_with(const Backend& backend, const Bundle& bundle, const Options& op
   throw Error(what, path, hinted == failures.end() ? "" : hinted->hint());
 }
 
-Bundle read_bundle(const std::string& path, const Options& options) {
-  check_choice("precision", options.precision, precisions);
+// Of the file that computes, or that an engine which does was built from.
+std::string file_precision(const std::string& precision) { return precision == "tf32" ? "fp32" : precision; }
+
+Bundle read_bundle(const std::string& path, const Options& options, bool of_engines) {
+  if (of_engines) {
+    check_choice("precision", options.precision, engine_precisions);
+  } else {
+    check_choice("precision", file_precision(options.precision), precisions);
+  }
   check_choice("form", options.form, forms);
   return Bundle::read(path);
 }
@@ -165,8 +177,8 @@ std::vector<const Backend*> candidates(const Bundle& bundle, const Options& opti
 }
 
 Opened open_auto(const std::string& path, const Options& options) {
-  const Bundle bundle = read_bundle(path, options);
-  choose(bundle, options.precision, options.form, {});
+  const Bundle bundle = read_bundle(path, options, false);
+  choose(bundle, file_precision(options.precision), options.form, {});
   std::vector<Error> failures;
   std::vector<std::pair<std::string, std::string>> passed_over;
   Options one = options;  // An engine is no reason for another precision.
@@ -195,8 +207,8 @@ Opened open_bundle(const std::string& given, const Options& options) {
   if (options.backend == "auto" || options.backend.empty()) return open_auto(path, options);
   const Backend& backend = backend_named(options.backend);
   choose_device(backend, backend.probe(), options.device);  // What is missing is said before any file is read.
-  const Bundle bundle = read_bundle(path, options);
-  if (!backend.runs_engines()) choose(bundle, options.precision, options.form, {});
+  const Bundle bundle = read_bundle(path, options, backend.runs_engines());
+  if (!backend.runs_engines()) choose(bundle, file_precision(options.precision), options.form, {});
   return open_with(backend, bundle, options);
 }
 

@@ -59,7 +59,7 @@ std::string judge(const Session& session, const Model& model, const std::string&
   session.run(probe.inputs, slots);
   for (const Slot& slot : slots) {
     const TensorSpec& spec = model.interface.outputs[slot.index];
-    const std::string& precision = model.engine && model.engine->tf32 ? "tf32" : model.precision;
+    const std::string precision = model.engine ? model.engine->executed() : model.precision;
     const std::string fault = fault_of(slot.fresh.view(), probe.outputs[slot.index], spec, precision, family);
     if (!fault.empty()) return spec.name + ": " + fault;
   }

@@ -148,7 +148,9 @@ def _torch(
     if subject.checkpoint_bytes is None:
         return [], [Skipped(name, "an ONNX file holds no PyTorch network; benchmark a bundle for that")]
     wanted = [p for p in precisions or subject.precisions if p in TORCH_PRECISIONS]
-    if device == "cuda" and "fp32" in wanted:  # What PyTorch computes in unless it is told not to.
+    if device != "cuda":
+        wanted = [precision for precision in wanted if precision != "tf32"]
+    elif "fp32" in wanted and "tf32" not in wanted:  # What PyTorch computes in unless it is told not to.
         wanted.insert(wanted.index("fp32") + 1, "tf32")
     if torch_precisions and wanted and not set(wanted) & set(torch_precisions):
         reason = f"it was asked for in {', '.join(torch_precisions)} alone; it would compute in {', '.join(wanted)}"

@@ -61,7 +61,7 @@ def _is_wanted(precision: str, precisions: Sequence[str] | None) -> bool:
 
 
 def _engines_here(bundle: Bundle, backend: str) -> tuple[list[Engine], dict[str, str]]:
-    """Of each precision and form the engine that `gantk.open` takes here.
+    """Of each precision, tf32 among them, and form the engine that `gantk.open` takes here.
 
     Args:
         bundle: That holds them.
@@ -76,9 +76,11 @@ def _engines_here(bundle: Bundle, backend: str) -> tuple[list[Engine], dict[str,
     found: list[Engine] = []
     missing: dict[str, str] = {}
     held = [e for e in manifest.engines if e.backend == backend and manifest.source(e).interface is None]
-    for precision, form in dict.fromkeys((engine.precision, engine.form) for engine in held):
+    for precision, form in dict.fromkeys((engine.executed, engine.form) for engine in held):
         try:
-            found.append(choose_engine(bundle, backend, version, target, precision, form))
+            engine = choose_engine(bundle, backend, version, target, precision, form)
+            if engine not in found:  # A tf32 engine stands in for an fp32 one that does not run here.
+                found.append(engine)
         except GantkError as error:
             missing[f"{backend} {precision}" + (f" {form}" if form != "plain" else "")] = error.what
     return found, missing
@@ -87,7 +89,7 @@ def _engines_here(bundle: Bundle, backend: str) -> tuple[list[Engine], dict[str,
 def _of_engine(name: str, subject: Subject, engine: Engine) -> Contender:
     return Contender(
         backend=name,
-        precision="tf32" if engine.tf32 else engine.precision,
+        precision=engine.executed,
         file_precision=engine.precision,
         form=engine.form,
         mode=None,
@@ -96,7 +98,7 @@ def _of_engine(name: str, subject: Subject, engine: Engine) -> Contender:
         options={
             "path": str(subject.path),
             "backend": name,
-            "precision": engine.precision,
+            "precision": engine.executed,
             "form": engine.form,
         },
         imports=(PRODUCTS[name].module, ENGINE_MODULE),

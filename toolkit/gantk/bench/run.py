@@ -22,7 +22,7 @@ from gantk.bench.measure import BLOCK_S, TARGET, Progress
 from gantk.bench.reference import compute
 from gantk.bench.stats import NOISY_CV
 from gantk.bench.subject import Case, Shape, Subject, describe, fits_probe, make_cases, make_feeds
-from gantk.bundle import PRECISIONS
+from gantk.bundle import ENGINE_PRECISIONS
 from gantk.errors import GantkError, UsageError
 
 SCHEMA_VERSION = 2
@@ -82,7 +82,7 @@ def compare(
         BackendMissingError: A backend that was asked for does not work here.
     """
     check_names("backend", backends, NAMES)
-    check_names("precision", precisions, PRECISIONS)
+    check_names("precision", precisions, ENGINE_PRECISIONS)
     check_names("mode", modes, MODES)
     check_names("torch-precision", torch_precisions, TORCH_PRECISIONS)
     settings = _check_settings(device or "cpu", threads, budget_s, load_timeout_s, seed)

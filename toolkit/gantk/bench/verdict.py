@@ -8,9 +8,9 @@ from typing import Any
 
 from gantk.bench.contenders import TORCH_MODES
 from gantk.bench.stats import NOISY_CV, Nanoseconds, speedup
-from gantk.bundle import PRECISIONS
+from gantk.bundle import ENGINE_PRECISIONS
 
-_EXACTNESS = {name: place for place, name in enumerate(("fp32", "tf32", *PRECISIONS[1:]))}
+_EXACTNESS = {name: place for place, name in enumerate(ENGINE_PRECISIONS)}
 
 Row = dict[str, Any]
 Blocks = Mapping[int, Sequence[Nanoseconds]]

@@ -4,6 +4,7 @@
 from gantk.bundle.engines import (
     ENGINE_BACKENDS,
     ENGINE_OPTIONS,
+    ENGINE_PRECISIONS,
     LAYER_TYPES,
     Engine,
     HeavyLayer,
@@ -12,7 +13,7 @@ from gantk.bundle.engines import (
 )
 from gantk.bundle.fileref import MANIFEST, FileRef
 from gantk.bundle.folder import Bundle, Writer, is_bundle
-from gantk.bundle.manifest import STEP_FAMILY, Manifest
+from gantk.bundle.manifest import FOREIGN_FAMILY, STEP_FAMILY, Manifest
 from gantk.bundle.variants import (
     FORMS,
     PRECISIONS,
@@ -28,6 +29,8 @@ from gantk.bundle.variants import (
 __all__ = [
     "ENGINE_BACKENDS",
     "ENGINE_OPTIONS",
+    "ENGINE_PRECISIONS",
+    "FOREIGN_FAMILY",
     "FORMS",
     "LAYER_TYPES",
     "MANIFEST",

@@ -15,6 +15,9 @@ from gantk.errors import GantkError
 from gantk.tensors import SIZE_LIMIT, TensorSpec
 
 ENGINE_BACKENDS = ("tensorrt", "tensorrt-rtx")
+ENGINE_PRECISIONS = ("fp32", "tf32", *PRECISIONS[1:])
+"""What engines compute in, the most exact first: ``tf32`` is a way to compute fp32 files."""
+
 ENGINE_OPTIONS = ("version-compatible", "hardware-compatible", "refit", "strip")
 LAYER_TYPES = (*PRECISIONS, "int4", "fp4", "uint8", "int32", "int64", "bool", "other")
 
@@ -120,6 +123,7 @@ class Engine:
         heavy_layers: The layers that take the time, with what they compute in.
         plugins: The names of the plugin libraries that must be loaded first, found where the system looks for them.
         timing_cache: The sha256 of the timing cache that the build left in its user's cache.
+        workspace_bytes: The most scratch memory that a layer was allowed; `None` for all that the GPU has.
         parity: The verdicts of machines that could run it. Where there is none the engine is unverified.
     """
 
@@ -138,6 +142,7 @@ class Engine:
     heavy_layers: tuple[HeavyLayer, ...] = ()
     plugins: tuple[str, ...] = ()
     timing_cache: str | None = None
+    workspace_bytes: int | None = None
     parity: tuple[Parity, ...] = ()
 
     def __post_init__(self) -> None:
@@ -160,6 +165,10 @@ class Engine:
         check_sha256(self.source, f"the source of `{path}`")
         if self.timing_cache is not None:
             check_sha256(self.timing_cache, f"the timing cache of `{path}`")
+        if self.workspace_bytes is not None and self.workspace_bytes < 1:
+            raise GantkError(
+                f"`{path}` cannot have been built in {self.workspace_bytes} bytes of scratch memory"
+            )
         for library in self.plugins:
             if not is_part(library):  # A path would load a file that came with the bundle.
                 raise GantkError(
@@ -177,6 +186,11 @@ class Engine:
         options = "".join(f", {option}" for option in self.options)
         targets = " + ".join(self.targets)
         return f"{self.backend} {self.version} {self.precision}{tf32} ({self.form}{options}) for {targets}"
+
+    @property
+    def executed(self) -> str:
+        """What it computes in, one of `ENGINE_PRECISIONS`."""
+        return "tf32" if self.tf32 else self.precision
 
     @property
     def verified(self) -> bool:
@@ -219,6 +233,7 @@ class Engine:
             "heavy_layers": [layer.to_json() for layer in self.heavy_layers],
             "plugins": list(self.plugins),
             "timing_cache": self.timing_cache,
+            "workspace_bytes": self.workspace_bytes,
             "verified": self.verified,
             "parity": [parity.to_json() for parity in self.parity],
         }
@@ -247,6 +262,7 @@ class Engine:
             heavy_layers=tuple(take_list(data, "heavy_layers", HeavyLayer.from_json)),
             plugins=tuple(take_list(data, "plugins", printable)),
             timing_cache=take(data, "timing_cache", str, optional=True),
+            workspace_bytes=take(data, "workspace_bytes", int, optional=True),
             parity=tuple(take_list(data, "parity", Parity.from_json)),
         )
         if take(data, "verified", bool) != engine.verified:

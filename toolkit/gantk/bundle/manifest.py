@@ -19,6 +19,9 @@ SCHEMA_VERSION = 1
 STEP_FAMILY = "gatys-step"
 """The family of an exported step of style transfer by optimisation."""
 
+FOREIGN_FAMILY = "onnx"
+"""The family of an ONNX file from elsewhere, of which there is no PyTorch."""
+
 
 @dataclass(frozen=True)
 class Manifest:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from gantk.bundle import Bundle, Manifest, readable
+from gantk.bundle import FOREIGN_FAMILY, Bundle, Manifest, readable
 from gantk.cli.output import write_json
 from gantk.errors import GantkError
 
@@ -64,7 +64,9 @@ def _print_summary(console: Console, bundle: Bundle, new: Sequence[str]) -> None
             continue
         _print_file(console, variant.file)
         if not variant.parity:
-            console.print("  not compared with PyTorch: there is none of it, or nothing here can run it")
+            foreign = bundle.manifest.family == FOREIGN_FAMILY
+            why = "it came as an ONNX file" if foreign else "nothing here can run it"
+            console.print(f"  not compared with PyTorch: {why}")
         for parity in variant.parity:
             by = (
                 "not finite"
@@ -93,6 +95,8 @@ def _print_file(console: Console, file: FileRef) -> None:
 def _unverified(bundle: Bundle, engine: Engine) -> str:
     from gantk.runtime.verdicts import has_probe
 
+    if bundle.manifest.probe is None:
+        return "unverified, and will be: the bundle has no probe"
     try:
         has = has_probe(bundle, engine)
     except GantkError as error:

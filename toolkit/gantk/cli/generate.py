@@ -110,7 +110,11 @@ def generate(
     ] = "auto",
     precision: Annotated[
         str | None,
-        typer.Option(help="fp32, fp16, bf16, int8 or fp8.", show_default="fp32", rich_help_panel=_COMPUTE),
+        typer.Option(
+            help="fp32, fp16, bf16, int8 or fp8; of engines also tf32.",
+            show_default="fp32",
+            rich_help_panel=_COMPUTE,
+        ),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda.", show_default="the best", rich_help_panel=_COMPUTE)

@@ -33,7 +33,7 @@ def refit(
     bundle: Annotated[
         Path,
         typer.Argument(
-            metavar="X.gantk", help="A bundle whose engines were built refittable.", show_default=False
+            metavar="X.gantk", help="A bundle with engines that were built refittable.", show_default=False
         ),
     ],
     source: Annotated[
@@ -69,8 +69,9 @@ def refit(
 ) -> None:
     """Put another checkpoint of the same architecture into a bundle: many styles, one engine.
 
-    The engines must have been built with --engine-options refit, and are refitted where they run: on a machine with
-    a GPU. They are not built again. The ONNX files are exported anew and compared with PyTorch, as gantk export does.
+    Engines that were built with --engine-options refit are refitted where they run: on a machine with a GPU. They are
+    not built again. Other engines would keep the old weights, and are left out. The ONNX files are exported anew and
+    compared with PyTorch, as gantk export does.
 
     The new bundle is written whole or not at all. Its engines are unverified until they have been run with its probe,
     which the first opening does.

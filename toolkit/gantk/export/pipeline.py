@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from safetensors.numpy import save
@@ -26,6 +25,7 @@ from gantk.export.int8 import QUANTISED, make_quantised
 from gantk.export.onnx import trace
 from gantk.export.reference import make_feeds, run_torch, trial_sizes
 from gantk.export.statistics import make_statistics
+from gantk.export.tools import tool_versions
 from gantk.export.variants import Network, Report, make_variants
 from gantk.models.borders import Bordered
 from gantk.stylize.statistics import STATISTICS
@@ -36,8 +36,6 @@ PROBE = (PICTURE_BATCHES[-1], SIDES[0], SIDES[0] + 16)
 """Samples, height and width of the probe's pictures: as small as engines serve, for every copy of a bundle has it."""
 
 PROBE_SEED = 1
-
-_TOOLS = ("gantk", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy")
 
 
 def export(
@@ -181,14 +179,3 @@ def _probe(network: Network) -> bytes:
     inputs = {f"input.{name}": array for name, array in feeds[0].items()}
     outputs = {f"output.{name}": array for name, array in reference.outputs[0].items()}
     return save({**inputs, **outputs})
-
-
-def tool_versions() -> dict[str, str]:
-    """The versions of what makes a bundle, of those packages that are installed."""
-    found = {}
-    for name in _TOOLS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gantk.bundle import Bundle, Engine, Interface
 from gantk.errors import GantkError
+from gantk.runtime.products import PRODUCTS
 from gantk.tensors import TensorSpec
 
 
@@ -75,7 +76,8 @@ def choose_engine(
         backend: ``tensorrt`` or ``tensorrt-rtx``.
         version: Of the product that is installed.
         target: The architecture of the GPU, e.g. ``sm_89``.
-        precision: By default fp32 where the bundle has such an engine, else what it has first.
+        precision: One of `gantk.bundle.ENGINE_PRECISIONS`; by default fp32 where the bundle has such an engine, else
+            what it has first. Of fp32 engines one that is exact comes before one of tf32.
         form: By default one with the bundle's own inputs and outputs.
 
     Raises:
@@ -94,22 +96,24 @@ def choose_engine(
     asked = _narrowed(
         engines,
         lambda e: (
-            (precision is None or e.precision == precision)
+            precision in (None, e.precision, e.executed)
             and (manifest.source(e).interface is None if form is None else e.form == form)
         ),
     )
+    build = _build(bundle, backend, target, precision)
     if not asked:
-        raise _missing(bundle, backend, f"{precision or 'plain'} {form or ''}".strip(), engines)
+        raise _missing(bundle, backend, f"{precision or 'plain'} {form or ''}".strip(), engines, build)
     here = _narrowed(asked, lambda e: runs_on(e, target))
     if not here:
-        raise _missing(bundle, backend, f"{asked[0].precision} engine for {target}", asked)
+        what = f"{precision or asked[0].executed} engine for {target}"
+        raise _missing(bundle, backend, what, asked, build)
     fitting = _narrowed(here, lambda e: version_fits(e, version))
     if not fitting:
         built = ", ".join(sorted({engine.version for engine in here}))
         raise GantkError(
             f"the {backend} engines of `{bundle.root}` for {target} were built with {built}; {version} is installed",
             where=where,
-            hint=f"gantk export {bundle.root} --to {backend} --target {target}, or pip install {backend}=={built}",
+            hint=f"{build}, or pip install {backend}=={built}",
         )
     whole = _narrowed(fitting, lambda e: "strip" not in e.options)
     if not whole:
@@ -135,14 +139,21 @@ def _narrowed(engines: Sequence[Engine], fits: Callable[[Engine], bool]) -> list
     return [engine for engine in engines if fits(engine)]
 
 
-def _missing(bundle: Bundle, backend: str, what: str, held: Sequence[Engine]) -> GantkError:
+def _build(bundle: Bundle, backend: str, target: str, precision: str | None) -> str:
+    """The command that builds an engine for a GPU; not every one is among those that are built for by default."""
+    named = f" --target {target}" if PRODUCTS[backend].ahead_of_time else ""
+    kind = {None: "", "tf32": " --precision fp32 --tf32"}.get(precision, f" --precision {precision}")
+    return f"gantk export {bundle.root} --to {backend}{named}{kind}"
+
+
+def _missing(bundle: Bundle, backend: str, what: str, held: Sequence[Engine], build: str) -> GantkError:
     listed = "; ".join(
-        f"{engine.precision} ({engine.form}) for {', '.join(engine.targets)}" for engine in held
+        f"{engine.executed} ({engine.form}) for {', '.join(engine.targets)}" for engine in held
     )
     return GantkError(
         f"`{bundle.root}` has no {backend} {what}; it has {listed}",
         where=str(bundle.root / "manifest.json"),
-        hint=f"gantk export {bundle.root} --to {backend}",
+        hint=build,
     )
 
 

@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from gantk.bundle import ENGINE_BACKENDS, FORMS, PRECISIONS, Bundle, Variant, is_bundle
+from gantk.bundle import ENGINE_BACKENDS, ENGINE_PRECISIONS, FORMS, PRECISIONS, Bundle, is_bundle
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.runtime.model import Model, check_choice, choose, default_precision, from_path, from_variant
 from gantk.runtime.operators import INSTALL, OPERATORS
+from gantk.runtime.refusals import none_left, refuse_tf32, right
 from gantk.runtime.runner import Runner
 
 DEVICES = ("cpu", "cuda")
@@ -120,8 +121,9 @@ def open(  # noqa: A001
         backend: A name in `BACKENDS` or `gantk.bundle.ENGINE_BACKENDS`, or ``auto``: an engine of the bundle where
             one fits the GPU, else the first that works here and whose outputs were not found wrong when the
             bundle was made.
-        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``; by default fp32 if the bundle has it. An engine that is
-            asked for by its backend's name is by default in what the bundle has such engines in.
+        precision: ``fp32``, ``fp16``, ``bf16``, ``int8`` or ``fp8``; by default fp32 if the bundle has it. An engine
+            that is asked for by its backend's name is by default in what the bundle has such engines in. ``tf32``
+            takes an engine that was built with ``--tf32``, also beside an exact one.
         device: ``cpu`` or ``cuda``; by default the best that the backend has here.
         form: ``plain`` or ``rewritten``; by default the one measured faster on that backend.
         threads: For one operation on a CPU; by default all cores that this process may use.
@@ -162,7 +164,7 @@ def open(  # noqa: A001
             return runner
         except GantkError as error:
             failures[name] = error
-    raise _none_left(path, failures)
+    raise none_left(path, failures)
 
 
 def open_model(model: Model, backend: str, device: str | None = None, threads: int | None = None) -> Runner:
@@ -187,7 +189,7 @@ def _open_engine(
     path: Path, backend: str, precision: str | None, form: str | None, device: str | None
 ) -> Runner:
     """Open an engine of a bundle (see `open`)."""
-    check_choice("precision", precision, PRECISIONS)
+    check_choice("precision", precision, ENGINE_PRECISIONS)
     check_choice("form", form, FORMS)
     _device(status(backend), device)
     if not is_bundle(path):
@@ -213,6 +215,9 @@ def _finder(path: Path, precision: str | None, form: str | None) -> Callable[[st
     Raises:
         GantkError: There is no such file, whatever the backend.
     """
+    if precision == "tf32":
+        _finder(path, "fp32", form)  # What an engine of it is built from.
+        return refuse_tf32
     if not path.is_dir():
         model = from_path(path, precision, form)
         return lambda backend, device: model
@@ -221,33 +226,8 @@ def _finder(path: Path, precision: str | None, form: str | None) -> Callable[[st
     bundle = Bundle.read(path)
     choose(bundle, precision, form, None)
     return lambda backend, device: from_variant(
-        bundle, _right(choose(bundle, precision, form, backend, device), backend, device, path)
+        bundle, right(choose(bundle, precision, form, backend, device), backend, device, path)
     )
-
-
-def _right(variant: Variant, backend: str, device: str, path: Path) -> Variant:
-    """`variant`, unless its outputs there were found wrong when the bundle was made."""
-    failed = variant.failed_on(backend, device)
-    if failed is None:
-        return variant
-    able = "computes it right" if failed.loaded else "can"
-    raise GantkError(
-        failed.complaint(variant.file.path), where=str(path), hint=f"backend='auto' takes one that {able}"
-    )
-
-
-def _none_left(path: Path, failures: Mapping[str, GantkError]) -> GantkError:
-    """The error that lists why each backend did not do; a backend that is missing might have."""
-    reasons = "; ".join(error.what for error in failures.values())
-    missing = [error for error in failures.values() if isinstance(error, BackendMissingError)]
-    if missing:
-        return BackendMissingError(
-            f"no backend runs `{path}` here: {reasons}",
-            where=str(path),
-            hint=missing[0].hint or "gantk doctor",
-        )
-    hint = next((error.hint for error in failures.values() if error.hint), None)
-    return GantkError(f"no backend runs `{path}` here: {reasons}", where=str(path), hint=hint)
 
 
 def _wants_operators(model: Model, name: str, device: str) -> bool:

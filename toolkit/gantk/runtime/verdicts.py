@@ -71,7 +71,7 @@ def judge(runner: Runner, file: EngineFile, bundle: Bundle) -> Parity | None:
     Raises:
         GantkError: It cannot be run, or the probe is missing or damaged.
     """
-    ref, precision = bundle.manifest.probe, "tf32" if file.engine.tf32 else file.engine.precision
+    ref, precision = bundle.manifest.probe, file.engine.executed
     probe = None if ref is None else _probe(file, bundle, ref)
     if probe is None:
         return None

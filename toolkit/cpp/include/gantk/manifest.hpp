@@ -80,6 +80,7 @@ struct GANTK_API Engine {
   std::vector<std::string> plugins;  // the names of the libraries that must be loaded first
   std::vector<Parity> parity;        // the verdicts of machines that could run it
 
+  std::string executed() const;    // what it computes in: its precision, or "tf32"
   bool verified() const noexcept;  // whether a machine has run it and found its outputs right
   std::string label() const;       // what tells it from the others, in words
 };

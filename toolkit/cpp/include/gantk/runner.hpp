@@ -27,7 +27,7 @@ namespace gantk {
 
 struct Options {
   std::string backend = "auto";  // "onnxruntime", ..., or "auto": the first that works here and computes it right
-  std::string precision = {};    // "fp32", "fp16", "bf16" or "int8"; by default fp32 if the bundle has it
+  std::string precision = {};    // "fp32", "fp16", ..., of engines also "tf32"; by default fp32 if there is one
   std::string device = {};       // "cpu" or "cuda"; by default the best that the backend has here
   std::string form = {};         // "plain", "rewritten", ...; by default the one measured faster on that backend
   int threads = 0;               // for one operation on a CPU; 0: all cores that this process may use

@@ -85,7 +85,7 @@ Ort::SessionOptions session_options(const Model& model, Device device, const Opt
   options.SetExecutionMode(ORT_SEQUENTIAL);
   // A pattern is one more block for all tensors of a run, beside those that the arena had given to the first run.
   options.DisableMemPattern();
-  options.SetLogSeverityLevel(3);  // Errors only.
+  options.SetLogSeverityLevel(4);  // Errors come as exceptions.
   if (device == Device::cuda) {
     try {
       add_cuda(options, model, chosen.stream);

@@ -26,10 +26,13 @@ FP32_FUNCTIONS = frozenset({"GramMatrix", "GramMatrixGrad"})
 
 QUANTISED = ("int8", "fp8", "int4", "fp4")
 
-# `[ONNX Layer: node | caller (Function) | ...]`, the innermost first.
+# `[ONNX Layer: node | caller (Function) | ...]`, the innermost first. A foreign node's name may be of any characters.
 _TRAIL = re.compile(
-    r"\[ONNX Layer: (?P<node>[^|\]]*[^|\] ])(?: \| (?P<caller>[^|\]]*?) \((?P<function>\w+)\))?"
+    r"\[ONNX Layer: (?P<node>.+?)(?: \| (?P<caller>.+?) \((?P<function>\w+)\)(?: \| .*)?)?\]", re.DOTALL
 )
+
+_SUBGRAPHS = frozenset({"then_branch", "else_branch", "body"})
+"""What the trail has in the place of a function's name where a node lies in a branch or a loop."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,9 @@ def audit(trt: ModuleType, network: Any) -> Audit:
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     made_by = {tensor.name: layer for layer in layers for tensor in _outputs(layer)}
     counts = Counter(
-        layer_type(trt, layer.get_output(0).dtype) for layer in layers if layer.type != trt.LayerType.CONSTANT
+        layer_type(trt, layer.get_output(0).dtype)
+        for layer in layers
+        if layer.num_outputs and layer.type != trt.LayerType.CONSTANT  # An if's condition yields nothing.
     )
     heavy, islands = [], set()
     for layer in layers:
@@ -109,10 +114,12 @@ def _outputs(layer: Any) -> Iterator[Any]:
 
 def _origin(layer: Any) -> tuple[str, str | None]:
     """The name of the ONNX node that a layer stands for, and of the gantk function that it came out of."""
-    found = _TRAIL.match(getattr(layer, "metadata", "") or "")
+    found = _TRAIL.fullmatch(getattr(layer, "metadata", "") or "")
     if found is None:
         return _printable(layer.name), None
-    return _printable(found["caller"] or found["node"]), found["function"]
+    if found["function"] is None or found["function"] in _SUBGRAPHS:
+        return _printable(found["node"]), None
+    return _printable(found["caller"]), found["function"]
 
 
 def _printable(name: str) -> str:

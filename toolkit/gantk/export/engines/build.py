@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,7 @@ from gantk.bundle import Profile
 from gantk.errors import GantkError, UsageError
 from gantk.export.engines.audit import Audit, audit, refuse_mismatch
 from gantk.export.engines.cells import asked_targets, choose_targets, refuse_here
+from gantk.export.engines.network import check_tensors, parse
 from gantk.export.engines.plugins import WITHOUT, put_kernels
 from gantk.export.engines.progress import Interrupter, Progress, make_monitor
 from gantk.files import cache_folder, read_bytes, write_bytes
@@ -21,14 +23,6 @@ from gantk.runtime import cuda, driver
 from gantk.runtime.backends.vendor import vendor_errors
 from gantk.runtime.cuda import Cuda, is_shortage
 from gantk.runtime.products import Log, Product, load, log, need_driver, targets
-
-# What to change where the parser refuses a node, by its operator.
-_ADVICE = {
-    "Resize": "do without antialias, and enlarge by nearest or linear",
-    "ConvTranspose": "gantk export RUN rewrites it as a sub-pixel convolution",
-    "InstanceNormalization": "give it float32 inputs, between casts",
-    **dict.fromkeys(("GramPartial", "GramReduce", "VariationPartial", "VariationFinish"), WITHOUT),
-}
 
 
 @dataclass(frozen=True)
@@ -88,30 +82,35 @@ def build(
     Raises:
         BackendMissingError: The product is not installed, or wants a GPU for this.
         UsageError: An option that the product does not have.
-        GantkError: The parser refuses a node, the build fails, or a heavy layer computes in another precision.
+        GantkError: The parser refuses a node, an input or output cannot be fed, the build fails, or a heavy layer
+            computes in another precision.
     """
     trt = load(product)
     check_options(product, trt, options)
     refuse_here(product, precision)
     interrupter = Interrupter()
-    with log(trt).listening(), vendor_errors(f"{product.name} cannot build `{where}`", where):
-        builder = _made(trt.Builder(log(trt).logger), "a builder", log(trt), where)
-        rewrites: tuple[str, ...] = ()
-        if options.plugins:
-            sizes = {name: shapes.opt for name, shapes in profiles[0].items()}
-            data, rewrites = put_kernels(product, trt, data, sizes, options.options, tf32=options.tf32)
-        network = parse(trt, builder, data, where)
+    telling = partial(vendor_errors, f"{product.name} cannot build `{where}`", where)
+    with log(trt).listening():
+        with telling():
+            builder = _made(trt.Builder(log(trt).logger), "a builder", log(trt), where)
+            rewrites: tuple[str, ...] = ()
+            if options.plugins:
+                sizes = {name: shapes.opt for name, shapes in profiles[0].items()}
+                data, rewrites = put_kernels(product, trt, data, sizes, options.options, tf32=options.tf32)
+            network = parse(trt, builder, data, where)
+        check_tensors(trt, network, data, where)
         # Strongly typed, the builder may change no type: what is wrong now would be wrong afterwards.
         found = audit(trt, network)
         refuse_mismatch(found, precision, where)
         asked = asked_targets(product, options.targets, options.options, targets(trt))
         known = choose_targets(product, precision, asked, targets(trt), found.heavy_layers)
-        config = _configure(trt, builder, options, known)
-        _add_profiles(builder, config, profiles, where)
-        if hasattr(config, "progress_monitor"):
-            config.progress_monitor = make_monitor(trt, progress, interrupter)
-        cache = _give_timing_cache(config, product, where) if product.keeps_timing_cache else None
-        serialized = _serialized(trt, builder, network, config)
+        with telling():
+            config = _configure(trt, builder, options, known)
+            _add_profiles(builder, config, profiles, where)
+            if hasattr(config, "progress_monitor"):
+                config.progress_monitor = make_monitor(trt, progress, interrupter)
+            cache = _give_timing_cache(config, product, where) if product.keeps_timing_cache else None
+            serialized = _serialized(trt, builder, network, config)
         if interrupter.raised is not None:
             raise interrupter.raised
         if serialized is None:
@@ -123,21 +122,6 @@ def build(
             None if cache is None else _keep(config, cache),
             rewrites,
         )
-
-
-def parse(trt: ModuleType, builder: Any, data: bytes, where: str) -> Any:
-    """The strongly typed network of an ONNX file.
-
-    Raises:
-        GantkError: The parser refuses it: the node is named, and what to change.
-    """
-    # From TensorRT 11 on there is no other kind, and the flag may go.
-    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    network = builder.create_network(0 if typed is None else 1 << int(typed))
-    parser = trt.OnnxParser(network, log(trt).logger)
-    if not parser.parse(data):
-        raise _refusal(parser, where)
-    return network
 
 
 def check_options(product: Product, trt: ModuleType, options: BuildOptions) -> None:
@@ -241,24 +225,6 @@ def _made(thing: Any, what: str, heard: Log, where: str) -> Any:
     return thing
 
 
-def _refusal(parser: Any, where: str) -> GantkError:
-    """The error of a parser that stopped, with the node at fault and what to change."""
-    if parser.num_errors == 0:
-        return GantkError(f"`{where}` cannot be parsed, and the parser does not say why", where=where)
-    error = parser.get_error(0)
-    operator = getattr(error, "node_operator", str)() or ""
-    name = getattr(error, "node_name", str)() or f"number {error.node()}"
-    reason = " ".join(error.desc().split())
-    if not operator:
-        return GantkError(f"`{where}` cannot be parsed: {reason}", where=where)
-    advice = _ADVICE.get(operator, "write it in operators that TensorRT has")
-    return GantkError(
-        f"node `{name}` ({operator}) of `{where}` is refused by the parser: {reason}",
-        where=f"{where}, node {name}",
-        hint=advice,
-    )
-
-
 def _failure(
     product: Product, precision: str, chosen: Sequence[str], where: str, said: str, rewrites: Sequence[str]
 ) -> GantkError:
@@ -269,7 +235,7 @@ def _failure(
         said = f"{said}; of the GPU's memory {Cuda(cuda.bindings()).memory()}"
         hint = "end what else uses the GPU, or let it use less with --workspace MIB"
     elif "deconv" in said and precision == "bf16":
-        hint = "bf16 transposed convolutions do not build; gantk export --precision fp16 does"
+        hint = "bf16 transposed convolutions do not build, those of a fp16 file do: gantk export RUN --precision fp16"
     return GantkError(
         f"{product.name} {product.version} cannot build `{where}` in {precision} for {', '.join(chosen)}: {said}",
         where=where,

@@ -64,7 +64,9 @@ def refuse_here(product: Product, precision: str) -> None:
     here = driver.probe().targets[:1]
     reason = None if product.ahead_of_time or not here else lacks(product, precision, here[0])
     if reason is not None:
-        raise UsageError(reason, where="--precision", hint="--precision fp16 builds for any")
+        raise UsageError(
+            reason, where="--precision", hint="fp16 builds for any: gantk export RUN --precision fp16"
+        )
 
 
 def asked_targets(
@@ -162,7 +164,8 @@ def adapt(
 
     from gantk.export.rewrites import REWRITES
 
-    graph = ir.from_proto(onnx.load_from_string(data))
+    # A foreign file may not say what its tensors are, and new weights take the type of what they meet.
+    graph = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.load_from_string(data)))
     applied = tuple(name for name in SUBPIXEL if REWRITES[name](graph))
     left = next((node for node in graph.graph if node.op_type == operator), None)
     if left is not None:
@@ -170,7 +173,7 @@ def adapt(
             f"layer `{left.name}` of `{where}` is a transposed convolution, which {product.name} does not build in "
             f"{precision}; gantk turns those of kernel 4, stride 2 and padding 1 into sub-pixel convolutions",
             where=f"{where}, layer {left.name}",
-            hint="--precision fp16 builds",
+            hint="a fp16 file builds: gantk export RUN --precision fp16",
         )
     return ir.to_proto(graph).SerializeToString(), applied
 

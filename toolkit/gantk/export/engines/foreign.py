@@ -7,18 +7,23 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gantk.bundle import Bundle, Manifest, Variant, Writer
+import numpy as np
+
+from gantk.bundle import FOREIGN_FAMILY, Bundle, Manifest, Variant, Writer
 from gantk.errors import GantkError
 from gantk.export.engines.maker import Report, Sources
 from gantk.export.engines.pipeline import SKIPPED_FORMS, EngineRequest, make_engines
 from gantk.export.engines.progress import Progress
+from gantk.export.tools import tool_versions
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import Model, from_bytes, from_path
 from gantk.runtime.registry import BACKENDS, executed, open_model, status
-
-FAMILY = "onnx"
+from gantk.runtime.runner import Array
 
 PROBE_SIDE, PROBE_BATCH, PROBE_SEED = 64, 2, 1
+
+NOISE = 1e-3
+"""How far two runs may be from each other, as a share of the largest value: sums may be taken in another order."""
 
 
 def bundle_onnx(
@@ -48,27 +53,39 @@ def bundle_onnx(
             fails: nothing is written.
     """
     model = _whole(from_path(Path(path)))
+    _check_tensors(model)
     if request is not None:
         _check_source(model, request)
     with Writer(output, force=force) as writer:
         report(f"reading {path}")
         name = f"model.{model.precision}.onnx"
         variant = Variant(writer.add(name, model.data), model.precision, model.form, _opset(model.data))
-        probe = _probe(model)
+        probe = _probe(model, report)
         manifest = Manifest(
-            family=FAMILY,
+            family=FOREIGN_FAMILY,
             name=model.name,
             config=model.config,
             inputs=model.inputs,
             outputs=model.outputs,
             variants=(variant,),
             probe=None if probe is None else writer.add("probe.safetensors", probe),
+            tools=tool_versions(traced=False),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         if request is not None:
             sources = Sources(lambda _: model.data, lambda _: model.where)
             manifest = make_engines(writer, manifest, sources, request, report, progress)
         return writer.commit(manifest)
+
+
+def _check_tensors(model: Model) -> None:
+    """Refuse a file that takes or yields nothing: what it computes is always the same, or is lost."""
+    for kind, specs in (("input", model.inputs), ("output", model.outputs)):
+        if not specs:
+            raise GantkError(
+                f"`{model.where}` has no {kind}, and a bundle's networks have at least one",
+                where=model.where,
+            )
 
 
 def _check_source(model: Model, request: EngineRequest) -> None:
@@ -105,8 +122,12 @@ def _opset(data: bytes) -> int:
     return next((entry.version for entry in imports if entry.domain in ("", "ai.onnx")), 1)
 
 
-def _probe(model: Model) -> bytes | None:
-    """Random inputs with what the first backend that runs the file makes of them; `None` where none does."""
+def _probe(model: Model, report: Report) -> bytes | None:
+    """Random inputs with what the first backend that runs the file makes of them; `None` where no engine is judged so.
+
+    Raises:
+        GantkError: An output has no finite value.
+    """
     from safetensors.numpy import save
 
     sizes = {"N": PROBE_BATCH}
@@ -121,13 +142,39 @@ def _probe(model: Model) -> bytes | None:
             continue
         try:
             with open_model(model, name) as runner:
-                outputs = runner.run(feeds)
+                outputs, again = runner.run(feeds), runner.run(feeds)
         except GantkError:
             continue
+        unfit = _unfit(model, outputs, again)
+        if unfit is not None:
+            report(f"  without a probe, by which engines are verified: {unfit}")
+            return None
         return save(
             {
                 **{f"input.{key}": array for key, array in feeds.items()},
                 **{f"output.{key}": array for key, array in outputs.items()},
             }
         )
+    return None
+
+
+def _unfit(model: Model, outputs: dict[str, Array], again: dict[str, Array]) -> str | None:
+    """Why outputs for random inputs are nothing to judge an engine by, or `None`; `again` is what a second run made.
+
+    Raises:
+        GantkError: An output has no finite value.
+    """
+    for name, values in outputs.items():
+        finite = np.isfinite(values.astype(np.float64))
+        if values.size and not finite.any():
+            raise GantkError(
+                f"`{model.where}` itself yields nothing but NaN and infinite values in {name!r}",
+                where=f"{model.where}, {name}",
+                hint="look for weights that are not finite, and for layers that overflow",
+            )
+        if not finite.all():
+            return f"with random inputs {name!r} is not finite everywhere"
+        size = float(np.abs(values.astype(np.float64)).max(initial=0.0))
+        if values.shape != again[name].shape or not np.allclose(values, again[name], atol=NOISE * size):
+            return f"{name!r} is random, another one in each run"
     return None

@@ -11,7 +11,7 @@ from gantk.bundle import PRECISIONS, Bundle, Engine, Interface, Manifest, Profil
 from gantk.errors import UsageError
 from gantk.export.engines.apart import build_apart
 from gantk.export.engines.build import BuildOptions, check_options
-from gantk.export.engines.cells import adapt, asked_targets, choose_targets, refuse_here
+from gantk.export.engines.cells import adapt, asked_targets, choose_targets, lacks, refuse_here
 from gantk.export.engines.maker import Report, Sources
 from gantk.export.engines.profiles import follows, make_profiles
 from gantk.export.engines.progress import Progress
@@ -184,6 +184,9 @@ def make_engines(
         for variant in variants:
             engine = _build(writer, product, manifest, variant, sources, request, progress)
             report(f"  {engine.label}: {engine.file.size_bytes / 2**20:.1f} MiB")
+            left_out = missed_targets(product, engine, targets(load(product)), request.options)
+            if left_out:
+                report(f"  left out: {'; '.join(left_out)}")
             engine = tried(writer.so_far(manifest), engine, writer.root, report)
             replaced = engines.get(engine.label)
             if replaced is not None and replaced.profiles != engine.profiles:
@@ -247,7 +250,18 @@ def _build(
         layers=built.found.layers,
         heavy_layers=built.found.heavy_layers,
         timing_cache=built.timing_cache,
+        workspace_bytes=options.workspace_bytes,
     )
+
+
+def missed_targets(
+    product: Product, engine: Engine, known: Sequence[str], options: BuildOptions
+) -> list[str]:
+    """Why an engine is not for some architectures of its product, where it should be for all that can be had."""
+    if not product.ahead_of_time or options.targets or "refit" in options.options:
+        return []
+    reasons = (lacks(product, engine.precision, target, engine.heavy_layers) for target in known)
+    return [reason for reason in reasons if reason is not None]
 
 
 def _served(engine: Engine) -> str:

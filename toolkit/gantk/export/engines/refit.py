@@ -38,8 +38,9 @@ def refit(
 ) -> Bundle:
     """Put the weights of another checkpoint of the same architecture into a bundle.
 
-    Its ONNX files are exported anew and verified as `gantk.export.export` does; its engines, which must have been
-    built refittable, are not built again. They are unverified until they have been run with the new probe.
+    Its ONNX files are exported anew and verified as `gantk.export.export` does; its engines are not built again. They
+    are unverified until they have been run with the new probe. An engine that cannot be refitted here is left out of
+    the bundle that is written, for it would compute with the old weights.
 
     Args:
         root: The bundle.
@@ -52,8 +53,8 @@ def refit(
 
     Raises:
         BackendMissingError: A product is not installed, or there is no GPU.
-        GantkError: An engine cannot be refitted, the checkpoint is of another architecture, or a file does not
-            compute what PyTorch does: nothing is written.
+        GantkError: No engine can be refitted, the library does not take the weights of one, the checkpoint is of
+            another architecture, or a file does not compute what PyTorch does: nothing is written.
     """
     bundle = Bundle.read(root)
     engines = Refit(bundle)
@@ -92,8 +93,8 @@ class Refit:
         """Refuse what cannot be refitted here, before anything is loaded.
 
         Raises:
-            BackendMissingError: A product is not installed, or there is no GPU.
-            GantkError: There is no engine, or one that was not built refittable, or not for this machine.
+            BackendMissingError: No product of an engine is installed, or there is no GPU.
+            GantkError: There is no engine that was built refittable, and for this machine.
         """
         manifest, root = self.bundle.manifest, self.bundle.root
         if not manifest.engines:
@@ -110,8 +111,22 @@ class Refit:
                 where=str(root / "manifest.json"),
                 hint="gantk export RUN --precision int8 --calibrate DIR measures them anew",
             )
-        for held in manifest.engines:
-            _check(held, root)
+        if not self.refittable:
+            # Of several reasons the one that another machine does not have.
+            raise min(self.left_out, key=lambda pair: "refit" not in pair[0].options)[1]
+
+    @property
+    def refittable(self) -> tuple[Engine, ...]:
+        """The engines that can be refitted here."""
+        return tuple(
+            held for held in self.bundle.manifest.engines if _trouble(held, self.bundle.root) is None
+        )
+
+    @property
+    def left_out(self) -> tuple[tuple[Engine, GantkError], ...]:
+        """The others, each with the reason."""
+        found = ((held, _trouble(held, self.bundle.root)) for held in self.bundle.manifest.engines)
+        return tuple((held, trouble) for held, trouble in found if trouble is not None)
 
     def check_network(
         self, network: Manifest, interfaces: Sequence[Interface], further: Sequence[str] = ()
@@ -126,13 +141,13 @@ class Refit:
         report: Report,
         progress: Progress,
     ) -> Manifest:
-        """Refit every engine.
+        """Refit every engine that can be; a bundle of new files does not keep one with the old weights.
 
         Args:
             writer: Takes their files.
             manifest: With the new variants.
             sources: Their files.
-            report: Called with a line for each engine.
+            report: Called with a line for each engine, also for those that are left out.
             progress: Told how many are done.
 
         Returns:
@@ -142,7 +157,9 @@ class Refit:
             GantkError: A new file is another graph than the old one, or the library refuses its weights.
         """
         made = {}
-        held = self.bundle.manifest.engines
+        for old, trouble in self.left_out:
+            report(f"  left out {old.label}, which has the old weights: {trouble.what}")
+        held = self.refittable
         for count, old in enumerate(held, 1):
             new = self._refit(writer, manifest, sources, old)
             made[new.label] = new
@@ -184,12 +201,19 @@ class Refit:
         )
 
 
+def _trouble(held: Engine, root: Path) -> GantkError | None:
+    """Why an engine cannot be refitted here, or `None`."""
+    try:
+        _check(held, root)
+    except GantkError as error:
+        return error
+    return None
+
+
 def _check(held: Engine, root: Path) -> None:
     """Refuse an engine that was not built refittable, or that this machine does not load."""
     product, where = PRODUCTS[held.backend], str(root / held.file.path)
-    rebuild = (
-        f"gantk export {root} --to {product.name} --engine-options refit builds it anew, on such a machine"
-    )
+    rebuild = f"gantk export {root} --to {product.name} --engine-options refit adds one that is, where there is a GPU"
     if "refit" not in held.options:
         options = ", ".join(held.options) or "no option"
         raise GantkError(

@@ -24,8 +24,8 @@ from gantk.export.gatys.graphs import make_adam, make_gradient, make_targets
 from gantk.export.gatys.reference import compute_adam, compute_gradient, compute_targets, to_arrays
 from gantk.export.gatys.trials import make_trials
 from gantk.export.onnx import opset_of, serialize
-from gantk.export.pipeline import tool_versions
 from gantk.export.reference import Reference
+from gantk.export.tools import tool_versions
 from gantk.gatys.layers import default_layers
 from gantk.gatys.targets import feature_growth
 from gantk.models.vgg import Progress, Vgg19, last_layer, load_vgg19

@@ -172,7 +172,7 @@ def session_options(
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     # A pattern is one more block for all tensors of a run, beside those that the arena had given to the first run.
     options.enable_mem_pattern = False
-    options.log_severity_level = 3  # Errors only; they come as exceptions.
+    options.log_severity_level = 4  # Errors come as exceptions.
     if model.precision == "fp8":
         # Further optimisations take fp8 for uint8: they drop ReLUs before a rounding, and fuse layers into int8 ones.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

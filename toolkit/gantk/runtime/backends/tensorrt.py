@@ -116,7 +116,7 @@ class EngineRunner(GpuRunner):
             backend=product.name,
             version=product.version or "unknown",
             device="cuda",
-            precision="tf32" if file.engine.tf32 else precision,
+            precision=file.engine.executed,
             file_precision=precision,
             layers=Counter(heavy.precision for heavy in file.engine.heavy_layers),
         )
