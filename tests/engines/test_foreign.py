@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from gantk.export.engines.build import BuildOptions, build
 from gantk.export.engines.foreign import bundle_onnx
 from gantk.export.engines.pipeline import EngineRequest
 from gantk.runtime.products import Product
+from gantk.runtime.verdicts import has_probe
 
 ADA = BuildOptions(("sm_89",))
 RTX = EngineRequest(("tensorrt-rtx",), options=ADA)
@@ -160,6 +162,20 @@ def test_a_network_that_yields_no_number_is_refused(rtx: Product, tmp_path: Path
     with pytest.raises(GantkError, match="itself yields nothing but NaN and infinite values in 'y'"):
         made(proto.SerializeToString(), tmp_path)
     assert not (tmp_path / "theirs.gantk").exists()
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"smallest": ("x=4x16",)}, {"usual": ("x=1x16",), "largest": ("x=1x16",)}]
+)
+def test_a_probe_is_of_a_shape_that_engines_serve(
+    rtx: Product, tmp_path: Path, asked: dict[str, tuple[str, ...]]
+) -> None:
+    data = save(
+        [helper.make_node("Relu", ["x"], ["y"])], {"x": (1, ["batch", 16])}, {"y": (1, ["batch", 16])}
+    )
+    (tmp_path / "a.onnx").write_bytes(data)
+    bundle = bundle_onnx(tmp_path / "a.onnx", tmp_path / "a.gantk", replace(RTX, **asked))
+    assert has_probe(bundle, bundle.manifest.engines[0])
 
 
 @pytest.mark.parametrize(

@@ -147,8 +147,10 @@ def test_tf32_takes_the_engine_that_is_built_so(lab: Lab) -> None:
                 assert (runner.precision, runner.file_precision) == (executed, "fp32")
                 check(runner, picture(1, 2, 4, 4))
     write_bundle(lab.root, engine_of(tf32=True))
-    with lab.open(precision="fp32") as runner:
-        assert runner.precision == "tf32"  # There is no other.
+    with lab.open() as runner:
+        assert runner.precision == "tf32"  # There is no other, and nobody asked for one.
+    with pytest.raises(GantkError, match="has no tensorrt-rtx fp32; it has tf32 .plain. for"):
+        lab.open(precision="fp32")
 
 
 def test_without_such_an_engine_nothing_computes_in_tf32(lab: Lab) -> None:

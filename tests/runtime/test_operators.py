@@ -89,7 +89,9 @@ def test_an_incomplete_package_is_an_error_that_says_so(install: Install, source
     )
 
 
-def test_a_worker_in_cpp_is_told_of_the_library(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_in_cpp_is_told_of_the_library(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It knows no packages, and computes with the same operators as its twin in Python."""
     given: dict[tuple[str, ...], Any] = {}
     monkeypatch.setattr(
@@ -100,6 +102,7 @@ def test_a_worker_in_cpp_is_told_of_the_library(install: Install, monkeypatch: p
     library = install(WHOLE)
     for command in (("gantk-bench-worker",), ()):
         contender = Contender("cpp", "fp32", "fp32", "plain", None, 1, "", {"device": "cpu"}, command=command)
-        task: Any = SimpleNamespace(folder=Path())
+        task: Any = SimpleNamespace(folder=tmp_path)
         case._start(task, contender, 1)
-    assert given == {("gantk-bench-worker",): {OPERATORS: str(library)}, (): {}}
+    found = {command: environment.get(OPERATORS) for command, environment in given.items()}
+    assert found == {("gantk-bench-worker",): str(library), (): None}

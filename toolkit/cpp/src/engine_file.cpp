@@ -97,7 +97,7 @@ const Engine& choose(const Bundle& bundle, const std::string& backend, const std
   }
   if (engines.empty()) fail_other_product(bundle, backend);
   const Engines asked = narrowed(engines, [&](const Engine* engine) {
-    return (precision.empty() || engine->precision == precision || engine->executed() == precision) &&
+    return (precision.empty() || engine->executed() == precision) &&
            (form.empty() ? !manifest.source(*engine).interface : engine->form == form);
   });
   const std::string hint = build_hint(bundle, backend, target, precision);

@@ -70,7 +70,7 @@ def _engines_here(bundle: Bundle, backend: str) -> tuple[list[Engine], dict[str,
     Returns:
         The engines; and for what there is none that runs here, by name, why.
     """
-    version, target = PRODUCTS[backend].version, driver.probe().targets[0]
+    version, target = PRODUCTS[backend].version, driver.targets_here()[0]
     assert version is not None
     manifest = bundle.manifest
     found: list[Engine] = []

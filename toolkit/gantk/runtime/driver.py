@@ -66,6 +66,12 @@ def probe() -> Driver:
     return Driver(works=True, cuda_version=version, devices=names, targets=targets)
 
 
+def targets_here() -> tuple[str, ...]:
+    """The architecture of the GPU that is current, e.g. ``sm_89``; none where no GPU works."""
+    here = current_gpu()
+    return probe().targets[here : here + 1]
+
+
 def current_gpu() -> int:
     """The number of the GPU that is current for the calling thread; that of the first where none is."""
     device = ctypes.c_int(0)

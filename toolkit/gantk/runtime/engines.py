@@ -96,7 +96,7 @@ def choose_engine(
     asked = _narrowed(
         engines,
         lambda e: (
-            precision in (None, e.precision, e.executed)
+            precision in (None, e.executed)
             and (manifest.source(e).interface is None if form is None else e.form == form)
         ),
     )

@@ -163,7 +163,7 @@ def driver_trouble(product: Product) -> Trouble | None:
 def gpu_trouble(product: Product) -> Trouble | None:
     """Why no engine of a product runs on the GPU here: it is of an architecture that the product leaves out."""
     found, here = driver.probe(), driver.current_gpu()
-    if not any(target in product.not_on for target in found.targets[here : here + 1]):
+    if not any(target in product.not_on for target in driver.targets_here()):
         return None
     return Trouble(
         f"{product.name} runs no engine on {found.devices[here]} ({found.targets[here]})",

@@ -118,7 +118,7 @@ def build(
         return Built(
             bytes(serialized),
             audit(trt, network),
-            known or driver.probe().targets[:1],
+            known or driver.targets_here(),
             None if cache is None else _keep(config, cache),
             rewrites,
         )
@@ -245,7 +245,7 @@ def _failure(
 
 def _give_timing_cache(config: Any, product: Product, where: str) -> Path:
     """Let the builder begin with what earlier builds measured, so that rebuilds choose alike."""
-    path = cache_folder() / "timing" / f"{product.name}-{product.version}-{driver.probe().targets[0]}.cache"
+    path = cache_folder() / "timing" / f"{product.name}-{product.version}-{driver.targets_here()[0]}.cache"
     known = read_bytes(path) if path.is_file() else b""
     cache = config.create_timing_cache(known)
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):

@@ -61,7 +61,7 @@ def refuse_here(product: Product, precision: str) -> None:
     Raises:
         UsageError: It does not.
     """
-    here = driver.probe().targets[:1]
+    here = driver.targets_here()
     reason = None if product.ahead_of_time or not here else lacks(product, precision, here[0])
     if reason is not None:
         raise UsageError(
@@ -89,7 +89,7 @@ def asked_targets(
     """
     if not product.ahead_of_time or "refit" not in options:
         return named
-    asked = named or driver.probe().targets[:1]
+    asked = named or driver.targets_here()
     if len(asked) > 1:
         raise UsageError(
             f"{product.name} builds a refit engine for one architecture; asked for are {', '.join(asked)}",

@@ -4,23 +4,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from gantk.bundle import FOREIGN_FAMILY, Bundle, Manifest, Variant, Writer
+from gantk.bundle import FOREIGN_FAMILY, Bundle, Interface, Manifest, Profile, Variant, Writer
 from gantk.errors import GantkError
 from gantk.export.engines.maker import Report, Sources
 from gantk.export.engines.pipeline import SKIPPED_FORMS, EngineRequest, make_engines
+from gantk.export.engines.profiles import default_sizes
 from gantk.export.engines.progress import Progress
 from gantk.export.tools import tool_versions
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import Model, from_bytes, from_path
 from gantk.runtime.registry import BACKENDS, executed, open_model, status
 from gantk.runtime.runner import Array
+from gantk.tensors import TensorSpec
 
-PROBE_SIDE, PROBE_BATCH, PROBE_SEED = 64, 2, 1
+PROBE_BATCH, PROBE_SEED = 2, 1
 
 NOISE = 1e-3
 """How far two runs may be from each other, as a share of the largest value: sums may be taken in another order."""
@@ -60,7 +64,6 @@ def bundle_onnx(
         report(f"reading {path}")
         name = f"model.{model.precision}.onnx"
         variant = Variant(writer.add(name, model.data), model.precision, model.form, _opset(model.data))
-        probe = _probe(model, report)
         manifest = Manifest(
             family=FOREIGN_FAMILY,
             name=model.name,
@@ -68,10 +71,14 @@ def bundle_onnx(
             inputs=model.inputs,
             outputs=model.outputs,
             variants=(variant,),
-            probe=None if probe is None else writer.add("probe.safetensors", probe),
             tools=tool_versions(traced=False),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+        interface = Interface(model.inputs, model.outputs)
+        profiles = () if request is None else request.profiles(manifest, interface)
+        probe = _probe(model, _probe_sizes(model.inputs, profiles), report)
+        if probe is not None:
+            manifest = replace(manifest, probe=writer.add("probe.safetensors", probe))
         if request is not None:
             sources = Sources(lambda _: model.data, lambda _: model.where)
             manifest = make_engines(writer, manifest, sources, request, report, progress)
@@ -122,7 +129,25 @@ def _opset(data: bytes) -> int:
     return next((entry.version for entry in imports if entry.domain in ("", "ai.onnx")), 1)
 
 
-def _probe(model: Model, report: Report) -> bytes | None:
+def _probe_sizes(inputs: Sequence[TensorSpec], profiles: Sequence[Profile]) -> dict[str, int]:
+    """What symbols stand for in the probe: small sizes that engines serve, and a batch of some, if it is free."""
+    ranges: Mapping[str, tuple[int, int, int]] = default_sizes(inputs)
+    if profiles:
+        ranges = {
+            symbol: (shapes.min[axis], shapes.opt[axis], shapes.max[axis])
+            for spec in inputs
+            for shapes in (profiles[0][spec.name],)
+            for axis, symbol in enumerate(spec.shape)
+            if isinstance(symbol, str)
+        }
+    batches = {spec.shape[0] for spec in inputs if spec.shape}
+    return {
+        symbol: min(max(low, PROBE_BATCH), high) if symbol in batches else low
+        for symbol, (low, _, high) in ranges.items()
+    }
+
+
+def _probe(model: Model, sizes: Mapping[str, int], report: Report) -> bytes | None:
     """Random inputs with what the first backend that runs the file makes of them; `None` where no engine is judged so.
 
     Raises:
@@ -130,11 +155,6 @@ def _probe(model: Model, report: Report) -> bytes | None:
     """
     from safetensors.numpy import save
 
-    sizes = {"N": PROBE_BATCH}
-    for spec in model.inputs:
-        for axis in spec.picture_axes or ():
-            if isinstance(symbol := spec.shape[axis], str):
-                sizes[symbol] = max(PROBE_SIDE, spec.smallest)
     feeds = random_feeds(model.inputs, sizes, seed=PROBE_SEED)
     for name in BACKENDS:
         here = status(name)

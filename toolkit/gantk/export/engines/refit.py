@@ -187,7 +187,7 @@ class Refit:
         interface = self.bundle.manifest.interface(before)
         file = EngineFile(self.bundle.read_file(old.file), self.bundle.root / old.file.path, old, interface)
         # What the library writes here is known to be for the GPU at hand alone.
-        targets = old.targets if "hardware-compatible" in old.options else driver.probe().targets[:1]
+        targets = old.targets if "hardware-compatible" in old.options else driver.targets_here()
         name = name_of(product.name, variant, targets, tf32=old.tf32)
         return replace(
             old,
@@ -221,7 +221,7 @@ def _check(held: Engine, root: Path) -> None:
         )
     load(product)
     need_gpu(product, "refit engines")
-    target = driver.probe().targets[0]
+    target = driver.targets_here()[0]
     if not runs_on(held, target):
         raise GantkError(
             f"`{held.file.path}` is for {', '.join(held.targets)}; the GPU here is {target}",

@@ -36,7 +36,7 @@ def tried(bundle: Bundle, engine: Engine, where: Path, report: Callable[[str], N
     product = PRODUCTS[engine.backend]
     if gpu_trouble(product) or driver_trouble(product) or "strip" in engine.options:
         return engine
-    target = driver.probe().targets[driver.current_gpu()]
+    target = driver.targets_here()[0]
     if not runs_on(engine, target):
         return engine
     interface = bundle.manifest.interface(bundle.manifest.source(engine))

@@ -77,7 +77,7 @@ def open_engine(bundle: Bundle, name: str, precision: str | None, form: str | No
     product = PRODUCTS[name]
     trt = load(product)
     need_gpu(product, "run engines")  # Without one the libraries' objects are not to be trusted.
-    target = driver.probe().targets[driver.current_gpu()]
+    target = driver.targets_here()[0]
     assert product.version is not None
     file = read_engine(bundle, name, product.version, target, precision, form)
     runner = EngineRunner(trt, product, file, Cuda(cuda.bindings()))
