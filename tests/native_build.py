@@ -34,11 +34,14 @@ def onnxruntime_root() -> Path:
 
 def onnxruntime_library(*, cuda: bool = False) -> Path:
     """The library of native operators, on request with kernels for one kind of GPU, which nvcc takes minutes for."""
-    gpus = "-DGANTK_CUDA_ARCHITECTURES=75" if cuda else "-DGANTK_CUDA=OFF"
-    # The kernels say for themselves how they are optimised; what calls them need not be.
-    flags = "-DCMAKE_CXX_FLAGS_RELEASE=-O0 -DNDEBUG"
-    options = (f"-DONNXRUNTIME_ROOT={onnxruntime_root()}", gpus, flags)
+    gpus = {"GANTK_CUDA_ARCHITECTURES": "75"} if cuda else {"GANTK_CUDA": "OFF"}
+    options = tuple(f"-D{name}={value}" for name, value in {**_operators(), **gpus}.items())
     return build("gantk_onnxruntime", options=options) / "onnxruntime" / "libgantk_onnxruntime.so"
+
+
+def _operators() -> dict[str, str]:
+    """CMake's settings for them. They say for themselves how they are optimised; what calls them need not be."""
+    return {"ONNXRUNTIME_ROOT": str(onnxruntime_root()), "CMAKE_CXX_FLAGS_RELEASE": "-O0 -DNDEBUG"}
 
 
 def onnxruntime_wheel(folder: Path) -> Path:
@@ -48,20 +51,15 @@ def onnxruntime_wheel(folder: Path) -> Path:
     if shutil.which("ninja") is None:
         pytest.skip("ninja is missing: run .ci/packages, or apt install ninja-build")
     built = onnxruntime_library().parents[1]
+    settings = {"build-dir": str(built)}
+    settings |= {
+        f"cmake.define.{name}": value for name, value in {**_operators(), "GANTK_CUDA": "OFF"}.items()
+    }
     with (built / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _run(
-            *(
-                sys.executable,
-                "-m",
-                "pip",
-                "wheel",
-                KERNELS,
-                "--wheel-dir",
-                folder,
-                "-C",
-                f"build-dir={built}",
-            ),
+            *(sys.executable, "-m", "pip", "wheel", KERNELS, "--wheel-dir", folder),
+            *(f"-C{name}={value}" for name, value in settings.items()),
             *("--no-deps", "--no-build-isolation", "--no-index"),
         )
     (wheel,) = folder.glob("*.whl")
@@ -109,7 +107,8 @@ def _jobs() -> str:
 
 
 def _fingerprint(source: Path, targets: tuple[str, ...], options: tuple[str, ...]) -> str:
-    digest = hashlib.sha256(repr((targets, options, os.environ.get("CXX"))).encode())
+    # With the place: CMake does not build in a folder what lies elsewhere than what it built there before.
+    digest = hashlib.sha256(repr((source, targets, options, os.environ.get("CXX"))).encode())
     sources = [*source.rglob("*"), *(ROOT / "tests/native").glob("*.[cht]*")]
     for path in sorted(path for path in sources if path.is_file()):
         digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
