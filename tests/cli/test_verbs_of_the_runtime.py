@@ -317,7 +317,7 @@ def test_names_may_hold_brackets(gantk: Gantk, tmp_path: Path) -> None:
     done = gantk("info", root)
     assert done.status == 0
     assert root.name in done.out.replace("\n", "")
-    assert "1 files of earlier exports, 1.00 MiB, which the next one removes" in done.out
+    assert "1 file of earlier exports, 1.00 MiB, which the next one removes" in done.out
     assert gantk("info", root, "--json", "-").json["unused"] == [
         {"path": "engines/tensorrt-rtx-fp16-sm_89.engine", "size_bytes": 2**20}
     ]
