@@ -76,8 +76,8 @@ def choose_engine(
         backend: ``tensorrt`` or ``tensorrt-rtx``.
         version: Of the product that is installed.
         target: The architecture of the GPU, e.g. ``sm_89``.
-        precision: One of `gantk.bundle.ENGINE_PRECISIONS`; by default fp32 where the bundle has such an engine, tf32 where
-            it has that alone, else what it has first.
+        precision: One of `gantk.bundle.ENGINE_PRECISIONS`; by default fp32 where the bundle has such an engine,
+            tf32 where it has that alone, else what it has first.
         form: By default one with the bundle's own inputs and outputs.
 
     Raises:
