@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,11 +17,15 @@ import pytest
 from gantk.errors import GantkError
 from gantk.files import (
     check_writable,
+    is_locked,
     leads_inside,
+    locked,
     named_errors,
     read_bytes,
     replacing,
     sync_folder,
+    temporary_folder,
+    temporary_place,
     write_bytes,
     write_text,
 )
@@ -134,6 +139,41 @@ def test_links(tmp_path: Path) -> None:
     places = {"x": True, "here/x": True, "there/x": False, "../out": False, "loop/x": False, "../in/x": True}
     assert {place: leads_inside(inside / place, inside) for place in places} == places
     assert not leads_inside(tmp_path / "inn", inside)
+
+
+def test_temporary_folders_that_killed_processes_left_are_removed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    old, used, young, other = (
+        tmp_path / name for name in ("gantk-trial-old", "gantk-trial-used", "gantk-trial-young", "gantk-old")
+    )
+    for folder in (old, used, young, other):
+        folder.mkdir()
+        (folder / "model.onnx").touch()
+    for folder in (old, used, other):
+        os.utime(folder, (0, 0))
+    with locked(used), temporary_folder("trial") as mine:
+        assert is_locked(mine)
+        assert set(tmp_path.iterdir()) == {used, young, other, mine}
+    assert set(tmp_path.iterdir()) == {used, young, other}
+
+
+def test_no_room_for_temporary_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    full = f"cannot write temporary files in `{tmp_path}`: full"
+    with pytest.raises(GantkError, match=full) as caught, temporary_folder("trial"):
+        raise OSError(errno.ENOSPC, "full")
+    assert "MiB are free there; TMPDIR=FOLDER names a place with more room" in (caught.value.hint or "")
+    with pytest.raises(FileNotFoundError), temporary_folder("trial"):
+        (tmp_path / "missing").read_bytes()  # Not the folder's fault.
+    assert list(tmp_path.iterdir()) == []
+
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "missing")])
+    with pytest.raises(GantkError, match="no place for temporary files") as caught:
+        temporary_place()
+    assert caught.value.hint == "TMPDIR=FOLDER names a place with more room"
 
 
 def test_killed_while_writing(tmp_path: Path) -> None:

@@ -50,6 +50,15 @@ def test_the_table_fits_and_keeps_what_matters(document: dict[str, Any], width: 
     assert "channels_last" not in text
 
 
+def test_names_may_hold_brackets() -> None:
+    row = make_row("onnxruntime [b] fp32", 1.0, rank=1)
+    document = make_document([row])
+    document["model"]["name"] = "net[/v2]"
+    document["warnings"] = ["x[/v2]: busy"]
+    shown = render(document, 200)
+    assert all(text in shown for text in ("net[/v2], ", "onnxruntime [b] fp32", "warning: x[/v2]: busy"))
+
+
 def test_all_shows_the_slower_modes(document: dict[str, Any]) -> None:
     assert "torch channels_last fp32" in render(document, 200, everything=True)
 

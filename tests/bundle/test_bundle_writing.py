@@ -72,6 +72,17 @@ def test_the_same_again_is_no_change(tmp_path: Path) -> None:
         verify(root)
 
 
+def test_bytes_that_are_there_under_another_name_are_not_written_again(tmp_path: Path) -> None:
+    root, seeds = tmp_path / "x.gantk", (0, 1, 1, 1)
+    made = [
+        networks.bundle(root, {("fp32", "plain"): networks.generator(seed=seed)}, force=True).manifest
+        for seed in seeds
+    ]
+    assert made[1].variants[0].file.path.startswith("model.fp32.plain-")
+    assert made[1].files == made[2].files == made[3].files
+    assert strays(root) == set()
+
+
 def test_a_file_system_that_became_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What could not be written is said, not that its traces cannot be removed."""
     root = networks.bundle(tmp_path / "x.gantk").root

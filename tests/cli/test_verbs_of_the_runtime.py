@@ -15,8 +15,9 @@ from PIL import Image
 
 import networks
 from gantk.bundle import ENGINE_BACKENDS, WHOLLY_NATIVE
+from gantk.cli.demo import DemoBar
 from gantk.cli.exported import tell
-from gantk.cli.output import prose
+from gantk.cli.output import prose, spinner
 from gantk.runtime import registry
 from gantk.runtime.operators import OPERATORS
 from gantk.runtime.registry import BackendStatus
@@ -324,6 +325,18 @@ def test_names_may_hold_brackets(gantk: Gantk, tmp_path: Path) -> None:
     done = gantk("run", root, "--backend", "onnxruntime")
     assert done.status == 0
     assert root.name in (done.out + done.err).replace("\n", "")
+
+
+def test_a_spinner_takes_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    console = prose()
+    with console.capture() as captured, spinner(console, "loading [/x]") as show:
+        show("  fp32: `a[/v2]` is left out")
+        console.print("net[/v2]")
+    assert captured.get() == "net[/v2]\n"
+    bar = DemoBar()
+    bar.detail("  net[/v2] is written")
+    bar.close()
+    assert "  net[/v2] is written\n" in capsys.readouterr().err
 
 
 def test_a_link_to_itself_is_an_error(gantk: Gantk, tmp_path: Path) -> None:

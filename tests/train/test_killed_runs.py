@@ -103,7 +103,8 @@ def test_a_signal_ends_cleanly_with_a_checkpoint(
     name: str, number: signal.Signals, files: Path, tmp_path: Path
 ) -> None:
     kind, run, output = KINDS[name], tmp_path / "run", tmp_path / "said"
-    process = apart.start(kind.arguments(files, run, 100_000), output)
+    told = tmp_path / "told.json"
+    process = apart.start([*kind.arguments(files, run, 100_000), "--json", str(told)], output)
     apart.wait_for(checkpoint.path_of(run, kind.killed // 2), process)
     assert process.pid is not None
     os.kill(process.pid, number)
@@ -112,5 +113,7 @@ def test_a_signal_ends_cleanly_with_a_checkpoint(
     said = output.read_text().replace("\n", " ")
     newest = checkpoint.read(checkpoint.list_paths(run)[0]).state["step"]
     assert f"interrupted after step {newest}, with a checkpoint" in said
+    result = json.loads(told.read_text())
+    assert (result["interrupted"], result["step"]) == (True, newest)
     assert f"gantk train {kind.verb} --resume --out {run}" in said
     assert not list(run.rglob("*.partial"))

@@ -9,8 +9,10 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gantk.errors import GantkError
@@ -19,16 +21,29 @@ PARTIAL = ".partial"
 """The suffix of a file or folder that is being written; what carries it may be deleted."""
 
 
+ANOTHER_PLACE = "TMPDIR=FOLDER names a place with more room"
+"""The hint where temporary files have none."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NOT_YET_LOCKED_S = 60.0
+
+
 @contextmanager
-def named_errors(path: Path, doing: str) -> Iterator[None]:
-    """Turn an `OSError` into a `GantkError` that says what could not be done with `path`, and why."""
+def named_errors(path: Path, doing: str, room: str = "make room and run the command again") -> Iterator[None]:
+    """Turn an `OSError` into a `GantkError` that says what could not be done with `path`, and why.
+
+    Args:
+        path: What it was to be done with.
+        doing: The verb.
+        room: What to do where the file system is full.
+    """
     if "\0" in str(path):
         raise GantkError(f"{str(path)!r} is not a path: it holds a NUL")
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            hint = f"{free_bytes(path) / 2**20:.1f} MiB are free there; make room and run the command again"
+        if error.errno in _NO_ROOM:
+            hint = f"{free_bytes(path) / 2**20:.1f} MiB are free there; {room}"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             hint = "choose a place that you may write to, or change its permissions"
         elif isinstance(error, FileNotFoundError):
@@ -155,8 +170,13 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def read_bytes(path: Path, limit_bytes: int | None = None) -> bytes:
+def read_bytes(path: Path, limit_bytes: int | None = None, hint: str | None = None) -> bytes:
     """Read a whole regular file.
+
+    Args:
+        path: The file.
+        limit_bytes: The most that it may have.
+        hint: What to do where it has more.
 
     Raises:
         GantkError: It does not exist, is no regular file, cannot be read or is larger than `limit_bytes`.
@@ -169,6 +189,7 @@ def read_bytes(path: Path, limit_bytes: int | None = None) -> bytes:
             raise GantkError(
                 f"`{path}` has {status.st_size} bytes; at most {limit_bytes} are expected here",
                 where=str(path),
+                hint=hint,
             )
         return stream.read()
 
@@ -176,6 +197,44 @@ def read_bytes(path: Path, limit_bytes: int | None = None) -> bytes:
 def _open_at_once(path: str, flags: int) -> int:
     # Without O_NONBLOCK a named pipe with no writer would block here for ever.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+@contextmanager
+def temporary_folder(kind: str) -> Iterator[Path]:
+    """A folder for a while, locked while it is in use; those of `kind` that killed processes left are removed.
+
+    Raises:
+        GantkError: There is no place for one, or it became full.
+    """
+    place, prefix = temporary_place(), f"gantk-{kind}-"
+    for left in place.glob(f"{prefix}*"):
+        with suppress(OSError):  # Somebody else's, or gone meanwhile.
+            if time.time() - left.stat().st_mtime > _NOT_YET_LOCKED_S and not is_locked(left):
+                shutil.rmtree(left, ignore_errors=True)
+    # Processes that were ended with us may still be writing: what they leave is removed later.
+    folder = tempfile.TemporaryDirectory(prefix=prefix, dir=place, ignore_cleanup_errors=True)
+    try:
+        with folder as name, locked(Path(name)):
+            yield Path(name)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        with named_errors(place, "write temporary files in", ANOTHER_PLACE):
+            raise
+
+
+def temporary_place() -> Path:
+    """The folder in which the system has temporary files.
+
+    Raises:
+        GantkError: There is none.
+    """
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise GantkError(
+            "there is no place for temporary files: none is writable and has room", hint=ANOTHER_PLACE
+        ) from error
 
 
 @contextmanager

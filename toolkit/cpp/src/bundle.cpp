@@ -43,14 +43,15 @@ std::string Bundle::path_of(const FileRef& ref) const { return tidy(root_ + "/" 
 Bytes Bundle::read_file(const FileRef& ref) const {
   const std::string path = path_of(ref);
   if (!leads_inside(path, root_)) throw Error("`" + ref.path + "` is a link that leads out of the bundle", path);
+  const std::string changed = "the file was changed or cut after the export; export the bundle again";
   Sha256 hash;
-  Bytes bytes = read_bytes(path, ref.size_bytes, &hash);
+  Bytes bytes = read_bytes(path, ref.size_bytes, &hash, changed);
   const std::string digest = hash.hex();
   if (digest != ref.sha256) {
     throw Error("`" + ref.path + "` has sha256 " + digest.substr(0, 12) + "... and " + std::to_string(bytes.size()) +
                     " bytes; the manifest says " + ref.sha256.substr(0, 12) + "... and " +
                     std::to_string(ref.size_bytes),
-                path, "the file was changed or cut after the export; export the bundle again");
+                path, changed);
   }
   return bytes;
 }

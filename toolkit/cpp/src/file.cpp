@@ -97,7 +97,7 @@ bool leads_inside(const std::string& path, const std::string& folder) {
   return !fault && std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
 }
 
-Bytes read_bytes(const std::string& path, std::int64_t limit_bytes, Sha256* hash) {
+Bytes read_bytes(const std::string& path, std::int64_t limit_bytes, Sha256* hash, const std::string& hint) {
   const Descriptor file(path);
   struct stat status;
   if (::fstat(file, &status) != 0) fail(path, errno);
@@ -106,7 +106,7 @@ Bytes read_bytes(const std::string& path, std::int64_t limit_bytes, Sha256* hash
   if (status.st_size > limit_bytes) {
     throw Error("`" + path + "` has " + std::to_string(status.st_size) + " bytes; at most " +
                     std::to_string(limit_bytes) + " are expected here",
-                path);
+                path, hint);
   }
   Bytes bytes(static_cast<std::size_t>(status.st_size));
   for (std::size_t at = 0; at < bytes.size();) {

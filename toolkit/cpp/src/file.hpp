@@ -20,8 +20,10 @@ FileKind kind_of(const std::string& path, const std::string& shown);  // throws 
 
 bool leads_inside(const std::string& path, const std::string& folder);  // with links followed
 
-// Reads a regular file of at most `limit_bytes`; every byte read also goes to `hash`, where there is one.
-Bytes read_bytes(const std::string& path, std::int64_t limit_bytes, Sha256* hash = nullptr);
+// Reads a regular file of at most `limit_bytes`, where it is larger with an error that has `hint`; every byte read also
+// goes to `hash`, where there is one.
+Bytes read_bytes(const std::string& path, std::int64_t limit_bytes, Sha256* hash = nullptr,
+                 const std::string& hint = "");
 
 // Writes a whole file, making its folders: readers see the old file or the new one, also when the machine dies.
 void write_text(const std::string& path, const std::string& text);

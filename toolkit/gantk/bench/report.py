@@ -45,7 +45,6 @@ def table(document: Document, *, everything: bool = False, width: int | None = N
         width: Of the terminal; all columns by default.
     """
     from rich.console import Group
-    from rich.markup import escape
     from rich.text import Text
 
     headings = HEADINGS if everything or width is None else next(h for least, h in _WIDTHS if width >= least)
@@ -62,7 +61,7 @@ def table(document: Document, *, everything: bool = False, width: int | None = N
         *(f"warning: {line}" for line in document["warnings"]),
         machine_line(document),
     ]
-    parts += [Text.from_markup(f"[dim]{escape(line)}[/dim]") for line in notes]
+    parts += [Text(line, style="dim") for line in notes]
     return Group(*parts)
 
 
@@ -108,13 +107,14 @@ def _markdown_lines(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> l
 def _rich_gpu_table(rows: Sequence[Row]) -> RenderableType:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     shown = Table(title="on the GPU", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for heading in GPU_HEADINGS:
         justify: Literal["left", "right"] = "left" if heading in ("contender", "") else "right"
         shown.add_column(heading, justify=justify, overflow="fold")
     for row in rows:
-        shown.add_row(*gpu_cells(row))
+        shown.add_row(*map(Text, gpu_cells(row)))
     return shown
 
 
@@ -123,9 +123,10 @@ def _rich_table(
 ) -> RenderableType:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     shown = Table(
-        title=f"{document['model']['name']}, {case}",
+        title=Text(f"{document['model']['name']}, {case}", style="table.title"),
         box=box.SIMPLE_HEAD,
         title_justify="left",
         pad_edge=False,
@@ -144,5 +145,5 @@ def _rich_table(
             if row["rank"] is None
             else None
         )
-        shown.add_row(*(text[heading] for heading in headings), style=style)
+        shown.add_row(*(Text(text[heading]) for heading in headings), style=style)
     return shown

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from gantk.bench.stats import NOISY_CV
 from gantk.bench.subject import Case, Shape, Subject, describe, fits_probe, make_cases, make_feeds
 from gantk.bundle import ENGINE_PRECISIONS
 from gantk.errors import GantkError, UsageError
+from gantk.files import temporary_folder
 
 SCHEMA_VERSION = 2
 """Since 2 rows have ``gpu_ms``, ``gpu_reason`` and ``reproduce``."""
@@ -102,14 +102,14 @@ def compare(
         document["warnings"].append(
             f"the machine was busy before the benchmark began: load average {load:.1f}"
         )
-    with tempfile.TemporaryDirectory(prefix="gantk-bench-", ignore_cleanup_errors=True) as folder:
+    with temporary_folder("bench") as folder:
         _run_cases(
             document,
             subject,
             cases,
             contenders,
             settings,
-            Path(folder),
+            folder,
             progress or (lambda _: None),
             keep or (lambda _: None),
         )

@@ -109,14 +109,15 @@ class Bundle:
         path = self.root / ref.path
         if not leads_inside(path, self.root):
             raise GantkError(f"`{ref.path}` is a link that leads out of the bundle", where=str(path))
-        data = read_bytes(path, limit_bytes=ref.size_bytes)
+        changed = "the file was changed or cut after the export; export the bundle again"
+        data = read_bytes(path, limit_bytes=ref.size_bytes, hint=changed)
         digest = hashlib.sha256(data).hexdigest()
         if digest != ref.sha256:
             raise GantkError(
                 f"`{ref.path}` has sha256 {digest[:12]}... and {len(data)} bytes; "
                 f"the manifest says {ref.sha256[:12]}... and {ref.size_bytes}",
                 where=str(path),
-                hint="the file was changed or cut after the export; export the bundle again",
+                hint=changed,
             )
         return data
 
@@ -223,11 +224,13 @@ class Writer:
         if not _OWN_FILES.fullmatch(path):
             raise GantkError(f"{path!r} is not what a file of a bundle is called", where=str(self.root))
         ref = FileRef.of(path, data)
-        if self._has(path, data):
-            return ref
+        stem, dot, suffix = path.rpartition(".")
+        hashed = FileRef(f"{stem}-{ref.sha256[:8]}{dot}{suffix}", ref.sha256, ref.size_bytes)
+        for known in (ref, hashed):
+            if self._has(known.path, data):
+                return known
         if (self._folder / path).exists():
-            stem, dot, suffix = path.rpartition(".")
-            ref = FileRef(f"{stem}-{ref.sha256[:8]}{dot}{suffix}", ref.sha256, ref.size_bytes)
+            ref = hashed
         target = self._folder / ref.path
         if not leads_inside(target.parent, self._folder):
             raise GantkError(

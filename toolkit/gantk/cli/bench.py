@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gantk.cli.output import JsonOption, prose, write_json
+from gantk.cli.output import JsonOption, prose, spinner, write_json
 from gantk.errors import UsageError
 
 if TYPE_CHECKING:
@@ -138,17 +138,15 @@ def bench_command(
     until the medians stand still. A contender whose pictures are wrong is shown and not ranked. PyTorch is
     measured in every mode, and counts with its best.
     """
-    from rich.markup import escape
-
     from gantk.bench import regression, run
 
     old = None if compare is None else regression.read_document(compare)
     limit = regression.parse_share(fail_slower)
     console = prose()
-    with console.status("looking for contenders") as status:
+    with spinner(console, "looking for contenders") as show:
 
         def report(line: str) -> None:
-            status.update(escape(line.strip()))
+            show(line)
             if line.startswith(" ") or not console.is_terminal:
                 console.print(line)
 

@@ -32,10 +32,12 @@ class DemoBar(BarReporter, DemoReporter):
         prose().print(f"{number}/5 {title}", style="bold")
 
     def detail(self, text: str) -> None:
+        from rich.text import Text
+
         if self._status is None:
             self._status = prose().status("")
             self._status.start()
-        self._status.update(text.strip())
+        self._status.update(Text(text.strip()))  # A string would be markup.
         if text.startswith(" "):
             self._status.console.print(text)
 

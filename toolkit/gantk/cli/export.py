@@ -28,7 +28,7 @@ from gantk.cli.building import (
     parse_precisions,
 )
 from gantk.cli.exported import manifest_of, tell
-from gantk.cli.output import JsonOption, prose
+from gantk.cli.output import JsonOption, prose, spinner
 from gantk.cli.step import (
     ContentLayer,
     Gatys,
@@ -239,12 +239,12 @@ def export_command(
         )
     output = output or Path(f"{resolved(source).with_suffix('').name}.gantk")
     console, before = prose(), manifest_of(output)
-    with console.status("loading PyTorch") as status:
+    with spinner(console, "loading PyTorch") as show:
         from gantk.export import export
         from gantk.export.calibration import Calibration
 
         def report(line: str) -> None:
-            status.update(line.strip())
+            show(line)
             if line.startswith(" "):
                 console.print(line)
 
@@ -260,7 +260,7 @@ def export_command(
             calibration=Calibration(calibrate, calibrate_count or 32, calibration or "minmax"),
             engines=request,
             report=report,
-            progress=lambda phase, done, steps: status.update(f"{phase}: {done} of {steps}"),
+            progress=lambda phase, done, steps: show(f"{phase}: {done} of {steps}"),
         )
     tell(console, bundle, json, before)
 

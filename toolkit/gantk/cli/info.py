@@ -72,10 +72,8 @@ def _print_bundle(about: Mapping[str, Any]) -> None:
     _print_engines(about["engines"])
     if about["unused"]:
         size = _mib(sum(file["size_bytes"] for file in about["unused"]))
-        count = len(about["unused"])
-        typer.echo(
-            f"\n{count} file{'s' * (count > 1)} of earlier exports, {size} MiB, which the next one removes"
-        )
+        files = "1 file" if len(about["unused"]) == 1 else f"{len(about['unused'])} files"
+        typer.echo(f"\n{files} of earlier exports, {size} MiB, which the next one removes")
     rows = [(file, parity) for file in (*about["variants"], *about["engines"]) for parity in file["parity"]]
     if rows:
         typer.echo()

@@ -58,6 +58,13 @@ class LazyGroup(TyperGroup):
         module = import_module(f"gantk.cli.{name}")
         return name, typer.main.get_command(module.app), rest
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            # Typer would make it 130, and so would a verb that was interrupted and still told its result.
+            raise typer.Abort from None
+
 
 app = typer.Typer(
     cls=LazyGroup,
@@ -119,10 +126,13 @@ class _Termination:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is signal.SIG_DFL:
+        # Once it came, the process is about to end, and nothing shall change its status.
+        if self._before is signal.SIG_DFL and not self.came:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        # timeout(1) sends it twice, to us and to our group: the second must not interrupt the putting away.
+        signal.signal(number, signal.SIG_IGN)
         self.came = True
         raise KeyboardInterrupt
 
@@ -131,8 +141,6 @@ def _run(arguments: list[str], termination: _Termination) -> int:  # noqa: PLR09
     try:
         status = app(arguments or ["--help"], prog_name="gantk", standalone_mode=False)
         sys.stdout.flush()
-        if status == INTERRUPTED:  # Typer made this of Ctrl-C.
-            raise KeyboardInterrupt
         return (status or 0) if arguments else UsageError.exit_code
     except GantkError as error:
         return _report(error, arguments)

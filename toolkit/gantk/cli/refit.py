@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gantk.cli.exported import tell
-from gantk.cli.output import JsonOption, prose
+from gantk.cli.output import JsonOption, prose, spinner
 
 app = typer.Typer(
     add_completion=False,
@@ -77,11 +77,11 @@ def refit(
     which the first opening does.
     """
     console = prose()
-    with console.status("loading PyTorch") as status:
+    with spinner(console, "loading PyTorch") as show:
         from gantk.export.engines.refit import refit as refit_bundle
 
         def report(line: str) -> None:
-            status.update(line.strip())
+            show(line)
             if line.startswith(" "):
                 console.print(line)
 
@@ -92,6 +92,6 @@ def refit(
             force=force,
             psnr_min=psnr_min,
             report=report,
-            progress=lambda phase, done, steps: status.update(f"{phase}: {done} of {steps}"),
+            progress=lambda phase, done, steps: show(f"{phase}: {done} of {steps}"),
         )
     tell(console, made, json)

@@ -11,7 +11,7 @@ import typer
 
 from gantk.cli.building import listed
 from gantk.cli.exported import manifest_of, tell
-from gantk.cli.output import prose
+from gantk.cli.output import prose, spinner
 
 if TYPE_CHECKING:
     from gantk.export.engines.pipeline import EngineRequest
@@ -91,7 +91,7 @@ def export_step_into(
         json: As given with ``--json``.
     """
     console, before = prose(), manifest_of(output)
-    with console.status("loading PyTorch") as status:
+    with spinner(console, "loading PyTorch") as show:
         from gantk.export.gatys.pipeline import export_step
 
         bundle = export_step(
@@ -105,11 +105,9 @@ def export_step_into(
             force=force,
             psnr_min=psnr_min,
             engines=request,
-            report=status.update,
-            building=lambda phase, done, steps: status.update(f"{phase}: {done} of {steps}"),
-            progress=lambda done, total: status.update(
-                f"fetching VGG-19: {done // 10**6} of {total // 10**6} MB"
-            ),
+            report=show,
+            building=lambda phase, done, steps: show(f"{phase}: {done} of {steps}"),
+            progress=lambda done, total: show(f"fetching VGG-19: {done // 10**6} of {total // 10**6} MB"),
         )
     tell(console, bundle, json, before)
     console.print(f"next: gantk stylize CONTENT --style PICTURE --model {bundle.root}")

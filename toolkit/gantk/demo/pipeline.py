@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from gantk.demo.reporter import DemoReporter
 from gantk.errors import BackendMissingError, GantkError
 from gantk.export import export
 from gantk.export.engines.pipeline import EngineRequest
-from gantk.files import write_text
+from gantk.files import temporary_folder, write_text
 from gantk.generate import latents, open_painter, paint, walk_latents
 from gantk.runtime.pictures import grid, save, save_animation
 from gantk.train.config import TrainConfig
@@ -130,8 +129,8 @@ def _draw(out: Path) -> None:
 
 def _affordable_steps(out: Path) -> int:
     """`STEPS`, or fewer where a short trial says that they would take longer than `TRAINING_S`."""
-    with tempfile.TemporaryDirectory() as folder:
-        trial = train(_config(out, Path(folder) / "run", TRIAL_STEPS))
+    with temporary_folder("demo") as folder:
+        trial = train(_config(out, folder / "run", TRIAL_STEPS))
     affordable = TRAINING_S * trial.samples_per_second / _config(out, out, TRIAL_STEPS).batch
     return max(LEAST_STEPS, min(STEPS, int(affordable)))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -22,6 +21,7 @@ from gantk.export.onnx import OPSET
 from gantk.export.qdq import LAYERS, MOVERS, bypass_outputs
 from gantk.export.reference import Reference, run_torch
 from gantk.export.variants import Network, Report, VariantFile, plain_bytes
+from gantk.files import temporary_folder
 from gantk.runtime.parity import THRESHOLDS
 from gantk.runtime.runner import Array
 
@@ -53,10 +53,8 @@ def make_quantised(
     report(f"  {precision}: {found.told(calibration.count)}")
     judges = [*network.full.feeds, *(found.judging or found.calibrating)]
     reference = run_torch(network.module, network.inputs, network.outputs, judges, "fp32")
-    with tempfile.TemporaryDirectory(prefix="gantk-quantise-") as folder:
-        quantiser = Quantiser(
-            plain_bytes(network), found.calibrating, calibration.method, Path(folder), precision
-        )
+    with temporary_folder("quantise") as folder:
+        quantiser = Quantiser(plain_bytes(network), found.calibrating, calibration.method, folder, precision)
         data, verdicts = _search(quantiser, network.psnr_min, reference, report)
     for backend in verify.working_backends(precision)[1:]:
         verdicts += verify.measure(data, precision, backend, [reference], network.psnr_min)

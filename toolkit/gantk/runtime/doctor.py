@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import tempfile
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import gantk
 from gantk.bundle import ENGINE_BACKENDS
-from gantk.files import free_bytes
+from gantk.files import free_bytes, temporary_place
 from gantk.runtime import driver
 from gantk.runtime.backends.onnxruntime import examine_operators
 from gantk.runtime.backends.vendor import installed
@@ -72,9 +71,7 @@ def examine() -> dict[str, Any]:
         "packages": packages,
         "torch": {"version": packages.get("torch"), "importable": find_spec("torch") is not None},
         "compiler": compiler,
-        "free_bytes": {
-            str(folder): free_bytes(folder) for folder in (Path.cwd(), Path(tempfile.gettempdir()))
-        },
+        "free_bytes": {str(folder): free_bytes(folder) for folder in (Path.cwd(), temporary_place())},
     }
     report["advice"] = _advice(report)
     return report

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from gantk.errors import GantkError
-from gantk.files import free_bytes, named_errors
+from gantk.files import ANOTHER_PLACE, free_bytes, named_errors, temporary_place
 from gantk.runtime.model import Model, from_bytes, from_path
 from gantk.runtime.pictures import Pixels, to_pixels
 from gantk.runtime.registry import open_model
@@ -79,7 +79,7 @@ class LargePainter:
         self, network: StyleNetwork, memory_bytes: int = MEMORY_BYTES, folder: Path | None = None
     ) -> None:
         self._network, self._memory_bytes = network, memory_bytes
-        self._folder = folder or Path(tempfile.gettempdir())
+        self._folder = folder or temporary_place()
         self.plan = plan_stages(
             _plain(network.path).data, network.picture.name, network.runner.outputs[0].name
         )
@@ -215,13 +215,13 @@ class _Rows:
             raise GantkError(
                 f"{need / 2**30:.1f} GiB are wanted for a temporary file; {free_bytes(folder) / 2**30:.1f} are free",
                 where=str(folder),
-                hint="TMPDIR=FOLDER names a place with more room",
+                hint=ANOTHER_PLACE,
             )
-        with named_errors(folder, "write a temporary file in"):
+        with named_errors(folder, "write a temporary file in", ANOTHER_PLACE):
             self._file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115 - closed by `close`
 
     def write(self, first: int, array: Array) -> None:
-        with named_errors(self._folder, "write a temporary file in"):
+        with named_errors(self._folder, "write a temporary file in", ANOTHER_PLACE):
             for channel, plane in enumerate(np.ascontiguousarray(array)):
                 self._all(os.pwrite, plane, self._place(channel, first))
 

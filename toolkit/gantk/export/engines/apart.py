@@ -5,14 +5,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -23,12 +19,9 @@ from gantk.errors import GantkError
 from gantk.export.engines.audit import Audit
 from gantk.export.engines.build import BuildOptions, Built
 from gantk.export.engines.progress import Progress
-from gantk.export.engines.worker import ENGINE, MODEL, REQUEST, RESULT
-from gantk.files import is_locked, locked, named_errors
+from gantk.export.engines.worker import ENGINE, MODEL, REQUEST
+from gantk.files import temporary_folder
 from gantk.runtime.products import Product
-
-_PREFIX = "gantk-build-"
-_NOT_YET_LOCKED_S = 60.0
 
 _LAST_LINES = 3
 
@@ -59,15 +52,13 @@ def build_apart(
         "profiles": [{name: shapes.to_json() for name, shapes in profile.items()} for profile in profiles],
         "options": asdict(options),
     }
-    with _own_folder() as folder:
-        with named_errors(folder, "write"):
-            (folder / MODEL).write_bytes(data)
-            (folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")
+    with temporary_folder("build") as folder:
+        (folder / MODEL).write_bytes(data)
+        (folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")
         with (folder / "log").open("w+b") as log:
-            status = _run(folder, log, progress)
-            if not (folder / RESULT).is_file():
+            status, result = _run(folder, log, progress)
+            if result is None:
                 raise _died(status, log, product, where)
-        result = json.loads((folder / RESULT).read_bytes())
         if "error" in result:
             raise _raised(result, where)
         return Built(
@@ -83,19 +74,12 @@ def build_apart(
         )
 
 
-@contextmanager
-def _own_folder() -> Iterator[Path]:
-    """A temporary folder, locked while it is in use; those of processes that were killed are removed."""
-    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(OSError):  # Somebody else's, or gone meanwhile.
-            if time.time() - left.stat().st_mtime > _NOT_YET_LOCKED_S and not is_locked(left):
-                shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name, locked(Path(name)):
-        yield Path(name)
+def _run(folder: Path, log: IO[bytes], progress: Progress) -> tuple[int, dict[str, Any] | None]:
+    """Let a worker do its work and pass its progress on; whatever happens here ends it.
 
-
-def _run(folder: Path, log: IO[bytes], progress: Progress) -> int:
-    """Let a worker do its work and pass its progress on; whatever happens here ends it."""
+    Returns:
+        Its exit status, and its result unless it died before.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "gantk.export.engines.worker"],
         cwd=folder,
@@ -107,10 +91,14 @@ def _run(folder: Path, log: IO[bytes], progress: Progress) -> int:
     )
     assert process.stdout is not None
     try:
+        result: dict[str, Any] | None = None
         for line in process.stdout:
-            phase, done, steps = json.loads(line)
-            progress(phase, done, steps)
-        return process.wait()
+            told = json.loads(line)
+            if isinstance(told, dict):
+                result = told
+            else:
+                progress(*told)
+        return process.wait(), result
     finally:
         if process.poll() is None:
             process.kill()

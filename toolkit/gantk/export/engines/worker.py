@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process that builds one engine: `python -m gantk.export.engines.worker`, in a folder with its request.
 
-The folder holds ``request.json`` and ``model.onnx``; the worker adds ``engine`` and ``result.json``, and meanwhile
-writes a JSON line for each step of progress to its standard output.
+The folder holds ``request.json`` and ``model.onnx``; the worker adds ``engine``. To its standard output, for which a
+full disk is no matter, it writes a JSON array for each step of progress and at the end an object, a line each.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 from gantk.bundle import ShapeRange
 from gantk.errors import GantkError
 from gantk.export.engines.build import BuildOptions, build
-from gantk.files import named_errors
+from gantk.files import ANOTHER_PLACE, named_errors
 from gantk.runtime.products import PRODUCTS
 
-MODEL, REQUEST, ENGINE, RESULT = "model.onnx", "request.json", "engine", "result.json"
+MODEL, REQUEST, ENGINE = "model.onnx", "request.json", "engine"
 
 _PR_SET_PDEATHSIG = 1
 
@@ -39,13 +39,10 @@ def main() -> int:
         )  # Nobody waits for an engine when whoever asked is gone.
     tell = _own_output()
     try:
-        with named_errors(Path.cwd(), "build in"):
-            result = _build(lambda phase, done, steps: tell([phase, done, steps]))
-            Path(RESULT).write_text(json.dumps(result), encoding="utf-8")
+        with named_errors(Path.cwd(), "build in", ANOTHER_PLACE):
+            tell(_build(lambda phase, done, steps: tell([phase, done, steps])))
     except GantkError as error:
-        result = {"error": type(error).__name__, "what": error.what, "where": error.where, "hint": error.hint}
-        Path(ENGINE).unlink(missing_ok=True)  # Where there was no room for it, there is for the error.
-        Path(RESULT).write_text(json.dumps(result), encoding="utf-8")
+        tell({"error": type(error).__name__, "what": error.what, "where": error.where, "hint": error.hint})
     return 0
 
 
@@ -87,13 +84,9 @@ def take_turns() -> None:
 
 def _own_output() -> Callable[[Any], None]:
     """A function that writes a line to what was standard output; whatever else is printed goes to standard error."""
-    descriptor = os.dup(1)
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-
-    def tell(line: Any) -> None:
-        os.write(descriptor, (json.dumps(line) + "\n").encode())
-
-    return tell
+    return lambda line: print(json.dumps(line), file=stream, flush=True)
 
 
 def _build(progress: Callable[[str, int, int], None]) -> dict[str, Any]:
