@@ -12,7 +12,7 @@ from gantk.bundle.engines import (
     ShapeRange,
 )
 from gantk.bundle.fileref import MANIFEST, FileRef
-from gantk.bundle.folder import Bundle, Writer, is_bundle
+from gantk.bundle.folder import Bundle, is_bundle
 from gantk.bundle.manifest import FOREIGN_FAMILY, STEP_FAMILY, Manifest
 from gantk.bundle.variants import (
     FORMS,
@@ -25,6 +25,7 @@ from gantk.bundle.variants import (
     place_of,
     readable,
 )
+from gantk.bundle.writer import Writer
 
 __all__ = [
     "ENGINE_BACKENDS",
