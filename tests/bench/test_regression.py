@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from bench_helpers import make_document, make_row
 
+from gantk.bench import run
 from gantk.bench.regression import changes, lost, parse_share, read_document, regressions
+from gantk.cli.main import main
 from gantk.errors import GantkError, UsageError
 
 
@@ -52,6 +54,33 @@ def test_what_is_right_no_more_is_lost() -> None:
     assert lost(old, old) == []
     assert lost(old, new) == ["b fp32, latent 1x100: it died", "c fp32, latent 1x100: 12.0 dB PSNR"]
     assert lost(new, old) == []
+    found, doubts = changes(old, new)
+    assert ([change.label for change in found], doubts) == (["a fp32, latent 1x100"], [])
+
+
+def test_the_only_contender_that_is_right_no_more_is_no_stranger() -> None:
+    old = make_document([make_row("a fp32", 1.0)])
+    new = copy.deepcopy(old)
+    new["rows"][0].update(status="failed", reason="it died")
+    assert changes(old, new) == ([], [])
+    assert lost(old, new) == ["a fp32, latent 1x100: it died"]
+
+
+def test_the_command_fails_for_what_is_right_no_more_and_writes_what_it_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = make_document([make_row("a fp32", 1.0)])
+    new = copy.deepcopy(old)
+    new["rows"][0]["parity"].update(passed=False, reason="12.0 dB PSNR")
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    monkeypatch.setattr(run, "compare", lambda *_, **__: new)
+    arguments = ["bench", "x.onnx", "--compare", str(tmp_path / "old.json"), "--json", "-"]
+    assert main(arguments) == 1
+    output = capsys.readouterr()
+    assert "and now: a fp32, latent 1x100: 12.0 dB PSNR" in output.err
+    assert json.loads(output.out)["comparison"]["lost"] == ["a fp32, latent 1x100: 12.0 dB PSNR"]
+    monkeypatch.setattr(run, "compare", lambda *_, **__: old)
+    assert main(arguments) == 0
 
 
 def test_nothing_in_common_is_an_error() -> None:

@@ -103,9 +103,9 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[Change
         found = [_change(label, before[label], row) for label, row in after.items() if label in before]
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise GantkError(f"the older benchmark is damaged: {type(error).__name__}: {error}") from error
-    gone = [label for label in before if label not in after]
-    doubts += [f"{label} was measured then and is not now" for label in gone]
-    if not found:
+    tried = set(map(_label, new["rows"]))
+    doubts += [f"{label} was measured then and is not now" for label in before if label not in tried]
+    if not tried & set(before):
         raise GantkError(
             "the two benchmarks have no contender in common", hint="measure the same file and shapes"
         )
@@ -121,10 +121,9 @@ def lost(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """The contenders that were right in the older benchmark and failed or were wrong in the newer one, with why."""
     right, found = _by_label(old), []
     for row in new["rows"]:
-        label = f"{row['label']}, {shape_label(row)}"
-        if label in right and not is_right(row):
+        if _label(row) in right and not is_right(row):
             parity = row["parity"] or {}
-            found.append(f"{label}: {row['reason'] or parity.get('reason') or 'wrong'}")
+            found.append(f"{_label(row)}: {row['reason'] or parity.get('reason') or 'wrong'}")
     return found
 
 
@@ -133,13 +132,14 @@ def _gpu(document: Mapping[str, Any]) -> str | None:
     return ", ".join(gpu["names"]) if gpu else None
 
 
+def _label(row: dict[str, Any]) -> str:
+    """A name that says contender and shapes."""
+    return f"{row['label']}, {shape_label(row)}"
+
+
 def _by_label(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The rows that are right, by a name that says contender and shapes."""
-    rows = {}
-    for row in document["rows"]:
-        if is_right(row):
-            rows[f"{row['label']}, {shape_label(row)}"] = row
-    return rows
+    """The rows that are right."""
+    return {_label(row): row for row in document["rows"] if is_right(row)}
 
 
 def _change(label: str, old: dict[str, Any], new: dict[str, Any]) -> Change:
