@@ -194,8 +194,17 @@ def test_the_parts_of_a_call_are_timed_apart(lab: Lab) -> None:
     assert lab.cuda.leaks == {}
 
 
-@pytest.mark.parametrize("call", ["cudaEventCreate", "cudaMallocHost", "cudaMemcpyAsync", "cudaEventRecord"])
-@pytest.mark.parametrize("time", [1, 2])
+@pytest.mark.parametrize(
+    ("call", "time"),
+    [
+        *(
+            (call, time)
+            for call in ("cudaEventCreate", "cudaMallocHost", "cudaMemcpyAsync")
+            for time in (1, 2)
+        ),
+        *(("cudaEventRecord", time) for time in (1, 2, 6)),  # The sixth comes after the copies out.
+    ],
+)
 def test_what_fails_while_the_parts_are_timed_leaves_nothing(lab: Lab, call: str, time: int) -> None:
     with lab.open() as runner:
         held = len(lab.cuda.host)
@@ -204,6 +213,12 @@ def test_what_fails_while_the_parts_are_timed_leaves_nothing(lab: Lab, call: str
         with pytest.raises(GantkError, match=call):
             gpu.time_parts(runner, {"x": picture(1, 2, 8, 8)}, 1.0, 5)
         assert len(lab.cuda.host) == held
+        started = max(
+            (place for place, name in enumerate(lab.cuda.calls) if name == "cudaMemcpyAsync"), default=0
+        )
+        after = lab.cuda.calls[started:]
+        if started and "cudaFreeHost" in after:  # Copies may be under way.
+            assert after.index("cudaStreamSynchronize") < after.index("cudaFreeHost")
         assert not any(event.timed for event in lab.cuda.events.values())  # The runner has others.
         lab.cuda.fail.clear()
         check(runner, picture(1, 2, 8, 8))

@@ -63,10 +63,11 @@ class _Calls:
         self._pinned_in = {name: self._pinned(array) for name, array in self._inputs.items()}
         for name, array in feeds.items():
             np.copyto(host_view(self._pinned_in[name], array.shape, array.dtype), array)
+        stack.callback(calls.synchronize, self._stream)  # Before the inputs go, whatever fails from here on.
         self._copy_in()  # What is there by chance may be no input, such as a class that does not exist.
         self._outputs: dict[str, DeviceArray] = runner.launch(self._inputs, int(self._stream))
         self._pinned_out = {name: self._pinned(array) for name, array in self._outputs.items()}
-        stack.callback(calls.synchronize, self._stream)  # Before anything goes.
+        stack.callback(calls.synchronize, self._stream)  # Before the outputs' copies go.
 
     def once(self) -> dict[str, float]:
         """One call; the time of each of its parts, in ms."""
