@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gantk.files import cache_folder
 from gantk.runtime.runner import Array, Runner
 from gantk.tensors import TensorSpec
 
@@ -70,6 +71,12 @@ def make_with_child(note: str, **options: Any) -> Fake:
     """A runner that started a process of its own, whose number it leaves in the file `note`."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
     Path(note).write_text(str(child.pid))
+    return make(**options)
+
+
+def make_that_keeps(note: str, **options: Any) -> Fake:
+    """A runner that leaves in the file `note` where gantk would keep what it compiles."""
+    Path(note).write_text(str(cache_folder()))
     return make(**options)
 
 

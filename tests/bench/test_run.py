@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,26 @@ from bench_helpers import MakeFake, make_onnx
 from gantk.bench import case, contenders, machine, run, view
 from gantk.bench.contender import Contender
 from gantk.bench.load import Interference
-from gantk.bench.reference import judge
 from gantk.bench.subject import Case, describe
+from gantk.bundle import STEP_FAMILY
 from gantk.cli.main import main
 from gantk.errors import BackendMissingError, GantkError, UsageError
 
 
 def run_fakes(
-    tmp_path: Path, found: list[Contender], budget_s: float = 0.3, load_timeout_s: float = 20.0
+    tmp_path: Path,
+    found: list[Contender],
+    budget_s: float = 0.3,
+    load_timeout_s: float = 20.0,
+    family: str = "",
 ) -> case.Result:
     feeds = {"latent": np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)}
     np.savez(tmp_path / "feeds.npz", **feeds)
     right = {"picture": np.tanh(feeds["latent"][:, :2])}
     shapes = Case({"latent": (2, 4)}, 2)
-    task = case.Task(shapes, tmp_path / "feeds.npz", right, "torch float32", [fakes.PICTURE], tmp_path)
+    task = case.Task(
+        shapes, tmp_path / "feeds.npz", right, "torch float32", [fakes.PICTURE], tmp_path, family
+    )
     return case.run_case(task, found, case.Settings("cpu", 1, budget_s, load_timeout_s, 0), 0, lambda _: None)
 
 
@@ -135,18 +142,6 @@ def test_what_was_measured_is_kept_before_the_next_case(
     assert kept == [["content 1x3x8x8"]]
 
 
-def test_the_onnx_reference_serves_where_no_backend_can(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from gantk.bench import reference
-
-    monkeypatch.setattr(reference, "BACKENDS", {})
-    path = make_onnx(tmp_path / "style.onnx")
-    document = run.compare(path, shapes=[("content", (1, 3, 8, 8))], threads=1, budget_s=0.2)
-    assert {row["parity"]["reference"] for row in document["rows"]} == {"onnx reference"}
-    assert all(row["parity"]["passed"] for row in document["rows"])
-
-
 def test_free_sizes_and_unknown_names_are_usage_errors(onnx_file: Path) -> None:
     with pytest.raises(UsageError, match="sizes that are free: H"):
         run.compare(onnx_file)
@@ -176,15 +171,41 @@ def test_nobody_left_says_why(onnx_file: Path) -> None:
         run.compare(onnx_file, precisions=["bf16"], shapes=[("content", (1, 3, 8, 8))])
 
 
-def test_the_worst_output_speaks() -> None:
-    right = {"picture": np.zeros((2, 2), np.float32)}
-    off = {"picture": np.full((2, 2), 0.5, np.float32)}
-    assert judge(right, right, [fakes.PICTURE], "x", "fp32")["passed"]
-    assert not judge(off, right, [fakes.PICTURE], "x", "fp32")["passed"]
-    assert (
-        "NaN" in judge({"picture": right["picture"] * np.nan}, right, [fakes.PICTURE], "x", "fp32")["reason"]
+def test_contenders_are_judged_as_their_family_is(
+    tmp_path: Path, fake: MakeFake, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [fake("step", scale=1.003)]
+    assert [run_fakes(tmp_path, found, family=f).rows[0]["parity"]["passed"] for f in ("", STEP_FAMILY)] == [
+        False,
+        True,
+    ]
+    seen: list[str] = []
+
+    def watched(task: case.Task, *arguments: Any) -> case.Result:
+        seen.append(task.family)
+        return case.run_case(task, *arguments)
+
+    subject = describe(onnx_file)
+    monkeypatch.setattr(
+        run, "describe", lambda path: replace(subject, about={**subject.about, "family": "x"})
     )
-    assert not judge({}, right, [fakes.PICTURE], "x", "fp32")["passed"]
+    monkeypatch.setattr(run, "run_case", watched)
+    shapes = [("content", (1, 3, 8, 8))]
+    run.compare(onnx_file, backends=["onnxruntime"], shapes=shapes, threads=1, budget_s=0.1)
+    assert seen == ["x"]
+
+
+def test_a_worker_has_caches_of_its_own(
+    tmp_path: Path, fake: MakeFake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is compiled is neither a user's nor another contender's: a load time is that of a first start."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    notes = [tmp_path / name for name in "ab"]
+    found = [fake(note.name, note=str(note), factory="bench_fakes:make_that_keeps") for note in notes]
+    assert [row["status"] for row in run_fakes(tmp_path, found, budget_s=0.1).rows] == ["ok", "ok"]
+    kept = {note.read_text() for note in notes}
+    assert len(kept) == 2
+    assert str(tmp_path / "user" / "gantk") not in kept
 
 
 def test_the_machine_names_no_host() -> None:

@@ -13,15 +13,16 @@ import numpy as np
 from gantk.bench.contender import Contender
 from gantk.bench.contenders import find, has_torch
 from gantk.bench.process import Worker, WorkerError
-from gantk.bench.subject import Arrays, Case, Subject, probe_outputs
+from gantk.bench.subject import Arrays, Case, File, Subject, probe_outputs
 from gantk.errors import GantkError
 from gantk.runtime import parity
 from gantk.runtime.model import from_path
-from gantk.runtime.registry import BACKENDS, status
+from gantk.runtime.registry import status
 from gantk.runtime.runner import Array, Runner
 from gantk.tensors import TensorSpec
 
 ONNX_REFERENCE = "onnx reference"
+ONNXRUNTIME = "onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -156,29 +157,27 @@ def _sources(subject: Subject, threads: int) -> list[tuple[str, Contender | None
         if "fp32" not in subject.precisions
         else next(file for file in subject.files if file.precision == "fp32")
     )
-    for backend in BACKENDS:
-        if backend != "onnxruntime" or backend in first.failures or not status(backend).works:
-            continue
-        options = {
-            "path": str(subject.path),
-            "backend": backend,
-            "precision": first.precision,
-            "form": first.form,
-            "device": "cpu",
-            "threads": threads,
-        }
-        factory = "gantk.bench.subject:open_file"
-        name = (
-            "onnxruntime float32" if first.precision in ("fp32", "fp16") else f"onnxruntime {first.precision}"
-        )
-        sources.append(
-            (name, Contender(backend, "fp32", first.precision, first.form, None, 0, factory, options))
-        )
+    if ONNXRUNTIME not in first.failures and status(ONNXRUNTIME).works:
+        computed = "float32" if first.precision in ("fp32", "fp16") else first.precision
+        sources.append((f"{ONNXRUNTIME} {computed}", _of_onnxruntime(subject, first, threads)))
     options = {"path": str(subject.path)}
     evaluator = Contender(
         ONNX_REFERENCE, "fp32", "fp32", None, None, 0, f"{__name__}:OnnxReferenceRunner", options
     )
     return [*sources, (ONNX_REFERENCE, evaluator)]
+
+
+def _of_onnxruntime(subject: Subject, file: File, threads: int) -> Contender:
+    options = {
+        "path": str(subject.path),
+        "backend": ONNXRUNTIME,
+        "precision": file.precision,
+        "form": file.form,
+        "device": "cpu",
+        "threads": threads,
+    }
+    factory = "gantk.bench.subject:open_file"
+    return Contender(ONNXRUNTIME, "fp32", file.precision, file.form, None, 0, factory, options)
 
 
 def _run(

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What outputs are compared with, and how they are judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import bench_fakes as fakes
+import numpy as np
+import pytest
+from bench_helpers import make_onnx
+
+from gantk.bench import reference, run
+from gantk.bench.reference import OnnxReferenceRunner, judge
+from gantk.bundle import STEP_FAMILY
+
+
+def test_the_onnx_reference_serves_where_no_backend_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "status", lambda name: SimpleNamespace(works=False))
+    path = make_onnx(tmp_path / "style.onnx")
+    document = run.compare(path, shapes=[("content", (1, 3, 8, 8))], threads=1, budget_s=0.2)
+    assert {row["parity"]["reference"] for row in document["rows"]} == {"onnx reference"}
+    assert all(row["parity"]["passed"] for row in document["rows"])
+
+
+def test_the_onnx_reference_fills_the_arrays_that_it_is_given(onnx_file: Path) -> None:
+    content = np.random.default_rng(0).standard_normal((1, 3, 5, 4)).astype(np.float32)
+    runner = OnnxReferenceRunner(str(onnx_file))
+    right = runner.run({"content": content})["styled"]
+    out = np.full_like(right, 7.0)
+    assert runner.run({"content": content}, out={"styled": out})["styled"] is out
+    np.testing.assert_array_equal(out, right)
+
+
+def test_the_worst_output_speaks() -> None:
+    right = {"picture": np.zeros((2, 2), np.float32)}
+    off = {"picture": np.full((2, 2), 0.5, np.float32)}
+    assert judge(right, right, [fakes.PICTURE], "x", "fp32")["passed"]
+    assert not judge(off, right, [fakes.PICTURE], "x", "fp32")["passed"]
+    assert (
+        "NaN" in judge({"picture": right["picture"] * np.nan}, right, [fakes.PICTURE], "x", "fp32")["reason"]
+    )
+    assert not judge({}, right, [fakes.PICTURE], "x", "fp32")["passed"]
+
+
+def test_a_step_of_an_optimisation_is_judged_as_one() -> None:
+    """An activation that is cut off here and not there moves the slopes of some pixels by percents."""
+    right = {"picture": np.linspace(-1, 1, 20_000, dtype=np.float32).reshape(-1, 2)}
+    off = {"picture": right["picture"].copy()}
+    off["picture"][0] += 0.05
+    assert not judge(off, right, [fakes.PICTURE], "x", "fp32")["passed"]
+    assert judge(off, right, [fakes.PICTURE], "x", "fp32", family=STEP_FAMILY)["passed"]
