@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from gantk import models  # noqa: E402
-from gantk.baselines.pytorch import open_network  # noqa: E402
+from gantk.baselines.pytorch import open_network, set_backends  # noqa: E402
 from gantk.bench import run  # noqa: E402
 from gantk.bench.contenders import TORCH_MODES, compiler_fault, find  # noqa: E402
 from gantk.bench.subject import describe  # noqa: E402
@@ -49,10 +49,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
+    before, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     yield
     torch.set_num_threads(before)
     torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = False
+    torch.set_float32_matmul_precision(precision)
 
 
 def latents(count: int) -> dict[str, np.ndarray]:
@@ -194,8 +196,23 @@ def test_a_precision_of_pytorch_that_is_not_there_is_said(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(("precision", "allowed"), [("tf32", True), ("fp32", False), ("fp16", False)])
-def test_convolutions_round_to_tf32_where_that_is_the_precision(
+def test_products_round_to_tf32_where_that_is_the_precision(
     bundle: Path, precision: str, allowed: bool
 ) -> None:
     with open_network(bundle, precision=precision, threads=1):
         assert torch.backends.cudnn.allow_tf32 is allowed
+        assert torch.get_float32_matmul_precision() == ("high" if allowed else "highest")
+
+
+@pytest.mark.parametrize(
+    ("mode", "device", "tried"),
+    [
+        ("eager", "cuda", False),
+        ("channels_last", "cuda", True),
+        ("default", "cuda", True),
+        ("default", "cpu", False),
+    ],
+)
+def test_cudnn_tries_its_algorithms_but_in_eager_mode(mode: str, device: str, tried: bool) -> None:
+    set_backends("fp16", mode, device)
+    assert torch.backends.cudnn.benchmark is tried

@@ -131,14 +131,19 @@ def open_network(
     pixels = any(spec.dtype == "uint8" for spec in manifest.outputs)
     borders = network.config.inputs, network.config.outputs
     module = Bordered(network, *borders, pixels=pixels).eval().to(device, DTYPES[precision])
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    # As it comes PyTorch takes what cuDNN recommends; its best modes may try all, for shapes are the same every time.
-    torch.backends.cudnn.benchmark = device == "cuda" and mode != "eager"
+    set_backends(precision, mode, device)
     call = _prepare(module, mode, device)
     return TorchRunner(
         call, manifest.inputs, manifest.outputs, backend=backend, precision=precision, device=device
     )
+
+
+def set_backends(precision: str, mode: str, device: str) -> None:
+    """Settings of this process: whether products round to TF32, and whether cuDNN tries all of its algorithms."""
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    # As it comes PyTorch takes what cuDNN recommends; its best modes may try all, for shapes are the same every time.
+    torch.backends.cudnn.benchmark = device == "cuda" and mode != "eager"
 
 
 def _prepare(module: nn.Module, mode: str, device: str) -> Callable[..., Tensor]:
