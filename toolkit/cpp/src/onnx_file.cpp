@@ -25,14 +25,22 @@ struct Way {
   Kind to;
 };
 constexpr std::array ways = {
-    Way{Kind::model, 7, Kind::graph},      Way{Kind::model, 25, Kind::function},
-    Way{Kind::graph, 1, Kind::node},       Way{Kind::graph, 5, Kind::tensor},
-    Way{Kind::graph, 15, Kind::sparse},    Way{Kind::function, 7, Kind::node},
-    Way{Kind::function, 11, Kind::attribute}, Way{Kind::node, 5, Kind::attribute},
-    Way{Kind::attribute, 5, Kind::tensor}, Way{Kind::attribute, 6, Kind::graph},
-    Way{Kind::attribute, 10, Kind::tensor}, Way{Kind::attribute, 11, Kind::graph},
-    Way{Kind::attribute, 22, Kind::sparse}, Way{Kind::attribute, 23, Kind::sparse},
-    Way{Kind::sparse, 1, Kind::tensor},    Way{Kind::sparse, 2, Kind::tensor},
+    Way{Kind::model, 7, Kind::graph},
+    Way{Kind::model, 25, Kind::function},
+    Way{Kind::graph, 1, Kind::node},
+    Way{Kind::graph, 5, Kind::tensor},
+    Way{Kind::graph, 15, Kind::sparse},
+    Way{Kind::function, 7, Kind::node},
+    Way{Kind::function, 11, Kind::attribute},
+    Way{Kind::node, 5, Kind::attribute},
+    Way{Kind::attribute, 5, Kind::tensor},
+    Way{Kind::attribute, 6, Kind::graph},
+    Way{Kind::attribute, 10, Kind::tensor},
+    Way{Kind::attribute, 11, Kind::graph},
+    Way{Kind::attribute, 22, Kind::sparse},
+    Way{Kind::attribute, 23, Kind::sparse},
+    Way{Kind::sparse, 1, Kind::tensor},
+    Way{Kind::sparse, 2, Kind::tensor},
 };
 constexpr std::uint64_t external_data = 13, data_location = 14;  // Of a tensor.
 constexpr std::uint64_t op_type = 4;                             // Of a node.

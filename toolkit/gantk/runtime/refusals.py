@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from gantk.bundle import Variant
 from gantk.errors import BackendMissingError, GantkError
-from gantk.runtime.model import Model
 
 
-def refuse_tf32(backend: str, device: str) -> Model:
-    """Refuse to find a file of tf32 for a backend that runs files."""
+def refuse_tf32(backend: str, device: str) -> NoReturn:
+    """What finds a file of tf32 for a backend that runs files: there is none."""
     raise GantkError(
         f"{backend} has no tf32, a way in which engines compute fp32 files",
         where="precision",

@@ -117,9 +117,8 @@ def choose_targets(
     Raises:
         UsageError: One that was asked for cannot be had.
     """
-    ordered = sorted(
-        asked or known, key=lambda target: (len(target), target)
-    )  # One engine, however they are named.
+    # One engine, however they are named.
+    ordered = sorted(asked or known, key=lambda target: (len(target), target))
     reasons = {target: lacks(product, precision, target, layers) for target in ordered}
     refused = {target: reason for target, reason in reasons.items() if reason is not None}
     if asked and refused:

@@ -194,9 +194,8 @@ class Refit:
             file=writer.add(name, put_weights(product, file, data)),
             targets=targets,
             source=variant.file.sha256,
-            options=tuple(
-                option for option in old.options if option != "strip"
-            ),  # Its weights are in it now.
+            # Its weights are in it now.
+            options=tuple(option for option in old.options if option != "strip"),
             parity=(),
         )
 

@@ -220,7 +220,7 @@ class Bound:
 
         Args:
             stream: On which `inputs` were written and `outputs` are read, as `launch` takes it; the default stream by
-                default. -1 where all of that is done: it saves an event, some microseconds.
+                default. -1 where all of that is done: it saves an event.
 
         Raises:
             GantkError: The runner is closed, or the run failed.

@@ -104,9 +104,7 @@ class EngineRunner(GpuRunner):
         calls.home  # noqa: B018  # The GPU of the thread that opens is that of all calls.
         self._runtime, self._engine = deserialize(trt, file, calls)
         _check_tensors(trt, self._engine, file)
-        with log(
-            trt
-        ).listening():  # What the library says of kernels that it does not take is of no interest.
+        with log(trt).listening():  # What it says of kernels that it does not take is of no interest.
             self._kernels = open_cache(trt, self._engine, file, product.version or "unknown")
         precision = file.engine.precision
         super().__init__(
