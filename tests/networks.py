@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from gantk.bundle import Bundle, Manifest, Parity, Variant, Writer
+from gantk.runtime.probe import Probe
 from gantk.tensors import TensorSpec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,7 +109,7 @@ def bundle(
     fastest_on: Mapping[tuple[str, str], Sequence[str]] | None = None,
     force: bool = False,
 ) -> Bundle:
-    """A bundle of the given (precision, form) files; by default one of fp32."""
+    """A bundle of the given (precision, form) files, by default one of fp32; its weights are none."""
     files = files or {("fp32", "plain"): generator()}
     latent, picture = specs()
     with Writer(root, force=force) as writer:
@@ -122,14 +124,24 @@ def bundle(
             )
             for (precision, form), data in files.items()
         )
-        probe = writer.add("probe.safetensors", b"probe")
+        judging = writer.add("probe.safetensors", probe())
         weights = writer.add("checkpoint/generator.safetensors", b"weights")
         config = {"size": SIDE, "latent_size": LATENT}
         return writer.commit(
             Manifest(
-                "dcgan", "tiny", config, (latent,), (picture,), variants, probe, weights, {"gantk": "0.1.0"}
+                "dcgan", "tiny", config, (latent,), (picture,), variants, judging, weights, {"gantk": "0.1.0"}
             )
         )
+
+
+@cache
+def probe() -> bytes:
+    """The file of a probe of `generator`."""
+    import onnxruntime
+
+    feeds = {"latent": latents(2)}
+    session = onnxruntime.InferenceSession(generator(), providers=["CPUExecutionProvider"])
+    return Probe(feeds, {"picture": session.run(None, feeds)[0]}).dumps()
 
 
 def latents(count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:

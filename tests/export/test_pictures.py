@@ -24,8 +24,8 @@ from gantk.export.onnx import trace
 from gantk.export.variants import Network, make_variants
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import from_bytes
+from gantk.runtime.probe import probe_of
 from gantk.runtime.registry import open_model
-from gantk.runtime.verdicts import has_probe
 from traced_pictures import REWRITTEN, check_sizes, file_of, make_network, make_short_network, prepare, silent
 
 
@@ -113,11 +113,11 @@ def test_a_lone_file_knows_the_smallest_size(bundle: Bundle) -> None:
 
 def test_engines_of_the_usual_shapes_can_be_verified(bundle: Bundle) -> None:
     for variant in bundle.manifest.variants:
-        assert has_probe(bundle, usual_engine(bundle, variant))
+        assert probe_of(bundle, usual_engine(bundle, variant))
     large = make_profiles(
         Interface(bundle.manifest.inputs, bundle.manifest.outputs), None, ["picture=1x99x99x3"]
     )
-    assert not has_probe(bundle, make_engine(bundle.find("fp32"), {}, profiles=large))
+    assert not probe_of(bundle, make_engine(bundle.find("fp32"), {}, profiles=large))
 
 
 def test_a_bundle_exported_again_has_the_same_graphs_and_probe(bundle: Bundle) -> None:

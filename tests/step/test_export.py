@@ -31,8 +31,8 @@ from gantk.export.onnx import BF16_OPSET
 from gantk.export.reference import Feeds, Outputs
 from gantk.models.vgg import load_vgg19
 from gantk.runtime.parity import compare, span_of, threshold_of
+from gantk.runtime.probe import probe_of
 from gantk.runtime.products import PRODUCTS
-from gantk.runtime.verdicts import has_probe
 from step_networks import CONTENT, LAYERS, make_weights
 
 
@@ -83,7 +83,7 @@ def test_the_probe_holds_what_pytorch_says(bundle: Path) -> None:
 def test_engines_of_every_form_can_be_verified(bundle: Path) -> None:
     opened = Bundle.read(bundle)
     for variant in opened.manifest.variants:
-        assert has_probe(opened, usual_engine(opened, variant))
+        assert probe_of(opened, usual_engine(opened, variant))
         with gantk.open(bundle, form=variant.form) as runner:
             probe = load(opened.read_file(opened.manifest.probe))
             made = runner.run({spec.name: probe[f"input.{spec.name}"] for spec in runner.inputs})

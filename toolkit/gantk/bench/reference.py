@@ -150,7 +150,7 @@ def _sources(subject: Subject, threads: int) -> list[tuple[str, Contender | None
     if subject.checkpoint_bytes is not None and has_torch():
         eager = next(c for c in find(subject, ["torch"], ["fp32"], "cpu", threads)[0] if c.mode == "eager")
         sources.append(("torch float32", eager))
-    if subject.probe:
+    if subject.probe.outputs:
         sources.append(("torch float32 (probe)", None))
     first = (
         subject.files[0]

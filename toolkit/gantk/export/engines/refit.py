@@ -16,6 +16,7 @@ from gantk.export.engines.cells import adapt
 from gantk.export.engines.graphs import difference
 from gantk.export.engines.maker import Report, Sources
 from gantk.export.engines.pipeline import name_of
+from gantk.export.engines.probe import with_probe
 from gantk.export.engines.progress import Progress
 from gantk.export.engines.weights import put_weights
 from gantk.export.pipeline import export
@@ -156,12 +157,14 @@ class Refit:
         Raises:
             GantkError: A new file is another graph than the old one, or the library refuses its weights.
         """
-        made = {}
+        made: dict[str, Engine] = {}
         for old, trouble in self.left_out:
             report(f"  left out {old.label}, which has the old weights: {trouble.what}")
         held = self.refittable
         for count, old in enumerate(held, 1):
             new = self._refit(writer, manifest, sources, old)
+            done = replace(manifest, engines=tuple(made.values()))
+            new = with_probe(writer, done, new, sources, report)
             made[new.label] = new
             report(f"  refitted {new.label}: {new.file.size_bytes / 2**20:.1f} MiB")
             progress("refitting", count, len(held))
@@ -197,6 +200,7 @@ class Refit:
             # Its weights are in it now.
             options=tuple(option for option in old.options if option != "strip"),
             parity=(),
+            probe=None,
         )
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from safetensors.numpy import save
 from torch import Tensor
 
 from gantk.bundle import STEP_FAMILY, Bundle, FileRef, Interface, Manifest, Parity, Variant, Writer
@@ -30,6 +29,7 @@ from gantk.gatys.layers import default_layers
 from gantk.gatys.targets import feature_growth
 from gantk.models.vgg import Progress, Vgg19, last_layer, load_vgg19
 from gantk.runtime.parity import STEP_THRESHOLDS
+from gantk.runtime.probe import Probe
 from gantk.tensors import TensorSpec
 
 PRECISIONS = tuple(TYPES)
@@ -250,6 +250,4 @@ def _probe(step: _Step) -> bytes:
     made: dict[str, Tensor] = {}
     for form in _FORMS:
         made |= form.compute(step.network, step.config, trial)
-    inputs = {f"input.{name}": array for name, array in to_arrays(trial).items()}
-    outputs = {f"output.{name}": array for name, array in to_arrays(made).items()}
-    return save({**inputs, **outputs})
+    return Probe(to_arrays(trial), to_arrays(made)).dumps()

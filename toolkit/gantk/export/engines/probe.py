@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Probes of ONNX files: random inputs, with what a backend makes of them, by which engines of any shapes are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from gantk.bundle import STEP_FAMILY, Engine, Manifest, Profile, Variant, Writer
+from gantk.errors import GantkError
+from gantk.export.engines.maker import Report, Sources
+from gantk.export.engines.profiles import default_sizes
+from gantk.runtime.arrays import random_feeds
+from gantk.runtime.model import Model, from_bytes
+from gantk.runtime.probe import Probe, probe_of
+from gantk.runtime.registry import BACKENDS, executed, open_model, status
+from gantk.runtime.runner import Array
+from gantk.stylize.statistics import STATISTICS, own_statistics
+from gantk.tensors import TensorSpec
+
+BATCH, SEED = 2, 1
+
+NOISE = 1e-3
+"""How far two runs may be from each other, as a share of the largest value: sums may be taken in another order."""
+
+
+def with_probe(
+    writer: Writer, manifest: Manifest, engine: Engine, sources: Sources, report: Report
+) -> Engine:
+    """An engine, with a probe of its own where the bundle's has no shape that it serves.
+
+    What is right is what the float32 file makes of it, which was compared with PyTorch. The forms of an exported step
+    have none: of random targets and weights nobody knows whether they can be.
+
+    Args:
+        writer: Of the bundle.
+        manifest: Of the bundle, with the engines that were made before.
+        engine: Just made.
+        sources: The ONNX files.
+        report: Called with a line where a probe cannot be made.
+    """
+    if manifest.family == STEP_FAMILY or manifest.probe is None:
+        return engine
+    bundle = writer.so_far(manifest)
+    for known in dict.fromkeys((None, *(other.probe for other in manifest.engines))):
+        if probe_of(bundle, replace(engine, probe=known)):
+            return replace(engine, probe=known)
+    exact = _most_exact(manifest, manifest.source(engine))
+    model = replace(from_bytes(sources.read(exact)), name=sources.name(exact))
+    probe = make_probe(model, engine.profiles, report)
+    return engine if probe is None else replace(engine, probe=writer.add("probe.safetensors", probe.dumps()))
+
+
+def make_probe(model: Model, profiles: Sequence[Profile], report: Report) -> Probe | None:
+    """Random inputs with what the first backend that runs a file makes of them; `None` where they judge no engine.
+
+    Args:
+        model: The file.
+        profiles: Of an engine that it is to judge; without one the usual shapes are taken.
+        report: Called with a line that says why there is none.
+
+    Raises:
+        GantkError: An output has no finite value.
+    """
+    feeds = random_feeds(model.inputs, _sizes(model.inputs, profiles), seed=SEED)
+    for name in BACKENDS:
+        here = status(name)
+        if not here.works or executed(name, model.precision, here.devices[0]) is None:
+            continue
+        try:
+            with open_model(model, name) as runner:
+                if model.form == "statistics":  # Random ones are of no picture.
+                    given = {key: feeds[key] for key in feeds if key != STATISTICS}
+                    feeds = {**given, STATISTICS: own_statistics(runner, model.data, given)}
+                outputs, again = runner.run(feeds), runner.run(feeds)
+        except GantkError:
+            continue
+        unfit = _unfit(model, outputs, again)
+        if unfit is not None:
+            report(f"  without a probe, by which engines are verified: {unfit}")
+            return None
+        return Probe(feeds, outputs)
+    return None
+
+
+def _most_exact(manifest: Manifest, variant: Variant) -> Variant:
+    """The float32 file of a variant's form, where there is one."""
+    same = (other for other in manifest.variants if (other.precision, other.form) == ("fp32", variant.form))
+    return next(same, variant)
+
+
+def _sizes(inputs: Sequence[TensorSpec], profiles: Sequence[Profile]) -> dict[str, int]:
+    """What symbols stand for in the probe: small sizes that engines serve, and a batch of some, if it is free."""
+    ranges: Mapping[str, tuple[int, int, int]] = default_sizes(inputs)
+    if profiles:
+        ranges = {
+            symbol: (shapes.min[axis], shapes.opt[axis], shapes.max[axis])
+            for spec in inputs
+            for shapes in (profiles[0][spec.name],)
+            for axis, symbol in enumerate(spec.shape)
+            if isinstance(symbol, str)
+        }
+    batches = {spec.shape[0] for spec in inputs if spec.shape}
+    return {
+        symbol: min(max(low, BATCH), high) if symbol in batches else low
+        for symbol, (low, _, high) in ranges.items()
+    }
+
+
+def _unfit(model: Model, outputs: dict[str, Array], again: dict[str, Array]) -> str | None:
+    """Why outputs for random inputs are nothing to judge an engine by, or `None`; `again` is what a second run made.
+
+    Raises:
+        GantkError: An output has no finite value.
+    """
+    for name, values in outputs.items():
+        finite = np.isfinite(values.astype(np.float64))
+        if values.size and not finite.any():
+            raise GantkError(
+                f"`{model.where}` itself yields nothing but NaN and infinite values in {name!r}",
+                where=f"{model.where}, {name}",
+                hint="look for weights that are not finite, and for layers that overflow",
+            )
+        if not finite.all():
+            return f"with random inputs {name!r} is not finite everywhere"
+        size = float(np.abs(values.astype(np.float64)).max(initial=0.0))
+        if values.shape != again[name].shape or not np.allclose(values, again[name], atol=NOISE * size):
+            return f"{name!r} is random, another one in each run"
+    return None
