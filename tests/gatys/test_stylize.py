@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from gantk.errors import GantkError, UsageError
 from gantk.gatys import optimize, pictures
 from gantk.gatys.config import PRESETS, GatysConfig, parse_layers
-from gantk.gatys.objective import Losses
 from gantk.gatys.reporter import Reporter
-from gantk.gatys.stylize import preview_path, steps_at, stylize
+from gantk.gatys.stylize import stylize
+from gantk.stylize.schedule import Losses, preview_path, steps_at
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import typer
 
 from gantk.cli.output import progress, prose, write_json
 from gantk.errors import UsageError
-from gantk.stylize.descent import Losses
 from gantk.stylize.optimise import Listener, optimise
+from gantk.stylize.schedule import Losses
 from gantk.stylize.settings import Settings
 from gantk.train.interrupt import Interruption
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from gantk.cli.output import progress, prose
-from gantk.gatys.objective import Losses
 from gantk.gatys.reporter import Reporter
+from gantk.stylize.schedule import Losses
 
 
 class BarReporter(Reporter):

@@ -12,8 +12,9 @@ from torch import Tensor
 from gantk.errors import GantkError
 from gantk.gatys.config import GatysConfig
 from gantk.gatys.loss import measure
-from gantk.gatys.objective import Losses, Objective
+from gantk.gatys.objective import Objective
 from gantk.gatys.tiles import measure_in_tiles
+from gantk.stylize.schedule import Losses
 
 WHOLE_PIXELS = 512 * 512
 """A larger picture is measured in tiles. Whole, it takes about 3 KB a pixel, 12 GB for 2048 x 2048."""

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gantk.gatys.objective import Losses, Objective, Style, add_variation, cast, sums_in
+from gantk.gatys.objective import Objective, Style, add_variation, cast, sums_in
 from gantk.models.vgg import Vgg19, channels
 from gantk.ops import gram_matrix, gram_matrix_grad
+from gantk.stylize.schedule import Losses
 
 _ELEMENTS = 2**22
 """Of the features of one layer in a tile: 16 MiB in float32."""

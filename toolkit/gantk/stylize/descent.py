@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from gantk.errors import GantkError
 from gantk.runtime.runner import Array, Runner
+from gantk.stylize.schedule import Losses
 
 NEXT = "next_"
 STATE = ("picture", "mean", "square", "corrections")
@@ -19,19 +19,6 @@ STATE = ("picture", "mean", "square", "corrections")
 _MEMORY = 12  # Pairs of differences that L-BFGS keeps, each as large as the picture.
 _EXPLODED = 20.0  # A step that makes the loss so many times the best is undone.
 _LEAST_CURVATURE = 1e-10
-
-
-@dataclass(frozen=True)
-class Losses:
-    """The three parts of a loss, each with its weight."""
-
-    content: float
-    style: float
-    variation: float
-
-    @property
-    def total(self) -> float:
-        return self.content + self.style + self.variation
 
 
 OnStep = Callable[[int, Losses, Array], bool]
