@@ -13,12 +13,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from gantk.export.functions import DOMAIN
 from gantk.export.rewrites.graphs import (
     CHANNELS_FIRST,
     CHANNELS_LAST,
     Replacement,
-    add_body,
     attribute,
     constant,
     ints,
@@ -79,9 +77,8 @@ def sizes_to_native(graph: ir.Model) -> None:
         ends = sizes.shape
         if sizes.factor != 1 or sizes.growth.any():
             new = Replacement(graph.graph, node)
-            ends = new.call(DOMAIN, "Sizes", [sizes.shape], factor=sizes.factor, growth=sizes.growth.tolist())
+            ends = new.call(graph, "Sizes", [sizes.shape], factor=sizes.factor, growth=sizes.growth.tolist())
             ends.type, ends.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([2])
-            add_body(graph, "Sizes")
             new.insert()
         node.replace_input_with(2, ends)
 
