@@ -13,7 +13,7 @@ from gantk import checkpoint
 from gantk.bundle import Bundle
 from gantk.errors import GantkError
 from gantk.export import export, verify
-from gantk.export.variants import Network
+from gantk.export.network import Network
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open as open_runner
 from gantk.runtime.registry import open_model
