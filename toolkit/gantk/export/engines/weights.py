@@ -8,7 +8,7 @@ from typing import Any
 
 from gantk.errors import GantkError
 from gantk.runtime import cuda
-from gantk.runtime.backends.tensorrt import deserialize
+from gantk.runtime.backends.loading import deserialize
 from gantk.runtime.backends.vendor import vendor_errors
 from gantk.runtime.cuda import Cuda
 from gantk.runtime.engines import EngineFile
