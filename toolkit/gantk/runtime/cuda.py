@@ -22,7 +22,7 @@ from gantk.runtime.captures import capturing
 from gantk.runtime.driver_context import DriverContext
 from gantk.runtime.runner import Array
 
-HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = "HostToDevice", "DeviceToHost", "DeviceToDevice"
+HOST_TO_DEVICE, DEVICE_TO_HOST = "HostToDevice", "DeviceToHost"
 
 
 def bindings() -> Any:

@@ -86,7 +86,7 @@ def _borders_apart(graph: ir.Graph) -> None:
         padded = new.add("Pad", [node.inputs[0], pads], "Pad", mode="constant")
         picture = node.inputs[0]
         assert picture is not None
-        padded.type, padded.shape = picture.type, _of_any_size(picture.shape, 0, 1)
+        padded.type, padded.shape = picture.type, _of_any_size(picture.shape, 1)
         attributes = {name: value for name, value in node.attributes.items() if name != "pads"}
         new.finish(new.add("Conv", [padded, *node.inputs[1:]], "Conv", **attributes))
 
@@ -95,7 +95,7 @@ def _turn_border(graph: ir.Model, pad: ir.Node, border: Border) -> None:
     new = Replacement(graph.graph, pad)
     last = _channels_last(new, pad.inputs[0])
     bordered = border_to_native(graph, new, last, border)
-    bordered.type, bordered.shape = last.type, _of_any_size(last.shape, 0, 3)
+    bordered.type, bordered.shape = last.type, _of_any_size(last.shape, 3)
     new.finish(new.transposed(bordered, CHANNELS_FIRST))
 
 
@@ -165,7 +165,7 @@ def _turn_convolution(graph: ir.Model, node: ir.Node, function: str, outputs: in
     result = new.call(
         graph, f"{function}{ending}", [last, node.inputs[1], bias], **{kept: ints(node, kept) or [1, 1]}
     )
-    result.type, result.shape = last.type, _of_any_size(last.shape, 0, 3, outputs)
+    result.type, result.shape = last.type, _of_any_size(last.shape, 3, outputs)
     new.finish(new.transposed(result, CHANNELS_FIRST), chain)
 
 
@@ -177,18 +177,17 @@ def _channels_last(new: Replacement, value: ir.Value | None) -> ir.Value:
     return last
 
 
-def _of_any_size(shape: ir.Shape | None, batch: int, channel: int, channels: int | None = None) -> ir.Shape:
+def _of_any_size(shape: ir.Shape | None, channel: int, channels: int | None = None) -> ir.Shape:
     """The shape of pictures of another height and width.
 
     Args:
         shape: Before, where it is known.
-        batch: Which axis is of pictures.
         channel: Which is of channels.
         channels: Their number, where that is another too.
     """
     sizes: list[int | ir.SymbolicDim | None] = [None] * 4
     if shape is not None and len(shape) == 4:
-        sizes[batch], sizes[channel] = shape[batch], shape[channel]
+        sizes[0], sizes[channel] = shape[0], shape[channel]
     if channels is not None:
         sizes[channel] = channels
     return ir.Shape(sizes)
