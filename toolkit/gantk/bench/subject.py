@@ -247,10 +247,10 @@ def _make_case(inputs: Sequence[TensorSpec], chosen: Sequence[Shape | None], bat
         if shape is not None:
             _bind(spec, shape, sizes)
     symbol = inputs[0].shape[0] if inputs[0].shape else None
-    if isinstance(symbol, str) and symbol not in sizes:
+    fixed = sizes.get(symbol) if isinstance(symbol, str) else symbol
+    if isinstance(symbol, str) and fixed is None:
         sizes[symbol] = batch or 1
-    elif batch is not None and batch != (sizes.get(symbol) if isinstance(symbol, str) else symbol):
-        fixed = sizes.get(symbol) if isinstance(symbol, str) else symbol
+    elif batch is not None and batch != fixed:
         raise UsageError(
             f"a batch of {batch} was asked for; {inputs[0]} has a batch of {fixed}", where="--batch"
         )
