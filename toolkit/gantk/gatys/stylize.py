@@ -16,9 +16,9 @@ from gantk.files import write_bytes
 from gantk.gatys import pictures
 from gantk.gatys.config import GatysConfig
 from gantk.gatys.curves import draw_curves
+from gantk.gatys.descent import descend
 from gantk.gatys.layers import Judge, open_judge
 from gantk.gatys.objective import Objective
-from gantk.gatys.optimize import optimize
 from gantk.gatys.reporter import Reporter
 from gantk.gatys.targets import make_objective
 from gantk.models.vgg import smallest_size
@@ -155,7 +155,7 @@ def _paint(sitting: _Sitting, files: _Files, judge: Judge, sizes: list[int], dev
                 save(preview_path(sitting.out), _finished(sitting, files, now))
             return not sitting.interruption.requested
 
-        picture = optimize(objective, start, config, steps_at(config.steps, longer), on_step)
+        picture = descend(objective, start, config, steps_at(config.steps, longer), on_step)
         if sitting.interruption.requested:
             break
     assert picture is not None

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 from gantk.errors import GantkError
@@ -14,6 +15,13 @@ from gantk.stylize.settings import Settings
 
 _COARSEST = 64  # A picture does not begin smaller: its layers would have few places left to compare.
 _FULL_STEPS = 512  # Up to this size all steps are taken; they have done most of their work by then.
+_RATE = 0.02  # Adam's.
+
+LBFGS_MEMORY = 12
+"""Pairs of differences that L-BFGS keeps, each as large as the picture."""
+
+EXPLODED = 20.0
+"""A step of L-BFGS that makes the loss so many times the best is undone."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,22 @@ def steps_at(steps: int, longer: int) -> int:
     while longer > _FULL_STEPS:
         steps, longer = steps // 2, longer // 2
     return max(steps, 1)
+
+
+def adam_rate(given: float | None, number: int, steps: int) -> float:
+    """The learning rate of one of Adam's steps: the given one, or 0.02, which in the second half falls to a tenth."""
+    if given is not None:
+        return given
+    return _RATE * (1.9 - 1.8 * number / steps) if number * 2 > steps else _RATE
+
+
+def check_losses(losses: Losses, number: int) -> None:
+    """Raise a `GantkError` where the losses at a step are no number any more."""
+    if not isfinite(losses.total):
+        raise GantkError(
+            f"the loss is {losses.total} at step {number}",
+            hint="choose smaller weights, a lower --lr, or --optimizer adam",
+        )
 
 
 def preview_path(out: Path) -> Path:
