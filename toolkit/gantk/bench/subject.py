@@ -215,7 +215,7 @@ def _of_bundle(path: Path) -> Subject:
             _failures(v),
         )
         for v in manifest.variants
-        if v.interface is None  # Others take and give something else.
+        if v.interface is None  # Others have inputs and outputs of their own.
     )
     return Subject(
         path=path,

@@ -38,7 +38,9 @@ def make_variants(
     """
     report(f"{precision}: verifying")
     if precision == "fp16":
-        _audit_range(network)  # First, for PyTorch's own fp16 would only tell that something overflowed.
+        _audit_range(
+            network
+        )  # First: it names the layer, and PyTorch's own fp16 would only show that one overflowed.
     references, of_torch = [network.full], []
     if precision != "fp32":
         half = run_torch(network.module, network.inputs, network.outputs, network.full.feeds, precision)
@@ -123,16 +125,15 @@ class _Trials:
         kept: dict[str, float] = {}
         for step in STEPS:
             gains = {name: self._gain(tuple(kept), (*kept, name), backend) for name in step}
-            best = max(step, key=lambda name: gains[name])  # Of equal ones the first, which is the simpler.
+            best = max(step, key=lambda name: gains[name])  # Among equals the first, which is the simpler.
             if gains[best] >= PAYS:
                 kept[best] = round(gains[best], 3)
         fastest, portable = tuple(kept), tuple(name for name in kept if name not in NATIVE)
         whole = (WHOLLY_NATIVE,)
         gain = self._gain(fastest, whole, backend)
         if gain >= PAYS:
-            kept[WHOLLY_NATIVE] = round(
-                self._gain((), whole, backend) if fastest else gain, 3
-            )  # Over the plain file.
+            over_plain = self._gain((), whole, backend) if fastest else gain
+            kept[WHOLLY_NATIVE] = round(over_plain, 3)
             fastest = whole
         return _Choice(fastest, portable, kept)
 

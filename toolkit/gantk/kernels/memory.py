@@ -51,7 +51,7 @@ class Memory:
         self._seen_by: set[int] = set()
         free = partial(_free, gpu, self.address, stream, self._seen_by)
         finalizer = weakref.finalize(self, give_back, free)
-        finalizer.atexit = False  # The driver takes all back by itself then, and others may still use it.
+        finalizer.atexit = False  # At exit the driver frees everything, and others may still use it.
 
     def seen_by(self, stream: int) -> None:
         """Note another stream that may use the memory, by its handle, or 0 for one that is not known."""

@@ -41,7 +41,7 @@ def none_left(path: Path, failures: Mapping[str, GantkError]) -> GantkError:
             where=str(path),
             hint=missing[0].hint or "gantk doctor",
         )
-    tried = [f"backend={name!r}" for name in failures]  # One that failed too is no way out.
+    tried = [f"backend={name!r}" for name in failures]  # A backend that failed as well is no way out.
     hints = (error.hint for error in failures.values() if error.hint)
     hint = next((hint for hint in hints if not any(name in hint for name in tried)), None)
     return GantkError(f"no backend runs `{path}` here: {reasons}", where=str(path), hint=hint)

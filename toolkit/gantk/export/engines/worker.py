@@ -34,9 +34,8 @@ _QUERY = 0xFFFFFFFF
 def main() -> int:
     fix_addresses()
     if hasattr(libc := ctypes.CDLL(None), "prctl"):
-        libc.prctl(
-            _PR_SET_PDEATHSIG, signal.SIGKILL
-        )  # Nobody waits for an engine when whoever asked is gone.
+        # When the parent is gone, nobody waits for the engine.
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     tell = _own_output()
     try:
         with named_errors(Path.cwd(), "build in", ANOTHER_PLACE):

@@ -27,9 +27,9 @@ from gantk.export.rewrites.graphs import (
     text,
 )
 
-# Of a phase: which taps of a kernel of 3 fall on its first and on its second value of the small picture.
+# By phase: which taps of a kernel of 3 fall on its first and on its second value of the small picture.
 _TAPS = {0: ([0], [1, 2]), 1: ([0, 1], [2])}
-# Of a phase: the taps of a transposed kernel of 4 and stride 2 that meet these two.
+# By phase: the taps of a transposed kernel of 4 and stride 2 that meet these two.
 _TRANSPOSED_TAPS = {0: (3, 1), 1: (2, 0)}
 
 

@@ -106,7 +106,7 @@ def _replace(graph: ir.Model, node: ir.Node, chain: tuple[ir.Node, ...], functio
     if function in _WITH_RELU and user is not None and user.op_type == "Relu":
         chain, function = (*chain, user), f"{function}Relu"
     new = Replacement(graph.graph, node)
-    # Of a body that is given no bias ONNX Runtime makes a Conv whose third input has no name, which its blocked layout
-    # passes by.
+    # Without a bias, ONNX Runtime turns the body into a Conv whose third input has no name, which its blocked layout
+    # leaves out.
     bias = optional(node, 2) or new.weight("bias", np.zeros(outputs))
     new.finish(new.call(graph, function, [chain[0].inputs[0], node.inputs[1], bias]), chain)

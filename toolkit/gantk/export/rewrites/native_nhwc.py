@@ -159,7 +159,7 @@ def _turn_convolution(graph: ir.Model, node: ir.Node, function: str, outputs: in
     """
     new = Replacement(graph.graph, node)
     chain, ending = with_relu(node)
-    # As a body of one without bias ONNX Runtime makes a node whose third input has no name.
+    # Without a bias, ONNX Runtime turns the body into a node whose third input has no name.
     bias = optional(node, 2) or new.weight("bias", np.zeros(outputs))
     last = _channels_last(new, node.inputs[0])
     result = new.call(

@@ -41,7 +41,9 @@ def view(spec: TensorSpec, value: Any, seen: Reader, ordinal: int) -> View:
     """
     if hasattr(value, "__dlpack_device__"):
         kind, its = value.__dlpack_device__()
-        if int(kind) == dlpack.CUDA and its != ordinal:  # It would take our stream for one of its GPU.
+        if (
+            int(kind) == dlpack.CUDA and its != ordinal
+        ):  # Its library would take our stream for one of that GPU.
             raise GantkError(
                 f"{spec.name!r} is on GPU {its}; the network is on GPU {ordinal}", where=str(spec)
             )

@@ -169,7 +169,7 @@ class Lane:
 
     def _bind(self, profile: int, shapes: Mapping[str, Shape], stream: Any) -> None:
         """Tell the context which shapes come; addresses follow."""
-        self._bound = None  # What fails on the way leaves the context with neither.
+        self._bound = None  # Where this fails, the context has neither the old shapes nor the new ones.
         with self._heard.listening():
             if profile != self._profile:
                 if not self._context.set_optimization_profile_async(profile, int(stream)):
@@ -242,7 +242,7 @@ class Lane:
 
     def capture(self, enqueue: Callable[[], None]) -> Any:
         """What is enqueued on the stream as a graph; `None` where the engine cannot be captured."""
-        # TensorRT for RTX knows it beforehand; of TensorRT a capture that fails tells it.
+        # TensorRT for RTX can say beforehand; with TensorRT, a capture has to fail.
         if hasattr(self._context, "is_stream_capturable") and not self._context.is_stream_capturable(
             int(self.stream)
         ):

@@ -25,7 +25,7 @@ def deserialize(trt: ModuleType, file: EngineFile, calls: Cuda) -> tuple[Any, An
             trt.init_libnvinfer_plugins(heard.logger, "")
         runtime = trt.Runtime(heard.logger)
         if "version-compatible" in file.engine.options:
-            runtime.engine_host_code_allowed = True  # It carries its own lean runtime.
+            runtime.engine_host_code_allowed = True  # The engine carries its own lean runtime.
         engine = runtime.deserialize_cuda_engine(file.data)
         if engine is None and is_shortage(heard.said()):
             raise calls.shortage(len(file.data), f"`{where}`", heard.said())

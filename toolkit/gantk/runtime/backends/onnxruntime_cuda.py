@@ -70,7 +70,7 @@ class CudaRunner(GpuRunner):
 
         self.operators = native_operators("cuda")
         calls = Cuda(cuda.bindings())
-        ordinal = calls.home.ordinal  # Of the thread that opens; it is that of all calls.
+        ordinal = calls.home.ordinal  # That of the thread that opens the runner; all calls go there.
         super().__init__(calls, model.inputs, model.outputs, **facts(model, "cuda"))
         self._where, self._lock = model.where, RLock()
         self._known = _sizes_known(self.inputs, self.outputs)
@@ -79,7 +79,7 @@ class CudaRunner(GpuRunner):
         kinds = operators_of(model)
         self._captures = repeats_itself(kinds) and can_be_replayed(onnxruntime.__version__)
         self._buffers = Buffers(calls, model.where)
-        # Who waits is told by events and by the copies.
+        # The session is not to wait for the GPU after a run: events and copies see to the order.
         self._quiet = onnxruntime.RunOptions()
         self._quiet.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._stream = calls.stream()
@@ -131,7 +131,7 @@ class CudaRunner(GpuRunner):
                 self._cuda.wait(self._stream, caller.handle)
                 try:
                     self._go(work, lambda: self._execute(work))
-                finally:  # Also what failed may be under way, and memory goes in the caller's order.
+                finally:  # A run that failed may still be under way: its memory is freed in the caller's order too.
                     self._note_launch(int(self._stream), outputs, out).hold(caller.handle)
             return outputs
 
@@ -208,7 +208,7 @@ class CudaRunner(GpuRunner):
             work = _Work(0, {**shapes, **self._output_shapes(shapes)})
             for spec in (*self.inputs, *self.outputs):
                 if not self._buffers.fits(spec.name, work.size_bytes(spec)):
-                    self._runs.clear()  # They know the old place.
+                    self._runs.clear()  # Their graphs know the old address.
                     self._buffers.reserve(spec.name, work.size_bytes(spec))
             work.binding = self._bound_to(work.shapes, self._buffers.addresses)
             self._runs.keep(key, work)
@@ -243,7 +243,7 @@ class CudaRunner(GpuRunner):
             return None
         graph = self._cuda.captured(self._stream, enqueue)
         if graph is None:
-            with suppress(GantkError):  # The library tells once more of the capture that failed.
+            with suppress(GantkError):  # The library reports the failed capture once more.
                 enqueue()
         return graph
 

@@ -43,7 +43,7 @@ from gantk.tensors import TensorSpec
 def probe(name: str) -> BackendStatus:
     """Whether a product is installed, and has a GPU to run on."""
     product = PRODUCTS[name]
-    unfit = gpu_trouble(product)  # First, for installing it would not help.
+    unfit = gpu_trouble(product)  # First: on an unfit GPU, installing the product would not help.
     if unfit is not None:
         builds = "; it builds engines for other GPUs" if product.ahead_of_time else ""
         return BackendStatus(name, product.version, (), f"{unfit.reason}{builds}", unfit.hint)
@@ -75,7 +75,7 @@ def open_engine(bundle: Bundle, name: str, precision: str | None, form: str | No
     """
     product = PRODUCTS[name]
     trt = load(product)
-    need_gpu(product, "run engines")  # Without one the libraries' objects are not to be trusted.
+    need_gpu(product, "run engines")  # Without a driver, the library makes objects that crash.
     target = driver.targets_here()[0]
     assert product.version is not None
     file = read_engine(bundle, name, product.version, target, precision, form)
@@ -83,7 +83,7 @@ def open_engine(bundle: Bundle, name: str, precision: str | None, form: str | No
     with ExitStack() as undo:
         undo.callback(runner.close)
         runner.verified = check_once(runner, file, bundle, target)
-        runner.keep_kernels()  # A program that is killed later has those of the probe.
+        runner.keep_kernels()  # Those of the probe, should the program be killed later.
         undo.pop_all()
     return runner
 
@@ -103,7 +103,9 @@ class EngineRunner(GpuRunner):
         calls.home  # noqa: B018  # The GPU of the thread that opens is that of all calls.
         self._runtime, self._engine = deserialize(trt, file, calls)
         check_tensors(trt, self._engine, file)
-        with log(trt).listening():  # What it says of kernels that it does not take is of no interest.
+        with log(
+            trt
+        ).listening():  # It complains of kept kernels that it cannot use, which are compiled anew.
             self._kernels = open_cache(trt, self._engine, file, product.version or "unknown")
         precision = file.engine.precision
         super().__init__(
@@ -168,7 +170,9 @@ class EngineRunner(GpuRunner):
     ) -> dict[str, Any]:
         """Enqueue one run on checked arrays."""
         lane = self._launching = self._launching or self._new_lane()
-        captured = self._cuda.is_captured(caller.handle)  # Into a graph of the caller's, whose order is his.
+        captured = self._cuda.is_captured(
+            caller.handle
+        )  # Into a graph of the caller's, who orders his runs himself.
         if not captured and self._launched is not None and self._launched_on != caller.handle:
             self._launched.hold(caller.handle)  # A context has one run at a time.
         shapes = {name: array.shape for name, array in given.items()}
@@ -255,7 +259,7 @@ class EngineRunner(GpuRunner):
         kernels, engine = self._kernels, self._engine
         make_context = engine.create_execution_context if kernels is None else kernels.context
         size_bytes = int(engine.device_memory_size_v2)
-        gives = kernels is not None  # Its contexts have no memory of their own.
+        gives = kernels is not None  # Contexts that a kernel cache makes have no memory of their own.
         lane = Lane(self._trt, self._file, self._cuda, make_context, size_bytes, gives=gives)
         self._lanes.append(lane)
         return lane
