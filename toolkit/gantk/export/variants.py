@@ -103,7 +103,7 @@ class _Choice:
 
     @property
     def forms(self) -> tuple[tuple[str, ...], ...]:
-        """Both, but plain where nothing else runs at all."""
+        """Both; without the portable one where nothing but the fastest runs at all."""
         return (self.fastest, self.portable) if self.gains or not self.fastest else (self.fastest,)
 
 
@@ -155,7 +155,7 @@ class _Trials:
         return True
 
     def _gain(self, before: tuple[str, ...], names: tuple[str, ...], backend: str) -> float:
-        """How many times as fast other rewrites make it, of which the last is new.
+        """How many times as fast `names`, of which the last is new, make it as `before`.
 
         0 where they cannot be had, or nothing can be told.
         """

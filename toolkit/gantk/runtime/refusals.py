@@ -12,7 +12,7 @@ from gantk.errors import BackendMissingError, GantkError
 
 
 def refuse_tf32(backend: str, device: str) -> NoReturn:
-    """What finds a file of tf32 for a backend that runs files: there is none."""
+    """Stands for the search of a file in tf32: there is none, for backends that run files."""
     raise GantkError(
         f"{backend} has no tf32, a way in which engines compute fp32 files",
         where="precision",
@@ -32,7 +32,7 @@ def right(variant: Variant, backend: str, device: str, path: Path) -> Variant:
 
 
 def none_left(path: Path, failures: Mapping[str, GantkError]) -> GantkError:
-    """The error that lists why each backend did not do; a backend that is missing might have."""
+    """The error that says why no backend would do; a `BackendMissingError` where one is only missing."""
     reasons = "; ".join(error.what for error in failures.values())
     missing = [error for error in failures.values() if isinstance(error, BackendMissingError)]
     if missing:

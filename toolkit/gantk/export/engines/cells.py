@@ -72,7 +72,7 @@ def refuse_here(product: Product, precision: str) -> None:
 def asked_targets(
     product: Product, named: tuple[str, ...], options: Sequence[str], known: Sequence[str]
 ) -> tuple[str, ...]:
-    """The architectures that are asked for of a product that builds ahead of time; empty for all of them.
+    """The architectures that were asked for, of a product that builds ahead of time; none where all are wanted.
 
     TensorRT for RTX builds a refittable engine for a single one: of several it says ``CHECK(sm_vers_.size() == 1)
     failed``. That of the GPU at hand is taken where none is named.
@@ -112,7 +112,7 @@ def choose_targets(
     known: Sequence[str],
     layers: Sequence[HeavyLayer] = (),
 ) -> tuple[str, ...]:
-    """The architectures to build for: those asked for, or of all that a product knows those that can be had.
+    """The architectures to build for: those asked for, or all for which a product builds this.
 
     Raises:
         UsageError: One that was asked for cannot be had.

@@ -106,8 +106,7 @@ def transposed_kernel(place: Place) -> Float64:
 
 
 def bordered(new: Replacement, place: Place) -> tuple[ir.Value | None, int]:
-    """The small picture, and how many pixels of border it was given: none where it is one of zeros, for
-    convolutions have these for nothing."""
+    """The small picture with its border, and how wide that is: 0 for one of zeros, which convolutions add themselves."""
     picture = place.nodes[0].inputs[0]
     if place.mode == "constant":
         return picture, 0

@@ -194,7 +194,7 @@ def _of_any_size(shape: ir.Shape | None, channel: int, channels: int | None = No
 
 
 def _fill_types(graph: ir.Graph) -> None:
-    """Say of what type every result is, which earlier rewrites leave out of what moves or borders pictures."""
+    """Fill in the types of results, which earlier rewrites leave out where they move or border pictures."""
     for node in graph:
         first = node.inputs[0] if node.inputs else None
         if first is not None and node.op_type != "Cast":

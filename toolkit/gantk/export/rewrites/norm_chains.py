@@ -108,7 +108,7 @@ def _only_producer(node: ir.Node) -> ir.Node | None:
 
 
 def _is_of_sides(cut: ir.Node) -> bool:
-    """Whether rows and columns are cut, of which each is taken."""
+    """Whether a Slice cuts rows and columns, without leaving any out between."""
     axes = constant(optional(cut, 3))
     return axes is not None and axes.tolist() == [2, 3] and optional(cut, 4) is None
 

@@ -23,7 +23,7 @@ Shape = tuple[int, ...]
 
 @dataclass
 class Plan:
-    """What a set of input shapes comes to.
+    """What is kept for one set of input shapes.
 
     Args:
         profile: The index of the profile that serves them.
