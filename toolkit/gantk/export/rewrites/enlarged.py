@@ -106,7 +106,7 @@ def transposed_kernel(place: Place) -> Float64:
 
 
 def bordered(new: Replacement, place: Place) -> tuple[ir.Value | None, int]:
-    """The small picture with its border, and how wide that is: 0 for one of zeros, which convolutions add themselves."""
+    """The small picture with its border, and how wide that is: 0 for zeros, which convolutions add themselves."""
     picture = place.nodes[0].inputs[0]
     if place.mode == "constant":
         return picture, 0

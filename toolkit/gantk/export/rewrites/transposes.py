@@ -16,7 +16,7 @@ ELEMENTWISE = frozenset(
 
 
 def move_transposes(graph: ir.Graph) -> None:
-    """Move transposes behind what is computed in either layout, so that opposite ones cancel; of equal ones keep one."""
+    """Move transposes behind what either layout can compute, so that opposite ones cancel; keep one of equal ones."""
     made: dict[tuple[ir.Value | None, tuple[int, ...]], ir.Value] = {}
     for node in list(graph):
         if node.op_type == "Transpose":

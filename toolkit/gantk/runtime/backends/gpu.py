@@ -125,7 +125,7 @@ class GpuRunner(Runner):
             launched.synchronize()
 
     def _note_launch(self, stream: int, outputs: Mapping[str, Any], out: Mapping[str, Any]) -> Event:
-        """Record the end of a run that a stream has just got, for later runs and for readers of the arrays that it makes.
+        """Record the end of a run that a stream has just got, for later runs and for readers of arrays that it makes.
 
         The stream itself is the caller's, and may be gone by then.
         """
@@ -152,7 +152,7 @@ class GpuRunner(Runner):
         return seen, {spec.name: view(spec, feeds[spec.name], seen, ordinal) for spec in self.inputs}
 
     def _close_runs(self) -> None:
-        """Wait for what was launched and end all bound runs, whatever fails on the way; the network itself goes next."""
+        """Wait for what was launched and end all bound runs, whatever fails on the way; the network goes next."""
         with ExitStack() as stack:
             self._spare = None
             stack.callback(setattr, self, "_launched", None)
