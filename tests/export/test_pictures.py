@@ -18,10 +18,11 @@ from bundle_engines import make_engine, usual_engine
 from gantk import checkpoint
 from gantk.bundle import Bundle, Interface
 from gantk.errors import GantkError
-from gantk.export import export, pipeline, variants, verify
+from gantk.export import export, pipeline, verify
 from gantk.export.engines.profiles import make_profiles
-from gantk.export.onnx import trace
-from gantk.export.variants import Network, make_variants
+from gantk.export.network import Network
+from gantk.export.onnx import serialize, trace
+from gantk.export.variants import make_variants
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import from_bytes
 from gantk.runtime.probe import probe_of
@@ -152,7 +153,7 @@ def test_floats_are_exported_where_asked_for(short: Network) -> None:
 
 def plant(monkeypatch: pytest.MonkeyPatch, layer: str, edit: Callable[[np.ndarray], np.ndarray]) -> None:
     """Let every file that is serialised have other weights in a layer."""
-    honest = variants.serialize
+    honest = serialize
 
     def faulty(*args: object, **kwargs: object) -> bytes:
         model = onnx.load_from_string(honest(*args, **kwargs))  # type: ignore[arg-type]
@@ -162,7 +163,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, layer: str, edit: Callable[[np.ndarra
         tensor.CopyFrom(numpy_helper.from_array(weights, tensor.name))
         return model.SerializeToString()
 
-    monkeypatch.setattr(variants, "serialize", faulty)
+    monkeypatch.setattr("gantk.export.network.serialize", faulty)
 
 
 def wrong_weight(weight: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from gantk.errors import GantkError
 from gantk.export import export, verify
 from gantk.export.engines.probe import make_probe
 from gantk.export.engines.profiles import make_profiles
-from gantk.export.variants import Network
+from gantk.export.network import Network
 from gantk.runtime.model import from_bytes
 from gantk.runtime.probe import probe_of
 from gantk.runtime.registry import open as open_runner

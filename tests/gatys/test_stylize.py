@@ -15,11 +15,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from gantk.errors import GantkError, UsageError
-from gantk.gatys import optimize, pictures
+from gantk.gatys import descent, pictures
 from gantk.gatys.config import PRESETS, GatysConfig, parse_layers
-from gantk.gatys.objective import Losses
 from gantk.gatys.reporter import Reporter
-from gantk.gatys.stylize import preview_path, steps_at, stylize
+from gantk.gatys.stylize import stylize
+from gantk.stylize.schedule import Losses, preview_path, steps_at
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_a_large_picture_is_measured_in_tiles_with_the_same_result(
     config: GatysConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stylize(replace(config, steps=3), tmp_path / "whole.png")
-    monkeypatch.setattr(optimize, "WHOLE_PIXELS", 0)
+    monkeypatch.setattr(descent, "WHOLE_PIXELS", 0)
     stylize(replace(config, steps=3), tmp_path / "tiles.png")
     assert np.abs(pixels(tmp_path / "whole.png") - pixels(tmp_path / "tiles.png")).max() <= 1
 

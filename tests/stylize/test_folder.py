@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gantk.errors import GantkError, UsageError
-from gantk.stylize.folder import SETTINGS, stylize_folder, target_names
+from gantk.stylize.folder import stylize_folder
 from gantk.stylize.network import Look, StyleNetwork
 from gantk.stylize.painter import Painter
 from gantk.stylize.pictures import read
+from gantk.stylize.target_folder import SETTINGS, target_names
 from style_pictures import scene
 
 

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from gantk.errors import GantkError, UsageError
 from gantk.runtime.pictures import Pixels
+from gantk.stylize.damping import DAMPING_LIMIT, Damper
 from gantk.stylize.network import Look
 from gantk.stylize.painter import Painter
 from gantk.stylize.pictures import reduce
-from gantk.stylize.video import DAMPING_LIMIT, Damper, stylize_video
+from gantk.stylize.video import stylize_video
 from style_pictures import scene
 from stylize_video_files import make, picture
 
@@ -103,7 +104,6 @@ def test_a_cut_video_yields_what_decodes_and_says_so(painter: Painter, tmp_path:
     cut.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
     result = stylize_video(painter, cut, tmp_path / "out.mp4")
     assert 3 < result.frames < 30
-    assert result.truncated
     assert result.fault is not None
     assert "early" in result.fault
     assert len(frames_of(tmp_path / "out.mp4")[0]) == result.frames

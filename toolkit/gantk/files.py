@@ -238,11 +238,21 @@ def temporary_place() -> Path:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, waiting for it."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def locked(folder: Path, busy: GantkError | None = None) -> Iterator[None]:
+    """Hold a folder's lock.
+
+    Args:
+        folder: The folder, which is there.
+        busy: Raised where somebody else holds it; by default he is waited for.
+    """
+    with named_errors(folder, "lock"):
+        descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if busy is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            assert busy is not None
+            raise busy from None
         yield
     finally:
         os.close(descriptor)

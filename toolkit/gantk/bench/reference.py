@@ -108,7 +108,7 @@ def judge(
     *,
     family: str = "",
 ) -> dict[str, Any]:
-    """The parity of outputs with their reference; of several the worst one speaks.
+    """The parity of outputs with their reference; the worst of several decides.
 
     Args:
         outputs: What a contender computed.

@@ -207,7 +207,7 @@ def _of_bundle(path: Path) -> Subject:
             _failures(v),
         )
         for v in manifest.variants
-        if v.interface is None  # Others take and give something else.
+        if v.interface is None  # Others have inputs and outputs of their own.
     )
     return Subject(
         path=path,
@@ -239,10 +239,10 @@ def _make_case(inputs: Sequence[TensorSpec], chosen: Sequence[Shape | None], bat
         if shape is not None:
             _bind(spec, shape, sizes)
     symbol = inputs[0].shape[0] if inputs[0].shape else None
-    if isinstance(symbol, str) and symbol not in sizes:
+    fixed = sizes.get(symbol) if isinstance(symbol, str) else symbol
+    if isinstance(symbol, str) and fixed is None:
         sizes[symbol] = batch or 1
-    elif batch is not None and batch != (sizes.get(symbol) if isinstance(symbol, str) else symbol):
-        fixed = sizes.get(symbol) if isinstance(symbol, str) else symbol
+    elif batch is not None and batch != fixed:
         raise UsageError(
             f"a batch of {batch} was asked for; {inputs[0]} has a batch of {fixed}", where="--batch"
         )

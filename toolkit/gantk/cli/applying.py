@@ -135,7 +135,8 @@ def _picture(request: Request, painter: Painter, suffix: str | None) -> dict[str
 
 
 def _several(request: Request, painter: Painter, suffix: str | None) -> dict[str, Any]:
-    from gantk.stylize.folder import stylize_files, target_names
+    from gantk.stylize.folder import stylize_files
+    from gantk.stylize.target_folder import target_names
 
     names = [path.name for path in request.inputs]
     twice = next((name for name in names if names.count(name) > 1), None)

@@ -48,7 +48,7 @@ def probe() -> Driver:
     except OSError:
         return Driver(works=False, reason=f"no NVIDIA driver: {_LIBRARY} is not there", hint=_MISSING)
     number, count = ctypes.c_int(0), ctypes.c_int(0)
-    cuda.cuDriverGetVersion(ctypes.byref(number))  # Which it tells before it starts.
+    cuda.cuDriverGetVersion(ctypes.byref(number))  # Works before cuInit.
     version = f"{number.value // 1000}.{number.value % 1000 // 10}"
     status = cuda.cuInit(0)
     if status != 0:

@@ -54,9 +54,8 @@ def read_engine(
     """
     chosen = choose_engine(bundle, backend, version, target, precision, form)
     data = bundle.read_file(chosen.file)
-    for (
-        library
-    ) in chosen.plugins:  # Loading runs what is in it: not for an engine that is not the manifest's.
+    # Loading a library runs what is in it: not for an engine that is not the manifest's.
+    for library in chosen.plugins:
         _load_plugin(library, chosen)
     return EngineFile(
         data,

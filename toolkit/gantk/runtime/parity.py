@@ -51,9 +51,9 @@ THRESHOLDS = {
 }
 
 
-# Of a step of an optimisation: an activation within rounding of 0 is cut off by one backend and not by the other. That
-# is rare, and changes the slopes of all pixels that it sees by up to some percents: so the largest difference says less
-# than their sum. TF32 has two bits of mantissa more than bf16.
+# Of a step of an optimisation. One backend may cut off an activation within rounding of 0 where another does not: that
+# is rare, but changes the gradient of all pixels that the activation sees by up to some percent, so the largest
+# difference says less than the sum of all. TF32 has three bits of mantissa more than bf16.
 STEP_THRESHOLDS = {
     "fp32": Threshold(psnr_db=60.0, max_abs=0.05),
     "tf32": Threshold(psnr_db=40.0, max_abs=0.5),

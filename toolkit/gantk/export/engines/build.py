@@ -99,7 +99,7 @@ def build(
                 data, rewrites = put_kernels(product, trt, data, sizes, options.options, tf32=options.tf32)
             network = parse(trt, builder, data, where)
         check_tensors(trt, network, data, where)
-        # Strongly typed, the builder may change no type: what is wrong now would be wrong afterwards.
+        # The builder changes no type of a strongly typed network: what is wrong now would be wrong in the engine.
         found = audit(trt, network)
         refuse_mismatch(found, precision, where)
         asked = asked_targets(product, options.targets, options.options, targets(trt))
@@ -173,7 +173,7 @@ def _configure(trt: ModuleType, builder: Any, options: BuildOptions, chosen: Seq
     """The builder's settings."""
     config = builder.create_builder_config()
     flags = trt.BuilderFlag
-    # It is on by default, so that fp32 is not.
+    # TF32 is on by default, and would make fp32 less exact.
     (config.set_flag if options.tf32 else config.clear_flag)(flags.TF32)
     if chosen:
         config.num_compute_capabilities = len(chosen)

@@ -144,7 +144,7 @@ def _profile(
 def _bound(
     inputs: Sequence[TensorSpec], following: Mapping[str, Follows], by_name: Given, index: int, option: str
 ) -> dict[str, int]:
-    """What the shapes of one option say that symbols stand for, in one profile."""
+    """The sizes that the shapes of one option give to symbols, in one profile."""
     sizes: dict[str, int] = {}
     by: dict[str, str] = {}
 

@@ -113,7 +113,7 @@ class Refit:
                 hint="gantk export RUN --precision int8 --calibrate DIR measures them anew",
             )
         if not self.refittable:
-            # Of several reasons the one that another machine does not have.
+            # Rather a reason that lies in this machine than that an engine was not built refittable.
             raise min(self.left_out, key=lambda pair: "refit" not in pair[0].options)[1]
 
     @property
@@ -189,7 +189,7 @@ class Refit:
             )
         interface = self.bundle.manifest.interface(before)
         file = EngineFile(self.bundle.read_file(old.file), self.bundle.root / old.file.path, old, interface)
-        # What the library writes here is known to be for the GPU at hand alone.
+        # What the library writes here is only known to run on the GPU at hand.
         targets = old.targets if "hardware-compatible" in old.options else driver.targets_here()
         name = name_of(product.name, variant, targets, tf32=old.tf32)
         return replace(
@@ -197,7 +197,7 @@ class Refit:
             file=writer.add(name, put_weights(product, file, data)),
             targets=targets,
             source=variant.file.sha256,
-            # Its weights are in it now.
+            # The weights are in the engine now.
             options=tuple(option for option in old.options if option != "strip"),
             parity=(),
             probe=None,
@@ -231,7 +231,9 @@ def _check(held: Engine, root: Path) -> None:
             where=where,
             hint="refit it on a machine that runs it",
         )
-    if held.version != product.version:  # Also where another runs it: its bytes would be of two versions.
+    if (
+        held.version != product.version
+    ):  # Also where this version runs it: the bytes would come from two versions.
         raise GantkError(
             f"`{held.file.path}` was built with {product.name} {held.version}; {product.version} is installed",
             where=where,

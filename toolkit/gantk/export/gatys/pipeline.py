@@ -222,7 +222,7 @@ def _reference(
 ) -> Reference:
     made = [to_arrays(form.compute(step.network, step.config, feeds)) for feeds in step.trials]
     feeds = [to_arrays({spec.name: trial[spec.name] for spec in inputs}) for trial in step.trials]
-    # The span of all trials together: of one alone a loss has a single value.
+    # The span over all trials: in a single one, a loss has but one value.
     spans = {
         spec.name: float(max(m[spec.name].max() for m in made) - min(m[spec.name].min() for m in made))
         for spec in outputs
