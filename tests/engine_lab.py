@@ -64,7 +64,7 @@ class Elsewhere:
         }  # fmt: skip
 
 
-def doubling() -> bytes:
+def doubling(more: float = 1) -> bytes:
     """The ONNX file of what the fake's engines compute: 2 x + 1, in the types of its outputs."""
     nodes = [
         helper.make_node("Add", ["x", "x"], ["twice"]),
@@ -75,7 +75,7 @@ def doubling() -> bytes:
         helper.make_tensor_value_info(spec.name, kind, spec.shape)
         for spec, kind in ((X, TensorProto.FLOAT), (Y, TensorProto.FLOAT), (Z, TensorProto.UINT8))
     ]
-    one = numpy_helper.from_array(np.float32(1), "one")
+    one = numpy_helper.from_array(np.float32(more), "one")
     graph = helper.make_graph(nodes, "doubling", values[:1], values[1:], [one])
     return networks.model_bytes(graph, {"gantk.inputs": [X.to_json()]})
 

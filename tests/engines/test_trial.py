@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import networks
-from engine_lab import SMALL, Lab, make_lab, write_bundle
+from engine_lab import SMALL, Lab, doubling, make_lab, write_bundle
 from fake_tensorrt import MAGIC
-from gantk.bundle import STEP_FAMILY, Bundle, Variant, Writer
+from gantk.bundle import Bundle, Variant, Writer
 from gantk.errors import GantkError
 from gantk.export.engines import pipeline, trial
 from gantk.export.engines.audit import Audit
@@ -159,10 +159,14 @@ def test_engines_of_the_same_shapes_share_one(lab: Lab) -> None:
     assert len(list(lab.root.glob("probe*.safetensors"))) == 2
 
 
-def test_an_exported_step_has_no_random_probe(lab: Lab) -> None:
-    """What its targets and weights can be nobody knows."""
+def test_where_no_probe_can_be_made_it_is_said(lab: Lab) -> None:
     with Writer(lab.root, force=True) as writer:
-        writer.commit(replace(Bundle.read(lab.root).manifest, family=STEP_FAMILY))
+        manifest = Bundle.read(lab.root).manifest
+        source = replace(manifest.variants[0], file=writer.add("model.fp32.onnx", doubling(np.nan)))
+        writer.commit(replace(manifest, variants=(source,)))
     bundle, lines = export(lab, "sm_89", **LARGE)
     assert bundle.manifest.engines[0].probe is None
-    assert lines == ["  unverified: there is no probe of a shape that it serves"]
+    assert [line.partition(" `")[0] for line in lines] == [
+        "  without a probe, by which engines are verified:",
+        "  unverified: there is no probe of a shape that it serves",
+    ]

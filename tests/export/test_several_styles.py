@@ -14,7 +14,7 @@ from gantk import checkpoint
 from gantk.bundle import Bundle
 from gantk.errors import GantkError
 from gantk.export import export, verify
-from gantk.export.engines.probe import make_probe
+from gantk.export.engines.probe import feeds_for, make_probe
 from gantk.export.engines.profiles import make_profiles
 from gantk.export.network import Network
 from gantk.runtime.model import from_bytes
@@ -94,7 +94,7 @@ def test_tiles_of_other_sizes_are_judged_likewise(bundle: Bundle) -> None:
     (profile,) = make_profiles(bundle.manifest.interface(shared), None, ["picture=1x90x99x3"])
     model = from_bytes(bundle.read_file(shared.file))
     assert (model.form, model.inputs) == ("statistics", bundle.manifest.interface(shared).inputs)
-    probe = make_probe(model, [profile], print)
+    probe = make_probe(model, feeds_for(model.inputs, [profile]), print)
     assert probe is not None
     assert probe.inputs["picture"].shape == (2, 90, 99, 3)
     np.testing.assert_allclose(probe.outputs["measured"], probe.inputs["statistics"], rtol=1e-3, atol=1e-4)

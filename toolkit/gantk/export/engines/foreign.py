@@ -12,7 +12,7 @@ from gantk.bundle import FOREIGN_FAMILY, Bundle, Interface, Manifest, Variant, W
 from gantk.errors import GantkError
 from gantk.export.engines.maker import Report, Sources
 from gantk.export.engines.pipeline import SKIPPED_FORMS, EngineRequest, make_engines
-from gantk.export.engines.probe import make_probe
+from gantk.export.engines.probe import feeds_for, make_probe
 from gantk.export.engines.progress import Progress
 from gantk.export.tools import tool_versions
 from gantk.runtime.model import Model, from_bytes, from_path
@@ -64,7 +64,7 @@ def bundle_onnx(
         )
         interface = Interface(model.inputs, model.outputs)
         profiles = () if request is None else request.profiles(manifest, interface)
-        probe = make_probe(model, profiles, report)
+        probe = make_probe(model, feeds_for(model.inputs, profiles), report)
         if probe is not None:
             manifest = replace(manifest, probe=writer.add("probe.safetensors", probe.dumps()))
         if request is not None:

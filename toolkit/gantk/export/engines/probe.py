@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from gantk.bundle import STEP_FAMILY, Engine, Manifest, Profile, Variant, Writer
+from gantk.bundle import STEP_FAMILY, Engine, Manifest, Profile, Writer
 from gantk.errors import GantkError
 from gantk.export.engines.maker import Report, Sources
 from gantk.export.engines.profiles import default_sizes
-from gantk.runtime.arrays import random_feeds
+from gantk.runtime.arrays import random_array, random_feeds
 from gantk.runtime.model import Model, from_bytes
 from gantk.runtime.probe import Probe, probe_of
 from gantk.runtime.registry import BACKENDS, executed, open_model, status
@@ -31,8 +31,7 @@ def with_probe(
 ) -> Engine:
     """An engine, with a probe of its own where the bundle's has no shape that it serves.
 
-    What is right is what the float32 file makes of it, which was compared with PyTorch. The forms of an exported step
-    have none: of random targets and weights nobody knows whether they can be.
+    What is right is what the float32 file makes of it, which was compared with PyTorch.
 
     Args:
         writer: Of the bundle.
@@ -41,37 +40,45 @@ def with_probe(
         sources: The ONNX files.
         report: Called with a line where a probe cannot be made.
     """
-    if manifest.family == STEP_FAMILY or manifest.probe is None:
+    if manifest.probe is None:
         return engine
     bundle = writer.so_far(manifest)
-    for known in dict.fromkeys((None, *(other.probe for other in manifest.engines))):
-        if probe_of(bundle, replace(engine, probe=known)):
-            return replace(engine, probe=known)
-    exact = _most_exact(manifest, manifest.source(engine))
-    model = replace(from_bytes(sources.read(exact)), name=sources.name(exact))
-    probe = make_probe(model, engine.profiles, report)
+    for ref in dict.fromkeys((None, *(other.probe for other in manifest.engines))):
+        if probe_of(bundle, replace(engine, probe=ref)):
+            return replace(engine, probe=ref)
+    model = _most_exact(manifest, sources, engine.form)
+    feeds = feeds_for(model.inputs, engine.profiles)
+    try:
+        if manifest.family == STEP_FAMILY and engine.form != "targets":
+            known = Probe.read(bundle, manifest.probe)
+            feeds = _of_a_step(feeds, known, _most_exact(manifest, sources, "targets"))
+        probe = make_probe(model, feeds, report)
+    except GantkError as error:
+        report(f"  without a probe, by which engines are verified: {error.what}")
+        return engine
     return engine if probe is None else replace(engine, probe=writer.add("probe.safetensors", probe.dumps()))
 
 
-def make_probe(model: Model, profiles: Sequence[Profile], report: Report) -> Probe | None:
-    """Random inputs with what the first backend that runs a file makes of them; `None` where they judge no engine.
+def feeds_for(inputs: Sequence[TensorSpec], profiles: Sequence[Profile]) -> dict[str, Array]:
+    """Random inputs as small as an engine serves, or of the usual shapes where there is no engine."""
+    return random_feeds(inputs, _sizes(inputs, profiles), seed=SEED)
+
+
+def make_probe(model: Model, feeds: Mapping[str, Array], report: Report) -> Probe | None:
+    """Inputs with what the first backend that runs a file makes of them; `None` where they judge no engine.
 
     Args:
         model: The file.
-        profiles: Of an engine that it is to judge; without one the usual shapes are taken.
+        feeds: Its inputs; statistics of a picture are replaced by those that it has.
         report: Called with a line that says why there is none.
 
     Raises:
         GantkError: An output has no finite value.
     """
-    feeds = random_feeds(model.inputs, _sizes(model.inputs, profiles), seed=SEED)
-    for name in BACKENDS:
-        here = status(name)
-        if not here.works or executed(name, model.precision, here.devices[0]) is None:
-            continue
+    for name in _backends(model):
         try:
             with open_model(model, name) as runner:
-                if model.form == "statistics":  # Random ones are of no picture.
+                if model.form == "statistics":
                     given = {key: feeds[key] for key in feeds if key != STATISTICS}
                     feeds = {**given, STATISTICS: own_statistics(runner, model.data, given)}
                 outputs, again = runner.run(feeds), runner.run(feeds)
@@ -81,14 +88,45 @@ def make_probe(model: Model, profiles: Sequence[Profile], report: Report) -> Pro
         if unfit is not None:
             report(f"  without a probe, by which engines are verified: {unfit}")
             return None
-        return Probe(feeds, outputs)
+        return Probe(dict(feeds), outputs)
     return None
 
 
-def _most_exact(manifest: Manifest, variant: Variant) -> Variant:
-    """The float32 file of a variant's form, where there is one."""
-    same = (other for other in manifest.variants if (other.precision, other.form) == ("fp32", variant.form))
-    return next(same, variant)
+def _of_a_step(feeds: Mapping[str, Array], known: Probe, targets: Model) -> dict[str, Array]:
+    """Inputs of an optimisation's first step, at other sizes than those of the bundle's probe.
+
+    The picture is random; its content is that of another one; style and weights, which have one size, are the probe's.
+    """
+    with open_model(targets, next(_backends(targets))) as runner:
+        (spec,) = runner.inputs
+        content = runner.run({spec.name: random_array(spec, feeds["picture"].shape, SEED + 1)})
+    made = dict(feeds)
+    for name, array in feeds.items():
+        old = known.inputs.get(name)
+        if old is not None and old.shape == array.shape:
+            made[name] = old
+        elif name in content:
+            made[name] = content[name]
+        elif name != "picture":
+            made[name] = np.zeros_like(array)  # Adam's moments.
+    return made
+
+
+def _backends(model: Model) -> Iterator[str]:
+    """The backends that run a file here."""
+    for name in BACKENDS:
+        here = status(name)
+        if here.works and executed(name, model.precision, here.devices[0]) is not None:
+            yield name
+
+
+def _most_exact(manifest: Manifest, sources: Sources, form: str) -> Model:
+    """The float32 file of a form, where there is one."""
+    files = [variant for variant in manifest.variants if variant.form == form]
+    if not files:
+        raise GantkError(f"the bundle has no file of the form {form!r}")
+    exact = next((variant for variant in files if variant.precision == "fp32"), files[0])
+    return replace(from_bytes(sources.read(exact)), name=sources.name(exact))
 
 
 def _sizes(inputs: Sequence[TensorSpec], profiles: Sequence[Profile]) -> dict[str, int]:
