@@ -77,7 +77,7 @@ def make_probe(model: Model, feeds: Mapping[str, Array], report: Report) -> Prob
     """
     for name in _backends(model):
         try:
-            with open_model(model, name) as runner:
+            with open_model(model, name, device="cpu") as runner:
                 if model.form == "statistics":
                     given = {key: feeds[key] for key in feeds if key != STATISTICS}
                     feeds = {**given, STATISTICS: own_statistics(runner, model.data, given)}
@@ -97,7 +97,10 @@ def _of_a_step(feeds: Mapping[str, Array], known: Probe, targets: Model) -> dict
 
     The picture is random; its content is that of another one; style and weights, which have one size, are the probe's.
     """
-    with open_model(targets, next(_backends(targets))) as runner:
+    backend = next(_backends(targets), None)
+    if backend is None:
+        raise GantkError("no backend works here to compute targets with", hint="pip install 'gantk[cpu]'")
+    with open_model(targets, backend, device="cpu") as runner:
         (spec,) = runner.inputs
         content = runner.run({spec.name: random_array(spec, feeds["picture"].shape, SEED + 1)})
     made = dict(feeds)
@@ -113,10 +116,9 @@ def _of_a_step(feeds: Mapping[str, Array], known: Probe, targets: Model) -> dict
 
 
 def _backends(model: Model) -> Iterator[str]:
-    """The backends that run a file here."""
+    """The backends that run a file on this machine's CPU, whose results owe nothing to the GPU that is judged."""
     for name in BACKENDS:
-        here = status(name)
-        if here.works and executed(name, model.precision, here.devices[0]) is not None:
+        if "cpu" in status(name).devices and executed(name, model.precision, "cpu") is not None:
             yield name
 
 
