@@ -14,6 +14,7 @@ import typer
 from gantk.cli.output import prose, write_json
 from gantk.cli.stylizing import PaintingBar
 from gantk.errors import UsageError
+from gantk.options import option_of
 from gantk.stylize.optimise import Listener, optimise
 from gantk.stylize.settings import Settings
 from gantk.train.interrupt import Interruption
@@ -67,7 +68,7 @@ def optimise_command(model: Path, given: Mapping[str, Any], preset: Mapping[str,
     foreign = sorted(options.keys() - Settings.__dataclass_fields__.keys())
     if foreign:
         raise UsageError(
-            f"{', '.join('--' + name.replace('_', '-') for name in foreign)} cannot go with an exported step",
+            f"{', '.join(map(option_of, foreign))} cannot go with an exported step",
             hint="what it compares is chosen by gantk export --gatys; without --model all options are there",
         )
     chosen = {

@@ -12,6 +12,7 @@ import typer
 from gantk.cli.given import given_options
 from gantk.cli.output import JsonOption
 from gantk.errors import UsageError
+from gantk.options import option_of
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -230,7 +231,7 @@ def stylize(
         raise UsageError("one picture at a time; several want --model", where="CONTENT")
     wanting = next((name for name in _OF_MODELS if name in given), None)
     if wanting is not None:
-        raise UsageError(f"--{wanting.replace('_', '-')} wants --model", hint="gantk stylize -h")
+        raise UsageError(f"{option_of(wanting)} wants --model", hint="gantk stylize -h")
     if not style:
         raise UsageError("--style is missing: a picture in the style", hint="gantk stylize -h")
     from gantk.cli.stylizing import configure, optimise_with_torch
@@ -256,7 +257,7 @@ def _with_model(model: Path, given: dict[str, Any]) -> int:
     known = {name: value for name, value in given.items() if name in Request.__dataclass_fields__}
     foreign = sorted(given.keys() - known.keys() - about)
     if foreign:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
+        names = ", ".join(map(option_of, foreign))
         raise UsageError(f"{names} cannot go with --model: the network decides that", hint="gantk stylize -h")
     request = Request(
         **{**known, "model": model, "inputs": given["content"], "style": str(styles[0]) if styles else None}

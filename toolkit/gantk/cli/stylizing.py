@@ -14,6 +14,7 @@ from gantk.cli.output import prose, write_json
 from gantk.errors import GantkError
 from gantk.gatys.config import GatysConfig, find_preset, parse_layers
 from gantk.gatys.reporter import Reporter
+from gantk.options import option_of
 from gantk.stylize.schedule import Losses
 
 
@@ -48,7 +49,7 @@ def configure(options: Mapping[str, Any], given: Mapping[str, Any]) -> GatysConf
     values = {**options, **preset, **{name: value for name, value in given.items() if name in preset}}
     for name in ("content_layers", "style_layers"):
         if values[name] is not None:
-            values[name] = parse_layers(values[name], f"--{name.replace('_', '-')}")
+            values[name] = parse_layers(values[name], option_of(name))
     values |= {
         "content": str(values["content"][0]),
         "styles": tuple(map(str, values["style"])),

@@ -17,7 +17,7 @@ from gantk.export import verify
 from gantk.export.calibration import Calibration, calibration_feeds
 from gantk.export.engines.maker import EngineMaker, Sources
 from gantk.export.engines.profiles import PICTURE_BATCHES, SIDES
-from gantk.export.engines.progress import Progress
+from gantk.export.engines.progress import Progress, Report
 from gantk.export.fold import fold_scales
 from gantk.export.int8 import QUANTISED, make_quantised
 from gantk.export.network import Network, VariantFile
@@ -25,7 +25,7 @@ from gantk.export.onnx import trace
 from gantk.export.reference import make_feeds, run_torch, trial_sizes
 from gantk.export.statistics import make_statistics, with_own_statistics
 from gantk.export.tools import tool_versions
-from gantk.export.variants import Report, make_variants
+from gantk.export.variants import make_variants
 from gantk.models.borders import Bordered
 from gantk.runtime.probe import Probe
 from gantk.stylize.statistics import MEASURED, STATISTICS

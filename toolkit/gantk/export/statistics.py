@@ -12,10 +12,10 @@ import onnx
 from gantk.bundle import FileRef, Interface, Variant
 from gantk.errors import GantkError
 from gantk.export import verify
+from gantk.export.engines.progress import Report
 from gantk.export.network import Network, VariantFile, plain_bytes
 from gantk.export.onnx import OPSET
 from gantk.export.reference import Feeds
-from gantk.export.variants import Report
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model
 from gantk.stylize.statistics import MEASURED, STATISTICS, Norm, add_measured, give_statistics, own_statistics

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from gantk.bundle import WHOLLY_NATIVE, Parity, Variant, place_of
 from gantk.errors import GantkError
 from gantk.export import verify
+from gantk.export.engines.progress import Report
 from gantk.export.network import Checks, Network, VariantFile, plain_bytes, verified_file
 from gantk.export.precision import audit_range, refuse_overflow
 from gantk.export.reference import run_torch
@@ -17,8 +17,6 @@ from gantk.export.speed import PAYS, speedup
 from gantk.runtime.backends import onnxruntime
 from gantk.runtime.operators import native_operators
 from gantk.runtime.registry import status
-
-Report = Callable[[str], None]
 
 
 def make_variants(

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gantk.errors import UsageError
-from gantk.stylize.settings import Settings, check_fields
+from gantk.options import check_options
+from gantk.stylize.settings import Settings
 
 Layers = tuple[tuple[str, float], ...]
 """Names of VGG-19's layers, each with its weight."""
@@ -61,7 +62,7 @@ class GatysConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields(self, _LIMITS, _CHOICES)
+        check_options(self, _LIMITS, _CHOICES)
         if not self.styles:
             raise UsageError("there is no style", hint="--style PICTURE")
         for name, option in (

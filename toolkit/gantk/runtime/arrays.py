@@ -17,9 +17,7 @@ from gantk.files import read_bytes, write_bytes
 from gantk.runtime.pictures import FORMATS, load
 from gantk.runtime.runner import Array, numpy_dtype
 from gantk.runtime.scenes import draw_scenes
-from gantk.tensors import TensorSpec
-
-SIZE_LIMIT = 2**31 - 1
+from gantk.tensors import SIZE_LIMIT, TensorSpec
 
 PICTURE_SIDE = 512
 """Height and width of a random picture whose size is free and was not said."""

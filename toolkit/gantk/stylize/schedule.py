@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 
 from gantk.errors import GantkError
-from gantk.files import named_errors, partial_name
+from gantk.files import check_writable
 from gantk.runtime.pictures import Pixels, check_suffix
 from gantk.stylize.resample import fitted
 from gantk.stylize.settings import Settings
@@ -94,8 +94,4 @@ def check_target(path: Path, formats: dict[str, str], *, force: bool) -> None:
         raise GantkError(f"`{path}` is a folder; a file is wanted", where=str(path))
     if path.exists() and not force:
         raise GantkError(f"`{path}` exists", where=str(path), hint="--force replaces it")
-    trial = partial_name(path)
-    with named_errors(path, "write"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        trial.touch()
-        trial.unlink()
+    check_writable(path)

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gantk.errors import UsageError
+from gantk.options import check_options
 
 SIZE_LIMIT = 4096
 
@@ -83,36 +83,9 @@ class Settings:
     preview_every: int = 0
 
     def __post_init__(self) -> None:
-        check_fields(self, _LIMITS, _CHOICES)
+        check_options(self, _LIMITS, _CHOICES)
         if self.content_weight == 0 and self.style_weight == 0:
             raise UsageError("both --content-weight and --style-weight are 0: there is nothing to paint")
         numbers = all(math.isfinite(share) and share >= 0 for share in self.shares)
         if self.shares and not (numbers and sum(self.shares) > 0):
             raise UsageError(f"shares are {list(self.shares)}; numbers from 0, not all 0, are wanted")
-
-
-def check_fields(
-    settings: object, limits: Mapping[str, tuple[float, float]], choices: Mapping[str, Sequence[str]]
-) -> None:
-    """Refuse values that are not allowed.
-
-    Args:
-        settings: What holds them.
-        limits: The smallest and largest value of each number; a field that is `None` may be so.
-        choices: The allowed values of each name.
-
-    Raises:
-        UsageError: Says which are allowed.
-    """
-    for name, (lowest, highest) in limits.items():
-        value = getattr(settings, name)
-        if value is not None and not (math.isfinite(value) and lowest <= value <= highest):
-            raise UsageError(f"{name} is {value}; {lowest:g} to {highest:g} is allowed", where=_option(name))
-    for name, allowed in choices.items():
-        value = getattr(settings, name)
-        if value not in allowed:
-            raise UsageError(f"{name} is {value!r}; allowed are {', '.join(allowed)}", where=_option(name))
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Self, TypeVar
 
 from gantk.errors import UsageError
+from gantk.options import check_options
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda")
@@ -101,18 +102,7 @@ class RunConfig(ABC):
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        for name, (lowest, highest) in self.limits.items():
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and lowest <= value <= highest):
-                raise UsageError(
-                    f"{name} is {value}; {lowest:g} to {highest:g} is allowed", where=option_of(name)
-                )
-        for name, allowed in self.choices.items():
-            if getattr(self, name) not in allowed:
-                raise UsageError(
-                    f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}",
-                    where=option_of(name),
-                )
+        check_options(self, self.limits, self.choices)
 
     @property
     @abstractmethod
@@ -183,11 +173,6 @@ def resolve_machine(config: C) -> C:
         device=device,
         threads=config.threads or len(os.sched_getaffinity(0)),
     )
-
-
-def option_of(name: str) -> str:
-    """The option of the command line that sets a field."""
-    return f"--{name.replace('_', '-')}"
 
 
 def _best_precision(device: str) -> str:

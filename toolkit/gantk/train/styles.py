@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gantk.data.decode import Pixels, decode_whole
+from gantk.data.decode import decode_whole
 from gantk.errors import GantkError
 from gantk.runtime.decode import UnreadableError
-from gantk.runtime.pictures import grid, save
+from gantk.runtime.pictures import Pixels, grid, save
 
 
 def read_style(path: str, size: int) -> Pixels:

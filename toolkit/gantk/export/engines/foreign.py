@@ -10,10 +10,10 @@ from pathlib import Path
 
 from gantk.bundle import FOREIGN_FAMILY, Bundle, Interface, Manifest, Variant, Writer
 from gantk.errors import GantkError
-from gantk.export.engines.maker import Report, Sources
+from gantk.export.engines.maker import Sources
 from gantk.export.engines.pipeline import SKIPPED_FORMS, EngineRequest, make_engines
 from gantk.export.engines.probe import feeds_for, make_probe
-from gantk.export.engines.progress import Progress
+from gantk.export.engines.progress import Progress, Report
 from gantk.export.tools import tool_versions
 from gantk.runtime.model import Model, from_bytes, from_path
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from gantk.bundle import STEP_FAMILY, Engine, Manifest, Profile, Writer
 from gantk.errors import GantkError
-from gantk.export.engines.maker import Report, Sources
+from gantk.export.engines.maker import Sources
 from gantk.export.engines.profiles import default_sizes
+from gantk.export.engines.progress import Report
 from gantk.runtime.arrays import random_array, random_feeds
 from gantk.runtime.model import Model, from_bytes
 from gantk.runtime.probe import Probe, probe_of

@@ -14,10 +14,10 @@ from gantk.errors import GantkError
 from gantk.export.engines.audit import QUANTISED
 from gantk.export.engines.cells import adapt
 from gantk.export.engines.graphs import difference
-from gantk.export.engines.maker import Report, Sources
+from gantk.export.engines.maker import Sources
 from gantk.export.engines.pipeline import name_of
 from gantk.export.engines.probe import with_probe
-from gantk.export.engines.progress import Progress
+from gantk.export.engines.progress import Progress, Report
 from gantk.export.engines.weights import put_weights
 from gantk.export.pipeline import export
 from gantk.files import resolved

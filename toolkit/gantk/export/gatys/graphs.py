@@ -19,7 +19,6 @@ import numpy as np
 
 from gantk.export.gatys.chain import (
     MOMENTS,
-    NEXT,
     Chain,
     StepConfig,
     adam_inputs,
@@ -31,6 +30,7 @@ from gantk.export.gatys.chain import (
 )
 from gantk.export.gatys.draft import Draft, StepGraph
 from gantk.runtime.runner import Array
+from gantk.stylize.descent import NEXT
 from gantk.tensors import TensorSpec
 
 _NEAREST = {"coordinate_transformation_mode": "asymmetric", "mode": "nearest", "nearest_mode": "floor"}

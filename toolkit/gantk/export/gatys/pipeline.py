@@ -17,6 +17,7 @@ from gantk.export import verify
 from gantk.export.engines.maker import Sources
 from gantk.export.engines.pipeline import EngineRequest
 from gantk.export.engines.progress import Progress as BuildProgress
+from gantk.export.engines.progress import Report
 from gantk.export.gatys.chain import Chain, StepConfig, adam_inputs, picture_spec, step_inputs
 from gantk.export.gatys.draft import TYPES, StepGraph
 from gantk.export.gatys.graphs import make_adam, make_gradient, make_targets
@@ -34,7 +35,6 @@ from gantk.tensors import TensorSpec
 
 PRECISIONS = tuple(TYPES)
 
-Report = Callable[[str], None]
 Compute = Callable[[Vgg19, StepConfig, dict[str, Tensor]], dict[str, Tensor]]
 
 

@@ -13,14 +13,13 @@ import numpy as np
 from gantk.errors import GantkError
 from gantk.runtime import dlpack
 from gantk.runtime.backends.memory import GpuMemory
+from gantk.runtime.backends.plans import Shape
 from gantk.runtime.cuda import Cuda
 from gantk.runtime.lender import Lender
 from gantk.runtime.runner import numpy_dtype
 from gantk.runtime.streams import Event, Stream
 from gantk.runtime.views import LEGACY_STREAM, Reader, View, dense
 from gantk.tensors import TensorSpec
-
-Shape = tuple[int, ...]
 
 
 def reader(cuda: Cuda, stream: int) -> Reader:

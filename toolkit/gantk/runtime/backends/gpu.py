@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from gantk.errors import GantkError
-from gantk.runtime.backends.device import DeviceArray, Shape, place_outputs, reader, view
+from gantk.runtime.backends.device import DeviceArray, place_outputs, reader, view
+from gantk.runtime.backends.plans import Shape
 from gantk.runtime.captures import give_back
 from gantk.runtime.cuda import DEVICE_TO_HOST, HOST_TO_DEVICE, Cuda, host_view
 from gantk.runtime.runner import Array, Runner

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from gantk.errors import GantkError
+from gantk.runtime.backends.plans import Shape
 from gantk.runtime.cuda import DEVICE_TO_HOST, Cuda, host_view
 from gantk.runtime.runner import Array, numpy_dtype
 from gantk.tensors import TensorSpec
-
-Shape = tuple[int, ...]
 
 
 @dataclass
