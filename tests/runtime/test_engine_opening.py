@@ -155,6 +155,10 @@ def test_only_samples_are_cut_to_what_a_profile_serves(lab: Lab) -> None:
             (engine_of(version="1.6.0"),), {},
             "built with 1.6.0; 1.7.1.116 is installed", "pip install tensorrt-rtx==1.6.0",
         ),
+        (
+            (engine_of(version="1.6.0"), engine_of(version="1.5.0")), {},
+            "built with 1.5.0, 1.6.0;", "or pip install tensorrt-rtx==1.5.0, or pip install tensorrt-rtx==1.6.0$",
+        ),
         ((engine_of(),), {"precision": "fp16"}, "has no tensorrt-rtx fp16; it has fp32", "--to"),
         ((engine_of(),), {"form": "adam"}, "has no tensorrt-rtx plain adam; it has fp32", "--to"),
         ((engine_of(backend="tensorrt", version="11.4.0"),), {}, "has no tensorrt-rtx engine", "--to"),
