@@ -149,9 +149,10 @@ def _load(task: Task, entries: Sequence[_Entry], settings: Settings, progress: P
                 _fail(entry.row, error.what, progress)
 
     interrupted = Event()
-    if at_once == 1:
-        load(entries[0])
-    elif entries:
+    if at_once < 2:
+        for entry in entries:
+            load(entry)
+    else:
         pool = ThreadPoolExecutor(at_once)
         try:
             list(pool.map(load, entries))

@@ -23,8 +23,8 @@ Pixels = NDArray[np.uint8]
 
 FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
 ANIMATED_FORMATS = {".gif": "GIF", ".webp": "WEBP"}
-GIF_FPS_LIMIT = 50
 _MOST_CLASSES_SHOWN = 16
+GIF_FPS_LIMIT = 50
 """Browsers slow down pictures that ask for less than 20 ms."""
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
