@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,19 @@ def test_every_verb_explains_itself(gantk: Callable[..., Any], verb: str) -> Non
         assert f"gantk {verb}" in done.out
         assert "Examples" in done.out or "COMMAND" in done.out
     assert "--json" in done.out or "COMMAND" in done.out
+
+
+@pytest.mark.parametrize(
+    "verb", ["demo", "bench", "export", "refit", "stylize", "train dcgan", "train adain"]
+)
+def test_help_fills_the_lines_of_the_terminal(
+    gantk: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """A docstring's own line breaks are for its readers: each would cut a line of the terminal short."""
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 90)
+    lines = [line.strip() for line in gantk(*verb.split(), "-h").out.partition("╭")[0].splitlines()]
+    for line, following in pairwise(lines):
+        assert not line or not following or len(f" {line} {following.split()[0]}") > 90 - 2
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from inspect import cleandoc
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Self
@@ -55,8 +57,11 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, _, rest = super().resolve_command(ctx, args)
-        module = import_module(f"gantk.cli.{name}")
-        return name, typer.main.get_command(module.app), rest
+        command: Any = typer.main.get_command(import_module(f"gantk.cli.{name}").app)
+        for each in (command, *getattr(command, "commands", {}).values()):
+            # Typer breaks lines where docstrings do, whatever the width of the terminal.
+            each.help = re.sub(r"(?<!\n)\n(?!\n)", " ", cleandoc(each.help or ""))
+        return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 _INPUTS, _COMPUTE = "Inputs and outputs", "How to compute"
-_EPILOG = """Examples:
+_EPILOG = """[bold]Examples[/bold]
 
 gantk run flowers.gantk
 
@@ -28,7 +28,9 @@ gantk run style.onnx --input picture=cat.jpg --backend openvino --json -"""
 
 @app.command(epilog=_EPILOG)
 def run(
-    source: Annotated[Path, typer.Argument(help="A bundle or an .onnx file.", show_default=False)],
+    source: Annotated[
+        Path, typer.Argument(metavar="X.gantk|X.onnx", help="A bundle, or any ONNX file.", show_default=False)
+    ],
     given: Annotated[
         list[str] | None,
         typer.Option(

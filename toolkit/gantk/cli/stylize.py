@@ -28,7 +28,7 @@ _LOSS, _COURSE, _REGIONS, _MODEL, _COMPUTE = (
 _OF_MODELS = (
     "style_weights", "alpha", "damp", "format", "quality", "jobs", "batch", "memory", "tile_above", "backend",
 )  # fmt: skip
-_EPILOG = """Examples:
+_EPILOG = """[bold]Examples[/bold]
 
 gantk stylize kitten.jpg --style starry_night.jpg -o kitten.png
 
@@ -55,6 +55,7 @@ def stylize(
     content: Annotated[
         list[Path],
         typer.Argument(
+            metavar="CONTENT...",
             help="The picture to paint anew; with --model also several, a folder, or a video.",
             show_default=False,
         ),
