@@ -99,6 +99,15 @@ def test_wrong_options_and_files_are_named(
     assert not list(files.glob("content-stylized*"))
 
 
+@pytest.mark.parametrize("content", [["."], ["clip.mp4"], ["content.png", "style.png"]])
+def test_what_only_a_network_paints_is_told_so(
+    content: list[str], gantk: Callable[..., Any], files: Path
+) -> None:
+    done = gantk("stylize", *content, "--style", "style.png")
+    assert done.status == 2
+    assert "several, a folder or a video want --model" in done.err
+
+
 def test_a_style_is_wanted(gantk: Callable[..., Any], files: Path) -> None:
     done = gantk("stylize", "content.png")
     assert done.status == 2

@@ -301,8 +301,10 @@ def stylize(
     """
     if model is not None:
         return _apply(context, model)
-    if len(content) > 1:
-        raise UsageError("one picture at a time; several want --model", where="CONTENT")
+    from gantk.stylize.video import SUFFIXES
+
+    if len(content) > 1 or content[0].is_dir() or content[0].suffix.lower() in SUFFIXES:
+        raise UsageError("one picture at a time; several, a folder or a video want --model", where="CONTENT")
     wanting = next((name for name in _OF_MODELS if _is_given(context, name)), None)
     if wanting is not None:
         raise UsageError(f"--{wanting.replace('_', '-')} wants --model", hint="gantk stylize -h")

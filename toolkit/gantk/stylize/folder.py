@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gantk.errors import GantkError, UsageError
-from gantk.files import PARTIAL, named_errors, read_bytes, resolved, write_text
+from gantk.files import PARTIAL, lacks_room, named_errors, read_bytes, resolved, write_text
 from gantk.runtime.decode import UnreadableError, find_pictures, opened
 from gantk.runtime.pictures import FORMATS
 from gantk.stylize.painter import Painter
@@ -79,7 +79,7 @@ def stylize_folder(
 
     Raises:
         GantkError: There is no such folder or no picture in it; `target` holds pictures made with other settings,
-            or another process writes to it; or none could be stylised.
+            or another process writes to it; its file system is full; or none could be stylised.
         UsageError: `target` is the source itself.
     """
     files = find(source, target)
@@ -204,6 +204,8 @@ class _Run:
         try:
             future.result()
         except GantkError as error:
+            if lacks_room(error):
+                raise  # So would every one that follows.
             self._skip(file, error)
         else:
             self._result.written.append(self._targets[file])

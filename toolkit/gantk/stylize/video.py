@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from gantk.errors import GantkError, UsageError
-from gantk.files import replacing
+from gantk.files import check_file, replacing
 from gantk.runtime.pictures import Pixels, check_suffix
 from gantk.runtime.runner import Array
 from gantk.stylize.painter import Painter
@@ -92,8 +92,7 @@ def stylize_video(
     kind = check_suffix(target, FORMATS)
     if not 0.0 <= damp <= 1.0:
         raise UsageError(f"damp is {damp:g}; 0 to 1 are allowed", where="--damp")
-    if not source.is_file():
-        raise GantkError(f"`{source}` does not exist", where=str(source), hint="check the path")
+    check_file(source)
     try:
         with av.open(str(source)) as given, replacing(target) as partial:
             stream = _video_stream(given, source)
@@ -288,7 +287,6 @@ def _add_sounds(given: InputContainer, made: OutputContainer) -> dict[Any, Any]:
         if stream.codec_context.name.partition("_")[0] not in made.supported_codecs:
             raise GantkError(
                 f"a {made.format.name} file cannot hold the sound, which is {stream.codec_context.name}",
-                where=made.name,
                 hint="-o NAME.mkv holds any",
             )
         sounds[stream] = made.add_stream_from_template(stream)
