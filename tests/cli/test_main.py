@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -111,6 +112,26 @@ def test_a_reader_that_leaves(onnx_file: Path) -> None:
         "gantk -h | true",
     ):
         assert shell(line).stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name", "said"),
+    [
+        ("ascii", "flü.gantk".encode(), b"fl\\xfc.gantk"),
+        ("latin-1", "flü.gantk".encode(), b"fl\xfc.gantk"),
+        ("utf-8", b"fl\xfc.gantk", b"fl\xfc.gantk"),
+    ],
+)
+def test_any_name_can_be_printed(encoding: str, name: bytes, said: bytes) -> None:
+    """In the encoding of the terminal or, where names are of an old disk's, as the very bytes that they are."""
+    code = "import os, sys, gantk.cli.main as m\n"
+    code += "m.app = lambda *_, **__: print(os.fsdecode(bytes.fromhex(sys.argv[1])))\n"
+    code += "sys.exit(m.main(['doctor']))"
+    environment = {**os.environ, "PYTHONIOENCODING": f"{encoding}:strict", "PYTHONUTF8": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, name.hex()], env=environment, capture_output=True, check=False
+    )
+    assert (done.stdout.strip(), done.stderr, done.returncode) == (said, b"", 0)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,15 @@ def test_what_only_a_network_paints_is_told_so(
     done = gantk("stylize", *content, "--style", "style.png")
     assert done.status == 2
     assert "several, a folder or a video want --model" in done.err
+
+
+def test_no_warning_of_pillow_is_shown(gantk: Callable[..., Any], files: Path) -> None:
+    """Its limit is lower than ours, which is told in words."""
+    Image.new("1", (12000, 9000)).save("large.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        done = gantk(*PLAIN, "--style", "large.png")
+    assert "12000 x 9000 pixels; at most 100000000 are decoded" in done.err
 
 
 def test_a_style_is_wanted(gantk: Callable[..., Any], files: Path) -> None:

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from inspect import cleandoc
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Self
@@ -111,8 +114,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         missing, 130 where it was interrupted, 143 where it was told to end.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    with _Termination() as termination:
+    codecs.register_error("gantk", _encode_anyhow)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="gantk")
+    with _Termination() as termination, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Image size")  # Our own limit, in words, replaces Pillow's.
         return _run(arguments, termination)
+
+
+def _encode_anyhow(error: UnicodeError) -> tuple[str | bytes, int]:
+    """A name that is no text goes out as it came in; what the terminal's encoding lacks is escaped."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
 
 
 class _Termination:
