@@ -20,14 +20,12 @@ from gantk.export.engines.progress import Progress
 from gantk.export.tools import tool_versions
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import Model, from_bytes, from_path
+from gantk.runtime.parity import repeats
 from gantk.runtime.registry import BACKENDS, executed, open_model, status
 from gantk.runtime.runner import Array
 from gantk.tensors import TensorSpec
 
 PROBE_BATCH, PROBE_SEED = 2, 1
-
-NOISE = 1e-3
-"""How far two runs may be from each other, as a share of the largest value: sums may be taken in another order."""
 
 
 def bundle_onnx(
@@ -194,7 +192,6 @@ def _unfit(model: Model, outputs: dict[str, Array], again: dict[str, Array]) -> 
             )
         if not finite.all():
             return f"with random inputs {name!r} is not finite everywhere"
-        size = float(np.abs(values.astype(np.float64)).max(initial=0.0))
-        if values.shape != again[name].shape or not np.allclose(values, again[name], atol=NOISE * size):
+        if not repeats(values, again[name]):
             return f"{name!r} is random, another one in each run"
     return None
