@@ -93,6 +93,7 @@ def test_webm_holds_no_aac(painter: Painter, tmp_path: Path) -> None:
     with pytest.raises(GantkError, match="cannot hold the sound, which is aac") as caught:
         stylize_video(painter, make(tmp_path / "in.mp4", 3), tmp_path / "out.webm")
     assert ".mkv" in str(caught.value)
+    assert ".partial" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
     stylize_video(painter, make(tmp_path / "mute.mp4", 3, sound=False), tmp_path / "out.webm")
     assert len(frames_of(tmp_path / "out.webm")[0]) == 3

@@ -146,6 +146,10 @@ def _run_cases(
         document["warnings"].append(
             "there is no PyTorch network to compare with: parity is against ONNX Runtime, whose own row cannot fail"
         )
+    if reference.random is not None:
+        document["warnings"].append(
+            f"{reference.random!r} is random, another one in each run: parity cannot tell who is right"
+        )
     for case, path, outputs in zip(cases, feeds, reference.outputs, strict=True):
         family = str(subject.about.get("family") or "")
         task = Task(case, path, outputs, reference.name, subject.outputs, folder, family)

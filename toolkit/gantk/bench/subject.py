@@ -14,7 +14,7 @@ import numpy as np
 from gantk.bundle import Bundle, Variant, place_of
 from gantk.errors import UsageError
 from gantk.runtime import registry
-from gantk.runtime.arrays import default_sizes, random_array
+from gantk.runtime.arrays import default_sizes, example_shape, random_array
 from gantk.runtime.model import from_path, slowness
 from gantk.runtime.probe import Probe
 from gantk.runtime.runner import Array, Runner
@@ -253,13 +253,10 @@ def _make_case(inputs: Sequence[TensorSpec], chosen: Sequence[Shape | None], bat
         if free and spec.shape[0] == free[0]:
             sizes[free.pop(0)] = batch or 1
         if free:
-            example = "x".join(
-                "512" if size in free else str(sizes.get(str(size), size)) for size in spec.shape
-            )
             raise UsageError(
                 f"{spec} has sizes that are free: {', '.join(free)}",
                 where=str(spec.name),
-                hint=f"choose them, for example --shape {spec.name}={example}",
+                hint=f"choose them, for example --shape {example_shape(spec, sizes)}",
             )
     shapes = {spec.name: spec.concrete(sizes) for spec in inputs}
     return Case(shapes, next(iter(shapes.values()), (1,))[0] if inputs[0].shape else 1)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -124,9 +123,7 @@ def _picture(request: Request, painter: Painter, suffix: str | None) -> dict[str
         output = output / f"{source.stem}{suffix or own}"
     check_suffix(output, FORMATS)
     _refuse_existing(output, force=request.force)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Our own limit, in words, replaces Pillow's.
-        picture = read(source, request.size)
+    picture = read(source, request.size)
     with _strip_bar(painter):
         write(output, painter.paint(picture), request.quality)
     height, width = picture.pixels.shape[:2]

@@ -29,7 +29,7 @@ _loss, _course, _regions, _network, _compute = (
 _OF_MODELS = (
     "style_weights", "alpha", "damp", "format", "quality", "jobs", "batch", "memory", "tile_above", "backend",
 )  # fmt: skip
-_EPILOG = """Examples:
+_EPILOG = """[bold]Examples[/bold]
 
 gantk stylize kitten.jpg --style starry_night.jpg -o kitten.png
 
@@ -56,6 +56,7 @@ def stylize(
     content: Annotated[
         list[Path],
         typer.Argument(
+            metavar="CONTENT...",
             help="The picture to paint anew; with --model also several, a folder, or a video.",
             show_default=False,
         ),
@@ -227,8 +228,10 @@ def stylize(
     given = given_options(context)
     if model is not None:
         return _with_model(model, given)
-    if len(content) > 1:
-        raise UsageError("one picture at a time; several want --model", where="CONTENT")
+    from gantk.stylize.video import SUFFIXES
+
+    if len(content) > 1 or content[0].is_dir() or content[0].suffix.lower() in SUFFIXES:
+        raise UsageError("one picture at a time; several, a folder or a video want --model", where="CONTENT")
     wanting = next((name for name in _OF_MODELS if name in given), None)
     if wanting is not None:
         raise UsageError(f"{option_of(wanting)} wants --model", hint="gantk stylize -h")

@@ -114,6 +114,12 @@ def parse_shape(
     return name, sizes
 
 
+def example_shape(spec: TensorSpec, sizes: Mapping[str, int] | None = None) -> str:
+    """A shape as `parse_shape` reads it, for hints: `sizes`, else 1 for the batch and `PICTURE_SIDE` for the rest."""
+    sides = {size: PICTURE_SIDE for size in spec.shape[1:] if isinstance(size, str)}
+    return f"{spec.name}={'x'.join(map(str, spec.concrete({**sides, **(sizes or {})})))}"
+
+
 def bound_sizes(shapes: Mapping[str, tuple[int, ...]], inputs: Sequence[TensorSpec]) -> dict[str, int]:
     """What each symbol stands for, given some inputs' shapes.
 

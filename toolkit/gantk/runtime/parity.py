@@ -19,6 +19,9 @@ ROUNDED_DB = 65.0
 """What is wanted at most of outputs in whole levels: values that fall between two are rounded to either, and one
 in fifty may be, where the layers are many. That no value is off by more is what tells right from wrong then."""
 
+NOISE = 1e-3
+"""How far two runs may be from each other, as a share of the largest value: sums may be taken in another order."""
+
 
 @dataclass(frozen=True)
 class Threshold:
@@ -74,6 +77,12 @@ def span_of(reference: Array, declared: tuple[float, float] | None) -> float:
         return declared[1] - declared[0]
     values = reference.astype(np.float64)
     return float(np.ptp(values)) or float(np.abs(values).max()) or 1.0
+
+
+def repeats(values: Array, again: Array) -> bool:
+    """Whether a second run on the same inputs made the same; one of a network with random numbers does not."""
+    size = float(np.abs(values.astype(np.float64)).max(initial=0.0))
+    return values.shape == again.shape and np.allclose(values, again, atol=NOISE * size)
 
 
 @dataclass(frozen=True)

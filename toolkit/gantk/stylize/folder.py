@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gantk.errors import GantkError, UsageError
-from gantk.files import named_errors, resolved
+from gantk.files import lacks_room, named_errors, resolved
 from gantk.runtime.decode import find_pictures
 from gantk.stylize.painter import Painter
 from gantk.stylize.pictures import Picture, read, write
@@ -69,7 +69,7 @@ def stylize_folder(
 
     Raises:
         GantkError: There is no such folder or no picture in it; `target` holds pictures made with other settings,
-            or another process writes to it; or none could be stylised.
+            or another process writes to it; its file system is full; or none could be stylised.
         UsageError: `target` is the source itself.
     """
     files = find(source, target)
@@ -184,6 +184,8 @@ class _Run:
         try:
             future.result()
         except GantkError as error:
+            if lacks_room(error):
+                raise  # So would every one that follows.
             self._skip(file, error)
         else:
             self._result.written.append(self._targets[file])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gantk.errors import GantkError, UsageError
-from gantk.files import replacing
+from gantk.files import check_file, replacing
 from gantk.runtime.pictures import Pixels, check_suffix
 from gantk.stylize.damping import Damper
 from gantk.stylize.painter import Painter
@@ -81,8 +81,7 @@ def stylize_video(
     kind = check_suffix(target, FORMATS)
     if not 0.0 <= damp <= 1.0:
         raise UsageError(f"damp is {damp:g}; 0 to 1 are allowed", where="--damp")
-    if not source.is_file():
-        raise GantkError(f"`{source}` does not exist", where=str(source), hint="check the path")
+    check_file(source)
     try:
         with av.open(str(source)) as given, replacing(target) as partial:
             stream = _video_stream(given, source)
@@ -242,7 +241,6 @@ def _add_sounds(given: InputContainer, made: OutputContainer) -> dict[Any, Any]:
         if stream.codec_context.name.partition("_")[0] not in made.supported_codecs:
             raise GantkError(
                 f"a {made.format.name} file cannot hold the sound, which is {stream.codec_context.name}",
-                where=made.name,
                 hint="-o NAME.mkv holds any",
             )
         sounds[stream] = made.add_stream_from_template(stream)

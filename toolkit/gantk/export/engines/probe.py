@@ -15,6 +15,7 @@ from gantk.export.engines.profiles import default_sizes
 from gantk.export.engines.progress import Report
 from gantk.runtime.arrays import random_array, random_feeds
 from gantk.runtime.model import Model, from_bytes
+from gantk.runtime.parity import repeats
 from gantk.runtime.probe import Probe, probe_of
 from gantk.runtime.registry import BACKENDS, executed, open_model, status
 from gantk.runtime.runner import Array
@@ -22,9 +23,6 @@ from gantk.stylize.statistics import STATISTICS, own_statistics
 from gantk.tensors import TensorSpec
 
 BATCH, SEED = 2, 1
-
-NOISE = 1e-3
-"""How far two runs may be from each other, as a share of the largest value: sums may be taken in another order."""
 
 
 def with_probe(
@@ -166,7 +164,6 @@ def _unfit(model: Model, outputs: dict[str, Array], again: dict[str, Array]) -> 
             )
         if not finite.all():
             return f"with random inputs {name!r} is not finite everywhere"
-        size = float(np.abs(values.astype(np.float64)).max(initial=0.0))
-        if values.shape != again[name].shape or not np.allclose(values, again[name], atol=NOISE * size):
+        if not repeats(values, again[name]):
             return f"{name!r} is random, another one in each run"
     return None

@@ -76,6 +76,12 @@ class GpuRunner(Runner):
             GantkError: The runner is closed, or the size of an output is told by the run alone.
         """
 
+    @abstractmethod
+    def launch(
+        self, feeds: Mapping[str, Any], stream: Any, out: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Run on GPU memory, on a stream of the caller's, without a copy and without waiting."""
+
     def bind(self, feeds: Mapping[str, Any]) -> Bound:
         """Bind a run to arrays in GPU memory: one CUDA graph, the least that a call can cost.
 
