@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -304,6 +305,18 @@ def test_a_loss_that_is_no_number_ends_it_without_a_file(config: GatysConfig, tm
     with pytest.raises(GantkError, match=r"the loss is (inf|nan) at step 1"):
         stylize(replace(config, vgg=str(tmp_path / "huge.safetensors")), tmp_path / "out.png")
     assert not (tmp_path / "out.png").exists()
+
+
+def test_a_full_memory_is_no_bug(
+    config: GatysConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. And more.")
+
+    monkeypatch.setattr("gantk.gatys.optimize.measure", full)
+    with pytest.raises(GantkError, match="the GPU's memory is full: CUDA out of memory") as raised:
+        stylize(config, tmp_path / "out.png")
+    assert raised.value.hint == "a smaller --size"
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from gantk.gatys.targets import make_objective
 from gantk.models.vgg import smallest_size
 from gantk.runtime.pictures import FORMATS, Pixels, check_suffix, save
 from gantk.train.interrupt import Interruption
+from gantk.train.memory import named_exhaustion
 
 _COARSEST = 64  # A picture does not begin smaller: its layers would have few places left to compare.
 _FULL_STEPS = 512  # Up to this size all steps are taken; they have done most of their work by then.
@@ -100,7 +101,8 @@ def stylize(
 
     Raises:
         UsageError: `out` has another suffix, or a picture is too narrow.
-        GantkError: A picture or the weights cannot be read, or a file cannot be written or exists.
+        GantkError: A picture or the weights cannot be read, a file cannot be written or exists, or the memory is
+            full.
     """
     reporter = reporter or Reporter()
     _check_target(out, FORMATS, force)
@@ -115,7 +117,7 @@ def stylize(
     sizes = _sizes(config, files.content)
     _check_sizes(config, files, judge, sizes)
     began_s = time.perf_counter()
-    with Interruption() as interruption, torch.no_grad():
+    with Interruption() as interruption, torch.no_grad(), named_exhaustion("a smaller --size"):
         total = sum(steps_at(config.steps, size) for size in sizes)
         sitting = _Sitting(config, out, reporter, total, interruption)
         picture = _paint(sitting, files, judge, sizes, device)

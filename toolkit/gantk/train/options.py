@@ -7,8 +7,9 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Self, TypeVar
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from types import UnionType
+from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from gantk.errors import UsageError
 
@@ -145,11 +146,21 @@ class RunConfig(ABC):
         """Read what `to_json` made; fields that this version does not know are left out.
 
         JSON has no tuples: what is a list comes back as one.
+
+        Raises:
+            UsageError: A field is not there or of another type, or a value is not allowed.
         """
         known = {field.name for field in fields(cls)}
         given: dict[str, Any] = {name: value for name, value in data.items() if name in known}
         lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-        return cls(**given | lists)
+        given |= lists
+        types = get_type_hints(cls)
+        for field in fields(cls):
+            if field.name not in given and field.default is MISSING:
+                raise UsageError(f"{field.name} is not there")
+            if field.name in given and not _is_of(given[field.name], types[field.name]):
+                raise UsageError(f"{field.name} is {given[field.name]!r}; {field.type} is wanted")
+        return cls(**given)
 
 
 C = TypeVar("C", bound=RunConfig)
@@ -183,6 +194,17 @@ def resolve_machine(config: C) -> C:
         device=device,
         threads=config.threads or len(os.sched_getaffinity(0)),
     )
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of a field's annotated type."""
+    if isinstance(kind, UnionType):
+        return any(_is_of(value, each) for each in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
 
 
 def option_of(name: str) -> str:

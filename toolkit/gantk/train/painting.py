@@ -88,6 +88,7 @@ P = TypeVar("P", bound=PaintingConfig)
 class PaintingTraining(Training[P]):
     """A training that is judged by a few pictures, each painted in a few styles."""
 
+    smaller = "a smaller --batch or --size"
     distances: ClassVar[tuple[str, ...]]
     """The metrics to draw curves of."""
 
