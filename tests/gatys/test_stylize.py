@@ -25,7 +25,9 @@ from gantk.gatys.stylize import preview_path, steps_at, stylize
 
 @pytest.fixture
 def config(content: Path, style: Path, vgg_file: Path) -> GatysConfig:
-    return GatysConfig(str(content), (str(style),), size=48, steps=12, vgg=str(vgg_file), threads=1)
+    return GatysConfig(
+        str(content), (str(style),), size=48, steps=12, vgg=str(vgg_file), precision="fp32", threads=1
+    )
 
 
 class Ear(Reporter):
@@ -196,6 +198,18 @@ def test_bf16_comes_close(config: GatysConfig, tmp_path: Path) -> None:
         starts.append(ear.steps[0][3].total)
         assert ear.steps[-1][3].total < 0.7 * starts[-1]
     assert starts[1] == pytest.approx(starts[0], rel=0.01)
+
+
+@pytest.mark.parametrize("best", ["fp32", "bf16"])
+def test_auto_precision_is_the_best_here(
+    best: str, config: GatysConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gantk.gatys.stylize.best_precision", lambda device: best)
+    made, told = tmp_path / "auto.png", tmp_path / "told.png"
+    small = replace(config, size=32, steps=3)
+    assert stylize(replace(small, precision="auto"), made).precision == best
+    stylize(replace(small, precision=best), told)
+    assert made.read_bytes() == told.read_bytes()
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -282,11 +282,12 @@ def stylize(
     precision: Annotated[
         str,
         typer.Option(
-            metavar="fp32|bf16",
-            help="That VGG computes in, or with --model its file.",
+            metavar="auto|fp32|bf16",
+            help="That VGG computes in, or with --model its file. auto: bf16 where the hardware computes in it, "
+            "else fp32; with --model what is best here.",
             rich_help_panel=_COMPUTE,
         ),
-    ] = "fp32",
+    ] = "auto",
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", rich_help_panel=_COMPUTE)] = "auto",
     threads: Annotated[
         int | None, typer.Option(help="CPU threads.", show_default="all cores", rich_help_panel=_COMPUTE)
@@ -341,6 +342,8 @@ def _apply(context: typer.Context, model: Path) -> int:
     from gantk.cli.applying import Request, apply
 
     given = {name: value for name, value in context.params.items() if _is_given(context, name)}
+    if given.get("precision") == "auto":
+        del given["precision"]
     if is_bundle(model) and Bundle.read(model).manifest.family == STEP_FAMILY:
         from gantk.cli.optimising import optimise_command
         from gantk.gatys.config import find_preset
@@ -381,7 +384,7 @@ def _tell(result: Result, curves: Path, config: GatysConfig, json: str | None) -
     began = "interrupted: " if result.interrupted else ""
     prose().print(
         f"{began}wrote {result.picture} ({width} x {height}) and {curves} after {result.steps} steps "
-        f"in {result.seconds:.0f} s",
+        f"in {result.seconds:.0f} s, in {result.precision}",
     )
     if json is not None:
         facts = {**asdict(result), "size": [width, height], "curves": str(curves)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from gantk.models.vgg import smallest_size
 from gantk.runtime.pictures import FORMATS, Pixels, check_suffix, save
 from gantk.train.interrupt import Interruption
 from gantk.train.memory import named_exhaustion
+from gantk.train.options import best_precision
 
 _COARSEST = 64  # A picture does not begin smaller: its layers would have few places left to compare.
 _FULL_STEPS = 512  # Up to this size all steps are taken; they have done most of their work by then.
@@ -41,6 +42,7 @@ class Result:
         losses: Before the last step.
         seconds: From the first step to the last.
         interrupted: Whether it ended early.
+        precision: What VGG computed in.
         notes: Sentences on what was chosen.
         content_layers: The layers that told content, each with its weight.
         style_layers: The layers that told style.
@@ -52,6 +54,7 @@ class Result:
     losses: Losses
     seconds: float
     interrupted: bool
+    precision: str
     notes: tuple[str, ...]
     content_layers: tuple[tuple[str, float], ...]
     style_layers: tuple[tuple[str, float], ...]
@@ -110,6 +113,8 @@ def stylize(
         _check_target(curves, {".png": "PNG"}, force)
     files = _read(config)
     device = _device(config.device)
+    if config.precision == "auto":
+        config = replace(config, precision=best_precision(device.type))
     torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
     judge = open_judge(config, device, reporter.fetching)
     for note in judge.notes:
@@ -132,6 +137,7 @@ def stylize(
             sitting.history[-1],
             time.perf_counter() - began_s,
             interruption.requested,
+            config.precision,
             judge.notes,
             judge.content,
             judge.style,

@@ -190,7 +190,7 @@ def resolve_machine(config: C) -> C:
         )
     return replace(
         config,
-        precision=_best_precision(device) if config.precision == "auto" else config.precision,
+        precision=best_precision(device) if config.precision == "auto" else config.precision,
         device=device,
         threads=config.threads or len(os.sched_getaffinity(0)),
     )
@@ -212,7 +212,8 @@ def option_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _best_precision(device: str) -> str:
+def best_precision(device: str) -> str:
+    """What `auto` precision is on a device; see `resolve_machine`."""
     import torch
 
     if device == "cuda":
