@@ -63,7 +63,7 @@ def test_resume_refuses_other_mathematics_and_other_pictures(pictures: Path, tmp
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("epochs", "ten", r"epochs is 'ten'; int is wanted"),
+        ("batch", "ten", r"batch is 'ten'; int is wanted"),
         ("lr_g", "0.1", r"lr_g is '0\.1'; float is wanted"),
         ("steps", True, r"steps is True; int \| None is wanted"),
         ("classes", ["a", 3], r"classes is \('a', 3\); tuple\[str, \.\.\.\] is wanted"),

@@ -16,6 +16,9 @@ from gantk.errors import UsageError
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda")
 
+EPOCHS, LEAST_STEPS = 25, 2000
+"""The length of a training where none is asked for: so many epochs, or as many more as make so many steps."""
+
 MOST_SHOWN = 200
 """The epochs of a run that are shown where nothing else is asked for, so that a thousand short ones are not."""
 
@@ -27,7 +30,7 @@ class RunConfig(ABC):
     Args:
         data: A folder of pictures.
         out: The run folder.
-        epochs: Passes over the pictures.
+        epochs: Passes over the pictures; by default `EPOCHS`, or what makes `LEAST_STEPS`.
         steps: Batches in all; wins over `epochs`.
         batch: Pictures in a batch of each process; lowered where there are fewer.
         ema: The share that the averaged generator keeps at each step once warm.
@@ -85,7 +88,7 @@ class RunConfig(ABC):
 
     data: str
     out: str
-    epochs: int = 25
+    epochs: int | None = None
     steps: int | None = None
     batch: int = 64
     ema: float = 0.999
@@ -133,6 +136,12 @@ class RunConfig(ABC):
     def crop(self) -> int | None:
         """The size that random parts of the decoded pictures have, or `None` for the whole of them."""
         return None
+
+    def total_steps(self, per_epoch: int) -> int:
+        """The steps in all, where an epoch has `per_epoch`."""
+        if self.steps is not None:
+            return self.steps
+        return per_epoch * (self.epochs or max(EPOCHS, math.ceil(LEAST_STEPS / per_epoch)))
 
     def show_every(self, per_epoch: int, total: int) -> int:
         """The steps between samples: whole epochs, as many as `sample_every` says."""

@@ -52,7 +52,7 @@ class PaintingConfig(RunConfig):
     }
     changeable: ClassVar[frozenset[str]] = RunConfig.changeable | {"vgg"}
 
-    epochs: int = 1
+    epochs: int | None = 1
     steps: int | None = 2000
     batch: int = 4
     flip: bool = True

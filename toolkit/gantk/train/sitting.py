@@ -175,7 +175,7 @@ def _sit(fabric: Any, config: C, kind: type[Training[C]], resumed: bool, reporte
 def _loop(session: Session, batches: Batches) -> TrainResult:
     """Train until the last step or a signal, from where the session's state stands."""
     training, state, config = session.training, session.state, session.config
-    per_epoch, total = batches.per_epoch, config.steps or config.epochs * batches.per_epoch
+    per_epoch, total = batches.per_epoch, config.total_steps(batches.per_epoch)
     training.set_up()
     began_s, first_step, trained_s, interrupted = time.perf_counter(), state.step, 0.0, False
 

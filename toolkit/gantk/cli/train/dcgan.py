@@ -76,7 +76,14 @@ def dcgan(
     flip: Annotated[
         bool, typer.Option("--flip", help="Mirror pictures at random.", rich_help_panel=o.NETWORK)
     ] = False,
-    epochs: Annotated[int, typer.Option(help="Passes over the pictures.", rich_help_panel=o.LENGTH)] = 25,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Passes over the pictures.",
+            show_default="25, or what makes 2000 steps",
+            rich_help_panel=o.LENGTH,
+        ),
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option(
