@@ -58,7 +58,7 @@ class Listener(Reporter):
 @pytest.mark.curves
 def test_a_run_holds_all_that_is_promised(pictures: Path, tmp_path: Path) -> None:
     run, listener = tmp_path / "run", Listener()
-    result = gan.train(config(pictures, run, sample_every=0), reporter=listener)
+    result = gan.train(config(pictures, run, sample_every=1), reporter=listener)
 
     assert (result.step, result.epoch, result.interrupted) == (10, 2, False)
     assert listener.steps == list(range(1, 11))
@@ -83,6 +83,7 @@ def test_a_long_run_of_short_epochs_is_not_shown_after_each(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(options, "MOST_SHOWN", 2)
+    monkeypatch.setattr(options, "LEAST_BETWEEN", 1)
     listener = Listener()
     gan.train(config(pictures, tmp_path / "run", sample_every=0, steps=25), reporter=listener)
     assert listener.epochs == [3, 5]

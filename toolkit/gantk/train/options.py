@@ -19,8 +19,9 @@ DEVICES = ("auto", "cpu", "cuda")
 EPOCHS, LEAST_STEPS = 25, 2000
 """The length of a training where none is asked for: so many epochs, or as many more as make so many steps."""
 
-MOST_SHOWN = 200
-"""The epochs of a run that are shown where nothing else is asked for, so that a thousand short ones are not."""
+MOST_SHOWN, LEAST_BETWEEN = 200, 50
+"""Where nothing else is asked for, so many times a run is shown at most, with so many steps between at least: of a
+few hundred pictures an epoch takes hardly longer than to draw what it made."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class RunConfig(ABC):
         devices: Processes, each with its share of the pictures.
         threads: CPU threads of all processes together; by default as many as there are cores.
         checkpoint_every: Steps between checkpoints within an epoch; 0: at its end alone.
-        sample_every: Epochs between sample grids, curves and checkpoints; 0: one, or more in
-            a run of over 200 epochs, which shows 200.
+        sample_every: Epochs between sample grids, curves and checkpoints; 0: one, or what keeps to `MOST_SHOWN`
+            and `LEAST_BETWEEN`.
         log_every: Steps in a line of ``metrics.jsonl``.
         keep: The number of checkpoints kept.
         tensorboard: Whether to write TensorBoard's files too.
@@ -145,7 +146,8 @@ class RunConfig(ABC):
 
     def show_every(self, per_epoch: int, total: int) -> int:
         """The steps between samples: whole epochs, as many as `sample_every` says."""
-        return per_epoch * (self.sample_every or math.ceil(total / per_epoch / MOST_SHOWN))
+        between = max(total / MOST_SHOWN, LEAST_BETWEEN)
+        return per_epoch * (self.sample_every or math.ceil(between / per_epoch))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

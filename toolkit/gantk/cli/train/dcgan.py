@@ -133,8 +133,8 @@ def dcgan(
 ) -> int:
     """Train a generator and a discriminator against each other on your own pictures.
 
-    Transparent pictures are put on white, all are cropped to their middle square. RUN gets a grid of samples
-    and the loss and health curves after every epoch, metrics.jsonl, and checkpoints.
+    Transparent pictures are put on white, all are cropped to their middle square. RUN gets a grid of samples and the
+    loss and health curves after every epoch, or 50 steps where it is shorter, metrics.jsonl, and checkpoints.
     Ctrl-C ends it with a checkpoint; --resume goes on.
     """
     return o.carry_out(
