@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
+import os
 import struct
 from pathlib import Path
 
@@ -87,6 +89,27 @@ def test_past_the_memory_budget_a_mapped_file_is_used_and_found_again(folder: Pa
     grey(folder / "a.jpg", 250)  # Another picture under the same name.
     changed = load(find_source(folder), 8, 3, memory_bytes=100, cache=cache)
     assert changed.array[0].mean() > 240
+
+
+def test_a_link_that_leads_nowhere_is_skipped_in_memory_and_out_of_it(folder: Path, tmp_path: Path) -> None:
+    (folder / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    source = find_source(folder)
+    for pictures in (load(source, 8, 3), load(source, 8, 3, memory_bytes=100, cache=tmp_path / "cache")):
+        assert [Path(path).name for path, _ in pictures.skipped] == ["gone.png"]
+
+
+def test_mapped_files_that_killed_processes_left_are_removed(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    left, at_work = (cache / f".{letter * 32}.u8.0123abcd.partial" for letter in "ab")
+    for path in (left, at_work):
+        path.touch()
+        os.utime(path, (0, 0))
+    with at_work.open() as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        load(find_source(folder), 8, 3, memory_bytes=100, cache=cache)
+    assert not left.exists()
+    assert at_work.exists()
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -24,7 +25,9 @@ from gantk.stylize.schedule import Losses, preview_path, steps_at
 
 @pytest.fixture
 def config(content: Path, style: Path, vgg_file: Path) -> GatysConfig:
-    return GatysConfig(str(content), (str(style),), size=48, steps=12, vgg=str(vgg_file), threads=1)
+    return GatysConfig(
+        str(content), (str(style),), size=48, steps=12, vgg=str(vgg_file), precision="fp32", threads=1
+    )
 
 
 class Ear(Reporter):
@@ -197,6 +200,18 @@ def test_bf16_comes_close(config: GatysConfig, tmp_path: Path) -> None:
     assert starts[1] == pytest.approx(starts[0], rel=0.01)
 
 
+@pytest.mark.parametrize("best", ["fp32", "bf16"])
+def test_auto_precision_is_the_best_here(
+    best: str, config: GatysConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gantk.gatys.stylize.best_precision", lambda device: best)
+    made, told = tmp_path / "auto.png", tmp_path / "told.png"
+    small = replace(config, size=32, steps=3)
+    assert stylize(replace(small, precision="auto"), made).precision == best
+    stylize(replace(small, precision=best), told)
+    assert made.read_bytes() == told.read_bytes()
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_run(preset: str, config: GatysConfig, tmp_path: Path) -> None:
     told = replace(config, **{**PRESETS[preset], "size": 32, "steps": 30, "lr": 0.02, "scales": 1})
@@ -304,6 +319,18 @@ def test_a_loss_that_is_no_number_ends_it_without_a_file(config: GatysConfig, tm
     with pytest.raises(GantkError, match=r"the loss is (inf|nan) at step 1"):
         stylize(replace(config, vgg=str(tmp_path / "huge.safetensors")), tmp_path / "out.png")
     assert not (tmp_path / "out.png").exists()
+
+
+def test_a_full_memory_is_no_bug(
+    config: GatysConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. And more.")
+
+    monkeypatch.setattr("gantk.gatys.optimize.measure", full)
+    with pytest.raises(GantkError, match="the GPU's memory is full: CUDA out of memory") as raised:
+        stylize(config, tmp_path / "out.png")
+    assert raised.value.hint == "a smaller --size"
 
 
 @pytest.mark.parametrize(

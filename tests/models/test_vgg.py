@@ -70,6 +70,13 @@ def test_features_are_those_of_a_plain_chain(whole: Path, pooling: str) -> None:
         torch.testing.assert_close(features.double(), expected, rtol=1e-4, atol=1e-4, msg=layer)
 
 
+def test_no_more_is_computed_than_is_asked_for(whole: Path) -> None:
+    network, pictures = vgg.load_vgg19(whole, "relu3_1"), torch.rand(1, 3, 16, 16)
+    all_of_them, some = network(pictures), network(pictures, until="relu2_1")
+    assert list(some) == ["relu1_1", "relu1_2", "relu2_1"]
+    assert all(torch.equal(features, all_of_them[layer]) for layer, features in some.items())
+
+
 def test_it_is_frozen_and_lets_gradients_through(whole: Path) -> None:
     network = vgg.load_vgg19(whole, "relu2_1")
     assert not network.training

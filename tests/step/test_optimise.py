@@ -47,6 +47,7 @@ def test_it_paints_what_torch_paints(
         "content_layers": ((CONTENT, 1.0),),
         "style_layers": tuple((layer, 1.0) for layer in LAYERS),
         "vgg": str(vgg_file),
+        "precision": "fp32",
     }
     config = GatysConfig(str(content), (str(style), str(content)), shares=(3, 1), threads=1, **layers, **case)
     wanted = stylize(config, tmp_path / "torch.png")

@@ -7,12 +7,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from style_helpers import write_photos, write_style, write_vgg
 
 from gantk import checkpoint
 from gantk.cli.main import main
+from gantk.train.config import TrainConfig
+from gantk.train.launch import launch
 
 OPTIONS = [
     *("--width", "2", "--size", "32", "--batch", "8", "--threads", "2"),
@@ -54,6 +57,17 @@ def test_an_error_in_a_process_is_ours(
         (few / path.name).write_bytes(path.read_bytes())
     assert main(train(few, tmp_path / "run", "--devices", "2")) == 1
     assert "has 1 readable picture for each process; at least 2 are wanted" in capfd.readouterr().err
+
+
+def interrupt(fabric: Any, config: TrainConfig) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_an_interrupted_process_interrupts_all() -> None:
+    """As where Ctrl-C comes while pictures are read."""
+    with pytest.raises(KeyboardInterrupt):
+        launch(interrupt, TrainConfig("data", "out", devices=2, precision="fp32", device="cpu", threads=2))
 
 
 @pytest.mark.slow

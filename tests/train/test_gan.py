@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +58,7 @@ class Listener(Reporter):
 @pytest.mark.curves
 def test_a_run_holds_all_that_is_promised(pictures: Path, tmp_path: Path) -> None:
     run, listener = tmp_path / "run", Listener()
-    result = gan.train(config(pictures, run, sample_every=0), reporter=listener)
+    result = gan.train(config(pictures, run, sample_every=1), reporter=listener)
 
     assert (result.step, result.epoch, result.interrupted) == (10, 2, False)
     assert listener.steps == list(range(1, 11))
@@ -82,6 +83,7 @@ def test_a_long_run_of_short_epochs_is_not_shown_after_each(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(options, "MOST_SHOWN", 2)
+    monkeypatch.setattr(options, "LEAST_BETWEEN", 1)
     listener = Listener()
     gan.train(config(pictures, tmp_path / "run", sample_every=0, steps=25), reporter=listener)
     assert listener.epochs == [3, 5]
@@ -161,6 +163,37 @@ def test_a_divergence_is_stopped_and_keeps_the_last_checkpoint(
     with pytest.raises(GantkError, match=r"diverged before step 10: loss_d"):
         gan.train(config(pictures, run, checkpoint_every=5))
     assert [path.name for path in checkpoint.list_paths(run)] == ["step-0000005.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 7.78 GiB of which "
+                "5.00 GiB is free. Including non-PyTorch memory, this process has 2.1 GiB memory in use."
+            ),
+            r"the GPU's memory is full: CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity "
+            r"of 7.78 GiB of which 5.00 GiB is free$",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+            r"the memory is full: you tried to allocate 9 bytes$",
+        ),
+        (MemoryError(), "the memory is full: nothing more can be had$"),
+    ],
+)  # fmt: skip
+def test_a_full_memory_is_no_bug(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def step(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(gan.GanTraining, "step", step)
+    with pytest.raises(GantkError) as raised:
+        gan.train(config(pictures, tmp_path / "run"))
+    assert re.search(words, raised.value.what)
+    assert raised.value.hint == "a smaller --batch, --width or --size"
 
 
 def test_few_pictures_lower_the_batch(pictures: Path, tmp_path: Path) -> None:

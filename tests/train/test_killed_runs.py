@@ -109,7 +109,7 @@ def test_a_signal_ends_cleanly_with_a_checkpoint(
     assert process.pid is not None
     os.kill(process.pid, number)
     process.join(60)
-    assert process.exitcode == 130
+    assert process.exitcode == 128 + number
     said = output.read_text().replace("\n", " ")
     newest = checkpoint.read(checkpoint.list_paths(run)[0]).state["step"]
     assert f"interrupted after step {newest}, with a checkpoint" in said

@@ -11,7 +11,8 @@ import torch
 
 from gantk import checkpoint
 from gantk.errors import GantkError, UsageError
-from gantk.train import gan
+from gantk.files import partial_name
+from gantk.train import gan, run_folder
 from gantk.train.config import TrainConfig
 from gantk.train.reporter import Reporter
 
@@ -57,6 +58,38 @@ def test_resume_refuses_other_mathematics_and_other_pictures(pictures: Path, tmp
         gan.resume(run, {"data": str(fewer), "steps": 6})
     with pytest.raises(GantkError, match="no run to resume"):
         gan.resume(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("batch", "ten", r"batch is 'ten'; int is wanted"),
+        ("lr_g", "0.1", r"lr_g is '0\.1'; float is wanted"),
+        ("steps", True, r"steps is True; int \| None is wanted"),
+        ("classes", ["a", 3], r"classes is \('a', 3\); tuple\[str, \.\.\.\] is wanted"),
+        ("network", "vae", r"network is 'vae'; allowed are dcgan, mlp"),
+        ("data", None, r"data is None; str is wanted"),
+        ("data", ..., r"data is not there"),
+    ],
+)
+def test_a_configuration_that_was_edited_is_named(
+    field: str, value: object, words: str, pictures: Path, tmp_path: Path
+) -> None:
+    edited = {**small(pictures, tmp_path, 3).to_json(), field: value}
+    given = {name: each for name, each in edited.items() if each is not ...}
+    run_folder.write(tmp_path, "dcgan", given, {})
+    with pytest.raises(GantkError, match=rf"run\.json` cannot be understood: {words}") as raised:
+        gan.resume(tmp_path)
+    assert raised.value.exit_code == 1
+
+
+def test_what_a_killed_run_half_wrote_is_swept(pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    gan.train(small(pictures, run, 3))
+    left = partial_name(checkpoint.path_of(run, 6))
+    left.write_bytes(b"cut")
+    gan.resume(run, {"steps": 4})
+    assert not left.exists()
 
 
 def test_a_run_without_a_checkpoint_begins_anew(pictures: Path, tmp_path: Path) -> None:

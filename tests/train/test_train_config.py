@@ -44,6 +44,27 @@ def test_a_configuration_survives_json() -> None:
     assert TrainConfig.from_json(config.to_json()) == config
 
 
+@pytest.mark.parametrize(
+    ("asked", "per_epoch", "steps"),
+    [
+        ({}, 1000, 25_000),
+        ({}, 7, 2002),  # 286 epochs: 25 of so few pictures would show nothing yet.
+        ({"epochs": 3}, 7, 21),
+        ({"epochs": 3, "steps": 5}, 7, 5),
+    ],
+)
+def test_how_long_it_trains(asked: dict[str, int], per_epoch: int, steps: int) -> None:
+    assert TrainConfig(data="a", out="b", **asked).total_steps(per_epoch) == steps  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("per_epoch", "total", "steps"), [(4, 2000, 52), (63, 2016, 63), (30, 1500, 60), (4, 40_000, 200)]
+)
+def test_how_often_it_is_shown(per_epoch: int, total: int, steps: int) -> None:
+    assert TrainConfig(data="a", out="b").show_every(per_epoch, total) == steps
+    assert TrainConfig(data="a", out="b", sample_every=1).show_every(per_epoch, total) == per_epoch
+
+
 def test_defaults_follow_the_pictures() -> None:
     config = TrainConfig(data="a", out="b", device="cpu")
     digits, colour = resolve(config, DIGITS), resolve(config, COLOUR)

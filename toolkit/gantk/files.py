@@ -226,7 +226,7 @@ def temporary_folder(kind: str) -> Iterator[Path]:
     place, prefix = temporary_place(), f"gantk-{kind}-"
     for left in place.glob(f"{prefix}*"):
         with suppress(OSError):  # Somebody else's, or gone meanwhile.
-            if time.time() - left.stat().st_mtime > _NOT_YET_LOCKED_S and not is_locked(left):
+            if is_abandoned(left):
                 shutil.rmtree(left, ignore_errors=True)
     # Processes that were ended with us may still be writing: what they leave is removed later.
     folder = tempfile.TemporaryDirectory(prefix=prefix, dir=place, ignore_cleanup_errors=True)
@@ -275,9 +275,14 @@ def locked(folder: Path, busy: GantkError | None = None) -> Iterator[None]:
         os.close(descriptor)
 
 
-def is_locked(folder: Path) -> bool:
-    """Whether anybody holds a folder's lock."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def is_abandoned(path: Path) -> bool:
+    """Whether whoever made a file or folder, to hold its lock while at work on it, holds it no more."""
+    return time.time() - path.stat().st_mtime > _NOT_YET_LOCKED_S and not is_locked(path)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether anybody holds the lock of a file or folder."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

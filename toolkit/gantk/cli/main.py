@@ -161,6 +161,8 @@ def _run(arguments: list[str], termination: _Termination) -> int:  # noqa: PLR09
     try:
         status = app(arguments or ["--help"], prog_name="gantk", standalone_mode=False)
         sys.stdout.flush()
+        if status == INTERRUPTED:  # A verb that put away what it had, and told it.
+            return _interrupted_status(termination)
         return (status or 0) if arguments else UsageError.exit_code
     except GantkError as error:
         return _report(error, arguments)
@@ -168,7 +170,7 @@ def _run(arguments: list[str], termination: _Termination) -> int:  # noqa: PLR09
         return _report_usage(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted", err=True)
-        status = TERMINATED if termination.came else INTERRUPTED
+        status = _interrupted_status(termination)
         _write_error(GantkError("interrupted"), status, arguments)
         return status
     except BrokenPipeError:
@@ -183,6 +185,13 @@ def _run(arguments: list[str], termination: _Termination) -> int:  # noqa: PLR09
         return _report(GantkError(what, hint=f"pip install 'gantk[{extra}]'"), arguments)
     except Exception as error:
         return _report_bug(error, arguments)
+
+
+def _interrupted_status(termination: _Termination) -> int:
+    # It listens in the place of `termination` while it is open.
+    from gantk.train.interrupt import Interruption
+
+    return TERMINATED if termination.came or Interruption.terminated else INTERRUPTED
 
 
 def _report_bug(error: Exception, arguments: Sequence[str]) -> int:

@@ -214,8 +214,13 @@ def stylize(
         ),
     ] = None,
     precision: Annotated[
-        str, _compute(metavar="fp32|bf16", help="That VGG computes in, or with --model its file.")
-    ] = "fp32",
+        str,
+        _compute(
+            metavar="auto|fp32|bf16",
+            help="That VGG computes in, or with --model its file. auto: bf16 where the hardware computes in it, "
+            "else fp32; with --model what is best here.",
+        ),
+    ] = "auto",
     device: Annotated[str, _compute(metavar="auto|cpu|cuda")] = "auto",
     threads: Annotated[int | None, _compute(help="CPU threads.", show_default="all cores")] = None,
     json: JsonOption = None,
@@ -248,6 +253,8 @@ def _with_model(model: Path, given: dict[str, Any]) -> int:
     from gantk.bundle import STEP_FAMILY, Bundle, is_bundle
     from gantk.cli.applying import Request, apply
 
+    if given.get("precision") == "auto":
+        del given["precision"]
     if is_bundle(model) and Bundle.read(model).manifest.family == STEP_FAMILY:
         from gantk.cli.optimising import optimise_command
         from gantk.gatys.config import find_preset

@@ -79,7 +79,7 @@ def optimise_with_torch(
     began = "interrupted: " if result.interrupted else ""
     prose().print(
         f"{began}wrote {result.picture} ({width} x {height}) and {curves} after {result.steps} steps "
-        f"in {result.seconds:.0f} s",
+        f"in {result.seconds:.0f} s, in {result.precision}",
     )
     if json is not None:
         facts = {**asdict(result), "size": [width, height], "curves": str(curves)}

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,15 @@ from numpy.typing import NDArray
 from gantk.data import idx
 from gantk.data.decode import decode, decode_grey, is_grey
 from gantk.errors import GantkError
-from gantk.files import cache_folder, named_errors, partial_name, read_bytes, write_text
+from gantk.files import (
+    PARTIAL,
+    cache_folder,
+    is_abandoned,
+    named_errors,
+    partial_name,
+    read_bytes,
+    write_text,
+)
 from gantk.runtime.decode import SUFFIXES, UnreadableError, find_pictures
 from gantk.runtime.pictures import Pixels
 
@@ -219,14 +229,16 @@ def _load_mapped(
     partial = partial_name(file)
     with named_errors(file, "write"):
         cache.mkdir(parents=True, exist_ok=True)
+        _sweep(cache)
         try:
             with partial.open("wb") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX)  # For `_sweep`.
                 # Without the room set aside, a full disk would kill the process on a write to mapped memory.
                 os.posix_fallocate(stream.fileno(), 0, int(np.prod(shape)))
-            whole = np.memmap(partial, np.uint8, "r+", shape=shape)
-            count, skipped = _fill(whole, items, decoder, threads, progress)
-            whole.flush()
-            partial.replace(file)
+                whole = np.memmap(partial, np.uint8, "r+", shape=shape)
+                count, skipped = _fill(whole, items, decoder, threads, progress)
+                whole.flush()
+                partial.replace(file)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
@@ -234,13 +246,23 @@ def _load_mapped(
     return Pictures(whole[:count], tuple(skipped))
 
 
+def _sweep(cache: Path) -> None:
+    """Remove what killed processes half wrote: each is as large as a data set."""
+    for left in cache.glob(f".*.u8.*{PARTIAL}"):
+        with suppress(OSError):  # Gone meanwhile.
+            if is_abandoned(left):
+                left.unlink()
+
+
 def _key(source: Source, items: Any, shape: tuple[int, ...]) -> str:
     """A name that changes with the files, their sizes and dates, and the form they are decoded to."""
     paths = items if source.files else [source.path]
     digest = hashlib.sha256(repr((shape, len(items))).encode())
     for path in paths:
-        stat = path.stat()
-        digest.update(f"{path.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        digest.update(f"{path.absolute()}\0".encode())
+        with suppress(OSError):  # A link that leads nowhere; `decode` will name it.
+            stat = path.stat()
+            digest.update(f"{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
     if not source.files:
         digest.update(items[0].tobytes())  # Tells the ranks' shares of one file apart.
     return digest.hexdigest()[:32]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,8 @@ from gantk.runtime.pictures import FORMATS, Pixels, save
 from gantk.stylize.resample import fitted
 from gantk.stylize.schedule import Losses, check_target, plan_sizes, preview_path, steps_at
 from gantk.train.interrupt import Interruption
+from gantk.train.memory import named_exhaustion
+from gantk.train.options import best_precision
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Result:
         losses: Before the last step.
         seconds: From the first step to the last.
         interrupted: Whether it ended early.
+        precision: What VGG computed in.
         notes: Sentences on what was chosen.
         content_layers: The layers that told content, each with its weight.
         style_layers: The layers that told style.
@@ -50,6 +53,7 @@ class Result:
     losses: Losses
     seconds: float
     interrupted: bool
+    precision: str
     notes: tuple[str, ...]
     content_layers: tuple[tuple[str, float], ...]
     style_layers: tuple[tuple[str, float], ...]
@@ -99,7 +103,8 @@ def stylize(
 
     Raises:
         UsageError: `out` has another suffix, or a picture is too narrow.
-        GantkError: A picture or the weights cannot be read, or a file cannot be written or exists.
+        GantkError: A picture or the weights cannot be read, a file cannot be written or exists, or the memory is
+            full.
     """
     reporter = reporter or Reporter()
     check_target(out, FORMATS, force=force)
@@ -107,6 +112,8 @@ def stylize(
         check_target(curves, {".png": "PNG"}, force=force)
     files = _read(config)
     device = _device(config.device)
+    if config.precision == "auto":
+        config = replace(config, precision=best_precision(device.type))
     torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
     judge = open_judge(config, device, reporter.fetching)
     for note in judge.notes:
@@ -114,7 +121,7 @@ def stylize(
     sizes = plan_sizes(config, files.content, smallest_size(judge.network.last))
     _check_sizes(config, files, judge, sizes)
     began_s = time.perf_counter()
-    with Interruption() as interruption, torch.no_grad():
+    with Interruption() as interruption, torch.no_grad(), named_exhaustion("a smaller --size"):
         total = sum(steps_at(config.steps, size) for size in sizes)
         sitting = _Sitting(config, out, reporter, total, interruption)
         picture = _paint(sitting, files, judge, sizes, device)
@@ -129,6 +136,7 @@ def stylize(
             sitting.history[-1],
             time.perf_counter() - began_s,
             interruption.requested,
+            config.precision,
             judge.notes,
             judge.content,
             judge.style,

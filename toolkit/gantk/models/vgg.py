@@ -75,12 +75,13 @@ class Vgg19(nn.Module):
         """The layers that `forward` gives, in order."""
         return tuple(self.convolutions)
 
-    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
+    def forward(self, pictures: Tensor, until: str | None = None) -> dict[str, Tensor]:
         """Compute the features of pictures.
 
         Args:
             pictures: float[N, 3, H, W] RGB in [0, 1]; H and W at least `smallest_size` of `last`. They are
                 normalised with ImageNet's mean and standard deviation here.
+            until: The last layer to compute; by default `last`.
 
         Returns:
             By layer, float[N, C, H / s, W / s] where s doubles with each block; sizes round down, or up.
@@ -92,6 +93,8 @@ class Vgg19(nn.Module):
                 features = self._pool(features)
             features = F.relu(convolution(features))
             found[layer] = features
+            if layer == until:
+                break
         return found
 
     @torch.no_grad()

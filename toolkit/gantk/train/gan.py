@@ -47,6 +47,7 @@ class GanTraining(Training[TrainConfig]):
 
     kind = "dcgan"
     config_type = TrainConfig
+    smaller = "a smaller --batch, --width or --size"
 
     def __init__(self, fabric: Any, config: TrainConfig, pictures: Pictures) -> None:
         super().__init__(fabric, config, pictures)

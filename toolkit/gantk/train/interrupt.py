@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -22,6 +22,9 @@ class Interruption:
     Args:
         forward: Whether to pass signals on to child processes, which then end by themselves.
     """
+
+    terminated: ClassVar[bool] = False
+    """Whether SIGTERM came to this process while one was open: it is about to end, with that signal's status."""
 
     def __init__(self, *, forward: bool = False) -> None:
         self.requested = False
@@ -42,6 +45,8 @@ class Interruption:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
+        if number == signal.SIGTERM:
+            Interruption.terminated = True
         if self._forward:
             for child in multiprocessing.active_children():
                 if child.pid is not None:

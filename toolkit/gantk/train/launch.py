@@ -41,6 +41,7 @@ def launch(function: Callable[..., T], config: RunConfig, *args: Any) -> T:
 
     Raises:
         GantkError: As the first process raised it, or another process died.
+        KeyboardInterrupt: A signal came before the first step or twice.
     """
     torchrun = "TORCHELASTIC_RUN_ID" in os.environ
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if torchrun else config.devices
@@ -64,13 +65,15 @@ def launch(function: Callable[..., T], config: RunConfig, *args: Any) -> T:
     # Bound, not passed: Fabric walks through arguments and results, and refuses frozen dataclasses.
     work = partial(_call_and_tell, function=function, config=config, args=args, outcome=outcome)
     try:
-        with Interruption(forward=True):
+        with Interruption(forward=True) as interruption:
             fabric.launch(work)
     except (ProcessRaisedException, ProcessExitedException) as error:
+        if outcome.empty() and interruption.requested:  # Before a process could tell anything.
+            raise KeyboardInterrupt from None
         if outcome.empty():
             raise GantkError(f"a training process died: {str(error).strip().splitlines()[-1]}") from error
-    result: T | GantkError = outcome.get()
-    if isinstance(result, GantkError):
+    result: T | GantkError | KeyboardInterrupt = outcome.get()
+    if isinstance(result, GantkError | KeyboardInterrupt):
         raise result
     return result
 
@@ -93,6 +96,5 @@ def _call_and_tell(
         if fabric.global_rank == 0:
             outcome.put(result)
     except (GantkError, KeyboardInterrupt) as error:
-        named = error if isinstance(error, GantkError) else GantkError("interrupted")
-        outcome.put(named)
-        raise RuntimeError(named.what) from error
+        outcome.put(error)
+        raise RuntimeError(str(error)) from error

@@ -7,8 +7,9 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Self, TypeVar
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from types import UnionType
+from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from gantk.errors import UsageError
 from gantk.options import check_options
@@ -16,8 +17,12 @@ from gantk.options import check_options
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda")
 
-MOST_SHOWN = 200
-"""The epochs of a run that are shown where nothing else is asked for, so that a thousand short ones are not."""
+EPOCHS, LEAST_STEPS = 25, 2000
+"""The length of a training where none is asked for: so many epochs, or as many more as make so many steps."""
+
+MOST_SHOWN, LEAST_BETWEEN = 200, 50
+"""Where nothing else is asked for, so many times a run is shown at most, with so many steps between at least: of a
+few hundred pictures an epoch takes hardly longer than to draw what it made."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class RunConfig(ABC):
     Args:
         data: A folder of pictures.
         out: The run folder.
-        epochs: Passes over the pictures.
+        epochs: Passes over the pictures; by default `EPOCHS`, or what makes `LEAST_STEPS`.
         steps: Batches in all; wins over `epochs`.
         batch: Pictures in a batch of each process; lowered where there are fewer.
         ema: The share that the averaged generator keeps at each step once warm.
@@ -39,8 +44,8 @@ class RunConfig(ABC):
         devices: Processes, each with its share of the pictures.
         threads: CPU threads of all processes together; by default as many as there are cores.
         checkpoint_every: Steps between checkpoints within an epoch; 0: at its end alone.
-        sample_every: Epochs between sample grids, curves and checkpoints; 0: one, or more in
-            a run of over 200 epochs, which shows 200.
+        sample_every: Epochs between sample grids, curves and checkpoints; 0: one, or what keeps to `MOST_SHOWN`
+            and `LEAST_BETWEEN`.
         log_every: Steps in a line of ``metrics.jsonl``.
         keep: The number of checkpoints kept.
         tensorboard: Whether to write TensorBoard's files too.
@@ -85,7 +90,7 @@ class RunConfig(ABC):
 
     data: str
     out: str
-    epochs: int = 25
+    epochs: int | None = None
     steps: int | None = None
     batch: int = 64
     ema: float = 0.999
@@ -123,9 +128,16 @@ class RunConfig(ABC):
         """The size that random parts of the decoded pictures have, or `None` for the whole of them."""
         return None
 
+    def total_steps(self, per_epoch: int) -> int:
+        """The steps in all, where an epoch has `per_epoch`."""
+        if self.steps is not None:
+            return self.steps
+        return per_epoch * (self.epochs or max(EPOCHS, math.ceil(LEAST_STEPS / per_epoch)))
+
     def show_every(self, per_epoch: int, total: int) -> int:
         """The steps between samples: whole epochs, as many as `sample_every` says."""
-        return per_epoch * (self.sample_every or math.ceil(total / per_epoch / MOST_SHOWN))
+        between = max(total / MOST_SHOWN, LEAST_BETWEEN)
+        return per_epoch * (self.sample_every or math.ceil(between / per_epoch))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -135,11 +147,21 @@ class RunConfig(ABC):
         """Read what `to_json` made; fields that this version does not know are left out.
 
         JSON has no tuples: what is a list comes back as one.
+
+        Raises:
+            UsageError: A field is not there or of another type, or a value is not allowed.
         """
         known = {field.name for field in fields(cls)}
         given: dict[str, Any] = {name: value for name, value in data.items() if name in known}
         lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-        return cls(**given | lists)
+        given |= lists
+        types = get_type_hints(cls)
+        for field in fields(cls):
+            if field.name not in given and field.default is MISSING:
+                raise UsageError(f"{field.name} is not there")
+            if field.name in given and not _is_of(given[field.name], types[field.name]):
+                raise UsageError(f"{field.name} is {given[field.name]!r}; {field.type} is wanted")
+        return cls(**given)
 
 
 C = TypeVar("C", bound=RunConfig)
@@ -169,13 +191,25 @@ def resolve_machine(config: C) -> C:
         )
     return replace(
         config,
-        precision=_best_precision(device) if config.precision == "auto" else config.precision,
+        precision=best_precision(device) if config.precision == "auto" else config.precision,
         device=device,
         threads=config.threads or len(os.sched_getaffinity(0)),
     )
 
 
-def _best_precision(device: str) -> str:
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of a field's annotated type."""
+    if isinstance(kind, UnionType):
+        return any(_is_of(value, each) for each in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
+
+
+def best_precision(device: str) -> str:
+    """What `auto` precision is on a device; see `resolve_machine`."""
     import torch
 
     if device == "cuda":

@@ -52,7 +52,7 @@ class PaintingConfig(RunConfig):
     }
     changeable: ClassVar[frozenset[str]] = RunConfig.changeable | {"vgg"}
 
-    epochs: int = 1
+    epochs: int | None = 1
     steps: int | None = 2000
     batch: int = 4
     flip: bool = True
@@ -88,6 +88,7 @@ P = TypeVar("P", bound=PaintingConfig)
 class PaintingTraining(Training[P]):
     """A training that is judged by a few pictures, each painted in a few styles."""
 
+    smaller = "a smaller --batch or --size"
     distances: ClassVar[tuple[str, ...]]
     """The metrics to draw curves of."""
 

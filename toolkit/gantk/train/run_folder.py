@@ -16,7 +16,7 @@ import gantk
 from gantk import checkpoint, files
 from gantk.checkpoint import RUN_FILE
 from gantk.errors import GantkError
-from gantk.files import named_errors, partial_name, read_bytes, write_text
+from gantk.files import PARTIAL, named_errors, partial_name, read_bytes, write_text
 
 SCHEMA_VERSION = 1
 METRICS = "metrics.jsonl"
@@ -46,7 +46,7 @@ def check_free(run: Path, *, force: bool) -> None:
         run.mkdir(parents=True, exist_ok=True)
         probe = partial_name(run / "probe")
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
 
 
 def start(run: Path, kind: str, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -106,7 +106,7 @@ def drop_old_checkpoints(run: Path, keep: int) -> None:
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Hold the folder, so that a second training into it is refused."""
+    """Hold the folder, so that a second training into it is refused, and sweep it of what a killed one half wrote."""
     with named_errors(run, "write"):
         run.mkdir(parents=True, exist_ok=True)
     busy = GantkError(
@@ -116,6 +116,8 @@ def locked(run: Path) -> Iterator[None]:
     )
     try:
         with files.locked(run, busy):
+            for left in run.rglob(f".*{PARTIAL}"):
+                left.unlink(missing_ok=True)
             yield
     finally:
         with suppress(OSError):

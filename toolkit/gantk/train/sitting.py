@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 
 import torch
 
+from gantk.checkpoint import RUN_FILE
 from gantk.data import Batches, Pictures, find_source, load
 from gantk.errors import GantkError, UsageError
 from gantk.train import run_folder
 from gantk.train.interrupt import Interruption
 from gantk.train.launch import launch
 from gantk.train.log import check_tensorboard
+from gantk.train.memory import named_exhaustion
 from gantk.train.options import RunConfig
 from gantk.train.reporter import Reporter
 from gantk.train.session import Session, gather_all
@@ -64,8 +66,8 @@ def begin(
 
     Raises:
         UsageError: A value is not allowed on this machine.
-        GantkError: The pictures or another file cannot be read, the folder is taken or cannot be written, or
-            the training diverged.
+        GantkError: The pictures or another file cannot be read, the folder is taken or cannot be written, the
+            memory is full, or the training diverged.
     """
     reporter = reporter or Reporter()
     config = kind.resolve(config, reporter)
@@ -96,7 +98,7 @@ def resume(
     """
     record = run_folder.read(run)
     _check_kind(kind.kind, record.get("kind", "dcgan"), run)
-    before: Any = kind.config_type.from_json(record["config"])
+    before = _read_config(kind, record["config"], run)
     changes = {name: value for name, value in (changes or {}).items() if value != getattr(before, name)}
     if "epochs" in changes:
         changes.setdefault("steps", None)
@@ -112,6 +114,14 @@ def resume(
     if config.tensorboard:
         check_tensorboard()
     return launch(_sit, config, kind, True, reporter)
+
+
+def _read_config(kind: type[Training[Any]], config: dict[str, Any], run: Path) -> Any:
+    try:
+        return kind.config_type.from_json(config)
+    except UsageError as error:
+        path = run / RUN_FILE
+        raise GantkError(f"`{path}` cannot be understood: {error.what}", where=str(path)) from error
 
 
 def _check_kind(wanted: str, found: str, run: Path) -> None:
@@ -135,7 +145,7 @@ def _sit(fabric: Any, config: C, kind: type[Training[C]], resumed: bool, reporte
     if not main:
         reporter = Reporter()
     try:
-        with run_folder.locked(run) if main else nullcontext():
+        with run_folder.locked(run) if main else nullcontext(), named_exhaustion(kind.smaller):
             pictures, config, per_epoch = _load(fabric, config, reporter)
             training = kind(fabric, config, pictures)
             data = {"pictures": len(pictures), "fingerprint": pictures.fingerprint()}
@@ -165,7 +175,7 @@ def _sit(fabric: Any, config: C, kind: type[Training[C]], resumed: bool, reporte
 def _loop(session: Session, batches: Batches) -> TrainResult:
     """Train until the last step or a signal, from where the session's state stands."""
     training, state, config = session.training, session.state, session.config
-    per_epoch, total = batches.per_epoch, config.steps or config.epochs * batches.per_epoch
+    per_epoch, total = batches.per_epoch, config.total_steps(batches.per_epoch)
     training.set_up()
     began_s, first_step, trained_s, interrupted = time.perf_counter(), state.step, 0.0, False
 

@@ -128,7 +128,7 @@ class StyleTraining(PaintingTraining[StyleConfig]):
 
         with fabric.autocast():
             with torch.no_grad():
-                wanted = self._vgg(pictures)[layers.content]
+                wanted = self._vgg(pictures, until=layers.content)[layers.content]
             found = self._vgg(painted)
         content = content_distance(found[layers.content], wanted)
         grams = [gram[chosen] for gram in self._grams]

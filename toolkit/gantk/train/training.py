@@ -35,6 +35,9 @@ class Training(ABC, Generic[C]):
 
     config_type: ClassVar[type[RunConfig]]
 
+    smaller: ClassVar[str]
+    """What takes less memory: the hint where there is too little."""
+
     state: State
     """What is trained; set when the training is made."""
 

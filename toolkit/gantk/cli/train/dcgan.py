@@ -76,7 +76,14 @@ def dcgan(
     flip: Annotated[
         bool, typer.Option("--flip", help="Mirror pictures at random.", rich_help_panel=o.NETWORK)
     ] = False,
-    epochs: Annotated[int, typer.Option(help="Passes over the pictures.", rich_help_panel=o.LENGTH)] = 25,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Passes over the pictures.",
+            show_default="25, or what makes 2000 steps",
+            rich_help_panel=o.LENGTH,
+        ),
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -126,8 +133,8 @@ def dcgan(
 ) -> int:
     """Train a generator and a discriminator against each other on your own pictures.
 
-    Transparent pictures are put on white, all are cropped to their middle square. RUN gets a grid of samples
-    and the loss and health curves after every epoch, metrics.jsonl, and checkpoints.
+    Transparent pictures are put on white, all are cropped to their middle square. RUN gets a grid of samples and the
+    loss and health curves after every epoch, or 50 steps where it is shorter, metrics.jsonl, and checkpoints.
     Ctrl-C ends it with a checkpoint; --resume goes on.
     """
     return o.carry_out(

@@ -113,7 +113,7 @@ CheckpointEvery = Annotated[
 SampleEvery = Annotated[
     int,
     typer.Option(
-        help="Epochs between samples, curves and checkpoints; 0: 1, or more in a run of over 200 epochs.",
+        help="Epochs between samples, curves and checkpoints; 0: 1, or what makes 50 steps and 200 grids at most.",
         rich_help_panel=RUN,
     ),
 ]
