@@ -64,8 +64,8 @@ std::string text(const char *value) { return value == nullptr ? "" : value; }
 
 gantk::Options options_of(const gantk_options *given) {
   const gantk_options options = given == nullptr ? gantk_options_default() : *given;
-  return {text(options.backend), text(options.precision), text(options.device),
-          text(options.form),    options.threads,         options.stream};
+  return {text(options.backend), text(options.precision), text(options.device), text(options.form),
+          text(options.operators), options.threads, options.stream};
 }
 
 std::string_view checked_name(const gantk_tensor &tensor) {
@@ -120,7 +120,7 @@ extern "C" {
 
 uint32_t gantk_abi_version(void) { return GANTK_ABI_VERSION; }
 const char *gantk_version(void) { return gantk::version; }
-gantk_options gantk_options_default(void) { return {"auto", nullptr, nullptr, nullptr, 0, 0, nullptr}; }
+gantk_options gantk_options_default(void) { return {"auto", nullptr, nullptr, nullptr, nullptr, 0, 0, nullptr}; }
 
 gantk_error_kind gantk_error_get_kind(const gantk_error *error) {
   return static_cast<gantk_error_kind>(error->error.kind());

@@ -64,7 +64,7 @@ class Backend {
   // What a file of a precision is computed in on a device, or nothing where it cannot be.
   virtual std::optional<std::string> executed(const std::string& precision, Device device) const = 0;
 
-  // The same of a file in which gantk's native operators are all that is heavy.
+  // The same of a file in which gantk's native operators are all that is heavy, where there are such.
   virtual std::optional<std::string> executed_natively(const std::string& precision, Device device) const {
     return executed(precision, device);
   }

@@ -36,7 +36,7 @@ extern "C" {
 
 /* Raised when a struct or a function changes in a way that old callers do not survive. Functions may be added without:
  * a caller that was compiled against this header works with any library whose gantk_abi_version() is the same. */
-#define GANTK_ABI_VERSION 1
+#define GANTK_ABI_VERSION 2
 #define GANTK_MOST_AXES 16
 
 typedef struct gantk_error gantk_error;
@@ -69,6 +69,7 @@ typedef struct {
   const char *precision; /* "fp32" if the bundle has it */
   const char *device;    /* the best that the backend has here */
   const char *form;      /* the one measured faster on that backend */
+  const char *operators; /* no library of gantk's native operators; GANTK_ONNXRUNTIME_OPS, where set, comes before */
   int32_t threads;       /* for one operation on a CPU; 0: all cores that this process may use */
   int32_t reserved;      /* 0 */
   void *stream;          /* the caller's cudaStream_t, or NULL */

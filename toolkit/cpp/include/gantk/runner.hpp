@@ -30,6 +30,8 @@ struct Options {
   std::string precision = {};    // "fp32", "fp16", ..., of engines also "tf32"; by default fp32 if there is one
   std::string device = {};       // "cpu" or "cuda"; by default the best that the backend has here
   std::string form = {};         // "plain", "rewritten", ...; by default the one measured faster on that backend
+  std::string operators = {};    // ONNX Runtime's library of gantk's native operators, or none; the environment
+                                 // variable GANTK_ONNXRUNTIME_OPS, where it is set, comes before it
   int threads = 0;               // for one operation on a CPU; 0: all cores that this process may use
   void* stream = nullptr;        // the caller's cudaStream_t, on which work is queued; null: one of the backend's,
                                  // which waits for what is on CUDA's default stream

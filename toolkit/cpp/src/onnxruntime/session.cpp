@@ -60,32 +60,37 @@ void add_cuda(Ort::SessionOptions& options, const Model& model, void* stream) {
 }
 
 // ONNX Runtime takes them in place of the portable bodies that a file has for nodes of the domain `gantk`.
-void add_operators(Ort::SessionOptions& options, Device device) {
-  const char* named = operators_library();
-  if (named == nullptr) return;
-  if (!std::filesystem::is_regular_file(named)) {
-    throw Error("`" + std::string(named) + "`, the library of native operators, does not exist", operators_variable,
-                "build it (kernels/onnxruntime/README.md), or set the variable to nothing: the file's own bodies do "
-                "without");
+void add_operators(Ort::SessionOptions& options, Device device, const std::string& library) {
+  if (library.empty()) return;
+  if (std::error_code fault; !std::filesystem::is_regular_file(library, fault)) {
+    const bool by_user = operators_by_user() != nullptr;
+    throw Error("`" + library + "`, the library of native operators, does not exist",
+                by_user ? operators_variable : "operators",
+                "build it (kernels/onnxruntime/README.md), or " +
+                    std::string(by_user ? "set the variable to nothing" : "leave the option empty") +
+                    ": the file's own bodies do without");
   }
   // Some of them are for CPUs alone.
   if (device == Device::cuda) options.AddConfigEntry("gantk.cpu_only", "0");
   try {
-    options.RegisterCustomOpsLibrary(std::filesystem::absolute(named).c_str());
+    options.RegisterCustomOpsLibrary(std::filesystem::absolute(library).c_str());
   } catch (const Ort::Exception& error) {
-    throw Error("ONNX Runtime cannot load the operators of `" + std::string(named) + "`: " + message_of(error),
-                operators_variable);
+    throw Error("ONNX Runtime cannot load the operators of `" + library + "`: " + message_of(error), library,
+                "build them again (kernels/onnxruntime/README.md), or do without: " + std::string(operators_variable) +
+                    "=");
   }
 }
 
 Ort::SessionOptions session_options(const Model& model, Device device, const Options& chosen) {
   Ort::SessionOptions options;
-  add_operators(options, device);
+  add_operators(options, device, chosen.operators);
   options.SetIntraOpNumThreads(chosen.threads);
   options.SetExecutionMode(ORT_SEQUENTIAL);
   // A pattern is one more block for all tensors of a run, beside those that the arena had given to the first run.
   options.DisableMemPattern();
   options.SetLogSeverityLevel(4);  // Errors come as exceptions.
+  // Further optimisations take fp8 for uint8: they drop ReLUs before a rounding, and fuse layers into int8 ones.
+  if (model.precision == "fp8") options.SetGraphOptimizationLevel(ORT_ENABLE_BASIC);
   if (device == Device::cuda) {
     try {
       add_cuda(options, model, chosen.stream);
