@@ -22,6 +22,10 @@ struct gantk_outputs {
   gantk::Outputs outputs;
 };
 
+struct gantk_bound {
+  gantk::Bound bound;
+};
+
 static_assert(GANTK_MOST_AXES == gantk::Shape::most_axes);
 static_assert(GANTK_BOOL == static_cast<int>(gantk::DType::boolean));
 static_assert(GANTK_CUDA == static_cast<int>(gantk::Device::cuda));
@@ -176,6 +180,24 @@ gantk_error *gantk_runner_run_into(const gantk_runner *runner, const gantk_tenso
     runner->runner.run(entries_of<gantk::Feed>(inputs, input_count), entries_of<gantk::Target>(outputs, output_count));
   });
 }
+
+gantk_error *gantk_runner_bind(const gantk_runner *runner, const gantk_tensor *inputs, size_t input_count,
+                               const gantk_tensor *outputs, size_t output_count, gantk_bound **bound) {
+  return guard([&] {
+    want(runner, "runner");
+    want(bound, "bound");
+    *bound = new gantk_bound{runner->runner.bind(entries_of<gantk::Feed>(inputs, input_count),
+                                                 entries_of<gantk::Target>(outputs, output_count))};
+  });
+}
+
+gantk_error *gantk_bound_run(gantk_bound *bound) {
+  return guard([&] {
+    want(bound, "bound");
+    bound->bound.run();
+  });
+}
+void gantk_bound_free(gantk_bound *bound) { delete bound; }
 
 size_t gantk_outputs_count(const gantk_outputs *outputs) { return outputs->outputs.size(); }
 gantk_tensor gantk_outputs_get(const gantk_outputs *outputs, size_t index) {
