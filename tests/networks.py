@@ -95,6 +95,20 @@ def simple(
     )
 
 
+def rounded_to_fp8(x: TensorSpec, y: TensorSpec) -> bytes:
+    """A network that sets what is negative to 0 and rounds the rest to fp8."""
+    stored = [
+        numpy_helper.from_array(np.float32(0.25), "scale"),
+        helper.make_tensor("zero", TensorProto.FLOAT8E4M3FN, (), [0.0]),
+    ]
+    nodes = [
+        helper.make_node("Relu", [x.name], ["positive"]),
+        helper.make_node("QuantizeLinear", ["positive", "scale", "zero"], ["rounded"]),
+        helper.make_node("DequantizeLinear", ["rounded", "scale", "zero"], [y.name]),
+    ]
+    return model_bytes(helper.make_graph(nodes, "fp8", [_value(x)], [_value(y)], stored))
+
+
 def parity(backend: str, *, passed: bool = True) -> Parity:
     figures = (1e-6, 120.0, 1.0) if passed else (1.9, 7.5, 0.1)
     reason = None if passed else "7.5 dB PSNR, at least 80 dB wanted"
