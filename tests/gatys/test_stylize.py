@@ -327,7 +327,7 @@ def test_a_full_memory_is_no_bug(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. And more.")
 
-    monkeypatch.setattr("gantk.gatys.optimize.measure", full)
+    monkeypatch.setattr("gantk.gatys.descent.measure", full)
     with pytest.raises(GantkError, match="the GPU's memory is full: CUDA out of memory") as raised:
         stylize(config, tmp_path / "out.png")
     assert raised.value.hint == "a smaller --size"
