@@ -14,7 +14,7 @@ from gantk.export.precision import audit_range, refuse_overflow
 from gantk.export.reference import run_torch
 from gantk.export.rewrites import NATIVE, ONLY_IN, ONLY_ON, STEPS, rewrite
 from gantk.export.speed import PAYS, speedup
-from gantk.runtime.backends import onnxruntime
+from gantk.runtime.backends.onnxruntime_session import NAME as ONNXRUNTIME
 from gantk.runtime.operators import native_operators
 from gantk.runtime.registry import status
 
@@ -185,7 +185,7 @@ class _Trials:
         if ONLY_ON.get(name, device) != device:
             return False
         if name in NATIVE:
-            return backend == onnxruntime.NAME and native_operators(device) is not None
+            return backend == ONNXRUNTIME and native_operators(device) is not None
         return True
 
     def _make(self, names: tuple[str, ...]) -> VariantFile | None:
