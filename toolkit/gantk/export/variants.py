@@ -35,10 +35,8 @@ def make_variants(
             precision; the layer is named.
     """
     report(f"{precision}: verifying")
-    if precision == "fp16":
-        _audit_range(
-            network
-        )  # First: it names the layer, and PyTorch's own fp16 would only show that one overflowed.
+    if precision == "fp16":  # First: it names the layer, where PyTorch's own fp16 only overflows.
+        _audit_range(network)
     references, of_torch = [network.full], []
     if precision != "fp32":
         half = run_torch(network.module, network.inputs, network.outputs, network.full.feeds, precision)

@@ -170,9 +170,8 @@ class EngineRunner(GpuRunner):
     ) -> dict[str, Any]:
         """Enqueue one run on checked arrays."""
         lane = self._launching = self._launching or self._new_lane()
-        captured = self._cuda.is_captured(
-            caller.handle
-        )  # Into a graph of the caller's, who orders his runs himself.
+        # Into a graph of the caller's, who orders his runs himself.
+        captured = self._cuda.is_captured(caller.handle)
         if not captured and self._launched is not None and self._launched_on != caller.handle:
             self._launched.hold(caller.handle)  # A context has one run at a time.
         shapes = {name: array.shape for name, array in given.items()}
