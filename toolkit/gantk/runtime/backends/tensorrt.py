@@ -22,16 +22,8 @@ from gantk.runtime.backends.lane import Lane
 from gantk.runtime.backends.loading import check_tensors, deserialize
 from gantk.runtime.cuda import Cuda
 from gantk.runtime.engines import EngineFile, read_engine
-from gantk.runtime.products import (
-    PRODUCTS,
-    Product,
-    driver_trouble,
-    gpu_trouble,
-    load,
-    log,
-    need_gpu,
-    overwritten,
-)
+from gantk.runtime.product_log import log
+from gantk.runtime.products import PRODUCTS, Product, driver_trouble, gpu_trouble, load, need_gpu, overwritten
 from gantk.runtime.registry import BackendStatus
 from gantk.runtime.runner import Array, Runner, numpy_dtype
 from gantk.runtime.streams import Stream
