@@ -23,7 +23,7 @@ from gantk.bundle import Bundle, Engine, FileRef, Interface, ShapeRange, Variant
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.runtime import driver
 from gantk.runtime.engines import choose_engine
-from gantk.runtime.verdicts import has_probe
+from gantk.runtime.probe import probe_of
 from gantk.tensors import TensorSpec
 
 
@@ -114,7 +114,7 @@ def rewrite(lab: Lab, probe: bytes | None, **changes: Any) -> Bundle:
 
 def test_without_a_probe_it_stays_unverified(lab: Lab) -> None:
     bundle = rewrite(lab, None)
-    assert not has_probe(bundle, bundle.manifest.engines[0])
+    assert not probe_of(bundle, bundle.manifest.engines[0])
     with lab.open() as runner:
         assert not runner.verified
 
@@ -140,7 +140,7 @@ def test_only_samples_are_cut_to_what_a_profile_serves(lab: Lab) -> None:
             inputs=(X, TensorSpec("w", "float32", ("K",))),
             engines=(replace(engine, profiles=(profile,)),),
         )
-        assert has_probe(bundle, bundle.manifest.engines[0]) == has
+        assert (probe_of(bundle, bundle.manifest.engines[0]) is not None) == has
 
 
 @pytest.mark.parametrize(

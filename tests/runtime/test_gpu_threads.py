@@ -14,7 +14,7 @@ import fake_tensorrt
 from engine_lab import Elsewhere, Lab, check, picture
 from gantk.errors import GantkError
 from gantk.runtime import driver
-from gantk.runtime.products import log
+from gantk.runtime.product_log import log
 from gpu_backends import Here, in_a_thread
 
 

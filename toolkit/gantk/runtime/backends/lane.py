@@ -18,7 +18,7 @@ from gantk.runtime.backends.plans import Plan, Plans, Shape
 from gantk.runtime.backends.scratch import Scratch
 from gantk.runtime.cuda import Cuda, is_shortage
 from gantk.runtime.engines import EngineFile
-from gantk.runtime.products import log
+from gantk.runtime.product_log import log
 from gantk.runtime.runner import Array, numpy_dtype
 from gantk.tensors import TensorSpec
 

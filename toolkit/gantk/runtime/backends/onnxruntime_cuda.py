@@ -17,7 +17,7 @@ from gantk.runtime import cuda
 from gantk.runtime.backends.buffers import Buffers
 from gantk.runtime.backends.device import place_outputs
 from gantk.runtime.backends.gpu import Context, GpuRunner
-from gantk.runtime.backends.onnxruntime import (
+from gantk.runtime.backends.onnxruntime_session import (
     PROVIDERS,
     facts,
     make_session,
