@@ -200,9 +200,9 @@ def test_auto_takes_a_form_that_was_measured_against_nothing_last(
 
 @needs_both
 @pytest.mark.parametrize("place", ["absolute", "above", "beside"])
-@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("kept", ["dense", "sparse values", "sparse indices", "in a branch"])
 def test_no_file_of_a_bundle_reads_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, sparse: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, kept: str
 ) -> None:
     """Nobody has checked its hash: whatever the backend would do, it never gets to see the place."""
     secret = tmp_path / "secret.bin"
@@ -214,8 +214,11 @@ def test_no_file_of_a_bundle_reads_another(
     weight.data_location = onnx.TensorProto.EXTERNAL
     location = {"absolute": str(secret), "above": "../secret.bin", "beside": "secret.bin"}[place]
     weight.external_data.add(key="location", value=location)
-    if sparse:
-        model.graph.sparse_initializer.add(values=weight)
+    if kept != "dense":
+        if kept == "in a branch":
+            model.graph.node.add(op_type="If").attribute.add(name="then_branch").g.initializer.append(weight)
+        else:
+            model.graph.sparse_initializer.add(**{kept.removeprefix("sparse "): weight})
         model.graph.initializer.remove(weight)
     root = networks.bundle(tmp_path / "x.gantk", {("fp32", "plain"): model.SerializeToString()}).root
     for backend in ("onnxruntime", "openvino", "auto"):
