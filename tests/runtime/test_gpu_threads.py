@@ -40,6 +40,7 @@ def test_a_runner_stays_on_the_gpu_of_the_thread_that_opened_it(two: Here) -> No
             found["bound"] = runner.bind({two.names[0]: two.x(1)})
             for _ in range(2):
                 found["bound"]()
+            two.check(found["bound"].fetch()[two.names[1]], two.x(1))
             runner.synchronize()
             found["launched"].__dlpack__(stream=None)
             assert found["launched"].__dlpack_device__() == (2, 1)

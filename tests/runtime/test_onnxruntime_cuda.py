@@ -334,6 +334,18 @@ def test_nothing_leaks_where_cuda_fails(provider: FakeProvider, path: Path, acti
         assert provider.cuda.leaks == {}
 
 
+def test_a_session_that_does_not_load_leaks_nothing(
+    provider: FakeProvider, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", fail)
+    with pytest.raises(GantkError, match="ONNX Runtime cannot load .*: no such kernel"):
+        opened(path)
+    assert provider.cuda.leaks == {}
+
+
 def test_closing_twice(provider: FakeProvider, path: Path) -> None:
     runner = opened(path)
     runner.run({"latent": latent(1)})

@@ -199,6 +199,21 @@ def test_auto_takes_a_form_that_was_measured_against_nothing_last(
 
 
 @needs_both
+def test_what_a_backend_computes_without_native_operators_too_is_not_left_for_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {PLAIN: networks.generator(), REWRITTEN: networks.generator(seed=1)}
+    bundle = networks.bundle(tmp_path / "x.gantk", files, fastest_on={REWRITTEN: ["onnxruntime"]})
+    plain, other = bundle.manifest.variants
+    with Writer(bundle.root, force=True) as writer:
+        native = replace(other, rewrites=(WHOLLY_NATIVE,))
+        writer.commit(replace(bundle.manifest, variants=(plain, native)))
+    pretend_operators(monkeypatch, bundle.root)
+    with gantk.open(bundle.root, device="cpu") as runner:
+        assert (runner.backend, runner.precision) == ("onnxruntime", "fp32")
+
+
+@needs_both
 @pytest.mark.parametrize("place", ["absolute", "above", "beside"])
 @pytest.mark.parametrize("kept", ["dense", "sparse values", "sparse indices", "in a branch"])
 def test_no_file_of_a_bundle_reads_another(
