@@ -70,6 +70,14 @@ def test_a_thread_finds_its_own_contexts_again(two: Here) -> None:
         in_a_thread(work)
 
 
+def test_a_gpu_beside_it_is_no_trouble(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here one on which the product runs no engine, after the one that is current."""
+    found = driver.Driver(True, "13.0", ("RTX 4090", "H100"), targets=("sm_89", "sm_90"))
+    monkeypatch.setattr(driver, "probe", lambda: found)
+    with here.open() as runner:
+        here.check(runner.run({here.names[0]: here.x(0)})[here.names[1]], here.x(0))
+
+
 def test_a_gpu_that_is_not_the_runners_is_refused(two: Here) -> None:
     two.cuda.cudaSetDevice(1)
     with two.open() as runner:
