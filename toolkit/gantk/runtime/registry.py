@@ -273,8 +273,7 @@ def _instead(model: Model, device: str, backend: str) -> str:
     ways = [
         f"backend={name!r} can"
         for name in BACKENDS
-        if name != backend
-        and device in status(name).devices
+        if device in status(name).devices
         and executed(name, model.precision, device, native=model.is_wholly_native) is not None
     ][:1]
     if model.has_native_form and backend == "onnxruntime":

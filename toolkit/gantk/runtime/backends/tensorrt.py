@@ -178,7 +178,7 @@ class EngineRunner(GpuRunner):
         placed = place_outputs(sized, sizes, out, given, seen, self._cuda, caller)
         addresses = {name: array.address for name, array in given.items()}
         addresses |= {name: array.address for name, array in placed.items()}
-        lane.enqueue_at(addresses, shapes, caller.handle)
+        lane.enqueue_at(addresses, caller.handle)
         outputs = {
             spec.name: placed[spec.name].array if spec.name in placed else self._handed_over(lane, spec)
             for spec in self.outputs
@@ -201,7 +201,7 @@ class EngineRunner(GpuRunner):
         return Context(
             lane.stream,
             lane.known_shapes,
-            lane.enqueue_at,
+            lambda addresses, shapes, stream: lane.enqueue_at(addresses, stream),
             self._file.where,
             capture=lane.capture,
             release=lambda: self._idle.append(lane),
