@@ -218,6 +218,6 @@ def _check_installed() -> None:
     missing = [name for name in ("torch", "lightning_fabric") if find_spec(name) is None]
     if missing:
         raise GantkError(
-            f"training wants {' and '.join(missing)}, which is not installed",
+            f"training wants {' and '.join(missing)}, which {'are' if len(missing) > 1 else 'is'} not installed",
             hint="pip install 'gantk[train]'",
         )
