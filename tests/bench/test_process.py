@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import io
 import os
 import signal
 import subprocess
@@ -19,7 +21,8 @@ import pytest
 
 from gantk.bench import load as interference
 from gantk.bench.process import Worker, WorkerError
-from gantk.bench.worker import Session, time_calls
+from gantk.bench.protocol import decode, encode
+from gantk.bench.worker import Session, serve, time_calls
 
 TIMEOUT_S = 20.0
 
@@ -84,6 +87,17 @@ def test_errors_are_answers_and_the_worker_lives_on(worker: Worker, feeds: Path)
     with pytest.raises(WorkerError, match="ModuleNotFoundError"):
         worker.ask(TIMEOUT_S, do="load", factory="no_such_module:make", options={}, imports=[])
     assert load(worker, feeds)["backend"] == "fake"
+
+
+def test_an_error_is_told_where_its_log_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(_: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=write, flush=lambda: None))
+    request = {"do": "load", "factory": "no_such_module:make", "options": {}, "imports": []}
+    answers = io.BytesIO()
+    serve(io.BytesIO(encode(request)), answers)
+    assert "ModuleNotFoundError" in decode(answers.getvalue())["error"]
 
 
 def test_a_worker_that_aborts_says_how_it_died(worker: Worker) -> None:
