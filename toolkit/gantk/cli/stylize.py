@@ -55,7 +55,7 @@ def stylize(
     content: Annotated[
         list[Path],
         typer.Argument(
-            metavar="CONTENT...",
+            metavar="CONTENT",
             help="The picture to paint anew; with --model also several, a folder, or a video.",
             show_default=False,
         ),
@@ -63,6 +63,7 @@ def stylize(
     style: Annotated[
         list[Path] | None,
         typer.Option(
+            metavar="PIC",
             help="A picture in the style; several are blended. With --model: a style of the network, by name or "
             "index, or a picture for a network that takes one.",
             show_default=False,
@@ -151,7 +152,10 @@ def stylize(
     style_share: Annotated[
         list[float] | None,
         typer.Option(
-            help="The share of each --style in a blend.", show_default="equal", rich_help_panel=_LOSS
+            metavar="SHARE",
+            help="Of each --style in a blend; once for each.",
+            show_default="equal",
+            rich_help_panel=_LOSS,
         ),
     ] = None,
     variation: Annotated[
@@ -193,6 +197,7 @@ def stylize(
     mask: Annotated[
         list[Path] | None,
         typer.Option(
+            metavar="PIC",
             help="For each --style, a grey picture that is white where the result takes it.",
             show_default=False,
             rich_help_panel=_REGIONS,
@@ -201,6 +206,7 @@ def stylize(
     style_mask: Annotated[
         list[Path] | None,
         typer.Option(
+            metavar="PIC",
             help="For each --style, a grey picture that is white where it is taken from.",
             show_default=False,
             rich_help_panel=_REGIONS,
