@@ -74,6 +74,19 @@ def test_blocks_do_not_go_through_what_was_there_before_them(feeds: Path) -> Non
 def test_errors_are_answers_and_the_worker_lives_on(worker: Worker, feeds: Path) -> None:
     with pytest.raises(WorkerError, match="wants `load` and `feed` first"):
         worker.ask(TIMEOUT_S, do="run", warmup_s=0.0, block_s=0.0, most=1)
+    with pytest.raises(
+        WorkerError, match="cannot read `none`: No such file or directory; check the path"
+    ) as caught:
+        options = {
+            "path": "none",
+            "precision": "fp32",
+            "form": "plain",
+            "backend": "x",
+            "device": "cpu",
+            "threads": 1,
+        }
+        worker.ask(TIMEOUT_S, do="load", factory="gantk.bench.subject:open_file", options=options, imports=[])
+    assert "\n" not in str(caught.value)
     with pytest.raises(WorkerError, match="'dance' is not a request; known are load, feed"):
         worker.ask(TIMEOUT_S, do="dance")
     with pytest.raises(WorkerError, match="ValueError: no such kernel"):
