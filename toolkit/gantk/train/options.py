@@ -42,7 +42,7 @@ class RunConfig(ABC):
         device: One of `DEVICES`.
         devices: Processes, each with its share of the pictures.
         threads: CPU threads of all processes together; by default as many as there are cores.
-        checkpoint_every: Steps between checkpoints within an epoch; 0: at its end alone.
+        checkpoint_every: Steps between checkpoints besides those with samples; 0: there are none.
         sample_every: Epochs between sample grids, curves and checkpoints; 0: one, or what keeps to `MOST_SHOWN`
             and `LEAST_BETWEEN`.
         log_every: Steps in a line of ``metrics.jsonl``.
@@ -99,7 +99,7 @@ class RunConfig(ABC):
     device: str = "auto"
     devices: int = 1
     threads: int | None = None
-    checkpoint_every: int = 0
+    checkpoint_every: int = 2000
     sample_every: int = 0
     log_every: int = 10
     keep: int = 3
