@@ -93,12 +93,18 @@ def engines_of(
             timing_cache=draw(st.none() | HASHES),
             workspace_bytes=draw(st.none() | st.integers(1, 2**50)),
             parity=draw(parities),
+            probe=draw(st.none() | _probes(number)),
         )
         made.append(engine)
     return tuple(made)
 
 
 _targets = st.integers(50, 121).map(lambda number: f"sm_{number}")
+
+
+def _probes(number: int) -> st.SearchStrategy[FileRef]:
+    path = f"probe-{number:08}.safetensors"
+    return st.binary(max_size=5).map(lambda data: FileRef.of(path, data))
 
 
 def _axis(size: int | str) -> st.SearchStrategy[tuple[int, ...]]:

@@ -58,6 +58,7 @@ class Options(c.Structure):
         ("precision", c.c_char_p),
         ("device", c.c_char_p),
         ("form", c.c_char_p),
+        ("operators", c.c_char_p),
         ("threads", c.c_int32),
         ("reserved", c.c_int32),
         ("stream", c.c_void_p),

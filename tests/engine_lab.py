@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save
 
 import gantk
@@ -22,7 +23,7 @@ from gantk.runtime import driver
 from gantk.runtime.backends.tensorrt import EngineRunner
 from gantk.tensors import TensorSpec
 
-X = TensorSpec("x", "float32", ("N", 2, "H", "W"))
+X = TensorSpec("x", "float32", ("N", 2, "H", "W"), (0.0, 5.0))
 Y = TensorSpec("y", "float32", ("N", 2, "H", "W"), (-10.0, 10.0))
 Z = TensorSpec("z", "uint8", ("N", 2, "H", "W"), (0.0, 255.0))
 SMALL: Profile = {"x": ShapeRange((1, 2, 4, 4), (1, 2, 8, 8), (4, 2, 16, 16))}
@@ -63,6 +64,22 @@ class Elsewhere:
         }  # fmt: skip
 
 
+def doubling(more: float = 1) -> bytes:
+    """The ONNX file of what the fake's engines compute: 2 x + 1, in the types of its outputs."""
+    nodes = [
+        helper.make_node("Add", ["x", "x"], ["twice"]),
+        helper.make_node("Add", ["twice", "one"], ["y"]),
+        helper.make_node("Cast", ["y"], ["z"], to=TensorProto.UINT8),
+    ]
+    values = [
+        helper.make_tensor_value_info(spec.name, kind, spec.shape)
+        for spec, kind in ((X, TensorProto.FLOAT), (Y, TensorProto.FLOAT), (Z, TensorProto.UINT8))
+    ]
+    one = numpy_helper.from_array(np.float32(more), "one")
+    graph = helper.make_graph(nodes, "doubling", values[:1], values[1:], [one])
+    return networks.model_bytes(graph, {"gantk.inputs": [X.to_json()]})
+
+
 def write_bundle(root: Path, *engines: Callable[[Variant], Engine], wrong: float = 0.0) -> Bundle:
     """A bundle whose probe says 2 x + 1, and `wrong` more."""
     x = picture(2, 2, 6, 5, seed=9)
@@ -72,7 +89,7 @@ def write_bundle(root: Path, *engines: Callable[[Variant], Engine], wrong: float
         "output.z": (2 * x + 1).astype(np.uint8),
     }
     with Writer(root, force=True) as writer:
-        variant = Variant(writer.add("model.fp32.onnx", networks.generator()), "fp32", "plain", 20)
+        variant = Variant(writer.add("model.fp32.onnx", doubling()), "fp32", "plain", 20)
         made = []
         for engine in engines:
             entry = engine(variant)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from gantk.bundle import Bundle, Manifest, Parity, Variant, Writer
+from gantk.runtime.probe import Probe
 from gantk.tensors import TensorSpec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,6 +95,20 @@ def simple(
     )
 
 
+def rounded_to_fp8(x: TensorSpec, y: TensorSpec) -> bytes:
+    """A network that sets what is negative to 0 and rounds the rest to fp8."""
+    stored = [
+        numpy_helper.from_array(np.float32(0.25), "scale"),
+        helper.make_tensor("zero", TensorProto.FLOAT8E4M3FN, (), [0.0]),
+    ]
+    nodes = [
+        helper.make_node("Relu", [x.name], ["positive"]),
+        helper.make_node("QuantizeLinear", ["positive", "scale", "zero"], ["rounded"]),
+        helper.make_node("DequantizeLinear", ["rounded", "scale", "zero"], [y.name]),
+    ]
+    return model_bytes(helper.make_graph(nodes, "fp8", [_value(x)], [_value(y)], stored))
+
+
 def parity(backend: str, *, passed: bool = True) -> Parity:
     figures = (1e-6, 120.0, 1.0) if passed else (1.9, 7.5, 0.1)
     reason = None if passed else "7.5 dB PSNR, at least 80 dB wanted"
@@ -107,7 +123,7 @@ def bundle(
     fastest_on: Mapping[tuple[str, str], Sequence[str]] | None = None,
     force: bool = False,
 ) -> Bundle:
-    """A bundle of the given (precision, form) files; by default one of fp32."""
+    """A bundle of the given (precision, form) files, by default one of fp32; its weights are none."""
     files = files or {("fp32", "plain"): generator()}
     latent, picture = specs()
     with Writer(root, force=force) as writer:
@@ -122,14 +138,24 @@ def bundle(
             )
             for (precision, form), data in files.items()
         )
-        probe = writer.add("probe.safetensors", b"probe")
+        judging = writer.add("probe.safetensors", probe())
         weights = writer.add("checkpoint/generator.safetensors", b"weights")
         config = {"size": SIDE, "latent_size": LATENT}
         return writer.commit(
             Manifest(
-                "dcgan", "tiny", config, (latent,), (picture,), variants, probe, weights, {"gantk": "0.1.0"}
+                "dcgan", "tiny", config, (latent,), (picture,), variants, judging, weights, {"gantk": "0.1.0"}
             )
         )
+
+
+@cache
+def probe() -> bytes:
+    """The file of a probe of `generator`."""
+    import onnxruntime
+
+    feeds = {"latent": latents(2)}
+    session = onnxruntime.InferenceSession(generator(), providers=["CPUExecutionProvider"])
+    return Probe(feeds, {"picture": session.run(None, feeds)[0]}).dumps()
 
 
 def latents(count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:

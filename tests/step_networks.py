@@ -16,8 +16,9 @@ LAYERS = ("relu1_1", "relu2_1", "relu3_1")
 CONTENT = "relu2_2"
 
 
-def make_weights() -> dict[str, torch.Tensor]:
-    rng, tensors = torch.Generator().manual_seed(1), {}
+def make_weights(seed: int = 1) -> dict[str, torch.Tensor]:
+    """The convolutions of a VGG-19 up to relu3_1, as torchvision names them."""
+    rng, tensors = torch.Generator().manual_seed(seed), {}
     for index, before, after in CONVOLUTIONS:
         scale = (2 / (9 * before)) ** 0.5
         tensors[f"features.{index}.weight"] = torch.randn(after, before, 3, 3, generator=rng) * scale

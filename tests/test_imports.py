@@ -12,7 +12,18 @@ import pytest
 
 import gantk
 
-TORCH_FREE = ("errors", "files", "tensors", "bundle", "runtime", "kernels", "bench", "stylize", "generate")
+TORCH_FREE = (
+    "errors",
+    "files",
+    "options",
+    "tensors",
+    "bundle",
+    "runtime",
+    "kernels",
+    "bench",
+    "stylize",
+    "generate",
+)
 OPTIONAL = ("torch", "lightning_fabric", "onnxscript", "tensorboard", "av")
 
 

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from bench_helpers import make_onnx
 
+import networks
 from gantk.bench import reference, run
 from gantk.bench.reference import OnnxReferenceRunner, judge
 from gantk.bundle import STEP_FAMILY
+from gantk.tensors import TensorSpec
 
 
 def test_the_onnx_reference_serves_where_no_backend_can(
@@ -24,6 +26,14 @@ def test_the_onnx_reference_serves_where_no_backend_can(
     document = run.compare(path, shapes=[("content", (1, 3, 8, 8))], threads=1, budget_s=0.2)
     assert {row["parity"]["reference"] for row in document["rows"]} == {"onnx reference"}
     assert all(row["parity"]["passed"] for row in document["rows"])
+
+
+def test_it_is_told_that_a_random_network_cannot_be_judged(tmp_path: Path) -> None:
+    specs = [TensorSpec(name, "float32", (1, 64)) for name in ("x", "y")]
+    path = tmp_path / "noise.onnx"
+    path.write_bytes(networks.simple("RandomNormalLike", specs[:1], specs[1]))
+    document = run.compare(path, backends=["onnxruntime"], threads=1, budget_s=0.2)
+    assert "'y' is random, another one in each run: parity cannot tell who is right" in document["warnings"]
 
 
 def test_the_onnx_reference_fills_the_arrays_that_it_is_given(onnx_file: Path) -> None:

@@ -80,6 +80,13 @@ def test_blocks_rotate_and_only_one_contender_runs(tmp_path: Path, fake: MakeFak
     assert all(row["latency_ms"]["p50_ci95"] is not None for row in result.rows)
 
 
+def test_what_compiles_is_loaded_one_after_another_where_there_is_one_thread(
+    tmp_path: Path, fake: MakeFake
+) -> None:
+    rows = run_fakes(tmp_path, [fake("torch-compile"), fake("torch-compile")], budget_s=0.1).rows
+    assert [(row["reason"], row["load"]["at_once"]) for row in rows] == [(None, 1), (None, 1)]
+
+
 def test_an_interruption_leaves_no_worker(
     tmp_path: Path, fake: MakeFake, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from gantk.bench.subject import Case, File, Subject, describe, make_cases, make_
 from gantk.bundle import WHOLLY_NATIVE, Parity
 from gantk.errors import GantkError, UsageError
 from gantk.runtime.operators import INSTALL, OPERATORS
+from gantk.runtime.probe import Probe
 from gantk.runtime.registry import BACKENDS, status
 from gantk.tensors import TensorSpec
 
@@ -94,7 +95,7 @@ def test_random_inputs_are_seeded_and_in_range(batch: int, seed: int) -> None:
     pixels = TensorSpec("pixels", "uint8", ("N", 3), (0.0, 255.0))
     unit = TensorSpec("unit", "float32", ("N", 5), (-1.0, 1.0))
     case = Case({"pixels": (batch, 3), "unit": (batch, 5)}, batch)
-    feeds, again = (make_feeds([pixels, unit], case, {}, seed) for _ in range(2))
+    feeds, again = (make_feeds([pixels, unit], case, Probe(), seed) for _ in range(2))
     assert feeds["pixels"].dtype == np.uint8
     assert feeds["unit"].dtype == np.float32
     assert np.abs(feeds["unit"]).max() <= 1.0
@@ -103,10 +104,10 @@ def test_random_inputs_are_seeded_and_in_range(batch: int, seed: int) -> None:
 
 
 def test_the_probe_is_repeated_with_its_outputs() -> None:
-    probe = {
-        "input.latent": np.arange(12, dtype=np.float32).reshape(3, 4),
-        "output.picture": np.arange(3, dtype=np.float32)[:, None],
-    }
+    probe = Probe(
+        {"latent": np.arange(12, dtype=np.float32).reshape(3, 4)},
+        {"picture": np.arange(3, dtype=np.float32)[:, None]},
+    )
     case = Case({"latent": (5, 4)}, 5)
     feeds = make_feeds([LATENT], case, probe, 0)
     np.testing.assert_array_equal(feeds["latent"][:, 0], [0, 4, 8, 0, 4])

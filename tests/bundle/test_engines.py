@@ -40,9 +40,20 @@ def test_a_manifest_of_before_engines_is_read() -> None:
 
 
 def test_files_of_engines_exist() -> None:
-    manifest = Manifest.from_json(document())
-    assert [ref.path for ref in manifest.files] == ["model.fp16.onnx", "engines/tensorrt-rtx-sm_89.engine"]
+    probe = FileRef.of("probe-01234567.safetensors", b"probe")
+    manifest = Manifest.from_json(document(probe=probe.to_json()))
+    assert [ref.path for ref in manifest.files] == [
+        "model.fp16.onnx",
+        "engines/tensorrt-rtx-sm_89.engine",
+        "probe-01234567.safetensors",
+    ]
     assert manifest.source(manifest.engines[0]) == manifest.variants[0]
+
+
+def test_an_engine_of_before_probes_is_read() -> None:
+    old = document()
+    del old["engines"][0]["probe"]
+    assert Manifest.from_json(old) == Manifest.from_json(document())
 
 
 @pytest.mark.parametrize(
@@ -69,6 +80,7 @@ def test_files_of_engines_exist() -> None:
         ("tf32", 1, "'tf32' wants bool, not int"),
         ("verified", False, "called verified where its parity says otherwise"),
         ("parity", [], "called verified where its parity says otherwise"),
+        ("probe", "x", "'probe' wants dict, not str"),
         ("profiles", [], "has no profile"),
         ("profiles", [[]], r"profiles\[0\]: a profile is an object"),
         ("profiles", [{}], "is for nothing; the inputs are latent"),
@@ -86,15 +98,20 @@ def test_what_cannot_be_is_refused(field: str, value: Any, text: str) -> None:
         Manifest.from_json(document(**{field: value}))
 
 
-def test_two_engines_are_told_apart() -> None:
-    written = document()
+def test_two_engines_are_told_apart_and_may_share_a_probe() -> None:
+    written = document(probe=FileRef.of("probe-01234567.safetensors", b"probe").to_json())
     twin = json.loads(json.dumps(written["engines"][0]))
     twin["file"]["path"] = "engines/twin.engine"
     written["engines"].append(twin)
     with pytest.raises(GantkError, match="two engines are called the same"):
         Manifest.from_json(written)
     twin["tf32"] = True
-    assert [engine.tf32 for engine in Manifest.from_json(written).engines] == [False, True]
+    manifest = Manifest.from_json(written)
+    assert [engine.tf32 for engine in manifest.engines] == [False, True]
+    assert [ref.path for ref in manifest.files].count("probe-01234567.safetensors") == 1
+    twin["probe"]["sha256"] = "0" * 64
+    with pytest.raises(GantkError, match=r"two entries name one file: .*probe-01234567.safetensors, probe-"):
+        Manifest.from_json(written)
 
 
 def test_label() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,26 @@ def test_a_reader_that_leaves(onnx_file: Path) -> None:
         assert shell(line).stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("encoding", "name", "said"),
+    [
+        ("ascii", "flü.gantk".encode(), b"fl\\xfc.gantk"),
+        ("latin-1", "flü.gantk".encode(), b"fl\xfc.gantk"),
+        ("utf-8", b"fl\xfc.gantk", b"fl\xfc.gantk"),
+    ],
+)
+def test_any_name_can_be_printed(encoding: str, name: bytes, said: bytes) -> None:
+    """In the encoding of the terminal or, where names are of an old disk's, as the very bytes that they are."""
+    code = "import os, sys, gantk.cli.main as m\n"
+    code += "m.app = lambda *_, **__: print(os.fsdecode(bytes.fromhex(sys.argv[1])))\n"
+    code += "sys.exit(m.main(['doctor']))"
+    environment = {**os.environ, "PYTHONIOENCODING": f"{encoding}:strict", "PYTHONUTF8": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, name.hex()], env=environment, capture_output=True, check=False
+    )
+    assert (done.stdout.strip(), done.stderr, done.returncode) == (said, b"", 0)
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted(tmp_path: Path, number: int, status: int) -> None:
     code = "import signal, time, gantk.runtime.describe as d\nfrom gantk.cli.main import main\nimport sys\n"
@@ -143,6 +165,19 @@ def test_every_verb_explains_itself(gantk: Callable[..., Any], verb: str) -> Non
         assert f"gantk {verb}" in done.out
         assert "Examples" in done.out or "COMMAND" in done.out
     assert "--json" in done.out or "COMMAND" in done.out
+
+
+@pytest.mark.parametrize(
+    "verb", ["demo", "bench", "export", "refit", "stylize", "train dcgan", "train adain"]
+)
+def test_help_fills_the_lines_of_the_terminal(
+    gantk: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """A docstring's own line breaks are for its readers: each would cut a line of the terminal short."""
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 90)
+    lines = [line.strip() for line in gantk(*verb.split(), "-h").out.partition("╭")[0].splitlines()]
+    for line, following in pairwise(lines):
+        assert not line or not following or len(f" {line} {following.split()[0]}") > 90 - 2
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)

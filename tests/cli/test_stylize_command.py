@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,24 @@ def test_wrong_options_and_files_are_named(
     assert words in done.err
     assert done.json["exit_code"] == status
     assert not list(files.glob("content-stylized*"))
+
+
+@pytest.mark.parametrize("content", [["."], ["clip.mp4"], ["content.png", "style.png"]])
+def test_what_only_a_network_paints_is_told_so(
+    content: list[str], gantk: Callable[..., Any], files: Path
+) -> None:
+    done = gantk("stylize", *content, "--style", "style.png")
+    assert done.status == 2
+    assert "several, a folder or a video want --model" in done.err
+
+
+def test_no_warning_of_pillow_is_shown(gantk: Callable[..., Any], files: Path) -> None:
+    """Its limit is lower than ours, which is told in words."""
+    Image.new("1", (12000, 9000)).save("large.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        done = gantk(*PLAIN, "--style", "large.png")
+    assert "12000 x 9000 pixels; at most 100000000 are decoded" in done.err
 
 
 def test_a_style_is_wanted(gantk: Callable[..., Any], files: Path) -> None:

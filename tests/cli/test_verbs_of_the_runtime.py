@@ -21,6 +21,7 @@ from gantk.cli.output import prose, spinner
 from gantk.runtime import registry
 from gantk.runtime.operators import OPERATORS
 from gantk.runtime.registry import BackendStatus
+from gantk.tensors import TensorSpec
 
 Gantk = Callable[..., Any]
 WORKING = [name for name in registry.BACKENDS if registry.status(name).works]
@@ -188,14 +189,23 @@ def test_run_on_random_values(gantk: Gantk, bundle: Path) -> None:
 
 
 def test_run_on_a_picture(gantk: Gantk, tmp_path: Path) -> None:
-    from gantk.tensors import TensorSpec
-
     spec = [TensorSpec(name, "uint8", ("N", "H", "W", 3)) for name in ("picture", "y")]
     (tmp_path / "p.onnx").write_bytes(networks.simple("Identity", spec[:1], spec[1]))
     Image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3)).save(tmp_path / "p.png")
     assert gantk("run", "p.onnx", "-i", "picture=p.png", "-o", "out").status == 0
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy").ravel(), np.arange(60))
     assert "wants an .npy file" in gantk("run", _latent(tmp_path), "-i", "latent=p.png").err
+
+
+def test_sizes_that_a_network_does_not_take_are_to_be_chosen(gantk: Gantk, tmp_path: Path) -> None:
+    """A size that is free is 1 where nothing says more, which few networks of others take."""
+    specs = [TensorSpec(name, "float32", ("N", 3, "H", "W")) for name in ("picture", "y")]
+    halves = {"shape": np.array([0, 3, 2, -1])}
+    (tmp_path / "halves.onnx").write_bytes(networks.simple("Reshape", specs[:1], specs[1], halves))
+    done = gantk("run", "halves.onnx")
+    assert done.status == 1
+    assert "hint: choose sizes that it takes, for example --shape picture=1x3x512x512" in done.err
+    assert gantk("run", "halves.onnx", "--shape", "picture=1x3x512x512").status == 0
 
 
 def _latent(folder: Path) -> str:

@@ -303,7 +303,54 @@ def test_native_operators_take_the_place_of_the_bodies_in_the_file(
     # The sums are taken in another order, which shows that another kernel took them.
     assert not np.array_equal(native, portable)
     np.testing.assert_allclose(native, portable, rtol=0, atol=1e-5 * float(np.abs(portable).max()))
+    monkeypatch.delenv("GANTK_ONNXRUNTIME_OPS")
+    named_in_code = {"operators": str(onnxruntime_library()), "threads": 1}
+    with library.open(path, **named_in_code) as cpp:
+        np.testing.assert_array_equal(cpp.run(feeds)["gradient"], native)
+    # The environment comes before what the application says, also with nothing in it.
+    monkeypatch.setenv("GANTK_ONNXRUNTIME_OPS", "")
+    with library.open(path, **named_in_code) as cpp:
+        np.testing.assert_array_equal(cpp.run(feeds)["gradient"], portable)
     monkeypatch.setenv("GANTK_ONNXRUNTIME_OPS", str(tmp_path / "none.so"))
     assert_same_error(
         lambda: library.open(path, backend="onnxruntime"), lambda: gantk.open(path, "onnxruntime")
     )
+
+
+def test_operators_that_are_not_there_are_named_as_the_option(
+    library: Library, unprivileged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the folder may not be looked into."""
+    monkeypatch.delenv("GANTK_ONNXRUNTIME_OPS", raising=False)
+    bundle = networks.bundle(unprivileged / "x.gantk").root
+    (unprivileged / "closed").mkdir(0)
+    for name in ("none.so", "closed/operators.so"):
+        with pytest.raises(GantkError, match="the library of native operators, does not exist") as caught:
+            library.open(bundle, backend="onnxruntime", operators=str(unprivileged / name))
+        assert caught.value.where == "operators"
+        assert "leave the option empty" in (caught.value.hint or "")
+
+
+def test_what_is_no_library_of_operators_is_refused_in_the_same_words(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks.bundle(tmp_path / "x.gantk")
+    (tmp_path / "ops.so").write_bytes(b"no library")
+    monkeypatch.setenv("GANTK_ONNXRUNTIME_OPS", str(tmp_path / "ops.so"))
+    path = tmp_path / "x.gantk"
+    assert_same_error(
+        lambda: library.open(path, backend="onnxruntime"), lambda: gantk.open(path, "onnxruntime"), hint=False
+    )
+
+
+def test_fp8_files_are_computed_as_python_does(library: Library, tmp_path: Path) -> None:
+    x, y = TensorSpec("x", "float32", ("N",)), TensorSpec("y", "float32", ("N",))
+    with Writer(tmp_path / "x.gantk") as writer:
+        file = writer.add("model.fp8.onnx", networks.rounded_to_fp8(x, y))
+        writer.commit(Manifest("any", "rounded", {}, (x,), (y,), (Variant(file, "fp8", "plain", 20),)))
+    feeds = {"x": np.linspace(-3, 3, 64, dtype=np.float32)}
+    with library.open(tmp_path / "x.gantk") as cpp, gantk.open(tmp_path / "x.gantk", "onnxruntime") as python:
+        wanted = python.run(feeds)["y"]
+        assert (cpp.fact("precision"), cpp.fact("file_precision")) == (python.precision, "fp8")
+        np.testing.assert_array_equal(cpp.run(feeds)["y"], wanted)
+    assert (wanted >= 0).all()  # The ReLU before the rounding is computed.

@@ -301,7 +301,9 @@ def document() -> dict[str, Any]:
         "dcgan", "tiny", {"size": 8}, (latent,), (picture,), (variant, other), tools={"onnx": "1"}
     )
     probe = FileRef.of("probe.safetensors", b"p")
-    engines = (make_engine(variant, {"latent": (1, 4)}),)
+    engines = (
+        make_engine(variant, {"latent": (1, 4)}, probe=FileRef.of("probe-01234567.safetensors", b"q")),
+    )
     written: dict[str, Any] = json.loads(replace(made, probe=probe, engines=engines).dumps())
     return written
 

@@ -235,6 +235,24 @@ def test_both_judge_alike_and_share_the_verdict(
     assert (code, "computes wrong on sm_89: it was so" in said) == (1, True)
 
 
+def test_the_engines_own_probe_comes_first(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.numpy import save
+
+    own = save({"input.latent": networks.latents(1), "output.picture": faulty("off")})
+    ref = FileRef.of("probe-01234567.safetensors", own)
+    bundle = bundle_of(tmp_path / "x.gantk", faulty("off"), probe=ref)  # Wrong, by the bundle's.
+    (bundle.root / ref.path).write_bytes(own)
+    code, said = opened(built, bundle.root, tmp_path / "cpp", "--backend", NAME)
+    assert code == 0, said
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "python"))
+    file = read_engine(bundle, NAME, VERSION, TARGET, None, None)
+    assert check_once(StandIn(faulty("off")), file, bundle, TARGET)  # type: ignore[arg-type]
+    names = [[path.name for path in tmp_path.glob(f"{who}/gantk/verdicts/*")] for who in ("cpp", "python")]
+    assert names[0] == names[1] != []
+
+
 def test_the_thresholds_are_those_of_python() -> None:
     source = (SOURCE / "src/parity.cpp").read_text()
     for table, wanted in (("thresholds", parity.THRESHOLDS), ("step_thresholds", parity.STEP_THRESHOLDS)):

@@ -17,6 +17,7 @@ import networks
 import style_networks
 from cpp_library import SOURCE
 from gantk.runtime.pictures import load
+from style_pictures import write_stripes
 
 
 def call(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -95,9 +96,8 @@ def test_camera(built: Path, tmp_path: Path) -> None:
 
 def test_gatys(built: Path, exported_step: Path, tmp_path: Path) -> None:
     content = scene(tmp_path / "content.png", 36, 48)
-    stripes = np.where((np.arange(40) // 4 % 2)[:, None, None], (200, 30, 30), (250, 245, 240))
-    Image.fromarray(np.broadcast_to(stripes, (40, 40, 3)).astype(np.uint8)).save(tmp_path / "style.png")
-    words = (exported_step, content, tmp_path / "style.png", tmp_path / "out.png", 40, 30)
+    style = write_stripes(tmp_path / "style.png", 40)
+    words = (exported_step, content, style, tmp_path / "out.png", 40, 30)
     done = call(built / "examples/gantk_gatys", *words)
     assert done.returncode == 0, done.stderr
     losses = [

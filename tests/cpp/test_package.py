@@ -13,9 +13,9 @@ import pytest
 
 import gantk
 import networks
-from cpp_library import SOURCE
+from cpp_library import SOURCE, build_cpp, onnxruntime_library
 from gantk.runtime.pictures import load, save
-from native_build import onnxruntime_root
+from native_build import onnxruntime_root, with_clang
 
 
 def call(*command: str | Path, env: dict[str, str] | None = None) -> str:
@@ -69,6 +69,44 @@ def test_the_commands_find_the_library_where_they_were_put(prefix: Path, bundle:
         [moved / "bin/gantk-bench-worker"], input="", capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_an_application_may_bring_onnx_runtime_beside_it(prefix: Path, bundle: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(prefix, moved, symlinks=True)
+    (library,) = moved.rglob("libgantk.so")
+    (library.parent / "libonnxruntime.so.1").symlink_to(onnxruntime_library())
+    by_name = {"GANTK_ONNXRUNTIME": "libonnxruntime.so.1"}  # As it is looked for where no build found it.
+    assert "picture: float32[N x 3 x 8 x 8]" in call(moved / "bin/gantk-run", bundle, env=by_name)
+
+
+def test_within_another_project_that_one_chooses_kinds_of_libraries(tmp_path: Path) -> None:
+    (tmp_path / "CMakeLists.txt").write_text(
+        f"""
+        cmake_minimum_required(VERSION 3.25)
+        project(application LANGUAGES CXX)
+        add_subdirectory({SOURCE} gantk)
+        file(WRITE empty.cpp "")
+        add_library(own empty.cpp)
+        get_target_property(kind own TYPE)
+        message(STATUS "own is a ${{kind}}")
+        """
+    )
+    root = f"-DONNXRUNTIME_ROOT={onnxruntime_root()}"
+    assert "own is a STATIC_LIBRARY" in call("cmake", "-S", tmp_path, "-B", tmp_path / "build", root)
+
+
+def test_a_static_library_is_enough_for_c(bundle: Path, tmp_path: Path) -> None:
+    if shutil.which("pkg-config") is None:
+        pytest.skip("pkg-config is missing: apt install pkg-config")
+    alone = ("-DBUILD_SHARED_LIBS=OFF", "-DGANTK_PICTURES=OFF", "-DCMAKE_CXX_FLAGS_RELEASE=-O0 -DNDEBUG")
+    build = build_cpp("gantk", options=("--preset", "library", *alone, *with_clang()))
+    call("cmake", "--install", build, "--prefix", tmp_path)
+    (folder,) = tmp_path.rglob("pkgconfig")
+    where = {"PKG_CONFIG_PATH": str(folder)}
+    flags = call("pkg-config", "--static", "--cflags", "--libs", "gantk", env=where).split()
+    call("cc", "-std=c11", SOURCE / "tests/c_api_test.c", "-o", tmp_path / "c_api_test", *flags)
+    assert call(tmp_path / "c_api_test", bundle) == "all is well\n"
 
 
 def test_pkg_config(prefix: Path, bundle: Path, tmp_path: Path) -> None:

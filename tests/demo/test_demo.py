@@ -17,6 +17,7 @@ from gantk.bundle import Bundle
 from gantk.cli.main import main
 from gantk.demo import pipeline
 from gantk.demo.pictures import draw_flower, draw_pictures
+from gantk.demo.reporter import DemoReporter
 from gantk.errors import GantkError
 from gantk.export import speed
 from gantk.runtime.products import PRODUCTS
@@ -66,6 +67,23 @@ def test_a_slow_machine_trains_for_as_many_steps_as_its_time_allows(
 
     monkeypatch.setattr(pipeline, "train", trained)
     assert pipeline._affordable_steps(tmp_path) == steps
+
+
+@pytest.mark.parametrize(
+    ("steps", "affordable", "poor"), [(None, 1300, False), (None, 100, True), (100, 100, False)]
+)
+def test_who_is_to_see_noise_is_told_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int | None, affordable: int, poor: bool
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(DemoReporter, "begin", lambda *what: said.append(what[-1]))
+    monkeypatch.setattr(pipeline, "_draw", lambda _: None)
+    monkeypatch.setattr(pipeline, "_affordable_steps", lambda _: affordable)
+    monkeypatch.setattr(pipeline, "_train", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        pipeline.run_demo(tmp_path, steps=steps)
+    assert f"for {affordable} steps" in said[-1]
+    assert ("--steps 1300" in said[-1]) == poor
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from gantk.export.engines.audit import audit
 from gantk.export.engines.build import BuildOptions, build
 from gantk.export.engines.foreign import bundle_onnx
 from gantk.export.engines.pipeline import EngineRequest
+from gantk.runtime.probe import probe_of
 from gantk.runtime.products import Product
-from gantk.runtime.verdicts import has_probe
 
 ADA = BuildOptions(("sm_89",))
 RTX = EngineRequest(("tensorrt-rtx",), options=ADA)
@@ -175,7 +175,7 @@ def test_a_probe_is_of_a_shape_that_engines_serve(
     )
     (tmp_path / "a.onnx").write_bytes(data)
     bundle = bundle_onnx(tmp_path / "a.onnx", tmp_path / "a.gantk", replace(RTX, **asked))
-    assert has_probe(bundle, bundle.manifest.engines[0])
+    assert probe_of(bundle, bundle.manifest.engines[0])
 
 
 @pytest.mark.parametrize(

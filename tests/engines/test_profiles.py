@@ -112,3 +112,9 @@ def test_one_shape_of_what_nothing_is_known_of_is_the_only_one() -> None:
 def test_what_cannot_be(inputs: list[TensorSpec], given: dict[str, list[str]], text: str) -> None:
     with pytest.raises(UsageError, match=text):
         make_profiles(interface(*inputs), None, **given)
+
+
+def test_what_to_say_is_said() -> None:
+    with pytest.raises(UsageError) as caught:
+        make_profiles(interface(FEATURES), None)
+    assert "--opt features=1x64x512x512 says it" in str(caught.value)

@@ -11,23 +11,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
 
+import gantk
 import networks
 from bundle_engines import make_engine
 from fake_cuda import FakeCuda
 from fake_refitter import MAGIC, built, digests, weights_of
 from fake_tensorrt import FakeTensorRT
 from gantk import checkpoint, models
-from gantk.bundle import Bundle, Engine, Variant, Writer
+from gantk.bundle import Bundle, Engine, ShapeRange, Variant, Writer
 from gantk.errors import BackendMissingError, GantkError
 from gantk.export import export
 from gantk.export.engines.graphs import difference
 from gantk.export.engines.maker import Sources
 from gantk.export.engines.refit import Refit, refit
 from gantk.runtime import driver
+from gantk.runtime.probe import probe_of
 
 CALLS = (
     "deserialize_cuda_engine",
@@ -131,6 +134,18 @@ def test_another_bundle_has_the_engines_with_new_weights(
     ]
 
 
+def test_a_probe_of_its_own_is_of_the_new_weights(sources: Path, trt: FakeTensorRT, tmp_path: Path) -> None:
+    batch = ShapeRange((9, 16), (9, 16), (9, 16))  # Of more samples than the bundle's probe has.
+    root = write_bundle(sources, tmp_path / "x.gantk", profiles=({"latent": batch},))
+    made = refit(root, sources / "two.safetensors")
+    for engine in made.manifest.engines:
+        probe = probe_of(made, engine)
+        assert probe is not None
+        with gantk.open(made.root, precision="fp32") as runner:
+            wanted = runner.run(probe.inputs)["picture"]
+        np.testing.assert_allclose(probe.outputs["picture"], wanted, atol=1e-5)
+
+
 def test_in_place_and_of_an_engine_without_weights(sources: Path, trt: FakeTensorRT, tmp_path: Path) -> None:
     root = write_bundle(sources, tmp_path / "x.gantk", stripped=True, options=("refit", "strip"))
     old = Bundle.read(root)
@@ -162,13 +177,15 @@ def test_a_failure_leaves_no_file(
 ) -> None:
     root = write_bundle(sources, tmp_path / "x.gantk")
     before, two = tree(root), Bundle.read(sources / "two.gantk")
+    assert two.manifest.probe is not None
     trt.fail = {call: time}
     with (
         pytest.raises(GantkError, match="as told|no new weights were found for `w9` and 1 more") as caught,
         Writer(root, force=True) as writer,
     ):
+        probe = writer.add("probe.safetensors", two.read_file(two.manifest.probe))
         Refit(Bundle.read(root)).make(
-            writer, two.manifest, Sources.of(two), lambda line: None, lambda *_: None
+            writer, replace(two.manifest, probe=probe), Sources.of(two), lambda line: None, lambda *_: None
         )
     assert caught.value.where == f"{root}/engines/tensorrt-rtx-{('fp32', 'fp16')[time - 1]}.engine"
     assert trt.calls.count(call) == time

@@ -158,6 +158,22 @@ def test_what_was_measured_is_kept_for_the_next_build(trt: TensorRT, tmp_path: P
     assert path.read_bytes() == b"+measured"
 
 
+@pytest.mark.parametrize("cache", ["unwritable", "homeless"])
+def test_an_engine_whose_measurements_cannot_be_kept_is_built(
+    trt: TensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    if cache == "unwritable":
+        (tmp_path / "gantk").touch()
+    else:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "home", homeless)
+    built = made(BuildOptions())
+    assert (built.data, built.timing_cache) == (b"plan", None)
+
+
 @pytest.mark.parametrize("data_dependent", [False, True])
 def test_an_engine_can_be_captured_where_the_network_can(
     trt: TensorRT, monkeypatch: pytest.MonkeyPatch, data_dependent: bool

@@ -3,21 +3,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from engine_lab import SMALL, Lab, make_lab, write_bundle
+import networks
+from engine_lab import SMALL, Lab, doubling, make_lab, write_bundle
 from fake_tensorrt import MAGIC
-from gantk.bundle import Bundle, Writer
+from gantk.bundle import Bundle, Variant, Writer
 from gantk.errors import GantkError
 from gantk.export.engines import pipeline, trial
 from gantk.export.engines.audit import Audit
 from gantk.export.engines.build import BuildOptions, Built
 from gantk.export.engines.maker import Sources
-from gantk.export.engines.pipeline import EngineRequest, make_engines
+from gantk.export.engines.pipeline import EngineRequest, add_engines, make_engines
 from gantk.runtime import driver
+from gantk.runtime.probe import Probe, probe_of
 
 SHAPES = {"smallest": ("x=1x2x4x4",), "usual": ("x=1x2x8x8",), "largest": ("x=4x2x16x16",)}
 
@@ -98,6 +102,71 @@ def test_what_cannot_be_run_here_is_unverified_and_said(lab: Lab) -> None:
     bundle, (line,) = export(lab, "sm_89")
     assert not bundle.manifest.engines[0].verified
     assert line.startswith("  unverified: it could not be run on sm_89, for a context of ")
-    bundle, (line, _) = export(lab, "sm_89", usual=("x=3x2x8x8",), smallest=("x=3x2x4x4",))
-    assert not bundle.manifest.engines[0].verified
-    assert line == "  unverified: the bundle's probe has no sample of a shape that it serves"
+
+
+LARGE = {"smallest": ("x=3x2x4x4",), "usual": ("x=3x2x8x8",), "largest": ("x=4x2x16x16",)}
+
+
+@pytest.mark.parametrize("targets", [("sm_89",), ("sm_86", "sm_89"), ("sm_86",)])
+def test_shapes_that_the_bundles_probe_lacks_get_one_of_their_own(lab: Lab, targets: tuple[str, ...]) -> None:
+    bundle, lines = export(lab, *targets, **LARGE)
+    (engine,) = bundle.manifest.engines
+    assert lines == (["  verified on sm_89"] if "sm_89" in targets else [])
+    assert engine.probe is not None
+    assert bundle.manifest.probe is not None
+    assert engine.probe.path == f"probe-{engine.probe.sha256[:8]}.safetensors"
+    probe = Probe.read(bundle, engine.probe)
+    assert probe.inputs["x"].shape == (3, 2, 4, 4)
+    np.testing.assert_allclose(probe.outputs["y"], 2 * probe.inputs["x"] + 1, rtol=1e-6)
+    assert probe.inputs["x"].std() > 0.5
+
+
+def test_its_own_probe_judges_at_the_first_opening(lab: Lab) -> None:
+    export(lab, "sm_86", "sm_89", **LARGE)
+    lab.forget()
+    lab.trt.wrong = 0.5
+    with pytest.raises(GantkError, match="computes wrong on sm_89: y: "):
+        lab.open()
+
+
+def test_the_float32_file_says_what_is_right(lab: Lab) -> None:
+    """The fp16 file that an engine is built from may be wrong itself; here it is."""
+    with Writer(lab.root, force=True) as writer:
+        manifest = Bundle.read(lab.root).manifest
+        half = Variant(writer.add("model.fp16.onnx", networks.generator("fp16")), "fp16", "plain", 20)
+        writer.commit(replace(manifest, variants=(*manifest.variants, half)))
+    request = EngineRequest(("tensorrt-rtx",), ("fp16",), BuildOptions(("sm_86",)), **LARGE)
+    bundle = add_engines(lab.root, request)
+    probe = probe_of(bundle, bundle.manifest.engines[0])
+    assert probe is not None
+    np.testing.assert_allclose(probe.outputs["y"], 2 * probe.inputs["x"] + 1, rtol=1e-6)
+
+
+def test_a_usual_shape_needs_none_and_another_engine_takes_its_away(lab: Lab) -> None:
+    export(lab, "sm_89", **LARGE)
+    bundle, _ = export(lab, "sm_89")
+    assert bundle.manifest.engines[0].probe is None
+    export(lab, "sm_89")  # Sweeps.
+    assert [path.name for path in lab.root.glob("*.safetensors")] == ["probe.safetensors"]
+
+
+def test_engines_of_the_same_shapes_share_one(lab: Lab) -> None:
+    export(lab, "sm_89", **LARGE)
+    bundle, _ = export(lab, "sm_86", **LARGE)
+    first, second = bundle.manifest.engines
+    assert first.probe == second.probe
+    assert first.probe is not None
+    assert len(list(lab.root.glob("probe*.safetensors"))) == 2
+
+
+def test_where_no_probe_can_be_made_it_is_said(lab: Lab) -> None:
+    with Writer(lab.root, force=True) as writer:
+        manifest = Bundle.read(lab.root).manifest
+        source = replace(manifest.variants[0], file=writer.add("model.fp32.onnx", doubling(np.nan)))
+        writer.commit(replace(manifest, variants=(source,)))
+    bundle, lines = export(lab, "sm_89", **LARGE)
+    assert bundle.manifest.engines[0].probe is None
+    assert [line.partition(" `")[0] for line in lines] == [
+        "  without a probe, by which engines are verified:",
+        "  unverified: there is no probe of a shape that it serves",
+    ]

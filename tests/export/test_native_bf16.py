@@ -13,8 +13,9 @@ import pytest
 from fake_half import FakeHalfRunner
 from gantk.bundle import WHOLLY_NATIVE, Variant
 from gantk.export import variants, verify
+from gantk.export.network import Network, VariantFile
 from gantk.export.reference import Feeds, Outputs, run_torch
-from gantk.export.variants import Network, VariantFile, make_variants
+from gantk.export.variants import make_variants
 from gantk.runtime.backends import onnxruntime
 from gantk.runtime.model import Model, from_bytes
 from gantk.runtime.operators import OPERATORS
@@ -38,7 +39,7 @@ def make(short: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Exp
     library = tmp_path / "operators.so"
     library.touch()
     monkeypatch.setenv(OPERATORS, str(library))
-    monkeypatch.setattr(variants, "locate", lambda *_: None)
+    monkeypatch.setattr("gantk.export.network.locate", lambda *_: None)
     monkeypatch.setattr(variants, "speedup", lambda *_: 1.0)
 
     def export(

@@ -18,14 +18,15 @@ from bundle_engines import make_engine, usual_engine
 from gantk import checkpoint
 from gantk.bundle import Bundle, Interface
 from gantk.errors import GantkError
-from gantk.export import export, pipeline, variants, verify
+from gantk.export import export, pipeline, verify
 from gantk.export.engines.profiles import make_profiles
-from gantk.export.onnx import trace
-from gantk.export.variants import Network, make_variants
+from gantk.export.network import Network
+from gantk.export.onnx import serialize, trace
+from gantk.export.variants import make_variants
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import from_bytes
+from gantk.runtime.probe import probe_of
 from gantk.runtime.registry import open_model
-from gantk.runtime.verdicts import has_probe
 from traced_pictures import REWRITTEN, check_sizes, file_of, make_network, make_short_network, prepare, silent
 
 
@@ -113,11 +114,11 @@ def test_a_lone_file_knows_the_smallest_size(bundle: Bundle) -> None:
 
 def test_engines_of_the_usual_shapes_can_be_verified(bundle: Bundle) -> None:
     for variant in bundle.manifest.variants:
-        assert has_probe(bundle, usual_engine(bundle, variant))
+        assert probe_of(bundle, usual_engine(bundle, variant))
     large = make_profiles(
         Interface(bundle.manifest.inputs, bundle.manifest.outputs), None, ["picture=1x99x99x3"]
     )
-    assert not has_probe(bundle, make_engine(bundle.find("fp32"), {}, profiles=large))
+    assert not probe_of(bundle, make_engine(bundle.find("fp32"), {}, profiles=large))
 
 
 def test_a_bundle_exported_again_has_the_same_graphs_and_probe(bundle: Bundle) -> None:
@@ -152,7 +153,7 @@ def test_floats_are_exported_where_asked_for(short: Network) -> None:
 
 def plant(monkeypatch: pytest.MonkeyPatch, layer: str, edit: Callable[[np.ndarray], np.ndarray]) -> None:
     """Let every file that is serialised have other weights in a layer."""
-    honest = variants.serialize
+    honest = serialize
 
     def faulty(*args: object, **kwargs: object) -> bytes:
         model = onnx.load_from_string(honest(*args, **kwargs))  # type: ignore[arg-type]
@@ -162,7 +163,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, layer: str, edit: Callable[[np.ndarra
         tensor.CopyFrom(numpy_helper.from_array(weights, tensor.name))
         return model.SerializeToString()
 
-    monkeypatch.setattr(variants, "serialize", faulty)
+    monkeypatch.setattr("gantk.export.network.serialize", faulty)
 
 
 def wrong_weight(weight: np.ndarray) -> np.ndarray:

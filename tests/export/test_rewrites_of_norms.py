@@ -14,9 +14,10 @@ from onnx import helper
 
 from export_graphs import kinds, make_graph, picture, run
 from gantk.export import variants, verify
+from gantk.export.network import Network
 from gantk.export.precision import IN_HALF, convert
 from gantk.export.rewrites import NATIVE, ONLY_ON, rewrite
-from gantk.export.variants import Network, make_variants
+from gantk.export.variants import make_variants
 from gantk.runtime.backends import onnxruntime
 from gantk.runtime.model import from_bytes
 from gantk.runtime.operators import OPERATORS

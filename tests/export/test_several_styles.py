@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from torch import nn
 
+from bundle_engines import usual_engine
 from gantk import checkpoint
 from gantk.bundle import Bundle
 from gantk.errors import GantkError
 from gantk.export import export, verify
-from gantk.export.variants import Network
+from gantk.export.engines.probe import feeds_for, make_probe
+from gantk.export.engines.profiles import make_profiles
+from gantk.export.network import Network
 from gantk.runtime.model import from_bytes
+from gantk.runtime.probe import probe_of
 from gantk.runtime.registry import open as open_runner
 from gantk.runtime.registry import open_model
 from gantk.stylize.large import LargePainter, psnr_db
@@ -71,6 +75,32 @@ def test_the_form_with_statistics_is_verified_and_never_chosen_unasked(bundle: B
     assert [spec.name for spec in shared.interface.outputs] == ["stylized", "measured"]
     with open_runner(bundle.root) as runner:
         assert [spec.name for spec in runner.inputs] == ["picture", "style_weights"]
+
+
+def test_its_engines_are_judged_by_pictures_with_their_own_statistics(bundle: Bundle) -> None:
+    for variant in bundle.manifest.variants:
+        probe = probe_of(bundle, usual_engine(bundle, variant))
+        assert probe is not None
+        with open_runner(bundle.root, form=variant.form, threads=1) as runner:
+            made = runner.run(probe.inputs)
+        assert made.keys() == probe.outputs.keys()
+        assert np.abs(made["stylized"].astype(int) - probe.outputs["stylized"]).max() <= 1
+    np.testing.assert_allclose(made["measured"], probe.outputs["measured"], rtol=1e-3, atol=1e-4)
+    assert probe.outputs["measured"].std() > 0.1
+
+
+def test_tiles_of_other_sizes_are_judged_likewise(bundle: Bundle) -> None:
+    shared = bundle.find("fp32", "statistics")
+    (profile,) = make_profiles(bundle.manifest.interface(shared), None, ["picture=1x90x99x3"])
+    model = from_bytes(bundle.read_file(shared.file))
+    assert (model.form, model.inputs) == ("statistics", bundle.manifest.interface(shared).inputs)
+    probe = make_probe(model, feeds_for(model.inputs, [profile]), print)
+    assert probe is not None
+    assert probe.inputs["picture"].shape == (2, 90, 99, 3)
+    np.testing.assert_allclose(probe.outputs["measured"], probe.inputs["statistics"], rtol=1e-3, atol=1e-4)
+    with open_runner(bundle.root, threads=1) as runner:
+        given = {spec.name: probe.inputs[spec.name] for spec in runner.inputs}
+        assert np.abs(runner.run(given)["stylized"].astype(int) - probe.outputs["stylized"]).max() <= 1
 
 
 def test_under_one_picture_statistics_it_paints_what_strips_paint(bundle: Bundle) -> None:

@@ -20,10 +20,11 @@ from gantk.bundle import Parity
 from gantk.checkpoint import Generator
 from gantk.errors import GantkError
 from gantk.export import variants, verify
-from gantk.export.onnx import trace
+from gantk.export.network import Network
+from gantk.export.onnx import serialize, trace
 from gantk.export.pipeline import specs
 from gantk.export.reference import BATCHES, Feeds, Outputs, Reference, make_feeds, run_torch
-from gantk.export.variants import Network, make_variants
+from gantk.export.variants import make_variants
 from gantk.runtime.model import Model
 from gantk.runtime.runner import Runner
 
@@ -42,14 +43,14 @@ def silent(line: str) -> None:
 
 def plant(monkeypatch: pytest.MonkeyPatch, fault: Callable[[onnx.ModelProto], None]) -> None:
     """Let every file that is serialised carry a fault."""
-    honest = variants.serialize
+    honest = serialize
 
     def faulty(*args: object, **kwargs: object) -> bytes:
         model = onnx.load_from_string(honest(*args, **kwargs))  # type: ignore[arg-type]
         fault(model)
         return model.SerializeToString()
 
-    monkeypatch.setattr(variants, "serialize", faulty)
+    monkeypatch.setattr("gantk.export.network.serialize", faulty)
 
 
 def weight_of(model: onnx.ModelProto, layer: str) -> onnx.TensorProto:
@@ -215,7 +216,7 @@ def fake_backends(monkeypatch: pytest.MonkeyPatch, network: Network, first: str,
 
     monkeypatch.setattr(verify, "working_backends", lambda precision: tuple(how))
     monkeypatch.setattr(verify, "open_model", lambda model, name: FakeHalfRunner(compute, name, how[name]))
-    monkeypatch.setattr(variants, "locate", lambda *_: None)
+    monkeypatch.setattr("gantk.export.network.locate", lambda *_: None)
 
 
 @pytest.mark.parametrize("first", ["right", "unloadable"])

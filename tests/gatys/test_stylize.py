@@ -16,11 +16,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from gantk.errors import GantkError, UsageError
-from gantk.gatys import optimize, pictures
+from gantk.gatys import descent, pictures
 from gantk.gatys.config import PRESETS, GatysConfig, parse_layers
-from gantk.gatys.objective import Losses
 from gantk.gatys.reporter import Reporter
-from gantk.gatys.stylize import preview_path, steps_at, stylize
+from gantk.gatys.stylize import stylize
+from gantk.stylize.schedule import Losses, preview_path, steps_at
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_large_picture_is_measured_in_tiles_with_the_same_result(
     config: GatysConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stylize(replace(config, steps=3), tmp_path / "whole.png")
-    monkeypatch.setattr(optimize, "WHOLE_PIXELS", 0)
+    monkeypatch.setattr(descent, "WHOLE_PIXELS", 0)
     stylize(replace(config, steps=3), tmp_path / "tiles.png")
     assert np.abs(pixels(tmp_path / "whole.png") - pixels(tmp_path / "tiles.png")).max() <= 1
 
@@ -327,7 +327,7 @@ def test_a_full_memory_is_no_bug(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. And more.")
 
-    monkeypatch.setattr("gantk.gatys.optimize.measure", full)
+    monkeypatch.setattr("gantk.gatys.descent.measure", full)
     with pytest.raises(GantkError, match="the GPU's memory is full: CUDA out of memory") as raised:
         stylize(config, tmp_path / "out.png")
     assert raised.value.hint == "a smaller --size"

@@ -45,7 +45,7 @@ DECISIVE = (
     "toolkit/gantk/kernels/*.py",
     "toolkit/gantk/ops/*.py",
     "toolkit/gantk/runtime/*.py",
-    "toolkit/gantk/export/functions.py",
+    "toolkit/gantk/export/functions/*.py",
     "toolkit/gantk/export/onnx.py",
     "tests/variations.py",
     "tests/kernels/*.py",

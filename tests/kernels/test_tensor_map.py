@@ -53,7 +53,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "stub.c").write_text(STUB)
     library = tmp_path / "libcuda.so.1"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "stub.c"], check=True)
-    monkeypatch.setattr(tensor_map, "_LIBRARY", str(library))
+    monkeypatch.setattr(tensor_map, "LIBRARY", str(library))
     tensor_map._encode_tiled.cache_clear()
     encoded.cache_clear()
     yield
@@ -88,7 +88,7 @@ def test_what_the_driver_refuses_is_refused() -> None:
 
 
 def test_a_driver_without_tensor_maps_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensor_map, "_LIBRARY", "libnowhere.so.1")
+    monkeypatch.setattr(tensor_map, "LIBRARY", "libnowhere.so.1")
     tensor_map._encode_tiled.cache_clear()
     with pytest.raises(GantkError, match="the driver has no tensor maps"):
         encoded(TensorMap(0, 4096, "float32", (32,), (), (32,)))

@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import save
 
 import gantk
 import networks
 from bundle_engines import make_engine
-from engine_lab import LARGE, SMALL, Lab, Y, Z, check, engine_of, picture, write_bundle
+from engine_lab import LARGE, SMALL, Lab, X, Y, Z, check, engine_of, picture, write_bundle
 from fake_tensorrt import MAGIC, TensorLocation
-from gantk.bundle import Engine, FileRef, Interface, ShapeRange, Variant, Writer
+from gantk.bundle import Bundle, Engine, FileRef, Interface, ShapeRange, Variant, Writer
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.runtime import driver
 from gantk.runtime.engines import choose_engine
+from gantk.runtime.verdicts import has_probe
+from gantk.tensors import TensorSpec
 
 
 def test_the_first_opening_runs_the_probe_and_remembers(lab: Lab, tmp_path: Path) -> None:
@@ -102,6 +105,44 @@ def test_a_probe_that_no_profile_serves_leaves_it_unverified(lab: Lab) -> None:
         assert not runner.verified
 
 
+def rewrite(lab: Lab, probe: bytes | None, **changes: Any) -> Bundle:
+    """Give the bundle another probe, or none."""
+    with Writer(lab.root, force=True) as writer:
+        ref = None if probe is None else writer.add("probe.safetensors", probe)
+        return writer.commit(replace(Bundle.read(lab.root).manifest, probe=ref, **changes))
+
+
+def test_without_a_probe_it_stays_unverified(lab: Lab) -> None:
+    bundle = rewrite(lab, None)
+    assert not has_probe(bundle, bundle.manifest.engines[0])
+    with lab.open() as runner:
+        assert not runner.verified
+
+
+def test_a_probe_that_is_none_is_refused(lab: Lab) -> None:
+    rewrite(lab, b"probe")
+    with pytest.raises(GantkError, match="the probe cannot be read: "):
+        lab.open()
+    gc.collect()
+    assert (lab.cuda.leaks, lab.trt.alive) == ({}, 0)
+
+
+def test_only_samples_are_cut_to_what_a_profile_serves(lab: Lab) -> None:
+    """Not what all samples share."""
+    arrays = {"input.x": picture(2, 2, 4, 4), "input.w": picture(3)}
+    arrays |= {f"output.{spec.name}": arrays["input.x"] for spec in (Y, Z)}
+    one = {"x": ShapeRange(*[(1, 2, 4, 4)] * 3), "w": ShapeRange(*[(3,)] * 3)}
+    (engine,) = Bundle.read(lab.root).manifest.engines
+    for profile, has in ((one, True), ({**one, "w": ShapeRange(*[(1,)] * 3)}, False)):
+        bundle = rewrite(
+            lab,
+            save(arrays),
+            inputs=(X, TensorSpec("w", "float32", ("K",))),
+            engines=(replace(engine, profiles=(profile,)),),
+        )
+        assert has_probe(bundle, bundle.manifest.engines[0]) == has
+
+
 @pytest.mark.parametrize(
     ("engines", "options", "text", "hint"),
     [
@@ -113,6 +154,10 @@ def test_a_probe_that_no_profile_serves_leaves_it_unverified(lab: Lab) -> None:
         (
             (engine_of(version="1.6.0"),), {},
             "built with 1.6.0; 1.7.1.116 is installed", "pip install tensorrt-rtx==1.6.0",
+        ),
+        (
+            (engine_of(version="1.6.0"), engine_of(version="1.5.0")), {},
+            "built with 1.5.0, 1.6.0;", "or pip install tensorrt-rtx==1.5.0, or pip install tensorrt-rtx==1.6.0$",
         ),
         ((engine_of(),), {"precision": "fp16"}, "has no tensorrt-rtx fp16; it has fp32", "--to"),
         ((engine_of(),), {"form": "adam"}, "has no tensorrt-rtx plain adam; it has fp32", "--to"),

@@ -54,6 +54,21 @@ def test_a_runner_stays_on_the_gpu_of_the_thread_that_opened_it(two: Here) -> No
     in_a_thread(runner.close)
 
 
+def test_a_thread_finds_its_own_contexts_again(two: Here) -> None:
+    """Such as pycuda pushes, and pops."""
+    cuda = two.cuda
+    cuda.cudaSetDevice(1)
+    with two.open() as runner:
+
+        def work() -> None:
+            cuda.cuCtxPushCurrent(1)
+            runner.run({two.names[0]: two.x(0)})
+            assert cuda.cuCtxPopCurrent()[1] == 1
+            assert cuda.cuCtxGetCurrent()[1] == 0
+
+        in_a_thread(work)
+
+
 def test_a_gpu_that_is_not_the_runners_is_refused(two: Here) -> None:
     two.cuda.cudaSetDevice(1)
     with two.open() as runner:

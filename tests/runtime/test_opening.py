@@ -56,8 +56,14 @@ def test_auto_passes_over_a_backend_that_was_wrong(tmp_path: Path) -> None:
         assert "7.5 dB" in runner.passed_over["onnxruntime"]
     with pytest.raises(
         GantkError, match=r"onnxruntime computes `model.fp32.plain.onnx` wrong: 7.5 dB .* up to 1.9"
-    ):
+    ) as caught:
         gantk.open(tmp_path / "x.gantk", "onnxruntime")
+    assert caught.value.hint == "backend='auto' takes one that computes it right"
+    unloaded = replace(networks.parity("onnxruntime", passed=False), batches=())
+    networks.bundle(tmp_path / "x.gantk", parities={PLAIN: [unloaded]}, force=True)
+    with pytest.raises(GantkError, match="onnxruntime could not load") as caught:
+        gantk.open(tmp_path / "x.gantk", "onnxruntime")
+    assert caught.value.hint == "backend='auto' takes one that can"
 
 
 @needs_both
@@ -274,6 +280,7 @@ def test_a_precision_that_a_backend_does_not_compute(tmp_path: Path, monkeypatch
     with pytest.raises(GantkError, match="onnxruntime cannot compute bf16 on this machine's cpu") as caught:
         gantk.open(tmp_path / "x.gantk", "onnxruntime", "bf16")
     assert caught.value.exit_code == 1
+    assert "native operators" not in (caught.value.hint or "")  # The bundle has no file for them.
     with pytest.raises(GantkError, match="openvino cannot compute fp16") as caught:
         gantk.open(tmp_path / "x.gantk", "openvino", "fp16")
     assert caught.value.hint is not None

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 from safetensors.torch import save_file
 
 from gantk.export import verify
 from gantk.export.gatys.chain import StepConfig
 from gantk.models.vgg import Vgg19, load_vgg19
 from step_networks import CONTENT, LAYERS, make_weights
+from style_pictures import write_disc, write_stripes
 
 
 @pytest.fixture(scope="session")
@@ -48,17 +47,9 @@ def one_backend(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def content(tmp_path: Path) -> Path:
-    """A disc on a gradient, 40 x 30 pixels."""
-    y, x = np.mgrid[:30, :40]
-    disc = ((x - 20) ** 2 + (y - 15) ** 2 < 80)[..., None]
-    pixels = np.where(disc, (220, 160, 40), np.stack([x * 4, y * 5, 200 - x * 2], -1)).astype(np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "content.png")
-    return tmp_path / "content.png"
+    return write_disc(tmp_path / "content.png", 30, 40)
 
 
 @pytest.fixture
 def style(tmp_path: Path) -> Path:
-    """Red and white stripes, 36 x 36 pixels."""
-    stripes = np.where((np.arange(36) // 4 % 2)[:, None, None], (200, 30, 30), (250, 245, 240))
-    Image.fromarray(np.broadcast_to(stripes, (36, 36, 3)).astype(np.uint8)).save(tmp_path / "style.png")
-    return tmp_path / "style.png"
+    return write_stripes(tmp_path / "style.png", 36)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +16,16 @@ from safetensors.numpy import load
 from safetensors.torch import save_file
 
 import gantk
-from bundle_engines import usual_engine
+from bundle_engines import make_engine, usual_engine
 from fake_half import FakeHalfRunner
-from gantk.bundle import STEP_FAMILY, Bundle
+from gantk.bundle import STEP_FAMILY, Bundle, Writer
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.export import verify
 from gantk.export.engines.build import BuildOptions
+from gantk.export.engines.maker import Sources
 from gantk.export.engines.pipeline import EngineRequest
+from gantk.export.engines.probe import with_probe
+from gantk.export.engines.profiles import follows, make_profiles
 from gantk.export.gatys import graphs, pipeline
 from gantk.export.gatys.chain import Chain, StepConfig
 from gantk.export.gatys.draft import StepGraph
@@ -31,8 +35,8 @@ from gantk.export.onnx import BF16_OPSET
 from gantk.export.reference import Feeds, Outputs
 from gantk.models.vgg import load_vgg19
 from gantk.runtime.parity import compare, span_of, threshold_of
+from gantk.runtime.probe import Probe, probe_of
 from gantk.runtime.products import PRODUCTS
-from gantk.runtime.verdicts import has_probe
 from step_networks import CONTENT, LAYERS, make_weights
 
 
@@ -83,7 +87,7 @@ def test_the_probe_holds_what_pytorch_says(bundle: Path) -> None:
 def test_engines_of_every_form_can_be_verified(bundle: Path) -> None:
     opened = Bundle.read(bundle)
     for variant in opened.manifest.variants:
-        assert has_probe(opened, usual_engine(opened, variant))
+        assert probe_of(opened, usual_engine(opened, variant))
         with gantk.open(bundle, form=variant.form) as runner:
             probe = load(opened.read_file(opened.manifest.probe))
             made = runner.run({spec.name: probe[f"input.{spec.name}"] for spec in runner.inputs})
@@ -94,6 +98,27 @@ def test_engines_of_every_form_can_be_verified(bundle: Path) -> None:
                 compare([made[spec.name]], [wanted], span).against(threshold_of("fp32", STEP_FAMILY), span)
                 is None
             )
+
+
+@pytest.mark.parametrize("form", ["plain", "adam", "targets"])
+def test_an_engine_of_a_larger_size_alone_has_a_probe(bundle: Path, tmp_path: Path, form: str) -> None:
+    shutil.copytree(bundle, tmp_path / "x.gantk")
+    with Writer(tmp_path / "x.gantk", force=True) as writer:
+        opened = Bundle.read(tmp_path / "x.gantk")
+        manifest, variant = opened.manifest, opened.find("fp32", form)
+        shape = ["picture=1x3x97x130"]
+        profiles = make_profiles(manifest.interface(variant), follows(manifest), shape, shape, shape)
+        engine = make_engine(variant, {}, profiles=profiles, parity=())
+        assert probe_of(opened, engine) is None
+        made = with_probe(writer, manifest, engine, Sources.of(opened), print)
+        probe = probe_of(writer.so_far(manifest), made)
+    assert probe is not None
+    assert probe.inputs["picture"].shape == (1, 3, 97, 130)
+    if form != "targets":
+        # Each loss is there, of the size that the bundle's own probe gives it.
+        known = Probe.read(opened, manifest.probe)
+        for name in ("content_loss", "style_loss", "variation_loss"):
+            assert 0.01 < probe.outputs[name] / known.outputs[name] < 100
 
 
 def test_each_loss_pulls_in_the_trials(bundle: Path) -> None:

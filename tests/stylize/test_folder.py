@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +21,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gantk.errors import GantkError, UsageError
-from gantk.stylize.folder import SETTINGS, stylize_folder, target_names
+from gantk.files import named_errors
+from gantk.stylize import folder as module
+from gantk.stylize.folder import stylize_folder
 from gantk.stylize.network import Look, StyleNetwork
 from gantk.stylize.painter import Painter
 from gantk.stylize.pictures import read
+from gantk.stylize.target_folder import SETTINGS, target_names
 from style_pictures import scene
 
 
@@ -99,6 +104,33 @@ def test_strangers_pictures_are_not_replaced(painter: Painter, folder: Path, tmp
         stylize_folder(painter, folder, tmp_path / "out")
     assert (tmp_path / "out" / "e.png").read_bytes() == b"mine"
     assert not (tmp_path / "out" / "a.jpg").exists()
+
+
+def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(
+    painter: Painter, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every later picture would be painted for nothing; only what cannot be read is passed by."""
+    painted: list[int] = []
+    paint_all = painter.paint_all
+    monkeypatch.setattr(painter, "paint_all", lambda some: painted.append(len(some)) or paint_all(some))
+    write = module.write
+
+    def fill(path: Path, *what: Any) -> None:
+        if path.name != "a.jpg":
+            with named_errors(path, "write"):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, *what)
+
+    for index in range(20):
+        Image.fromarray(scene(20, 30, index)).save(folder / f"f{index}.png")
+    monkeypatch.setattr(module, "write", fill)
+    with pytest.raises(GantkError, match="No space left on device") as caught:
+        stylize_folder(painter, folder, tmp_path / "out", jobs=1)
+    assert "run the command again" in str(caught.value)
+    assert len(painted) < 10
+    monkeypatch.setattr(module, "write", write)
+    result = stylize_folder(painter, folder, tmp_path / "out")
+    assert ([path.name for path in result.kept], len(result.written)) == (["a.jpg"], 24)
 
 
 def test_an_output_folder_inside_the_input_is_not_painted_again(painter: Painter, folder: Path) -> None:

@@ -101,6 +101,8 @@ def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(GantkError, match=r"a\.png` cannot be read as a picture"):
         read(path)
+    with pytest.raises(GantkError, match="is a folder; a file is wanted"):
+        read(tmp_path)
     with pytest.raises(GantkError, match="does not exist"):
         read(tmp_path / "b.png")
 

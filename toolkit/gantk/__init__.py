@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gantk.bundle import Bundle as Bundle
     from gantk.errors import GantkError as GantkError
+    from gantk.runtime.backends.gpu import GpuRunner as GpuRunner
     from gantk.runtime.registry import available as available
     from gantk.runtime.registry import open as open  # noqa: A004
     from gantk.runtime.runner import Runner as Runner
 
 __version__ = "0.1.0"
 
-__all__ = ["Bundle", "GantkError", "Runner", "__version__", "available", "open"]
+__all__ = ["Bundle", "GantkError", "GpuRunner", "Runner", "__version__", "available", "open"]
 
 _HOMES = {
     "Bundle": "gantk.bundle",
     "GantkError": "gantk.errors",
+    "GpuRunner": "gantk.runtime.backends.gpu",
     "Runner": "gantk.runtime.runner",
     "available": "gantk.runtime.registry",
     "open": "gantk.runtime.registry",

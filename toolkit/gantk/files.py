@@ -54,6 +54,11 @@ def named_errors(path: Path, doing: str, room: str = "make room and run the comm
         raise GantkError(f"cannot {doing} `{path}`: {reason}", where=str(path), hint=hint) from error
 
 
+def lacks_room(error: GantkError) -> bool:
+    """Whether an error says that a file system is full."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_ROOM
+
+
 def free_bytes(path: Path) -> int:
     """The free space of the file system that holds `path`, or its nearest parent that exists."""
     while not path.exists() and path != path.parent:
@@ -170,6 +175,18 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def check_file(path: Path) -> None:
+    """Refuse what is no file before a library does so in its own words.
+
+    Raises:
+        GantkError: It is a folder, or does not exist.
+    """
+    if path.is_dir():
+        raise GantkError(f"`{path}` is a folder; a file is wanted", where=str(path))
+    if not path.is_file():
+        raise GantkError(f"`{path}` does not exist", where=str(path), hint="check the path")
+
+
 def read_bytes(path: Path, limit_bytes: int | None = None, hint: str | None = None) -> bytes:
     """Read a whole regular file.
 
@@ -238,11 +255,21 @@ def temporary_place() -> Path:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, waiting for it."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def locked(folder: Path, busy: GantkError | None = None) -> Iterator[None]:
+    """Hold a folder's lock.
+
+    Args:
+        folder: The folder, which is there.
+        busy: Raised where somebody else holds it; by default he is waited for.
+    """
+    with named_errors(folder, "lock"):
+        descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if busy is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            assert busy is not None
+            raise busy from None
         yield
     finally:
         os.close(descriptor)

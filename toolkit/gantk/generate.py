@@ -128,7 +128,7 @@ def paint(
     for start in range(0, len(given), batch):
         part = [array[start : start + batch] for array in inputs]
         count = len(part[0])
-        if painter.batch:  # It takes as many and no fewer: the last one is painted several times.
+        if painter.batch:  # The size is fixed: the last batch is filled up with copies of its last picture.
             part = [np.concatenate([array, np.repeat(array[-1:], batch - count, axis=0)]) for array in part]
         pieces.append(painter.paint(*part)[:count])
         if progress is not None:

@@ -2,6 +2,8 @@
 # `cmake --install`: the library, its headers, a CMake package and a pkg-config file.
 include(CMakePackageConfigHelpers)
 
+# An application may bring ONNX Runtime, beside it.
+set_target_properties(gantk PROPERTIES INSTALL_RPATH "$ORIGIN")
 install(TARGETS gantk EXPORT gantkTargets)
 install(DIRECTORY include/gantk TYPE INCLUDE)
 install(FILES ${PROJECT_BINARY_DIR}/include/gantk/version.hpp DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/gantk)

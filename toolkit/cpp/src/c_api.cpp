@@ -22,6 +22,10 @@ struct gantk_outputs {
   gantk::Outputs outputs;
 };
 
+struct gantk_bound {
+  gantk::Bound bound;
+};
+
 static_assert(GANTK_MOST_AXES == gantk::Shape::most_axes);
 static_assert(GANTK_BOOL == static_cast<int>(gantk::DType::boolean));
 static_assert(GANTK_CUDA == static_cast<int>(gantk::Device::cuda));
@@ -64,8 +68,8 @@ std::string text(const char *value) { return value == nullptr ? "" : value; }
 
 gantk::Options options_of(const gantk_options *given) {
   const gantk_options options = given == nullptr ? gantk_options_default() : *given;
-  return {text(options.backend), text(options.precision), text(options.device),
-          text(options.form),    options.threads,         options.stream};
+  return {text(options.backend), text(options.precision), text(options.device), text(options.form),
+          text(options.operators), options.threads, options.stream};
 }
 
 std::string_view checked_name(const gantk_tensor &tensor) {
@@ -120,7 +124,7 @@ extern "C" {
 
 uint32_t gantk_abi_version(void) { return GANTK_ABI_VERSION; }
 const char *gantk_version(void) { return gantk::version; }
-gantk_options gantk_options_default(void) { return {"auto", nullptr, nullptr, nullptr, 0, 0, nullptr}; }
+gantk_options gantk_options_default(void) { return {"auto", nullptr, nullptr, nullptr, nullptr, 0, 0, nullptr}; }
 
 gantk_error_kind gantk_error_get_kind(const gantk_error *error) {
   return static_cast<gantk_error_kind>(error->error.kind());
@@ -176,6 +180,24 @@ gantk_error *gantk_runner_run_into(const gantk_runner *runner, const gantk_tenso
     runner->runner.run(entries_of<gantk::Feed>(inputs, input_count), entries_of<gantk::Target>(outputs, output_count));
   });
 }
+
+gantk_error *gantk_runner_bind(const gantk_runner *runner, const gantk_tensor *inputs, size_t input_count,
+                               const gantk_tensor *outputs, size_t output_count, gantk_bound **bound) {
+  return guard([&] {
+    want(runner, "runner");
+    want(bound, "bound");
+    *bound = new gantk_bound{runner->runner.bind(entries_of<gantk::Feed>(inputs, input_count),
+                                                 entries_of<gantk::Target>(outputs, output_count))};
+  });
+}
+
+gantk_error *gantk_bound_run(gantk_bound *bound) {
+  return guard([&] {
+    want(bound, "bound");
+    bound->bound.run();
+  });
+}
+void gantk_bound_free(gantk_bound *bound) { delete bound; }
 
 size_t gantk_outputs_count(const gantk_outputs *outputs) { return outputs->outputs.size(); }
 gantk_tensor gantk_outputs_get(const gantk_outputs *outputs, size_t index) {

@@ -45,6 +45,12 @@ void check_range(const TensorSpec& spec, const TensorView& view) {
               spec.text());
 }
 
+void check_content(const TensorSpec& spec, const TensorView& view) {
+  if (view.device != Device::cpu) return;
+  check_finite(spec, view);
+  if (spec.range) check_range(spec, view);
+}
+
 }  // namespace
 
 Checks::Checks(const Interface& interface, Device device) : device_(device) {
@@ -98,9 +104,11 @@ void Checks::check(const Entry& entry, const TensorView& view, std::span<std::in
     if (size != resolved(wanted, sizes) || size == 0) fail_shape(entry, view.shape, sizes);
   }
   if (spec.smallest > 1) check_smallest(spec, view.shape);
-  if (view.device != Device::cpu) return;
-  check_finite(spec, view);
-  if (spec.range) check_range(spec, view);
+  check_content(spec, view);
+}
+
+void Checks::check_values(std::span<const TensorView> inputs) const {
+  for (std::size_t i = 0; i < inputs_.size(); ++i) check_content(inputs_[i].spec, inputs[i]);
 }
 
 void Checks::check_place(const Entry& entry, const char* what, Device place, const void* data) const {

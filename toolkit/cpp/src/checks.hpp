@@ -19,6 +19,9 @@ class Checks {
   // Puts the inputs in the network's order, and learns what each symbol stands for; `sizes` is scratch.
   void take(std::span<const Feed> feeds, std::vector<TensorView>& inputs, std::vector<std::int64_t>& sizes) const;
 
+  // Refuses values that a network must not have, of inputs in its order that were taken before.
+  void check_values(std::span<const TensorView> inputs) const;
+
   // A slot for each target, whose shape must be what the symbols say, where they say it.
   void take(std::span<const Target> targets, std::span<const std::int64_t> sizes, std::vector<Slot>& slots) const;
 

@@ -8,7 +8,6 @@
 
 #include "gantk/error.hpp"
 #include "onnx_file.hpp"
-#include "operators.hpp"
 #include "text.hpp"
 #include "variants.hpp"
 
@@ -58,14 +57,14 @@ std::string default_precision(const Bundle& bundle) {
 }
 
 const Variant& choose(const Bundle& bundle, std::string precision, const std::string& form, std::string_view backend,
-                      Device device) {
+                      Device device, bool has_operators) {
   const auto& variants = bundle.manifest().variants;
   if (precision.empty()) precision = default_precision(bundle);
   // As a manifest names where a file is run.
   const std::string place = std::string(backend) + (device == Device::cpu ? "" : " cuda");
   const auto rank = [&](const Variant& variant) {
     const auto& places = variant.fastest_on;
-    const bool usable = !variant.is_native() || operators_library() != nullptr;
+    const bool usable = !variant.is_native() || has_operators;
     const bool fastest = usable && std::find(places.begin(), places.end(), place) != places.end();
     const bool asked = !backend.empty();
     return std::tuple(asked && variant.failed_on(backend, name_of(device)) != nullptr, asked && !fastest,

@@ -63,11 +63,12 @@ std::string build_hint(const Bundle& bundle, const std::string& backend, const s
                                const std::string& target, const Engines& here, const std::string& hint) {
   std::set<std::string> versions;
   for (const Engine* engine : here) versions.insert(engine->version);
-  const std::string built = join(std::vector<std::string>(versions.begin(), versions.end()));
-  throw Error("the " + backend + " engines of `" + bundle.root() + "` for " + target + " were built with " + built +
-                  "; " + installed + " is installed",
+  const std::vector<std::string> built(versions.begin(), versions.end());
+  const std::string install = ", or pip install " + backend + "==";
+  throw Error("the " + backend + " engines of `" + bundle.root() + "` for " + target + " were built with " +
+                  join(built) + "; " + installed + " is installed",
               bundle.manifest_path(),
-              hint + ", or pip install " + backend + "==" + built);
+              hint + install + join(built, install));
 }
 
 [[noreturn]] void fail_other_product(const Bundle& bundle, const std::string& backend) {

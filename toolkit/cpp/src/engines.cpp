@@ -163,6 +163,7 @@ Engine read_engine(const Json& data) {
       .options = take_list(data, "options", take_text),
       .plugins = {},
       .parity = {},
+      .probe = {},
   };
   take_list(data, "rewrites", take_text);
   for (const auto& [kind, count] : layers.items()) take_text(kind), take_integer(layers, kind.c_str());
@@ -171,6 +172,8 @@ Engine read_engine(const Json& data) {
   take_optional_string(data, "timing_cache");
   take_optional_integer(data, "workspace_bytes");
   engine.parity = take_list(data, "parity", read_parity);
+  // Engines of before they had probes of their own may lack it.
+  if (data.contains("probe")) engine.probe = take_file(data, "probe");
   check_engine(engine);
   check_audit(data, engine);
   if (take_bool(data, "verified") != engine.verified()) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "gantk/manifest.hpp"
 
+#include <algorithm>
+
 #include "engines.hpp"
 #include "fileref.hpp"
 #include "json.hpp"
@@ -23,7 +25,13 @@ void check_schema(const Json& data) {
 void check_paths(const Manifest& manifest) {
   std::vector<std::string> paths;
   for (const Variant& variant : manifest.variants) paths.push_back(variant.file.path);
-  for (const Engine& engine : manifest.engines) paths.push_back(engine.file.path);
+  std::vector<FileRef> probes;  // Engines may share one.
+  for (const Engine& engine : manifest.engines) {
+    paths.push_back(engine.file.path);
+    if (!engine.probe || std::find(probes.begin(), probes.end(), *engine.probe) != probes.end()) continue;
+    probes.push_back(*engine.probe);
+  }
+  for (const FileRef& probe : probes) paths.push_back(probe.path);
   for (const auto& ref : {manifest.probe, manifest.checkpoint}) {
     if (ref) paths.push_back(ref->path);
   }

@@ -102,8 +102,12 @@ std::map<std::string, TensorView> read_safetensors(std::span<const std::byte> by
   }
 }
 
+const std::optional<FileRef>& probe_file(const Bundle& bundle, const Engine& engine) {
+  return engine.probe ? engine.probe : bundle.manifest().probe;
+}
+
 std::optional<Probe> read_probe(const Bundle& bundle, const Model& model) {
-  const std::optional<FileRef>& file = bundle.manifest().probe;
+  const std::optional<FileRef>& file = probe_file(bundle, *model.engine);
   if (!file) return std::nullopt;
   Probe probe{bundle.read_file(*file), {}, {}};
   const auto arrays = read_safetensors(probe.bytes.view(), file->path);

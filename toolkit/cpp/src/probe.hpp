@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The probe of a bundle: a few inputs with PyTorch's outputs, in a file of safetensors.
+// Probes: a few inputs of a network and what it makes of them, in files of safetensors.
 #pragma once
 
 #include <map>
@@ -20,8 +20,11 @@ struct Probe {
   std::vector<TensorView> inputs, outputs;
 };
 
-// A bundle's probe for an engine, cut to a batch that the engine serves; nothing where it is for other inputs or none
-// of its shapes is served.
+// The file of the probe that an engine of a bundle is judged by: its own, else the bundle's, where it has one.
+const std::optional<FileRef>& probe_file(const Bundle& bundle, const Engine& engine);
+
+// What an engine takes and yields of its probe, cut to a batch that it serves; nothing where there is none of a shape
+// that it serves, or it is for other inputs.
 std::optional<Probe> read_probe(const Bundle& bundle, const Model& model);
 
 }  // namespace gantk

@@ -74,8 +74,10 @@ Device choose_device(const Backend& backend, const BackendStatus& status, const 
               status.hint.empty() ? "gantk doctor" : status.hint, ErrorKind::backend_missing);
 }
 
+// What is left to gantk or to the environment, decided.
 Options resolved(Options options) {
   if (options.threads == 0) options.threads = core_count();
+  options.operators = operators_library(options.operators);
   return options;
 }
 
@@ -86,7 +88,7 @@ Opened open_engine(const Backend& backend, BackendStatus status, Device device, 
       load_engine(bundle, backend.name(), status.version, status.target, options.precision, options.form);
   const std::string executed = model.engine->executed();
   Model facts{{}, model.where, model.name, model.precision, model.form, model.interface, model.engine};
-  auto session = backend.open(std::move(model), device, resolved(options));
+  auto session = backend.open(std::move(model), device, options);
   check_once(*session, facts, bundle, status.target);
   return {&backend, std::move(status), device, facts.name, executed, facts.precision, facts.interface,
           std::move(session), {}};
@@ -100,21 +102,22 @@ Opened open_with(const Backend& backend, const Bundle& bundle, const Options& op
     throw Error(backend.name() + " has no tf32, a way in which engines compute fp32 files", "precision",
                 "precision='fp32' takes the file itself");
   }
-  const Variant& variant = choose(bundle, options.precision, options.form, backend.name(), device);
+  const bool has_operators = !options.operators.empty();
+  const Variant& variant = choose(bundle, options.precision, options.form, backend.name(), device, has_operators);
   Model model = load(bundle, variant, backend.name(), device);
-  const std::optional<std::string> executed = model.is_wholly_native
+  const std::optional<std::string> executed = model.is_wholly_native && has_operators
                                                   ? backend.executed_natively(model.precision, device)
                                                   : backend.executed(model.precision, device);
   if (!executed) {
     const bool native = model.has_native_form && backend.name() == "onnxruntime";
-    const std::string way = "it can with gantk's native operators, whose library " + std::string(operators_variable) +
-                            " names (kernels/onnxruntime/README.md); or ";
+    const std::string way = "it can with gantk's native operators (the option operators, or " +
+                            std::string(operators_variable) + "=LIBRARY); or ";
     throw Error(
         backend.name() + " cannot compute " + model.precision + " on this machine's " + std::string(name_of(device)),
         model.where, (native ? way : "") + "use precision='fp32'");
   }
   Opened opened{&backend, std::move(status), device, model.name, *executed, model.precision, model.interface, {}, {}};
-  opened.session = backend.open(std::move(model), device, resolved(options));
+  opened.session = backend.open(std::move(model), device, options);
   return opened;
 }
 
@@ -150,7 +153,8 @@ bool wants_operators(const Backend& backend, const Bundle& bundle, const Options
   const bool on_cpu = options.device.empty() ? !found.empty() && found.front() == Device::cpu : options.device == "cpu";
   if (!on_cpu) return false;
   try {
-    const Variant& variant = choose(bundle, options.precision, options.form, backend.name(), Device::cpu);
+    const Variant& variant = choose(bundle, options.precision, options.form, backend.name(), Device::cpu,
+                                    !options.operators.empty());
     return variant.is_wholly_native() && !backend.executed(variant.precision, Device::cpu);
   } catch (const Error&) {
     return false;  // It has no file for this backend, which is told when its turn comes.
@@ -198,11 +202,12 @@ Opened open_auto(const std::string& path, const Options& options) {
 
 }  // namespace
 
-Opened open_bundle(const std::string& given, const Options& options) {
-  check_choice("device", options.device, devices);
-  if (options.threads < 0) {
-    throw Error(std::to_string(options.threads) + " threads; at least 1 is wanted", "threads", {}, ErrorKind::usage);
+Opened open_bundle(const std::string& given, const Options& asked) {
+  check_choice("device", asked.device, devices);
+  if (asked.threads < 0) {
+    throw Error(std::to_string(asked.threads) + " threads; at least 1 is wanted", "threads", {}, ErrorKind::usage);
   }
+  const Options options = resolved(asked);
   const std::string path = tidy(given);
   if (options.backend == "auto" || options.backend.empty()) return open_auto(path, options);
   const Backend& backend = backend_named(options.backend);

@@ -16,7 +16,7 @@ struct Opened {
   Device device;
   std::string name, precision, file_precision;
   Interface interface;
-  std::unique_ptr<Session> session;
+  std::shared_ptr<const Session> session;
   std::vector<std::pair<std::string, std::string>> passed_over;
 };
 

@@ -17,27 +17,64 @@ struct Runner::State {
            std::string(name_of(opened.device)) + ">";
   }
 
-  void run(std::span<const TensorView> inputs, std::span<Slot> slots) const;
+  const std::shared_ptr<const Session>& session() const {
+    if (opened.session == nullptr) throw Error("the runner is closed", text(), "open the bundle again");
+    return opened.session;
+  }
+
+  // What a backend does, with its own exceptions as ours.
+  template <class Work>
+  void guard(Work work) const {
+    try {
+      work();
+    } catch (const Error&) {
+      throw;
+    } catch (const std::exception& error) {
+      throw Error(backend + " failed to run the network: " + error.what(), text());
+    }
+  }
 
   Opened opened;
   Checks checks;
   std::string backend = opened.backend->name();
 };
 
+// The later goes first: what is bound before the session that made it.
+struct Bound::State {
+  std::shared_ptr<const Runner::State> runner;
+  std::shared_ptr<const Session> session;
+  std::vector<TensorView> inputs;
+  std::vector<Slot> slots;
+  Outputs made;
+  std::unique_ptr<Binding> binding;
+};
+
 namespace {
 
-// What a run needs for a moment. Each thread keeps its own, so that runs allocate nothing and share nothing.
+// What a run needs for a moment. Each thread keeps one, so that runs allocate nothing and share nothing; a run within
+// another one, of a backend that runs networks itself, has its own.
 struct Scratch {
   std::vector<TensorView> inputs;
   std::vector<std::int64_t> sizes;
   std::vector<Slot> slots;
 };
 
-Scratch& scratch() {
-  thread_local Scratch kept;
-  kept.slots.clear();
-  return kept;
-}
+class Lent : public Scratch {
+ public:
+  Lent() : Scratch(std::move(kept())) {}
+  Lent(const Lent&) = delete;
+  Lent& operator=(const Lent&) = delete;
+  ~Lent() {
+    slots.clear();
+    kept() = std::move(static_cast<Scratch&>(*this));
+  }
+
+ private:
+  static Scratch& kept() {
+    thread_local Scratch scratch;
+    return scratch;
+  }
+};
 
 }  // namespace
 
@@ -51,10 +88,10 @@ Tensor& Outputs::operator[](std::string_view name) {
 }
 
 Runner Runner::open(const std::filesystem::path& path, const Options& options) {
-  return Runner(std::make_unique<State>(open_bundle(path.string(), options)));
+  return Runner(std::make_shared<State>(open_bundle(path.string(), options)));
 }
 
-Runner::Runner(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
+Runner::Runner(std::shared_ptr<State> state) noexcept : state_(std::move(state)) {}
 Runner::Runner(Runner&&) noexcept = default;
 Runner& Runner::operator=(Runner&&) noexcept = default;
 Runner::~Runner() = default;
@@ -77,34 +114,63 @@ const std::vector<std::pair<std::string, std::string>>& Runner::passed_over() co
   return state().opened.passed_over;
 }
 
-void Runner::State::run(std::span<const TensorView> inputs, std::span<Slot> slots) const {
-  if (opened.session == nullptr) throw Error("the runner is closed", text(), "open the bundle again");
-  try {
-    opened.session->run(inputs, slots);
-  } catch (const Error&) {
-    throw;
-  } catch (const std::exception& error) {
-    throw Error(backend + " failed to run the network: " + error.what(), text());
-  }
-}
-
 Outputs Runner::run(std::span<const Feed> feeds) const {
   const State& held = state();
-  Scratch& kept = scratch();
-  held.checks.take(feeds, kept.inputs, kept.sizes);
-  for (std::size_t i = 0; i < outputs().size(); ++i) kept.slots.push_back({i, {}, {}});
-  held.run(kept.inputs, kept.slots);
+  Lent lent;
+  held.checks.take(feeds, lent.inputs, lent.sizes);
+  for (std::size_t i = 0; i < outputs().size(); ++i) lent.slots.push_back({i, {}, {}});
+  held.guard([&, &session = *held.session()] { session.run(lent.inputs, lent.slots); });
   Outputs results;
-  for (Slot& slot : kept.slots) results.entries_.push_back({outputs()[slot.index].name, std::move(slot.fresh)});
+  for (Slot& slot : lent.slots) results.entries_.push_back({outputs()[slot.index].name, std::move(slot.fresh)});
   return results;
 }
 
 void Runner::run(std::span<const Feed> feeds, std::span<const Target> targets) const {
   const State& held = state();
-  Scratch& kept = scratch();
-  held.checks.take(feeds, kept.inputs, kept.sizes);
-  held.checks.take(targets, kept.sizes, kept.slots);
-  held.run(kept.inputs, kept.slots);
+  Lent lent;
+  held.checks.take(feeds, lent.inputs, lent.sizes);
+  held.checks.take(targets, lent.sizes, lent.slots);
+  held.guard([&, &session = *held.session()] { session.run(lent.inputs, lent.slots); });
+}
+
+Bound Runner::bind(std::span<const Feed> feeds) const {
+  Outputs made = run(feeds);
+  std::vector<Target> targets;
+  for (auto& [name, tensor] : made) targets.push_back({name, tensor.mutable_view()});
+  Bound bound = bind(feeds, targets);
+  bound.outputs() = std::move(made);
+  return bound;
+}
+
+Bound Runner::bind(std::span<const Feed> feeds, std::span<const Target> targets) const {
+  const State& held = state();
+  auto bound = std::make_unique<Bound::State>(Bound::State{state_, held.session(), {}, {}, {}, {}});
+  std::vector<std::int64_t> sizes;
+  held.checks.take(feeds, bound->inputs, sizes);
+  held.checks.take(targets, sizes, bound->slots);
+  held.guard([&] { bound->binding = bound->session->bind(bound->inputs, bound->slots); });
+  return Bound(std::move(bound));
+}
+
+Bound::Bound(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
+Bound::Bound(Bound&&) noexcept = default;
+Bound& Bound::operator=(Bound&&) noexcept = default;
+Bound::~Bound() = default;
+
+Bound::State& Bound::state() const {
+  if (state_ == nullptr) throw Error("the bound run was moved to another variable", {}, "use that one");
+  return *state_;
+}
+
+Outputs& Bound::outputs() { return state().made; }
+
+void Bound::run() {
+  State& held = state();
+  held.runner->checks.check_values(held.inputs);
+  held.runner->guard([&] {
+    if (held.binding != nullptr) held.binding->run();
+    else held.session->run(held.inputs, held.slots);
+  });
 }
 
 void Runner::close() noexcept {

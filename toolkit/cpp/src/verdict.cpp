@@ -71,7 +71,7 @@ std::string judge(const Session& session, const Model& model, const std::string&
 bool check_once(const Session& session, const Model& model, const Bundle& bundle, const std::string& target) {
   const Engine& engine = *model.engine;
   if (engine.verified()) return true;
-  const std::optional<FileRef>& file = bundle.manifest().probe;
+  const std::optional<FileRef>& file = probe_file(bundle, engine);
   if (!file) return false;
   const std::string name = engine.file.sha256 + "-" + file->sha256 + "-" + engine.version + "-" + target + ".json";
   const std::string path = tidy(cache_folder() + "/verdicts/" + name);

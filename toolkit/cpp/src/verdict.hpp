@@ -8,9 +8,8 @@
 
 namespace gantk {
 
-// Compares an engine that no machine has verified with the bundle's probe. The verdict is remembered in the user's
-// cache, where Python's runner finds it too. False where it could not be told: the probe is for other inputs or none of
-// its shapes is served. Throws Error where the outputs are wrong, now or when the engine was opened before.
+// Compares an engine that no machine has verified with its probe. The verdict is remembered in the user's cache, where
+// Python's runner finds it too. False where it could not be told: there is no probe of a shape that it serves. Throws Error where the outputs are wrong, now or when the engine was opened before.
 bool check_once(const Session& session, const Model& model, const Bundle& bundle, const std::string& target);
 
 }  // namespace gantk

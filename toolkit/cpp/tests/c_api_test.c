@@ -69,6 +69,29 @@ static void check_interface(const gantk_runner *runner) {
   CHECK(strcmp(gantk_runner_backend(runner), "onnxruntime") == 0 && gantk_runner_device(runner) == GANTK_CPU);
 }
 
+static void check_bound_runs(gantk_runner *runner) {
+  float latent[LATENT] = {0.5f, -1, 2, 0}, picture[PICTURE], wanted[PICTURE];
+  const int64_t in_shape[] = {1, LATENT}, out_shape[] = {1, 3, 8, 8};
+  gantk_tensor input = tensor("latent", latent, 2, in_shape), output = tensor("picture", picture, 4, out_shape);
+  gantk_bound *bound = NULL;
+  check_refused(gantk_runner_bind(runner, &input, 1, &output, 1, NULL), "bound is NULL");
+  check_refused(gantk_runner_bind(runner, NULL, 0, &output, 1, &bound), "the inputs given are none");
+  check_refused(gantk_bound_run(NULL), "bound is NULL");
+  CHECK(bound == NULL);
+  gantk_bound_free(NULL);
+  check_fine(gantk_runner_bind(runner, &input, 1, &output, 1, &bound));
+  latent[0] = -2; /* It is the memory that is bound. */
+  output.data = wanted;
+  check_fine(gantk_runner_run_into(runner, &input, 1, &output, 1));
+  gantk_runner_free(runner);
+  memset(picture, 0, sizeof picture);
+  check_fine(gantk_bound_run(bound));
+  CHECK(memcmp(picture, wanted, sizeof picture) == 0);
+  latent[1] = (float)strtod("nan", NULL);
+  check_refused(gantk_bound_run(bound), "1 of 4 values that are NaN or infinite");
+  gantk_bound_free(bound);
+}
+
 static void check_runs(const gantk_runner *runner) {
   float latent[BATCH * LATENT] = {0.5f, -1, 2, 0, 1, 1, -0.25f, 3}, picture[BATCH * PICTURE];
   const int64_t in_shape[] = {BATCH, LATENT}, out_shape[] = {BATCH, 3, 8, 8};
@@ -106,7 +129,7 @@ int main(int count, char **words) {
   check_fine(gantk_runner_open(words[1], &options, &runner));
   check_interface(runner);
   check_runs(runner);
-  gantk_runner_free(runner);
+  check_bound_runs(runner);
   puts("all is well");
   return 0;
 }

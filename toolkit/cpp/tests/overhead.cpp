@@ -181,7 +181,7 @@ Sample sample(Call call) {
   return {thread_us() - before_us, wall_us - inside_us, allocations - allocated};
 }
 
-// A round is four calls, each way first in every other, so that drift and what a call leaves in the caches meet both
+// A round is a bound call and four others, each way first in every other, so that drift and what a call leaves in the caches meet both
 // alike; its difference is the mean of gantk's two less that of the other two.
 Figures compare_calls(const std::string& bundle, int rounds, const gantk::Shape& shape) {
   watch_vendor();
@@ -195,23 +195,29 @@ Figures compare_calls(const std::string& bundle, int rounds, const gantk::Shape&
   const auto ours = [&] {
     return sample([&] { runner.run({{name, input.view()}}, {{result, output}}); });
   };
-  Sample h[2], g[2];
-  std::vector<double> hand_us, gantk_us, difference_us, hand_around_us, gantk_around_us;
+  gantk::Bound bound_run = runner.bind({{name, input.view()}}, {{result, output}});
+  const auto bound = [&] { return sample([&] { bound_run.run(); }); };
+  Sample h[2], g[2], b;
+  std::vector<double> bound_us, hand_us, gantk_us, difference_us, hand_around_us, gantk_around_us;
   for (int i = -2; i < rounds; ++i) {
     if (i % 2 == 0) h[0] = hand(), g[0] = ours(), g[1] = ours(), h[1] = hand();
     else g[0] = ours(), h[0] = hand(), h[1] = hand(), g[1] = ours();
+    b = bound();
     if (i < 0) continue;
     for (const Sample& each : h) hand_us.push_back(each.whole_us), hand_around_us.push_back(each.around_us);
     for (const Sample& each : g) gantk_us.push_back(each.whole_us), gantk_around_us.push_back(each.around_us);
+    bound_us.push_back(b.whole_us);
     difference_us.push_back((g[0].whole_us + g[1].whole_us - h[0].whole_us - h[1].whole_us) / 2);
   }
   return {{"by_hand_us", median(hand_us)},
           {"gantk_us", median(gantk_us)},
+          {"bound_us", median(bound_us)},
           {"difference_us", median(difference_us)},
           {"by_hand_around_us", median(hand_around_us)},
           {"gantk_around_us", median(gantk_around_us)},
           {"by_hand_allocations", static_cast<double>(h[1].allocated)},
-          {"gantk_allocations", static_cast<double>(g[1].allocated)}};
+          {"gantk_allocations", static_cast<double>(g[1].allocated)},
+          {"bound_allocations", static_cast<double>(b.allocated)}};
 }
 
 Figures measure_start(const std::string& who, const std::string& bundle, const std::string& file,

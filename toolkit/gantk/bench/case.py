@@ -110,7 +110,7 @@ def run_case(
             _load(task, rest, settings, progress)
             return _measure(task, entries, settings, progress)
         except BaseException:
-            for entry in entries:  # at once, for threads may be waiting for them
+            for entry in entries:  # At once: threads may be waiting for them.
                 entry.worker.kill()
             raise
 
@@ -121,14 +121,14 @@ def _beside_others(contender: Contender, settings: Settings) -> bool:
 
 
 def _start(task: Task, contender: Contender, threads: int) -> Worker:
-    # Compiled kernels and verdicts are never those of an earlier one: a load time is that of a first start.
+    # No contender finds what an earlier one compiled or judged: a load time is that of a first start.
     environment = {"XDG_CACHE_HOME": tempfile.mkdtemp(prefix="cache-", dir=task.folder)}
     if contender.compiles:
         environment["TORCHINDUCTOR_CACHE_DIR"] = str(task.folder / "inductor")
     if contender.compiles and contender.options.get("device") == "cuda":
-        # Else each starts as many processes as there are cores.
+        # By default each would start as many compiler processes as there are cores.
         environment["TORCHINDUCTOR_COMPILE_THREADS"] = "2"
-    if contender.command:  # A program in C++ knows the variable alone.
+    if contender.command:  # A program in C++ finds the operators by this variable alone.
         environment[OPERATORS] = str(native_operators(contender.options["device"]) or "")
     return Worker(contender.label, task.folder, threads, environment, contender.command)
 
@@ -149,9 +149,10 @@ def _load(task: Task, entries: Sequence[_Entry], settings: Settings, progress: P
                 _fail(entry.row, error.what, progress)
 
     interrupted = Event()
-    if at_once == 1:
-        load(entries[0])
-    elif entries:
+    if at_once < 2:
+        for entry in entries:
+            load(entry)
+    else:
         pool = ThreadPoolExecutor(at_once)
         try:
             list(pool.map(load, entries))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +55,16 @@ class Contender:
         return " ".join(part for part in shown if part)
 
 
+def title_of(backend: str, precision: str, form: str) -> str:
+    """What a file is called that does not become a contender."""
+    return " ".join([backend, precision, *([] if form == "plain" else [form])])
+
+
+def is_wanted(precision: str, precisions: Sequence[str] | None) -> bool:
+    """Whether a precision is among those that were asked for; all are where none were."""
+    return not precisions or precision in precisions
+
+
 @dataclass(frozen=True)
 class Skipped:
     """A contender that does not take part, and why.
@@ -69,4 +80,5 @@ class Skipped:
     missing: bool = False
 
 
-Entry = tuple[list[Contender], list[Skipped]]
+Lineup = tuple[list[Contender], list[Skipped]]
+"""Who takes part, and who does not."""

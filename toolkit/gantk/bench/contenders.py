@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gantk.bench.contender import Contender, Entry, Skipped
+from gantk.bench.contender import Contender, Lineup, Skipped, is_wanted, title_of
 from gantk.bench.engines import engine_contenders
 from gantk.bench.subject import File, Subject
 from gantk.bundle import ENGINE_BACKENDS, place_of
@@ -57,7 +57,7 @@ def find(
     threads: int,
     modes: Sequence[str] | None = None,
     torch_precisions: Sequence[str] | None = None,
-) -> Entry:
+) -> Lineup:
     """The contenders, PyTorch's first, and who was skipped.
 
     Args:
@@ -140,7 +140,7 @@ def _torch(
     torch_precisions: Sequence[str] | None,
     device: str,
     threads: int,
-) -> Entry:
+) -> Lineup:
     if not has_torch():
         return [], [Skipped(name, "PyTorch is not installed (pip install 'gantk[train]')", missing=True)]
     if name == "torch-compile" and device == "cpu" and (fault := compiler_fault()):
@@ -177,7 +177,7 @@ def _torch(
 
 def _backend(
     name: str, subject: Subject, precisions: Sequence[str] | None, device: str, threads: int
-) -> Entry:
+) -> Lineup:
     here = status(name)
     if not here.works:
         return [], [Skipped(name, here.reason or "it does not work here", missing=True)]
@@ -186,27 +186,30 @@ def _backend(
     contenders, skipped = [], []
     for file in subject.files_for(name, device):
         precision = executed(name, file.precision, device, native=file.is_wholly_native)
-        title = f"{name} {file.precision}" + (f" {file.form}" if file.form != "plain" else "")
+        title = title_of(name, file.precision, file.form)
         if precision is None or (precision != file.precision and precision in subject.precisions):
-            if not precisions or file.precision in precisions:
-                reason = _NOT_EXECUTED.get(
-                    (name, file.precision), f"it computes that in {precision or 'nothing'} here"
-                )
-                if precision is None and file.is_wholly_native:
-                    reason += f", and gantk's native operators are not installed ({INSTALL})"
-                skipped.append(Skipped(title, reason))
-        elif not precisions or precision in precisions:
-            place = place_of(name, device)
-            if place in file.failures:
-                skipped.append(Skipped(title, file.failures[place]))
-            else:
+            if is_wanted(file.precision, precisions):
+                skipped.append(Skipped(title, _not_executed(name, file, precision)))
+        elif is_wanted(precision, precisions):
+            failure = file.failures.get(place_of(name, device))
+            if failure is None:
                 contenders.append(_of_file(name, subject, file, precision, device, threads))
-        elif file.precision in precisions:
+            else:
+                skipped.append(Skipped(title, failure))
+        elif is_wanted(file.precision, precisions):
             skipped.append(Skipped(title, f"here it computes that in {precision}, which was not asked for"))
     return contenders, skipped
 
 
-def _cpp(subject: Subject, precisions: Sequence[str] | None, device: str, threads: int) -> Entry:
+def _not_executed(name: str, file: File, precision: str | None) -> str:
+    """Why a file is no contender in its own precision, which is computed in another one or not at all."""
+    reason = _NOT_EXECUTED.get((name, file.precision), f"it computes that in {precision or 'nothing'} here")
+    if precision is None and file.is_wholly_native:
+        reason += f", and gantk's native operators are not installed ({INSTALL})"
+    return reason
+
+
+def _cpp(subject: Subject, precisions: Sequence[str] | None, device: str, threads: int) -> Lineup:
     """What the Python backend of the same library would run, in a worker written in C++."""
     program = shutil.which(CPP_WORKER)
     if program is None:

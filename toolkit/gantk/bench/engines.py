@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gantk.bench.contender import Contender, Entry, Skipped
+from gantk.bench.contender import Contender, Lineup, Skipped, is_wanted, title_of
 from gantk.bench.subject import Subject
 from gantk.bench.vendor_tool import VendorTool
 from gantk.bundle import Bundle, Engine
@@ -20,7 +20,7 @@ _FACTORY = "gantk.bench.subject:open_engine"
 
 def engine_contenders(
     name: str, subject: Subject, precisions: Sequence[str] | None, device: str, *, asked: bool
-) -> Entry:
+) -> Lineup:
     """The engines of a product, as `gantk.open` takes them here.
 
     Args:
@@ -41,23 +41,17 @@ def engine_contenders(
         return [], [Skipped(name, "its engines run on a GPU: --device cuda", missing=True)]
     engines, missing = _engines_here(bundle, name)
     skipped = [
-        Skipped(title, reason)
-        for title, reason in missing.items()
-        if _is_wanted(title.split()[1], precisions)
+        Skipped(title, reason) for title, reason in missing.items() if is_wanted(title.split()[1], precisions)
     ]
     contenders = []
     for engine in engines:
         contender = _of_engine(name, subject, engine)
-        if _is_wanted(contender.precision, precisions):
+        if is_wanted(contender.precision, precisions):
             contenders.append(contender)
-        elif _is_wanted(engine.precision, precisions):
+        elif is_wanted(engine.precision, precisions):
             reason = f"here it computes that in {contender.precision}, which was not asked for"
             skipped.append(Skipped(f"{name} {engine.precision}", reason))
     return contenders, skipped
-
-
-def _is_wanted(precision: str, precisions: Sequence[str] | None) -> bool:
-    return not precisions or precision in precisions
 
 
 def _engines_here(bundle: Bundle, backend: str) -> tuple[list[Engine], dict[str, str]]:
@@ -82,7 +76,7 @@ def _engines_here(bundle: Bundle, backend: str) -> tuple[list[Engine], dict[str,
             if engine not in found:  # A tf32 engine stands in for an fp32 one that does not run here.
                 found.append(engine)
         except GantkError as error:
-            missing[f"{backend} {precision}" + (f" {form}" if form != "plain" else "")] = error.what
+            missing[title_of(backend, precision, form)] = error.what
     return found, missing
 
 

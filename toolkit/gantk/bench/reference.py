@@ -32,10 +32,12 @@ class Reference:
     Args:
         name: Who computed them, e.g. ``torch float32``.
         outputs: One dictionary of arrays a case.
+        random: The output that a second run made anew, if there is one: nobody can be judged by it.
     """
 
     name: str
     outputs: tuple[Arrays, ...]
+    random: str | None = None
 
 
 class OnnxReferenceRunner(Runner):
@@ -91,7 +93,7 @@ def compute(
                 return Reference(name, tuple(output for output in outputs if output is not None)), problems
             continue
         try:
-            return Reference(name, _run(contender, feeds, folder, threads, timeout_s)), problems
+            return _run(name, contender, feeds, folder, threads, timeout_s), problems
         except WorkerError as error:
             problems.append(f"no reference from {name}: {error.what}")
     raise GantkError(
@@ -108,7 +110,7 @@ def judge(
     *,
     family: str = "",
 ) -> dict[str, Any]:
-    """The parity of outputs with their reference; of several the worst one speaks.
+    """The parity of outputs with their reference; the worst of several decides.
 
     Args:
         outputs: What a contender computed.
@@ -150,7 +152,7 @@ def _sources(subject: Subject, threads: int) -> list[tuple[str, Contender | None
     if subject.checkpoint_bytes is not None and has_torch():
         eager = next(c for c in find(subject, ["torch"], ["fp32"], "cpu", threads)[0] if c.mode == "eager")
         sources.append(("torch float32", eager))
-    if subject.probe:
+    if subject.probe.outputs:
         sources.append(("torch float32 (probe)", None))
     first = (
         subject.files[0]
@@ -181,17 +183,19 @@ def _of_onnxruntime(subject: Subject, file: File, threads: int) -> Contender:
 
 
 def _run(
-    contender: Contender, feeds: Sequence[Path], folder: Path, threads: int, timeout_s: float
-) -> tuple[Arrays, ...]:
-    made = []
+    name: str, contender: Contender, feeds: Sequence[Path], folder: Path, threads: int, timeout_s: float
+) -> Reference:
+    made: list[Arrays] = []
     with Worker("reference", folder, threads) as worker:
         worker.ask(timeout_s, do="load", factory=contender.factory, options=contender.options, imports=[])
-        for index, path in enumerate(feeds):
-            target = folder / f"reference-{index}.npz"
+        target = folder / "reference.npz"
+        for path in (*feeds, feeds[-1]):
             worker.ask(timeout_s, do="feed", path=str(path))
             worker.ask(timeout_s, do="output", path=str(target))
             made.append(load_arrays(target))
-    return tuple(made)
+    *outputs, again = made
+    random = (output for output, values in outputs[-1].items() if not parity.repeats(values, again[output]))
+    return Reference(name, tuple(outputs), next(random, None))
 
 
 def load_arrays(path: Path) -> Arrays:

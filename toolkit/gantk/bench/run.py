@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gantk.bench import machine, verdict
-from gantk.bench.case import Settings, Task, run_case
+from gantk.bench.case import Result, Settings, Task, run_case
 from gantk.bench.contender import Contender, Skipped
 from gantk.bench.contenders import MODES, NAMES, TORCH_PRECISIONS, best_device, check_names, find
 from gantk.bench.load import DISTURBED
@@ -146,26 +146,33 @@ def _run_cases(
         document["warnings"].append(
             "there is no PyTorch network to compare with: parity is against ONNX Runtime, whose own row cannot fail"
         )
+    if reference.random is not None:
+        document["warnings"].append(
+            f"{reference.random!r} is random, another one in each run: parity cannot tell who is right"
+        )
     for case, path, outputs in zip(cases, feeds, reference.outputs, strict=True):
         family = str(subject.about.get("family") or "")
         task = Task(case, path, outputs, reference.name, subject.outputs, folder, family)
         result = run_case(task, contenders, settings, len(document["rows"]), progress)
-        verdict.rank(result.rows, result.blocks)
-        document["rows"] += result.rows
-        advice = verdict.recommend(result.rows, result.blocks, case.label)
-        if result.interference > DISTURBED:
-            advice = [f"{line} Measured on a busy machine: do not rely on it." for line in advice]
-        document["recommendation"] += advice
-        document["warnings"] += [
-            f"{case.label}: {line}" for line in verdict.warnings(result.rows, result.rounds)
-        ]
-        document["interference"][case.label] = round(result.interference, 4)
-        if result.interference > DISTURBED:
-            document["warnings"].append(
-                f"{case.label}: other work took {result.interference:.0%} of the cores' time while this was "
-                "measured; contenders whose threads wait for each other suffer most, so measure again"
-            )
+        _add_case(document, case.label, result)
         keep(document)
+
+
+def _add_case(document: Document, label: str, result: Result) -> None:
+    """Add what one case gave, ranked, with what is to be said of it."""
+    verdict.rank(result.rows, result.blocks)
+    document["rows"] += result.rows
+    advice = verdict.recommend(result.rows, result.blocks, label)
+    warnings = verdict.warnings(result.rows, result.rounds)
+    if result.interference > DISTURBED:
+        advice = [f"{line} Measured on a busy machine: do not rely on it." for line in advice]
+        warnings.append(
+            f"other work took {result.interference:.0%} of the cores' time while this was measured; contenders "
+            "whose threads wait for each other suffer most, so measure again"
+        )
+    document["recommendation"] += advice
+    document["warnings"] += [f"{label}: {line}" for line in warnings]
+    document["interference"][label] = round(result.interference, 4)
 
 
 def _check_settings(

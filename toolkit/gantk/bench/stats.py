@@ -14,6 +14,8 @@ Nanoseconds = NDArray[np.int64]
 Interval = tuple[float, float]
 
 CONFIDENCE = 0.95
+"""The least probability with which intervals hold."""
+
 BEYOND = 10
 """A percentile is only stated where so many samples lie beyond it."""
 
@@ -23,8 +25,8 @@ NOISY_CV = 0.025
 TAILS = {"p90": 0.90, "p95": 0.95, "p99": 0.99}
 
 
-def interval_ranks(count: int, share: float, confidence: float = CONFIDENCE) -> tuple[int, int] | None:
-    """The ranks between which a percentile of the population lies.
+def interval_ranks(count: int, share: float) -> tuple[int, int] | None:
+    """The ranks between which a percentile of the population lies, with `CONFIDENCE`.
 
     The number of samples below the true percentile is binomial, whatever the distribution
     (David and Nagaraja, Order Statistics, section 7.1).
@@ -32,7 +34,6 @@ def interval_ranks(count: int, share: float, confidence: float = CONFIDENCE) -> 
     Args:
         count: The number of independent samples.
         share: The percentile as a share, in (0, 1).
-        confidence: The least probability that it lies between them.
 
     Returns:
         Two indices into the sorted samples, from 0, or `None` where there are too few samples.
@@ -40,15 +41,15 @@ def interval_ranks(count: int, share: float, confidence: float = CONFIDENCE) -> 
     if count < 1:
         return None
     below = np.cumsum(_binomial(count, share))  # below[k]: the probability of at most k samples below it
-    tail = (1.0 - confidence) / 2.0
+    tail = (1.0 - CONFIDENCE) / 2.0
     low = int(np.searchsorted(below, tail, side="right")) - 1
     high = int(np.searchsorted(below, 1.0 - tail, side="left"))
     return (low, high) if low >= 0 and high < count else None
 
 
-def interval(samples: NDArray[Any], share: float, confidence: float = CONFIDENCE) -> Interval | None:
+def interval(samples: NDArray[Any], share: float) -> Interval | None:
     """The confidence interval of a percentile (see `interval_ranks`)."""
-    ranks = interval_ranks(len(samples), share, confidence)
+    ranks = interval_ranks(len(samples), share)
     if ranks is None:
         return None
     ordered = np.sort(samples)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from gantk.bundle import Bundle, Variant, place_of
-from gantk.errors import GantkError, UsageError
+from gantk.errors import UsageError
 from gantk.runtime import registry
-from gantk.runtime.arrays import default_sizes, random_array
+from gantk.runtime.arrays import default_sizes, example_shape, random_array
 from gantk.runtime.model import from_path, slowness
+from gantk.runtime.probe import Probe
 from gantk.runtime.runner import Array, Runner
 from gantk.tensors import TensorSpec
 
@@ -57,7 +58,7 @@ class Subject:
         outputs: What comes out.
         files: Its ONNX files.
         checkpoint_bytes: The length of the weights that PyTorch can load, or `None` where it cannot.
-        probe: Inputs ``input.NAME`` with PyTorch's float32 outputs ``output.NAME``; may be empty.
+        probe: Inputs with PyTorch's float32 outputs; may be empty.
         about: What the JSON document says of it.
         bundle: That it is, where it is one.
     """
@@ -68,7 +69,7 @@ class Subject:
     outputs: tuple[TensorSpec, ...]
     files: tuple[File, ...]
     checkpoint_bytes: int | None = None
-    probe: Arrays = field(default_factory=dict)
+    probe: Probe = field(default_factory=Probe)
     about: dict[str, Any] = field(default_factory=dict)
     bundle: Bundle | None = None
 
@@ -166,28 +167,28 @@ def make_cases(
     return cases
 
 
-def make_feeds(inputs: Sequence[TensorSpec], case: Case, probe: Mapping[str, Array], seed: int) -> Arrays:
+def make_feeds(inputs: Sequence[TensorSpec], case: Case, probe: Probe, seed: int) -> Arrays:
     """Inputs for a case: the probe's samples, repeated as needed, where they fit, else random ones.
 
     Random ones are those of `gantk.runtime.arrays.random_array`.
     """
     if fits_probe(inputs, case, probe):
-        return {name: _repeat(probe[f"input.{name}"], shape[0]) for name, shape in case.shapes.items()}
+        return {name: _repeat(probe.inputs[name], shape[0]) for name, shape in case.shapes.items()}
     return {spec.name: random_array(spec, case.shapes[spec.name], seed) for spec in inputs}
 
 
-def fits_probe(inputs: Sequence[TensorSpec], case: Case, probe: Mapping[str, Array]) -> bool:
+def fits_probe(inputs: Sequence[TensorSpec], case: Case, probe: Probe) -> bool:
     """Whether the probe has every input of a case, but for the number of samples."""
-    arrays = {spec.name: probe.get(f"input.{spec.name}") for spec in inputs}
+    arrays = {spec.name: probe.inputs.get(spec.name) for spec in inputs}
     return all(
         array is not None and array.ndim > 0 and array.shape[1:] == case.shapes[name][1:]
         for name, array in arrays.items()
     )
 
 
-def probe_outputs(outputs: Sequence[TensorSpec], case: Case, probe: Mapping[str, Array]) -> Arrays | None:
+def probe_outputs(outputs: Sequence[TensorSpec], case: Case, probe: Probe) -> Arrays | None:
     """PyTorch's float32 outputs for the inputs of `make_feeds`, where the probe has them."""
-    arrays = {spec.name: probe.get(f"output.{spec.name}") for spec in outputs}
+    arrays = {spec.name: probe.outputs.get(spec.name) for spec in outputs}
     found = {name: _repeat(array, case.batch) for name, array in arrays.items() if array is not None}
     return found if len(found) == len(arrays) else None
 
@@ -195,15 +196,6 @@ def probe_outputs(outputs: Sequence[TensorSpec], case: Case, probe: Mapping[str,
 def _of_bundle(path: Path) -> Subject:
     bundle = Bundle.read(path)
     manifest = bundle.manifest
-    probe: Arrays = {}
-    if manifest.probe is not None:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
-        try:
-            probe = load(bundle.read_file(manifest.probe))
-        except SafetensorError as error:
-            raise GantkError(f"the probe cannot be read: {error}", where=manifest.probe.path) from error
     files = tuple(
         File(
             v.precision,
@@ -215,7 +207,7 @@ def _of_bundle(path: Path) -> Subject:
             _failures(v),
         )
         for v in manifest.variants
-        if v.interface is None  # Others take and give something else.
+        if v.interface is None  # Others have inputs and outputs of their own.
     )
     return Subject(
         path=path,
@@ -224,7 +216,7 @@ def _of_bundle(path: Path) -> Subject:
         outputs=manifest.outputs,
         files=files,
         checkpoint_bytes=None if manifest.checkpoint is None else manifest.checkpoint.size_bytes,
-        probe=probe,
+        probe=Probe() if manifest.probe is None else Probe.read(bundle, manifest.probe),
         about={
             "kind": "bundle",
             "path": path.name,
@@ -247,10 +239,10 @@ def _make_case(inputs: Sequence[TensorSpec], chosen: Sequence[Shape | None], bat
         if shape is not None:
             _bind(spec, shape, sizes)
     symbol = inputs[0].shape[0] if inputs[0].shape else None
-    if isinstance(symbol, str) and symbol not in sizes:
+    fixed = sizes.get(symbol) if isinstance(symbol, str) else symbol
+    if isinstance(symbol, str) and fixed is None:
         sizes[symbol] = batch or 1
-    elif batch is not None and batch != (sizes.get(symbol) if isinstance(symbol, str) else symbol):
-        fixed = sizes.get(symbol) if isinstance(symbol, str) else symbol
+    elif batch is not None and batch != fixed:
         raise UsageError(
             f"a batch of {batch} was asked for; {inputs[0]} has a batch of {fixed}", where="--batch"
         )
@@ -261,13 +253,10 @@ def _make_case(inputs: Sequence[TensorSpec], chosen: Sequence[Shape | None], bat
         if free and spec.shape[0] == free[0]:
             sizes[free.pop(0)] = batch or 1
         if free:
-            example = "x".join(
-                "512" if size in free else str(sizes.get(str(size), size)) for size in spec.shape
-            )
             raise UsageError(
                 f"{spec} has sizes that are free: {', '.join(free)}",
                 where=str(spec.name),
-                hint=f"choose them, for example --shape {spec.name}={example}",
+                hint=f"choose them, for example --shape {example_shape(spec, sizes)}",
             )
     shapes = {spec.name: spec.concrete(sizes) for spec in inputs}
     return Case(shapes, next(iter(shapes.values()), (1,))[0] if inputs[0].shape else 1)

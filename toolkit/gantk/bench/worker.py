@@ -92,7 +92,7 @@ class Session:
         start = perf_counter_ns()
         call()
         duration = perf_counter_ns() - start
-        # Of the call that is timed, where that is a graph and not what `run` does.
+        # The outputs of what is timed, where that is a bound graph and not `run`.
         bound = self._bound
         np.savez(path, **(self._runner.run(self._feeds) if bound is None else bound.fetch()))
         settle()  # While others load, not in the first round.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gantk.bundle.fileref import FileRef, check_sha256, is_part
+from gantk.bundle.fileref import FileRef, check_sha256, is_part, take_file
 from gantk.bundle.reading import check_different, integer, printable, take, take_list
 from gantk.bundle.variants import FORMS, PRECISIONS, Interface, Parity
 from gantk.errors import GantkError
@@ -125,6 +125,8 @@ class Engine:
         timing_cache: The sha256 of the timing cache that the build left in its user's cache.
         workspace_bytes: The most scratch memory that a layer was allowed; `None` for all that the GPU has.
         parity: The verdicts of machines that could run it. Where there is none the engine is unverified.
+        probe: A few inputs of shapes that it serves, and what the network makes of them, where the bundle's probe has
+            none (see `gantk.runtime.probe`).
     """
 
     file: FileRef
@@ -144,6 +146,7 @@ class Engine:
     timing_cache: str | None = None
     workspace_bytes: int | None = None
     parity: tuple[Parity, ...] = ()
+    probe: FileRef | None = None
 
     def __post_init__(self) -> None:
         path = self.file.path
@@ -236,6 +239,7 @@ class Engine:
             "workspace_bytes": self.workspace_bytes,
             "verified": self.verified,
             "parity": [parity.to_json() for parity in self.parity],
+            "probe": None if self.probe is None else self.probe.to_json(),
         }
 
     @classmethod
@@ -264,6 +268,8 @@ class Engine:
             timing_cache=take(data, "timing_cache", str, optional=True),
             workspace_bytes=take(data, "workspace_bytes", int, optional=True),
             parity=tuple(take_list(data, "parity", Parity.from_json)),
+            # Engines of before they had probes of their own may lack it.
+            probe=take_file(data, "probe") if "probe" in data else None,
         )
         if take(data, "verified", bool) != engine.verified:
             raise GantkError(f"`{engine.file.path}` is called verified where its parity says otherwise")

@@ -56,7 +56,8 @@ class Manifest:
     @property
     def files(self) -> tuple[FileRef, ...]:
         """Every file that exists, apart from the manifest itself."""
-        extra = (ref for ref in (self.probe, self.checkpoint) if ref is not None)
+        probes = dict.fromkeys(engine.probe for engine in self.engines)  # Engines may share one.
+        extra = (ref for ref in (self.probe, *probes, self.checkpoint) if ref is not None)
         return (*(v.file for v in self.variants), *(engine.file for engine in self.engines), *extra)
 
     def interface(self, variant: Variant) -> Interface:

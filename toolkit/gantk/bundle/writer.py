@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -63,44 +62,46 @@ class Writer:
         self._folder = self.root if self._replaces else partial_name(self.root.absolute())
         self._added: list[Path] = []
         self._committed = False
-        self._lock: int | None = None
+        self._lock = ExitStack()
 
     def __enter__(self) -> Writer:
         parent = self.root.absolute().parent
+        busy = GantkError(
+            f"another process is writing `{self.root}`", where=str(self.root), hint="wait for it to end"
+        )
         with self._named():
             parent.mkdir(parents=True, exist_ok=True)
             # While the parent is locked nobody sweeps the folder that is made here and not yet locked.
             with locked(parent):
                 others = [path for path in self._hidden_folders(parent) if is_locked(path)]
                 if others:
-                    raise self._busy()
+                    raise busy
                 if not self._replaces:
                     self._folder.mkdir()
-                self._lock = os.open(self._folder, os.O_RDONLY)
-                try:
-                    fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with ExitStack() as undo:
+                    undo.enter_context(locked(self._folder, busy))
                     self._sweep(parent)
-                except BaseException as error:
-                    self._release()
-                    if isinstance(error, BlockingIOError):
-                        raise self._busy() from error
-                    raise
+                    self._lock = undo.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._committed:
-            if self._replaces:
-                # Should the manifest have been replaced before the failure, its files must stay.
-                kept = {self.root / path for path in self._named_files()}
-                for path in self._added:
-                    if path not in kept:
-                        with suppress(OSError):  # What failed is told, not that its traces stay.
-                            path.unlink(missing_ok=True)
-            else:
-                shutil.rmtree(self._folder, ignore_errors=True)
-        self._release()
+        with self._lock:
+            if not self._committed:
+                self._undo()
+
+    def _undo(self) -> None:
+        """Remove what was added; what failed is told, not that its traces stay."""
+        if not self._replaces:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            return
+        # Should the manifest have been replaced before the failure, its files must stay.
+        kept = {self.root / path for path in self._named_files()}
+        for path in self._added:
+            if path not in kept:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
 
     def add(self, path: str, data: bytes) -> FileRef:
         """Write a file; where another one already has its name, the name gets a part of its hash.
@@ -183,16 +184,6 @@ class Writer:
                 ) from error
             raise
         sync_folder(self.root.absolute().parent)
-
-    def _release(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def _busy(self) -> GantkError:
-        return GantkError(
-            f"another process is writing `{self.root}`", where=str(self.root), hint="wait for it to end"
-        )
 
     def _hidden_folders(self, parent: Path) -> list[Path]:
         """The folders in which a bundle of this name is, or was, being made."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -124,9 +123,7 @@ def _picture(request: Request, painter: Painter, suffix: str | None) -> dict[str
         output = output / f"{source.stem}{suffix or own}"
     check_suffix(output, FORMATS)
     _refuse_existing(output, force=request.force)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Our own limit, in words, replaces Pillow's.
-        picture = read(source, request.size)
+    picture = read(source, request.size)
     with _strip_bar(painter):
         write(output, painter.paint(picture), request.quality)
     height, width = picture.pixels.shape[:2]
@@ -135,7 +132,8 @@ def _picture(request: Request, painter: Painter, suffix: str | None) -> dict[str
 
 
 def _several(request: Request, painter: Painter, suffix: str | None) -> dict[str, Any]:
-    from gantk.stylize.folder import stylize_files, target_names
+    from gantk.stylize.folder import stylize_files
+    from gantk.stylize.target_folder import target_names
 
     names = [path.name for path in request.inputs]
     twice = next((name for name in names if names.count(name) > 1), None)

@@ -12,7 +12,7 @@ from gantk.cli.output import JsonOption, print_table, write_json
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-_EPILOG = """Examples:
+_EPILOG = """[bold]Examples[/bold]
 
 gantk doctor
 

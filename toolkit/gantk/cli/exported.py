@@ -93,14 +93,14 @@ def _print_file(console: Console, file: FileRef) -> None:
 
 
 def _unverified(bundle: Bundle, engine: Engine) -> str:
-    from gantk.runtime.verdicts import has_probe
+    from gantk.runtime.probe import probe_of
 
     if bundle.manifest.probe is None:
         return "unverified, and will be: the bundle has no probe"
     try:
-        has = has_probe(bundle, engine)
+        probe = probe_of(bundle, engine)
     except GantkError as error:
         return f"unverified, and will be: {error.what}"
-    if has:
-        return "unverified: its first opening on a GPU that it is for compares it with the probe"
-    return "unverified, and will be: the bundle's probe has no sample of a shape that it serves"
+    if probe is not None:
+        return "unverified: its first opening on a GPU that it is for compares it with its probe"
+    return "unverified, and will be: there is no probe of a shape that it serves"

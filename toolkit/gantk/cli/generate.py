@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 _PICTURES, _WALK, _COMPUTE = "What to paint", "Walk", "How to compute"
-_EPILOG = """Examples:
+_EPILOG = """[bold]Examples[/bold]
 
 gantk generate runs/flowers -n 64 --seed 7 -o grid.png
 
@@ -33,7 +33,10 @@ gantk generate flowers.gantk --walk -n 9 -o walk.webp --frames 120"""
 @app.command(epilog=_EPILOG)
 def generate(
     source: Annotated[
-        Path, typer.Argument(help="A run, a checkpoint, a bundle or an .onnx file.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="RUN|X.gantk", help="A run, a checkpoint, a bundle or an .onnx file.", show_default=False
+        ),
     ],
     output: Annotated[
         Path | None,

@@ -16,7 +16,7 @@ from gantk.cli.output import JsonOption, print_table, prose, write_json
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-_EPILOG = """Examples:
+_EPILOG = """[bold]Examples[/bold]
 
 gantk info flowers.gantk
 
@@ -25,7 +25,12 @@ gantk info someone-elses.onnx --json -"""
 
 @app.command(epilog=_EPILOG)
 def info(
-    source: Annotated[Path, typer.Argument(help="A bundle, an .onnx file or a run.", show_default=False)],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="X.gantk|X.onnx|RUN", help="A bundle, an .onnx file or a run.", show_default=False
+        ),
+    ],
     json: JsonOption = None,
 ) -> None:
     """Say what a bundle, an ONNX file or a run holds, and check every file of a bundle against its hash."""

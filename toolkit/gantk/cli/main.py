@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from inspect import cleandoc
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Self
@@ -55,8 +60,11 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, _, rest = super().resolve_command(ctx, args)
-        module = import_module(f"gantk.cli.{name}")
-        return name, typer.main.get_command(module.app), rest
+        command: Any = typer.main.get_command(import_module(f"gantk.cli.{name}").app)
+        for each in (command, *getattr(command, "commands", {}).values()):
+            # Typer breaks lines where docstrings do, whatever the width of the terminal.
+            each.help = re.sub(r"(?<!\n)\n(?!\n)", " ", cleandoc(each.help or ""))
+        return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -106,8 +114,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         missing, 130 where it was interrupted, 143 where it was told to end.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    with _Termination() as termination:
+    codecs.register_error("gantk", _encode_anyhow)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="gantk")
+    with _Termination() as termination, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Image size")  # Our own limit, in words, replaces Pillow's.
         return _run(arguments, termination)
+
+
+def _encode_anyhow(error: UnicodeError) -> tuple[str | bytes, int]:
+    """A name that is no text goes out as it came in; what the terminal's encoding lacks is escaped."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
 
 
 class _Termination:

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from gantk.cli.output import progress, prose, write_json
+from gantk.cli.output import prose, write_json
+from gantk.cli.stylizing import PaintingBar
 from gantk.errors import UsageError
-from gantk.stylize.descent import Losses
+from gantk.options import option_of
 from gantk.stylize.optimise import Listener, optimise
 from gantk.stylize.settings import Settings
 from gantk.train.interrupt import Interruption
@@ -23,30 +25,16 @@ _HOW = ("backend", "precision", "threads", "force")
 _WHAT = ("model", "content", "style", "output", "json", "preset")
 
 
-class BarListener(Listener):
-    """A bar on standard error with the size and the losses.
+class StepBar(PaintingBar, Listener):
+    """A bar that also hears of Ctrl-C.
 
     Args:
         interruption: What ends the work after its step.
     """
 
     def __init__(self, interruption: Interruption) -> None:
+        super().__init__()
         self._interruption = interruption
-        self._bar = progress()
-        self._task: Any = None
-
-    def __enter__(self) -> BarListener:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def step(self, done: int, total: int, longer: int, losses: Losses) -> None:
-        if self._task is None:
-            self._task = self._bar.add_task("painting", total=total, note="")
-        parts = "  ".join(f"{name} {value:.3g}" for name, value in asdict(losses).items() if value)
-        self._bar.update(self._task, completed=done, note=f"{longer} px  {parts}")
 
     def ends(self) -> bool:
         return self._interruption.requested
@@ -80,7 +68,7 @@ def optimise_command(model: Path, given: Mapping[str, Any], preset: Mapping[str,
     foreign = sorted(options.keys() - Settings.__dataclass_fields__.keys())
     if foreign:
         raise UsageError(
-            f"{', '.join('--' + name.replace('_', '-') for name in foreign)} cannot go with an exported step",
+            f"{', '.join(map(option_of, foreign))} cannot go with an exported step",
             hint="what it compares is chosen by gantk export --gatys; without --model all options are there",
         )
     chosen = {
@@ -91,7 +79,7 @@ def optimise_command(model: Path, given: Mapping[str, Any], preset: Mapping[str,
     settings = Settings(**chosen)
     output = given.get("output") or Path(f"{contents[0].stem}-stylized.png")
     how = {name: given[name] for name in _HOW if name in given}
-    with Interruption() as interruption, BarListener(interruption) as listener:
+    with Interruption() as interruption, closing(StepBar(interruption)) as listener:
         result = optimise(contents[0], styles, model, output, settings, listener=listener, **how)
     width, height = result.size
     prose().print(

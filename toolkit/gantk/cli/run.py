@@ -13,11 +13,12 @@ from gantk.errors import GantkError, UsageError
 
 if TYPE_CHECKING:
     from gantk.runtime.runner import Array, Runner
+    from gantk.tensors import TensorSpec
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 _INPUTS, _COMPUTE = "Inputs and outputs", "How to compute"
-_EPILOG = """Examples:
+_EPILOG = """[bold]Examples[/bold]
 
 gantk run flowers.gantk
 
@@ -28,7 +29,9 @@ gantk run style.onnx --input picture=cat.jpg --backend openvino --json -"""
 
 @app.command(epilog=_EPILOG)
 def run(
-    source: Annotated[Path, typer.Argument(help="A bundle or an .onnx file.", show_default=False)],
+    source: Annotated[
+        Path, typer.Argument(metavar="X.gantk|X.onnx", help="A bundle, or any ONNX file.", show_default=False)
+    ],
     given: Annotated[
         list[str] | None,
         typer.Option(
@@ -89,7 +92,10 @@ def run(
 
     with open_runner(source, backend, precision, device, form=form, threads=threads) as runner:
         feeds, random = _feeds(runner, given or [], shape or [], seed)
-        outputs = runner.run(feeds)
+        try:
+            outputs = runner.run(feeds)
+        except GantkError as error:
+            raise _with_a_shape(error, [spec for spec in runner.inputs if spec.name in random]) from error
     for reason in runner.passed_over.values():
         prose().print(f"passed over: {reason}")
     if random:
@@ -132,6 +138,20 @@ def _feeds(
             f"inputs of these shapes do not fit into memory: {error}", where="--shape"
         ) from error
     return {name: feeds[name] for name in specs}, [spec.name for spec in missing]
+
+
+def _with_a_shape(error: GantkError, random: list[TensorSpec]) -> GantkError:
+    """The error of a run; where sizes of its inputs were ours to choose, with how to choose others."""
+    from gantk.runtime.arrays import example_shape
+
+    free = next((spec for spec in random if spec.is_dynamic), None)
+    if free is None or error.hint is not None:
+        return error
+    return GantkError(
+        error.what,
+        where=error.where,
+        hint=f"choose sizes that it takes, for example --shape {example_shape(free)}",
+    )
 
 
 def _print(rows: list[dict[str, object]], title: str) -> None:

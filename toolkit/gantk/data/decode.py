@@ -8,12 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from gantk.runtime.decode import UnreadableError, flatten, opened
-
-Pixels = NDArray[np.uint8]
+from gantk.runtime.pictures import Pixels
 
 LONGEST = 4
 """How many times longer than wide a whole picture may be."""

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gantk.data import idx
-from gantk.data.decode import Pixels, decode, decode_grey, is_grey
+from gantk.data.decode import decode, decode_grey, is_grey
 from gantk.errors import GantkError
 from gantk.files import (
     PARTIAL,
@@ -31,6 +31,7 @@ from gantk.files import (
     write_text,
 )
 from gantk.runtime.decode import SUFFIXES, UnreadableError, find_pictures
+from gantk.runtime.pictures import Pixels
 
 MEMORY_BYTES = 2**30
 """A data set that is larger when decoded goes into a mapped file, which is kept for the next run."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 import colorsys
 import math
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -18,9 +17,7 @@ _SUPERSAMPLING = 4  # Drawn this many times larger, then reduced: the drawing ro
 Colour = tuple[int, int, int]
 
 
-def draw_pictures(
-    folder: Path, count: int, size: int, seed: int = 0, advance: Callable[[int], None] | None = None
-) -> None:
+def draw_pictures(folder: Path, count: int, size: int, seed: int = 0) -> None:
     """Draw flowers as PNG files.
 
     Args:
@@ -28,7 +25,6 @@ def draw_pictures(
         count: How many.
         size: Height and width in pixels.
         seed: The same seed draws the same flowers.
-        advance: Called with 1 after each file.
 
     Raises:
         GantkError: The folder cannot be written.
@@ -38,8 +34,6 @@ def draw_pictures(
         folder.mkdir(parents=True, exist_ok=True)
         for index in range(count):
             draw_flower(size, chance).save(folder / f"flower-{index:04d}.png")
-            if advance is not None:
-                advance(1)
 
 
 def draw_flower(size: int, chance: random.Random) -> Image.Image:

@@ -97,8 +97,15 @@ def run_demo(out: Path, *, steps: int | None = None, reporter: DemoReporter | No
         return made
 
     timed("draw", f"drawing {PICTURES} flowers of {SIZE} x {SIZE} pixels", lambda: _draw(out))
-    steps = steps or _affordable_steps(out)
-    training = timed("train", f"training a DCGAN for {steps} steps", lambda: _train(out, steps, reporter))
+    if steps is None:
+        reporter.detail("trying how fast this machine trains")
+    chosen = steps or _affordable_steps(out)
+    title = f"training a DCGAN for {chosen} steps"
+    if steps is None and chosen < STEPS:
+        title += (
+            f": too few for good pictures, but this machine is slow or busy; --steps {STEPS} takes longer"
+        )
+    training = timed("train", title, lambda: _train(out, chosen, reporter))
     bundle = timed(
         "export", f"exporting to {', '.join(PRECISIONS)}, each verified", lambda: _export(out, reporter)
     )

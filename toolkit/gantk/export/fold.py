@@ -49,7 +49,7 @@ def _factor(node: ir.Node) -> tuple[float | None, ir.Value | None]:
 
 
 def _convolution_after(node: ir.Node) -> tuple[ir.Node, list[ir.Node]] | None:
-    """The convolution that alone uses what a node yields, and what moves it about on the way there."""
+    """The convolution that alone uses what a node yields, and the nodes between that only move values."""
     between: list[ir.Node] = []
     while True:
         output = (between[-1] if between else node).outputs[0]
@@ -64,7 +64,7 @@ def _convolution_after(node: ir.Node) -> tuple[ir.Node, list[ir.Node]] | None:
 
 
 def _convolution_before(value: ir.Value) -> tuple[ir.Node, list[ir.Node]] | None:
-    """The convolution whose output is used only to yield `value`, and what moves it about on the way."""
+    """The convolution whose output is used only to yield `value`, and the nodes between that only move values."""
     between: list[ir.Node] = []
     while True:
         producer = value.producer()

@@ -16,11 +16,12 @@ from gantk.bundle import FileRef, Parity, Variant
 from gantk.errors import BackendMissingError, GantkError
 from gantk.export import verify
 from gantk.export.calibration import METHODS, Calibration, CalibrationFeeds
+from gantk.export.engines.progress import Report
 from gantk.export.fp8 import from_int8
+from gantk.export.network import Network, VariantFile, plain_bytes
 from gantk.export.onnx import OPSET
 from gantk.export.qdq import LAYERS, MOVERS, bypass_outputs
 from gantk.export.reference import Reference, run_torch
-from gantk.export.variants import Network, Report, VariantFile, plain_bytes
 from gantk.files import temporary_folder
 from gantk.runtime.parity import THRESHOLDS
 from gantk.runtime.runner import Array

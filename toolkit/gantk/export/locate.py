@@ -25,7 +25,7 @@ _LAYER_TOLERANCE = {"fp32": 1e-3, "fp16": 0.02, "bf16": 0.1}
 def locate(
     model: Model, program: torch.export.ExportedProgram, feeds: Feeds, backend: str, precision: str
 ) -> tuple[str, float] | None:
-    """The first layer of a file whose tensor parts from PyTorch's.
+    """The first layer of a file whose tensor differs from PyTorch's.
 
     Args:
         model: The file.

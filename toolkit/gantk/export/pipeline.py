@@ -9,8 +9,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from safetensors.numpy import save
-
 from gantk import checkpoint
 from gantk.bundle import Bundle, Interface, Manifest, Writer
 from gantk.checkpoint import Generator
@@ -19,16 +17,18 @@ from gantk.export import verify
 from gantk.export.calibration import Calibration, calibration_feeds
 from gantk.export.engines.maker import EngineMaker, Sources
 from gantk.export.engines.profiles import PICTURE_BATCHES, SIDES
-from gantk.export.engines.progress import Progress
+from gantk.export.engines.progress import Progress, Report
 from gantk.export.fold import fold_scales
 from gantk.export.int8 import QUANTISED, make_quantised
+from gantk.export.network import Network, VariantFile
 from gantk.export.onnx import trace
 from gantk.export.reference import make_feeds, run_torch, trial_sizes
-from gantk.export.statistics import make_statistics
+from gantk.export.statistics import make_statistics, with_own_statistics
 from gantk.export.tools import tool_versions
-from gantk.export.variants import Network, Report, make_variants
+from gantk.export.variants import make_variants
 from gantk.models.borders import Bordered
-from gantk.stylize.statistics import STATISTICS
+from gantk.runtime.probe import Probe
+from gantk.stylize.statistics import MEASURED, STATISTICS
 from gantk.tensors import TensorSpec
 
 PRECISIONS = ("fp32", "fp16", "bf16", *QUANTISED)
@@ -99,13 +99,14 @@ def export(
                 files.append(make_quantised(network, precision, calibration, found, report))
             else:
                 files += make_variants(network, precision, report, rewrites=rewrites)
-        if tiles:
-            files.append(make_statistics(network, report))
+        statistics = make_statistics(network, report) if tiles else None
+        if statistics is not None:
+            files.append(statistics)
         report("writing the bundle")
         manifest = replace(
             draft,
             variants=tuple(replace(f.variant, file=writer.add(f.variant.file.path, f.data)) for f in files),
-            probe=writer.add("probe.safetensors", _probe(network)),
+            probe=writer.add("probe.safetensors", _probe(network, statistics)),
             checkpoint=writer.add(
                 "checkpoint/generator.safetensors", checkpoint.generator_bytes(generator.module)
             ),
@@ -171,11 +172,16 @@ def _prepare(generator: Generator, pictures: bool | None, psnr_min: float | None
     return Network(generator, module, inputs, outputs, traced, full, psnr_min)
 
 
-def _probe(network: Network) -> bytes:
-    """A few inputs with PyTorch's float32 outputs, by which a machine without PyTorch can check an engine."""
+def _probe(network: Network, statistics: VariantFile | None = None) -> bytes:
+    """A few inputs with PyTorch's float32 outputs, by which a machine without PyTorch can check an engine.
+
+    With the file of the form with statistics it has their own as well, as an input and as what is measured.
+    """
     sizes = {**trial_sizes(network.inputs, [PROBE])[0], "N": PROBE[0]}
     feeds = make_feeds(network.inputs, [sizes], seed=PROBE_SEED)
     reference = run_torch(network.module, network.inputs, network.outputs, feeds, "fp32")
-    inputs = {f"input.{name}": array for name, array in feeds[0].items()}
-    outputs = {f"output.{name}": array for name, array in reference.outputs[0].items()}
-    return save({**inputs, **outputs})
+    inputs, outputs = feeds[0], reference.outputs[0]
+    if statistics is not None:
+        (inputs,) = with_own_statistics(statistics.data, feeds)
+        outputs = {**outputs, MEASURED: inputs[STATISTICS]}
+    return Probe(inputs, outputs).dumps()

@@ -4,21 +4,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import onnx
 
 from gantk.bundle import FileRef, Interface, Variant
 from gantk.errors import GantkError
 from gantk.export import verify
+from gantk.export.engines.progress import Report
+from gantk.export.network import Network, VariantFile, plain_bytes
 from gantk.export.onnx import OPSET
-from gantk.export.reference import Feeds, Reference
-from gantk.export.variants import Network, Report, VariantFile, plain_bytes
+from gantk.export.reference import Feeds
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model
-from gantk.runtime.runner import Runner
-from gantk.stylize.statistics import MEASURED, STATISTICS, Norm, add_measured, give_statistics
+from gantk.stylize.statistics import MEASURED, STATISTICS, Norm, add_measured, give_statistics, own_statistics
 from gantk.tensors import TensorSpec
 
 FORM = "statistics"
@@ -49,7 +49,8 @@ def make_statistics(network: Network, report: Report) -> VariantFile:
     _describe(proto, interface)
     onnx.checker.check_model(proto, full_check=True)
     data = proto.SerializeToString(deterministic=True)
-    reference = _with_own_statistics(network, data, norms)
+    # PyTorch's outputs, for the same pictures with the statistics that the network itself takes of them.
+    reference = replace(network.full, feeds=with_own_statistics(data, network.full.feeds))
     verdicts = []
     for backend in verify.working_backends("fp32"):
         verdicts += verify.measure(data, "fp32", backend, [reference], network.psnr_min)
@@ -74,22 +75,12 @@ def _describe(proto: onnx.ModelProto, interface: Interface) -> None:
     described = {**interface.to_json(), "form": FORM}
     facts = {entry.key: entry.value for entry in proto.metadata_props}
     for key, value in described.items():
-        facts[f"gantk.{key}"] = value if isinstance(value, str) else json.dumps(value)
+        facts[f"gantk.{key}"] = json.dumps(value)
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, facts)
 
 
-def _with_own_statistics(network: Network, data: bytes, norms: list[Norm]) -> Reference:
-    """PyTorch's outputs, for the same pictures with the statistics that the network itself takes of them."""
+def with_own_statistics(data: bytes, feeds: Sequence[Feeds]) -> tuple[Feeds, ...]:
+    """Pictures with the statistics that the network of a file itself takes of them."""
     with open_model(from_bytes(data), verify.working_backends("fp32")[0]) as runner:
-        feeds = tuple(_settled(runner, feed, norms) for feed in network.full.feeds)
-    return replace(network.full, feeds=feeds)
-
-
-def _settled(runner: Runner, feed: Feeds, norms: list[Norm]) -> Feeds:
-    count = len(next(iter(feed.values())))
-    statistics = np.ones((count, 2, norms[-1].span.stop), np.float32)
-    for norm in norms:  # One at a time: those of later layers, under wrong ones before, may be anything.
-        measured = runner.run({**feed, STATISTICS: statistics})[MEASURED]
-        statistics[:, :, norm.span] = measured[:, :, norm.span]
-    return {**feed, STATISTICS: statistics}
+        return tuple({**feed, STATISTICS: own_statistics(runner, data, feed)} for feed in feeds)

@@ -3,63 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
-import onnx_ir as ir
-from torch import nn
-
-from gantk.bundle import WHOLLY_NATIVE, FileRef, Parity, Variant, place_of
-from gantk.checkpoint import Generator
+from gantk.bundle import WHOLLY_NATIVE, Parity, Variant, place_of
 from gantk.errors import GantkError
 from gantk.export import verify
-from gantk.export.locate import locate
-from gantk.export.onnx import Traced, opset_of, serialize
-from gantk.export.precision import audit_range, convert, refuse_overflow
-from gantk.export.reference import Reference, run_torch
+from gantk.export.engines.progress import Report
+from gantk.export.network import Checks, Network, VariantFile, plain_bytes, verified_file
+from gantk.export.precision import audit_range, refuse_overflow
+from gantk.export.reference import run_torch
 from gantk.export.rewrites import NATIVE, ONLY_IN, ONLY_ON, STEPS, rewrite
-from gantk.export.rewrites.channels_last import CHANNELS_LAST
-from gantk.export.rewrites.native_nhwc import MARK
 from gantk.export.speed import PAYS, speedup
 from gantk.runtime.backends import onnxruntime
-from gantk.runtime.model import from_bytes
 from gantk.runtime.operators import native_operators
 from gantk.runtime.registry import status
-from gantk.tensors import TensorSpec
-
-Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network on its way into a bundle.
-
-    Args:
-        generator: Where it came from.
-        module: What is exported: the generator's module between its borders.
-        inputs: Of the module.
-        outputs: Of the module.
-        traced: The module as a float32 graph.
-        full: What PyTorch makes of random inputs in float32.
-        psnr_min: The smallest PSNR against PyTorch in dB, in place of each precision's own threshold.
-    """
-
-    generator: Generator
-    module: nn.Module
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    traced: Traced
-    full: Reference
-    psnr_min: float | None
-
-
-@dataclass(frozen=True)
-class VariantFile:
-    """A file that passed the parity gate, and what the manifest says of it."""
-
-    data: bytes
-    variant: Variant
 
 
 def make_variants(
@@ -79,87 +36,25 @@ def make_variants(
     """
     report(f"{precision}: verifying")
     if precision == "fp16":
-        _audit_range(network)  # First, for PyTorch's own fp16 would only tell that something overflowed.
+        _audit_range(
+            network
+        )  # First: it names the layer, and PyTorch's own fp16 would only show that one overflowed.
     references, of_torch = [network.full], []
     if precision != "fp32":
         half = run_torch(network.module, network.inputs, network.outputs, network.full.feeds, precision)
         references.append(half)
         of_torch.append(verify.compare_references(half, network.full, precision, network.psnr_min))
-    checks = _Checks(precision, tuple(references), tuple(of_torch))
-    plain = _verified(network, network.traced.graph, checks, "plain")
+    checks = Checks(precision, tuple(references), tuple(of_torch))
+    plain = verified_file(network, network.traced.graph, checks, "plain")
     return _with_rewritten(network, plain, checks, report) if rewrites else [plain]
-
-
-@dataclass(frozen=True)
-class _Checks:
-    """What every file of one precision is held against."""
-
-    precision: str
-    references: tuple[Reference, ...]
-    of_torch: tuple[Parity, ...]
-
-
-def plain_bytes(network: Network) -> bytes:
-    """The plain float32 file of a network."""
-    return _serialize(network, network.traced.graph, "fp32", "plain")
 
 
 def _audit_range(network: Network) -> None:
     refuse_overflow(audit_range(plain_bytes(network), network.full.feeds, verify.working_backends("fp32")[0]))
 
 
-def _verified(network: Network, graph: ir.Model, checks: _Checks, form: str) -> VariantFile:
-    """Lower a float32 graph and pass its file through the gate."""
-    precision = checks.precision
-    data = _serialize(network, convert(graph, precision), precision, form)
-    verdicts = list(checks.of_torch)
-    native = verify.native_backends(precision) if MARK in graph.metadata_props else ()
-    for backend in (*native, *verify.working_backends(precision)):
-        verdicts += verify.measure(data, precision, backend, checks.references, network.psnr_min)
-    for verdict in verify.decisive(verdicts, precision):
-        if not verdict.passed:
-            raise _refusal(network, data, precision, verdict)
-    name = f"model.{precision}.onnx" if form == "plain" else f"model.{precision}.{form}.onnx"
-    ref = FileRef.of(name, data)
-    return VariantFile(data, Variant(ref, precision, form, opset_of(precision), tuple(verdicts)))
-
-
-def _serialize(network: Network, graph: ir.Model, precision: str, form: str) -> bytes:
-    generator = network.generator
-    model = {"family": generator.family, "name": generator.name, "config": generator.config}
-    facts: dict[str, Any] = {"model": model, "precision": precision, "form": form}
-    if CHANNELS_LAST in graph.metadata_props:
-        facts["channels_last"] = True
-    if MARK in graph.metadata_props:
-        facts["wholly_native"] = True
-    return serialize(graph, network.inputs, network.outputs, facts)
-
-
-def _refusal(network: Network, data: bytes, precision: str, verdict: Parity) -> GantkError:
-    """Say what is off, by how much, and which layer is the first to be."""
-    if verdict.backend == "torch":
-        what = f"the network does not survive {precision}: PyTorch's own {verdict.reason}"
-        return GantkError(
-            what, where=f"{precision}, {verdict.reference}", hint="--precision fp32, or a lower --psnr-min"
-        )
-    found = locate(
-        from_bytes(data), network.traced.program, network.full.feeds[0], verdict.backend, precision
-    )
-    layer = (
-        ""
-        if found is None
-        else f"; layer `{found[0]}` is the first to part, by {found[1]:.2g} of its largest value"
-    )
-    return GantkError(
-        f"the {precision} file does not compute on {verdict.backend} what {verdict.reference} does: "
-        f"{verdict.reason}{layer}",
-        where=f"{precision}, {verdict.backend} {verdict.version}",
-        hint="nothing was written; --psnr-min DB accepts less, another --precision may hold",
-    )
-
-
 def _with_rewritten(
-    network: Network, plain: VariantFile, checks: _Checks, report: Report
+    network: Network, plain: VariantFile, checks: Checks, report: Report
 ) -> list[VariantFile]:
     """The plain file, and for each backend the rewritten one that is fastest on its device here, if one is.
 
@@ -206,7 +101,7 @@ class _Choice:
 
     @property
     def forms(self) -> tuple[tuple[str, ...], ...]:
-        """Both, but plain where nothing else runs at all."""
+        """Both; without the portable one where nothing but the fastest runs at all."""
         return (self.fastest, self.portable) if self.gains or not self.fastest else (self.fastest,)
 
 
@@ -219,7 +114,7 @@ class _Trials:
     """
 
     network: Network
-    checks: _Checks
+    checks: Checks
     report: Report
     made: dict[tuple[str, ...], VariantFile | None]
 
@@ -228,16 +123,15 @@ class _Trials:
         kept: dict[str, float] = {}
         for step in STEPS:
             gains = {name: self._gain(tuple(kept), (*kept, name), backend) for name in step}
-            best = max(step, key=lambda name: gains[name])  # Of equal ones the first, which is the simpler.
+            best = max(step, key=lambda name: gains[name])  # Among equals the first, which is the simpler.
             if gains[best] >= PAYS:
                 kept[best] = round(gains[best], 3)
         fastest, portable = tuple(kept), tuple(name for name in kept if name not in NATIVE)
         whole = (WHOLLY_NATIVE,)
         gain = self._gain(fastest, whole, backend)
         if gain >= PAYS:
-            kept[WHOLLY_NATIVE] = round(
-                self._gain((), whole, backend) if fastest else gain, 3
-            )  # Over the plain file.
+            over_plain = self._gain((), whole, backend) if fastest else gain
+            kept[WHOLLY_NATIVE] = round(over_plain, 3)
             fastest = whole
         return _Choice(fastest, portable, kept)
 
@@ -259,7 +153,7 @@ class _Trials:
         return True
 
     def _gain(self, before: tuple[str, ...], names: tuple[str, ...], backend: str) -> float:
-        """How many times as fast other rewrites make it, of which the last is new.
+        """How many times as fast `names`, of which the last is new, make it as `before`.
 
         0 where they cannot be had, or nothing can be told.
         """
@@ -303,7 +197,7 @@ class _Trials:
         if graph is None:
             return None
         try:
-            file = _verified(self.network, graph, self.checks, "rewritten")
+            file = verified_file(self.network, graph, self.checks, "rewritten")
         except GantkError as error:
             self.report(f"  {self.checks.precision}: {names[-1]} is left out, for {error.what}")
             return None

@@ -129,7 +129,7 @@ def _judge(
     for name, span in reference.spans.items():
         difference = parity.compare([o[name] for o in outputs], [r[name] for r in reference.outputs], span)
         verdicts.append((difference.against(threshold, span), difference))
-    # Of several outputs the worst one speaks.
+    # The worst of several outputs decides.
     reason, worst = min(
         verdicts, key=lambda v: (v[0] is None, v[1].psnr_db if v[1].psnr_db is not None else -1.0)
     )

@@ -8,86 +8,39 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gantk.errors import UsageError
-
-STARTS = ("content", "noise", "blend")
-OPTIMIZERS = ("lbfgs", "adam")
-POOLINGS = ("max", "average")
-VARIATIONS = ("l1", "l2", "isotropic")
-MEASURES = ("relative", "sums")
-PRECISIONS = ("auto", "fp32", "bf16")
-DEVICES = ("auto", "cpu", "cuda")
-SIZE_LIMIT = 4096
+from gantk.options import check_options
+from gantk.stylize.settings import Settings
 
 Layers = tuple[tuple[str, float], ...]
 """Names of VGG-19's layers, each with its weight."""
 
-# The smallest and largest value of each number; a field that may be `None` is checked where it is not.
-_LIMITS: dict[str, tuple[float, float]] = {
-    "size": (16, SIZE_LIMIT),
-    "style_size": (16, SIZE_LIMIT),
-    "steps": (1, 1_000_000),
-    "scales": (1, 10),
-    "noise": (0.0, 1.0),
-    "content_weight": (0.0, 1e12),
-    "style_weight": (0.0, 1e12),
-    "variation_weight": (0.0, 1e12),
-    "lr": (1e-9, 100.0),
-    "beta1": (0.0, 0.999_999),
-    "adam_eps": (1e-12, 10.0),
-    "seed": (0, 2**31 - 1),
-    "preview_every": (0, 1_000_000),
-    "threads": (1, 4096),
-}
+_LIMITS = {"threads": (1, 4096)}
 _CHOICES = {
-    "init": STARTS,
-    "optimizer": OPTIMIZERS,
-    "pooling": POOLINGS,
-    "variation": VARIATIONS,
-    "measure": MEASURES,
-    "precision": PRECISIONS,
-    "device": DEVICES,
+    "pooling": ("max", "average"),
+    "variation": ("l1", "l2", "isotropic"),
+    "precision": ("auto", "fp32", "bf16"),
+    "device": ("auto", "cpu", "cuda"),
 }
 
 
 @dataclass(frozen=True)
-class GatysConfig:
-    """An optimisation of one picture.
+class GatysConfig(Settings):
+    """An optimisation of one picture by PyTorch: beside `Settings`, what an exported step has decided.
 
     Args:
         content: The file of the picture to stylise.
         styles: The files of one or more pictures in the style.
-        shares: The share of each style, of any sum above 0; by default all the same.
         masks: Of each style a grey picture that is white where the result takes that style; or none.
         style_masks: Of each style a grey picture that is white where the style is taken from; or none.
-        size: The longer side of the result in pixels.
-        style_size: The longer side to which the style pictures are brought; by default `size`. Smaller makes
-            finer strokes.
-        steps: At each size from the coarsest to `size`; above 512 pixels half as many with each doubling.
-        scales: The number of sizes, each twice the one before; by default as many as begin at 64 pixels.
-        init: One of `STARTS`.
-        noise: The share of noise in a blend.
         content_layers: By default relu4_2, or what the weights have.
         style_layers: By default relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1, or what the weights have.
-        content_weight: Of the content loss.
-        style_weight: Of the style loss.
-        variation_weight: Of the variation loss.
-        variation: One of `VARIATIONS`.
-        measure: ``relative``: features and Gram matrices are compared relative to the size of those wanted, and
-            the variation is a mean, so that weights mean the same for all pictures, layers and sizes. ``sums``:
-            as in the lesson, half the sum of squared differences of features, the mean over layers of the mean
-            squared difference of Gram matrices, and the sum of absolute differences, for colours of 0 to 255.
-        optimizer: One of `OPTIMIZERS`.
-        lr: The learning rate; by default 1 for L-BFGS and 0.02 for Adam, which then falls to a tenth.
-        beta1: Adam's first decay.
-        adam_eps: Adam's epsilon.
-        pooling: One of `POOLINGS`.
+        variation: The kind of total variation: ``l1``, ``l2`` or ``isotropic``.
+        pooling: ``max`` or ``average``.
         keep_colors: Whether to take the strokes of the style but the colours of the content.
-        seed: Of the noise.
-        preview_every: Steps between previews; 0: none.
         vgg: A file of weights; by default the public one, fetched once.
-        precision: One of `PRECISIONS`: the type that VGG computes in (`auto`: as `gantk.train.options` has it).
-            Optimisations in bf16 come to within 2 % of the losses of those in float32.
-        device: One of `DEVICES`.
+        precision: The type that VGG computes in: ``fp32``, ``bf16`` or ``auto``, which is as `gantk.train.options` has
+            it. Optimisations in bf16 come to within 2 % of the losses of those in float32.
+        device: ``auto``, ``cpu`` or ``cuda``.
         threads: CPU threads; by default as many as there are cores.
 
     Raises:
@@ -96,55 +49,23 @@ class GatysConfig:
 
     content: str
     styles: tuple[str, ...]
-    shares: tuple[float, ...] = ()
     masks: tuple[str, ...] = ()
     style_masks: tuple[str, ...] = ()
-    size: int = 256
-    style_size: int | None = None
-    steps: int = 200
-    scales: int | None = None
-    init: str = "content"
-    noise: float = 0.3
     content_layers: Layers | None = None
     style_layers: Layers | None = None
-    content_weight: float = 1.0
-    style_weight: float = 30.0
-    variation_weight: float = 0.3
     variation: str = "l1"
-    measure: str = "relative"
-    optimizer: str = "lbfgs"
-    lr: float | None = None
-    beta1: float = 0.9
-    adam_eps: float = 1e-8
     pooling: str = "max"
     keep_colors: bool = False
-    seed: int = 0
-    preview_every: int = 0
     vgg: str | None = None
     precision: str = "auto"
     device: str = "auto"
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name, (lowest, highest) in _LIMITS.items():
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and lowest <= value <= highest):
-                raise UsageError(
-                    f"{name} is {value}; {lowest:g} to {highest:g} is allowed", where=_option(name)
-                )
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise UsageError(
-                    f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}",
-                    where=_option(name),
-                )
+        super().__post_init__()
+        check_options(self, _LIMITS, _CHOICES)
         if not self.styles:
             raise UsageError("there is no style", hint="--style PICTURE")
-        self._check_styles()
-        if self.content_weight == 0 and self.style_weight == 0:
-            raise UsageError("both --content-weight and --style-weight are 0: there is nothing to paint")
-
-    def _check_styles(self) -> None:
         for name, option in (
             ("shares", "--style-share"),
             ("masks", "--mask"),
@@ -156,10 +77,6 @@ class GatysConfig:
                     f"{len(given)} times {option} and {len(self.styles)} times --style; one for each is wanted",
                     where=option,
                 )
-        if self.shares and not (
-            all(math.isfinite(s) and s >= 0 for s in self.shares) and sum(self.shares) > 0
-        ):
-            raise UsageError(f"shares are {list(self.shares)}; numbers from 0, not all 0, are wanted")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -222,7 +139,3 @@ def parse_layers(text: str, option: str) -> Layers:
     if not sum(found.values()) > 0:
         raise UsageError(f"{text!r} names no layer that weighs anything", where=option)
     return tuple(found.items())
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import BytesIO
 
-from gantk.gatys.objective import Losses
+from gantk.stylize.schedule import Losses
 
 _COLOURS = {"content": "#1d4ed8", "style": "#c2410c", "variation": "#15803d"}
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gantk.gatys.objective import Losses, Objective, add_variation, cast, sums_in
+from gantk.gatys.objective import Objective, add_variation, cast, sums_in
 from gantk.ops import style_loss
+from gantk.stylize.schedule import Losses
 
 
 def measure(objective: Objective, picture: Tensor) -> tuple[Losses, Tensor]:

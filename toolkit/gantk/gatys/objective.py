@@ -13,19 +13,6 @@ from gantk.ops.variation import total_variation_op
 
 
 @dataclass(frozen=True)
-class Losses:
-    """The three parts of a loss, each with its weight."""
-
-    content: float
-    style: float
-    variation: float
-
-    @property
-    def total(self) -> float:
-        return self.content + self.style + self.variation
-
-
-@dataclass(frozen=True)
 class Content:
     """What one layer's features are to be like.
 

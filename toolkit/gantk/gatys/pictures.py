@@ -43,13 +43,6 @@ def read_mask(path: str | Path) -> Pixels:
     return grey[:, :, None]
 
 
-def fitted(pixels: Pixels, longer: int) -> tuple[int, int]:
-    """The height and width of a picture whose longer side is `longer`, at least 1 each."""
-    height, width = pixels.shape[:2]
-    scale = longer / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
 def to_tensor(pixels: Pixels, size: tuple[int, int]) -> Tensor:
     """Pixels [H, W, C] resized with a Lanczos filter, as float32[1, C, height, width] in [0, 1]."""
     mode: Any = "L" if pixels.shape[2] == 1 else "RGB"

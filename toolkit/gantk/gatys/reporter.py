@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from gantk.gatys.objective import Losses
+from gantk.stylize.schedule import Losses
 
 
 class Reporter:

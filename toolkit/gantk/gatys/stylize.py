@@ -11,24 +11,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gantk.errors import GantkError, UsageError
-from gantk.files import named_errors, partial_name, write_bytes
+from gantk.errors import UsageError
+from gantk.files import write_bytes
 from gantk.gatys import pictures
 from gantk.gatys.config import GatysConfig
 from gantk.gatys.curves import draw_curves
+from gantk.gatys.descent import descend
 from gantk.gatys.layers import Judge, open_judge
-from gantk.gatys.objective import Losses, Objective
-from gantk.gatys.optimize import optimize
+from gantk.gatys.objective import Objective
 from gantk.gatys.reporter import Reporter
 from gantk.gatys.targets import make_objective
 from gantk.models.vgg import smallest_size
-from gantk.runtime.pictures import FORMATS, Pixels, check_suffix, save
+from gantk.runtime.pictures import FORMATS, Pixels, save
+from gantk.stylize.resample import fitted
+from gantk.stylize.schedule import Losses, check_target, plan_sizes, preview_path, steps_at
 from gantk.train.interrupt import Interruption
 from gantk.train.memory import named_exhaustion
 from gantk.train.options import best_precision
-
-_COARSEST = 64  # A picture does not begin smaller: its layers would have few places left to compare.
-_FULL_STEPS = 512  # Up to this size all steps are taken; they have done most of their work by then.
 
 
 @dataclass(frozen=True)
@@ -108,9 +107,9 @@ def stylize(
             full.
     """
     reporter = reporter or Reporter()
-    _check_target(out, FORMATS, force)
+    check_target(out, FORMATS, force=force)
     if curves is not None:
-        _check_target(curves, {".png": "PNG"}, force)
+        check_target(curves, {".png": "PNG"}, force=force)
     files = _read(config)
     device = _device(config.device)
     if config.precision == "auto":
@@ -119,7 +118,7 @@ def stylize(
     judge = open_judge(config, device, reporter.fetching)
     for note in judge.notes:
         reporter.say(note)
-    sizes = _sizes(config, files.content)
+    sizes = plan_sizes(config, files.content, smallest_size(judge.network.last))
     _check_sizes(config, files, judge, sizes)
     began_s = time.perf_counter()
     with Interruption() as interruption, torch.no_grad(), named_exhaustion("a smaller --size"):
@@ -144,18 +143,6 @@ def stylize(
         )
 
 
-def preview_path(out: Path) -> Path:
-    """Where previews of `out` go."""
-    return out.with_name(f"{out.stem}.preview.png")
-
-
-def steps_at(steps: int, longer: int) -> int:
-    """How many steps are taken at a size: all up to 512 pixels, half as many with each doubling from there."""
-    while longer > _FULL_STEPS:
-        steps, longer = steps // 2, longer // 2
-    return max(steps, 1)
-
-
 def _paint(sitting: _Sitting, files: _Files, judge: Judge, sizes: list[int], device: torch.device) -> Tensor:
     """The picture at the last size, or that at which it was interrupted."""
     config, picture = sitting.config, None
@@ -176,7 +163,7 @@ def _paint(sitting: _Sitting, files: _Files, judge: Judge, sizes: list[int], dev
                 save(preview_path(sitting.out), _finished(sitting, files, now))
             return not sitting.interruption.requested
 
-        picture = optimize(objective, start, config, steps_at(config.steps, longer), on_step)
+        picture = descend(objective, start, config, steps_at(config.steps, longer), on_step)
         if sitting.interruption.requested:
             break
     assert picture is not None
@@ -187,11 +174,11 @@ def _objective(
     config: GatysConfig, files: _Files, judge: Judge, longer: int, device: torch.device
 ) -> tuple[Tensor, Objective]:
     """The content picture and what is wanted, at one size."""
-    size = pictures.fitted(files.content, longer)
+    size = fitted(files.content, longer)
     content = pictures.to_tensor(files.content, size).to(device)
     share = longer / config.size
     style_longer = round((config.style_size or config.size) * share)
-    sizes = [pictures.fitted(pixels, style_longer) for pixels in files.styles]
+    sizes = [fitted(pixels, style_longer) for pixels in files.styles]
     styles = [pictures.to_tensor(p, s).to(device) for p, s in zip(files.styles, sizes, strict=True)]
     if config.keep_colors:
         content = pictures.luminance(content)
@@ -222,28 +209,15 @@ def _finished(sitting: _Sitting, files: _Files, picture: Tensor) -> Pixels:
     return pictures.to_pixels(picture)
 
 
-def _sizes(config: GatysConfig, content: Pixels) -> list[int]:
-    """The longer sides, from the coarsest."""
-    sizes = [config.size]
-    limit = config.scales or 10
-    while len(sizes) < limit and (config.scales or sizes[0] >= 2 * _COARSEST):
-        sizes.insert(0, round(sizes[0] / 2))
-    return sizes
-
-
 def _check_sizes(config: GatysConfig, files: _Files, judge: Judge, sizes: list[int]) -> None:
-    """Drop coarse sizes at which a layer has no features; refuse a last one at which it has none."""
+    """Refuse pictures that are too small for a layer to have features."""
     layer = judge.network.last
     smallest = smallest_size(layer)
-    while len(sizes) > 1 and min(pictures.fitted(files.content, sizes[0])) < 4 * smallest:
-        del sizes[0]
-    pictures.check_size(
-        config.content, pictures.fitted(files.content, config.size), smallest, layer, "--size"
-    )
+    pictures.check_size(config.content, fitted(files.content, config.size), smallest, layer, "--size")
     style_size = config.style_size or config.size
     for name, pixels in zip(config.styles, files.styles, strict=True):
         longer = round(style_size * sizes[0] / config.size)
-        pictures.check_size(name, pictures.fitted(pixels, longer), smallest, layer, "--style-size")
+        pictures.check_size(name, fitted(pixels, longer), smallest, layer, "--style-size")
 
 
 def _read(config: GatysConfig) -> _Files:
@@ -253,20 +227,6 @@ def _read(config: GatysConfig) -> _Files:
         [pictures.read_mask(path) for path in config.masks],
         [pictures.read_mask(path) for path in config.style_masks],
     )
-
-
-def _check_target(path: Path, formats: dict[str, str], force: bool) -> None:
-    """Find out now, not after minutes, whether a file can be written."""
-    check_suffix(path, formats)
-    if path.is_dir():
-        raise GantkError(f"`{path}` is a folder; a file is wanted", where=str(path))
-    if path.exists() and not force:
-        raise GantkError(f"`{path}` exists", where=str(path), hint="--force replaces it")
-    trial = partial_name(path)
-    with named_errors(path, "write"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        trial.touch()
-        trial.unlink()
 
 
 def _device(name: str) -> torch.device:

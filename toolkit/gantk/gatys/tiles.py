@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gantk.gatys.objective import Losses, Objective, Style, add_variation, cast, sums_in
+from gantk.gatys.objective import Objective, Style, add_variation, cast, sums_in
 from gantk.models.vgg import Vgg19, channels
 from gantk.ops import gram_matrix, gram_matrix_grad
+from gantk.stylize.schedule import Losses
 
 _ELEMENTS = 2**22
 """Of the features of one layer in a tile: 16 MiB in float32."""
@@ -26,6 +27,9 @@ _ELEMENTS = 2**22
 Window = tuple[slice, slice]
 Visit = Callable[[str, Tensor, Window, int], None]
 """Called with a layer, the features of a tile without its margin, where they lie, and how many places all have."""
+
+Slope = Callable[[str, Tensor, Window, int], Tensor | None]
+"""Called with the same, for the slope of the loss along these features; `None` where it does not depend on them."""
 
 
 @dataclass(frozen=True)
@@ -165,9 +169,7 @@ def _forward(network: Vgg19, picture: Tensor, visit: Visit) -> list[Tensor]:
     return inputs
 
 
-def _backward(
-    network: Vgg19, inputs: list[Tensor], slope: Callable[[str, Tensor, Window, int], Tensor | None]
-) -> Tensor:
+def _backward(network: Vgg19, inputs: list[Tensor], slope: Slope) -> Tensor:
     """The gradient along the picture, given the slopes along the features of each layer."""
     order = blocks(network)
     above: Tensor | None = None
@@ -178,22 +180,27 @@ def _backward(
             leaf = given[:, :, tile.outer[0], tile.outer[1]].detach().requires_grad_()
             with torch.enable_grad():
                 found = _run(network, order[number], leaf, number == 0)
-                ends, slopes = [], []
-                for layer, features in found.items():
-                    core = features[:, :, tile.core[0], tile.core[1]]
-                    along = slope(layer, core.detach(), tile.inner, given.shape[2] * given.shape[3])
-                    if along is not None:
-                        ends.append(core)
-                        slopes.append(along.to(core.dtype))
+                cores = {
+                    layer: features[:, :, tile.core[0], tile.core[1]] for layer, features in found.items()
+                }
+                ends, slopes = _slopes(cores, slope, tile, given.shape[2] * given.shape[3])
                 if above is not None:
-                    core = found[order[number][-1]][:, :, tile.core[0], tile.core[1]]
-                    ends.append(_pool(network, core))
+                    ends.append(_pool(network, cores[order[number][-1]]))
                     slopes.append(above[:, :, tile.pooled[0], tile.pooled[1]])
                 (part,) = torch.autograd.grad(ends, leaf, slopes)
             gradient[:, :, tile.outer[0], tile.outer[1]] += part
         above = gradient
     assert above is not None
     return above
+
+
+def _slopes(
+    cores: dict[str, Tensor], slope: Slope, tile: Tile, places: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Those of a tile's features that have a slope, and these."""
+    found = {layer: slope(layer, core.detach(), tile.inner, places) for layer, core in cores.items()}
+    sloping = {layer: along for layer, along in found.items() if along is not None}
+    return [cores[layer] for layer in sloping], [a.to(cores[layer].dtype) for layer, a in sloping.items()]
 
 
 def _run(network: Vgg19, layers: tuple[str, ...], given: Tensor, first: bool) -> dict[str, Tensor]:

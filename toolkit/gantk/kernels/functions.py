@@ -197,7 +197,7 @@ class _Run(calls.Run):
 
     def enqueue(self, *works: Work) -> None:
         size_bytes = max(work.workspace_bytes for work in works)
-        memory = None  # Goes back in the stream's order when this returns, which is after the launches.
+        memory = None  # Freed in the stream's order when this returns: after the launches.
         address = 0
         if self._workspace is not None:
             given = view(self._workspace, "workspace", self._stream)

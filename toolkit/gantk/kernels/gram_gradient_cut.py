@@ -6,9 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from gantk.errors import GantkError
+from gantk.kernels.gram_variants import NAMES
 from gantk.kernels.launch import ELEMENT_BYTES, Device, Features
-
-NAMES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
 _STRIP_ROWS = 8  # Of the slopes, in a block.
 _PLACES = 128  # Of a tile; the kernel without tensor cores has 64.

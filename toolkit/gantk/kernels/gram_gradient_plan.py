@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from gantk.errors import GantkError, UsageError
 from gantk.kernels.gram_gradient_cut import (
-    NAMES,
     GradientLayerPlan,
     are_aligned,
     dense_like,
@@ -21,12 +20,10 @@ from gantk.kernels.gram_gradient_cut import (
     spanned,
     with_kernel,
 )
+from gantk.kernels.gram_plan import MOST_CHANNELS, MOST_PICTURES, WORKSPACE_BYTES
+from gantk.kernels.gram_variants import NAMES
 from gantk.kernels.launch import ELEMENT_BYTES, PRECISIONS, Device, Features, Launch
 from gantk.kernels.parameters import MAX_GRADIENT_LAYERS, GramGradientLayer, GramGradientParameters
-
-MOST_CHANNELS = 65536
-MOST_PICTURES = 65535  # Of a launch, along y of its grid.
-WORKSPACE_BYTES = 2**27  # Wanted at most; pictures beyond come in further launches.
 
 _THREADS = 256
 

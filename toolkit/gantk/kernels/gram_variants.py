@@ -46,7 +46,7 @@ class Variant:
     lone_place_ps: int
 
 
-_NAMES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+NAMES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 # Tile: what a place costs, full and alone. 16-bit features are bound by memory, 3xTF32 by tensor cores.
 _COSTS = {
     "f16": {64: (5000, 10000), 128: (9000, 12000)},
@@ -70,7 +70,7 @@ def variant_of(features: Features, device: Device, precision: str, tile: int) ->
     """
     if precision not in PRECISIONS:
         raise UsageError(f"the precision is {precision!r}; allowed are {', '.join(PRECISIONS)}")
-    name = _NAMES[features.dtype]
+    name = NAMES[features.dtype]
     if not _has_tensor_cores(features, device, precision):
         return Variant("gram", f"gantk_gram_simt_{name}", 64, 16, 128, 0, 3, 20000, 40000)
     math = precision if features.dtype == "float32" else name

@@ -18,10 +18,9 @@ from gantk.kernels.launch import ELEMENT_BYTES
 from gantk.kernels.streams import Stream
 from gantk.runtime import dlpack
 from gantk.runtime.captures import give_back
+from gantk.runtime.lender import Lender
 from gantk.runtime.runner import dtype_named
 from gantk.runtime.views import View, dense
-
-_TYPESTR = {"float32": "<f4", "float16": "<f2"}
 
 
 class Memory:
@@ -52,7 +51,7 @@ class Memory:
         self._seen_by: set[int] = set()
         free = partial(_free, gpu, self.address, stream, self._seen_by)
         finalizer = weakref.finalize(self, give_back, free)
-        finalizer.atexit = False  # The driver takes all back by itself then, and others may still use it.
+        finalizer.atexit = False  # At exit the driver frees everything, and others may still use it.
 
     def seen_by(self, stream: int) -> None:
         """Note another stream that may use the memory, by its handle, or 0 for one that is not known."""
@@ -78,7 +77,7 @@ def _free(gpu: GPU, address: int, stream: Stream, seen_by: set[int]) -> None:
         call("cuMemFreeAsync", address, stream.handle)
 
 
-class DeviceArray(dlpack.Lender):
+class DeviceArray(Lender):
     """An array in GPU memory that gantk made, for any library that takes DLPack or the CUDA Array Interface.
 
     Args:
@@ -104,9 +103,6 @@ class DeviceArray(dlpack.Lender):
         self._stream = stream
         self._memory = Memory(gpu, math.prod(shape) * ELEMENT_BYTES[dtype], stream)
 
-    def __repr__(self) -> str:
-        return f"<DeviceArray {self.dtype}{list(self.shape)} on GPU {self._gpu.ordinal}>"
-
     def view(self, name: str) -> View:
         return View(
             name=name,
@@ -119,21 +115,6 @@ class DeviceArray(dlpack.Lender):
             owner=self,
         )
 
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        if self.dtype not in _TYPESTR:
-            raise AttributeError(f"the CUDA Array Interface has no {self.dtype}; use DLPack")
-        self._memory.seen_by(0)  # Who takes it does not say for which stream.
-        item = ELEMENT_BYTES[self.dtype]
-        return {
-            "version": 3,
-            "shape": self.shape,
-            "typestr": _TYPESTR[self.dtype],
-            "data": (self._memory.address, False),
-            "strides": tuple(stride * item for stride in self.strides),
-            "stream": self._stream.handle,
-        }
-
     def _lent(self) -> dlpack.Lent:
         return dlpack.Lent(self._memory.address, self._gpu.ordinal, self.dtype, self.shape, self.strides)
 
@@ -144,6 +125,10 @@ class DeviceArray(dlpack.Lender):
         consumer = Stream.of(stream)
         consumer.wait_for(self._stream, self._gpu)
         self._memory.seen_by(consumer.handle)
+
+    def _lend_to_anyone(self) -> int | None:
+        self._memory.seen_by(0)
+        return self._stream.handle
 
     def numpy(self) -> NDArray[Any]:
         """Copy it to the CPU; waits for its stream."""

@@ -138,7 +138,7 @@ class _Run(calls.Run):
 
     def enqueue(self, *works: Work) -> None:
         size_bytes = max(work.workspace_bytes for work in works)
-        # Goes back when this returns: pycuda's own free waits for the GPU, and a pool gives it to later work.
+        # Freed when this returns: pycuda's own free waits for the GPU, and a pool gives it to later work.
         workspace = self._allocator(size_bytes) if size_bytes else None
         for work in works:
             for one in work.launches(int(workspace or 0)):

@@ -10,9 +10,9 @@ from functools import cache, lru_cache
 from gantk.errors import GantkError
 from gantk.kernels.driver import DriverError, bindings
 from gantk.kernels.launch import TensorMap
+from gantk.runtime.driver import LIBRARY
 
 TENSOR_MAP_BYTES = 128
-_LIBRARY = "libcuda.so.1"
 
 _Words = ctypes.POINTER(ctypes.c_uint64)
 _HalfWords = ctypes.POINTER(ctypes.c_uint32)
@@ -76,7 +76,7 @@ def _enum(kind: str, name: str) -> int:
 @cache
 def _encode_tiled() -> Callable[..., int]:
     try:
-        function = ctypes.CDLL(_LIBRARY).cuTensorMapEncodeTiled
+        function = ctypes.CDLL(LIBRARY).cuTensorMapEncodeTiled
     except (OSError, AttributeError) as error:  # Drivers before CUDA 12 do not have it.
         raise GantkError(
             f"the driver has no tensor maps: {error}", hint="update the NVIDIA driver"

@@ -142,7 +142,7 @@ class Decoder(nn.Module):
         layers = vgg.LAYERS[: vgg.LAYERS.index(layer) + 1]
         widths = [3, *map(vgg.channels, layers)]
         self.convolutions = nn.ModuleList(
-            # What follows the first layer of a block in the mirror is what was pooled before it.
+            # Mirrored: where VGG-19 pools before the first layer of a block, the decoder enlarges after it.
             Convolution(
                 widths[n + 1], widths[n], 3, enlarge=n + 1 < len(layers) and layers[n + 1][-2:] == "_1"
             )

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from gantk.errors import GantkError, UsageError
+from gantk.kernels.variation_plan import KINDS
 from gantk.ops.layout import empty_dense_like, sum_dtype
-
-KINDS = ("l1", "l2", "isotropic")
 
 _BLOCK = 2**18  # Elements of a block of rows: what is made of it stays in the cache.
 

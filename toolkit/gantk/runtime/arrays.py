@@ -17,9 +17,7 @@ from gantk.files import read_bytes, write_bytes
 from gantk.runtime.pictures import FORMATS, load
 from gantk.runtime.runner import Array, numpy_dtype
 from gantk.runtime.scenes import draw_scenes
-from gantk.tensors import TensorSpec
-
-SIZE_LIMIT = 2**31 - 1
+from gantk.tensors import SIZE_LIMIT, TensorSpec
 
 PICTURE_SIDE = 512
 """Height and width of a random picture whose size is free and was not said."""
@@ -114,6 +112,12 @@ def parse_shape(
     if not fits or max(sizes) > SIZE_LIMIT:
         raise UsageError(f"{text!r} does not fit {spec}", where=option)
     return name, sizes
+
+
+def example_shape(spec: TensorSpec, sizes: Mapping[str, int] | None = None) -> str:
+    """A shape as `parse_shape` reads it, for hints: `sizes`, else 1 for the batch and `PICTURE_SIDE` for the rest."""
+    sides = {size: PICTURE_SIDE for size in spec.shape[1:] if isinstance(size, str)}
+    return f"{spec.name}={'x'.join(map(str, spec.concrete({**sides, **(sizes or {})})))}"
 
 
 def bound_sizes(shapes: Mapping[str, tuple[int, ...]], inputs: Sequence[TensorSpec]) -> dict[str, int]:

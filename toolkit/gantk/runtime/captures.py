@@ -36,7 +36,7 @@ def give_back(free: Callable[[], None]) -> None:
 
 def _settle() -> None:
     if not _turn.acquire(blocking=False):
-        return  # Whose turn it is calls this afterwards.
+        return  # Whoever has the turn calls this afterwards.
     try:
         while _owed:
             with suppress(GantkError):  # After an error of the GPU all calls fail, these too.

@@ -22,7 +22,7 @@ from gantk.runtime.captures import capturing
 from gantk.runtime.driver_context import DriverContext
 from gantk.runtime.runner import Array
 
-HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = "HostToDevice", "DeviceToHost", "DeviceToDevice"
+HOST_TO_DEVICE, DEVICE_TO_HOST = "HostToDevice", "DeviceToHost"
 
 
 def bindings() -> Any:
@@ -64,7 +64,7 @@ class Cuda:
 
     @cached_property
     def home(self) -> DriverContext:
-        """Where all that these calls make is: the context and the GPU that are current when this is asked first."""
+        """The context and GPU of everything that these calls make: those that are current when this is first asked."""
         self.call("cudaFree", 0)  # Makes the GPU's context where there is none yet.
         return DriverContext(self)
 
@@ -119,7 +119,7 @@ class Cuda:
         )
 
     def free(self, address: int) -> None:
-        """Give memory back. What is of no pool waits for the whole GPU; what is of one waits for nothing."""
+        """Give memory back: that of a pool at once, other memory after waiting for the whole GPU."""
         self.call("cudaFree", address)
 
     def free_on(self, address: int, stream: int) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ctypes
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -130,50 +129,6 @@ class Lent:
     dtype: str
     shape: Sequence[int]
     strides: Sequence[int]
-
-
-class Lender(ABC):
-    """An array in GPU memory that any library may view by DLPack, without a copy."""
-
-    @abstractmethod
-    def _lent(self) -> Lent:
-        """The memory."""
-
-    @abstractmethod
-    def _lend_to(self, stream: int | None) -> None:
-        """Let what a stream gets next find the values there.
-
-        Args:
-            stream: The consumer's; `None` for the default stream, -1 where it sees to the order itself and does not
-                say which it is.
-        """
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return CUDA, self._lent().ordinal
-
-    def __dlpack__(
-        self,
-        *,
-        stream: int | None = None,
-        max_version: tuple[int, int] | None = None,
-        dl_device: tuple[int, int] | None = None,
-        copy: bool | None = None,
-    ) -> object:
-        """A capsule over the memory, whose values are there for what the consumer's stream gets next.
-
-        Args:
-            stream: The consumer's; `None` for the default stream, -1 where it sees to the order itself.
-            max_version: The newest DLPack that the consumer reads.
-            dl_device: The device that it wants, as DLPack numbers it; this array's alone is given.
-            copy: `True` is refused.
-
-        Raises:
-            BufferError: The consumer wants a copy or another device.
-        """
-        if copy or (dl_device is not None and tuple(map(int, dl_device)) != self.__dlpack_device__()):
-            raise BufferError(f"{self!r} is given as it is, where it is; a copy or another device was wanted")
-        self._lend_to(stream)
-        return make(self, self._lent(), versioned=max_version is not None and max_version[0] >= 1)
 
 
 _held: dict[int, tuple[object, object, object]] = {}

@@ -7,7 +7,7 @@ import ctypes
 from dataclasses import dataclass
 from functools import cache
 
-_LIBRARY = "libcuda.so.1"
+LIBRARY = "libcuda.so.1"
 
 OLDEST_DRIVER = {12: "525.60.13", 13: "580.65.06"}
 """Of a major version of CUDA the first driver for Linux that serves it (CUDA's release notes, table 3)."""
@@ -44,11 +44,11 @@ class Driver:
 def probe() -> Driver:
     """Ask the driver once: `cuInit`, its version and its GPUs."""
     try:
-        cuda = ctypes.CDLL(_LIBRARY)
+        cuda = ctypes.CDLL(LIBRARY)
     except OSError:
-        return Driver(works=False, reason=f"no NVIDIA driver: {_LIBRARY} is not there", hint=_MISSING)
+        return Driver(works=False, reason=f"no NVIDIA driver: {LIBRARY} is not there", hint=_MISSING)
     number, count = ctypes.c_int(0), ctypes.c_int(0)
-    cuda.cuDriverGetVersion(ctypes.byref(number))  # Which it tells before it starts.
+    cuda.cuDriverGetVersion(ctypes.byref(number))  # Works before cuInit.
     version = f"{number.value // 1000}.{number.value % 1000 // 10}"
     status = cuda.cuInit(0)
     if status != 0:
@@ -76,7 +76,7 @@ def current_gpu() -> int:
     """The number of the GPU that is current for the calling thread; that of the first where none is."""
     device = ctypes.c_int(0)
     try:
-        status = ctypes.CDLL(_LIBRARY).cuCtxGetDevice(ctypes.byref(device))
+        status = ctypes.CDLL(LIBRARY).cuCtxGetDevice(ctypes.byref(device))
     except OSError:  # There is no driver.
         return 0
     return device.value if status == 0 else 0  # It fails where no context is current.

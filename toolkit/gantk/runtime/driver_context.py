@@ -51,7 +51,7 @@ class DriverContext:
             yield
         finally:
             self._call("cuCtxPopCurrent")
-            # ONNX Runtime sets the GPU that it runs on, and a thread without a context keeps that.
+            # ONNX Runtime makes its GPU current, and in a thread that had no context that would stay so.
             if self._calls.device() != before:
                 self._calls.set_device(before)
 

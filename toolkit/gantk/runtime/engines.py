@@ -54,9 +54,8 @@ def read_engine(
     """
     chosen = choose_engine(bundle, backend, version, target, precision, form)
     data = bundle.read_file(chosen.file)
-    for (
-        library
-    ) in chosen.plugins:  # Loading runs what is in it: not for an engine that is not the manifest's.
+    # Loading a library runs what is in it: not for a file that is not the manifest's.
+    for library in chosen.plugins:
         _load_plugin(library, chosen)
     return EngineFile(
         data,
@@ -109,11 +108,12 @@ def choose_engine(
         raise _missing(bundle, backend, what, asked, build)
     fitting = _narrowed(here, lambda e: version_fits(e, version))
     if not fitting:
-        built = ", ".join(sorted({engine.version for engine in here}))
+        built = sorted({engine.version for engine in here})
         raise GantkError(
-            f"the {backend} engines of `{bundle.root}` for {target} were built with {built}; {version} is installed",
+            f"the {backend} engines of `{bundle.root}` for {target} were built with {', '.join(built)}; "
+            f"{version} is installed",
             where=where,
-            hint=f"{build}, or pip install {backend}=={built}",
+            hint=f", or pip install {backend}==".join([build, *built]),
         )
     whole = _narrowed(fitting, lambda e: "strip" not in e.options)
     if not whole:

@@ -140,7 +140,7 @@ class Form(Protocol):
 
 
 def slowness(form: Form, backend: str, device: str) -> tuple[bool, bool]:
-    """The smallest belongs to the form that was measured fastest on a backend and device, of those that are here.
+    """A key to sort forms by: the smallest is of the one that was measured fastest on a backend and device.
 
     A form with native operators is not, where their library is not.
     """

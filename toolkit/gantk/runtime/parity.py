@@ -19,6 +19,9 @@ ROUNDED_DB = 65.0
 """What is wanted at most of outputs in whole levels: values that fall between two are rounded to either, and one
 in fifty may be, where the layers are many. That no value is off by more is what tells right from wrong then."""
 
+NOISE = 1e-3
+"""How far two runs may be from each other, as a share of the largest value: sums may be taken in another order."""
+
 
 @dataclass(frozen=True)
 class Threshold:
@@ -51,9 +54,9 @@ THRESHOLDS = {
 }
 
 
-# Of a step of an optimisation: an activation within rounding of 0 is cut off by one backend and not by the other. That
-# is rare, and changes the slopes of all pixels that it sees by up to some percents: so the largest difference says less
-# than their sum. TF32 has two bits of mantissa more than bf16.
+# Of a step of an optimisation. One backend may cut off an activation within rounding of 0 where another does not: that
+# is rare, but changes the gradient of all pixels that the activation sees by up to some percent, so the largest
+# difference says less than the sum of all. TF32 has three bits of mantissa more than bf16.
 STEP_THRESHOLDS = {
     "fp32": Threshold(psnr_db=60.0, max_abs=0.05),
     "tf32": Threshold(psnr_db=40.0, max_abs=0.5),
@@ -74,6 +77,12 @@ def span_of(reference: Array, declared: tuple[float, float] | None) -> float:
         return declared[1] - declared[0]
     values = reference.astype(np.float64)
     return float(np.ptp(values)) or float(np.abs(values).max()) or 1.0
+
+
+def repeats(values: Array, again: Array) -> bool:
+    """Whether a second run on the same inputs made the same; one of a network with random numbers does not."""
+    size = float(np.abs(values.astype(np.float64)).max(initial=0.0))
+    return values.shape == again.shape and np.allclose(values, again, atol=NOISE * size)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gantk.errors import GantkError, UsageError
-from gantk.files import replacing
+from gantk.files import check_file, replacing
 from gantk.runtime.runner import Array
 from gantk.tensors import TensorSpec
 
@@ -23,8 +23,8 @@ Pixels = NDArray[np.uint8]
 
 FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
 ANIMATED_FORMATS = {".gif": "GIF", ".webp": "WEBP"}
-GIF_FPS_LIMIT = 50
 _MOST_CLASSES_SHOWN = 16
+GIF_FPS_LIMIT = 50
 """Browsers slow down pictures that ask for less than 20 ms."""
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -142,8 +142,7 @@ def load(path: str | Path) -> Pixels:
     from gantk.runtime.decode import UnreadableError, flatten, opened
 
     path = Path(path)
-    if not path.is_file():
-        raise GantkError(f"`{path}` does not exist", where=str(path), hint="check the path")
+    check_file(path)
     try:
         with opened(path) as picture:
             return np.asarray(flatten(ImageOps.exif_transpose(picture)))[None]

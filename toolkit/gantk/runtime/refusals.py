@@ -12,7 +12,7 @@ from gantk.errors import BackendMissingError, GantkError
 
 
 def refuse_tf32(backend: str, device: str) -> NoReturn:
-    """What finds a file of tf32 for a backend that runs files: there is none."""
+    """Stands for the search of a file in tf32: there is none, for backends that run files."""
     raise GantkError(
         f"{backend} has no tf32, a way in which engines compute fp32 files",
         where="precision",
@@ -32,7 +32,7 @@ def right(variant: Variant, backend: str, device: str, path: Path) -> Variant:
 
 
 def none_left(path: Path, failures: Mapping[str, GantkError]) -> GantkError:
-    """The error that lists why each backend did not do; a backend that is missing might have."""
+    """The error that says why no backend would do; a `BackendMissingError` where one is only missing."""
     reasons = "; ".join(error.what for error in failures.values())
     missing = [error for error in failures.values() if isinstance(error, BackendMissingError)]
     if missing:
@@ -41,7 +41,7 @@ def none_left(path: Path, failures: Mapping[str, GantkError]) -> GantkError:
             where=str(path),
             hint=missing[0].hint or "gantk doctor",
         )
-    tried = [f"backend={name!r}" for name in failures]  # One that failed too is no way out.
+    tried = [f"backend={name!r}" for name in failures]  # A backend that failed as well is no way out.
     hints = (error.hint for error in failures.values() if error.hint)
     hint = next((hint for hint in hints if not any(name in hint for name in tried)), None)
     return GantkError(f"no backend runs `{path}` here: {reasons}", where=str(path), hint=hint)

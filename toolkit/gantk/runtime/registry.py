@@ -137,11 +137,18 @@ def open(  # noqa: A001
     if threads is not None and threads < 1:
         raise UsageError(f"{threads} threads; at least 1 is wanted", where="threads")
     path = Path(path)
+    if backend == "auto":
+        return _open_first(path, precision, device, form, threads)
     if backend in ENGINE_BACKENDS:
         return _open_engine(path, backend, precision, form, device)
-    if backend != "auto":
-        chosen = _device(status(backend), device)  # What is missing is said before any file is read.
-        return open_model(_finder(path, precision, form)(backend, chosen), backend, chosen, threads)
+    chosen = _device(status(backend), device)  # What is missing is said before any file is read.
+    return open_model(_finder(path, precision, form)(backend, chosen), backend, chosen, threads)
+
+
+def _open_first(
+    path: Path, precision: str | None, device: str | None, form: str | None, threads: int | None
+) -> Runner:
+    """Open with the first backend that may run it, which knows why others before it may not (see `open`)."""
     find = _finder(path, precision, form)
     failures: dict[str, GantkError] = {}
     names = [*_engines_here(path, device), *BACKENDS]

@@ -61,7 +61,7 @@ class Runner(ABC):
         self.layers = dict(layers or {})
         self.passed_over: dict[str, str] = {}
         self._input_names = {spec.name for spec in inputs}
-        # Of the last inputs that were checked, which fitted together.
+        # Shapes of the last inputs that passed the check: the next ones are most often alike.
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._dtypes = {spec.name: numpy_dtype(spec) for spec in (*inputs, *outputs)}
 
@@ -115,7 +115,7 @@ class Runner(ABC):
 
         After a network, all that Python touches has left the caches: the less it is, the better.
         """
-        arrays, shapes = {}, self._shapes  # Once, for another thread may change them.
+        arrays, shapes = {}, self._shapes  # Read once: another thread may replace them.
         for spec in self.inputs:
             array = feeds[spec.name]
             if type(array) is not np.ndarray or array.shape != shapes.get(spec.name):

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether an engine computes what it should: by the bundle's probe, at its build and at its first opening."""
+"""Whether an engine computes what it should: by its probe, at its build and at its first opening."""
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
 
-from gantk.bundle import Bundle, Engine, FileRef, Parity
+from gantk.bundle import Bundle, Parity
 from gantk.errors import GantkError
 from gantk.files import cache_folder, read_bytes, write_text
 from gantk.runtime import parity
 from gantk.runtime.engines import EngineFile
-from gantk.runtime.runner import Array, Runner
+from gantk.runtime.probe import file_of, probe_of
+from gantk.runtime.runner import Runner
 
 VERDICTS = "verdicts"
 """The folder in the user's cache."""
@@ -20,9 +21,10 @@ VERDICT_LIMIT_BYTES = 2**16
 
 
 def check_once(runner: Runner, file: EngineFile, bundle: Bundle, target: str) -> bool:
-    """Compare an unverified engine with the bundle's probe, the first time that it is opened on a kind of GPU.
+    """Compare an unverified engine with its probe, the first time that it is opened on a kind of GPU.
 
-    The verdict by this probe is remembered in the user's cache, where that can be written.
+    The verdict by this probe, its own or else the bundle's, is remembered in the user's cache, where that can be
+    written.
 
     Args:
         runner: That runs it.
@@ -39,9 +41,10 @@ def check_once(runner: Runner, file: EngineFile, bundle: Bundle, target: str) ->
     engine = file.engine
     if engine.verified:
         return True
-    if bundle.manifest.probe is None:
+    ref = file_of(bundle, engine)
+    if ref is None:
         return False
-    name = f"{engine.file.sha256}-{bundle.manifest.probe.sha256}-{engine.version}-{target}.json"
+    name = f"{engine.file.sha256}-{ref.sha256}-{engine.version}-{target}.json"
     reason = _remembered(name)
     if reason is None:
         verdict = judge(runner, file, bundle)
@@ -57,7 +60,7 @@ def check_once(runner: Runner, file: EngineFile, bundle: Bundle, target: str) ->
 
 
 def judge(runner: Runner, file: EngineFile, bundle: Bundle) -> Parity | None:
-    """Compare an engine's outputs with the bundle's probe.
+    """Compare an engine's outputs with its probe.
 
     Args:
         runner: That runs it.
@@ -71,13 +74,11 @@ def judge(runner: Runner, file: EngineFile, bundle: Bundle) -> Parity | None:
     Raises:
         GantkError: It cannot be run, or the probe is missing or damaged.
     """
-    ref, precision = bundle.manifest.probe, file.engine.executed
-    probe = None if ref is None else _probe(file, bundle, ref)
+    probe = probe_of(bundle, file.engine)
     if probe is None:
         return None
-    feeds, wanted = probe
-    outputs = runner.run(feeds)
-    threshold = parity.threshold_of(precision, bundle.manifest.family)
+    outputs, wanted = runner.run(probe.inputs), probe.outputs
+    threshold = parity.threshold_of(file.engine.executed, bundle.manifest.family)
     found: list[tuple[str | None, parity.Difference]] = []
     for spec in file.interface.outputs:
         span = parity.span_of(wanted[spec.name], spec.range)
@@ -107,19 +108,6 @@ def wrong(file: EngineFile, target: str, reason: str, hint: str | None = None) -
     return GantkError(f"`{file.path}` computes wrong on {target}: {reason}", where=str(file.path), hint=hint)
 
 
-def has_probe(bundle: Bundle, engine: Engine) -> bool:
-    """Whether the bundle's probe has a sample by which an engine can be verified.
-
-    Raises:
-        GantkError: The probe is missing or damaged.
-    """
-    ref, source = bundle.manifest.probe, bundle.manifest.source(engine)
-    if ref is None:
-        return False
-    file = EngineFile(b"", bundle.root / engine.file.path, engine, bundle.manifest.interface(source))
-    return _probe(file, bundle, ref) is not None
-
-
 def _remembered(name: str) -> str | None:
     """Why an engine failed when it was opened before; empty where it passed, `None` where it was never tried."""
     try:
@@ -127,33 +115,3 @@ def _remembered(name: str) -> str | None:
         return "" if verdict["passed"] is True else str(verdict["reason"])
     except (GantkError, ValueError, KeyError, TypeError, RecursionError):
         return None  # Whatever it is, trying again tells.
-
-
-def _probe(
-    file: EngineFile, bundle: Bundle, ref: FileRef
-) -> tuple[dict[str, Array], dict[str, Array]] | None:
-    """The probe's inputs and outputs, cut to a batch that the engine serves; `None` where they are for others."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        arrays = load(bundle.read_file(ref))
-    except SafetensorError as error:
-        raise GantkError(f"the probe cannot be read: {error}", where=ref.path) from error
-    names = [f"input.{spec.name}" for spec in file.interface.inputs]
-    wanted = [f"output.{spec.name}" for spec in file.interface.outputs]
-    if not {*names, *wanted} <= arrays.keys():
-        return None
-    count = min(len(arrays[wanted[0]]) if arrays[wanted[0]].ndim else 1, 1_000_000)
-    for batch in range(count, 0, -1):
-        cut = {
-            name: array[:batch] if array.ndim and len(array) == count else array
-            for name, array in arrays.items()
-        }
-        for profile in file.engine.profiles:
-            if all(shapes.holds(cut[f"input.{name}"].shape) for name, shapes in profile.items()):
-                return (
-                    {name.removeprefix("input."): cut[name] for name in names},
-                    {name.removeprefix("output."): cut[name] for name in wanted},
-                )
-    return None

@@ -5,33 +5,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from gantk.errors import GantkError
 from gantk.runtime.runner import Array, Runner
+from gantk.stylize.schedule import EXPLODED, LBFGS_MEMORY, Losses, adam_rate, check_losses
 
 NEXT = "next_"
 STATE = ("picture", "mean", "square", "corrections")
 """What an Adam step takes and yields; a yielded one has `NEXT` before its name."""
 
-_MEMORY = 12  # Pairs of differences that L-BFGS keeps, each as large as the picture.
-_EXPLODED = 20.0  # A step that makes the loss so many times the best is undone.
 _LEAST_CURVATURE = 1e-10
-
-
-@dataclass(frozen=True)
-class Losses:
-    """The three parts of a loss, each with its weight."""
-
-    content: float
-    style: float
-    variation: float
-
-    @property
-    def total(self) -> float:
-        return self.content + self.style + self.variation
 
 
 OnStep = Callable[[int, Losses, Array], bool]
@@ -71,9 +55,8 @@ def run_adam(
     state = dict(zip(STATE, (start, zeros, zeros, np.zeros(2, np.float32)), strict=True))
     settings = {"betas": np.array([beta1, 0.999], np.float32), "epsilon": np.array(epsilon, np.float32)}
     for number in range(1, steps + 1):
-        falls = lr is None and number * 2 > steps
-        rate = 0.02 * (1.9 - 1.8 * number / steps) if falls else lr or 0.02
-        feeds = {**wanted, **state, **settings, "learning_rate": np.array(rate, np.float32)}
+        rate = np.array(adam_rate(lr, number, steps), np.float32)
+        feeds = {**wanted, **state, **settings, "learning_rate": rate}
         made = runner.run(feeds)
         losses = weigh(made, wanted, number)
         state = {name: made[f"{NEXT}{name}"] for name in STATE}
@@ -102,7 +85,7 @@ def run_lbfgs(
     for number in range(1, steps + 1):
         made = runner.run({**wanted, "picture": picture})
         losses = weigh(made, wanted, number)
-        if losses.total > _EXPLODED * least:
+        if losses.total > EXPLODED * least:
             rate, picture = rate / 2, best
             optimizer = Lbfgs(rate)
             made = runner.run({**wanted, "picture": picture})
@@ -127,11 +110,7 @@ def weigh(made: Mapping[str, Array], wanted: Mapping[str, Array], number: int) -
             for name in ("content", "style", "variation")
         )
     )
-    if not math.isfinite(losses.total):
-        raise GantkError(
-            f"the loss is {losses.total} at step {number}",
-            hint="choose smaller weights, a lower --lr, or --optimizer adam",
-        )
+    check_losses(losses, number)
     return losses
 
 
@@ -167,7 +146,7 @@ class Lbfgs:
         change = gradient - self._gradient
         curvature = _dot(change, self._moved)
         if curvature > _LEAST_CURVATURE:
-            self._pairs = [*self._pairs[1 - _MEMORY :], (change, self._moved, 1.0 / curvature)]
+            self._pairs = [*self._pairs[1 - LBFGS_MEMORY :], (change, self._moved, 1.0 / curvature)]
             self._scale = curvature / _dot(change, change)
 
     def _direction(self, gradient: Array) -> Array:

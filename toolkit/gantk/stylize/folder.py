@@ -3,33 +3,23 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import re
 import warnings
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from gantk.errors import GantkError, UsageError
-from gantk.files import PARTIAL, named_errors, read_bytes, resolved, write_text
-from gantk.runtime.decode import UnreadableError, find_pictures, opened
-from gantk.runtime.pictures import FORMATS
+from gantk.files import lacks_room, named_errors, resolved
+from gantk.runtime.decode import find_pictures
 from gantk.stylize.painter import Painter
 from gantk.stylize.pictures import Picture, read, write
-
-SETTINGS = ".gantk-stylize.json"
-"""What the pictures of an output folder were made with, so that another style is not taken for it."""
+from gantk.stylize.target_folder import is_done, note_settings, sweep, taken, target_names
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of pictures done and in all, and the name of the last one."""
-
-_PARTIAL_NAME = re.compile(rf"\.(.+)\.[0-9a-f]{{8}}{re.escape(PARTIAL)}")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -79,7 +69,7 @@ def stylize_folder(
 
     Raises:
         GantkError: There is no such folder or no picture in it; `target` holds pictures made with other settings,
-            or another process writes to it; or none could be stylised.
+            or another process writes to it; its file system is full; or none could be stylised.
         UsageError: `target` is the source itself.
     """
     files = find(source, target)
@@ -124,12 +114,12 @@ def stylize_files(
     """Stylise pictures as `stylize_folder` does: `files` to `outputs`, which lie in the folder `target`."""
     targets = dict(zip(files, outputs, strict=True))
     result = FolderResult()
-    with _locked(target):
-        same = _note_settings(target, outputs, painter.settings, force=force)
-        _sweep(outputs)
+    with taken(target):
+        same = note_settings(target, outputs, painter.settings, force=force)
+        sweep(outputs)
         pending = []
         for file, output in targets.items():
-            if same and not force and _is_done(file, output):
+            if same and not force and is_done(file, output):
                 result.kept.append(output)
             else:
                 pending.append(file)
@@ -138,16 +128,6 @@ def stylize_files(
         path, reason = result.skipped[0]
         raise GantkError(f"none of {len(files)} pictures could be stylised: {reason}", where=str(path))
     return result
-
-
-def target_names(names: Sequence[Path], target: Path, suffix: str | None) -> list[Path]:
-    """Where pictures of these names go; two that would go to one place keep their suffixes in their names."""
-    plain = [_with_suffix(name, suffix) for name in names]
-    counts = Counter(str(name).casefold() for name in plain)  # Some file systems do not tell A from a.
-    return [
-        target / (output if counts[str(output).casefold()] == 1 else _full_name(name, output))
-        for name, output in zip(names, plain, strict=True)
-    ]
 
 
 class _Run:
@@ -204,6 +184,8 @@ class _Run:
         try:
             future.result()
         except GantkError as error:
+            if lacks_room(error):
+                raise  # So would every one that follows.
             self._skip(file, error)
         else:
             self._result.written.append(self._targets[file])
@@ -244,83 +226,3 @@ def _groups(pairs: Iterable[tuple[Path, Picture]], batch: int) -> Iterator[list[
         group.append(pair)
     if group:
         yield group
-
-
-def _with_suffix(name: Path, suffix: str | None) -> Path:
-    if suffix is None and name.suffix.lower() in FORMATS:
-        return name
-    return name.with_suffix(suffix or ".png")
-
-
-def _full_name(name: Path, output: Path) -> Path:
-    return name if name.suffix == output.suffix else name.with_name(name.name + output.suffix)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, so that no other process writes the same pictures into it.
-
-    Raises:
-        GantkError: Another one does.
-    """
-    with named_errors(folder, "write to"):
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GantkError(
-                f"another process is stylising into `{folder}`", where=str(folder), hint="wait for it to end"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _sweep(outputs: Sequence[Path]) -> None:
-    """Remove what a run that was killed left half-written."""
-    names = {(output.parent, output.name) for output in outputs}
-    for folder in {output.parent for output in outputs}:
-        for path in folder.glob(f".*{PARTIAL}"):
-            found = _PARTIAL_NAME.fullmatch(path.name)
-            if found and (folder, found[1]) in names:
-                path.unlink(missing_ok=True)
-
-
-def _is_done(file: Path, output: Path) -> bool:
-    """Whether an output is there, newer than its picture, and whole."""
-    try:
-        if output.stat().st_mtime_ns < file.stat().st_mtime_ns:
-            return False
-        with opened(output) as picture:
-            picture.load()
-    except (OSError, UnreadableError):
-        return False
-    return True
-
-
-def _note_settings(target: Path, outputs: Sequence[Path], settings: dict[str, Any], *, force: bool) -> bool:
-    """Whether the pictures in `target` were made with `settings`, which are written down there.
-
-    Raises:
-        GantkError: They were made with others or by somebody else, and are not to be replaced.
-    """
-    path = target / SETTINGS
-    known: Any = None
-    if path.is_file():
-        try:
-            known = json.loads(read_bytes(path))
-        except ValueError:
-            known = {}
-    if known == settings:
-        return True
-    there = next((output for output in outputs if output.exists()), None)
-    if there is not None and not force:
-        what = f"`{there}` exists, and was not made by this command"
-        if isinstance(known, dict):
-            other = ", ".join(key for key in settings if known.get(key) != settings[key])
-            what = f"`{target}` holds pictures that were made with other settings: {other}"
-        raise GantkError(what, where=str(target), hint="--force replaces them; or choose another folder")
-    write_text(path, json.dumps(settings, indent=2) + "\n")
-    return False

@@ -16,16 +16,14 @@ import numpy as np
 
 from gantk.bundle import STEP_FAMILY, Bundle
 from gantk.errors import GantkError, UsageError
-from gantk.files import named_errors, partial_name
-from gantk.runtime.pictures import FORMATS, Pixels, check_suffix, load, save
+from gantk.runtime.pictures import FORMATS, Pixels, load, save
 from gantk.runtime.registry import open as open_runner
 from gantk.runtime.runner import Array, Runner
-from gantk.stylize.descent import Losses, run_adam, run_lbfgs
+from gantk.stylize.descent import run_adam, run_lbfgs
 from gantk.stylize.resample import enlarge, fitted, noise, to_array, to_pixels
+from gantk.stylize.schedule import Losses, check_target, plan_sizes, preview_path, steps_at
 from gantk.stylize.settings import Settings
 
-_COARSEST = 64  # A picture does not begin smaller: its layers would have few places left to compare.
-_FULL_STEPS = 512  # Up to this size all steps are taken; they have done most of their work by then.
 _TINY = 1e-12
 
 
@@ -115,7 +113,7 @@ def optimise(
         BackendMissingError: As for `gantk.open`.
     """
     settings, out = settings or Settings(), Path(out)
-    _check_target(out, force)
+    check_target(out, FORMATS, force=force)
     if not styles or (settings.shares and len(settings.shares) != len(styles)):
         raise UsageError(
             f"{len(styles)} styles and {len(settings.shares)} shares; at least one style is wanted, and as many "
@@ -125,7 +123,7 @@ def optimise(
     facts = read_step(bundle)
     pixels = load(Path(content))[0]
     pictures = [load(Path(path))[0] for path in styles]
-    sizes = _plan(settings, pixels, facts.smallest)
+    sizes = plan_sizes(settings, pixels, facts.smallest)
     _check_sizes(settings, content, pixels, list(zip(styles, pictures, strict=True)), sizes, facts.smallest)
     form = "adam" if settings.optimizer == "adam" else "plain"
     began_s = time.perf_counter()
@@ -178,13 +176,6 @@ def read_step(bundle: str | os.PathLike[str]) -> StepFacts:
     return StepFacts(smallest, growth)  # type: ignore[arg-type]
 
 
-def steps_at(steps: int, longer: int) -> int:
-    """How many steps are taken at a size: all up to 512 pixels, half as many with each doubling from there."""
-    while longer > _FULL_STEPS:
-        steps, longer = steps // 2, longer // 2
-    return max(steps, 1)
-
-
 def _paint(sitting: _Sitting, sizes: Sequence[int]) -> Array:
     settings, picture = sitting.settings, None
     for longer in sizes:
@@ -198,7 +189,7 @@ def _paint(sitting: _Sitting, sizes: Sequence[int]) -> Array:
             done, every = len(sitting.history), settings.preview_every
             sitting.listener.step(done, sitting.total, longer, losses)
             if every and done % every == 0:
-                save(sitting.out.with_name(f"{sitting.out.stem}.preview.png"), to_pixels(now))
+                save(preview_path(sitting.out), to_pixels(now))
             return not sitting.listener.ends()
 
         steps, lr = steps_at(settings.steps, longer), settings.lr
@@ -253,17 +244,6 @@ def _start(settings: Settings, content: Array) -> Array:
     return content + share * way if share < 0.5 else drawn - way * (np.float32(1.0) - share)
 
 
-def _plan(settings: Settings, content: Pixels, smallest: int) -> list[int]:
-    """The longer sides from the coarsest on, without those at which a layer would have no features."""
-    sizes = [settings.size]
-    limit = settings.scales or 10
-    while len(sizes) < limit and (settings.scales or sizes[0] >= 2 * _COARSEST):
-        sizes.insert(0, round(sizes[0] / 2))
-    while len(sizes) > 1 and min(fitted(content, sizes[0])) < 4 * smallest:
-        del sizes[0]
-    return sizes
-
-
 def _check_sizes(
     settings: Settings,
     name: str | os.PathLike[str],
@@ -283,17 +263,3 @@ def _check_sizes(
                 where=str(path),
                 hint="choose a larger --size or --style-size, or cut the picture to a less narrow one",
             )
-
-
-def _check_target(path: Path, force: bool) -> None:
-    """Find out now, not after minutes, whether the file can be written."""
-    check_suffix(path, FORMATS)
-    if path.is_dir():
-        raise GantkError(f"`{path}` is a folder; a file is wanted", where=str(path))
-    if path.exists() and not force:
-        raise GantkError(f"`{path}` exists", where=str(path), hint="--force replaces it")
-    trial = partial_name(path)
-    with named_errors(path, "write"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        trial.touch()
-        trial.unlink()

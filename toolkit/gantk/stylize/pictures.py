@@ -11,7 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from gantk.errors import GantkError
-from gantk.files import replacing
+from gantk.files import check_file, replacing
 from gantk.runtime.decode import UnreadableError, flatten, opened
 from gantk.runtime.pictures import FORMATS, Pixels, check_suffix
 
@@ -47,8 +47,7 @@ def read(path: Path, size: int | None = None) -> Picture:
     Raises:
         GantkError: It does not exist, is no picture, is cut, or is far too large.
     """
-    if not path.is_file():
-        raise GantkError(f"`{path}` does not exist", where=str(path), hint="check the path")
+    check_file(path)
     try:
         with opened(path) as picture:
             if size is not None:

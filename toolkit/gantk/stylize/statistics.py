@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from gantk.errors import GantkError
-from gantk.runtime.runner import Array
+from gantk.runtime.runner import Array, Runner
 
 STATISTICS = "statistics"
 MEASURED = "measured"
@@ -100,6 +100,35 @@ def add_measured(proto: onnx.ModelProto, norms: Sequence[Norm]) -> None:
     graph.node.append(helper.make_node("Concat", pairs, [MEASURED], axis=2))
     shape = ["N", 2, norms[-1].span.stop]
     graph.output.append(helper.make_tensor_value_info(MEASURED, TensorProto.FLOAT, shape))
+
+
+def own_statistics(runner: Runner, data: bytes, feeds: Mapping[str, Array]) -> Array:
+    """The statistics that a network itself takes of pictures: under them its other forms' outputs come out.
+
+    Args:
+        runner: Runs a graph of `give_statistics` and `add_measured`.
+        data: The graph.
+        feeds: Its other inputs.
+
+    Returns:
+        float32[N, 2, C].
+
+    Raises:
+        GantkError: It is no such graph, or cannot be run.
+    """
+    initializers = onnx.load_from_string(data).graph.initializer
+    found = (numpy_helper.to_array(t) for t in initializers if t.name == f"{_PREFIX}.sizes")
+    sizes = next(found, None)
+    if sizes is None:
+        raise GantkError("the graph takes no statistics", where=repr(runner))
+    count = len(next(iter(feeds.values())))
+    statistics = np.ones((count, 2, int(sizes.sum())), np.float32)
+    for end, size in zip(np.cumsum(sizes), sizes, strict=True):
+        # A layer at a time: those of later ones, under wrong ones before, may be anything.
+        span = slice(int(end - size), int(end))
+        measured = runner.run({**feeds, STATISTICS: statistics})[MEASURED]
+        statistics[:, :, span] = measured[:, :, span]
+    return statistics
 
 
 def measuring_nodes(tensor: str, mean: str, variance: str) -> list[onnx.NodeProto]:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageFilter
 
 from gantk.errors import GantkError, UsageError
-from gantk.files import replacing
+from gantk.files import check_file, replacing
 from gantk.runtime.pictures import Pixels, check_suffix
-from gantk.runtime.runner import Array
+from gantk.stylize.damping import Damper
 from gantk.stylize.painter import Painter
 from gantk.stylize.pictures import Picture, reduce
 
@@ -29,18 +28,12 @@ FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".we
 SUFFIXES = (*FORMATS, ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".ogv", ".3gp")
 """What is taken for video."""
 
-STILL_LEVELS = 6.0
-"""A pixel that changes by so much, of 255, is damped by a factor of e less than one that stays."""
-
-DAMPING_LIMIT = 0.95
-"""The largest share of the frame before: what stands still may still follow slow changes."""
-
 END_SLACK_S = 0.25
 """A file that ends by less before its declared length is whole: lengths are of the longest track, and rounded."""
 
 _CODECS = {"webm": "libvpx-vp9"}
 _HD_HEIGHT = 720
-_BT709, _BT601 = 1, 5  # As in H.273; SMPTE 170M, number 6, has the matrix of BT.601.
+_BT709, _BT601, _SMPTE_170M = 1, 5, 6  # As in H.273; SMPTE 170M has the matrix of BT.601.
 _LIMITED_RANGE = 1
 
 Progress = Callable[[int, int], None]
@@ -62,10 +55,6 @@ class VideoResult:
     expected: int | None
     audio: int
     fault: str | None
-
-    @property
-    def truncated(self) -> bool:
-        return self.fault is not None
 
 
 def stylize_video(
@@ -92,8 +81,7 @@ def stylize_video(
     kind = check_suffix(target, FORMATS)
     if not 0.0 <= damp <= 1.0:
         raise UsageError(f"damp is {damp:g}; 0 to 1 are allowed", where="--damp")
-    if not source.is_file():
-        raise GantkError(f"`{source}` does not exist", where=str(source), hint="check the path")
+    check_file(source)
     try:
         with av.open(str(source)) as given, replacing(target) as partial:
             stream = _video_stream(given, source)
@@ -110,41 +98,6 @@ def stylize_video(
             hint="an MP4 that was cut has lost its index, which is at its end",
         ) from error
     return VideoResult(work.frames, work.expected, len(work.sounds), work.fault)
-
-
-class Damper:
-    """Blends a frame with the one before where the content did not change.
-
-    An exponential average over time whose memory fades with the change of the content, so that what moves leaves
-    no trail: the share of the frame before is ``amount * exp(-change / STILL_LEVELS)``.
-
-    Args:
-        amount: From 0, off, to 1.
-    """
-
-    def __init__(self, amount: float) -> None:
-        self._share = min(amount, DAMPING_LIMIT)
-        self._content: Pixels | None = None
-        self._damped: Array | None = None
-
-    def damp(self, painted: Pixels, content: Pixels) -> Pixels:
-        """The next frame, uint8[H, W, 3], damped, given the content frame it was painted from."""
-        if not self._share:
-            return painted
-        wanted = painted.astype(np.float32)
-        if self._content is not None and self._damped is not None and self._content.shape == content.shape:
-            wanted += self._still(content)[:, :, None] * (self._damped - wanted)
-        self._content, self._damped = content, wanted
-        return np.rint(wanted).astype(np.uint8)
-
-    def _still(self, content: Pixels) -> Array:
-        """The share of the frame before for each pixel, float32[H, W]."""
-        assert self._content is not None
-        change = np.abs(content.astype(np.int16) - self._content).max(axis=2).astype(np.uint8)
-        # Over its neighbours too: noise is not movement, and a moving edge reaches a little beyond itself.
-        smooth = np.asarray(Image.fromarray(change).filter(ImageFilter.BoxBlur(2)), np.float32)
-        share: Array = np.float32(self._share) * np.exp(-smooth / np.float32(STILL_LEVELS))
-        return share
 
 
 class _Work:
@@ -245,7 +198,7 @@ class _Work:
         output.width, output.height, output.pix_fmt = width, height, "yuv420p"
         output.codec_context.time_base = self._stream.time_base
         output.options = {"crf": "18"} if self._codec == "libx264" else {"crf": "24", "b": "0"}
-        matrix = _BT709 if height >= _HD_HEIGHT else 6
+        matrix = _BT709 if height >= _HD_HEIGHT else _SMPTE_170M
         output.codec_context.colorspace = matrix
         output.codec_context.color_primaries = matrix
         output.codec_context.color_trc = matrix
@@ -288,7 +241,6 @@ def _add_sounds(given: InputContainer, made: OutputContainer) -> dict[Any, Any]:
         if stream.codec_context.name.partition("_")[0] not in made.supported_codecs:
             raise GantkError(
                 f"a {made.format.name} file cannot hold the sound, which is {stream.codec_context.name}",
-                where=made.name,
                 hint="-o NAME.mkv holds any",
             )
         sounds[stream] = made.add_stream_from_template(stream)

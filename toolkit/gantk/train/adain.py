@@ -13,10 +13,10 @@ from torch import Tensor
 from gantk import models
 from gantk.data import Batch, Pictures, find_source, load
 from gantk.data.batches import crops, normalise_unit
-from gantk.data.decode import Pixels
 from gantk.errors import UsageError
 from gantk.models import vgg
 from gantk.models.adain import Config, Generator
+from gantk.runtime.pictures import Pixels
 from gantk.train.ema import Average
 from gantk.train.options import resolve_machine
 from gantk.train.painting import STYLES_SHOWN, PaintingConfig, PaintingTraining

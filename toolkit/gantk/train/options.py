@@ -12,6 +12,7 @@ from types import UnionType
 from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from gantk.errors import UsageError
+from gantk.options import check_options
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda")
@@ -106,18 +107,7 @@ class RunConfig(ABC):
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        for name, (lowest, highest) in self.limits.items():
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and lowest <= value <= highest):
-                raise UsageError(
-                    f"{name} is {value}; {lowest:g} to {highest:g} is allowed", where=option_of(name)
-                )
-        for name, allowed in self.choices.items():
-            if getattr(self, name) not in allowed:
-                raise UsageError(
-                    f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}",
-                    where=option_of(name),
-                )
+        check_options(self, self.limits, self.choices)
 
     @property
     @abstractmethod
@@ -216,11 +206,6 @@ def _is_of(value: Any, kind: Any) -> bool:
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, int | float if kind is float else kind)
-
-
-def option_of(name: str) -> str:
-    """The option of the command line that sets a field."""
-    return f"--{name.replace('_', '-')}"
 
 
 def best_precision(device: str) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gantk.data.batches import normalise_unit
-from gantk.data.decode import Pixels
+from gantk.runtime.pictures import Pixels
 from gantk.train import plots
 from gantk.train.log import Log
 from gantk.train.options import RunConfig

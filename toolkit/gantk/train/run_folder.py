@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import gantk
-from gantk import checkpoint
+from gantk import checkpoint, files
 from gantk.checkpoint import RUN_FILE
 from gantk.errors import GantkError
 from gantk.files import PARTIAL, named_errors, partial_name, read_bytes, write_text
@@ -111,20 +109,16 @@ def locked(run: Path) -> Iterator[None]:
     """Hold the folder, so that a second training into it is refused, and sweep it of what a killed one half wrote."""
     with named_errors(run, "write"):
         run.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(run, os.O_RDONLY)
+    busy = GantkError(
+        f"another process is training into `{run}`",
+        where=str(run),
+        hint="wait for it, or choose another --out",
+    )
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise GantkError(
-                f"another process is training into `{run}`",
-                where=str(run),
-                hint="wait for it, or choose another --out",
-            ) from error
-        for left in run.rglob(f".*{PARTIAL}"):
-            left.unlink(missing_ok=True)
-        yield
+        with files.locked(run, busy):
+            for left in run.rglob(f".*{PARTIAL}"):
+                left.unlink(missing_ok=True)
+            yield
     finally:
-        os.close(descriptor)
         with suppress(OSError):
             run.rmdir()  # Only where it is empty: the training failed before it began.

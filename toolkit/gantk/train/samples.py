@@ -47,9 +47,8 @@ class Showroom:
         self._inputs = [torch.randn(_COMPARED, config.latent_size, generator=rng).to(device)]
         self._settling = [torch.randn(_SETTLED, config.latent_size, generator=rng).to(device)]
         self._columns = _COLUMNS
-        if (
-            labels is not None
-        ):  # A column for each class, and statistics of classes as they are among the pictures.
+        # A column for each class, and statistics of classes as they are among the pictures.
+        if labels is not None:
             classes = len(config.classes)
             self._inputs.append(torch.arange(_COMPARED, device=device) % classes)
             self._settling.append(labels[torch.arange(_SETTLED, device=device) * len(labels) // _SETTLED])

@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from gantk import models
 from gantk.data import Batch, Pictures, find_source
 from gantk.data.batches import normalise_unit
-from gantk.data.decode import Pixels
 from gantk.errors import UsageError
 from gantk.models.style import STYLES_LIMIT, Generator
 from gantk.models.vgg import Vgg19, load_vgg19
 from gantk.ops import gram_matrix, total_variation
+from gantk.runtime.pictures import Pixels
 from gantk.train.ema import Average
 from gantk.train.options import resolve_machine
 from gantk.train.painting import STYLES_SHOWN, PaintingConfig, PaintingTraining

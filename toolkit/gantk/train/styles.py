@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gantk.data.decode import Pixels, decode_whole
+from gantk.data.decode import decode_whole
 from gantk.errors import GantkError
+from gantk.files import check_file
 from gantk.runtime.decode import UnreadableError
-from gantk.runtime.pictures import grid, save
+from gantk.runtime.pictures import Pixels, grid, save
 
 
 def read_style(path: str, size: int) -> Pixels:
@@ -30,8 +31,7 @@ def read_style(path: str, size: int) -> Pixels:
     Raises:
         GantkError: It is missing or cannot be read.
     """
-    if not Path(path).is_file():
-        raise GantkError(f"the style `{path}` does not exist", where=path, hint="check the path")
+    check_file(Path(path))
     try:
         return decode_whole(Path(path), size)
     except UnreadableError as error:

@@ -42,6 +42,15 @@ struct Slot {
   Tensor fresh;
 };
 
+// A run that is bound to memory.
+class Binding {
+ public:
+  virtual ~Binding() = default;
+
+  // Runs on what the memory holds now. One thread at a time calls it, beside others that run the session.
+  virtual void run() = 0;
+};
+
 // A network that a backend has loaded.
 class Session {
  public:
@@ -50,6 +59,13 @@ class Session {
   // Runs on inputs that were checked, in the order of the model's. Threads may call it at the same time. Throws
   // Error whose `what` is the vendor's message.
   virtual void run(std::span<const TensorView> inputs, std::span<Slot> outputs) const = 0;
+
+  // Prepares for runs on the same memory again and again, which all outputs have been given; null where `run` is as
+  // good. The session, and what the spans view, outlive what it makes.
+  virtual std::unique_ptr<Binding> bind(std::span<const TensorView> inputs, std::span<Slot> outputs) const {
+    (void)inputs, (void)outputs;
+    return nullptr;
+  }
 };
 
 class Backend {
@@ -64,7 +80,7 @@ class Backend {
   // What a file of a precision is computed in on a device, or nothing where it cannot be.
   virtual std::optional<std::string> executed(const std::string& precision, Device device) const = 0;
 
-  // The same of a file in which gantk's native operators are all that is heavy.
+  // The same of a file in which gantk's native operators are all that is heavy, where there are such.
   virtual std::optional<std::string> executed_natively(const std::string& precision, Device device) const {
     return executed(precision, device);
   }

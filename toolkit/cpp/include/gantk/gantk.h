@@ -13,10 +13,10 @@
  * Ownership: what a function writes through a pointer to a pointer (runner, outputs) is the caller's and is freed with
  * the function named after it; freeing NULL is harmless. Everything else that is returned belongs to the object it was
  * asked of and lives as long. Memory in `gantk_tensor` is never taken over: inputs are read, and outputs written, only
- * during the call.
+ * during the call; of a bound run, during gantk_runner_bind and each gantk_bound_run.
  *
- * Threads: any number may call gantk_runner_run* and the questions on one runner at the same time; freeing it must not
- * overlap with them. An error or outputs object belongs to one thread at a time.
+ * Threads: any number may call gantk_runner_run*, gantk_runner_bind and the questions on one runner at the same time;
+ * freeing it must not overlap with them. A bound run, an error or an outputs object belongs to one thread at a time.
  */
 #ifndef GANTK_H
 #define GANTK_H
@@ -36,12 +36,13 @@ extern "C" {
 
 /* Raised when a struct or a function changes in a way that old callers do not survive. Functions may be added without:
  * a caller that was compiled against this header works with any library whose gantk_abi_version() is the same. */
-#define GANTK_ABI_VERSION 1
+#define GANTK_ABI_VERSION 2
 #define GANTK_MOST_AXES 16
 
 typedef struct gantk_error gantk_error;
 typedef struct gantk_runner gantk_runner;
 typedef struct gantk_outputs gantk_outputs;
+typedef struct gantk_bound gantk_bound;
 
 typedef enum { /* numbered as the exit codes of the `gantk` command */
   GANTK_FAILED = 1,          /* an input, a file or a machine is not as it must be */
@@ -69,6 +70,7 @@ typedef struct {
   const char *precision; /* "fp32" if the bundle has it */
   const char *device;    /* the best that the backend has here */
   const char *form;      /* the one measured faster on that backend */
+  const char *operators; /* no library of gantk's native operators; GANTK_ONNXRUNTIME_OPS, where set, comes before */
   int32_t threads;       /* for one operation on a CPU; 0: all cores that this process may use */
   int32_t reserved;      /* 0 */
   void *stream;          /* the caller's cudaStream_t, or NULL */
@@ -133,6 +135,13 @@ GANTK_C_API gantk_error *gantk_runner_run(const gantk_runner *runner, const gant
 /* Runs it into memory that is the caller's; outputs that are not named are not delivered. */
 GANTK_C_API gantk_error *gantk_runner_run_into(const gantk_runner *runner, const gantk_tensor *inputs,
                                                size_t input_count, const gantk_tensor *outputs, size_t output_count);
+
+/* Binds a run to memory, which stays where it is until the bound run is freed: the least that a call can cost. The
+ * inputs hold values by then, for the network may run. What is bound may outlive the runner. */
+GANTK_C_API gantk_error *gantk_runner_bind(const gantk_runner *runner, const gantk_tensor *inputs, size_t input_count,
+                                           const gantk_tensor *outputs, size_t output_count, gantk_bound **bound);
+GANTK_C_API gantk_error *gantk_bound_run(gantk_bound *bound);
+GANTK_C_API void gantk_bound_free(gantk_bound *bound);
 
 GANTK_C_API size_t gantk_outputs_count(const gantk_outputs *outputs);
 GANTK_C_API gantk_tensor gantk_outputs_get(const gantk_outputs *outputs, size_t index); /* all zero past the last */

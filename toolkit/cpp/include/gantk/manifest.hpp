@@ -19,6 +19,8 @@ struct FileRef {
   std::string path;    // relative to the bundle, with forward slashes, without ".."
   std::string sha256;  // of its bytes, in lower-case hexadecimal
   std::int64_t size_bytes = 0;
+
+  bool operator==(const FileRef&) const = default;
 };
 
 // How far one backend's outputs for one file were from a reference when the bundle was made.
@@ -79,6 +81,7 @@ struct GANTK_API Engine {
   std::vector<std::string> options;  // "version-compatible", "hardware-compatible", "refit", "strip"
   std::vector<std::string> plugins;  // the names of the libraries that must be loaded first
   std::vector<Parity> parity;        // the verdicts of machines that could run it
+  std::optional<FileRef> probe;      // of shapes that it serves, where the bundle's has none
 
   std::string executed() const;    // what it computes in: its precision, or "tf32"
   bool verified() const noexcept;  // whether a machine has run it and found its outputs right

@@ -5,8 +5,9 @@
 //   auto outputs = runner.run({{"picture", picture.view()}});
 //   std::span<const std::uint8_t> pixels = outputs["stylized"].values<std::uint8_t>();
 //
-// Threads: `run` is const and any number of threads may call it on one runner at the same time; opening, moving and
-// closing a runner must not overlap with other calls on it. Inputs are read only during the call.
+// Threads: `run` and `bind` are const and any number of threads may call them on one runner at the same time; opening,
+// moving and closing a runner must not overlap with other calls on it. Inputs are read only during the call. A bound run
+// is for one thread at a time.
 #pragma once
 
 #include <filesystem>
@@ -30,6 +31,8 @@ struct Options {
   std::string precision = {};    // "fp32", "fp16", ..., of engines also "tf32"; by default fp32 if there is one
   std::string device = {};       // "cpu" or "cuda"; by default the best that the backend has here
   std::string form = {};         // "plain", "rewritten", ...; by default the one measured faster on that backend
+  std::string operators = {};    // ONNX Runtime's library of gantk's native operators, or none; the environment
+                                 // variable GANTK_ONNXRUNTIME_OPS, where it is set, comes before it
   int threads = 0;               // for one operation on a CPU; 0: all cores that this process may use
   void* stream = nullptr;        // the caller's cudaStream_t, on which work is queued; null: one of the backend's,
                                  // which waits for what is on CUDA's default stream
@@ -67,6 +70,29 @@ class GANTK_API Outputs {
   std::vector<Entry> entries_;
 };
 
+// A run that is bound to arrays, which stay where they are: the least that a call can cost. It may outlive the runner,
+// whose `close` then gives nothing back before it ends.
+class GANTK_API Bound {
+ public:
+  Bound(Bound&&) noexcept;
+  Bound& operator=(Bound&&) noexcept;
+  ~Bound();
+
+  // Runs once, on what the inputs hold now; throws Error as Runner::run does.
+  void run();
+
+  // The arrays that `bind` made, which every run writes anew; none where it was given memory.
+  Outputs& outputs();
+
+ private:
+  friend class Runner;
+  struct State;
+  explicit Bound(std::unique_ptr<State> state) noexcept;
+  State& state() const;
+
+  std::unique_ptr<State> state_;
+};
+
 class GANTK_API Runner {
  public:
   // Opens a bundle's folder. Throws Error where it is missing or damaged, there is no such variant, or no backend may
@@ -101,15 +127,25 @@ class GANTK_API Runner {
     run(std::span(feeds.begin(), feeds.size()), std::span(targets.begin(), targets.size()));
   }
 
+  // Binds a run to arrays: their names, shapes and places are looked at once, and a TensorRT engine becomes one CUDA
+  // graph where it can be. The inputs hold values by then, for the network may run. The first makes the outputs' arrays.
+  Bound bind(std::span<const Feed> feeds) const;
+  Bound bind(std::span<const Feed> feeds, std::span<const Target> targets) const;
+  Bound bind(std::initializer_list<Feed> feeds) const { return bind(std::span(feeds.begin(), feeds.size())); }
+  Bound bind(std::initializer_list<Feed> feeds, std::initializer_list<Target> targets) const {
+    return bind(std::span(feeds.begin(), feeds.size()), std::span(targets.begin(), targets.size()));
+  }
+
   // Gives back what the backend holds. Closing twice is harmless; running afterwards is an error.
   void close() noexcept;
 
  private:
   struct State;
-  explicit Runner(std::unique_ptr<State> state) noexcept;
+  friend class Bound;
+  explicit Runner(std::shared_ptr<State> state) noexcept;
   const State& state() const;
 
-  std::unique_ptr<State> state_;
+  std::shared_ptr<State> state_;  // Bound runs share it.
 };
 
 }  // namespace gantk

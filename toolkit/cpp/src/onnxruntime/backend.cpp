@@ -4,7 +4,6 @@
 #include "driver.hpp"
 #include "onnxruntime/library.hpp"
 #include "onnxruntime/session.hpp"
-#include "operators.hpp"
 
 namespace gantk::onnxruntime {
 namespace {
@@ -22,17 +21,17 @@ class OnnxRuntime : public Backend {
     return {loaded.version, {Device::cuda, Device::cpu}};
   }
 
-  // The CPU provider casts fp16 to fp32 and has no bf16 convolutions; of fp8 graphs it makes wrong ones.
+  // The CPU provider casts fp16 to fp32 and has no bf16 convolutions. fp8 has no kernels: values are rounded to it, and
+  // computed with in fp32.
   std::optional<std::string> executed(const std::string& precision, Device device) const override {
-    if (precision == "fp8") return std::nullopt;
+    if (precision == "fp8") return "fp32";
     if (device == Device::cuda) return precision;
     if (precision == "bf16") return std::nullopt;
     return precision == "fp16" ? "fp32" : precision;
   }
 
   std::optional<std::string> executed_natively(const std::string& precision, Device device) const override {
-    if (precision == "bf16" && operators_library() != nullptr) return precision;
-    return executed(precision, device);
+    return precision == "bf16" ? precision : executed(precision, device);
   }
 
   std::unique_ptr<Session> open(Model model, Device device, const Options& options) const override {

@@ -60,32 +60,37 @@ void add_cuda(Ort::SessionOptions& options, const Model& model, void* stream) {
 }
 
 // ONNX Runtime takes them in place of the portable bodies that a file has for nodes of the domain `gantk`.
-void add_operators(Ort::SessionOptions& options, Device device) {
-  const char* named = operators_library();
-  if (named == nullptr) return;
-  if (!std::filesystem::is_regular_file(named)) {
-    throw Error("`" + std::string(named) + "`, the library of native operators, does not exist", operators_variable,
-                "build it (kernels/onnxruntime/README.md), or set the variable to nothing: the file's own bodies do "
-                "without");
+void add_operators(Ort::SessionOptions& options, Device device, const std::string& library) {
+  if (library.empty()) return;
+  if (std::error_code fault; !std::filesystem::is_regular_file(library, fault)) {
+    const bool by_user = operators_by_user() != nullptr;
+    throw Error("`" + library + "`, the library of native operators, does not exist",
+                by_user ? operators_variable : "operators",
+                "build it (kernels/onnxruntime/README.md), or " +
+                    std::string(by_user ? "set the variable to nothing" : "leave the option empty") +
+                    ": the file's own bodies do without");
   }
   // Some of them are for CPUs alone.
   if (device == Device::cuda) options.AddConfigEntry("gantk.cpu_only", "0");
   try {
-    options.RegisterCustomOpsLibrary(std::filesystem::absolute(named).c_str());
+    options.RegisterCustomOpsLibrary(std::filesystem::absolute(library).c_str());
   } catch (const Ort::Exception& error) {
-    throw Error("ONNX Runtime cannot load the operators of `" + std::string(named) + "`: " + message_of(error),
-                operators_variable);
+    throw Error("ONNX Runtime cannot load the operators of `" + library + "`: " + message_of(error), library,
+                "build them again (kernels/onnxruntime/README.md), or do without: " + std::string(operators_variable) +
+                    "=");
   }
 }
 
 Ort::SessionOptions session_options(const Model& model, Device device, const Options& chosen) {
   Ort::SessionOptions options;
-  add_operators(options, device);
+  add_operators(options, device, chosen.operators);
   options.SetIntraOpNumThreads(chosen.threads);
   options.SetExecutionMode(ORT_SEQUENTIAL);
   // A pattern is one more block for all tensors of a run, beside those that the arena had given to the first run.
   options.DisableMemPattern();
   options.SetLogSeverityLevel(4);  // Errors come as exceptions.
+  // Further optimisations take fp8 for uint8: they drop ReLUs before a rounding, and fuse layers into int8 ones.
+  if (model.precision == "fp8") options.SetGraphOptimizationLevel(ORT_ENABLE_BASIC);
   if (device == Device::cuda) {
     try {
       add_cuda(options, model, chosen.stream);
@@ -126,16 +131,26 @@ class OrtNetwork : public Session {
   }
 
   void run(std::span<const TensorView> inputs, std::span<Slot> slots) const override {
+    guard([&] { device_ == Device::cpu ? run_here(inputs, slots) : run_bound(inputs, slots); });
+  }
+
+  std::unique_ptr<Binding> bind(std::span<const TensorView> inputs, std::span<Slot> slots) const override;
+
+ private:
+  class Bound;
+
+  template <class Work>
+  static void guard(Work work) {
     try {
-      device_ == Device::cpu ? run_here(inputs, slots) : run_bound(inputs, slots);
+      work();
     } catch (const Ort::Exception& error) {
       throw std::runtime_error(message_of(error));
     }
   }
 
- private:
   void run_here(std::span<const TensorView> inputs, std::span<Slot> slots) const;
   void run_bound(std::span<const TensorView> inputs, std::span<Slot> slots) const;
+  void bind_outputs(Ort::IoBinding& binding, std::span<const Slot> slots, bool on_gpu) const;
   Ort::Value wrap(const BasicView<const void>& view) const;
 
   Device device_;
@@ -178,17 +193,56 @@ void OrtNetwork::run_bound(std::span<const TensorView> inputs, std::span<Slot> s
   const std::lock_guard lock(turn_);
   Ort::IoBinding binding(session_);
   for (std::size_t i = 0; i < inputs.size(); ++i) binding.BindInput(inputs_[i], wrap(inputs[i]));
-  const bool on_gpu = !inputs.empty() && inputs.front().device == Device::cuda;
-  for (const Slot& slot : slots) {
-    const char* name = outputs_[slot.index];
-    if (slot.memory.data != nullptr) binding.BindOutput(name, wrap(slot.memory));
-    else binding.BindOutput(name, on_gpu ? there_ : here_);
-  }
+  bind_outputs(binding, slots, !inputs.empty() && inputs.front().device == Device::cuda);
   session_.Run(Ort::RunOptions(), binding);
   auto results = binding.GetOutputValues();
   for (std::size_t i = 0; i < slots.size(); ++i) {
     if (slots[i].memory.data == nullptr) slots[i].fresh = take(std::move(results[i]));
   }
+}
+
+void OrtNetwork::bind_outputs(Ort::IoBinding& binding, std::span<const Slot> slots, bool on_gpu) const {
+  for (const Slot& slot : slots) {
+    const char* name = outputs_[slot.index];
+    if (slot.memory.data != nullptr) binding.BindOutput(name, wrap(slot.memory));
+    else binding.BindOutput(name, on_gpu ? there_ : here_);
+  }
+}
+
+class OrtNetwork::Bound : public Binding {
+ public:
+  Bound(const OrtNetwork& network, std::span<const TensorView> inputs, std::span<Slot> slots)
+      : network_(network), inputs_(inputs), binding_(network.session_) {
+    // What is in main memory is copied to a GPU when it is bound.
+    const std::lock_guard lock(network_.turn_);
+    for (std::size_t i = 0; i < inputs_.size(); ++i) bind_input(i);
+    network_.bind_outputs(binding_, slots, false);
+  }
+
+  void run() override {
+    guard([&] {
+      if (network_.device_ == Device::cpu) return network_.session_.Run(options_, binding_);
+      const std::lock_guard lock(network_.turn_);
+      for (std::size_t i = 0; i < inputs_.size(); ++i) {
+        if (inputs_[i].device == Device::cpu) bind_input(i);
+      }
+      network_.session_.Run(options_, binding_);
+    });
+  }
+
+ private:
+  void bind_input(std::size_t i) { binding_.BindInput(network_.inputs_[i], network_.wrap(inputs_[i])); }
+
+  const OrtNetwork& network_;
+  std::span<const TensorView> inputs_;
+  Ort::IoBinding binding_;
+  Ort::RunOptions options_;
+};
+
+std::unique_ptr<Binding> OrtNetwork::bind(std::span<const TensorView> inputs, std::span<Slot> slots) const {
+  std::unique_ptr<Binding> bound;
+  guard([&] { bound = std::make_unique<Bound>(*this, inputs, slots); });
+  return bound;
 }
 
 }  // namespace

@@ -6,7 +6,9 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <limits>
 #include <new>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -120,6 +122,83 @@ TEST_F(RunnerTest, IsClosedOnce) {
   EXPECT_EQ(outputs["y"].values<float>()[0], 2);  // Outputs outlive the runner.
   Runner moved = std::move(runner);
   EXPECT_NE(refusal([&] { runner.inputs(); }).find("moved to another variable"), std::string::npos);
+}
+
+TEST_F(RunnerTest, BindsARunToMemory) {
+  std::optional<Runner> runner = open();
+  std::vector<float> y(6);
+  Bound bound = runner->bind({{"x", view_}}, {{"y", {y, {2, 3}}}});
+  x_[5] = 10;
+  bound.run();
+  EXPECT_EQ(y[5], 11);
+  EXPECT_EQ(bound.outputs().size(), 0u);
+  runner.reset();  // It outlives the runner.
+  const long before = allocations;
+  for (int i = 0; i < 100; ++i) bound.run();
+  EXPECT_EQ(allocations - before, 0);
+  x_[5] = std::numeric_limits<float>::infinity();
+  EXPECT_NE(refusal([&] { bound.run(); }).find("1 of 6 values that are NaN"), std::string::npos);
+  x_[5] = 0, x_[0] = -1;
+  EXPECT_NE(refusal([&] { bound.run(); }).find("add-one failed to run the network: it does not like"),
+            std::string::npos);
+  x_[0] = 5;
+  Bound moved = std::move(bound);
+  moved.run();
+  EXPECT_EQ(y[0], 6);
+  EXPECT_NE(refusal([&] { bound.run(); }).find("moved to another variable"), std::string::npos);
+}
+
+TEST_F(RunnerTest, BindsARunToArraysThatItMakes) {
+  Runner runner = open();
+  Bound bound = runner.bind({{"x", view_}});
+  const void* place = bound.outputs()["y"].view().data;
+  x_[0] = 3;
+  bound.run();
+  EXPECT_EQ(bound.outputs()["y"].values<float>()[0], 4);
+  EXPECT_EQ(bound.outputs()["z"].values<std::int64_t>()[0], 2);
+  EXPECT_EQ(bound.outputs()["y"].view().data, place);
+  const auto into = [&](Shape shape) {
+    std::vector<float> y(6);
+    return refusal([&] { runner.bind({{"x", view_}}, {{"y", {y, shape}}}); });
+  };
+  EXPECT_EQ(into({6}), "`out` for 'y' has shape [6]; the output has [2, 3]");
+  runner.close();
+  EXPECT_NE(into({2, 3}).find("the runner is closed"), std::string::npos);
+}
+
+// Runs a network within a run, as a backend does that puts others together.
+class Twice : public AddOneBackend {
+ public:
+  explicit Twice(Runner inner) : inner_(std::make_shared<Runner>(std::move(inner))) {}
+  std::string name() const override { return "twice"; }
+  std::optional<std::string> executed(const std::string& precision, Device) const override {
+    return precision == "fp32" ? std::optional(precision) : std::nullopt;
+  }
+  std::unique_ptr<Session> open(Model, Device, const Options&) const override {
+    struct Both : testing::AddOne {
+      std::shared_ptr<Runner> inner;
+      void run(std::span<const TensorView> inputs, std::span<Slot> slots) const override {
+        Outputs once = inner->run({{"x", inputs[0]}});
+        const TensorView x = once["y"].view();
+        AddOne::run({&x, 1}, slots);
+      }
+    };
+    auto both = std::make_unique<Both>();
+    both->inner = inner_;
+    return both;
+  }
+
+ private:
+  std::shared_ptr<Runner> inner_;
+};
+
+TEST_F(RunnerTest, RunsWithinARun) {
+  add_backend(std::make_unique<Twice>(open()));
+  const Runner runner = Runner::open(bundle_.path(), {.backend = "twice"});
+  EXPECT_EQ(runner.run({{"x", view_}})["y"].values<float>()[5], 8);
+  std::vector<float> y(6);
+  runner.run({{"x", view_}}, {{"y", {y, {2, 3}}}});
+  EXPECT_EQ(y[5], 8);
 }
 
 TEST_F(RunnerTest, SaysWhatABackendRefuses) {

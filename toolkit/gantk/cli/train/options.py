@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gantk.cli.given import given_options
 from gantk.cli.output import prose, write_json
 from gantk.errors import GantkError, UsageError
 
@@ -164,7 +165,7 @@ def carry_out(
 
     kind, reporter = _kind(verb), BarReporter()
     if resume:
-        given = {key: value for key, value in options.items() if _is_given(context, key)}
+        given = {key: value for key, value in given_options(context).items() if key in options}
         result = sitting.resume(kind, Path(options["out"]), given, reporter=reporter)
     else:
         result = sitting.begin(kind, kind.config_type(**options), force=force, reporter=reporter)
@@ -175,7 +176,7 @@ def length(context: typer.Context) -> None:
     """Let epochs that are given win over steps that are not, and leave out epochs that are not."""
     if context.params["epochs"] is None:
         del context.params["epochs"]
-    elif not _is_given(context, "steps"):
+    elif "steps" not in given_options(context):
         context.params["steps"] = None
 
 
@@ -207,11 +208,6 @@ def _tell(result: TrainResult, verb: str, next_steps: str, json: str | None) -> 
     if json is not None:
         write_json({**result.__dict__, "run": str(result.run), "warnings": list(result.warnings)}, json)
     return 130 if result.interrupted else 0
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    source: Any = context.get_parameter_source(name)
-    return source is not None and source.name != "DEFAULT"
 
 
 def _check_installed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -99,7 +100,7 @@ def build(
                 data, rewrites = put_kernels(product, trt, data, sizes, options.options, tf32=options.tf32)
             network = parse(trt, builder, data, where)
         check_tensors(trt, network, data, where)
-        # Strongly typed, the builder may change no type: what is wrong now would be wrong afterwards.
+        # The builder changes no type of a strongly typed network: what is wrong now would be wrong in the engine.
         found = audit(trt, network)
         refuse_mismatch(found, precision, where)
         asked = asked_targets(product, options.targets, options.options, targets(trt))
@@ -173,7 +174,7 @@ def _configure(trt: ModuleType, builder: Any, options: BuildOptions, chosen: Seq
     """The builder's settings."""
     config = builder.create_builder_config()
     flags = trt.BuilderFlag
-    # It is on by default, so that fp32 is not.
+    # TF32 is on by default, and would make fp32 less exact.
     (config.set_flag if options.tf32 else config.clear_flag)(flags.TF32)
     if chosen:
         config.num_compute_capabilities = len(chosen)
@@ -243,10 +244,20 @@ def _failure(
     )
 
 
-def _give_timing_cache(config: Any, product: Product, where: str) -> Path:
-    """Let the builder begin with what earlier builds measured, so that rebuilds choose alike."""
-    path = cache_folder() / "timing" / f"{product.name}-{product.version}-{driver.targets_here()[0]}.cache"
-    known = read_bytes(path) if path.is_file() else b""
+def _give_timing_cache(config: Any, product: Product, where: str) -> Path | None:
+    """Let the builder begin with what earlier builds measured, so that rebuilds choose alike.
+
+    Returns:
+        The file of that; `None` for a user without a home.
+    """
+    try:
+        folder = cache_folder() / "timing"
+    except GantkError:
+        return None
+    path = folder / f"{product.name}-{product.version}-{driver.targets_here()[0]}.cache"
+    known = b""
+    with suppress(GantkError):
+        known = read_bytes(path)
     cache = config.create_timing_cache(known)
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         if not known:
@@ -255,8 +266,11 @@ def _give_timing_cache(config: Any, product: Product, where: str) -> Path:
     return path
 
 
-def _keep(config: Any, path: Path) -> str:
-    """Write what was measured to the user's cache; its hash."""
+def _keep(config: Any, path: Path) -> str | None:
+    """Write what was measured to the user's cache; its hash, or `None` where that cannot be written."""
     data = bytes(config.get_timing_cache().serialize())
-    write_bytes(path, data)
+    try:
+        write_bytes(path, data)
+    except GantkError:
+        return None  # The next build measures again; this one took minutes.
     return hashlib.sha256(data).hexdigest()

@@ -72,7 +72,7 @@ def refuse_here(product: Product, precision: str) -> None:
 def asked_targets(
     product: Product, named: tuple[str, ...], options: Sequence[str], known: Sequence[str]
 ) -> tuple[str, ...]:
-    """The architectures that are asked for of a product that builds ahead of time; empty for all of them.
+    """The architectures that were asked for, of a product that builds ahead of time; none where all are wanted.
 
     TensorRT for RTX builds a refittable engine for a single one: of several it says ``CHECK(sm_vers_.size() == 1)
     failed``. That of the GPU at hand is taken where none is named.
@@ -112,12 +112,12 @@ def choose_targets(
     known: Sequence[str],
     layers: Sequence[HeavyLayer] = (),
 ) -> tuple[str, ...]:
-    """The architectures to build for: those asked for, or of all that a product knows those that can be had.
+    """The architectures to build for: those asked for, or all for which a product builds this.
 
     Raises:
         UsageError: One that was asked for cannot be had.
     """
-    # One engine, however they are named.
+    # The same engine, in whatever order they are named.
     ordered = sorted(asked or known, key=lambda target: (len(target), target))
     reasons = {target: lacks(product, precision, target, layers) for target in ordered}
     refused = {target: reason for target, reason in reasons.items() if reason is not None}
@@ -130,7 +130,7 @@ def choose_targets(
 def _instead(product: Product, target: str, layers: Sequence[HeavyLayer]) -> str:
     """What to do where a file's precision cannot be had for an architecture."""
     fitting = [precision for precision in PRECISIONS if lacks(product, precision, target) is None]
-    if layers:  # A float32 product may be at fault, which quantised files have too.
+    if layers:  # A float32 layer may be at fault, which quantised files have too.
         fitting = [precision for precision in fitting if precision in ("fp16", "bf16")]
     *others, last = fitting
     choice = f"{', '.join(others)} or {last}" if others else last
@@ -163,7 +163,7 @@ def adapt(
 
     from gantk.export.rewrites import REWRITES
 
-    # A foreign file may not say what its tensors are, and new weights take the type of what they meet.
+    # A foreign file may not declare the types of its tensors, from which new weights take theirs.
     graph = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.load_from_string(data)))
     applied = tuple(name for name in SUBPIXEL if REWRITES[name](graph))
     left = next((node for node in graph.graph if node.op_type == operator), None)

@@ -4,30 +4,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
-from gantk.bundle import FOREIGN_FAMILY, Bundle, Interface, Manifest, Profile, Variant, Writer
+from gantk.bundle import FOREIGN_FAMILY, Bundle, Interface, Manifest, Variant, Writer
 from gantk.errors import GantkError
-from gantk.export.engines.maker import Report, Sources
+from gantk.export.engines.maker import Sources
 from gantk.export.engines.pipeline import SKIPPED_FORMS, EngineRequest, make_engines
-from gantk.export.engines.profiles import default_sizes
-from gantk.export.engines.progress import Progress
+from gantk.export.engines.probe import feeds_for, make_probe
+from gantk.export.engines.progress import Progress, Report
 from gantk.export.tools import tool_versions
-from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import Model, from_bytes, from_path
-from gantk.runtime.registry import BACKENDS, executed, open_model, status
-from gantk.runtime.runner import Array
-from gantk.tensors import TensorSpec
-
-PROBE_BATCH, PROBE_SEED = 2, 1
-
-NOISE = 1e-3
-"""How far two runs may be from each other, as a share of the largest value: sums may be taken in another order."""
 
 
 def bundle_onnx(
@@ -76,9 +64,9 @@ def bundle_onnx(
         )
         interface = Interface(model.inputs, model.outputs)
         profiles = () if request is None else request.profiles(manifest, interface)
-        probe = _probe(model, _probe_sizes(model.inputs, profiles), report)
+        probe = make_probe(model, feeds_for(model.inputs, profiles), report)
         if probe is not None:
-            manifest = replace(manifest, probe=writer.add("probe.safetensors", probe))
+            manifest = replace(manifest, probe=writer.add("probe.safetensors", probe.dumps()))
         if request is not None:
             sources = Sources(lambda _: model.data, lambda _: model.where)
             manifest = make_engines(writer, manifest, sources, request, report, progress)
@@ -127,74 +115,3 @@ def _opset(data: bytes) -> int:
 
     imports = onnx.load_from_string(data).opset_import
     return next((entry.version for entry in imports if entry.domain in ("", "ai.onnx")), 1)
-
-
-def _probe_sizes(inputs: Sequence[TensorSpec], profiles: Sequence[Profile]) -> dict[str, int]:
-    """What symbols stand for in the probe: small sizes that engines serve, and a batch of some, if it is free."""
-    ranges: Mapping[str, tuple[int, int, int]] = default_sizes(inputs)
-    if profiles:
-        ranges = {
-            symbol: (shapes.min[axis], shapes.opt[axis], shapes.max[axis])
-            for spec in inputs
-            for shapes in (profiles[0][spec.name],)
-            for axis, symbol in enumerate(spec.shape)
-            if isinstance(symbol, str)
-        }
-    batches = {spec.shape[0] for spec in inputs if spec.shape}
-    return {
-        symbol: min(max(low, PROBE_BATCH), high) if symbol in batches else low
-        for symbol, (low, _, high) in ranges.items()
-    }
-
-
-def _probe(model: Model, sizes: Mapping[str, int], report: Report) -> bytes | None:
-    """Random inputs with what the first backend that runs the file makes of them; `None` where no engine is judged so.
-
-    Raises:
-        GantkError: An output has no finite value.
-    """
-    from safetensors.numpy import save
-
-    feeds = random_feeds(model.inputs, sizes, seed=PROBE_SEED)
-    for name in BACKENDS:
-        here = status(name)
-        if not here.works or executed(name, model.precision, here.devices[0]) is None:
-            continue
-        try:
-            with open_model(model, name) as runner:
-                outputs, again = runner.run(feeds), runner.run(feeds)
-        except GantkError:
-            continue
-        unfit = _unfit(model, outputs, again)
-        if unfit is not None:
-            report(f"  without a probe, by which engines are verified: {unfit}")
-            return None
-        return save(
-            {
-                **{f"input.{key}": array for key, array in feeds.items()},
-                **{f"output.{key}": array for key, array in outputs.items()},
-            }
-        )
-    return None
-
-
-def _unfit(model: Model, outputs: dict[str, Array], again: dict[str, Array]) -> str | None:
-    """Why outputs for random inputs are nothing to judge an engine by, or `None`; `again` is what a second run made.
-
-    Raises:
-        GantkError: An output has no finite value.
-    """
-    for name, values in outputs.items():
-        finite = np.isfinite(values.astype(np.float64))
-        if values.size and not finite.any():
-            raise GantkError(
-                f"`{model.where}` itself yields nothing but NaN and infinite values in {name!r}",
-                where=f"{model.where}, {name}",
-                hint="look for weights that are not finite, and for layers that overflow",
-            )
-        if not finite.all():
-            return f"with random inputs {name!r} is not finite everywhere"
-        size = float(np.abs(values.astype(np.float64)).max(initial=0.0))
-        if values.shape != again[name].shape or not np.allclose(values, again[name], atol=NOISE * size):
-            return f"{name!r} is random, another one in each run"
-    return None

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gantk.bundle import Bundle, Interface, Manifest, Variant, Writer
-from gantk.export.engines.progress import Progress
-
-Report = Callable[[str], None]
+from gantk.export.engines.progress import Progress, Report
 
 
 @dataclass(frozen=True)

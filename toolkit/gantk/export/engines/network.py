@@ -28,7 +28,7 @@ def parse(trt: ModuleType, builder: Any, data: bytes, where: str) -> Any:
     Raises:
         GantkError: The parser refuses it: the node is named, and what to change.
     """
-    # From TensorRT 11 on there is no other kind, and the flag may go.
+    # From TensorRT 11 on, networks are of no other kind, and the flag may be gone.
     typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = trt.OnnxParser(network, log(trt).logger)

@@ -12,9 +12,10 @@ from gantk.errors import UsageError
 from gantk.export.engines.apart import build_apart
 from gantk.export.engines.build import BuildOptions, check_options
 from gantk.export.engines.cells import adapt, asked_targets, choose_targets, lacks, refuse_here
-from gantk.export.engines.maker import Report, Sources
+from gantk.export.engines.maker import Sources
+from gantk.export.engines.probe import with_probe
 from gantk.export.engines.profiles import follows, make_profiles
-from gantk.export.engines.progress import Progress
+from gantk.export.engines.progress import Progress, Report
 from gantk.export.engines.trial import tried
 from gantk.runtime.model import check_choice
 from gantk.runtime.onnx_file import refuse_external
@@ -187,6 +188,8 @@ def make_engines(
             left_out = missed_targets(product, engine, targets(load(product)), request.options)
             if left_out:
                 report(f"  left out: {'; '.join(left_out)}")
+            made = replace(manifest, engines=tuple(engines.values()))
+            engine = with_probe(writer, made, engine, sources, report)
             engine = tried(writer.so_far(manifest), engine, writer.root, report)
             replaced = engines.get(engine.label)
             if replaced is not None and replaced.profiles != engine.profiles:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gantk.bundle import STEP_FAMILY, Interface, Manifest, Profile, ShapeRange
 from gantk.errors import UsageError
-from gantk.runtime.arrays import parse_shape
+from gantk.runtime.arrays import example_shape, parse_shape
 from gantk.tensors import TensorSpec
 
 BATCHES = (1, 1, 64)
@@ -144,7 +144,7 @@ def _profile(
 def _bound(
     inputs: Sequence[TensorSpec], following: Mapping[str, Follows], by_name: Given, index: int, option: str
 ) -> dict[str, int]:
-    """What the shapes of one option say that symbols stand for, in one profile."""
+    """The sizes that the shapes of one option give to symbols, in one profile."""
     sizes: dict[str, int] = {}
     by: dict[str, str] = {}
 
@@ -179,7 +179,7 @@ def _filled(
         raise UsageError(
             f"nothing says how large {symbol} of {of} may be",
             where=str(of),
-            hint=f"--opt {of.name}=SIZExSIZE... says it, and --min and --max where it is not always the same",
+            hint=f"--opt {example_shape(of)} says it, and --min and --max where it is not always the same",
         )
     least, middle, most = usual or (min(known), max(known), max(known))
     low, mid, high = said

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far a build is, in the terms of the builder's own monitor."""
+"""What an export tells: lines, and how far a build is, in the terms of the builder's own monitor."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
+
+Report = Callable[[str], None]
+"""Called with a line to show."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps of it are done, and how many there are."""

@@ -14,9 +14,10 @@ from gantk.errors import GantkError
 from gantk.export.engines.audit import QUANTISED
 from gantk.export.engines.cells import adapt
 from gantk.export.engines.graphs import difference
-from gantk.export.engines.maker import Report, Sources
+from gantk.export.engines.maker import Sources
 from gantk.export.engines.pipeline import name_of
-from gantk.export.engines.progress import Progress
+from gantk.export.engines.probe import with_probe
+from gantk.export.engines.progress import Progress, Report
 from gantk.export.engines.weights import put_weights
 from gantk.export.pipeline import export
 from gantk.files import resolved
@@ -112,7 +113,7 @@ class Refit:
                 hint="gantk export RUN --precision int8 --calibrate DIR measures them anew",
             )
         if not self.refittable:
-            # Of several reasons the one that another machine does not have.
+            # Rather a reason that lies in this machine than that an engine was not built refittable.
             raise min(self.left_out, key=lambda pair: "refit" not in pair[0].options)[1]
 
     @property
@@ -156,12 +157,14 @@ class Refit:
         Raises:
             GantkError: A new file is another graph than the old one, or the library refuses its weights.
         """
-        made = {}
+        made: dict[str, Engine] = {}
         for old, trouble in self.left_out:
             report(f"  left out {old.label}, which has the old weights: {trouble.what}")
         held = self.refittable
         for count, old in enumerate(held, 1):
             new = self._refit(writer, manifest, sources, old)
+            done = replace(manifest, engines=tuple(made.values()))
+            new = with_probe(writer, done, new, sources, report)
             made[new.label] = new
             report(f"  refitted {new.label}: {new.file.size_bytes / 2**20:.1f} MiB")
             progress("refitting", count, len(held))
@@ -186,7 +189,7 @@ class Refit:
             )
         interface = self.bundle.manifest.interface(before)
         file = EngineFile(self.bundle.read_file(old.file), self.bundle.root / old.file.path, old, interface)
-        # What the library writes here is known to be for the GPU at hand alone.
+        # What the library writes here is only known to run on the GPU at hand.
         targets = old.targets if "hardware-compatible" in old.options else driver.targets_here()
         name = name_of(product.name, variant, targets, tf32=old.tf32)
         return replace(
@@ -194,9 +197,10 @@ class Refit:
             file=writer.add(name, put_weights(product, file, data)),
             targets=targets,
             source=variant.file.sha256,
-            # Its weights are in it now.
+            # The weights are in the engine now.
             options=tuple(option for option in old.options if option != "strip"),
             parity=(),
+            probe=None,
         )
 
 
@@ -227,7 +231,9 @@ def _check(held: Engine, root: Path) -> None:
             where=where,
             hint="refit it on a machine that runs it",
         )
-    if held.version != product.version:  # Also where another runs it: its bytes would be of two versions.
+    if (
+        held.version != product.version
+    ):  # Also where this version runs it: the bytes would come from two versions.
         raise GantkError(
             f"`{held.file.path}` was built with {product.name} {held.version}; {product.version} is installed",
             where=where,

@@ -18,7 +18,7 @@ from gantk.runtime.verdicts import judge, wrong
 
 
 def tried(bundle: Bundle, engine: Engine, where: Path, report: Callable[[str], None]) -> Engine:
-    """Run an engine with the bundle's probe, if it runs on the GPU at hand.
+    """Run an engine with its probe, if it runs on the GPU at hand.
 
     Args:
         bundle: That the engine is about to be a part of, with its file.
@@ -48,7 +48,7 @@ def tried(bundle: Bundle, engine: Engine, where: Path, report: Callable[[str], N
         report(f"  unverified: it could not be run on {target}, for {error.what}")
         return engine
     if verdict is None:
-        report("  unverified: the bundle's probe has no sample of a shape that it serves")
+        report("  unverified: there is no probe of a shape that it serves")
         return engine
     if verdict.reason is not None:
         raise wrong(

@@ -8,7 +8,7 @@ from typing import Any
 
 from gantk.errors import GantkError
 from gantk.runtime import cuda
-from gantk.runtime.backends.tensorrt import deserialize
+from gantk.runtime.backends.loading import deserialize
 from gantk.runtime.backends.vendor import vendor_errors
 from gantk.runtime.cuda import Cuda
 from gantk.runtime.engines import EngineFile
@@ -45,7 +45,7 @@ def put_weights(product: Product, file: EngineFile, data: bytes) -> bytes:
 
 
 def _take_weights(trt: ModuleType, refitter: Any, data: bytes, product: Product, file: EngineFile) -> None:
-    """Give an engine's refitter every weight that it wants; a part of them would be a network of nobody's."""
+    """Give an engine's refitter every weight that it wants: with some old and some new it would be another network."""
     refit_parser = trt.OnnxParserRefitter(refitter, log(trt).logger)
     if not refit_parser.refit_from_bytes(data):
         said = refit_parser.get_error(0).desc() if refit_parser.num_errors else log(trt).said()

@@ -34,9 +34,8 @@ _QUERY = 0xFFFFFFFF
 def main() -> int:
     fix_addresses()
     if hasattr(libc := ctypes.CDLL(None), "prctl"):
-        libc.prctl(
-            _PR_SET_PDEATHSIG, signal.SIGKILL
-        )  # Nobody waits for an engine when whoever asked is gone.
+        # When the parent is gone, nobody waits for the engine.
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     tell = _own_output()
     try:
         with named_errors(Path.cwd(), "build in", ANOTHER_PLACE):
@@ -47,7 +46,7 @@ def main() -> int:
 
 
 def fix_addresses() -> None:
-    """Begin again with the same addresses every time, where the system lets a process choose that.
+    """Start this process again without address randomisation, where the system lets it choose that.
 
     The builders order some of their work by pointers, so that otherwise no two engines are the same.
     """
@@ -60,7 +59,7 @@ def fix_addresses() -> None:
 
 
 def take_turns() -> None:
-    """Run the builder's threads on one processor, each until it waits for another, for they number what they make.
+    """Run the builder's threads on one processor, each until it waits, so that they number what they make alike.
 
     Raises:
         GantkError: This process may not ask for that, or could not begin with the same addresses.

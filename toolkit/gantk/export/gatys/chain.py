@@ -15,7 +15,6 @@ from gantk.tensors import TensorSpec
 PICTURE = ("N", 3, "H", "W")
 LOSSES = ("content_loss", "style_loss", "variation_loss")
 MOMENTS = ("mean", "square")
-NEXT = "next_"
 """Before the name of what an Adam step gives back to be put in again."""
 
 

@@ -19,7 +19,6 @@ import numpy as np
 
 from gantk.export.gatys.chain import (
     MOMENTS,
-    NEXT,
     Chain,
     StepConfig,
     adam_inputs,
@@ -31,6 +30,7 @@ from gantk.export.gatys.chain import (
 )
 from gantk.export.gatys.draft import Draft, StepGraph
 from gantk.runtime.runner import Array
+from gantk.stylize.descent import NEXT
 from gantk.tensors import TensorSpec
 
 _NEAREST = {"coordinate_transformation_mode": "asymmetric", "mode": "nearest", "nearest_mode": "floor"}
@@ -75,7 +75,7 @@ def make_adam(chain: Chain, config: StepConfig, precision: str = "fp32") -> Step
 
 def _forward(draft: Draft, chain: Chain, pooling: str) -> dict[str, str]:
     """The features of every layer, by its name; what a pooling yields is there as ``pool.`` and the layer after."""
-    # The mean cannot go into the first offsets, for borders are of 0.
+    # The mean cannot be folded into the first convolution: its borders are 0, and not the mean.
     value = draft.add("Sub", "picture", "picture", draft.constant("picture/mean", chain.mean))
     value = draft.narrow("picture", value)
     found: dict[str, str] = {}

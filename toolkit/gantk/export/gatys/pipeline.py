@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from safetensors.numpy import save
 from torch import Tensor
 
 from gantk.bundle import STEP_FAMILY, Bundle, FileRef, Interface, Manifest, Parity, Variant, Writer
@@ -18,6 +17,7 @@ from gantk.export import verify
 from gantk.export.engines.maker import Sources
 from gantk.export.engines.pipeline import EngineRequest
 from gantk.export.engines.progress import Progress as BuildProgress
+from gantk.export.engines.progress import Report
 from gantk.export.gatys.chain import Chain, StepConfig, adam_inputs, picture_spec, step_inputs
 from gantk.export.gatys.draft import TYPES, StepGraph
 from gantk.export.gatys.graphs import make_adam, make_gradient, make_targets
@@ -30,11 +30,11 @@ from gantk.gatys.layers import default_layers
 from gantk.gatys.targets import feature_growth
 from gantk.models.vgg import Progress, Vgg19, last_layer, load_vgg19
 from gantk.runtime.parity import STEP_THRESHOLDS
+from gantk.runtime.probe import Probe
 from gantk.tensors import TensorSpec
 
 PRECISIONS = tuple(TYPES)
 
-Report = Callable[[str], None]
 Compute = Callable[[Vgg19, StepConfig, dict[str, Tensor]], dict[str, Tensor]]
 
 
@@ -222,7 +222,7 @@ def _reference(
 ) -> Reference:
     made = [to_arrays(form.compute(step.network, step.config, feeds)) for feeds in step.trials]
     feeds = [to_arrays({spec.name: trial[spec.name] for spec in inputs}) for trial in step.trials]
-    # The span of all trials together: of one alone a loss has a single value.
+    # The span over all trials: in a single one, a loss has but one value.
     spans = {
         spec.name: float(max(m[spec.name].max() for m in made) - min(m[spec.name].min() for m in made))
         for spec in outputs
@@ -250,6 +250,4 @@ def _probe(step: _Step) -> bytes:
     made: dict[str, Tensor] = {}
     for form in _FORMS:
         made |= form.compute(step.network, step.config, trial)
-    inputs = {f"input.{name}": array for name, array in to_arrays(trial).items()}
-    outputs = {f"output.{name}": array for name, array in to_arrays(made).items()}
-    return save({**inputs, **outputs})
+    return Probe(to_arrays(trial), to_arrays(made)).dumps()

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gantk.export.gatys.chain import LOSSES, MOMENTS, NEXT, StepConfig
+from gantk.export.gatys.chain import LOSSES, MOMENTS, StepConfig
 from gantk.models.vgg import Vgg19
 from gantk.ops import gram_matrix, style_loss, total_variation
 from gantk.runtime.runner import Array
+from gantk.stylize.descent import NEXT
 
 Arrays = dict[str, Array]
 Tensors = Mapping[str, Tensor]

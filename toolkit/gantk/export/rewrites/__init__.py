@@ -52,7 +52,9 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("enlarged-to-transposed", "enlarged-to-subpixel", "enlarged-to-native"),
     ("convolution-to-native",),
     ("narrow-to-phases", "narrow-to-blocks"),
-    ("narrow-to-blocks",),  # What reads few channels, where phases are kept for what makes few.
+    (
+        "narrow-to-blocks",
+    ),  # Again: for what reads few channels, where the step before kept phases for what makes few.
     ("narrow-to-eights",),
     ("transposed-bias-apart", "bias-relu-to-native"),
     ("normalization-in-half", "normalization-to-native"),

@@ -27,9 +27,9 @@ from gantk.export.rewrites.graphs import (
     text,
 )
 
-# Of a phase: which taps of a kernel of 3 fall on its first and on its second value of the small picture.
+# By phase: which taps of a kernel of 3 fall on its first and on its second value of the small picture.
 _TAPS = {0: ([0], [1, 2]), 1: ([0, 1], [2])}
-# Of a phase: the taps of a transposed kernel of 4 and stride 2 that meet these two.
+# By phase: the taps of a transposed kernel of 4 and stride 2 that meet these two.
 _TRANSPOSED_TAPS = {0: (3, 1), 1: (2, 0)}
 
 
@@ -106,8 +106,7 @@ def transposed_kernel(place: Place) -> Float64:
 
 
 def bordered(new: Replacement, place: Place) -> tuple[ir.Value | None, int]:
-    """The small picture, and how many pixels of border it was given: none where it is one of zeros, for
-    convolutions have these for nothing."""
+    """The small picture with its border, and how wide that is: 0 for zeros, which convolutions add themselves."""
     picture = place.nodes[0].inputs[0]
     if place.mode == "constant":
         return picture, 0

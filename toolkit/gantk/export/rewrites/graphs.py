@@ -54,14 +54,15 @@ class Replacement:
 
     def call(
         self,
-        domain: str,
+        model: ir.Model,
         function: str,
         inputs: Sequence[ir.Value | None],
         **attributes: int | float | str | list[int],
     ) -> ir.Value:
-        """Add a node that is a function of another domain."""
+        """Add a node that is one of gantk's own functions, whose body the model is given."""
+        add_body(model, function)
         name = f"{self._node.name}/{function}"
-        return self._append(ir.node(function, inputs, attributes, domain=domain, name=name))
+        return self._append(ir.node(function, inputs, attributes, domain=DOMAIN, name=name))
 
     def _append(self, node: ir.Node) -> ir.Value:
         node.outputs[0].name = f"{node.name}.output"
@@ -150,6 +151,12 @@ def only_user(value: ir.Value) -> ir.Node | None:
     return users[0] if len(users) == 1 and not value.is_graph_output() else None
 
 
+def with_relu(node: ir.Node) -> tuple[tuple[ir.Node, ...], str]:
+    """A node with the ReLU that alone reads what it yields, if one does, and what that adds to a function's name."""
+    user = only_user(node.outputs[0])
+    return ((node, user), "Relu") if user is not None and user.op_type == "Relu" else ((node,), "")
+
+
 def is_simple(convolution: ir.Node) -> bool:
     """Whether a convolution has stride 1, no dilation, and one group."""
     return (
@@ -162,11 +169,11 @@ def is_simple(convolution: ir.Node) -> bool:
 
 def add_body(graph: ir.Model, function: str) -> None:
     """Give a file the body of one of gantk's functions, where it has none yet."""
+    if (DOMAIN, function, "") in graph.functions:
+        return
     graph.graph.opset_imports[DOMAIN] = VERSION
-    for body in bodies(graph.graph.opset_imports[""]):
-        if body.name == function:
-            made = ir.from_proto(body)
-            graph.functions[made.identifier()] = made
+    made = next(body for body in bodies(graph.graph.opset_imports[""]) if body.name == function)
+    graph.functions[DOMAIN, function, ""] = ir.from_proto(made)
 
 
 def drop_unused_weights(graph: ir.Graph) -> None:

@@ -129,7 +129,7 @@ def _yields_even(node: ir.Node) -> bool:
     if kind in _POINTWISE or kind in _SAME_SIZE:
         return _is_even(node.inputs[0])
     if kind in ("Add", "Mul"):
-        # An even size is not 1, so that what it meets is of its size, or spread over it.
+        # An even size is not 1: the other input has the same size, or is broadcast to it.
         return any(map(_is_even, node.inputs))
     if kind == "Resize":
         scales = constant(optional(node, 2))
@@ -148,7 +148,7 @@ def _growth(node: ir.Node) -> list[int] | None:
     if node.op_type == "Pad" and (amounts := constant(node.inputs[1])) is not None:
         return [int(amounts[2] + amounts[6]), int(amounts[3] + amounts[7])] if len(amounts) == 8 else None
     if node.op_type == "Slice":
-        # As the rewrites of `enlarged` and `native` crop; how much another crop leaves may depend on the input.
+        # Only crops as the rewrites of `enlarged` and `native` make them; what others leave may depend on the input.
         bounds = [found.tolist() for value in node.inputs[1:] if (found := constant(value)) is not None]
         cropped = [n for n in (1, 2) if bounds == [[n, n], [-n, -n], [2, 3]]]
         return [-2 * cropped[0]] * 2 if cropped else None

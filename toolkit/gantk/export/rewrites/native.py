@@ -6,12 +6,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from gantk.export.functions import DOMAIN
 from gantk.export.rewrites.enlarged import bordered, find_places, transposed_kernel
 from gantk.export.rewrites.graphs import (
     SIMD_FLOATS,
     Replacement,
-    add_body,
     constant,
     drop_unused_weights,
     ints,
@@ -59,13 +57,12 @@ def enlarged_to_native(graph: ir.Model) -> int:
         bias = np.zeros(place.phases.shape[2]) if place.bias is None else place.bias
         weights = [new.weight("weight", transposed_kernel(place)), new.weight("bias", bias)]
         picture, border = bordered(new, place)
-        value = new.call(DOMAIN, "TransposedConvolution4x4", [picture, *weights])
+        value = new.call(graph, "TransposedConvolution4x4", [picture, *weights])
         if border:
             crop = {"starts": [2, 2], "ends": [-2, -2], "axes": [2, 3]}
             bounds = [new.weight(name, np.array(numbers)) for name, numbers in crop.items()]
             value = new.add("Slice", [value, *bounds], "crop")
         new.finish(value, place.nodes)
-        add_body(graph, "TransposedConvolution4x4")
     drop_unused_weights(graph.graph)
     return len(places)
 
@@ -109,8 +106,7 @@ def _replace(graph: ir.Model, node: ir.Node, chain: tuple[ir.Node, ...], functio
     if function in _WITH_RELU and user is not None and user.op_type == "Relu":
         chain, function = (*chain, user), f"{function}Relu"
     new = Replacement(graph.graph, node)
-    # Of a body that is given no bias ONNX Runtime makes a Conv whose third input has no name, which its blocked layout
-    # passes by.
+    # Without a bias, ONNX Runtime turns the body into a Conv whose third input has no name, which its blocked layout
+    # leaves out.
     bias = optional(node, 2) or new.weight("bias", np.zeros(outputs))
-    new.finish(new.call(DOMAIN, function, [chain[0].inputs[0], node.inputs[1], bias]), chain)
-    add_body(graph, function)
+    new.finish(new.call(graph, function, [chain[0].inputs[0], node.inputs[1], bias]), chain)

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from gantk.export.functions import DOMAIN
 from gantk.export.rewrites.graphs import (
     CHANNELS_FIRST,
     CHANNELS_LAST,
     Replacement,
-    add_body,
     constant,
     drop_unused_weights,
     only_user,
@@ -36,11 +34,9 @@ def bias_relu_to_native(graph: ir.Model) -> int:
         new = Replacement(graph.graph, node)
         sums = new.add("ConvTranspose", node.inputs[:2], "sums", **node.attributes)
         last = new.transposed(sums, CHANNELS_LAST)
-        result = new.call(DOMAIN, "BiasRelu", [last, new.weight("bias", bias)])
+        result = new.call(graph, "BiasRelu", [last, new.weight("bias", bias)])
         result.type = node.outputs[0].type
         new.finish(new.transposed(result, CHANNELS_FIRST), (node, relu))
         turned += 1
-    if turned:
-        add_body(graph, "BiasRelu")
     drop_unused_weights(graph.graph)
     return turned

@@ -8,10 +8,6 @@ what moves data: there a network runs by native operators for all that is heavy,
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -24,17 +20,18 @@ from gantk.export.rewrites.graphs import (
     CHANNELS_LAST,
     Float64,
     Replacement,
-    add_body,
     attribute,
     constant,
     drop_unused_weights,
     has_computed_bias,
     ints,
-    only_user,
     optional,
     text,
+    with_relu,
 )
-from gantk.export.rewrites.native_norm import border_amounts, is_border, turn_normalizations
+from gantk.export.rewrites.native_borders import Border, border_of, border_to_native
+from gantk.export.rewrites.native_dense import dense_to_native
+from gantk.export.rewrites.native_norm import turn_normalizations
 from gantk.export.rewrites.transposes import ELEMENTWISE, move_transposes, transposed_shape
 
 MARK = "gantk.wholly_native"
@@ -61,8 +58,10 @@ def channels_last_to_native(graph: ir.Model) -> int:
     _borders_apart(graph.graph)
     turn_normalizations(graph)
     RemoveUnusedNodesPass()(graph)
-    for pad in [node for node in graph.graph if is_border(node) and _is_float(node.inputs[0])]:
-        _turn_border(graph, pad)
+    for node in list(graph.graph):
+        border = border_of(node)
+        if border is not None and _is_float(node.inputs[0]):
+            _turn_border(graph, node, border)
     turned = sum(_turn(graph, node) for node in list(graph.graph))
     move_transposes(graph.graph)
     RemoveUnusedNodesPass()(graph)
@@ -87,28 +86,23 @@ def _borders_apart(graph: ir.Graph) -> None:
         padded = new.add("Pad", [node.inputs[0], pads], "Pad", mode="constant")
         picture = node.inputs[0]
         assert picture is not None
-        padded.type, padded.shape = picture.type, _of_any_size(picture.shape, 0, 1)
+        padded.type, padded.shape = picture.type, _of_any_size(picture.shape, 1)
         attributes = {name: value for name, value in node.attributes.items() if name != "pads"}
         new.finish(new.add("Conv", [padded, *node.inputs[1:]], "Conv", **attributes))
 
 
-def _turn_border(graph: ir.Model, pad: ir.Node) -> None:
+def _turn_border(graph: ir.Model, pad: ir.Node, border: Border) -> None:
     new = Replacement(graph.graph, pad)
     last = _channels_last(new, pad.inputs[0])
-    mode, pads = text(pad, "mode", "constant"), border_amounts(pad)
-    bordered = new.call(DOMAIN, "BorderedBlocks", [last], to_blocksize=1, mode=mode, pads=pads)
-    add_body(graph, "BorderedBlocks")
-    bordered.type, bordered.shape = last.type, _of_any_size(last.shape, 0, 3)
+    bordered = border_to_native(graph, new, last, border)
+    bordered.type, bordered.shape = last.type, _of_any_size(last.shape, 3)
     new.finish(new.transposed(bordered, CHANNELS_FIRST))
 
 
 def _turn(graph: ir.Model, node: ir.Node) -> bool:
     """Turn a node into a native convolution, where it can be one."""
     if node.op_type == "Gemm":
-        dense = _dense(node)
-        if dense is not None:
-            _turn_dense(graph, dense)
-        return dense is not None
+        return dense_to_native(graph, node)
     weight = constant(optional(node, 1))
     if node.op_type == "Conv" and weight is not None and _is_convolution(node, weight):
         _turn_convolution(graph, node, "NhwcConvolution", weight.shape[0], "strides")
@@ -164,98 +158,15 @@ def _turn_convolution(graph: ir.Model, node: ir.Node, function: str, outputs: in
         kept: The attribute that the function has of it.
     """
     new = Replacement(graph.graph, node)
-    relu = _relu_after(node)
-    chain = (node,) if relu is None else (node, relu)
-    values = {kept: ints(node, kept) or [1, 1]}
-    # As a body of one without bias ONNX Runtime makes a node whose third input has no name.
+    chain, ending = with_relu(node)
+    # Without a bias, ONNX Runtime turns the body into a node whose third input has no name.
     bias = optional(node, 2) or new.weight("bias", np.zeros(outputs))
     last = _channels_last(new, node.inputs[0])
-    result = _call(graph, new, function, relu, [last, node.inputs[1], bias], values)
-    result.type, result.shape = last.type, _of_any_size(last.shape, 0, 3, outputs)
+    result = new.call(
+        graph, f"{function}{ending}", [last, node.inputs[1], bias], **{kept: ints(node, kept) or [1, 1]}
+    )
+    result.type, result.shape = last.type, _of_any_size(last.shape, 3, outputs)
     new.finish(new.transposed(result, CHANNELS_FIRST), chain)
-
-
-def _call(
-    graph: ir.Model,
-    new: Replacement,
-    function: str,
-    relu: ir.Node | None,
-    inputs: Sequence[ir.Value | None],
-    values: dict[str, list[int]],
-) -> ir.Value:
-    function += "" if relu is None else "Relu"
-    add_body(graph, function)
-    return new.call(DOMAIN, function, inputs, **values)
-
-
-def _relu_after(node: ir.Node) -> ir.Node | None:
-    """The ReLU that alone reads what a node yields."""
-    user = only_user(node.outputs[0])
-    return user if user is not None and user.op_type == "Relu" else None
-
-
-@dataclass(frozen=True)
-class _Dense:
-    """A dense layer whose vectors become pictures.
-
-    Args:
-        nodes: The layer, a ReLU after it if it has one, and the Reshape; each the only user of the one before.
-        weight: float64[outputs, inputs].
-        bias: float64[outputs], if it has one.
-        picture: Channels, height and width.
-    """
-
-    nodes: tuple[ir.Node, ...]
-    weight: Float64
-    bias: Float64 | None
-    picture: tuple[int, int, int]
-
-
-def _dense(node: ir.Node) -> _Dense | None:
-    relu = _relu_after(node)
-    reshape = only_user(node.outputs[0] if relu is None else relu.outputs[0])
-    weight, bias = constant(node.inputs[1]), constant(optional(node, 2))
-    shape = None if reshape is None or reshape.op_type != "Reshape" else constant(reshape.inputs[1])
-    if reshape is None or shape is None or weight is None or has_computed_bias(node):
-        return None
-    factors = [node.attributes[name].as_float() for name in ("alpha", "beta") if name in node.attributes]
-    if attribute(node, "transA", 0) or not attribute(node, "transB", 0) or set(factors) - {1.0}:
-        return None
-    if len(shape) != 4 or min(shape[1:]) < 1 or math.prod(shape[1:]) != len(weight):
-        return None
-    channels, height, width = (int(size) for size in shape[1:])
-    if bias is not None:
-        bias = np.broadcast_to(bias.ravel(), len(weight))
-    nodes = (node, reshape) if relu is None else (node, relu, reshape)
-    return _Dense(nodes, weight, bias, (channels, height, width))
-
-
-def _turn_dense(graph: ir.Model, dense: _Dense) -> None:
-    """Let a convolution of single pixels make the channels of all pixels, those of one pixel together.
-
-    The vectors are a row of pixels, for a kernel reads the weights anew for each picture.
-    """
-    node, relu = dense.nodes[0], dense.nodes[1] if len(dense.nodes) > 2 else None
-    new = Replacement(graph.graph, node)
-    channels, height, width = dense.picture
-    outputs, inputs = dense.weight.shape
-    order = np.arange(outputs).reshape(dense.picture).transpose(1, 2, 0).ravel()
-    bias = np.zeros(outputs) if dense.bias is None else dense.bias
-    weights = [
-        new.weight("weight", dense.weight[order].reshape(outputs, inputs, 1, 1)),
-        new.weight("bias", bias[order]),
-    ]
-    vectors = node.inputs[0]
-    assert vectors is not None
-    batch = None if vectors.shape is None else vectors.shape[0]
-    row = new.add("Reshape", [vectors, new.weight("row", np.array([1, 1, -1, inputs]))], "row")
-    row.type, row.shape = vectors.type, ir.Shape([1, 1, batch, inputs])
-    result = _call(graph, new, "NhwcConvolution", relu, [row, *weights], {"strides": [1, 1]})
-    result.type, result.shape = vectors.type, ir.Shape([1, 1, batch, outputs])
-    size = new.weight("picture", np.array([-1, height, width, channels]))
-    picture = new.add("Reshape", [result, size], "picture")
-    picture.type, picture.shape = vectors.type, ir.Shape([batch, height, width, channels])
-    new.finish(new.transposed(picture, CHANNELS_FIRST), dense.nodes)
 
 
 def _channels_last(new: Replacement, value: ir.Value | None) -> ir.Value:
@@ -266,25 +177,24 @@ def _channels_last(new: Replacement, value: ir.Value | None) -> ir.Value:
     return last
 
 
-def _of_any_size(shape: ir.Shape | None, batch: int, channel: int, channels: int | None = None) -> ir.Shape:
+def _of_any_size(shape: ir.Shape | None, channel: int, channels: int | None = None) -> ir.Shape:
     """The shape of pictures of another height and width.
 
     Args:
         shape: Before, where it is known.
-        batch: Which axis is of pictures.
         channel: Which is of channels.
         channels: Their number, where that is another too.
     """
     sizes: list[int | ir.SymbolicDim | None] = [None] * 4
     if shape is not None and len(shape) == 4:
-        sizes[batch], sizes[channel] = shape[batch], shape[channel]
+        sizes[0], sizes[channel] = shape[0], shape[channel]
     if channels is not None:
         sizes[channel] = channels
     return ir.Shape(sizes)
 
 
 def _fill_types(graph: ir.Graph) -> None:
-    """Say of what type every result is, which earlier rewrites leave out of what moves or borders pictures."""
+    """Fill in the types of results, which earlier rewrites leave out where they move or border pictures."""
     for node in graph:
         first = node.inputs[0] if node.inputs else None
         if first is not None and node.op_type != "Cast":

@@ -13,12 +13,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from gantk.export.functions import DOMAIN
 from gantk.export.rewrites.graphs import (
     CHANNELS_FIRST,
     CHANNELS_LAST,
     Replacement,
-    add_body,
     attribute,
     constant,
     ints,
@@ -36,7 +34,7 @@ def is_shape_of_sides(node: ir.Node) -> bool:
 
 
 def pad_channels_last(graph: ir.Graph) -> None:
-    """Let paddings, and what asks for sizes, come before the transpose to channels first that they stand behind.
+    """Move paddings, and what asks for sizes, from behind a transpose to channels first to before it.
 
     ONNX Runtime would do so itself, and reorder amounts that are not constant on the GPU.
     """
@@ -69,7 +67,7 @@ class _Sizes:
 
 
 def sizes_to_native(graph: ir.Model) -> None:
-    """Compute the ends of cuts by gantk's own function, of the shape that they come from."""
+    """Compute the ends of cuts that come from a shape by `gantk::Sizes`."""
     for node in list(graph.graph):
         if node.op_type not in _WITH_ENDS or len(node.inputs) < 3:
             continue
@@ -79,15 +77,14 @@ def sizes_to_native(graph: ir.Model) -> None:
         ends = sizes.shape
         if sizes.factor != 1 or sizes.growth.any():
             new = Replacement(graph.graph, node)
-            ends = new.call(DOMAIN, "Sizes", [sizes.shape], factor=sizes.factor, growth=sizes.growth.tolist())
+            ends = new.call(graph, "Sizes", [sizes.shape], factor=sizes.factor, growth=sizes.growth.tolist())
             ends.type, ends.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([2])
-            add_body(graph, "Sizes")
             new.insert()
         node.replace_input_with(2, ends)
 
 
 def _sizes(value: ir.Value | None) -> _Sizes | None:
-    """What a value is of the two sizes that a shape tells, if it is that."""
+    """A value as a factor and a growth of a shape's two sizes; `None` where it is none."""
     node = None if value is None else value.producer()
     if value is None or node is None:
         return None

@@ -19,10 +19,8 @@ from gantk.export.rewrites.graphs import (
     optional,
 )
 
-_TAPS = {
-    0: [3, 1],
-    1: [2, 0],
-}  # Of a phase: the taps of a kernel of 4 that meet its two inputs, in their order.
+# By phase: the taps of a kernel of 4 that meet its two inputs, in the order of these.
+_TAPS = {0: [3, 1], 1: [2, 0]}
 _ACTIVATIONS = ("Relu", "Tanh", "Sigmoid")
 
 

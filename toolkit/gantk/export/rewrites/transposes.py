@@ -16,7 +16,7 @@ ELEMENTWISE = frozenset(
 
 
 def move_transposes(graph: ir.Graph) -> None:
-    """Let transposes cancel, after what is computed between two in either layout; of equal ones the first does."""
+    """Move transposes behind what either layout can compute, so that opposite ones cancel; keep one of equal ones."""
     made: dict[tuple[ir.Value | None, tuple[int, ...]], ir.Value] = {}
     for node in list(graph):
         if node.op_type == "Transpose":
@@ -47,7 +47,7 @@ def _cancel(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _sink(graph: ir.Graph, node: ir.Node) -> None:
-    """Let a node compute with channels last and a transpose follow it, where all that it reads comes from such ones."""
+    """Let a node that reads only transposes of channels last compute in that layout, and transpose its result."""
     sources = [_source(value) for value in node.inputs]
     if sources[0] is None and not any(sources):
         return

@@ -13,13 +13,13 @@ import numpy as np
 from gantk.errors import GantkError
 from gantk.runtime import dlpack
 from gantk.runtime.backends.memory import GpuMemory
+from gantk.runtime.backends.plans import Shape
 from gantk.runtime.cuda import Cuda
+from gantk.runtime.lender import Lender
 from gantk.runtime.runner import numpy_dtype
 from gantk.runtime.streams import Event, Stream
 from gantk.runtime.views import LEGACY_STREAM, Reader, View, dense
 from gantk.tensors import TensorSpec
-
-Shape = tuple[int, ...]
 
 
 def reader(cuda: Cuda, stream: int) -> Reader:
@@ -40,7 +40,9 @@ def view(spec: TensorSpec, value: Any, seen: Reader, ordinal: int) -> View:
     """
     if hasattr(value, "__dlpack_device__"):
         kind, its = value.__dlpack_device__()
-        if int(kind) == dlpack.CUDA and its != ordinal:  # It would take our stream for one of its GPU.
+        if (
+            int(kind) == dlpack.CUDA and its != ordinal
+        ):  # Its library would take our stream for one of that GPU.
             raise GantkError(
                 f"{spec.name!r} is on GPU {its}; the network is on GPU {ordinal}", where=str(spec)
             )
@@ -125,7 +127,7 @@ def _check_out(found: View, shape: Shape, others: Sequence[View]) -> None:
             raise GantkError(f"`out` for {found.name} and {other.name} share memory", where=str(found))
 
 
-class DeviceArray(dlpack.Lender):
+class DeviceArray(Lender):
     """An output in GPU memory of ours, given back when nobody refers to it any more.
 
     It offers DLPack and the CUDA Array Interface: `torch.from_dlpack(array)` and `cupy.asarray(array)` view it without
@@ -161,23 +163,6 @@ class DeviceArray(dlpack.Lender):
         self._stream = caller
         self.address = self._memory.address
 
-    def __repr__(self) -> str:
-        return f"<DeviceArray {self.dtype.name}{list(self.shape)} on GPU {self._cuda.home.ordinal}>"
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        # Of the default stream, which is always there, unlike the caller's.
-        self._lend_to(None)
-        self._memory.used_by_others()
-        return {
-            "shape": self.shape,
-            "typestr": self.dtype.str,
-            "data": (self.address, False),
-            "strides": None,
-            "stream": LEGACY_STREAM if self.ready is not None else None,
-            "version": 3,
-        }
-
     def _lent(self) -> dlpack.Lent:
         ordinal = self._cuda.home.ordinal
         return dlpack.Lent(self.address, ordinal, self.dtype.name, self.shape, dense(self.shape))
@@ -189,3 +174,9 @@ class DeviceArray(dlpack.Lender):
         if self.ready is not None and stream != -1:
             with self._cuda.current():
                 self.ready.hold(stream or LEGACY_STREAM)
+
+    def _lend_to_anyone(self) -> int | None:
+        # The default stream is always there, unlike the caller's.
+        self._lend_to(None)
+        self._memory.used_by_others()
+        return LEGACY_STREAM if self.ready is not None else None

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from gantk.errors import GantkError
-from gantk.runtime.backends.device import DeviceArray, Shape, place_outputs, reader, view
+from gantk.runtime.backends.device import DeviceArray, place_outputs, reader, view
+from gantk.runtime.backends.plans import Shape
 from gantk.runtime.captures import give_back
 from gantk.runtime.cuda import DEVICE_TO_HOST, HOST_TO_DEVICE, Cuda, host_view
 from gantk.runtime.runner import Array, Runner
@@ -75,6 +76,12 @@ class GpuRunner(Runner):
             GantkError: The runner is closed, or the size of an output is told by the run alone.
         """
 
+    @abstractmethod
+    def launch(
+        self, feeds: Mapping[str, Any], stream: Any, out: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Run on GPU memory, on a stream of the caller's, without a copy and without waiting."""
+
     def bind(self, feeds: Mapping[str, Any]) -> Bound:
         """Bind a run to arrays in GPU memory: one CUDA graph, the least that a call can cost.
 
@@ -125,7 +132,7 @@ class GpuRunner(Runner):
             launched.synchronize()
 
     def _note_launch(self, stream: int, outputs: Mapping[str, Any], out: Mapping[str, Any]) -> Event:
-        """The end of a run that a stream has just got, for what follows it; arrays that it makes keep it.
+        """Record the end of a run that a stream has just got, for later runs and for readers of arrays that it makes.
 
         The stream itself is the caller's, and may be gone by then.
         """
@@ -152,7 +159,7 @@ class GpuRunner(Runner):
         return seen, {spec.name: view(spec, feeds[spec.name], seen, ordinal) for spec in self.inputs}
 
     def _close_runs(self) -> None:
-        """Wait for what was launched and end all bound runs, whatever fails on the way: what they run goes next."""
+        """Wait for what was launched and end all bound runs, whatever fails on the way; the network goes next."""
         with ExitStack() as stack:
             self._spare = None
             stack.callback(setattr, self, "_launched", None)
@@ -254,7 +261,7 @@ class Bound:
             return {name: to_host(self._cuda, array, stream) for name, array in self.outputs.items()}
 
     def _wait_for(self, theirs: Stream) -> None:
-        """No stream of ours waits for others by itself, and libraries return before a copy is done."""
+        """Let our stream, which waits for none by itself, wait for theirs: libraries return before a copy is done."""
         if self._pending is None:
             self._pending = Event(self._cuda)
         self._pending.record(theirs.handle)

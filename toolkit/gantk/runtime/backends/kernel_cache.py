@@ -37,7 +37,7 @@ class KernelCache:
 
     def __init__(self, trt: ModuleType, engine: Any, path: Path | None) -> None:
         self._trt, self._engine, self._path, self._known = trt, engine, path, b""
-        # Contexts and what they were made with live as long as this.
+        # Configurations must live as long as the contexts that were made with them.
         configuration = engine.create_runtime_config()
         self._configurations = [configuration]
         self._cache = None if configuration is None else configuration.create_runtime_cache()
@@ -61,11 +61,13 @@ class KernelCache:
         eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         configuration.dynamic_shapes_kernel_specialization_strategy = eager
         if self._cache is not None:
-            configuration.set_runtime_cache(self._cache)  # Where it refuses, kernels are compiled again.
+            configuration.set_runtime_cache(
+                self._cache
+            )  # If it refuses the cache, kernels are compiled again.
         return self._engine.create_execution_context(configuration)
 
     def save(self) -> None:
-        """Write what has been compiled by now, if that is more than was read; a file that cannot be is none."""
+        """Write what has been compiled by now, if that is more than was read and can be written."""
         if self._cache is None or self._path is None:
             return
         serialized = self._cache.serialize()
@@ -86,7 +88,7 @@ def open_cache(trt: ModuleType, engine: Any, file: EngineFile, version: str) -> 
     try:
         path = cache_folder() / "compiled" / name
     except GantkError:
-        path = None  # The contexts are made all the same.
+        path = None  # Contexts are made without a file too.
     return KernelCache(trt, engine, path)
 
 

@@ -14,7 +14,7 @@ from gantk.errors import GantkError
 from gantk.runtime.backends import plans
 from gantk.runtime.backends.buffers import Buffers
 from gantk.runtime.backends.open_outputs import OpenOutputs
-from gantk.runtime.backends.plans import Plan, Shape
+from gantk.runtime.backends.plans import Plan, Plans, Shape
 from gantk.runtime.backends.scratch import Scratch
 from gantk.runtime.cuda import Cuda, is_shortage
 from gantk.runtime.engines import EngineFile
@@ -49,7 +49,7 @@ class Lane:
         self._profiles, self._heard, self._where = file.engine.profiles, log(trt), file.where
         self.open = OpenOutputs(trt, cuda, file.where)
         self._buffers = Buffers(cuda, file.where)
-        self._plans: dict[tuple[Shape, ...], Plan] = {}
+        self._plans = Plans[Plan](cuda)
         self._bound: Plan | None = None
         self._profile = 0
         self._context_bytes = context_bytes
@@ -87,16 +87,9 @@ class Lane:
         plan = self._planned({name: array.shape for name, array in arrays.items()})
         for name, array in arrays.items():
             np.copyto(self._buffers.view(name, array.shape, array.dtype), array)
-        if plan.graph is None and plan.runs and plan.captures and not self.open:
-            plan.graph = self._captured(plan)
-            plan.captures = plan.graph is not None
-        if plan.graph is not None:
-            self._cuda.launch(plan.graph, self.stream)
-        else:
-            self._enqueue(plan)
+        plan.run(self._cuda, self.stream, lambda: self._enqueue(plan), lambda: self._captured(plan))
         fetched = {s.name: self.open.fetch(s, self.stream) for s in self._outputs if s.name in self.open}
         self._cuda.synchronize(self.stream)
-        plan.runs += 1
         return {
             spec.name: fetched[spec.name]
             if spec.name in fetched
@@ -155,14 +148,9 @@ class Lane:
             stack.callback(self._buffers.close)
             if self._scratch is not None:
                 stack.callback(self._scratch.close)
-            for plan in self._plans.values():
-                if plan.graph is not None:
-                    stack.callback(self._cuda.destroy_graph, plan.graph)
-            stack.callback(self._forget)
+            stack.callback(self._plans.clear)
+            stack.callback(setattr, self, "_context", None)
             stack.callback(self._cuda.synchronize, self.stream)  # A run that failed may be under way.
-
-    def _forget(self) -> None:
-        self._plans, self._context = {}, None
 
     def _planned(self, shapes: dict[str, Shape]) -> Plan:
         """The plan for some input shapes, with memory for them."""
@@ -172,18 +160,16 @@ class Lane:
             profile = plans.choose(self._profiles, shapes, self._where)
             self._bind(profile, shapes, self.stream)
             outputs = {spec.name: self._output_shape(spec) for spec in self._outputs}
-            plan = Plan(profile, {**shapes, **outputs})
+            plan = Plan(profile, {**shapes, **outputs}, captures=not self.open)
             self._reserve(plan)
-            if len(self._plans) == plans.LIMIT:
-                self._drop_graph(self._plans.pop(next(iter(self._plans))))
-            self._plans[key] = plan
+            self._plans.keep(key, plan)
             self._give_addresses(self._buffers.addresses)
             self._bound = plan
         return plan
 
     def _bind(self, profile: int, shapes: Mapping[str, Shape], stream: Any) -> None:
         """Tell the context which shapes come; addresses follow."""
-        self._bound = None  # What fails on the way leaves the context with neither.
+        self._bound = None  # Where this fails, the context has neither the old shapes nor the new ones.
         with self._heard.listening():
             if profile != self._profile:
                 if not self._context.set_optimization_profile_async(profile, int(stream)):
@@ -201,8 +187,7 @@ class Lane:
 
         def moving() -> None:
             self._cuda.synchronize(stream)
-            for plan in self._plans.values():
-                self._drop_graph(plan)
+            self._plans.drop_graphs()
 
         if self._scratch_for != wanted_for:
             self._scratch_for = None
@@ -227,14 +212,8 @@ class Lane:
         """
         for spec in self._sized:
             if not self._buffers.fits(spec.name, plan.size_bytes(spec)):
-                while self._plans:
-                    self._drop_graph(self._plans.popitem()[1])
+                self._plans.clear()
                 self._buffers.reserve(spec.name, plan.size_bytes(spec))
-
-    def _drop_graph(self, plan: Plan) -> None:
-        if plan.graph is not None:
-            graph, plan.graph = plan.graph, None
-            self._cuda.destroy_graph(graph)
 
     def _give_addresses(self, addresses: Mapping[str, int]) -> None:
         for name, address in addresses.items():
@@ -263,7 +242,7 @@ class Lane:
 
     def capture(self, enqueue: Callable[[], None]) -> Any:
         """What is enqueued on the stream as a graph; `None` where the engine cannot be captured."""
-        # TensorRT for RTX knows it beforehand; of TensorRT a capture that fails tells it.
+        # TensorRT for RTX can say beforehand; with TensorRT, a capture has to fail.
         if hasattr(self._context, "is_stream_capturable") and not self._context.is_stream_capturable(
             int(self.stream)
         ):

@@ -50,7 +50,7 @@ class GpuMemory:
         self.address = address
         self._use = use = _Use(ordered)
         finalizer = weakref.finalize(self, give_back, lambda: _free(cuda, address, use))
-        finalizer.atexit = False  # The driver takes all back by itself then, and others may still use it.
+        finalizer.atexit = False  # At exit the driver frees everything, and others may still use it.
 
     def used_by_others(self) -> None:
         """Note that another stream may use the memory."""

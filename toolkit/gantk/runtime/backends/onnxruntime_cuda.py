@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,6 @@ import numpy as np
 
 from gantk.errors import GantkError
 from gantk.runtime import cuda
-from gantk.runtime.backends import plans
 from gantk.runtime.backends.buffers import Buffers
 from gantk.runtime.backends.device import place_outputs
 from gantk.runtime.backends.gpu import Context, GpuRunner
@@ -30,7 +29,7 @@ from gantk.runtime.backends.onnxruntime_settings import (
     repeats_itself,
     settings,
 )
-from gantk.runtime.backends.plans import Plan, Shape
+from gantk.runtime.backends.plans import Plan, Plans, Shape
 from gantk.runtime.backends.vendor import shortened
 from gantk.runtime.cuda import Cuda
 from gantk.runtime.model import Model
@@ -71,17 +70,16 @@ class CudaRunner(GpuRunner):
 
         self.operators = native_operators("cuda")
         calls = Cuda(cuda.bindings())
-        ordinal = calls.home.ordinal  # Of the thread that opens; it is that of all calls.
+        ordinal = calls.home.ordinal  # That of the thread that opens the runner; all calls go there.
         super().__init__(calls, model.inputs, model.outputs, **facts(model, "cuda"))
         self._where, self._lock = model.where, RLock()
         self._known = _sizes_known(self.inputs, self.outputs)
         self._names = [spec.name for spec in self.outputs]
-        self._runs: dict[Hashable, _Work] = {}
-        self._launches: dict[Hashable, _Work] = {}
+        self._runs, self._launches = Plans[_Work](calls), Plans[_Work](calls)
         kinds = operators_of(model)
         self._captures = repeats_itself(kinds) and can_be_replayed(onnxruntime.__version__)
         self._buffers = Buffers(calls, model.where)
-        # Who waits is told by events and by the copies.
+        # The session is not to wait for the GPU after a run: events and copies see to the order.
         self._quiet = onnxruntime.RunOptions()
         self._quiet.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._stream = calls.stream()
@@ -129,12 +127,11 @@ class CudaRunner(GpuRunner):
             addresses |= {name: array.address for name, array in placed.items()}
             outputs = {name: each.array for name, each in placed.items()}
             with self._lock:
-                key = (tuple(addresses.values()), tuple(shapes.values()))
-                work = self._work(self._launches, key, {**shapes, **sizes}, addresses)
+                work = self._placed(addresses, shapes)
                 self._cuda.wait(self._stream, caller.handle)
                 try:
                     self._go(work, lambda: self._execute(work))
-                finally:  # Also what failed may be under way, and memory goes in the caller's order.
+                finally:  # A run that failed may still be under way: its memory is freed in the caller's order too.
                     self._note_launch(int(self._stream), outputs, out).hold(caller.handle)
             return outputs
 
@@ -144,17 +141,12 @@ class CudaRunner(GpuRunner):
             if stream is not None:
                 stack.callback(self._cuda.destroy_stream, stream)
             stack.callback(self._buffers.close)
-            stack.callback(self._forget)
-            for works in (self._runs, self._launches):
-                for work in works.values():
-                    stack.callback(self._drop_graph, work)
+            stack.callback(setattr, self, "_session", None)
+            stack.callback(self._runs.clear)
+            stack.callback(self._launches.clear)
             stack.callback(self._close_runs)
             if stream is not None:
                 stack.callback(self._cuda.synchronize, stream)
-
-    def _forget(self) -> None:
-        self._session = None
-        self._runs, self._launches = {}, {}
 
     def _run(self, arrays: dict[str, Array], out: Mapping[str, Array]) -> dict[str, Array]:
         with self._cuda.current(), self._lock:
@@ -188,9 +180,7 @@ class CudaRunner(GpuRunner):
 
     def _enqueue_at(self, addresses: Mapping[str, int], shapes: Mapping[str, Shape], stream: Any) -> None:
         with self._lock:
-            key = (tuple(addresses.values()), tuple(shapes.values()))
-            sizes = {**shapes, **self._output_shapes(shapes)}
-            self._execute(self._work(self._launches, key, sizes, addresses))
+            self._execute(self._placed(addresses, shapes))
 
     def _output_shapes(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
         if not self._known:
@@ -213,32 +203,25 @@ class CudaRunner(GpuRunner):
     def _prepared(self, shapes: dict[str, Shape]) -> _Work:
         """What is kept for input shapes of `run`, with memory for them."""
         key = tuple(shapes.values())
-        if key not in self._runs:
-            sizes = {**shapes, **self._output_shapes(shapes)}
-            wanted = Plan(0, sizes)
-            for spec in (*self.inputs, *self.outputs):
-                if not self._buffers.fits(spec.name, wanted.size_bytes(spec)):
-                    for work in self._runs.values():  # They know the old place.
-                        self._drop_graph(work)
-                    self._runs.clear()
-                    self._buffers.reserve(spec.name, wanted.size_bytes(spec))
-            self._work(self._runs, key, sizes, self._buffers.addresses)
-        return self._runs[key]
-
-    def _work(
-        self,
-        works: dict[Hashable, _Work],
-        key: Hashable,
-        shapes: Mapping[str, Shape],
-        addresses: Mapping[str, int],
-    ) -> _Work:
-        """What is kept under a key, the youngest of at most `plans.LIMIT`."""
-        work = works.pop(key, None)
+        work = self._runs.get(key)
         if work is None:
-            if len(works) == plans.LIMIT:
-                self._drop_graph(works.pop(next(iter(works))))
-            work = _Work(0, dict(shapes), binding=self._bound_to(shapes, addresses))
-        works[key] = work
+            work = _Work(0, {**shapes, **self._output_shapes(shapes)})
+            for spec in (*self.inputs, *self.outputs):
+                if not self._buffers.fits(spec.name, work.size_bytes(spec)):
+                    self._runs.clear()  # Their graphs know the old address.
+                    self._buffers.reserve(spec.name, work.size_bytes(spec))
+            work.binding = self._bound_to(work.shapes, self._buffers.addresses)
+            self._runs.keep(key, work)
+        return work
+
+    def _placed(self, addresses: Mapping[str, int], shapes: Mapping[str, Shape]) -> _Work:
+        """What is kept for a run on arrays at these addresses, of input shapes."""
+        key = (tuple(addresses.values()), tuple(shapes.values()))
+        work = self._launches.get(key)
+        if work is None:
+            sizes = {**shapes, **self._output_shapes(shapes)}
+            work = _Work(0, sizes, binding=self._bound_to(sizes, addresses))
+            self._launches.keep(key, work)
         return work
 
     def _bound_to(self, shapes: Mapping[str, Shape], addresses: Mapping[str, int]) -> Any:
@@ -252,15 +235,7 @@ class CudaRunner(GpuRunner):
         return binding
 
     def _go(self, work: _Work, enqueue: Callable[[], None]) -> None:
-        """Enqueue one run: the first time as it is, and as a graph from the second on."""
-        if work.graph is None and work.runs and work.captures:
-            work.graph = self._captured(enqueue)
-            work.captures = work.graph is not None
-        if work.graph is not None:
-            self._cuda.launch(work.graph, self._stream)
-        else:
-            enqueue()
-        work.runs += 1
+        work.run(self._cuda, self._stream, enqueue, lambda: self._captured(enqueue))
 
     def _captured(self, enqueue: Callable[[], None]) -> Any:
         """What is enqueued as a graph; `None` where it cannot be one."""
@@ -268,7 +243,7 @@ class CudaRunner(GpuRunner):
             return None
         graph = self._cuda.captured(self._stream, enqueue)
         if graph is None:
-            with suppress(GantkError):  # The library tells once more of the capture that failed.
+            with suppress(GantkError):  # The library reports the failed capture once more.
                 enqueue()
         return graph
 
@@ -292,11 +267,6 @@ class CudaRunner(GpuRunner):
             return dict(zip(self._names, self._session.run(self._names, arrays), strict=True))
         except Exception as error:
             raise self._failed(shortened(error)) from error
-
-    def _drop_graph(self, work: _Work) -> None:
-        graph, work.graph = work.graph, None
-        if graph is not None:
-            self._cuda.destroy_graph(graph)
 
 
 def _session(

@@ -7,11 +7,11 @@ import re
 
 from gantk.runtime.model import Model
 
-# What ONNX Runtime computes in both layouts; other operators of pictures are NCHW, with transposes between.
+# What ONNX Runtime computes in both layouts. Around other operators of pictures it puts transposes.
 _BOTH_LAYOUTS = frozenset({"Conv", "ConvTranspose", "BatchNormalization", "MaxPool", "AveragePool", "Gemm"})
 _ONE_LAYOUT = frozenset({"InstanceNormalization", "Pad", "Resize", "DepthToSpace"})
 
-# What a graph, which repeats itself, would make another network of: noise, and branches that depend on values.
+# What a CUDA graph, which repeats one run, would freeze: noise, and branches that depend on values.
 _NEW_EVERY_TIME = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
     | {"If", "Loop", "Scan"}
@@ -29,10 +29,10 @@ def settings(precision: str, kinds: frozenset[str], *, channels_last: bool = Fal
         channels_last: Whether it was measured faster so: see `gantk.export.rewrites.channels_last`.
     """
     return {
-        # Its default computes fp32 files with 10-bit mantissas; without, some convolutions of halves do without tensor
-        # cores too, which made DCGAN-64 at batch 64 2.3 times slower on an H100 (benchmarks/README.md).
+        # On by default, also for fp32 files, where it rounds to 10 bits of mantissa. Off, some fp16 convolutions lose
+        # tensor cores too, which made DCGAN-64 at batch 64 2.3 times slower on an H100 (benchmarks/README.md).
         "use_tf32": str(int(precision in ("fp16", "bf16"))),
-        # About as fast there as what it finds by trying all, which takes it long; its default has slow fallbacks.
+        # About as fast there as an exhaustive search, which takes long; the default has slow fallbacks.
         "cudnn_conv_algo_search": "HEURISTIC",
         "prefer_nhwc": str(int(channels_last or suits_channels_last(kinds))),
     }

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from gantk.errors import GantkError
+from gantk.runtime.backends.plans import Shape
 from gantk.runtime.cuda import DEVICE_TO_HOST, Cuda, host_view
 from gantk.runtime.runner import Array, numpy_dtype
 from gantk.tensors import TensorSpec
-
-Shape = tuple[int, ...]
 
 
 @dataclass
@@ -74,10 +73,10 @@ class OpenOutputs:
             return held.device
         try:
             self._release(held)
-            # An output without elements has an address too: none would mean that there is no memory.
+            # An output without elements needs an address too: 0 would mean that there is no memory.
             held.device = self._cuda.allocate(size_bytes, f"{name!r} of `{self._where}`")
             held.device_bytes = max(size_bytes, 1)
-        except GantkError as error:  # Through the library's frames nothing may be raised.
+        except GantkError as error:  # Nothing may be raised through the library's frames.
             self._failed = error
             return None
         return held.device

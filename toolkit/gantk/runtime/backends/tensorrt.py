@@ -19,8 +19,8 @@ from gantk.runtime.backends.device import DeviceArray, place_outputs
 from gantk.runtime.backends.gpu import Context, GpuRunner
 from gantk.runtime.backends.kernel_cache import open_cache
 from gantk.runtime.backends.lane import Lane
-from gantk.runtime.backends.vendor import check_interface, vendor_errors
-from gantk.runtime.cuda import Cuda, is_shortage
+from gantk.runtime.backends.loading import check_tensors, deserialize
+from gantk.runtime.cuda import Cuda
 from gantk.runtime.engines import EngineFile, read_engine
 from gantk.runtime.products import (
     PRODUCTS,
@@ -31,7 +31,6 @@ from gantk.runtime.products import (
     log,
     need_gpu,
     overwritten,
-    tensor_dtype,
 )
 from gantk.runtime.registry import BackendStatus
 from gantk.runtime.runner import Array, Runner, numpy_dtype
@@ -44,7 +43,7 @@ from gantk.tensors import TensorSpec
 def probe(name: str) -> BackendStatus:
     """Whether a product is installed, and has a GPU to run on."""
     product = PRODUCTS[name]
-    unfit = gpu_trouble(product)  # First, for installing it would not help.
+    unfit = gpu_trouble(product)  # First: on an unfit GPU, installing the product would not help.
     if unfit is not None:
         builds = "; it builds engines for other GPUs" if product.ahead_of_time else ""
         return BackendStatus(name, product.version, (), f"{unfit.reason}{builds}", unfit.hint)
@@ -76,7 +75,7 @@ def open_engine(bundle: Bundle, name: str, precision: str | None, form: str | No
     """
     product = PRODUCTS[name]
     trt = load(product)
-    need_gpu(product, "run engines")  # Without one the libraries' objects are not to be trusted.
+    need_gpu(product, "run engines")  # Without a driver, the library makes objects that crash.
     target = driver.targets_here()[0]
     assert product.version is not None
     file = read_engine(bundle, name, product.version, target, precision, form)
@@ -84,7 +83,7 @@ def open_engine(bundle: Bundle, name: str, precision: str | None, form: str | No
     with ExitStack() as undo:
         undo.callback(runner.close)
         runner.verified = check_once(runner, file, bundle, target)
-        runner.keep_kernels()  # A program that is killed later has those of the probe.
+        runner.keep_kernels()  # Those of the probe, should the program be killed later.
         undo.pop_all()
     return runner
 
@@ -103,8 +102,10 @@ class EngineRunner(GpuRunner):
         self._trt, self._file = trt, file
         calls.home  # noqa: B018  # The GPU of the thread that opens is that of all calls.
         self._runtime, self._engine = deserialize(trt, file, calls)
-        _check_tensors(trt, self._engine, file)
-        with log(trt).listening():  # What it says of kernels that it does not take is of no interest.
+        check_tensors(trt, self._engine, file)
+        with log(
+            trt
+        ).listening():  # It complains of kept kernels that it cannot use, which are compiled anew.
             self._kernels = open_cache(trt, self._engine, file, product.version or "unknown")
         precision = file.engine.precision
         super().__init__(
@@ -169,7 +170,9 @@ class EngineRunner(GpuRunner):
     ) -> dict[str, Any]:
         """Enqueue one run on checked arrays."""
         lane = self._launching = self._launching or self._new_lane()
-        captured = self._cuda.is_captured(caller.handle)  # Into a graph of the caller's, whose order is his.
+        captured = self._cuda.is_captured(
+            caller.handle
+        )  # Into a graph of the caller's, who orders his runs himself.
         if not captured and self._launched is not None and self._launched_on != caller.handle:
             self._launched.hold(caller.handle)  # A context has one run at a time.
         shapes = {name: array.shape for name, array in given.items()}
@@ -256,53 +259,7 @@ class EngineRunner(GpuRunner):
         kernels, engine = self._kernels, self._engine
         make_context = engine.create_execution_context if kernels is None else kernels.context
         size_bytes = int(engine.device_memory_size_v2)
-        gives = kernels is not None  # Its contexts have no memory of their own.
+        gives = kernels is not None  # Contexts that a kernel cache makes have no memory of their own.
         lane = Lane(self._trt, self._file, self._cuda, make_context, size_bytes, gives=gives)
         self._lanes.append(lane)
         return lane
-
-
-def deserialize(trt: ModuleType, file: EngineFile, calls: Cuda) -> tuple[Any, Any]:
-    """The product's runtime and the engine of a file.
-
-    Raises:
-        GantkError: There is no memory for it, or the library does not load it; its words are told.
-    """
-    heard, where = log(trt), str(file.path)
-    with heard.listening(), vendor_errors(f"`{where}` cannot be loaded", where):
-        if hasattr(trt, "init_libnvinfer_plugins") and file.engine.plugins:
-            trt.init_libnvinfer_plugins(heard.logger, "")
-        runtime = trt.Runtime(heard.logger)
-        if "version-compatible" in file.engine.options:
-            runtime.engine_host_code_allowed = True  # It carries its own lean runtime.
-        engine = runtime.deserialize_cuda_engine(file.data)
-        if engine is None and is_shortage(heard.said()):
-            raise calls.shortage(len(file.data), f"`{where}`", heard.said())
-        if engine is None:
-            raise GantkError(
-                f"`{where}` cannot be loaded: {heard.said()}",
-                where=where,
-                hint="build it again on this machine: gantk export BUNDLE --to " + file.engine.backend,
-            )
-    return runtime, engine
-
-
-def _check_tensors(trt: ModuleType, engine: Any, file: EngineFile) -> None:
-    """Refuse an engine whose tensors or profiles are not those that its manifest declares, or are not on the GPU."""
-    modes: dict[Any, dict[str, str]] = {trt.TensorIOMode.INPUT: {}, trt.TensorIOMode.OUTPUT: {}}
-    for index in range(engine.num_io_tensors):
-        name = engine.get_tensor_name(index)
-        modes[engine.get_tensor_mode(name)][name] = tensor_dtype(trt, engine.get_tensor_dtype(name))
-        if engine.get_tensor_location(name) != trt.TensorLocation.DEVICE:
-            raise GantkError(
-                f"{name!r} of `{file.where}` decides on shapes, and lies in host memory, which gantk does not feed",
-                where=file.where,
-            )
-    check_interface(file, modes[trt.TensorIOMode.INPUT], modes[trt.TensorIOMode.OUTPUT])
-    if engine.num_optimization_profiles != len(file.engine.profiles):
-        raise GantkError(
-            f"`{file.where}` has {engine.num_optimization_profiles} profiles; declared are "
-            f"{len(file.engine.profiles)}",
-            where=file.where,
-            hint="the manifest does not belong to this file; build it again",
-        )

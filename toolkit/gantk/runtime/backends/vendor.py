@@ -15,7 +15,7 @@ from gantk.tensors import TensorSpec
 
 TEXT_LIMIT = 300
 
-# Read from a file at every call, as if it could change; one that is missing is looked for again.
+# importlib.metadata reads a file at every call. What is missing is not kept, and is looked for again.
 _version = cache(version)
 
 

@@ -9,23 +9,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gantk.errors import GantkError
 from gantk.gatys.config import GatysConfig
 from gantk.gatys.loss import measure
-from gantk.gatys.objective import Losses, Objective
+from gantk.gatys.objective import Objective
 from gantk.gatys.tiles import measure_in_tiles
+from gantk.stylize.schedule import EXPLODED, LBFGS_MEMORY, Losses, adam_rate, check_losses
 
 WHOLE_PIXELS = 512 * 512
 """A larger picture is measured in tiles. Whole, it takes about 3 KB a pixel, 12 GB for 2048 x 2048."""
-
-_MEMORY = 12  # Pairs of differences that L-BFGS keeps, each as large as the picture.
-_EXPLODED = 20.0  # A step that makes the loss so many times the best is undone.
 
 Step = Callable[[int, Losses, Tensor], bool]
 """Called after each step with its number, the losses before it and the picture after it; `False` ends."""
 
 
-def optimize(objective: Objective, start: Tensor, config: GatysConfig, steps: int, on_step: Step) -> Tensor:
+def descend(objective: Objective, start: Tensor, config: GatysConfig, steps: int, on_step: Step) -> Tensor:
     """Make a picture better.
 
     Args:
@@ -48,22 +45,17 @@ def optimize(objective: Objective, start: Tensor, config: GatysConfig, steps: in
 def _measure(objective: Objective, picture: Tensor, number: int) -> tuple[Losses, Tensor]:
     whole = picture.shape[2] * picture.shape[3] <= WHOLE_PIXELS
     losses, gradient = (measure if whole else measure_in_tiles)(objective, picture)
-    if not math.isfinite(losses.total):
-        raise GantkError(
-            f"the loss is {losses.total} at step {number}",
-            hint="choose smaller weights, a lower --lr, or --optimizer adam",
-        )
+    check_losses(losses, number)
     return losses, gradient.contiguous()
 
 
 def _run_adam(
     objective: Objective, picture: Tensor, config: GatysConfig, steps: int, on_step: Step
 ) -> Tensor:
-    optimizer = torch.optim.Adam([picture], config.lr or 0.02, (config.beta1, 0.999), config.adam_eps)
+    optimizer = torch.optim.Adam([picture], betas=(config.beta1, 0.999), eps=config.adam_eps)
     for number in range(1, steps + 1):
         losses, picture.grad = _measure(objective, picture, number)
-        if config.lr is None and number * 2 > steps:
-            optimizer.param_groups[0]["lr"] = 0.02 * (1.9 - 1.8 * number / steps)
+        optimizer.param_groups[0]["lr"] = adam_rate(config.lr, number, steps)
         optimizer.step()
         picture.clamp_(0, 1)
         if not on_step(number, losses, picture):
@@ -83,7 +75,7 @@ def _run_lbfgs(
     best, least, losses = picture.clone(), math.inf, None
     for number in range(1, steps + 1):
         losses, gradient = _measure(objective, picture, number)
-        if losses.total > _EXPLODED * least:
+        if losses.total > EXPLODED * least:
             rate /= 2
             picture.copy_(best)
             optimizer = _lbfgs(picture, rate)
@@ -101,5 +93,5 @@ def _run_lbfgs(
 def _lbfgs(picture: Tensor, rate: float) -> torch.optim.LBFGS:
     # One iteration a call, so that there is one measurement a step; what it remembers lives on between calls.
     return torch.optim.LBFGS(
-        [picture], rate, max_iter=1, history_size=_MEMORY, tolerance_grad=0, tolerance_change=0
+        [picture], rate, max_iter=1, history_size=LBFGS_MEMORY, tolerance_grad=0, tolerance_change=0
     )

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Convolutions, instance normalisation and what lies between them, of pictures with channels last.
+
+    InstanceNorm <epsilon, from_blocksize, to_blocksize, mode, pads>
+            (features T[N, h, w, b^2 C], starts int64[2], ends int64[2], scale float32[C], offset float32[C])
+            => (result T[N, h', w', t^2 C])
+        Instance normalisation between convolutions with channels last, and all that moves pixels between them. Blocks
+        of b x b pixels (`from_blocksize`) become pixels, as DepthToSpace has them; pictures are cut from these, as
+        Slice does for rows and columns, and normalised; they get a border, as Pad with `mode` and `pads` gives N x C x
+        H x W, then zeros below and to the right up to whole blocks of t x t (`to_blocksize`), which become channels,
+        as SpaceToDepth has them. Scale and offset may be [N, C].
+    InstanceNormRelu: the same, and negative results become 0, before the border.
+    InstanceNormSum <..., others_pads> (..., others T[N, H', W', C]): the same, and others are added, cut by
+        `others_pads`, which are amounts of Pad too, none above 0.
+    BorderedBlocks <to_blocksize, mode, pads> (features T[N, H, W, C]) => (result T[N, h', w', t^2 C])
+        Only the border and the blocks of an InstanceNorm.
+    NhwcConvolution <strides> (features T[N, H, W, C], weights T[K, C, kh, kw], bias T[K]?) => (result T[N, h, w, K])
+        With channels last, without a border. `strides` are those of rows and of columns, 1 if not given.
+    NhwcTransposedConvolution4x4 <pads> (features T[N, H, W, C], weights T[C, K, 4, 4], bias T[K]?)
+            => (result T[N, h, w, K])
+        Of stride 2, with channels last. `pads` are of ConvTranspose: all 1 if not given, and the picture doubles, or
+        all 3, and it lacks the two outermost pixels of that on each side.
+    NhwcConvolutionRelu, NhwcTransposedConvolution4x4Relu: the same, and negative results become 0.
+    BiasRelu (features T[N, H, W, C], bias float32[C]) => (result T[N, H, W, C])
+        features + bias, and negative results become 0.
+    Sizes <factor, growth> (sizes int64[2]) => (result int64[2])
+        sizes * factor + growth, which ONNX Runtime computes on the CPU even where it would take it to a GPU and back.
+
+Instance normalisation is that of Ulyanov, Vedaldi and Lempitsky (arXiv 1607.08022).
+"""
+
+from __future__ import annotations
+
+# By name: its attribute, and the operator that it is with channels first.
+_NHWC_CONVOLUTIONS = {
+    "NhwcConvolution": ("strides: ints = [1, 1]", "Conv <strides: ints = @strides>"),
+    "NhwcTransposedConvolution4x4": (
+        "pads: ints = [1, 1, 1, 1]",
+        "ConvTranspose <kernel_shape = [4, 4], strides = [2, 2], pads: ints = @pads>",
+    ),
+}
+
+_NHWC_CONVOLUTION = """
+%(name)s <%(attribute)s> (features, weights, bias) => (result)
+{
+    planes = Transpose <perm = [0, 3, 1, 2]> (features)
+    sums = %(operator)s (planes, weights, bias)
+    result = Transpose <perm = [0, 2, 3, 1]> (sums)
+}
+"""
+
+_NHWC_CONVOLUTION_RELU = """
+%(name)sRelu <%(attribute)s> (features, weights, bias) => (result)
+{
+    planes = Transpose <perm = [0, 3, 1, 2]> (features)
+    sums = %(operator)s (planes, weights, bias)
+    active = Relu (sums)
+    result = Transpose <perm = [0, 2, 3, 1]> (active)
+}
+"""
+
+# A border, zeros up to whole blocks, and blocks as channels, which come last.
+_BLOCKS = """
+    amounts = Constant <value_ints: ints = @pads> ()
+    framed = Pad <mode: string = @mode> (narrow, amounts)
+    size = Shape <start = 2, end = 4> (framed)
+    negative = Neg (size)
+    block = Constant <value_int: int = @to_blocksize> ()
+    lack = Mod (negative, block)
+    before = Constant <value_ints = [0, 0, 0, 0, 0, 0]> ()
+    fill = Concat <axis = 0> (before, lack)
+    whole = Pad (framed, fill)
+    blocks = SpaceToDepth <blocksize: int = @to_blocksize> (whole)
+    result = Transpose <perm = [0, 2, 3, 1]> (blocks)
+"""
+
+_BORDERED_BLOCKS = """
+BorderedBlocks <to_blocksize: int = 1, mode: string = "constant", pads: ints = [0, 0, 0, 0, 0, 0, 0, 0]>
+          (features) => (result)
+{
+    narrow = Transpose <perm = [0, 3, 1, 2]> (features)
+    %(blocks)s
+}
+"""
+
+_BIAS_RELU = """
+BiasRelu (features, bias) => (result)
+{
+    wide = Cast <to = 1> (features)
+    sums = Add (wide, bias)
+    active = Relu (sums)
+    result = CastLike (active, features)
+}
+"""
+
+_SIZES = """
+Sizes <factor: int = 1, growth: ints = [0, 0]> (sizes) => (result)
+{
+    given = Constant <value_int: int = @factor> ()
+    scaled = Mul (sizes, given)
+    more = Constant <value_ints: ints = @growth> ()
+    result = Add (scaled, more)
+}
+"""
+
+_INSTANCE_NORM = """
+%(name)s <epsilon: float = 1e-5, from_blocksize: int = 1, to_blocksize: int = 1, mode: string = "constant",
+          pads: ints = [0, 0, 0, 0, 0, 0, 0, 0]%(attribute)s>
+          (features, starts, ends, scale, offset%(input)s) => (result)
+{
+    wide = Cast <to = 1> (features)
+    planes = Transpose <perm = [0, 3, 1, 2]> (wide)
+    pixels = DepthToSpace <blocksize: int = @from_blocksize, mode = "DCR"> (planes)
+    sides = Constant <value_ints = [2, 3]> ()
+    pictures = Slice (pixels, starts, ends, sides)
+    mean = ReduceMean (pictures, sides)
+    centred = Sub (pictures, mean)
+    squares = Mul (centred, centred)
+    variance = ReduceMean (squares, sides)
+    smoothing = Constant <value_float: float = @epsilon> ()
+    smoothed = Add (variance, smoothing)
+    deviation = Sqrt (smoothed)
+    normal = Div (centred, deviation)
+    any = Constant <value_ints = [-1]> ()
+    channels = Shape <start = 1, end = 2> (pictures)
+    one = Constant <value_ints = [1, 1]> ()
+    by_channel = Concat <axis = 0> (any, channels, one)
+    factor = Reshape (scale, by_channel)
+    shift = Reshape (offset, by_channel)
+    scaled = Mul (normal, factor)
+    shifted = Add (scaled, shift)
+    %(end)s
+    narrow = CastLike (ended, features)
+    %(blocks)s
+}
+"""
+
+# By what comes after the name: the attributes and inputs that it adds, and what it does before the border.
+_NORM_ENDS = {
+    "": ("", "", "ended = Identity (shifted)"),
+    "Relu": ("", "", "ended = Relu (shifted)"),
+    "Sum": (
+        ", others_pads: ints = [0, 0, 0, 0, 0, 0, 0, 0]",
+        ", others",
+        """
+    wide_others = Cast <to = 1> (others)
+    other_planes = Transpose <perm = [0, 3, 1, 2]> (wide_others)
+    cut = Constant <value_ints: ints = @others_pads> ()
+    added = Pad (other_planes, cut)
+    ended = Add (shifted, added)
+""",
+    ),
+}
+
+TEXTS = (
+    *(
+        text % {"name": name, "attribute": attribute, "operator": operator}
+        for name, (attribute, operator) in _NHWC_CONVOLUTIONS.items()
+        for text in (_NHWC_CONVOLUTION, _NHWC_CONVOLUTION_RELU)
+    ),
+    *(
+        _INSTANCE_NORM
+        % {
+            "name": f"InstanceNorm{name}",
+            "attribute": attribute,
+            "input": more,
+            "end": end,
+            "blocks": _BLOCKS,
+        }
+        for name, (attribute, more, end) in _NORM_ENDS.items()
+    ),
+    _BORDERED_BLOCKS % {"blocks": _BLOCKS},
+    _BIAS_RELU,
+    _SIZES,
+)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A dense layer that makes pictures of vectors, as gantk's own convolution of single pixels with channels last."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from gantk.export.rewrites.graphs import (
+    CHANNELS_FIRST,
+    Float64,
+    Replacement,
+    attribute,
+    constant,
+    has_computed_bias,
+    only_user,
+    optional,
+    with_relu,
+)
+
+
+def dense_to_native(graph: ir.Model, node: ir.Node) -> bool:
+    """Turn a Gemm into a convolution, where it can be one: whether it could.
+
+    The convolution makes the channels of all pixels, those of one pixel together. The vectors are a row of pixels, for
+    a kernel reads the weights anew for each picture.
+    """
+    dense = _dense(node)
+    if dense is None:
+        return False
+    function = "NhwcConvolutionRelu" if len(dense.nodes) > 2 else "NhwcConvolution"
+    new = Replacement(graph.graph, node)
+    channels, height, width = dense.picture
+    outputs, inputs = dense.weight.shape
+    order = np.arange(outputs).reshape(dense.picture).transpose(1, 2, 0).ravel()
+    bias = np.zeros(outputs) if dense.bias is None else dense.bias
+    weights = [
+        new.weight("weight", dense.weight[order].reshape(outputs, inputs, 1, 1)),
+        new.weight("bias", bias[order]),
+    ]
+    vectors = node.inputs[0]
+    assert vectors is not None
+    batch = None if vectors.shape is None else vectors.shape[0]
+    row = new.add("Reshape", [vectors, new.weight("row", np.array([1, 1, -1, inputs]))], "row")
+    row.type, row.shape = vectors.type, ir.Shape([1, 1, batch, inputs])
+    result = new.call(graph, function, [row, *weights], strides=[1, 1])
+    result.type, result.shape = vectors.type, ir.Shape([1, 1, batch, outputs])
+    size = new.weight("picture", np.array([-1, height, width, channels]))
+    picture = new.add("Reshape", [result, size], "picture")
+    picture.type, picture.shape = vectors.type, ir.Shape([batch, height, width, channels])
+    new.finish(new.transposed(picture, CHANNELS_FIRST), dense.nodes)
+    return True
+
+
+@dataclass(frozen=True)
+class _Dense:
+    """A dense layer whose vectors become pictures.
+
+    Args:
+        nodes: The layer, a ReLU after it if it has one, and the Reshape; each the only user of the one before.
+        weight: float64[outputs, inputs].
+        bias: float64[outputs], if it has one.
+        picture: Channels, height and width.
+    """
+
+    nodes: tuple[ir.Node, ...]
+    weight: Float64
+    bias: Float64 | None
+    picture: tuple[int, int, int]
+
+
+def _dense(node: ir.Node) -> _Dense | None:
+    chain, _ = with_relu(node)
+    reshape = only_user(chain[-1].outputs[0])
+    weight, bias = constant(node.inputs[1]), constant(optional(node, 2))
+    shape = None if reshape is None or reshape.op_type != "Reshape" else constant(reshape.inputs[1])
+    if reshape is None or shape is None or weight is None or has_computed_bias(node):
+        return None
+    factors = [node.attributes[name].as_float() for name in ("alpha", "beta") if name in node.attributes]
+    if attribute(node, "transA", 0) or not attribute(node, "transB", 0) or set(factors) - {1.0}:
+        return None
+    if len(shape) != 4 or min(shape[1:]) < 1 or math.prod(shape[1:]) != len(weight):
+        return None
+    channels, height, width = (int(size) for size in shape[1:])
+    if bias is not None:
+        bias = np.broadcast_to(bias.ravel(), len(weight))
+    return _Dense((*chain, reshape), weight, bias, (channels, height, width))
