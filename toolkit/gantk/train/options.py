@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
@@ -13,6 +12,7 @@ from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_
 
 from gantk.errors import UsageError
 from gantk.options import check_options
+from gantk.runtime.cores import core_count
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda")
@@ -193,7 +193,7 @@ def resolve_machine(config: C) -> C:
         config,
         precision=best_precision(device) if config.precision == "auto" else config.precision,
         device=device,
-        threads=config.threads or len(os.sched_getaffinity(0)),
+        threads=config.threads or core_count(),
     )
 
 
