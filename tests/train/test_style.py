@@ -21,6 +21,7 @@ from gantk.errors import GantkError, UsageError
 from gantk.models import vgg
 from gantk.train import sitting
 from gantk.train.adain import AdainConfig, AdainTraining
+from gantk.train.config import TrainConfig
 from gantk.train.reporter import Reporter
 from gantk.train.style import StyleConfig, StyleTraining
 from gantk.train.styles import name_styles
@@ -202,16 +203,15 @@ def test_bf16_trains_to_nearly_the_same(kind: str, files: Path, tmp_path: Path) 
     assert half != exact
 
 
-@pytest.mark.parametrize("kind", ["style", "adain"])
+@pytest.mark.parametrize("kind", ["dcgan", "style", "adain"])
 def test_the_command_has_the_defaults_of_the_library(kind: str) -> None:
     from dataclasses import fields
 
     from gantk.cli.train import app
 
     (command,) = [command for command in app.registered_commands if command.callback.__name__ == kind]  # type: ignore[union-attr]
-    config = {
-        field.name: field.default for field in fields({"style": StyleConfig, "adain": AdainConfig}[kind])
-    }
+    configs = {"dcgan": TrainConfig, "style": StyleConfig, "adain": AdainConfig}
+    config = {field.name: field.default for field in fields(configs[kind])}
     given = inspect.signature(command.callback).parameters  # type: ignore[arg-type]
     shared = [name for name in given if name in config and name not in ("data", "out", "styles", "epochs")]
     assert len(shared) > 15

@@ -12,10 +12,10 @@ import numpy as np
 from gantk.bundle import is_bundle
 from gantk.errors import GantkError, UsageError
 from gantk.models import PAIRS
+from gantk.runtime.cores import core_count
 from gantk.runtime.model import from_path
 from gantk.runtime.onnx_file import is_onnx
 from gantk.runtime.pictures import Pixels, to_pixels, walk
-from gantk.runtime.registry import core_count
 from gantk.runtime.registry import open as open_runner
 from gantk.runtime.runner import Array, Runner
 from gantk.tensors import TensorSpec

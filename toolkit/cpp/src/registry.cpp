@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "registry.hpp"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <array>
 #include <mutex>
 #include <optional>
 
 #include "choose.hpp"
+#include "cores.hpp"
 #include "engine_file.hpp"
 #include "engines.hpp"
 #include "file.hpp"
@@ -52,11 +51,6 @@ const Backend& backend_named(const std::string& name) {
     names.push_back(backend->name());
   }
   throw Error(repr(name) + " is not a backend; known are " + join(names), "backend", {}, ErrorKind::usage);
-}
-
-int core_count() {
-  cpu_set_t set;
-  return sched_getaffinity(0, sizeof set, &set) == 0 ? std::max(CPU_COUNT(&set), 1) : 1;
 }
 
 // The device to use: the one asked for, or the backend's best here.

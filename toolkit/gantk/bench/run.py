@@ -24,6 +24,7 @@ from gantk.bench.subject import Case, Shape, Subject, describe, fits_probe, make
 from gantk.bundle import ENGINE_PRECISIONS
 from gantk.errors import GantkError, UsageError
 from gantk.files import temporary_folder
+from gantk.runtime.cores import core_count
 
 SCHEMA_VERSION = 2
 """Since 2 rows have ``gpu_ms``, ``gpu_reason`` and ``reproduce``."""
@@ -184,7 +185,7 @@ def _check_settings(
         raise UsageError(f"{threads} threads; at least 1 is wanted", where="--threads")
     if budget_s <= 0 or load_timeout_s <= 0:
         raise UsageError("a budget and a time-out are more than 0 seconds", where="--budget")
-    return Settings(device, threads or len(os.sched_getaffinity(0)), budget_s, load_timeout_s, seed)
+    return Settings(device, threads or core_count(), budget_s, load_timeout_s, seed)
 
 
 def start_document(

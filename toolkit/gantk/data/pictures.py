@@ -30,6 +30,7 @@ from gantk.files import (
     read_bytes,
     write_text,
 )
+from gantk.runtime.cores import core_count
 from gantk.runtime.decode import SUFFIXES, UnreadableError, find_pictures
 from gantk.runtime.pictures import Pixels
 
@@ -144,7 +145,7 @@ def load(
     items: Any = source.files[rank::world] if source.files else idx.read(source.path)[rank::world]
     shape = (len(items), channels, size, size)
     decoder = _file_decoder(size, channels) if source.files else _idx_decoder(size, channels)
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or core_count()
     if np.prod(shape) <= memory_bytes:
         array = np.empty(shape, np.uint8)
         count, skipped = _fill(array, items, decoder, threads, progress)

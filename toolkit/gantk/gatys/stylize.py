@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from gantk.gatys.objective import Objective
 from gantk.gatys.reporter import Reporter
 from gantk.gatys.targets import make_objective
 from gantk.models.vgg import smallest_size
+from gantk.runtime.cores import core_count
 from gantk.runtime.pictures import FORMATS, Pixels, save
 from gantk.stylize.resample import fitted
 from gantk.stylize.schedule import Losses, Optimised, check_target, plan_sizes, preview_path, steps_at
@@ -102,7 +102,7 @@ def stylize(
     device = _device(config.device)
     if config.precision == "auto":
         config = replace(config, precision=best_precision(device.type))
-    torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(config.threads or core_count())
     judge = open_judge(config, device, reporter.fetching)
     for note in judge.notes:
         reporter.say(note)

@@ -17,8 +17,9 @@ from gantk.files import free_bytes, temporary_place
 from gantk.runtime import driver
 from gantk.runtime.backends.onnxruntime import examine_operators
 from gantk.runtime.backends.vendor import installed
+from gantk.runtime.cores import core_count
 from gantk.runtime.products import PRODUCTS, gpu_trouble
-from gantk.runtime.registry import available, core_count
+from gantk.runtime.registry import available
 
 CPU_FEATURES = (
     "avx2",

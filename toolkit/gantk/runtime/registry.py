@@ -12,6 +12,7 @@ from types import ModuleType
 
 from gantk.bundle import ENGINE_BACKENDS, ENGINE_PRECISIONS, FORMS, PRECISIONS, Bundle, is_bundle
 from gantk.errors import BackendMissingError, GantkError, UsageError
+from gantk.runtime.cores import core_count
 from gantk.runtime.model import Model, check_choice, choose, default_precision, from_path, from_variant
 from gantk.runtime.operators import INSTALL, OPERATORS
 from gantk.runtime.refusals import none_left, refuse_tf32, right
@@ -93,11 +94,6 @@ def executed(name: str, precision: str, device: str, *, native: bool = False) ->
         native: Whether gantk's native operators are all that is heavy in it: see `gantk.bundle.WHOLLY_NATIVE`.
     """
     return _module(name).executed(precision, device, native=native)  # type: ignore[no-any-return]
-
-
-def core_count() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def available() -> list[BackendStatus]:

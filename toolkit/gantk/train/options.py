@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
@@ -13,6 +12,7 @@ from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_
 
 from gantk.errors import UsageError
 from gantk.options import check_options
+from gantk.runtime.cores import core_count
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda")
@@ -43,7 +43,7 @@ class RunConfig(ABC):
         device: One of `DEVICES`.
         devices: Processes, each with its share of the pictures.
         threads: CPU threads of all processes together; by default as many as there are cores.
-        checkpoint_every: Steps between checkpoints within an epoch; 0: at its end alone.
+        checkpoint_every: Steps between checkpoints besides those with samples; 0: there are none.
         sample_every: Epochs between sample grids, curves and checkpoints; 0: one, or what keeps to `MOST_SHOWN`
             and `LEAST_BETWEEN`.
         log_every: Steps in a line of ``metrics.jsonl``.
@@ -100,7 +100,7 @@ class RunConfig(ABC):
     device: str = "auto"
     devices: int = 1
     threads: int | None = None
-    checkpoint_every: int = 0
+    checkpoint_every: int = 2000
     sample_every: int = 0
     log_every: int = 10
     keep: int = 3
@@ -193,7 +193,7 @@ def resolve_machine(config: C) -> C:
         config,
         precision=best_precision(device) if config.precision == "auto" else config.precision,
         device=device,
-        threads=config.threads or len(os.sched_getaffinity(0)),
+        threads=config.threads or core_count(),
     )
 
 

@@ -124,7 +124,7 @@ def dcgan(
     seed: o.Seed = 0,
     resume: o.Resume = False,
     force: o.Force = False,
-    checkpoint_every: o.CheckpointEvery = 0,
+    checkpoint_every: o.CheckpointEvery = 2000,
     sample_every: o.SampleEvery = 0,
     log_every: o.LogEvery = 10,
     keep: o.Keep = 3,

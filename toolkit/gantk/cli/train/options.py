@@ -108,7 +108,9 @@ Resume = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace a run that is in --out.", rich_help_panel=RUN)]
 CheckpointEvery = Annotated[
     int,
-    typer.Option(help="Steps between checkpoints within an epoch; 0: at its end alone.", rich_help_panel=RUN),
+    typer.Option(
+        help="Steps between checkpoints besides those with samples; 0: there are none.", rich_help_panel=RUN
+    ),
 ]
 SampleEvery = Annotated[
     int,
