@@ -12,7 +12,8 @@ BUILD is a folder of toolkit/cpp built for release. All with one thread, at batc
   round, with the 95 % interval of a bootstrap over the processes.
   Where a call takes hundreds of milliseconds, its own jitter is wider than the limit in microseconds. So the time
   around the vendor's `Run` is measured too, in the same calls, with the caches as the network left them: `own_us` is
-  gantk's less that of the call by hand, and decides where the interval of the whole does not;
+  gantk's less that of the call by hand, and decides where the interval of the whole does not. `bound_us` is of a run
+  that is bound to the buffers;
 - start-up: a fresh process each, in turns, from nothing to the first result, with the library loaded before and the
   time of hashing the file, which the bare session does not do, taken off;
 - memory: what those processes hold after six runs;
@@ -99,6 +100,8 @@ def measure_calls(
         "own_holds": own_us[1] <= limit_us,
         "by_hand_allocations": found[0]["by_hand_allocations"],
         "gantk_allocations": found[0]["gantk_allocations"],
+        "bound_us": middle("bound_us"),
+        "bound_allocations": found[0]["bound_allocations"],
     }
 
 

@@ -96,13 +96,27 @@ def test_within_another_project_that_one_chooses_kinds_of_libraries(tmp_path: Pa
     assert "own is a STATIC_LIBRARY" in call("cmake", "-S", tmp_path, "-B", tmp_path / "build", root)
 
 
-def test_a_static_library_is_enough_for_c(bundle: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def static_prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("static")
+    static = ("-DBUILD_SHARED_LIBS=OFF", "-DCMAKE_CXX_FLAGS_RELEASE=-O0 -DNDEBUG")
+    options = ("--preset", "library", *static, *with_clang())
+    call("cmake", "--install", build_cpp("gantk", "gantk_pictures", options=options), "--prefix", folder)
+    return folder
+
+
+def test_static_libraries_are_parts_of_a_shared_one(static_prefix: Path, tmp_path: Path) -> None:
+    """As a plugin of an application is."""
+    (folder,) = static_prefix.rglob("pkgconfig")
+    libraries = [folder.parent / f"lib{name}.a" for name in ("gantk_pictures", "gantk")]
+    every = ("-Wl,--whole-archive", *libraries, "-Wl,--no-whole-archive")
+    call("c++", "-shared", "-Wl,-z,defs", "-o", tmp_path / "plugin.so", *every, "-lpng", "-ljpeg", "-lcrypto")
+
+
+def test_a_static_library_is_enough_for_c(static_prefix: Path, bundle: Path, tmp_path: Path) -> None:
     if shutil.which("pkg-config") is None:
         pytest.skip("pkg-config is missing: apt install pkg-config")
-    alone = ("-DBUILD_SHARED_LIBS=OFF", "-DGANTK_PICTURES=OFF", "-DCMAKE_CXX_FLAGS_RELEASE=-O0 -DNDEBUG")
-    build = build_cpp("gantk", options=("--preset", "library", *alone, *with_clang()))
-    call("cmake", "--install", build, "--prefix", tmp_path)
-    (folder,) = tmp_path.rglob("pkgconfig")
+    (folder,) = static_prefix.rglob("pkgconfig")
     where = {"PKG_CONFIG_PATH": str(folder)}
     flags = call("pkg-config", "--static", "--cflags", "--libs", "gantk", env=where).split()
     call("cc", "-std=c11", SOURCE / "tests/c_api_test.c", "-o", tmp_path / "c_api_test", *flags)
