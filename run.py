@@ -70,10 +70,14 @@ def set_up(wanted: list[str], *, cpu_torch: bool) -> int:
         status = call([sys.executable, "-m", "venv", "--clear", VENV])
         if status != 0:
             return fail("the virtual environment could not be made", "read the lines above")
-    index = ["--extra-index-url", CPU_TORCH_INDEX] if cpu_torch else []
-    package = f"{ROOT}[{','.join(wanted)}]"
-    status = call([PYTHON, "-m", "pip", "install", *index, "-c", ROOT / "constraints.txt", "-e", package])
-    if status != 0:
+    install = [PYTHON, "-m", "pip", "install", "-c", ROOT / "constraints.txt"]
+    # First and alone: no other package is looked for in that index.
+    if cpu_torch and call([*install, "--no-deps", "--index-url", CPU_TORCH_INDEX, "torch"]) != 0:
+        return fail(
+            "PyTorch's CPU build could not be installed",
+            "read pip's lines above; without --cpu-torch PyTorch comes from PyPI",
+        )
+    if call([*install, "-e", f"{ROOT}[{','.join(wanted)}]"]) != 0:
         return fail(
             "the packages could not be installed",
             "read pip's lines above; without an NVIDIA GPU, --cpu-torch downloads far less",

@@ -80,7 +80,7 @@ def test_a_change_of_pins_extras_or_torch_installs_again(
     run.set_up(["cpu", "train"], cpu_torch=True)
     (tmp_path / "constraints.txt").write_text("two")
     run.set_up(["cpu", "train"], cpu_torch=True)
-    assert len(installs(shell)) == 4
+    assert len([command for command in installs(shell) if "-e" in command]) == 4
 
 
 def test_an_install_that_fails_is_tried_again_and_keeps_the_environment(
@@ -108,9 +108,22 @@ def test_python_without_ensurepip_gets_the_line_that_mends_it(
 def test_small_torch_comes_from_its_own_index_only_where_asked_for(run: ModuleType, shell: Shell) -> None:
     run.set_up(["cpu"], cpu_torch=False)
     run.set_up(["cpu"], cpu_torch=True)
-    plain, small = installs(shell)
-    assert "--extra-index-url" not in plain
-    assert small[small.index("--extra-index-url") + 1] == run.CPU_TORCH_INDEX
+    plain, small, rest = installs(shell)
+    assert small[small.index("--index-url") + 1] == run.CPU_TORCH_INDEX
+    assert small[-1] == "torch"
+    assert run.CPU_TORCH_INDEX not in plain + rest
+    assert plain == rest
+
+
+def test_an_index_that_is_not_reached_is_told(
+    run: ModuleType, shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.failing = run.CPU_TORCH_INDEX
+    assert run.set_up(["cpu"], cpu_torch=True) == 1
+    assert (
+        "hint: read pip's lines above; without --cpu-torch PyTorch comes from PyPI" in capsys.readouterr().err
+    )
+    assert len(installs(shell)) == 1
 
 
 @pytest.mark.parametrize(

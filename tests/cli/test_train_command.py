@@ -28,12 +28,13 @@ def pictures(folder: Path, count: int) -> Path:
 
 
 def test_a_run_and_its_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data, run = pictures(tmp_path / "data", 8), tmp_path / "run"
+    data, run = pictures(tmp_path / "data", 8), tmp_path / "my run"
     (data / "cut.png").write_bytes((data / "0.png").read_bytes()[:400])
     (data / "text.jpg").write_text("hello")
     assert main(["train", "dcgan", "--data", str(data), "-o", str(run), *QUICK.split(), "--json", "-"]) == 0
     said = capsys.readouterr()
     assert "skipped 2 unreadable files" in said.err
+    assert f"next: gantk generate '{run}', gantk export '{run}'\n" in said.err
     assert "cut.png`: image file is truncated" in said.err
     result = json.loads(said.out)
     assert (result["step"], result["epoch"], result["run"]) == (2, 1, str(run))

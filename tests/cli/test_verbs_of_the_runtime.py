@@ -205,6 +205,7 @@ def test_sizes_that_a_network_does_not_take_are_to_be_chosen(gantk: Gantk, tmp_p
     (tmp_path / "halves.onnx").write_bytes(networks.simple("Reshape", specs[:1], specs[1], halves))
     done = gantk("run", "halves.onnx")
     assert done.status == 1
+    assert "  in: onnxruntime 1." in done.err
     assert "hint: choose sizes that it takes, for example --shape picture=1x3x512x512" in done.err
     assert gantk("run", "halves.onnx", "--shape", "picture=1x3x512x512").status == 0
 

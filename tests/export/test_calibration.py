@@ -60,7 +60,9 @@ def test_too_few_pictures_do_both(folder: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_is_told(folder: Path) -> None:
-    broken = "`broken.jpg`: its content is not a picture of a known format"
+    broken = (
+        "`broken.jpg`: its content is not a picture of a known format (PNG, JPEG, WEBP, BMP, GIF, PPM, TIFF)"
+    )
     found = calibration_feeds((PICTURE,), Calibration(folder))
     assert found.facts(Calibration(folder)) == Calibrated("minmax", 32, 5, 1, 1)
     assert found.told(32) == (

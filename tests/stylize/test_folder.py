@@ -157,7 +157,7 @@ def test_no_two_pictures_go_to_one_place(names: list[str]) -> None:
 
 def test_nothing_to_do_is_said(painter: Painter, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    with pytest.raises(GantkError, match="no picture among them"):
+    with pytest.raises(GantkError, match="is empty; png, jpg, jpeg, "):
         stylize_folder(painter, tmp_path / "in", tmp_path / "out")
     with pytest.raises(GantkError, match="not a folder"):
         stylize_folder(painter, tmp_path / "nowhere", tmp_path / "out")

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -65,6 +66,6 @@ def fast_neural_style(
         f"imported the style {adopted.config['styles'][0]!r}: a network of width {adopted.config['width']} with "
         f"{adopted.config['blocks']} residual blocks, {adopted.parameters} weights, in {adopted.run}",
     )
-    console.print(f"next: gantk export {adopted.run}")
+    console.print(f"next: gantk export {quote(str(adopted.run))}")
     if json is not None:
         write_json({**adopted.__dict__, "run": str(adopted.run), "checkpoint": str(adopted.checkpoint)}, json)

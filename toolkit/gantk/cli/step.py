@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -110,4 +111,4 @@ def export_step_into(
             progress=lambda done, total: show(f"fetching VGG-19: {done // 10**6} of {total // 10**6} MB"),
         )
     tell(console, bundle, json, before)
-    console.print(f"next: gantk stylize CONTENT --style PICTURE --model {bundle.root}")
+    console.print(f"next: gantk stylize CONTENT --style PICTURE --model {quote(str(bundle.root))}")

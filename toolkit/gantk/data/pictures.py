@@ -31,11 +31,13 @@ from gantk.files import (
     write_text,
 )
 from gantk.runtime.cores import core_count
-from gantk.runtime.decode import SUFFIXES, UnreadableError, find_pictures
+from gantk.runtime.decode import UnreadableError, find_pictures
 from gantk.runtime.pictures import Pixels
 
 MEMORY_BYTES = 2**30
 """A data set that is larger when decoded goes into a mapped file, which is kept for the next run."""
+
+_HINT = "a folder of pictures, or a MNIST-type idx file, is wanted"
 
 Progress = Callable[[int, int], None]
 """Called with the number of pictures done and the number in all."""
@@ -98,18 +100,8 @@ def find_source(path: str | os.PathLike[str]) -> Source:
             _, height, width = idx.read_shape(found)
             return Source(found, (), 1, height if height == width else None)
         if not path.is_dir():
-            raise GantkError(
-                f"`{path}` does not exist", where=str(path), hint="--data wants a folder of pictures"
-            )
-        entries, files = find_pictures(path)
-    if not files:
-        what = "is empty"
-        if entries:
-            what = f"has {entries} file{'s' * (entries > 1)} and no picture among them"
-        raise GantkError(
-            f"`{path}` {what}; {', '.join(suffix[1:] for suffix in SUFFIXES)} or MNIST-type idx files are wanted",
-            where=str(path),
-        )
+            raise GantkError(f"`{path}` does not exist", where=str(path), hint=_HINT)
+        files = find_pictures(path, hint=_HINT)
     peeked = files[:: max(1, len(files) // 32)]
     return Source(path, tuple(files), 1 if all(map(is_grey, peeked)) else 3)
 

@@ -14,7 +14,7 @@ from gantk.data.decode import decode
 from gantk.errors import GantkError, UsageError
 from gantk.files import named_errors
 from gantk.runtime.arrays import random_feeds
-from gantk.runtime.decode import SUFFIXES, UnreadableError, find_pictures
+from gantk.runtime.decode import UnreadableError, find_pictures
 from gantk.runtime.runner import Array
 from gantk.tensors import TensorSpec
 
@@ -192,15 +192,7 @@ def _find(folder: Path) -> list[Path]:
         if not folder.is_dir():
             what = "is a file" if folder.exists() else "does not exist"
             raise GantkError(f"`{folder}` {what}", where=str(folder), hint=_HINT)
-        entries, files = find_pictures(folder)
-    if not files:
-        what = f"has {entries} file{'s' * (entries > 1)} and no picture among them" if entries else "is empty"
-        raise GantkError(
-            f"`{folder}` {what}; {', '.join(suffix[1:] for suffix in SUFFIXES)} are known",
-            where=str(folder),
-            hint=_HINT,
-        )
-    return files
+        return find_pictures(folder, hint=_HINT)
 
 
 def _as_input(pixels: Array, spec: TensorSpec, like: Array) -> Array:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from gantk.errors import GantkError
+
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff",
 )  # fmt: skip
@@ -46,7 +48,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
     except Image.DecompressionBombError:
         raise UnreadableError(f"it declares far more than {MAX_PIXELS} pixels") from None
     except UnidentifiedImageError:
-        raise UnreadableError("its content is not a picture of a known format") from None
+        known = ", ".join(_FORMATS)
+        raise UnreadableError(f"its content is not a picture of a known format ({known})") from None
     except Exception as error:  # A damaged file can raise anything inside a decoder.
         raise UnreadableError(str(error) or type(error).__name__) from error
 
@@ -70,12 +73,16 @@ def flatten(picture: Image.Image, mode: str = "RGB") -> Image.Image:
     return picture if picture.mode == mode else picture.convert(mode)
 
 
-def find_pictures(folder: Path, *, without: Path | None = None) -> tuple[int, list[Path]]:
-    """The number of files in a folder and its folders, and the picture files among them, sorted.
+def find_pictures(folder: Path, *, without: Path | None = None, hint: str | None = None) -> list[Path]:
+    """The picture files in a folder and its folders, sorted.
 
     Args:
         folder: Where to look.
         without: A folder inside it that is passed by.
+        hint: What to do where there is none.
+
+    Raises:
+        GantkError: There is none.
     """
     entries, files, seen = 0, [], set() if without is None else {os.path.realpath(without)}
     for root, folders, names in os.walk(folder, followlinks=True):
@@ -89,7 +96,11 @@ def find_pictures(folder: Path, *, without: Path | None = None) -> tuple[int, li
         shown = [name for name in names if not name.startswith(".")]
         entries += len(shown)
         files += [Path(root, name) for name in shown if name.lower().endswith(SUFFIXES)]
-    return entries, sorted(files)
+    if not files:
+        what = f"has {entries} file{'s' * (entries > 1)} and no picture among them" if entries else "is empty"
+        known = ", ".join(suffix[1:] for suffix in SUFFIXES)
+        raise GantkError(f"`{folder}` {what}; {known} are known", where=str(folder), hint=hint)
+    return sorted(files)
 
 
 def _check_size(picture: Image.Image) -> None:

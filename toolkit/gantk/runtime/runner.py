@@ -108,7 +108,10 @@ class Runner(ABC):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.backend} {self.version} {self.precision} on {self.device}>"
+        return f"<{type(self).__name__} {self._what()}>"
+
+    def _what(self) -> str:
+        return f"{self.backend} {self.version}, {self.precision} on {self.device}"
 
     def _alike(self, feeds: Mapping[str, Any]) -> dict[str, Array] | None:
         """The inputs, where they need no conversion and have the shapes of the call before, which fitted; or `None`.
@@ -202,10 +205,10 @@ class Runner(ABC):
         return "launch(...) of an engine or of ONNX Runtime, opened with device='cuda', takes it where it is"
 
     def _closed(self) -> GantkError:
-        return GantkError("the runner is closed", where=repr(self), hint="open the bundle again")
+        return GantkError("the runner is closed", where=self._what(), hint="open the bundle again")
 
     def _failed(self, text: str) -> GantkError:
-        return GantkError(f"{self.backend} failed to run the network: {text}", where=repr(self))
+        return GantkError(f"{self.backend} failed to run the network: {text}", where=self._what())
 
 
 def _refuse_values(spec: TensorSpec, array: Array) -> None:

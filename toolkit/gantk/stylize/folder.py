@@ -94,10 +94,7 @@ def find(source: Path, target: Path) -> list[Path]:
             raise UsageError(
                 "the output folder is the input folder", where=str(target), hint="-o another folder"
             )
-        entries, files = find_pictures(source, without=target)
-    if not files:
-        raise GantkError(f"`{source}` has {entries} files and no picture among them", where=str(source))
-    return files
+        return find_pictures(source, without=target)
 
 
 def stylize_files(

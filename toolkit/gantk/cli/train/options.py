@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -193,22 +194,22 @@ def _kind(verb: str) -> type[Training[Any]]:
 
 
 def _tell(result: TrainResult, verb: str, next_steps: str, json: str | None) -> int:
-    console = prose()
+    console, quoted = prose(), quote(str(result.run))
     if result.interrupted:
         console.print(
             f"interrupted after step {result.step}, with a checkpoint; "
-            f"gantk train {verb} --resume --out {result.run} goes on"
+            f"gantk train {verb} --resume --out {quoted} goes on"
         )
     elif not result.samples_per_second:
         console.print(
             f"nothing to do: all {result.step} steps were done; "
-            f"gantk train {verb} --resume --out {result.run} --steps {2 * result.step} goes on"
+            f"gantk train {verb} --resume --out {quoted} --steps {2 * result.step} goes on"
         )
     else:
         console.print(
             f"trained {result.step} steps in {result.seconds:.0f} s "
             f"({result.samples_per_second:.3g} pictures/s); samples and curves are in {result.run}\n"
-            f"next: {next_steps.format(run=result.run)}"
+            f"next: {next_steps.format(run=quoted)}"
         )
     if json is not None:
         write_json({**result.__dict__, "run": str(result.run), "warnings": list(result.warnings)}, json)
