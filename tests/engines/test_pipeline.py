@@ -208,6 +208,13 @@ def test_what_the_last_file_does_not_suit_is_refused_before_the_first_build(
     )
 
 
+def test_what_does_not_have_tf32_is_refused_before_a_build(rtx: Product) -> None:
+    asked = EngineRequest(("tensorrt-rtx",), ("fp32",), BuildOptions(("sm_75",), tf32=True))
+    with pytest.raises(UsageError, match="sm_75 does not compute in tf32, which begins with sm_80") as caught:
+        asked.check()
+    assert "--precision fp32" in (caught.value.hint or "")
+
+
 def test_tf32_without_a_file_that_it_is_for(rtx: Product, tmp_path: Path) -> None:
     bundle = networks.bundle(tmp_path / "half.gantk", {("fp16", "plain"): networks.generator("fp16")})
     with pytest.raises(UsageError, match="there is no fp32 file"):

@@ -49,6 +49,10 @@ class BuildOptions:
     plugins: bool = True
     reproducible: bool = False
 
+    def executed(self, precision: str) -> str:
+        """What an engine of a file of this precision computes in, of `gantk.bundle.ENGINE_PRECISIONS`."""
+        return "tf32" if self.tf32 and precision == "fp32" else precision
+
 
 @dataclass(frozen=True)
 class Built:
@@ -89,7 +93,7 @@ def build(
     """
     trt = load(product)
     check_options(product, trt, options)
-    refuse_here(product, precision)
+    refuse_here(product, options.executed(precision))
     interrupter = Interrupter()
     telling = partial(vendor_errors, f"{product.name} cannot build `{where}`", where)
     with log(trt).listening():
@@ -105,7 +109,8 @@ def build(
         found = audit(trt, network)
         refuse_mismatch(found, precision, where)
         asked = asked_targets(product, options.targets, options.options, targets(trt))
-        known = choose_targets(product, precision, asked, targets(trt), found.heavy_layers)
+        executed = options.executed(precision)
+        known = choose_targets(product, executed, asked, targets(trt), found.heavy_layers)
         with telling():
             config = _configure(trt, builder, options, known)
             _add_profiles(builder, config, profiles, where)

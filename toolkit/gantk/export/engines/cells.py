@@ -14,7 +14,7 @@ from gantk.runtime.products import Product
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-OLDEST_TARGET = {"bf16": 80, "fp8": 89}
+OLDEST_TARGET = {"bf16": 80, "tf32": 80, "fp8": 89}
 """Of a precision, the first compute capability whose matrix units have it; of the others any will do."""
 
 FP32_PRODUCTS_TARGET = 80
@@ -40,7 +40,7 @@ def lacks(product: Product, precision: str, target: str, layers: Sequence[HeavyL
 
     Args:
         product: That is to build it.
-        precision: Of the engine.
+        precision: What the engine computes in, of `gantk.bundle.ENGINE_PRECISIONS`.
         target: E.g. ``sm_89``.
         layers: The heavy layers, where they are known.
     """

@@ -58,10 +58,11 @@ class EngineRequest:
             trt = load(product)
             check_options(product, trt, self.options)
             for precision in self.precisions:
-                refuse_here(product, precision)
+                executed = self.options.executed(precision)
+                refuse_here(product, executed)
                 known = targets(trt)
                 asked = asked_targets(product, self.options.targets, self.options.options, known)
-                choose_targets(product, precision, asked, known)
+                choose_targets(product, executed, asked, known)
         if self.options.tf32 and self.precisions and "fp32" not in self.precisions:
             raise UsageError(
                 f"tf32 is a way to compute fp32 engines; asked for are {', '.join(self.precisions)}",
@@ -263,7 +264,7 @@ def missed_targets(
     """Why an engine is not for some architectures of its product, where it should be for all that can be had."""
     if not product.ahead_of_time or options.targets or "refit" in options.options:
         return []
-    reasons = (lacks(product, engine.precision, target, engine.heavy_layers) for target in known)
+    reasons = (lacks(product, engine.executed, target, engine.heavy_layers) for target in known)
     return [reason for reason in reasons if reason is not None]
 
 
