@@ -12,7 +12,10 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-DOCUMENTS = (HERE / "README.md", ROOT / "README.md")
+BRIEF = ROOT / "README.md"
+"""Has no goals and nothing of the runner's own work: those are in the other document."""
+
+DOCUMENTS = (HERE / "README.md", BRIEF)
 ON_A_GPU = ("dcgan64-cuda", "dcgan128-cuda", "style512-cuda", "style1024-cuda")
 COLUMNS = ("", "contender", "p50 ms", "95 % CI", "pictures/s", "vs torch", "peak MiB", "load ms", "parity")
 
@@ -23,21 +26,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where a table is stale")
     arguments = parser.parse_args()
-    stale = [path for path in DOCUMENTS if path.is_file() and path.read_text() != filled(path.read_text())]
+    texts = {path: path.read_text() for path in DOCUMENTS if path.is_file()}
+    made = {path: filled(text, brief=path == BRIEF) for path, text in texts.items()}
+    stale = [path for path, text in texts.items() if text != made[path]]
     for path in stale:
         print(f"{'stale' if arguments.check else 'written'}: {path.relative_to(ROOT)}", file=sys.stderr)
         if not arguments.check:
-            path.write_text(filled(path.read_text()))
+            path.write_text(made[path])
     return 1 if stale and arguments.check else 0
 
 
-def filled(text: str) -> str:
-    """`text` with what stands between each pair of markers made anew; it stays where there is no result yet."""
+def filled(text: str, *, brief: bool = False) -> str:
+    """`text` with what stands between each pair of markers made anew; see `section`."""
 
     def fill(match: re.Match[str]) -> str:
         if match["name"] == "on-a-gpu":
             return f"{match[1]}{on_a_gpu()}{match[3]}"
-        bodies = [section(json.loads(path.read_text())) for path in results_of(match["name"])]
+        bodies = [section(json.loads(path.read_text()), brief=brief) for path in results_of(match["name"])]
         body = "\n".join(bodies) or "Not measured yet.\n"
         return f"{match[1]}{body}{match[3]}"
 
@@ -52,8 +57,13 @@ def results_of(name: str) -> list[Path]:
     return [found] if found.is_file() else []
 
 
-def section(document: dict[str, Any]) -> str:
-    """One suite's result: a table for each case and one of the GPU's part, what to use, and what it was measured on."""
+def section(document: dict[str, Any], *, brief: bool = False) -> str:
+    """One suite's result: a table for each case and one of the GPU's part, what to use, and what it was measured on.
+
+    Args:
+        document: The result.
+        brief: Leave out the goals and the runner's own work.
+    """
     if document.get("benchmark") == "kernels":
         return kernels(document)
     if document.get("benchmark") == "cuda_settings":
@@ -78,8 +88,9 @@ def section(document: dict[str, Any]) -> str:
         if on_gpu := gpu_rows(document, case):
             lines += [*markdown_gpu_table(on_gpu), ""]
     lines += [f"- {line}" for line in document["recommendation"]]
-    lines += [f"- Goal {verdict(claim)}: {claim['text']}." for claim in document["claims"]]
-    lines += [overhead(entry) for entry in document["overhead"]]
+    if not brief:
+        lines += [f"- Goal {verdict(claim)}: {claim['text']}." for claim in document["claims"]]
+        lines += [overhead(entry) for entry in document["overhead"]]
     lines += [f"- Warning: {line}." for line in document["warnings"]]
     measured = f"{document['created'][:10]}, commit {document['commit'] or 'unknown'}"
     return "\n".join([*lines, f"- {machine_line(document)}; {measured}.", ""])

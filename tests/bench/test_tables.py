@@ -166,6 +166,8 @@ def test_a_result_that_lacks_a_case_says_so_and_shows_the_others() -> None:
     assert page.count(f"**{suite['title']}: ") == 1
     assert page.count("Goal not measured") == len(suite["claim"])
     assert document["warnings"] == []
+    brief = load("tables").section(kept, brief=True)
+    assert [line for line in page.splitlines() if "Goal" not in line] == brief.splitlines()
 
 
 def test_a_goal_over_tf32_is_judged_by_it_and_says_so() -> None:
