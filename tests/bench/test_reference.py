@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ import pytest
 from bench_helpers import make_onnx
 
 from gantk.bench import reference, run
-from gantk.bench.reference import OnnxReferenceRunner, judge
+from gantk.bench.reference import OnnxReferenceRunner, coarser, judge
 from gantk.bundle import STEP_FAMILY
 
 
@@ -35,7 +36,7 @@ def test_the_onnx_reference_fills_the_arrays_that_it_is_given(onnx_file: Path) -
     np.testing.assert_array_equal(out, right)
 
 
-def test_the_worst_output_speaks() -> None:
+def test_outputs_are_judged_by_how_far_they_are() -> None:
     right = {"picture": np.zeros((2, 2), np.float32)}
     off = {"picture": np.full((2, 2), 0.5, np.float32)}
     assert judge(right, right, [fakes.PICTURE], "x", "fp32")["passed"]
@@ -44,6 +45,26 @@ def test_the_worst_output_speaks() -> None:
         "NaN" in judge({"picture": right["picture"] * np.nan}, right, [fakes.PICTURE], "x", "fp32")["reason"]
     )
     assert not judge({}, right, [fakes.PICTURE], "x", "fp32")["passed"]
+
+
+def test_of_several_outputs_the_worst_speaks_in_any_order() -> None:
+    specs = [replace(fakes.PICTURE, name=name) for name in ("first", "second")]
+    right = {spec.name: np.linspace(-1, 1, 8, dtype=np.float32).reshape(4, 2) for spec in specs}
+    for off, passed in ((1e-5, True), (0.5, False)):
+        for spec in specs:
+            found = judge({**right, spec.name: right[spec.name] + np.float32(off)}, right, specs, "x", "fp32")
+            assert found["passed"] == passed
+            assert found["max_abs"] == pytest.approx(off, rel=0.02)
+            assert found["psnr_db"] < 110
+
+
+def test_what_is_judged_by_is_the_coarser_of_two_precisions() -> None:
+    for precisions, wanted in (
+        (("fp32", "int8"), "int8"),
+        (("bf16", "fp32"), "bf16"),
+        (("u4", "fp16"), "fp16"),
+    ):
+        assert coarser(*precisions) == wanted
 
 
 def test_a_step_of_an_optimisation_is_judged_as_one() -> None:
