@@ -304,3 +304,13 @@ def test_the_psnr_that_was_asked_for_holds_for_whole_levels_too() -> None:
     }
     assert [verdict.passed for verdict in verdicts.values()] == [True, True, False]
     assert "at least 120 dB wanted" in (verdicts[120.0].reason or "")
+
+
+def test_of_several_outputs_the_worst_speaks_in_any_order() -> None:
+    right = np.linspace(-1, 1, 30, dtype=np.float32).reshape(1, 30)
+    wanted = Reference("right", ({"x": right},), ({"a": right, "b": right},), {"a": 2.0, "b": 2.0})
+    for off, passed in ((1e-5, True), (0.5, False)):
+        for name in ("a", "b"):
+            outputs = {**wanted.outputs[0], name: right + np.float32(off)}
+            verdict = verify.compare_references(replace(wanted, outputs=(outputs,)), wanted, "fp32", None)
+            assert (verdict.passed, verdict.max_abs) == (passed, pytest.approx(off, rel=0.02))
