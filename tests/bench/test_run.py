@@ -129,6 +129,7 @@ def test_foreign_onnx_on_every_backend(tmp_path: Path) -> None:
     path = make_onnx(tmp_path / "style.onnx")
     document = run.compare(path, shapes=[("content", (1, 3, 24, 20))], threads=1, budget_s=0.5)
     assert document["schema"] == 2
+    assert document["model"] == {"kind": "onnx", "path": "style.onnx", "name": "style"}
     assert {row["backend"] for row in document["rows"]} <= {"onnxruntime", "openvino"}
     assert document["rows"]
     for row in document["rows"]:
