@@ -11,10 +11,13 @@ import bench_fakes as fakes
 import numpy as np
 import pytest
 from bench_helpers import make_onnx
+from safetensors.numpy import save
 
+import gantk
+import networks
 from gantk.bench import reference, run
 from gantk.bench.reference import OnnxReferenceRunner, coarser, judge
-from gantk.bundle import STEP_FAMILY
+from gantk.bundle import STEP_FAMILY, Writer
 
 
 def test_the_onnx_reference_serves_where_no_backend_can(
@@ -74,3 +77,20 @@ def test_a_step_of_an_optimisation_is_judged_as_one() -> None:
     off["picture"][0] += 0.05
     assert not judge(off, right, [fakes.PICTURE], "x", "fp32")["passed"]
     assert judge(off, right, [fakes.PICTURE], "x", "fp32", family=STEP_FAMILY)["passed"]
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_without_pytorch_the_probe_tells_what_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: bool
+) -> None:
+    monkeypatch.setattr(reference, "has_torch", lambda: False)
+    bundle = networks.bundle(tmp_path / "x.gantk")
+    with gantk.open(bundle.root / bundle.find("fp32").file.path, "onnxruntime", device="cpu") as runner:
+        pictures = runner.run({"latent": networks.latents(3)})["picture"]
+    probe = {"input.latent": networks.latents(3), "output.picture": -pictures if wrong else pictures}
+    with Writer(bundle.root, force=True) as writer:
+        ref = writer.add("probe.safetensors", save(probe))
+        writer.commit(replace(bundle.manifest, probe=ref))
+    document = run.compare(bundle.root, backends=["onnxruntime"], batch=[1, 4], threads=1, budget_s=0.1)
+    found = [(row["batch"], row["parity"]["reference"], row["parity"]["passed"]) for row in document["rows"]]
+    assert found == [(batch, "torch float32 (probe)", not wrong) for batch in (1, 4)]
