@@ -39,6 +39,34 @@ def test_another_machine_and_missing_rows_raise_doubts() -> None:
     assert any("b fp32" in doubt for doubt in doubts)
 
 
+def test_other_settings_and_packages_that_are_gone_raise_doubts() -> None:
+    old = make_document([make_row("a fp32", 1.0)])
+    new = copy.deepcopy(old)
+    new["settings"].update(threads=4, device="cuda")
+    new["machine"].update(usable_cores=4, kernel="Linux 7")
+    new["versions"] = {"python": "3.11", "gantk": "0.2.0", "onnx": "1.23"}
+    assert changes(old, new)[1] == [
+        "another number of cores: 2 then, 4 now",
+        "another kernel: Linux 6 then, Linux 7 now",
+        "other threads: 2 then, 4 now",
+        "other device: cpu then, cuda now",
+        "another torch: 2.13 then, none now",
+    ]
+
+
+def test_changes_come_slowest_first_and_faster_ones_are_sure_too() -> None:
+    old = make_document([make_row(f"{name} fp32", 1.0) for name in "abc"])
+    new = make_document([make_row("a fp32", 0.5), make_row("b fp32", 2.0), make_row("c fp32", 1.0)])
+    found, _ = changes(old, new)
+    assert [(change.label[0], change.significant) for change in found] == [
+        ("b", True),
+        ("c", False),
+        ("a", True),
+    ]
+    assert str(found[2]) == "a fp32, latent 1x100: 50.0% faster (1 -> 0.5 ms)"
+    assert str(found[1]).endswith("(1 -> 1 ms, within the confidence intervals)")
+
+
 def test_another_gpu_raises_a_doubt() -> None:
     old, new = (make_document([make_row("a fp32", 1.0)]) for _ in range(2))
     old["machine"] = {**old["machine"], "gpu": {"names": ["H100"], "targets": ["sm_90"], "cuda": "13.0"}}

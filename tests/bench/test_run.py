@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from bench_helpers import MakeFake, make_onnx
 
-from gantk.bench import case, contenders, machine, run, view
+from gantk.bench import case, contenders, load, machine, run, view
 from gantk.bench.contender import Contender
 from gantk.bench.load import Interference
 from gantk.bench.measure import Progress
@@ -129,6 +129,7 @@ def test_foreign_onnx_on_every_backend(tmp_path: Path) -> None:
     path = make_onnx(tmp_path / "style.onnx")
     document = run.compare(path, shapes=[("content", (1, 3, 24, 20))], threads=1, budget_s=0.5)
     assert document["schema"] == 2
+    assert document["model"] == {"kind": "onnx", "path": "style.onnx", "name": "style"}
     assert {row["backend"] for row in document["rows"]} <= {"onnxruntime", "openvino"}
     assert document["rows"]
     for row in document["rows"]:
@@ -189,6 +190,14 @@ def test_without_a_compiler_torch_compile_is_skipped_in_words(
     assert "there is no C++ compiler `no-such-compiler`" in reasons["torch-compile"]
 
 
+def test_modes_are_those_of_the_device(onnx_file: Path) -> None:
+    says = "PyTorch has no mode reduce-overhead on cpu; there it has eager, channels_last, default, freezing, max"
+    with pytest.raises(UsageError, match=says) as caught:
+        contenders.find(describe(onnx_file), None, None, "cpu", 1, modes=["reduce-overhead"])
+    assert caught.value.where == "--mode"
+    contenders.find(describe(onnx_file), None, None, "cpu", 1, modes=["reduce-overhead", "eager"])
+
+
 def test_nobody_left_says_why(onnx_file: Path) -> None:
     with pytest.raises(GantkError, match="nothing here can run .* in bf16"):
         run.compare(onnx_file, precisions=["bf16"], shapes=[("content", (1, 3, 8, 8))])
@@ -238,6 +247,21 @@ def test_the_machine_names_no_host() -> None:
     assert found["usable_cores"] >= 1
     assert found["memory_bytes"] > 2**20
     assert socket.gethostname() not in json.dumps(found)
+
+
+def test_other_work_is_a_share_of_the_usable_cores_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"/proc/stat": ["cpu  9 9 9 9 9 9 9 9", "cpu0 0 0 0 0 0 0 0 0 0 0", "cpu3 0 0 0 0 0 0 0 0 0 0"]}
+    monkeypatch.setattr(load, "_lines", lambda path: files.get(path, []))
+    monkeypatch.setattr(load.os, "sched_getaffinity", lambda _: {0})
+    files["/proc/7/stat"] = ["7 (a) b) S 0 0 0 0 0 0 0 0 0 0 100 50 0"]
+    watch = Interference([7])
+    files["/proc/stat"][1:] = ["cpu0 10 5 5 60 10 2 3 5 0 0", "cpu3 500 0 0 0 0 0 0 0 0 0"]
+    files["/proc/7/stat"] = ["7 (a) b) S 0 0 0 0 0 0 0 0 0 0 108 52 0"]
+    assert watch.share() == (30 - 10) / 100
+    del files["/proc/7/stat"]  # It is gone.
+    assert watch.share() == 30 / 100
+    files.clear()
+    assert watch.share() == 0
 
 
 def test_other_work_is_told_from_our_own() -> None:

@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import networks
-from gantk.bench import reference
+from gantk.bench import reference, subject
 from gantk.bench.contender import Skipped
 from gantk.bench.contenders import find
 from gantk.bench.run import compare
 from gantk.bench.subject import Case, File, Subject, describe, make_cases, make_feeds, probe_outputs
 from gantk.bundle import WHOLLY_NATIVE, Parity
 from gantk.errors import GantkError, UsageError
+from gantk.runtime import registry
 from gantk.runtime.operators import INSTALL, OPERATORS
 from gantk.runtime.probe import Probe
 from gantk.runtime.registry import BACKENDS, status
@@ -129,7 +130,8 @@ def test_what_failed_when_the_bundle_was_made_is_passed_by_in_words(tmp_path: Pa
     if not status(backend).works:
         pytest.skip(f"wants {backend}")
     unloadable = replace(networks.parity(backend, passed=False), batches=(), reason="no such kernel")
-    parities = {("fp32", "plain"): [unloadable], ("fp32", "rewritten"): [networks.parity(backend)]}
+    failed = [unloadable, networks.parity(backend, passed=False)]  # The first is told of.
+    parities = {("fp32", "plain"): failed, ("fp32", "rewritten"): [networks.parity(backend)]}
     subject = describe(bundle(tmp_path / "x.gantk", parities))
     found, skipped = find(subject, [backend], None, "cpu", 1)
     assert [contender.label for contender in found] == [f"{backend} fp32 rewritten"]
@@ -179,3 +181,18 @@ def test_onnxruntime_takes_part_in_bf16_with_native_operators(
         assert (contender.label, contender.precision) == ("onnxruntime bf16 rewritten", "bf16")
         assert skipped == [plain]
     assert find(subject, ["onnxruntime"], ["fp32"], "cpu", 1) == ([], [])
+
+
+def test_a_worker_opens_what_its_contender_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "from_path", lambda *asked: asked)
+    monkeypatch.setattr(registry, "open_model", lambda *asked: asked)
+    monkeypatch.setattr(registry, "open", lambda *asked, **named: (asked, named))
+    file = ("x.gantk", "fp16", "rewritten", "onnxruntime", "cuda")
+    assert subject.open_file("x.gantk", "onnxruntime", "fp16", "rewritten", "cuda", 3) == (
+        file,
+        "onnxruntime",
+        "cuda",
+        3,
+    )
+    engine = ("x.gantk", "tensorrt", "fp16", "cuda")
+    assert subject.open_engine("x.gantk", "tensorrt", "fp16", "adam") == (engine, {"form": "adam"})

@@ -93,6 +93,28 @@ def test_advice_says_what_cannot_be_told_apart() -> None:
     assert "indistinguishable from it: openvino fp32" in recommend(rows, blocks, "x")[0]
 
 
+def test_what_is_less_exact_is_no_tie() -> None:
+    times = {"onnxruntime fp32": 1.0, "openvino bf16": 1.001}
+    assert "indistinguishable" not in recommend(*race(times, jitter=0.05), "x")[0]
+    times["openvino bf16"] = 0.999
+    assert "indistinguishable from it: onnxruntime fp32" in recommend(*race(times, jitter=0.05), "x")[0]
+
+
+def test_advice_says_how_sure_a_gain_is() -> None:
+    rows, blocks = race({"torch eager fp32": 24.0, "onnxruntime fp32": 2.0})
+    assert (
+        "2 ms (12 times as fast as torch's best fp32, torch eager fp32)." in recommend(rows, blocks, "x")[0]
+    )
+    few = {number: found[:3] for number, found in blocks.items()}
+    rank(rows, few)
+    assert "(roughly 12 times as fast as torch's best fp32, torch" in recommend(rows, few, "x")[0]
+    rows, blocks = race({"torch eager fp32": 1.001, "onnxruntime fp32": 1.0}, jitter=0.05)
+    assert (
+        "(as fast as torch's best fp32, torch eager fp32, as far as can be told)"
+        in (recommend(rows, blocks, "x")[0])
+    )
+
+
 def test_advice_when_torch_wins_and_when_nothing_is_right() -> None:
     rows, blocks = race({"torch-compile freezing fp32": 1.0, "onnxruntime fp32": 2.0})
     assert recommend(rows, blocks, "x") == ["x: use torch-compile freezing fp32, 1 ms."]
@@ -105,3 +127,12 @@ def test_noise_is_flagged() -> None:
     assert warnings(rows, 8) == []
     rows[0]["noisy"], rows[0]["latency_ms"]["cv"] = True, 0.3
     assert "1 of 1 contenders spread by more than 2.5% (worst: onnxruntime fp32, 30%)" in warnings(rows, 8)[0]
+
+
+def test_too_few_rounds_are_said() -> None:
+    rows, _ = race({"onnxruntime fp32": 1.0, "openvino fp32": 2.0})
+    rows[1]["latency_ms"]["p50_ci95"] = None
+    said = "5 rounds carry no confidence interval of the p50; give more time with --budget"
+    assert warnings(rows, 5) == [said]
+    rows[1]["status"] = "failed"
+    assert warnings(rows, 5) == []

@@ -20,11 +20,19 @@ from onnx.reference import ReferenceEvaluator
 import engine_families as families
 import engine_graphs as graphs
 import networks
-from gantk.bundle import PRECISIONS
+from gantk.bundle import PRECISIONS, HeavyLayer
 from gantk.errors import GantkError, UsageError
 from gantk.export.engines.apart import build_apart
 from gantk.export.engines.build import BuildOptions, Built, build, check_options
-from gantk.export.engines.cells import REMAINDER, SUBPIXEL, adapt, asked_targets, choose_targets, lacks
+from gantk.export.engines.cells import (
+    REMAINDER,
+    SUBPIXEL,
+    adapt,
+    asked_targets,
+    choose_targets,
+    lacks,
+    refuse_here,
+)
 from gantk.export.engines.profiles import make_profiles
 from gantk.export.engines.worker import take_turns
 from gantk.export.int8 import Quantiser
@@ -146,6 +154,29 @@ def test_a_refittable_engine_is_for_one_architecture(
     with pytest.raises(UsageError, match=asked) as caught:
         asked_targets(rtx, named, options, TARGETS)
     assert "--target" in (caught.value.hint or "")
+
+
+def test_another_precision_is_named_that_can_be_had_for_an_architecture() -> None:
+    """Where a float32 product is at fault none that may have one too."""
+    rtx, product = PRODUCTS["tensorrt-rtx"], HeavyLayer("y", "matrix-multiply", "fp32")
+    for precision, layers, named in (
+        ("bf16", (), "fp32, fp16 or int8"),
+        ("fp32", (product,), "fp16"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            choose_targets(rtx, precision, ("sm_75",), ("sm_75", "sm_89"), layers)
+        said = f"leave sm_75 out of --target, or build for it alone with --precision {named}"
+        assert caught.value.hint == said
+
+
+def test_where_there_is_no_gpu_no_precision_is_refused_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "probe", lambda: driver.Driver(False, reason="no NVIDIA driver"))
+    refuse_here(PRODUCTS["tensorrt"], "bf16")
+    turing = driver.Driver(True, "13.0", ("T4",), targets=("sm_75",))
+    monkeypatch.setattr(driver, "probe", lambda: turing)
+    with pytest.raises(UsageError, match="sm_75 does not compute in bf16, which begins with sm_80"):
+        refuse_here(PRODUCTS["tensorrt"], "bf16")
+    refuse_here(PRODUCTS["tensorrt-rtx"], "bf16")
 
 
 def test_a_rewritten_transposed_convolution_is_equal(rtx: Product) -> None:

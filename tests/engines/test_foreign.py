@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import load
 
 import engine_graphs as graphs
+import gantk
 from gantk.bundle import HeavyLayer, ShapeRange
 from gantk.cli.exported import tell
 from gantk.cli.output import prose
@@ -26,6 +29,7 @@ from gantk.export.engines.foreign import bundle_onnx
 from gantk.export.engines.pipeline import EngineRequest
 from gantk.runtime.probe import probe_of
 from gantk.runtime.products import Product
+from gantk.tensors import TensorSpec
 
 ADA = BuildOptions(("sm_89",))
 RTX = EngineRequest(("tensorrt-rtx",), options=ADA)
@@ -218,3 +222,30 @@ def test_what_made_the_bundle_is_in_it(tmp_path: Path) -> None:
     tools = bundle_onnx(tmp_path / "theirs.onnx", tmp_path / "x.gantk").manifest.tools
     assert tools["onnx"] == onnx.__version__
     assert "torch" not in tools
+
+
+def test_weights_beside_a_file_are_taken_in(tmp_path: Path) -> None:
+    proto = onnx.load_from_string(product())
+    proto.opset_import.insert(0, helper.make_opsetid("theirs", 3))
+    place = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 0}
+    onnx.save(proto, tmp_path / "a.onnx", **place)
+    bundle = bundle_onnx(tmp_path / "a.onnx", tmp_path / "a.gantk")
+    (variant,) = bundle.manifest.variants
+    assert variant.opset == 17
+    (tmp_path / "w.bin").unlink()
+    with gantk.open(bundle.root, "onnxruntime", device="cpu") as runner:
+        np.testing.assert_array_equal(
+            runner.run({"x": np.ones((2, 16), np.float32)})["y"], np.full((2, 8), 16)
+        )
+
+
+def test_a_probe_is_of_some_small_pictures(tmp_path: Path) -> None:
+    sides = {"x": (TensorProto.FLOAT, ["N", 3, "H", "W"])}
+    data = save([helper.make_node("Relu", ["x"], ["y"])], sides, {"y": sides["x"]})
+    proto = onnx.load_from_string(data)
+    spec = TensorSpec("x", "float32", ("N", 3, "H", "W"), (0.0, 1.0), "NCHW")
+    helper.set_model_props(proto, {"gantk.inputs": json.dumps([spec.to_json()])})
+    onnx.save(proto, tmp_path / "a.onnx")
+    bundle = bundle_onnx(tmp_path / "a.onnx", tmp_path / "a.gantk")
+    assert bundle.manifest.probe is not None
+    assert load(bundle.read_file(bundle.manifest.probe))["input.x"].shape == (2, 3, 64, 64)

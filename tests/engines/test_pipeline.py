@@ -221,6 +221,15 @@ def test_tf32_without_a_file_that_it_is_for(rtx: Product, tmp_path: Path) -> Non
         add_engines(bundle.root, request(options=BuildOptions(("sm_89",), tf32=True)))
 
 
+@pytest.mark.usefixtures("built_once")
+def test_tf32_is_of_fp32_engines_alone_and_in_their_names(rtx: Product, bundle: Path) -> None:
+    made = add_engines(bundle, request(options=BuildOptions(("sm_89",), tf32=True)))
+    assert [(engine.precision, engine.tf32, engine.file.path) for engine in made.manifest.engines] == [
+        ("fp32", True, "engines/tensorrt-rtx-fp32-tf32-sm_89.engine"),
+        ("fp16", False, "engines/tensorrt-rtx-fp16-sm_89.engine"),
+    ]
+
+
 def test_a_damaged_file_is_not_built(rtx: Product, bundle: Path) -> None:
     path = bundle / "model.fp32.plain.onnx"
     path.write_bytes(path.read_bytes()[:-1] + b"\0")

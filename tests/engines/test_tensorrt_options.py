@@ -133,8 +133,15 @@ def test_flags(trt: TensorRT, options: tuple[str, ...], flags: set[Flag]) -> Non
     built = made(BuildOptions(options=options))
     assert built.targets == ("sm_90",)
     assert trt.config.flags == flags  # TF32, which is on by default, is off.
+    assert (trt.config.hardware_compatibility_level, trt.config.limits) == ("none", {})
     assert trt.created == [0]
     assert trt.config.profiles == [{"x": ((1, 3), (2, 3), (4, 3))}]
+
+
+def test_weights_are_left_out_only_where_they_can_be_put_in(trt: TensorRT) -> None:
+    with pytest.raises(UsageError, match="strip leaves the weights out, and without refit") as caught:
+        made(BuildOptions(options=("strip",)))
+    assert caught.value.hint == "--engine-options refit,strip"
 
 
 def test_levels_and_limits(trt: TensorRT) -> None:

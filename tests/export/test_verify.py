@@ -26,6 +26,7 @@ from gantk.export.pipeline import specs
 from gantk.export.reference import BATCHES, Feeds, Outputs, Reference, make_feeds, run_torch
 from gantk.export.variants import make_variants
 from gantk.runtime.model import Model
+from gantk.runtime.registry import BACKENDS, BackendStatus
 from gantk.runtime.runner import Runner
 
 
@@ -305,3 +306,22 @@ def test_the_psnr_that_was_asked_for_holds_for_whole_levels_too() -> None:
     }
     assert [verdict.passed for verdict in verdicts.values()] == [True, True, False]
     assert "at least 120 dB wanted" in (verdicts[120.0].reason or "")
+
+
+def test_of_several_outputs_the_worst_speaks_in_any_order() -> None:
+    right = np.linspace(-1, 1, 30, dtype=np.float32).reshape(1, 30)
+    wanted = Reference("right", ({"x": right},), ({"a": right, "b": right},), {"a": 2.0, "b": 2.0})
+    for off, passed in ((1e-5, True), (0.5, False)):
+        for name in ("a", "b"):
+            outputs = {**wanted.outputs[0], name: right + np.float32(off)}
+            verdict = verify.compare_references(replace(wanted, outputs=(outputs,)), wanted, "fp32", None)
+            assert (verdict.passed, verdict.max_abs) == (passed, pytest.approx(off, rel=0.02))
+
+
+def test_backends_that_do_not_work_here_verify_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = [BackendStatus(name, None, (), "it is not installed") for name in BACKENDS]
+    for works in BACKENDS:
+        here = {each.name: each for each in missing} | {works: BackendStatus(works, "1", ("cpu",))}
+        monkeypatch.setattr(verify, "status", here.__getitem__)
+        monkeypatch.setattr(verify, "executed", lambda name, precision, device, **_: precision)
+        assert verify.working_backends("fp32") == verify.measurable_backends("fp32") == (works,)

@@ -51,6 +51,7 @@ def test_arrays_on_the_gpu_are_taken_and_given_without_a_copy(lab: Lab) -> None:
         outputs = runner.launch({"x": x}, stream, {"y": mine})
         runner.synchronize()
         assert "cudaMemcpyAsync" not in lab.cuda.calls
+        assert lab.trt.calls.count("set_input_shape") == 1
         assert outputs["y"] is mine
         np.testing.assert_allclose(mine.array, 2 * x.array + 1, rtol=1e-6)
         told = outputs["z"].__cuda_array_interface__

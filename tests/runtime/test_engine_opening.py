@@ -37,9 +37,11 @@ def test_the_first_opening_runs_the_probe_and_remembers(lab: Lab, tmp_path: Path
     with lab.open() as runner:
         assert runner.verified
         assert "execute_async_v3" not in lab.trt.calls
-    path.write_text("{")  # A verdict that cannot be read is found again.
-    with lab.open() as runner:
-        assert "execute_async_v3" in lab.trt.calls
+    for damaged in ("{", '{"passed": false, "reason": ""}'):  # What cannot be read is found again.
+        path.write_text(damaged)
+        lab.forget()
+        with lab.open() as runner:
+            assert "execute_async_v3" in lab.trt.calls
 
 
 def test_a_wrong_engine_is_refused_now_and_later(lab: Lab) -> None:

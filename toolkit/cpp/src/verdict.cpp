@@ -40,7 +40,8 @@ std::optional<std::string> remembered(const std::string& path) {
     if (!verdict.is_object() || !verdict.contains("passed")) return std::nullopt;
     if (verdict["passed"] == true) return "";
     if (!verdict.contains("reason")) return std::nullopt;
-    return str_json(verdict["reason"]);
+    const std::string reason = str_json(verdict["reason"]);
+    return reason.empty() ? std::nullopt : std::optional(reason);
   } catch (const Error&) {
     return std::nullopt;  // Whatever it is, trying again tells.
   }

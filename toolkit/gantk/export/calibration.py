@@ -15,7 +15,7 @@ from gantk.errors import GantkError, UsageError
 from gantk.files import named_errors
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.decode import UnreadableError, find_pictures
-from gantk.runtime.runner import Array
+from gantk.runtime.runner import Array, numpy_dtype
 from gantk.tensors import TensorSpec
 
 METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
@@ -125,8 +125,9 @@ def calibration_feeds(
         return _parted(_random(inputs, wanted), calibration.count, "random input", unused=unused)
     side = max(SIDE, *(spec.smallest for spec in drawn))
     pictures, unreadable = _read(folder, wanted * len(drawn), side)
-    found = _random(inputs, max(1, len(pictures) // len(drawn)))
-    _fill(found, drawn, pictures)
+    others = [spec for spec in inputs if spec.picture_axes is None]
+    found = _random(others, max(1, len(pictures) // len(drawn)))
+    _add(found, drawn, pictures)
     kind = {1: "picture", 2: "pair"}.get(len(drawn), "group")
     return _parted(found, calibration.count, kind, unreadable)
 
@@ -145,21 +146,14 @@ def _parted(
 
 
 def _random(inputs: Sequence[TensorSpec], count: int) -> list[Feeds]:
-    """Random inputs, with pictures of `SIDE` pixels."""
-    sizes = {"N": 1}
-    for spec in inputs:
-        for axis in spec.picture_axes or ():
-            if isinstance(symbol := spec.shape[axis], str):
-                sizes[symbol] = max(SIDE, spec.smallest)
-    return [random_feeds(inputs, sizes, seed=_SEED + index) for index in range(count)]
+    return [random_feeds(inputs, {"N": 1}, seed=_SEED + index) for index in range(count)]
 
 
-def _fill(feeds: Sequence[Feeds], drawn: Sequence[TensorSpec], pictures: Sequence[Array]) -> None:
-    """Put pictures in place of random ones, one after the other, from the first again where they end."""
+def _add(feeds: Sequence[Feeds], drawn: Sequence[TensorSpec], pictures: Sequence[Array]) -> None:
+    """Put pictures to other inputs, one after the other, from the first again where they end."""
     for index, feed in enumerate(feeds):
         for offset, spec in enumerate(drawn):
-            pixels = pictures[(index * len(drawn) + offset) % len(pictures)]
-            feed[spec.name] = _as_input(pixels, spec, feed[spec.name])
+            feed[spec.name] = _as_input(pictures[(index * len(drawn) + offset) % len(pictures)], spec)
 
 
 def _read(folder: Path, count: int, side: int) -> tuple[list[Array], list[tuple[str, str]]]:
@@ -195,12 +189,12 @@ def _find(folder: Path) -> list[Path]:
         return find_pictures(folder, hint=_HINT)
 
 
-def _as_input(pixels: Array, spec: TensorSpec, like: Array) -> Array:
+def _as_input(pixels: Array, spec: TensorSpec) -> Array:
     """A picture uint8 [3, H, W] as an input wants it."""
     axes = (1, 2, 0) if spec.layout == "NHWC" else (0, 1, 2)
     picture = np.ascontiguousarray(pixels.transpose(axes)[None])
-    if like.dtype == np.uint8:
+    if spec.dtype == "uint8":
         return picture
     low, high = spec.range or (0.0, 1.0)
-    scaled: Array = (low + (high - low) * picture.astype(np.float64) / 255).astype(like.dtype)
+    scaled: Array = (low + (high - low) * picture.astype(np.float64) / 255).astype(numpy_dtype(spec))
     return scaled

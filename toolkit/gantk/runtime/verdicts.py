@@ -112,6 +112,6 @@ def _remembered(name: str) -> str | None:
     """Why an engine failed when it was opened before; empty where it passed, `None` where it was never tried."""
     try:
         verdict = json.loads(read_bytes(cache_folder() / VERDICTS / name, VERDICT_LIMIT_BYTES))
-        return "" if verdict["passed"] is True else str(verdict["reason"])
+        return "" if verdict["passed"] is True else str(verdict["reason"]) or None
     except (GantkError, ValueError, KeyError, TypeError, RecursionError):
         return None  # Whatever it is, trying again tells.
