@@ -189,11 +189,12 @@ def test_a_full_memory_is_no_bug(
     def step(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(gan.GanTraining, "step", step)
-    with pytest.raises(GantkError) as raised:
+    with monkeypatch.context() as patched, pytest.raises(GantkError) as raised:
+        patched.setattr(gan.GanTraining, "step", step)
         gan.train(config(pictures, tmp_path / "run"))
     assert re.search(words, raised.value.what)
     assert raised.value.hint == "a smaller --batch, --width or --size"
+    assert gan.train(config(pictures, tmp_path / "run", batch=4, steps=1)).step == 1  # As the hint has it.
 
 
 def test_few_pictures_lower_the_batch(pictures: Path, tmp_path: Path) -> None:
