@@ -51,6 +51,7 @@ LONGEST = (
     "train/test_style.py",
     "export/test_several_styles.py",
     "cpp/test_damaged_bundles.py",
+    "cpp/test_tensorrt.py",
     "train/test_gan.py",
     "gatys/test_stylize.py",
     "engines/test_pipeline.py",

@@ -140,6 +140,8 @@ class FakeTensorRT:
 
 
 class Runtime:
+    engine_host_code_allowed = False
+
     def __init__(self, trt: FakeTensorRT) -> None:
         self._trt = trt
         trt.born(self)
@@ -147,6 +149,9 @@ class Runtime:
     def deserialize_cuda_engine(self, data: bytes) -> Engine | None:
         if not data.startswith(MAGIC):
             self._trt.logger.log(Severity.ERROR, "Serialization assertion magicTagRead == kMAGIC_TAG failed")
+            return None
+        if b"version-compatible" in data and not self.engine_host_code_allowed:
+            self._trt.logger.log(Severity.ERROR, "engine_host_code_allowed is false")
             return None
         return Engine(self._trt, data) if self._trt.called("deserialize_cuda_engine") else None
 

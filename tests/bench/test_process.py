@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import io
 import os
 import signal
 import subprocess
@@ -19,7 +21,8 @@ import pytest
 
 from gantk.bench import load as interference
 from gantk.bench.process import Worker, WorkerError
-from gantk.bench.worker import Session, time_calls
+from gantk.bench.protocol import decode, encode
+from gantk.bench.worker import Session, serve, time_calls
 
 TIMEOUT_S = 20.0
 
@@ -71,6 +74,19 @@ def test_blocks_do_not_go_through_what_was_there_before_them(feeds: Path) -> Non
 def test_errors_are_answers_and_the_worker_lives_on(worker: Worker, feeds: Path) -> None:
     with pytest.raises(WorkerError, match="wants `load` and `feed` first"):
         worker.ask(TIMEOUT_S, do="run", warmup_s=0.0, block_s=0.0, most=1)
+    with pytest.raises(
+        WorkerError, match="cannot read `none`: No such file or directory; check the path"
+    ) as caught:
+        options = {
+            "path": "none",
+            "precision": "fp32",
+            "form": "plain",
+            "backend": "x",
+            "device": "cpu",
+            "threads": 1,
+        }
+        worker.ask(TIMEOUT_S, do="load", factory="gantk.bench.subject:open_file", options=options, imports=[])
+    assert "\n" not in str(caught.value)
     with pytest.raises(WorkerError, match="'dance' is not a request; known are load, feed"):
         worker.ask(TIMEOUT_S, do="dance")
     with pytest.raises(WorkerError, match="ValueError: no such kernel"):
@@ -84,6 +100,17 @@ def test_errors_are_answers_and_the_worker_lives_on(worker: Worker, feeds: Path)
     with pytest.raises(WorkerError, match="ModuleNotFoundError"):
         worker.ask(TIMEOUT_S, do="load", factory="no_such_module:make", options={}, imports=[])
     assert load(worker, feeds)["backend"] == "fake"
+
+
+def test_an_error_is_told_where_its_log_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(_: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=write, flush=lambda: None))
+    request = {"do": "load", "factory": "no_such_module:make", "options": {}, "imports": []}
+    answers = io.BytesIO()
+    serve(io.BytesIO(encode(request)), answers)
+    assert "ModuleNotFoundError" in decode(answers.getvalue())["error"]
 
 
 def test_a_worker_that_aborts_says_how_it_died(worker: Worker) -> None:

@@ -20,6 +20,7 @@ from bench_helpers import MakeFake, make_onnx
 from gantk.bench import case, contenders, machine, run, view
 from gantk.bench.contender import Contender
 from gantk.bench.load import Interference
+from gantk.bench.measure import Progress
 from gantk.bench.subject import Case, describe
 from gantk.bundle import STEP_FAMILY
 from gantk.cli.main import main
@@ -32,6 +33,7 @@ def run_fakes(
     budget_s: float = 0.3,
     load_timeout_s: float = 20.0,
     family: str = "",
+    progress: Progress = lambda line: None,
 ) -> case.Result:
     feeds = {"latent": np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)}
     np.savez(tmp_path / "feeds.npz", **feeds)
@@ -40,7 +42,7 @@ def run_fakes(
     task = case.Task(
         shapes, tmp_path / "feeds.npz", right, "torch float32", [fakes.PICTURE], tmp_path, family
     )
-    return case.run_case(task, found, case.Settings("cpu", 1, budget_s, load_timeout_s, 0), 0, lambda _: None)
+    return case.run_case(task, found, case.Settings("cpu", 1, budget_s, load_timeout_s, 0), 0, progress)
 
 
 def test_contenders_that_fail_do_not_stop_the_others(tmp_path: Path, fake: MakeFake) -> None:
@@ -65,6 +67,20 @@ def test_contenders_that_fail_do_not_stop_the_others(tmp_path: Path, fake: MakeF
     assert rows["quick"]["latency_ms"]["min"] < rows["good"]["latency_ms"]["min"]
     assert rows["good"]["throughput"] == pytest.approx(2000.0 / rows["good"]["latency_ms"]["p50"])
     json.dumps(result.rows, allow_nan=False)
+
+
+def test_a_row_tells_what_its_load_took_and_progress_what_is_done(tmp_path: Path, fake: MakeFake) -> None:
+    lines: list[str] = []
+    found = [fake("slow", nap_s=0.05), fake("torch-compile"), fake("raises", trouble="raise", when="open")]
+    row = run_fakes(tmp_path, found, budget_s=0.1, progress=lines.append).rows[0]
+    assert 50 <= row["load"]["first_call_ms"] < 5000
+    assert row["load_ms"] == row["load"]["open_ms"] + row["load"]["first_call_ms"]
+    assert [line for line in lines if "round" not in line] == [
+        "latent 2x4: loading slow fp32",
+        "latent 2x4: loading raises fp32",
+        "  raises fp32 failed: ValueError: no such kernel",
+        "latent 2x4: compiling torch-compile fp32",
+    ]
 
 
 def test_a_contender_that_hangs_is_given_up(tmp_path: Path, fake: MakeFake) -> None:

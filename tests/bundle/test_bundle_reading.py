@@ -45,6 +45,26 @@ def test_tampering_with_any_file_is_seen(bundle: Bundle, index: int, fault: str,
         assert caught.value.hint == "the file was changed or cut after the export; export the bundle again"
 
 
+def test_what_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    for name, says in (("x", "is a file"), ("y", "does not exist")):
+        with pytest.raises(GantkError, match=f"{name}` {says}; a bundle is a folder"):
+            Bundle.read(tmp_path / name)
+
+
+def test_a_manifest_that_is_none_says_where_it_is(bundle: Bundle) -> None:
+    path = bundle.root / "manifest.json"
+    for text, what, hint in (
+        ("{", "the manifest is not JSON", "export the bundle again"),
+        ('{"schema": 0}', "the manifest has schema 0", "export the bundle again"),
+        ('{"schema": 2}', "the manifest has schema 2", "pip install -U gantk"),
+    ):
+        path.write_text(text)
+        with pytest.raises(GantkError, match=what) as caught:
+            Bundle.read(bundle.root)
+        assert (caught.value.where, caught.value.hint) == (str(path), hint)
+
+
 def test_no_backend_sees_a_byte_of_a_damaged_file(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     path = bundle.root / files(bundle)[0].path
     data = bytearray(path.read_bytes())

@@ -138,10 +138,14 @@ def test_a_users_files_survive(tmp_path: Path) -> None:
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text("mine")
     (tmp_path / ".x.gantk.old.partial").mkdir()
+    (tmp_path / ".x.gantk.0123abcd.partial").touch()
+    (root / "model.fp16.onnx").mkdir()
     for seed in (1, 2, 3):
         networks.bundle(root, {("fp32", "plain"): networks.generator(seed=seed)}, force=True)
     assert all((root / name).read_text() == "mine" for name in mine)
     assert (tmp_path / ".x.gantk.old.partial").is_dir()
+    assert (tmp_path / ".x.gantk.0123abcd.partial").is_file()
+    assert (root / "model.fp16.onnx").is_dir()
 
 
 def test_leftovers_of_a_dead_writer_are_swept(tmp_path: Path) -> None:

@@ -226,6 +226,11 @@ def test_hashes_that_are_none(sha256: str) -> None:
         FileRef("x", sha256, 1)
 
 
+def test_a_length_below_nothing() -> None:
+    with pytest.raises(GantkError, match="`x` cannot have -1 bytes"):
+        FileRef("x", "0" * 64, -1)
+
+
 @pytest.mark.parametrize("what", ["inputs", "outputs", "variants"])
 def test_nothing_is_called_the_same_twice(what: str) -> None:
     document = good()

@@ -112,6 +112,16 @@ def test_a_reader_that_leaves(onnx_file: Path) -> None:
         "gantk -h | true",
     ):
         assert shell(line).stderr == ""
+    said = shell("gantk info nothing --json - | (exec 0<&-; sleep 2)").stderr
+    assert said.startswith("error: cannot read `nothing`")
+
+
+@pytest.mark.parametrize("line", ["doctor", "doctor --json -", "info {} --json -", "-h"])
+def test_output_to_a_full_disk(onnx_file: Path, line: str) -> None:
+    done = shell(f"gantk {line.format(onnx_file)} > /dev/full")
+    assert done.stderr.startswith("error: cannot write to standard output: No space left on device\n")
+    assert done.returncode == 1
+    assert "bug" not in done.stderr
 
 
 @pytest.mark.parametrize(

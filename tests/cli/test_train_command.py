@@ -40,6 +40,8 @@ def test_a_run_and_its_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
     assert main(["train", "dcgan", "-o", str(run), "--resume", "--steps", "3"]) == 0
     assert "goes on from step 2" in capsys.readouterr().err
+    assert main(["train", "dcgan", "-o", str(run), "--resume"]) == 0
+    assert "nothing to do: all 3 steps were done" in capsys.readouterr().err
     assert main(["train", "dcgan", "-o", str(run), "--resume", "--width", "4"]) == 2
     assert "has width 2 and cannot go on with 4" in capsys.readouterr().err
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import networks
 from gantk.bundle import ENGINE_BACKENDS, WHOLLY_NATIVE
 from gantk.cli.demo import DemoBar
 from gantk.cli.exported import tell
-from gantk.cli.output import prose, spinner
+from gantk.cli.output import print_table, prose, spinner
 from gantk.runtime import registry
 from gantk.runtime.operators import OPERATORS
 from gantk.runtime.registry import BackendStatus
@@ -240,6 +241,28 @@ def test_run_refuses(gantk: Gantk, tmp_path: Path, line: str, status: int, says:
     assert says in done.err
     assert done.status == status
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("width", [50, 70, 79, 80, 120])
+def test_no_number_of_a_table_is_folded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """What stands below the first digits would be read as another number."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    cells = (
+        "a long name of a tensor",
+        "float32",
+        "-0.32114",
+        "0.0048773",
+        f"{'path/' * 12}x.onnx",
+        "1 x 3 x 64 x 64",
+    )
+    print_table(("name", "dtype", "min", "mean", "file", "shape"), [cells, cells])
+    lines = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    for cell in cells[1:4]:
+        assert sum(cell in line for line in lines) == 2
+    assert max(map(len, lines)) <= max(width, 72)
 
 
 # info

@@ -118,10 +118,20 @@ def test_what_goes_wrong_is_said(built: Path, tmp_path: Path, example: str) -> N
     done = call(program)
     assert done.returncode == 2
     assert done.stderr.startswith(f"usage: gantk_{example} ")
-    done = call(program, *["none"] * 4) if example == "gatys" else call(program, *["none"] * 3)
+    done = call(program, *["none"] * {"gatys": 4, "generate": 2}.get(example, 3))
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "none" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("generate", "x.gantk", "grid.png", "many"), ("gatys", "step.gantk", "a.png", "b.png", "out.png", "-3")],
+)
+def test_what_is_no_number_is_said(built: Path, words: tuple[str, ...]) -> None:
+    done = call(built / f"examples/gantk_{words[0]}", *words[1:])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: '{words[-1]}' is not a number, at least 0\n"
 
 
 def test_each_example_has_a_readme() -> None:

@@ -75,6 +75,13 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     np.testing.assert_allclose(pixels, values / 257, atol=1)
 
 
+def test_what_white_is_in_floating_point_is_not_guessed(tmp_path: Path) -> None:
+    """Values from 0 to 1 would become a black picture without a word."""
+    path = save(tmp_path / "a.tif", Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)))
+    with pytest.raises(UnreadableError, match="floating-point numbers"):
+        decode(path, 8, 3)
+
+
 def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", Image.new("CMYK", (16, 16), (0, 255, 255, 0)), quality=95)
     red, green, blue = decode(path, 8, 3).reshape(3, -1).mean(1)

@@ -25,18 +25,20 @@ import pytest
 
 from fake_cuda import FakeCuda
 from gantk.export.engines import audit, build, network, progress, weights
-from gantk.runtime import cuda, products
-from gantk.runtime.backends import kernel_cache, lane, open_outputs, scratch, tensorrt
+from gantk.runtime import cuda, product_log, products
+from gantk.runtime.backends import kernel_cache, lane, loading, open_outputs, scratch, tensorrt
 from gantk.runtime.products import PRODUCTS
 
 MODULES = (
     products,
+    product_log,
     audit,
     build,
     network,
     progress,
     weights,
     tensorrt,
+    loading,
     lane,
     kernel_cache,
     scratch,

@@ -17,7 +17,8 @@ import export_graphs
 from gantk.export import functions, precision
 from gantk.export.engines.audit import audit
 from gantk.export.engines.network import parse
-from gantk.runtime.products import Product, load, log
+from gantk.runtime.product_log import log
+from gantk.runtime.products import Product, load
 
 SIDE = 64
 

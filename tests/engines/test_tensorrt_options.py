@@ -242,7 +242,7 @@ def test_out_of_memory_says_what_is_free(trt: TensorRT, monkeypatch: pytest.Monk
     trt.made = None
     monkeypatch.setattr("gantk.runtime.cuda.bindings", FakeCuda)
     said = "Error Code 2: OutOfMemory (Requested size was 9663676416 bytes.)"
-    monkeypatch.setattr("gantk.runtime.products.Log.said", lambda self: said)
+    monkeypatch.setattr("gantk.runtime.product_log.Log.said", lambda self: said)
     with pytest.raises(
         GantkError,
         match=r"Requested size was 9663676416 bytes.\); of the GPU's memory 1024.0 of 1024.0 MiB are free",

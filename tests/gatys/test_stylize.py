@@ -301,6 +301,8 @@ def test_files_that_exist_or_cannot_be_written_are_named_at_once(config: GatysCo
         stylize(config, tmp_path / "folder.png", force=True)
     with pytest.raises(UsageError, match=r"ends in '.tga'"):
         stylize(config, tmp_path / "out.tga")
+    with pytest.raises(UsageError, match=r"out` has no suffix; known are \.png"):
+        stylize(config, tmp_path / "out")
     with pytest.raises(GantkError, match="cannot write"):
         stylize(config, tmp_path / "there.png" / "out.png")
 

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from gantk.export.functions import DOMAIN, VERSION, bodies
 from gantk.export.onnx import OPSET
-from gantk.runtime.backends.onnxruntime import CPU_ONLY
+from gantk.runtime.backends.onnxruntime_session import CPU_ONLY
 from gantk.runtime.operators import native_operators
 from gantk.runtime.registry import status
 from native_build import onnxruntime_library

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from gantk.export.functions import DOMAIN, VERSION, bodies
 from gantk.export.onnx import BF16_OPSET
-from gantk.runtime.backends.onnxruntime import CPU_ONLY
+from gantk.runtime.backends.onnxruntime_session import CPU_ONLY
 from native_sessions import load
 
 Array = np.ndarray[Any, Any]

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import gc
+import threading
+import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 
 from engine_lab import Elsewhere, Lab, check, picture
 from fake_cuda import FakeCuda
+from fake_tensorrt import Context
 from gantk.errors import GantkError
 from gantk.runtime import dlpack
 
@@ -170,6 +174,45 @@ def test_an_output_that_may_not_be_written_is_refused(lab: Lab) -> None:
         y.__cuda_array_interface__["data"] = (y.address, True)
         with pytest.raises(GantkError, match="`out` for 'y' is read-only"):
             runner.launch({"x": x}, stream, {"y": y})
+
+
+def test_two_outputs_do_not_lie_on_each_other(lab: Lab) -> None:
+    with lab.open() as runner:
+        _, stream = lab.cuda.cudaStreamCreateWithFlags(1)
+        y = Elsewhere(lab.cuda, picture(1, 2, 8, 8))
+        told = {**y.__cuda_array_interface__, "typestr": "|u1"}
+        with pytest.raises(GantkError, match="`out` for 'z' and 'y' share memory"):
+            x = Elsewhere(lab.cuda, picture(1, 2, 8, 8))
+            runner.launch({"x": x}, stream, {"y": y, "z": SimpleNamespace(__cuda_array_interface__=told)})
+
+
+def test_launches_of_threads_take_turns(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share a context, and shapes and addresses are told it before it runs."""
+    inside, runs = Context.execute_async_v3, []
+
+    def execute(self: Context, stream: int) -> bool:
+        runs.append("begins")
+        time.sleep(0.05)
+        runs.append("ends")
+        return inside(self, stream)
+
+    with lab.open() as runner:
+        monkeypatch.setattr(Context, "execute_async_v3", execute)
+        _, stream = lab.cuda.cudaStreamCreateWithFlags(1)
+        xs = [Elsewhere(lab.cuda, picture(1, 2, side, side)) for side in (4, 8)]
+        made: dict[int, Any] = {}
+        threads = [
+            threading.Thread(target=lambda i=i: made.update({i: runner.launch({"x": xs[i]}, stream)["y"]}))
+            for i in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        runner.synchronize()
+        assert runs == ["begins", "ends"] * 2
+        for i, x in enumerate(xs):
+            np.testing.assert_allclose(held(lab.cuda, made[i]), 2 * x.array + 1, rtol=1e-6)
 
 
 def test_a_bound_run_is_one_graph(lab: Lab) -> None:

@@ -50,6 +50,7 @@ def test_each_run_has_the_size_of_its_data(open_lab: Lab) -> None:
             x = samples(*large, seed=seed)
             check(runner.run({"x": x}), x, [index for index, one in enumerate(large) if one])
         assert runner.memory_bytes["buffers"] >= 3 * 2 * 64 * 4
+    runner.close()  # Again, which is harmless.
     gc.collect()
     assert (open_lab.cuda.leaks, open_lab.trt.alive) == ({}, 0)
 

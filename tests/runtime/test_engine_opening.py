@@ -23,7 +23,7 @@ from gantk.bundle import Bundle, Engine, FileRef, Interface, ShapeRange, Variant
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.runtime import driver
 from gantk.runtime.engines import choose_engine
-from gantk.runtime.verdicts import has_probe
+from gantk.runtime.probe import probe_of
 from gantk.tensors import TensorSpec
 
 
@@ -114,7 +114,7 @@ def rewrite(lab: Lab, probe: bytes | None, **changes: Any) -> Bundle:
 
 def test_without_a_probe_it_stays_unverified(lab: Lab) -> None:
     bundle = rewrite(lab, None)
-    assert not has_probe(bundle, bundle.manifest.engines[0])
+    assert not probe_of(bundle, bundle.manifest.engines[0])
     with lab.open() as runner:
         assert not runner.verified
 
@@ -140,7 +140,7 @@ def test_only_samples_are_cut_to_what_a_profile_serves(lab: Lab) -> None:
             inputs=(X, TensorSpec("w", "float32", ("K",))),
             engines=(replace(engine, profiles=(profile,)),),
         )
-        assert has_probe(bundle, bundle.manifest.engines[0]) == has
+        assert (probe_of(bundle, bundle.manifest.engines[0]) is not None) == has
 
 
 @pytest.mark.parametrize(
@@ -224,6 +224,23 @@ def test_what_is_missing_is_built_for_the_gpu_at_hand(lab: Lab) -> None:
     with pytest.raises(GantkError, match="no tensorrt fp32 engine for sm_89") as caught:
         choose_engine(bundle, "tensorrt", "11.4.0", "sm_89", None, None)
     assert caught.value.hint == f"gantk export {lab.root} --to tensorrt"  # Which builds for no other GPU.
+
+
+def test_fp32_is_the_default_among_engines(tmp_path: Path) -> None:
+    files = {(precision, "plain"): networks.generator(precision) for precision in ("fp16", "fp32")}
+    bundle = networks.bundle(tmp_path / "x.gantk", files)
+    engines = tuple(
+        make_engine(
+            variant,
+            {"latent": (1, 4)},
+            plugins=(),
+            file=FileRef.of(f"engines/{variant.precision}.engine", b""),
+        )
+        for variant in bundle.manifest.variants
+    )
+    for held, taken in ((engines, "fp32"), (engines[:1], "fp16")):
+        having = replace(bundle, manifest=replace(bundle.manifest, engines=held))
+        assert choose_engine(having, "tensorrt-rtx", "1.7.1.116", "sm_89", None, None).precision == taken
 
 
 def test_options_widen_what_fits(lab: Lab) -> None:

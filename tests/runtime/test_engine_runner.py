@@ -80,6 +80,15 @@ def test_what_cannot_be_captured_runs_without_a_graph(lab: Lab, what: str) -> No
     assert lab.cuda.leaks == {}
 
 
+def test_what_a_product_cannot_tell_of_is_tried(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As TensorRT cannot whether its engine can be captured."""
+    monkeypatch.delattr("fake_tensorrt.Context.is_stream_capturable")
+    with lab.open() as runner:
+        for seed in range(3):
+            check(runner, picture(1, 2, 8, 8, seed=seed))
+        assert lab.cuda.calls.count("cudaGraphLaunch") == 2
+
+
 def test_what_the_product_knows_not_to_be_capturable_is_not_tried(lab: Lab) -> None:
     lab.trt.capturable = False
     with lab.open() as runner:

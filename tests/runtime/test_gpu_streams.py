@@ -85,10 +85,26 @@ def test_what_was_launched_outlives_its_stream(here: Here) -> None:
         here.launch(runner, x, here.stream())
 
 
+def test_launches_that_are_told_where_to_write_share_an_event(here: Here) -> None:
+    with here.open() as runner:
+        x, theirs = Elsewhere(here.cuda, here.x(0)), here.stream()
+        names = [spec.name for spec in runner.outputs]
+        out = runner.launch({here.names[0]: x}, theirs)
+        assert [*out] == names
+        events = set()
+        for _ in range(3):
+            runner.launch({here.names[0]: x}, theirs, out)
+            events.add(frozenset(here.cuda.events))
+        assert len(events) == 1
+        runner.synchronize()
+        here.check(here.values(out[here.names[1]]), x.array)
+
+
 def test_bound_arrays_outlive_their_runner(here: Here) -> None:
     with here.open() as runner:
         bound = runner.bind({here.names[0]: here.x(0)})
         y = bound()[here.names[1]]
+    assert here.cuda.graphs == {}
     y.__dlpack__(stream=here.stream())
     assert y.__cuda_array_interface__["stream"] is None
     here.check(here.values(y), here.x(0))
@@ -132,6 +148,7 @@ def test_memory_waits_for_all_who_have_seen_it(here: Here) -> None:
             here.cuda.cudaStreamSynchronize(theirs.cuda_stream)
             here.cuda.work(here.stream(), lambda y=y.address, read=read: read.append(here.cuda.at(y)))
             del y
+            here.cuda.cudaStreamSynchronize(theirs.cuda_stream)  # Which may be done long before the others.
             here.cuda.settle()
             assert read
 

@@ -14,7 +14,7 @@ import fake_tensorrt
 from engine_lab import Elsewhere, Lab, check, picture
 from gantk.errors import GantkError
 from gantk.runtime import driver
-from gantk.runtime.products import log
+from gantk.runtime.product_log import log
 from gpu_backends import Here, in_a_thread
 
 
@@ -40,6 +40,7 @@ def test_a_runner_stays_on_the_gpu_of_the_thread_that_opened_it(two: Here) -> No
             found["bound"] = runner.bind({two.names[0]: two.x(1)})
             for _ in range(2):
                 found["bound"]()
+            two.check(found["bound"].fetch()[two.names[1]], two.x(1))
             runner.synchronize()
             found["launched"].__dlpack__(stream=None)
             assert found["launched"].__dlpack_device__() == (2, 1)
@@ -67,6 +68,14 @@ def test_a_thread_finds_its_own_contexts_again(two: Here) -> None:
             assert cuda.cuCtxGetCurrent()[1] == 0
 
         in_a_thread(work)
+
+
+def test_a_gpu_beside_it_is_no_trouble(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here one on which the product runs no engine, after the one that is current."""
+    found = driver.Driver(True, "13.0", ("RTX 4090", "H100"), targets=("sm_89", "sm_90"))
+    monkeypatch.setattr(driver, "probe", lambda: found)
+    with here.open() as runner:
+        here.check(runner.run({here.names[0]: here.x(0)})[here.names[1]], here.x(0))
 
 
 def test_a_gpu_that_is_not_the_runners_is_refused(two: Here) -> None:

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 import networks
 from gantk.errors import GantkError
 from gantk.runtime.model import from_bytes, from_path
-from gantk.runtime.onnx_file import is_onnx, without_functions
+from gantk.runtime.onnx_file import is_onnx, refuse_external, without_functions
 from gantk.runtime.registry import open_model, status
 from gantk.tensors import TensorSpec
 
@@ -69,6 +69,7 @@ def test_without_metadata_the_graph_tells() -> None:
         {"gantk.outputs": [{**networks.specs()[1].to_json(), "range": [1, -1]}]},
         {"gantk.outputs": "[" * 9999, "gantk.inputs": "{}", "gantk.model": "null", "gantk.form": "odd"},
         {"gantk.outputs": '[{"range": [Infinity, NaN]}]', "gantk.model": '{"name": 3, "config": []}'},
+        {"gantk.outputs": "5", "gantk.model": "[1]", "gantk.form": "[]"},
     ],
 )
 def test_metadata_is_not_believed_against_the_graph(facts: dict[str, Any]) -> None:
@@ -85,6 +86,7 @@ def test_metadata_is_not_believed_against_the_graph(facts: dict[str, Any]) -> No
     ("shape", "wanted"),
     [
         (["N", 3], ("N", 3)),
+        ([1, 3], (1, 3)),
         ([None, None], ("size_0", "size_1")),
         (["size_0", None], ("size_0", "size_1")),
         (["2*H", "2*H"], ("2*H", "2*H")),
@@ -109,6 +111,7 @@ def test_other_exporters_names(name: str) -> None:
         (TensorProto.STRING, "type string"),
         (TensorProto.COMPLEX64, "complex64"),
         (TensorProto.FLOAT8E4M3FN, "float8e4m3fn"),
+        (99, "has type number 99"),
     ],
 )
 def test_types_that_cannot_be_fed(kind: int, says: str) -> None:
@@ -221,6 +224,15 @@ def test_local_functions_run_everywhere(backend: str) -> None:
 def test_only_files_with_functions_are_written_anew() -> None:
     plain = networks.generator()
     assert without_functions(plain) is plain
-    inlined = onnx.load_from_string(without_functions(with_functions().SerializeToString()))
-    assert [node.op_type for node in inlined.graph.node] == ["Add"]
-    assert not inlined.functions
+    for much in (0, 200, 20_000):  # Before the functions: its length takes one byte, two, or three.
+        proto = with_functions()
+        proto.model_version, proto.graph.doc_string = much, "." * much
+        inlined = onnx.load_from_string(without_functions(proto.SerializeToString()))
+        assert [node.op_type for node in inlined.graph.node] == ["Add"]
+        assert not inlined.functions
+
+
+def test_a_word_is_no_file_elsewhere() -> None:
+    proto = onnx.load_from_string(networks.generator())
+    proto.doc_string = "location"
+    refuse_external(proto.SerializeToString(), "x.onnx")

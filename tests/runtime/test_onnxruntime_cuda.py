@@ -23,7 +23,7 @@ import fake_onnxruntime
 import gantk
 import networks
 from engine_lab import Elsewhere
-from fake_onnxruntime import REAL, FakeProvider
+from fake_onnxruntime import REAL, FakeProvider, FakeSession
 from gantk.errors import GantkError
 from gantk.runtime.backends import onnxruntime_settings, plans
 from gantk.runtime.backends.gpu import Bound
@@ -234,7 +234,12 @@ def test_a_release_that_frees_what_a_graph_reads_is_not_captured(
     assert ("cudaStreamBeginCapture" in provider.cuda.calls) == replays
 
 
-def test_sizes_that_only_a_run_tells(provider: FakeProvider, tmp_path: Path) -> None:
+def test_sizes_that_only_a_run_tells(
+    provider: FakeProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no such kernel")
+
     nodes = [helper.make_node("NonZero", ["x"], ["places"])]
     with opened(made_of(tmp_path / "x.onnx", nodes, "places", [2, None])) as runner:
         for count in (1, 3, 2):
@@ -244,6 +249,9 @@ def test_sizes_that_only_a_run_tells(provider: FakeProvider, tmp_path: Path) -> 
             runner.launch({"x": Elsewhere(provider.cuda, x)}, 0)
         with pytest.raises(GantkError, match="told by a run alone"):
             runner.bind({"x": x})
+        monkeypatch.setattr(FakeSession, "run", fail, raising=False)
+        with pytest.raises(GantkError, match="onnxruntime failed to run the network: no such kernel"):
+            runner.run({"x": x})
 
 
 def test_what_cannot_be_captured_runs_as_it_is(
@@ -324,6 +332,18 @@ def test_nothing_leaks_where_cuda_fails(provider: FakeProvider, path: Path, acti
         provider.cuda.fail = {}
         gc.collect()
         assert provider.cuda.leaks == {}
+
+
+def test_a_session_that_does_not_load_leaks_nothing(
+    provider: FakeProvider, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", fail)
+    with pytest.raises(GantkError, match="ONNX Runtime cannot load .*: no such kernel"):
+        opened(path)
+    assert provider.cuda.leaks == {}
 
 
 def test_closing_twice(provider: FakeProvider, path: Path) -> None:

@@ -199,10 +199,25 @@ def test_auto_takes_a_form_that_was_measured_against_nothing_last(
 
 
 @needs_both
+def test_what_a_backend_computes_without_native_operators_too_is_not_left_for_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {PLAIN: networks.generator(), REWRITTEN: networks.generator(seed=1)}
+    bundle = networks.bundle(tmp_path / "x.gantk", files, fastest_on={REWRITTEN: ["onnxruntime"]})
+    plain, other = bundle.manifest.variants
+    with Writer(bundle.root, force=True) as writer:
+        native = replace(other, rewrites=(WHOLLY_NATIVE,))
+        writer.commit(replace(bundle.manifest, variants=(plain, native)))
+    pretend_operators(monkeypatch, bundle.root)
+    with gantk.open(bundle.root, device="cpu") as runner:
+        assert (runner.backend, runner.precision) == ("onnxruntime", "fp32")
+
+
+@needs_both
 @pytest.mark.parametrize("place", ["absolute", "above", "beside"])
-@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("kept", ["dense", "sparse values", "sparse indices", "in a branch"])
 def test_no_file_of_a_bundle_reads_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, sparse: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, kept: str
 ) -> None:
     """Nobody has checked its hash: whatever the backend would do, it never gets to see the place."""
     secret = tmp_path / "secret.bin"
@@ -214,8 +229,11 @@ def test_no_file_of_a_bundle_reads_another(
     weight.data_location = onnx.TensorProto.EXTERNAL
     location = {"absolute": str(secret), "above": "../secret.bin", "beside": "secret.bin"}[place]
     weight.external_data.add(key="location", value=location)
-    if sparse:
-        model.graph.sparse_initializer.add(values=weight)
+    if kept != "dense":
+        if kept == "in a branch":
+            model.graph.node.add(op_type="If").attribute.add(name="then_branch").g.initializer.append(weight)
+        else:
+            model.graph.sparse_initializer.add(**{kept.removeprefix("sparse "): weight})
         model.graph.initializer.remove(weight)
     root = networks.bundle(tmp_path / "x.gantk", {("fp32", "plain"): model.SerializeToString()}).root
     for backend in ("onnxruntime", "openvino", "auto"):

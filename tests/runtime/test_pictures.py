@@ -41,6 +41,7 @@ def test_layouts(layout: str, channels: int) -> None:
     spec = TensorSpec("picture", "uint8", shape, (0.0, 255.0), layout)
     np.testing.assert_array_equal(to_pixels(given_, spec), pixels)
     np.testing.assert_array_equal(to_pixels(given_), pixels)  # By the number of channels.
+    np.testing.assert_array_equal(to_pixels(given_.astype(np.float32), (0.0, 255.0)), pixels)
     np.testing.assert_array_equal(to_pixels(given_[0], spec), pixels[:1])
 
 

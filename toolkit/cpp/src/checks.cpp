@@ -120,8 +120,8 @@ void Checks::check_place(const Entry& entry, const char* what, Device place, con
   }
 }
 
-void Checks::take(std::span<const Target> targets, std::span<const std::int64_t> sizes,
-                  std::vector<Slot>& slots) const {
+void Checks::take(std::span<const Target> targets, std::span<const TensorView> inputs,
+                  std::span<const std::int64_t> sizes, std::vector<Slot>& slots) const {
   for (const Target& target : targets) {
     const auto entry =
         std::find_if(outputs_.begin(), outputs_.end(), [&](const Entry& e) { return e.spec.name == target.name; });
@@ -135,6 +135,7 @@ void Checks::take(std::span<const Target> targets, std::span<const std::int64_t>
       throw Error("output " + repr(target.name) + " is given memory twice", entry->spec.text());
     }
     check_target(*entry, target.tensor, sizes);
+    check_apart(*entry, target.tensor, inputs, slots);
     slots.push_back({index, target.tensor, {}});
   }
 }
@@ -161,6 +162,19 @@ void Checks::check_target(const Entry& entry, const MutableTensorView& view,
   }
   throw Error("`out` for " + repr(spec.name) + " has shape " + view.shape.text() + "; the output has [" + join(wanted) +
               "]");
+}
+
+// A backend writes to it while it still reads inputs, and writes others.
+void Checks::check_apart(const Entry& entry, const MutableTensorView& view, std::span<const TensorView> inputs,
+                         std::span<const Slot> slots) const {
+  const auto check = [&](const auto& other, const Entry& whose) {
+    const auto first = reinterpret_cast<std::uintptr_t>(view.data), next = reinterpret_cast<std::uintptr_t>(other.data);
+    if (first >= next + other.size_bytes() || next >= first + view.size_bytes()) return;
+    throw Error("`out` for " + repr(entry.spec.name) + " and " + repr(whose.spec.name) + " share memory",
+                entry.spec.text());
+  };
+  for (std::size_t i = 0; i < inputs.size(); ++i) check(inputs[i], inputs_[i]);
+  for (const Slot& slot : slots) check(slot.memory, outputs_[slot.index]);
 }
 
 std::int64_t Checks::resolved(const Axis& axis, std::span<const std::int64_t> sizes) {

@@ -22,8 +22,10 @@ class Checks {
   // Refuses values that a network must not have, of inputs in its order that were taken before.
   void check_values(std::span<const TensorView> inputs) const;
 
-  // A slot for each target, whose shape must be what the symbols say, where they say it.
-  void take(std::span<const Target> targets, std::span<const std::int64_t> sizes, std::vector<Slot>& slots) const;
+  // A slot for each target, whose shape must be what the symbols say, where they say it, and whose memory no input's and
+  // no other target's.
+  void take(std::span<const Target> targets, std::span<const TensorView> inputs, std::span<const std::int64_t> sizes,
+            std::vector<Slot>& slots) const;
 
  private:
   struct Axis {
@@ -39,6 +41,8 @@ class Checks {
   void check(const Entry& entry, const TensorView& view, std::span<std::int64_t> sizes) const;
   void check_place(const Entry& entry, const char* what, Device place, const void* data) const;
   void check_target(const Entry& entry, const MutableTensorView& view, std::span<const std::int64_t> sizes) const;
+  void check_apart(const Entry& entry, const MutableTensorView& view, std::span<const TensorView> inputs,
+                   std::span<const Slot> slots) const;
   static std::int64_t resolved(const Axis& axis, std::span<const std::int64_t> sizes);
   [[noreturn]] void fail_names(std::span<const Feed> feeds) const;
   [[noreturn]] void fail_shape(const Entry& entry, const Shape& shape, std::span<const std::int64_t> sizes) const;

@@ -129,7 +129,7 @@ void Runner::run(std::span<const Feed> feeds, std::span<const Target> targets) c
   const State& held = state();
   Lent lent;
   held.checks.take(feeds, lent.inputs, lent.sizes);
-  held.checks.take(targets, lent.sizes, lent.slots);
+  held.checks.take(targets, lent.inputs, lent.sizes, lent.slots);
   held.guard([&, &session = *held.session()] { session.run(lent.inputs, lent.slots); });
 }
 
@@ -147,7 +147,7 @@ Bound Runner::bind(std::span<const Feed> feeds, std::span<const Target> targets)
   auto bound = std::make_unique<Bound::State>(Bound::State{state_, held.session(), {}, {}, {}, {}});
   std::vector<std::int64_t> sizes;
   held.checks.take(feeds, bound->inputs, sizes);
-  held.checks.take(targets, sizes, bound->slots);
+  held.checks.take(targets, bound->inputs, sizes, bound->slots);
   held.guard([&] { bound->binding = bound->session->bind(bound->inputs, bound->slots); });
   return Bound(std::move(bound));
 }

@@ -258,7 +258,7 @@ def _time_parts(row: Row, worker: Worker, timeout_s: float) -> None:
 
 
 def _fail(row: Row, reason: str, progress: Progress) -> None:
-    row.update(status="failed", reason=reason)
+    row["reason"] = reason  # It is called failed until it has been measured.
     progress(f"  {row['label']} failed: {reason}")
 
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -152,9 +153,12 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
                 raise GantkError(f"{action!r} is not a request; known are {', '.join(known)}, quit")
             _answer(answers, known[action](**request))
         except Exception as error:
-            if not isinstance(error, GantkError):
-                traceback.print_exc()
-            text = str(error) if isinstance(error, GantkError) else f"{type(error).__name__}: {error}"
+            if isinstance(error, GantkError):  # In one line, as reasons stand in a sentence.
+                text = "; ".join(filter(None, (error.what, error.hint)))
+            else:
+                with suppress(OSError):  # Where the log is, there may be no room.
+                    traceback.print_exc()
+                text = f"{type(error).__name__}: {error}"
             _answer(answers, {"error": text})
 
 

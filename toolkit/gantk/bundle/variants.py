@@ -15,7 +15,7 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 FORMS = ("plain", "rewritten", "adam", "targets", "statistics")
 
 WHOLLY_NATIVE = "channels-last-to-native"
-"""The rewrite that leaves nothing but gantk's native operators of what is heavy: `gantk.export.rewrites.native_nhwc`.
+"""The rewrite that leaves nothing but gantk's native operators of what is heavy: `gantk.export.rewrites.wholly_native`.
 With these a backend computes a precision of which it has no kernels itself."""
 
 OPSET_LIMIT = 1000

@@ -184,7 +184,8 @@ def _target_folder(request: Request) -> Path:
 def _tell_folder(result: Any, target: Path, painter: Painter) -> dict[str, Any]:
     for _, reason in result.skipped:
         prose().print(f"skipped: {reason}", style="yellow")
-    parts = [f"wrote {len(result.written)} pictures to {target}"]
+    count = len(result.written)
+    parts = [f"wrote {count} picture{'s' * (count != 1)} to {target}"]
     if result.kept:
         parts.append(f"{len(result.kept)} were there already")
     if result.skipped:

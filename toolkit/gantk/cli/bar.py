@@ -31,7 +31,7 @@ class Bar:
             self._bar.start()
             self._task = self._bar.add_task(title, total=total, note="")
         keep = {"note": note} if note else {}
-        self._bar.update(self._task, completed=done, **keep)
+        self._bar.update(self._task, completed=done, total=total, **keep)
 
     def close(self) -> None:
         """Take the bar away."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import re
 import signal
@@ -174,8 +175,7 @@ def _run(arguments: list[str], termination: _Termination) -> int:  # noqa: PLR09
         _write_error(GantkError("interrupted"), status, arguments)
         return status
     except BrokenPipeError:
-        # The reader of our output left, as `head` does; what is still buffered must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
@@ -184,6 +184,10 @@ def _run(arguments: list[str], termination: _Termination) -> int:  # noqa: PLR09
         what = f"`{error.name}` is not installed, and this command wants it"
         return _report(GantkError(what, hint=f"pip install 'gantk[{extra}]'"), arguments)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            _drop_output()
+            what = f"cannot write to standard output: {error.strerror}"
+            return _report(GantkError(what, hint="make room and run the command again"), arguments)
         return _report_bug(error, arguments)
 
 
@@ -192,6 +196,11 @@ def _interrupted_status(termination: _Termination) -> int:
     from gantk.train.interrupt import Interruption
 
     return TERMINATED if termination.came or Interruption.terminated else INTERRUPTED
+
+
+def _drop_output() -> None:
+    """Nobody takes our output any more, as after `head`, or has room: what is buffered must not complain at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report_bug(error: Exception, arguments: Sequence[str]) -> int:
@@ -236,6 +245,8 @@ def _write_error(error: GantkError, exit_code: int, arguments: Sequence[str]) ->
     except GantkError as second:
         if second.what != error.what:
             typer.echo(f"error: {second}", err=True)
+    except OSError:
+        _drop_output()
 
 
 def _json_target(arguments: Sequence[str]) -> str | None:

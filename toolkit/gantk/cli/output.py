@@ -81,8 +81,15 @@ def progress() -> Progress:
     )
 
 
+_WHOLE, _GAP = 20, 2
+"""Of tables: characters of a word that is not folded, and between two columns."""
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """Print a table to standard output; what is `None` shows as a dash. Lines are never cut."""
+    """Print a table to standard output; what is `None` shows as a dash.
+
+    Lines are never cut, and words and numbers are folded only where they are long, whatever the terminal's width.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -90,14 +97,30 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     # Text, not markup: names may hold brackets.
     heading = None if title is None else Text(_printable(title))
     table = Table(title=heading, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(Text(_printable(column)), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text("-" if cell is None else _printable(str(cell))) for cell in row))
+    shown = [["-" if cell is None else _printable(str(cell)) for cell in row] for row in (columns, *rows)]
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 200
-    console.print(table)
+    for column, width in zip(columns, _widths(shown, console.width), strict=True):
+        table.add_column(Text(_printable(column)), overflow="fold", min_width=width, max_width=width)
+    for row in shown[1:]:
+        table.add_row(*map(Text, row))
+    console.print(table, crop=False)
+
+
+def _widths(rows: Sequence[Sequence[str]], terminal: int) -> list[int]:
+    """The widths of columns: the widest give way until all fit, or every word is as narrow as it may be."""
+    from rich.cells import cell_len
+
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(cell_len, column)) for column in columns]
+    least = [
+        min(_WHOLE, max(cell_len(word) for cell in column for word in cell.split(" "))) for column in columns
+    ]
+    while sum(widths) + _GAP * (len(widths) - 1) > terminal and widths != least:
+        widest = max(range(len(widths)), key=lambda index: (widths[index] > least[index], widths[index]))
+        widths[widest] -= 1
+    return widths
 
 
 def _printable(text: str) -> str:

@@ -75,7 +75,11 @@ def run(
     ] = None,
     form: Annotated[
         str | None,
-        typer.Option(help="plain or rewritten.", show_default="the fastest", rich_help_panel=_COMPUTE),
+        typer.Option(
+            help="plain or rewritten; of an exported step also adam or targets.",
+            show_default="the fastest",
+            rich_help_panel=_COMPUTE,
+        ),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda.", show_default="the best", rich_help_panel=_COMPUTE)

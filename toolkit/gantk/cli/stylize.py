@@ -56,7 +56,7 @@ def stylize(
     content: Annotated[
         list[Path],
         typer.Argument(
-            metavar="CONTENT...",
+            metavar="CONTENT",
             help="The picture to paint anew; with --model also several, a folder, or a video.",
             show_default=False,
         ),
@@ -64,6 +64,7 @@ def stylize(
     style: Annotated[
         list[Path] | None,
         typer.Option(
+            metavar="PIC",
             help="A picture in the style; several are blended. With --model: a style of the network, by name or "
             "index, or a picture for a network that takes one.",
             show_default=False,
@@ -138,7 +139,8 @@ def stylize(
         ),
     ] = None,
     style_share: Annotated[
-        list[float] | None, _loss(help="The share of each --style in a blend.", show_default="equal")
+        list[float] | None,
+        _loss(metavar="SHARE", help="Of each --style in a blend; once for each.", show_default="equal"),
     ] = None,
     variation: Annotated[str, _loss(metavar="l1|l2|isotropic", help="Total variation.")] = "l1",
     pooling: Annotated[str, _loss(metavar="max|average", help="Average is smoother.")] = "max",
@@ -160,6 +162,7 @@ def stylize(
     mask: Annotated[
         list[Path] | None,
         _regions(
+            metavar="PIC",
             help="For each --style, a grey picture that is white where the result takes it.",
             show_default=False,
         ),
@@ -167,7 +170,9 @@ def stylize(
     style_mask: Annotated[
         list[Path] | None,
         _regions(
-            help="For each --style, a grey picture that is white where it is taken from.", show_default=False
+            metavar="PIC",
+            help="For each --style, a grey picture that is white where it is taken from.",
+            show_default=False,
         ),
     ] = None,
     style_weights: Annotated[

@@ -18,7 +18,7 @@ from gantk.export.onnx import Traced, opset_of, serialize
 from gantk.export.precision import convert
 from gantk.export.reference import Reference
 from gantk.export.rewrites.channels_last import CHANNELS_LAST
-from gantk.export.rewrites.native_nhwc import MARK
+from gantk.export.rewrites.wholly_native import MARK
 from gantk.runtime.model import from_bytes
 from gantk.tensors import TensorSpec
 

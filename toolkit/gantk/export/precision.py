@@ -39,7 +39,7 @@ float32: see `gantk.export.rewrites.normalized`."""
 
 IN_FLOAT = "gantk.in_float"
 """The key of a node's metadata by which it stays in float32, for a backend that has it in nothing less: see
-`gantk.export.rewrites.native_nhwc`."""
+`gantk.export.rewrites.wholly_native`."""
 
 _FOLLOWERS = frozenset(
     {"Relu", "LeakyRelu", "Clip", "Tanh", "Sigmoid", "Sqrt", "Reciprocal", "Add", "Sub", "Mul", "Div"}

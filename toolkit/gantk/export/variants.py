@@ -14,7 +14,7 @@ from gantk.export.precision import audit_range, refuse_overflow
 from gantk.export.reference import run_torch
 from gantk.export.rewrites import NATIVE, ONLY_IN, ONLY_ON, STEPS, rewrite
 from gantk.export.speed import PAYS, speedup
-from gantk.runtime.backends import onnxruntime
+from gantk.runtime.backends.onnxruntime_session import NAME as ONNXRUNTIME
 from gantk.runtime.operators import native_operators
 from gantk.runtime.registry import status
 
@@ -35,10 +35,8 @@ def make_variants(
             precision; the layer is named.
     """
     report(f"{precision}: verifying")
-    if precision == "fp16":
-        _audit_range(
-            network
-        )  # First: it names the layer, and PyTorch's own fp16 would only show that one overflowed.
+    if precision == "fp16":  # First: it names the layer, where PyTorch's own fp16 only overflows.
+        _audit_range(network)
     references, of_torch = [network.full], []
     if precision != "fp32":
         half = run_torch(network.module, network.inputs, network.outputs, network.full.feeds, precision)
@@ -185,7 +183,7 @@ class _Trials:
         if ONLY_ON.get(name, device) != device:
             return False
         if name in NATIVE:
-            return backend == onnxruntime.NAME and native_operators(device) is not None
+            return backend == ONNXRUNTIME and native_operators(device) is not None
         return True
 
     def _make(self, names: tuple[str, ...]) -> VariantFile | None:

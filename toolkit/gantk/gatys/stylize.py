@@ -24,35 +24,23 @@ from gantk.models.vgg import smallest_size
 from gantk.runtime.cores import core_count
 from gantk.runtime.pictures import FORMATS, Pixels, save
 from gantk.stylize.resample import fitted
-from gantk.stylize.schedule import Losses, check_target, plan_sizes, preview_path, steps_at
+from gantk.stylize.schedule import Losses, Optimised, check_target, plan_sizes, preview_path, steps_at
 from gantk.train.interrupt import Interruption
 from gantk.train.memory import named_exhaustion
 from gantk.train.options import best_precision
 
 
 @dataclass(frozen=True)
-class Result:
-    """What an optimisation made.
+class Result(Optimised):
+    """What an optimisation made, and what it was judged by.
 
     Args:
-        picture: The file.
-        size: Width and height.
-        steps: Of all sizes together.
-        losses: Before the last step.
-        seconds: From the first step to the last.
-        interrupted: Whether it ended early.
         precision: What VGG computed in.
         notes: Sentences on what was chosen.
         content_layers: The layers that told content, each with its weight.
         style_layers: The layers that told style.
     """
 
-    picture: Path
-    size: tuple[int, int]
-    steps: int
-    losses: Losses
-    seconds: float
-    interrupted: bool
     precision: str
     notes: tuple[str, ...]
     content_layers: tuple[tuple[str, float], ...]

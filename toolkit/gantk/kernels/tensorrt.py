@@ -181,9 +181,8 @@ def _gram_partial(to: _Definer) -> None:
         places = to.places(features)
         # Both tactics cut alike, for the reduction counts the slices again.
         size, count = to.sliced(places, splits, step_of(math, dtype))
-        strips = (
-            1 if features.shape[1] <= tile else 2
-        )  # Of rows and columns, which are the same on the diagonal.
+        # Of rows and of columns, which are the same where one tile has all channels.
+        strips = 1 if features.shape[1] <= tile else 2
         shared = 0 if used == SIMT else STAGES * tile * STEP_BYTES * strips
         if shared > MOST_SHARED_BYTES - STATIC_BYTES:
             raise GantkError(

@@ -11,7 +11,6 @@ import ctypes
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -39,17 +38,6 @@ def bindings() -> Any:
             hint="pip install 'gantk[kernels]'",
         ) from error
     return runtime
-
-
-@dataclass(frozen=True)
-class Memory:
-    """A GPU's memory: what is free and what there is, in bytes."""
-
-    free_bytes: int
-    total_bytes: int
-
-    def __str__(self) -> str:
-        return f"{self.free_bytes / 2**20:.1f} of {self.total_bytes / 2**20:.1f} MiB are free"
 
 
 class Cuda:
@@ -89,8 +77,10 @@ class Cuda:
             raise GantkError(f"CUDA's {name} failed: {getattr(status, 'name', status)}", where=name)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def memory(self) -> Memory:
-        return Memory(*(int(size) for size in self.call("cudaMemGetInfo")))
+    def memory(self) -> str:
+        """How much of the GPU's memory is free, in words."""
+        free, total = (int(size) for size in self.call("cudaMemGetInfo"))
+        return f"{free / 2**20:.1f} of {total / 2**20:.1f} MiB are free"
 
     def allocate(self, size_bytes: int, what: str, stream: int | None = None) -> int:
         """Device memory; its address.

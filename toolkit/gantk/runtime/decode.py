@@ -52,7 +52,15 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
 
 def flatten(picture: Image.Image, mode: str = "RGB") -> Image.Image:
-    """A picture in `mode`, ``RGB`` or ``L``: on white where it is transparent, 16-bit greys scaled, not clipped."""
+    """A picture in `mode`, ``RGB`` or ``L``: on white where it is transparent, 16-bit greys scaled, not clipped.
+
+    Raises:
+        UnreadableError: Its values are floating-point numbers.
+    """
+    if picture.mode == "F":
+        raise UnreadableError(
+            "its values are floating-point numbers, and it does not say which of them is white"
+        )
     if picture.mode.startswith("I"):
         values = np.asarray(picture).astype(np.int64)
         picture = Image.fromarray(((values.clip(0, 65535) * 255 + 32767) // 65535).astype(np.uint8))

@@ -104,8 +104,7 @@ def choose_engine(
         raise _missing(bundle, backend, f"{precision or 'plain'} {form or ''}".strip(), engines, build)
     here = _narrowed(asked, lambda e: runs_on(e, target))
     if not here:
-        what = f"{precision or asked[0].executed} engine for {target}"
-        raise _missing(bundle, backend, what, asked, build)
+        raise _missing(bundle, backend, f"{asked[0].executed} engine for {target}", asked, build)
     fitting = _narrowed(here, lambda e: version_fits(e, version))
     if not fitting:
         built = sorted({engine.version for engine in here})

@@ -154,7 +154,8 @@ def check_suffix(path: Path, known: dict[str, str]) -> str:
     """The format that a file's suffix stands for."""
     kind = known.get(path.suffix.lower())
     if kind is None:
-        raise UsageError(f"`{path}` ends in {path.suffix!r}; known are {', '.join(known)}", where=str(path))
+        what = f"ends in {path.suffix!r}" if path.suffix else "has no suffix"
+        raise UsageError(f"`{path}` {what}; known are {', '.join(known)}", where=str(path))
     return kind
 
 

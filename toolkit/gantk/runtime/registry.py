@@ -121,7 +121,8 @@ def open(  # noqa: A001
             that is asked for by its backend's name is by default in what the bundle has such engines in. ``tf32``
             takes an engine that was built with ``--tf32``, also beside an exact one.
         device: ``cpu`` or ``cuda``; by default the best that the backend has here.
-        form: ``plain`` or ``rewritten``; by default the one measured faster on that backend.
+        form: ``plain`` or ``rewritten``; by default the one measured faster on that backend. Of an exported step of an
+            optimisation also ``adam`` and ``targets``, which are other networks.
         threads: For one operation on a CPU; by default all cores that this process may use.
 
     Raises:
@@ -269,8 +270,7 @@ def _instead(model: Model, device: str, backend: str) -> str:
     ways = [
         f"backend={name!r} can"
         for name in BACKENDS
-        if name != backend
-        and device in status(name).devices
+        if device in status(name).devices
         and executed(name, model.precision, device, native=model.is_wholly_native) is not None
     ][:1]
     if model.has_native_form and backend == "onnxruntime":

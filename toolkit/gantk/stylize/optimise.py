@@ -21,33 +21,16 @@ from gantk.runtime.registry import open as open_runner
 from gantk.runtime.runner import Array, Runner
 from gantk.stylize.descent import run_adam, run_lbfgs
 from gantk.stylize.resample import enlarge, fitted, noise, to_array, to_pixels
-from gantk.stylize.schedule import Losses, check_target, plan_sizes, preview_path, steps_at
+from gantk.stylize.schedule import Losses, Optimised, check_target, plan_sizes, preview_path, steps_at
 from gantk.stylize.settings import Settings
 
 _TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Result:
-    """What an optimisation made.
+class Result(Optimised):
+    """What an optimisation made, and what ran the step in which precision."""
 
-    Args:
-        picture: The file.
-        size: Width and height.
-        steps: Of all sizes together.
-        losses: Before the last step.
-        seconds: From the first step to the last.
-        interrupted: Whether it ended early.
-        backend: What ran the step.
-        precision: What that computed in.
-    """
-
-    picture: Path
-    size: tuple[int, int]
-    steps: int
-    losses: Losses
-    seconds: float
-    interrupted: bool
     backend: str
     precision: str
 

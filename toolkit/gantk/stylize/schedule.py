@@ -37,6 +37,27 @@ class Losses:
         return self.content + self.style + self.variation
 
 
+@dataclass(frozen=True)
+class Optimised:
+    """What an optimisation made.
+
+    Args:
+        picture: The file.
+        size: Width and height.
+        steps: Of all sizes together.
+        losses: Before the last step.
+        seconds: From the first step to the last.
+        interrupted: Whether it ended early.
+    """
+
+    picture: Path
+    size: tuple[int, int]
+    steps: int
+    losses: Losses
+    seconds: float
+    interrupted: bool
+
+
 def plan_sizes(settings: Settings, content: Pixels, smallest: int) -> list[int]:
     """The longer sides from the coarsest on, without those at which a layer would have no features.
 

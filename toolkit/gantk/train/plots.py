@@ -22,26 +22,24 @@ _COLOURS = (_GENERATOR, _DISCRIMINATOR, _FAINT)
 def draw_losses(history: Sequence[Record]) -> bytes:
     """Both losses over the steps: pale as measured, strong as a running mean."""
     lines = [line for line in history if line["event"] == "step"]
-    figure, (axes,) = _figure(1, "Losses")
+    figure, (axes,) = new_figure(1, "Losses")
     steps = [line["step"] for line in lines]
     for key, name, colour in (
         ("loss_g", "generator", _GENERATOR),
         ("loss_d", "discriminator", _DISCRIMINATOR),
     ):
-        values = [line[key] for line in lines]
-        axes.plot(steps, values, color=colour, alpha=0.22, linewidth=0.8)
-        axes.plot(steps, _smooth(values), color=colour, linewidth=1.8, label=name)
+        _plot_both(axes, steps, [line[key] for line in lines], colour, name)
     axes.axhline(math.log(2), color=_FAINT, linestyle=":", linewidth=1.0, label="chance (ln 2)")
     axes.set_ylabel("binary cross-entropy (nats)")
     axes.set_ylim(bottom=0)
-    return _finish(figure, [axes])
+    return finish(figure, [axes])
 
 
 def draw_health(history: Sequence[Record]) -> bytes:
     """Diversity of the samples above, accuracy of the discriminator below; where they turn bad is shaded."""
     snapshots = [line for line in history if line["event"] == "snapshot"]
     lines = [line for line in history if line["event"] == "step"]
-    figure, (top, bottom) = _figure(2, "Health")
+    figure, (top, bottom) = new_figure(2, "Health")
     steps = [line["step"] for line in snapshots]
     top.plot(
         steps,
@@ -67,34 +65,41 @@ def draw_health(history: Sequence[Record]) -> bytes:
     bottom.axhline(0.5, color=_FAINT, linestyle=":", linewidth=1.0)
     bottom.set_ylim(0, 1.02)
     bottom.set_ylabel("discriminator")
-    return _finish(figure, [top, bottom])
+    return finish(figure, [top, bottom])
 
 
 def draw_distances(history: Sequence[Record], names: Sequence[str]) -> bytes:
     """Distances from what is wanted over the steps: pale as measured, strong as a running mean."""
     lines = [line for line in history if line["event"] == "step"]
-    figure, (axes,) = _figure(1, "Distances")
+    figure, (axes,) = new_figure(1, "Distances")
     steps = [line["step"] for line in lines]
     for name, colour in zip(names, _COLOURS, strict=False):
-        values = [line[name] for line in lines]
-        axes.plot(steps, values, color=colour, alpha=0.22, linewidth=0.8)
-        axes.plot(steps, _smooth(values), color=colour, linewidth=1.8, label=name)
+        _plot_both(axes, steps, [line[name] for line in lines], colour, name)
     axes.set_yscale("log")
     axes.set_ylabel("relative distance, without weights")
-    return _finish(figure, [axes])
+    return finish(figure, [axes])
 
 
-def _figure(rows: int, title: str) -> Any:
+def _plot_both(axes: Any, steps: Sequence[int], values: Sequence[float], colour: str, name: str) -> None:
+    """A curve as measured, pale, and its running mean."""
+    axes.plot(steps, values, color=colour, alpha=0.22, linewidth=0.8)
+    axes.plot(steps, _smooth(values), color=colour, linewidth=1.8, label=name)
+
+
+def new_figure(rows: int, title: str | None = None) -> tuple[Any, list[Any]]:
+    """A figure, and its panels one below the other."""
     # The object interface alone: pyplot keeps global state, and may look for a display.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 1.2 + 3.0 * rows), dpi=110, layout="constrained")
-    axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
-    figure.suptitle(title, x=0.02, ha="left", fontweight="bold")
-    return figure, axes
+    panels = list(figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
+    if title is not None:
+        figure.suptitle(title, x=0.02, ha="left", fontweight="bold")
+    return figure, panels
 
 
-def _finish(figure: Any, panels: list[Any]) -> bytes:
+def finish(figure: Any, panels: Sequence[Any]) -> bytes:
+    """The PNG file of a figure whose curves are drawn."""
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)

@@ -93,8 +93,8 @@ gantk::Tensor paint(const std::string& bundle, Tensors state, gantk::Tensor star
 int main(int count, char** words) {
   return run_example(count, words, 4, 6, "gantk_gatys STEP_BUNDLE CONTENT STYLE OUT.png [SIZE] [STEPS]",
                      [](const auto& given) {
-                       const auto size = given.size() > 4 ? std::stoll(given[4]) : 256;
-                       const int steps = given.size() > 5 ? std::stoi(given[5]) : 100;
+                       const int size = given.size() > 4 ? number(given[4]) : 256;
+                       const int steps = given.size() > 5 ? number(given[5]) : 100;
                        const auto load = [&](const std::string& path) {
                          const gantk::Tensor pixels = gantk::pictures::read(path);
                          return gantk::pictures::to_planes(gantk::pictures::reduce(pixels.view(), size).view(), 0, 1);

@@ -21,10 +21,10 @@ gantk::Tensor draw_latents(std::int64_t count, std::int64_t size, unsigned seed)
 
 int main(int count, char** words) {
   return run_example(count, words, 2, 4, "gantk_generate BUNDLE OUT.png [COUNT] [SEED]", [](const auto& given) {
+    const int pictures = given.size() > 2 ? number(given[2]) : 16;
+    const int seed = given.size() > 3 ? number(given[3]) : 0;
     const auto runner = gantk::Runner::open(given[0]);
     const gantk::TensorSpec& spec = runner.inputs().at(0);
-    const auto pictures = given.size() > 2 ? std::stoll(given[2]) : 16;
-    const auto seed = given.size() > 3 ? std::stoul(given[3]) : 0;
     const auto latents = draw_latents(pictures, std::get<std::int64_t>(spec.shape.at(1)), static_cast<unsigned>(seed));
     auto outputs = runner.run({{spec.name, latents.view()}});
     const gantk::TensorSpec& picture = runner.outputs().at(0);

@@ -13,7 +13,8 @@
  * Ownership: what a function writes through a pointer to a pointer (runner, outputs) is the caller's and is freed with
  * the function named after it; freeing NULL is harmless. Everything else that is returned belongs to the object it was
  * asked of and lives as long. Memory in `gantk_tensor` is never taken over: inputs are read, and outputs written, only
- * during the call; of a bound run, during gantk_runner_bind and each gantk_bound_run.
+ * during the call; of a bound run, during gantk_runner_bind and each gantk_bound_run. Outputs share memory with no
+ * other array.
  *
  * Threads: any number may call gantk_runner_run*, gantk_runner_bind and the questions on one runner at the same time;
  * freeing it must not overlap with them. A bound run, an error or an outputs object belongs to one thread at a time.

@@ -121,7 +121,7 @@ class GANTK_API Runner {
   Outputs run(std::initializer_list<Feed> feeds) const { return run(std::span(feeds.begin(), feeds.size())); }
 
   // The same into memory that is the caller's: nothing is allocated by gantk once a thread has done it before, and
-  // nothing is copied. Outputs that are not named are not delivered.
+  // nothing is copied, so that no two arrays may share memory. Outputs that are not named are not delivered.
   void run(std::span<const Feed> feeds, std::span<const Target> targets) const;
   void run(std::initializer_list<Feed> feeds, std::initializer_list<Target> targets) const {
     run(std::span(feeds.begin(), feeds.size()), std::span(targets.begin(), targets.size()));

@@ -41,6 +41,12 @@ struct Driver {
   GANTK_DRIVER(create_stream, cuStreamCreate);
   GANTK_DRIVER(destroy_stream, cuStreamDestroy);
   GANTK_DRIVER(synchronize, cuStreamSynchronize);
+  GANTK_DRIVER(begin_capture, cuStreamBeginCapture);
+  GANTK_DRIVER(end_capture, cuStreamEndCapture);
+  GANTK_DRIVER(instantiate, cuGraphInstantiateWithFlags);
+  GANTK_DRIVER(launch, cuGraphLaunch);
+  GANTK_DRIVER(destroy_captured, cuGraphDestroy);
+  GANTK_DRIVER(destroy_graph, cuGraphExecDestroy);
 };
 
 const Driver& driver() {
@@ -116,14 +122,34 @@ void copy_out(void* target, CUdeviceptr source, std::size_t size, CUstream strea
 
 void synchronize(CUstream stream) { check(driver().synchronize(stream), "cuStreamSynchronize"); }
 
-// Of its own one waits for what is on CUDA's default stream, where callers without streams work.
-Stream::Stream(void* callers) : stream_(static_cast<CUstream>(callers)), owned_(callers == nullptr) {
-  if (owned_) check(driver().create_stream(&stream_, CU_STREAM_DEFAULT), "cuStreamCreate");
+Stream::Stream(void* callers, unsigned flags) : stream_(static_cast<CUstream>(callers)), owned_(callers == nullptr) {
+  if (owned_) check(driver().create_stream(&stream_, flags), "cuStreamCreate");
 }
 
 Stream::~Stream() {
   if (owned_) driver().destroy_stream(stream_);
 }
+
+Graph capture(const std::function<void(CUstream)>& work) {
+  // A stream that waits for the default one cannot be captured while somebody works there, who would fail too.
+  const Stream stream(nullptr, CU_STREAM_NON_BLOCKING);
+  Graph graph(nullptr, [](CUgraphExec made) noexcept { driver().destroy_graph(made); });
+  if (driver().begin_capture(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL) != CUDA_SUCCESS) return graph;
+  bool whole = true;
+  try {
+    work(stream);
+  } catch (...) {
+    whole = false;  // Whatever it is, the same work tells it when it is done.
+  }
+  CUgraph captured = nullptr;
+  if (driver().end_capture(stream, &captured) != CUDA_SUCCESS || captured == nullptr) return graph;
+  CUgraphExec made = nullptr;
+  if (whole && driver().instantiate(&made, captured, 0) == CUDA_SUCCESS) graph.reset(made);
+  driver().destroy_captured(captured);
+  return graph;
+}
+
+void launch(const Graph& graph, CUstream stream) { check(driver().launch(graph.get(), stream), "cuGraphLaunch"); }
 
 void Buffer::reserve(std::size_t size, const std::string& what) {
   clear();

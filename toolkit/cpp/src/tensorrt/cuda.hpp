@@ -6,6 +6,8 @@
 #include <cuda.h>
 
 #include <cstddef>
+#include <functional>
+#include <memory>
 #include <string>
 
 namespace gantk::tensorrt {
@@ -33,7 +35,8 @@ void synchronize(CUstream stream);
 // A stream that is the caller's, or one of its own.
 class Stream {
  public:
-  explicit Stream(void* callers);
+  // By default its own waits for what is on CUDA's default stream, where callers without streams work.
+  explicit Stream(void* callers, unsigned flags = CU_STREAM_DEFAULT);
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
   ~Stream();
@@ -44,6 +47,13 @@ class Stream {
   CUstream stream_ = nullptr;
   bool owned_;
 };
+
+// What a stream was given, to be given again in one call.
+using Graph = std::unique_ptr<CUgraphExec_st, void (*)(CUgraphExec) noexcept>;
+
+// What `work` enqueues on the stream that it is handed, without doing it; null where that cannot be captured.
+Graph capture(const std::function<void(CUstream)>& work);
+void launch(const Graph& graph, CUstream stream);
 
 // A tensor's place in GPU memory and its twin in pinned host memory, which the GPU copies from and to without a detour.
 class Buffer {

@@ -63,94 +63,109 @@ void release(void* memory) noexcept {
   }
 }
 
-class EngineSession : public Session {
- public:
-  EngineSession(Model model, const Options& options);
-  ~EngineSession() override;
-  void run(std::span<const TensorView> inputs, std::span<Slot> slots) const override;
-
- private:
-  void load();
-  void bind(std::span<const TensorView> inputs) const;
-  void give_memory(std::span<const TensorView> inputs) const;
-  bool feed(std::span<const TensorView> inputs) const;
-  bool aim(std::span<Slot> slots, bool on_gpu) const;
-  void deliver(std::span<Slot> slots) const;
-  Shape output_shape(const TensorSpec& spec) const;
-  void give(const TensorSpec& spec, const void* address) const;
-  Buffer& buffer(const TensorSpec& spec, std::size_t index, const Shape& shape) const;
-
-  Model model_;
-  std::optional<Stream> stream_;
-  // What a run holds between its layers, where the context is given it, and the shapes that it was last given it for.
-  mutable std::unique_ptr<void, void (*)(void*) noexcept> memory_{nullptr, release};
-  mutable std::size_t memory_size_ = 0;
-  mutable std::vector<Shape> given_for_;
-  // The later goes first: the context before its engine, and that before its runtime.
-  std::unique_ptr<nvinfer1::IRuntime> runtime_;
-  std::unique_ptr<nvinfer1::ICudaEngine> engine_;
-  std::unique_ptr<nvinfer1::IExecutionContext> context_;
-  mutable std::unique_ptr<Buffer[]> buffers_;  // of the inputs, then of the outputs
-  mutable std::int32_t profile_ = 0;
-  mutable std::mutex mutex_;
-};
-
-EngineSession::EngineSession(Model model, const Options& options) : model_(std::move(model)) {
-  const Current current;
-  try {
-    stream_.emplace(options.stream);
-    load();
-    buffers_ = std::make_unique<Buffer[]>(model_.interface.inputs.size() + model_.interface.outputs.size());
-  } catch (...) {
-    // While there is a current context; members would go after it.
-    context_.reset(), engine_.reset(), runtime_.reset(), stream_.reset();
-    throw;
-  }
+MutableTensorView target_of(Slot& slot) {
+  return slot.memory.data == nullptr ? slot.fresh.mutable_view() : slot.memory;
 }
 
-EngineSession::~EngineSession() {
+// A context of an engine with all that its runs take. One thread at a time uses it.
+class Lane {
+ public:
+  Lane(const Model& model, nvinfer1::ICudaEngine& engine, void* stream);
+  Lane(const Lane&) = delete;
+  Lane& operator=(const Lane&) = delete;
+  ~Lane();
+
+  void run(std::span<const TensorView> inputs, std::span<Slot> slots);
+
+  // Makes a graph of a run that has just been, with all that it copies, where the engine can be captured.
+  void keep(std::span<const TensorView> inputs, std::span<Slot> slots);
+
+  // The run that was kept, on what its inputs hold now.
+  void run_kept(std::span<const TensorView> inputs, std::span<Slot> slots);
+
+ private:
+  void make_context(nvinfer1::ICudaEngine& engine);
+  void bind(std::span<const TensorView> inputs);
+  void give_memory(std::span<const TensorView> inputs);
+  void place(std::span<const TensorView> inputs);
+  void aim(std::span<Slot> slots, bool on_gpu);
+  void stage(std::span<const TensorView> inputs);
+  void enqueue(std::span<const TensorView> inputs, std::span<Slot> slots, CUstream stream);
+  void finish(std::span<const TensorView> inputs, std::span<Slot> slots);
+  Shape output_shape(const TensorSpec& spec) const;
+  void give(const TensorSpec& spec, const void* address);
+  Buffer& buffer(const TensorSpec& spec, std::size_t index, const Shape& shape);
+  Buffer& buffer_of(const Slot& slot) { return buffers_[model_.interface.inputs.size() + slot.index]; }
+
+  const Model& model_;
+  std::optional<Stream> stream_;
+  // What a run holds between its layers, where the context is given it, and the shapes that it was last given it for.
+  std::unique_ptr<void, void (*)(void*) noexcept> memory_{nullptr, release};
+  std::size_t memory_size_ = 0;
+  std::vector<Shape> given_for_;
+  std::unique_ptr<nvinfer1::IRuntimeConfig> configuration_;  // Lives as long as the context that is made with it.
+  std::unique_ptr<nvinfer1::IExecutionContext> context_;
+  std::unique_ptr<Buffer[]> buffers_;  // of the inputs, then of the outputs
+  std::int32_t profile_ = 0;
+  Graph graph_{nullptr, nullptr};
+};
+
+Lane::Lane(const Model& model, nvinfer1::ICudaEngine& engine, void* stream) : model_(model), stream_(stream) {
+  listen();
+  make_context(engine);
+  if (context_ == nullptr) fail(model_.where, "make a context", "end what else uses the GPU");
+  buffers_ = std::make_unique<Buffer[]>(model_.interface.inputs.size() + model_.interface.outputs.size());
+}
+
+Lane::~Lane() {
   try {
     const Current current;
     synchronize(*stream_);
-    buffers_.reset(), context_.reset(), memory_.reset(), engine_.reset(), runtime_.reset(), stream_.reset();
+    graph_.reset(), buffers_.reset(), context_.reset(), configuration_.reset(), memory_.reset(), stream_.reset();
   } catch (const Error&) {
     // A run failed so badly that CUDA takes no more calls, or the process ends: members go as they can.
   }
 }
 
-void EngineSession::load() {
-  const std::string hint = "build it again on this machine: gantk export BUNDLE --to " + std::string(product);
-  listen();
-  runtime_ = create_runtime();
-  if (runtime_ == nullptr) fail(model_.where, "be loaded", hint);
-#ifndef TRT_MAJOR_RTX
-  const auto& built = model_.engine->options;
-  if (std::find(built.begin(), built.end(), "version-compatible") != built.end()) {
-    runtime_->setEngineHostCodeAllowed(true);  // It carries its own lean runtime.
+void Lane::make_context(nvinfer1::ICudaEngine& engine) {
+#ifdef TRT_MAJOR_RTX
+  // A shape's own kernels are compiled before its first run: others would stay for good in a graph of it.
+  configuration_.reset(engine.createRuntimeConfig());
+  if (configuration_ != nullptr) {
+    using Specialization = nvinfer1::DynamicShapesKernelSpecializationStrategy;
+    configuration_->setExecutionContextAllocationStrategy(allocation);
+    configuration_->setDynamicShapesKernelSpecializationStrategy(Specialization::kEAGER);
+    context_.reset(engine.createExecutionContext(configuration_.get()));
+    return;
   }
 #endif
-  engine_.reset(runtime_->deserializeCudaEngine(model_.bytes.view().data(), model_.bytes.size()));
-  if (engine_ == nullptr) fail(model_.where, "be loaded", hint);
-  model_.bytes = {};  // The library has its own copy.
-  check_engine(model_, tensors_of(*engine_), static_cast<std::size_t>(engine_->getNbOptimizationProfiles()));
-  context_.reset(engine_->createExecutionContext(allocation));
-  if (context_ == nullptr) fail(model_.where, "make a context", "end what else uses the GPU");
+  context_.reset(engine.createExecutionContext(allocation));
 }
 
-void EngineSession::run(std::span<const TensorView> inputs, std::span<Slot> slots) const {
-  const std::lock_guard lock(mutex_);
-  const Current current;
+void Lane::run(std::span<const TensorView> inputs, std::span<Slot> slots) {
   listen();
   bind(inputs);
-  const bool feeds_host = feed(inputs);
-  const bool wants_host = aim(slots, !inputs.empty() && inputs.front().device == Device::cuda);
-  if (!context_->enqueueV3(*stream_)) fail(model_.where, "run");
-  if (wants_host) deliver(slots);
-  else if (feeds_host || !stream_->is_callers()) synchronize(*stream_);
+  place(inputs);
+  aim(slots, !inputs.empty() && inputs.front().device == Device::cuda);
+  stage(inputs);
+  enqueue(inputs, slots, *stream_);
+  finish(inputs, slots);
+}
+
+void Lane::keep(std::span<const TensorView> inputs, std::span<Slot> slots) {
+  synchronize(*stream_);
+  graph_ = capture([&](CUstream stream) { enqueue(inputs, slots, stream); });
+}
+
+void Lane::run_kept(std::span<const TensorView> inputs, std::span<Slot> slots) {
+  if (graph_ == nullptr) return run(inputs, slots);
+  stage(inputs);
+  launch(graph_, *stream_);
+  finish(inputs, slots);
 }
 
 // Tells the context which shapes come.
-void EngineSession::bind(std::span<const TensorView> inputs) const {
+void Lane::bind(std::span<const TensorView> inputs) {
   const auto profile = static_cast<std::int32_t>(choose_profile(model_, inputs));
   if (profile != profile_) {
     if (!context_->setOptimizationProfileAsync(profile, *stream_)) fail(model_.where, "switch to another profile");
@@ -172,7 +187,7 @@ void EngineSession::bind(std::span<const TensorView> inputs) const {
 }
 
 // Gives the context as much memory as the shapes want that it was told, once for shapes that come again and again.
-void EngineSession::give_memory(std::span<const TensorView> inputs) const {
+void Lane::give_memory(std::span<const TensorView> inputs) {
   const auto has_shape = [](const Shape& given, const TensorView& input) { return given == input.shape; };
   const bool known = std::equal(given_for_.begin(), given_for_.end(), inputs.begin(), inputs.end(), has_shape);
   if (known && memory_ != nullptr) return;
@@ -189,28 +204,18 @@ void EngineSession::give_memory(std::span<const TensorView> inputs) const {
   for (const TensorView& input : inputs) given_for_.push_back(input.shape);
 }
 
-// Copies inputs that are in main memory to the GPU; whether there are any.
-bool EngineSession::feed(std::span<const TensorView> inputs) const {
-  bool any = false;
+// Says where each input is read: where it lies, or in a buffer.
+void Lane::place(std::span<const TensorView> inputs) {
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const TensorSpec& spec = model_.interface.inputs[i];
-    if (inputs[i].device == Device::cuda) {
-      give(spec, inputs[i].data);
-      continue;
-    }
-    any = true;
-    Buffer& place = buffer(spec, i, inputs[i].shape);
-    std::memcpy(place.host(), inputs[i].data, inputs[i].size_bytes());
-    copy_in(place.device(), place.host(), inputs[i].size_bytes(), *stream_);
-    give(spec, reinterpret_cast<const void*>(place.device()));
+    if (inputs[i].device == Device::cuda) give(spec, inputs[i].data);
+    else give(spec, reinterpret_cast<const void*>(buffer(spec, i, inputs[i].shape).device()));
   }
-  return any;
 }
 
-// Says where each output goes, making fresh arrays on the GPU where they are wanted there; whether any is wanted in
-// main memory. Outputs that nobody asked for need a place too.
-bool EngineSession::aim(std::span<Slot> slots, bool on_gpu) const {
-  bool any = false;
+// Says where each output goes, making fresh arrays where they are wanted. Outputs that nobody asked for need a place
+// too.
+void Lane::aim(std::span<Slot> slots, bool on_gpu) {
   const auto& outputs = model_.interface.outputs;
   for (std::size_t index = 0; index < outputs.size(); ++index) {
     const TensorSpec& spec = outputs[index];
@@ -225,37 +230,54 @@ bool EngineSession::aim(std::span<Slot> slots, bool on_gpu) const {
       const TensorView sized{nullptr, spec.dtype, shape};
       const CUdeviceptr memory = allocate(sized.size_bytes(), repr(spec.name) + " of `" + model_.where + "`");
       slot->fresh = Tensor({reinterpret_cast<void*>(memory), spec.dtype, shape, Device::cuda}, release);
-      give(spec, slot->fresh.view().data);
-    } else if (slot != slots.end() && slot->memory.device == Device::cuda && !is_fresh) {
-      give(spec, slot->memory.data);
+    } else if (is_fresh) {
+      slot->fresh = Tensor(spec.dtype, shape);
+    }
+    if (slot != slots.end() && target_of(*slot).device == Device::cuda) {
+      give(spec, target_of(*slot).data);
     } else {
-      if (is_fresh) slot->fresh = Tensor(spec.dtype, shape);
-      any = any || slot != slots.end();
-      give(spec, reinterpret_cast<const void*>(
-                     buffer(spec, model_.interface.inputs.size() + index, shape).device()));
+      const Buffer& held = buffer(spec, model_.interface.inputs.size() + index, shape);
+      give(spec, reinterpret_cast<const void*>(held.device()));
     }
   }
-  return any;
 }
 
-// Copies outputs to main memory where they are wanted there, when the run is done.
-void EngineSession::deliver(std::span<Slot> slots) const {
-  const auto target = [](Slot& slot) { return slot.memory.data == nullptr ? slot.fresh.mutable_view() : slot.memory; };
-  const auto place = [&](const Slot& slot) -> Buffer& {
-    return buffers_[model_.interface.inputs.size() + slot.index];
-  };
-  for (Slot& slot : slots) {
-    if (target(slot).device == Device::cuda) continue;
-    copy_out(place(slot).host(), place(slot).device(), target(slot).size_bytes(), *stream_);
-  }
-  synchronize(*stream_);
-  for (Slot& slot : slots) {
-    if (target(slot).device == Device::cuda) continue;
-    std::memcpy(target(slot).data, place(slot).host(), target(slot).size_bytes());
+// Puts inputs that are in main memory where the GPU copies them from.
+void Lane::stage(std::span<const TensorView> inputs) {
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i].device == Device::cpu) std::memcpy(buffers_[i].host(), inputs[i].data, inputs[i].size_bytes());
   }
 }
 
-Shape EngineSession::output_shape(const TensorSpec& spec) const {
+// Copies in, a run, copies out.
+void Lane::enqueue(std::span<const TensorView> inputs, std::span<Slot> slots, CUstream stream) {
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i].device == Device::cuda) continue;
+    copy_in(buffers_[i].device(), buffers_[i].host(), inputs[i].size_bytes(), stream);
+  }
+  if (!context_->enqueueV3(stream)) fail(model_.where, "run");
+  for (Slot& slot : slots) {
+    if (target_of(slot).device == Device::cuda) continue;
+    copy_out(buffer_of(slot).host(), buffer_of(slot).device(), target_of(slot).size_bytes(), stream);
+  }
+}
+
+// Waits for what was enqueued, unless all of it stays on the GPU and is in the order of the caller's stream, and
+// delivers the outputs that are wanted in main memory.
+void Lane::finish(std::span<const TensorView> inputs, std::span<Slot> slots) {
+  const auto is_fed = [](const TensorView& input) { return input.device == Device::cpu; };
+  const auto is_wanted = [](Slot& slot) { return target_of(slot).device == Device::cpu; };
+  if (!stream_->is_callers() || std::any_of(inputs.begin(), inputs.end(), is_fed) ||
+      std::any_of(slots.begin(), slots.end(), is_wanted)) {
+    synchronize(*stream_);
+  }
+  for (Slot& slot : slots) {
+    const MutableTensorView target = target_of(slot);
+    if (is_wanted(slot)) std::memcpy(target.data, buffer_of(slot).host(), target.size_bytes());
+  }
+}
+
+Shape Lane::output_shape(const TensorSpec& spec) const {
   const Dims dims = context_->getTensorShape(spec.name.c_str());
   if (dims.nbDims >= 0 && std::all_of(dims.d, dims.d + dims.nbDims, [](auto size) { return size >= 0; })) {
     return Shape(std::span<const std::int64_t>(dims.d, static_cast<std::size_t>(dims.nbDims)));
@@ -265,19 +287,109 @@ Shape EngineSession::output_shape(const TensorSpec& spec) const {
               model_.where, "backend='onnxruntime' can");
 }
 
-void EngineSession::give(const TensorSpec& spec, const void* address) const {
+void Lane::give(const TensorSpec& spec, const void* address) {
   // Inputs are only read, which the library's signature cannot say.
   if (context_->setTensorAddress(spec.name.c_str(), const_cast<void*>(address))) return;
   fail(model_.where, "take an address for " + spec.name);
 }
 
-Buffer& EngineSession::buffer(const TensorSpec& spec, std::size_t index, const Shape& shape) const {
+Buffer& Lane::buffer(const TensorSpec& spec, std::size_t index, const Shape& shape) {
   const TensorView sized{nullptr, spec.dtype, shape};
   if (!buffers_[index].holds(sized.size_bytes())) {
     synchronize(*stream_);  // A run that was queued may still use the old place.
     buffers_[index].reserve(sized.size_bytes(), repr(spec.name) + " of `" + model_.where + "`");
   }
   return buffers_[index];
+}
+
+// A run that has a context of its own.
+class BoundRun : public Binding {
+ public:
+  BoundRun(const Model& model, nvinfer1::ICudaEngine& engine, void* stream, std::span<const TensorView> inputs,
+           std::span<Slot> slots)
+      : lane_(model, engine, stream), inputs_(inputs), slots_(slots) {
+    lane_.run(inputs_, slots_);  // What a context puts off until its first run would end the capture.
+    lane_.keep(inputs_, slots_);
+  }
+
+  void run() override {
+    const Current current;
+    lane_.run_kept(inputs_, slots_);
+  }
+
+ private:
+  Lane lane_;
+  std::span<const TensorView> inputs_;
+  std::span<Slot> slots_;
+};
+
+class EngineSession : public Session {
+ public:
+  EngineSession(Model model, const Options& options);
+  ~EngineSession() override;
+  void run(std::span<const TensorView> inputs, std::span<Slot> slots) const override;
+  std::unique_ptr<Binding> bind(std::span<const TensorView> inputs, std::span<Slot> slots) const override;
+
+ private:
+  void load();
+
+  Model model_;
+  void* callers_stream_;
+  // The later goes first: contexts before their engine, and that before its runtime.
+  std::unique_ptr<nvinfer1::IRuntime> runtime_;
+  std::unique_ptr<nvinfer1::ICudaEngine> engine_;
+  mutable std::optional<Lane> lane_;
+  mutable std::mutex mutex_;
+};
+
+EngineSession::EngineSession(Model model, const Options& options)
+    : model_(std::move(model)), callers_stream_(options.stream) {
+  const Current current;
+  try {
+    load();
+    lane_.emplace(model_, *engine_, callers_stream_);
+  } catch (...) {
+    // While there is a current context; members would go after it.
+    engine_.reset(), runtime_.reset();
+    throw;
+  }
+}
+
+EngineSession::~EngineSession() {
+  try {
+    const Current current;
+    lane_.reset(), engine_.reset(), runtime_.reset();
+  } catch (const Error&) {
+    // As in ~Lane.
+  }
+}
+
+void EngineSession::load() {
+  const std::string hint = "build it again on this machine: gantk export BUNDLE --to " + std::string(product);
+  listen();
+  runtime_ = create_runtime();
+  if (runtime_ == nullptr) fail(model_.where, "be loaded", hint);
+#ifndef TRT_MAJOR_RTX
+  const auto& built = model_.engine->options;
+  if (std::find(built.begin(), built.end(), "version-compatible") != built.end()) {
+    runtime_->setEngineHostCodeAllowed(true);  // It carries its own lean runtime.
+  }
+#endif
+  engine_.reset(runtime_->deserializeCudaEngine(model_.bytes.view().data(), model_.bytes.size()));
+  if (engine_ == nullptr) fail(model_.where, "be loaded", hint);
+  model_.bytes = {};  // The library has its own copy.
+  check_engine(model_, tensors_of(*engine_), static_cast<std::size_t>(engine_->getNbOptimizationProfiles()));
+}
+
+void EngineSession::run(std::span<const TensorView> inputs, std::span<Slot> slots) const {
+  const std::lock_guard lock(mutex_);
+  const Current current;
+  lane_->run(inputs, slots);
+}
+
+std::unique_ptr<Binding> EngineSession::bind(std::span<const TensorView> inputs, std::span<Slot> slots) const {
+  const Current current;
+  return std::make_unique<BoundRun>(model_, *engine_, callers_stream_, inputs, slots);
 }
 
 }  // namespace

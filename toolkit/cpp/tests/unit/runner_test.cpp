@@ -98,6 +98,21 @@ TEST_F(RunnerTest, RefusesMemoryThatDoesNotFit) {
   EXPECT_EQ(y, std::vector<float>(6, 9));
 }
 
+TEST_F(RunnerTest, RefusesMemoryThatItReadsOrWritesElsewhere) {
+  const Runner runner = open();
+  std::vector<std::int64_t> memory(4);  // Of six floats, and of one integer behind them.
+  const MutableTensorView in_place(x_, {2, 3}), to_y(memory.data(), DType::float32, {2, 3});
+  const MutableTensorView last(&memory[2], DType::int64, {1}), behind(&memory[3], DType::int64, {1});
+  const auto into = [&](std::initializer_list<Target> targets) {
+    return refusal([&] { runner.run({{"x", view_}}, targets); });
+  };
+  EXPECT_EQ(into({{"y", in_place}}), "`out` for 'y' and 'x' share memory\n  in: y: float32[N x 3]");
+  EXPECT_EQ(into({{"y", to_y}, {"z", last}}), "`out` for 'z' and 'y' share memory\n  in: z: int64[K]");
+  EXPECT_NE(refusal([&] { runner.bind({{"x", view_}}, {{"y", in_place}}); }).find("share memory"), std::string::npos);
+  EXPECT_EQ(x_[5], 6);
+  EXPECT_EQ(into({{"y", to_y}, {"z", behind}}), "it was not refused");
+}
+
 TEST_F(RunnerTest, RefusesWrongInputsAndGoesOn) {
   const Runner runner = open();
   const auto fed = [&](std::vector<Feed> feeds) { return refusal([&] { runner.run(feeds); }); };

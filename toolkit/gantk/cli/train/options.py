@@ -199,6 +199,11 @@ def _tell(result: TrainResult, verb: str, next_steps: str, json: str | None) -> 
             f"interrupted after step {result.step}, with a checkpoint; "
             f"gantk train {verb} --resume --out {result.run} goes on"
         )
+    elif not result.samples_per_second:
+        console.print(
+            f"nothing to do: all {result.step} steps were done; "
+            f"gantk train {verb} --resume --out {result.run} --steps {2 * result.step} goes on"
+        )
     else:
         console.print(
             f"trained {result.step} steps in {result.seconds:.0f} s "
@@ -216,6 +221,6 @@ def _check_installed() -> None:
     missing = [name for name in ("torch", "lightning_fabric") if find_spec(name) is None]
     if missing:
         raise GantkError(
-            f"training wants {' and '.join(missing)}, which is not installed",
+            f"training wants {' and '.join(missing)}, which {'are' if len(missing) > 1 else 'is'} not installed",
             hint="pip install 'gantk[train]'",
         )

@@ -23,7 +23,8 @@ from gantk.files import cache_folder, read_bytes, write_bytes
 from gantk.runtime import cuda, driver
 from gantk.runtime.backends.vendor import vendor_errors
 from gantk.runtime.cuda import Cuda, is_shortage
-from gantk.runtime.products import Log, Product, load, log, need_driver, targets
+from gantk.runtime.product_log import Log, log
+from gantk.runtime.products import Product, load, need_driver, targets
 
 
 @dataclass(frozen=True)

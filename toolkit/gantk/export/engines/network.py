@@ -9,7 +9,8 @@ from typing import Any
 from gantk.errors import GantkError
 from gantk.export.engines.plugins import WITHOUT
 from gantk.runtime.model import from_bytes
-from gantk.runtime.products import log, tensor_dtype
+from gantk.runtime.product_log import log
+from gantk.runtime.products import tensor_dtype
 
 # What to change where the parser refuses a node, by its operator.
 _ADVICE = {

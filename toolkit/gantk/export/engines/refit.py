@@ -231,9 +231,8 @@ def _check(held: Engine, root: Path) -> None:
             where=where,
             hint="refit it on a machine that runs it",
         )
-    if (
-        held.version != product.version
-    ):  # Also where this version runs it: the bytes would come from two versions.
+    # Also where this version runs it: the bytes would come from two versions.
+    if held.version != product.version:
         raise GantkError(
             f"`{held.file.path}` was built with {product.name} {held.version}; {product.version} is installed",
             where=where,

@@ -12,7 +12,8 @@ from gantk.runtime.backends.loading import deserialize
 from gantk.runtime.backends.vendor import vendor_errors
 from gantk.runtime.cuda import Cuda
 from gantk.runtime.engines import EngineFile
-from gantk.runtime.products import Log, Product, load, log
+from gantk.runtime.product_log import Log, log
+from gantk.runtime.products import Product, load
 
 _REBUILD = "gantk export RUN --to {} --engine-options refit builds an engine of it anew"
 

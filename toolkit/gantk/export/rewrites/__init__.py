@@ -13,9 +13,12 @@ from gantk.export.rewrites.channels_last import channels_last
 from gantk.export.rewrites.eights import narrow_to_eights
 from gantk.export.rewrites.enlarged import enlarged_to_subpixel, enlarged_to_transposed
 from gantk.export.rewrites.narrow import narrow_to_phases
-from gantk.export.rewrites.native import convolution_to_native, enlarged_to_native, transposed_to_native
 from gantk.export.rewrites.native_bias import bias_relu_to_native
-from gantk.export.rewrites.native_nhwc import channels_last_to_native
+from gantk.export.rewrites.native_convolutions import (
+    convolution_to_native,
+    enlarged_to_native,
+    transposed_to_native,
+)
 from gantk.export.rewrites.native_norm import normalization_to_native
 from gantk.export.rewrites.normalized import normalization_in_half, normalized_bias
 from gantk.export.rewrites.transposed import (
@@ -23,6 +26,7 @@ from gantk.export.rewrites.transposed import (
     transposed_bias_apart,
     transposed_to_subpixel,
 )
+from gantk.export.rewrites.wholly_native import channels_last_to_native
 
 REWRITES: dict[str, Callable[[ir.Model], int]] = {
     "normalized-bias": normalized_bias,
@@ -52,9 +56,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("enlarged-to-transposed", "enlarged-to-subpixel", "enlarged-to-native"),
     ("convolution-to-native",),
     ("narrow-to-phases", "narrow-to-blocks"),
-    (
-        "narrow-to-blocks",
-    ),  # Again: for what reads few channels, where the step before kept phases for what makes few.
+    ("narrow-to-blocks",),  # What reads few channels, where phases were kept for what makes few.
     ("narrow-to-eights",),
     ("transposed-bias-apart", "bias-relu-to-native"),
     ("normalization-in-half", "normalization-to-native"),

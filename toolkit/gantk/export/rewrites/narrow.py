@@ -148,7 +148,7 @@ def _growth(node: ir.Node) -> list[int] | None:
     if node.op_type == "Pad" and (amounts := constant(node.inputs[1])) is not None:
         return [int(amounts[2] + amounts[6]), int(amounts[3] + amounts[7])] if len(amounts) == 8 else None
     if node.op_type == "Slice":
-        # Only crops as the rewrites of `enlarged` and `native` make them; what others leave may depend on the input.
+        # Only crops as other rewrites make them here; what is left by others may depend on the input.
         bounds = [found.tolist() for value in node.inputs[1:] if (found := constant(value)) is not None]
         cropped = [n for n in (1, 2) if bounds == [[n, n], [-n, -n], [2, 3]]]
         return [-2 * cropped[0]] * 2 if cropped else None

@@ -40,9 +40,8 @@ def view(spec: TensorSpec, value: Any, seen: Reader, ordinal: int) -> View:
     """
     if hasattr(value, "__dlpack_device__"):
         kind, its = value.__dlpack_device__()
-        if (
-            int(kind) == dlpack.CUDA and its != ordinal
-        ):  # Its library would take our stream for one of that GPU.
+        # Its library would take our stream for one of that GPU.
+        if int(kind) == dlpack.CUDA and its != ordinal:
             raise GantkError(
                 f"{spec.name!r} is on GPU {its}; the network is on GPU {ordinal}", where=str(spec)
             )

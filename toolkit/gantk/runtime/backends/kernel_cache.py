@@ -60,10 +60,8 @@ class KernelCache:
         configuration.set_execution_context_allocation_strategy(given)
         eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         configuration.dynamic_shapes_kernel_specialization_strategy = eager
-        if self._cache is not None:
-            configuration.set_runtime_cache(
-                self._cache
-            )  # If it refuses the cache, kernels are compiled again.
+        if self._cache is not None:  # If it is refused, kernels are compiled again.
+            configuration.set_runtime_cache(self._cache)
         return self._engine.create_execution_context(configuration)
 
     def save(self) -> None:

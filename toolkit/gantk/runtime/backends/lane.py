@@ -18,7 +18,7 @@ from gantk.runtime.backends.plans import Plan, Plans, Shape
 from gantk.runtime.backends.scratch import Scratch
 from gantk.runtime.cuda import Cuda, is_shortage
 from gantk.runtime.engines import EngineFile
-from gantk.runtime.products import log
+from gantk.runtime.product_log import log
 from gantk.runtime.runner import Array, numpy_dtype
 from gantk.tensors import TensorSpec
 
@@ -97,15 +97,13 @@ class Lane:
             for spec in self._outputs
         }
 
-    def enqueue_at(self, addresses: Mapping[str, int], shapes: Mapping[str, Shape], stream: Any) -> None:
-        """Enqueue one run on somebody's stream, on memory of theirs.
+    def enqueue_at(self, addresses: Mapping[str, int], stream: Any) -> None:
+        """Enqueue one run, of the shapes that `output_shapes` was given last, on memory and a stream of somebody's.
 
         Args:
             addresses: Of every input, and of every output whose size is known, in GPU memory.
-            shapes: Of the inputs.
             stream: CUDA's.
         """
-        self._bind(plans.choose(self._profiles, shapes, self._where), shapes, stream)
         self._give_addresses(addresses)
         self._execute(stream)
 

@@ -10,7 +10,8 @@ from gantk.errors import GantkError
 from gantk.runtime.backends.vendor import check_interface, vendor_errors
 from gantk.runtime.cuda import Cuda, is_shortage
 from gantk.runtime.engines import EngineFile
-from gantk.runtime.products import log, tensor_dtype
+from gantk.runtime.product_log import log
+from gantk.runtime.products import tensor_dtype
 
 
 def deserialize(trt: ModuleType, file: EngineFile, calls: Cuda) -> tuple[Any, Any]:

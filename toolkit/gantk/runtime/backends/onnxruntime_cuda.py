@@ -17,7 +17,7 @@ from gantk.runtime import cuda
 from gantk.runtime.backends.buffers import Buffers
 from gantk.runtime.backends.device import place_outputs
 from gantk.runtime.backends.gpu import Context, GpuRunner
-from gantk.runtime.backends.onnxruntime import (
+from gantk.runtime.backends.onnxruntime_session import (
     PROVIDERS,
     facts,
     make_session,
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 MEMORY = "cuda"
 """What ONNX Runtime calls GPU memory."""
-
-_BFLOAT16 = 16  # In ONNX's TensorProto; numpy has no such type.
 
 
 @dataclass
@@ -231,7 +229,7 @@ class CudaRunner(GpuRunner):
         for bind, specs in ((binding.bind_input, self.inputs), (binding.bind_output, self.outputs)):
             for spec in specs:
                 name = spec.name
-                bind(name, MEMORY, ordinal, _element(spec), list(shapes[name]), addresses[name])
+                bind(name, MEMORY, ordinal, numpy_dtype(spec).type, list(shapes[name]), addresses[name])
         return binding
 
     def _go(self, work: _Work, enqueue: Callable[[], None]) -> None:
@@ -283,7 +281,3 @@ def _sizes_known(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
     """Whether the inputs' shapes tell those of the outputs."""
     told = {side for spec in inputs for side in spec.shape if isinstance(side, str)}
     return all(isinstance(side, int) or side in told for spec in outputs for side in spec.shape)
-
-
-def _element(spec: TensorSpec) -> Any:
-    return _BFLOAT16 if spec.dtype == "bfloat16" else numpy_dtype(spec).type

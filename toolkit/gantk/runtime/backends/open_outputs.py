@@ -120,7 +120,6 @@ class OpenOutputs:
                 stack.callback(self._release, held)
                 if held.host:
                     stack.callback(self._cuda.free_host, held.host)
-                    held.host = 0
 
     def _release(self, held: Held) -> None:
         address, held.device, held.device_bytes = held.device, 0, 0

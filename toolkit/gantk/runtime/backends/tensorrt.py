@@ -22,16 +22,8 @@ from gantk.runtime.backends.lane import Lane
 from gantk.runtime.backends.loading import check_tensors, deserialize
 from gantk.runtime.cuda import Cuda
 from gantk.runtime.engines import EngineFile, read_engine
-from gantk.runtime.products import (
-    PRODUCTS,
-    Product,
-    driver_trouble,
-    gpu_trouble,
-    load,
-    log,
-    need_gpu,
-    overwritten,
-)
+from gantk.runtime.product_log import log
+from gantk.runtime.products import PRODUCTS, Product, driver_trouble, gpu_trouble, load, need_gpu, overwritten
 from gantk.runtime.registry import BackendStatus
 from gantk.runtime.runner import Array, Runner, numpy_dtype
 from gantk.runtime.streams import Stream
@@ -170,9 +162,8 @@ class EngineRunner(GpuRunner):
     ) -> dict[str, Any]:
         """Enqueue one run on checked arrays."""
         lane = self._launching = self._launching or self._new_lane()
-        captured = self._cuda.is_captured(
-            caller.handle
-        )  # Into a graph of the caller's, who orders his runs himself.
+        # Into a graph of the caller's, who orders his runs himself.
+        captured = self._cuda.is_captured(caller.handle)
         if not captured and self._launched is not None and self._launched_on != caller.handle:
             self._launched.hold(caller.handle)  # A context has one run at a time.
         shapes = {name: array.shape for name, array in given.items()}
@@ -187,7 +178,7 @@ class EngineRunner(GpuRunner):
         placed = place_outputs(sized, sizes, out, given, seen, self._cuda, caller)
         addresses = {name: array.address for name, array in given.items()}
         addresses |= {name: array.address for name, array in placed.items()}
-        lane.enqueue_at(addresses, shapes, caller.handle)
+        lane.enqueue_at(addresses, caller.handle)
         outputs = {
             spec.name: placed[spec.name].array if spec.name in placed else self._handed_over(lane, spec)
             for spec in self.outputs
@@ -210,7 +201,7 @@ class EngineRunner(GpuRunner):
         return Context(
             lane.stream,
             lane.known_shapes,
-            lane.enqueue_at,
+            lambda addresses, shapes, stream: lane.enqueue_at(addresses, stream),
             self._file.where,
             capture=lane.capture,
             release=lambda: self._idle.append(lane),

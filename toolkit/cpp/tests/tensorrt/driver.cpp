@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// A libcuda.so.1 whose streams do nothing until they are waited for, so that whoever does not wait gets nothing. It
+// tells on standard output what it is asked to do, and fails in the function that the environment names.
+#include <cuda.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <set>
+#include <utility>
+#include <vector>
+
+using Work = std::vector<std::function<void()>>;
+
+struct CUstream_st {
+  bool waits_for_others;
+  Work queue = {};
+  Work* captured = nullptr;  // what it was given since a capture began
+};
+struct CUgraph_st {
+  Work work;
+};
+struct CUgraphExec_st {
+  Work work;
+};
+
+namespace {
+
+std::set<const void*> live;  // What was handed out and is to be given back.
+
+CUresult tell(const char* function) {
+  const char* faulty = std::getenv("STAND_IN_FAULT");
+  const bool fails = faulty != nullptr && std::strcmp(faulty, function) == 0;
+  std::printf("  %s%s\n", function, fails ? " fails" : "");
+  return fails ? CUDA_ERROR_UNKNOWN : CUDA_SUCCESS;
+}
+
+template <class Made>
+Made* made(Made* object) {
+  live.insert(object);
+  return object;
+}
+
+template <class Made>
+CUresult end(Made* object) {
+  if (live.erase(object) == 0) return CUDA_ERROR_INVALID_VALUE;
+  delete object;
+  return CUDA_SUCCESS;
+}
+
+CUresult end_memory(void* memory) {
+  if (live.erase(memory) == 0) return CUDA_ERROR_INVALID_VALUE;
+  return std::free(memory), CUDA_SUCCESS;
+}
+
+CUresult add(CUstream stream, std::function<void()> work) {
+  (stream->captured != nullptr ? *stream->captured : stream->queue).push_back(std::move(work));
+  return CUDA_SUCCESS;
+}
+
+CUresult copy(void* target, const void* source, std::size_t size, CUstream stream, const char* function) {
+  const CUresult status = tell(function);
+  return status != CUDA_SUCCESS ? status : add(stream, [=] { std::memcpy(target, source, size); });
+}
+
+}  // namespace
+
+extern "C" {
+
+CUresult cuInit(unsigned) { return CUDA_SUCCESS; }
+CUresult cuGetErrorName(CUresult, const char** name) { return *name = "CUDA_ERROR_OF_THE_STAND_IN", CUDA_SUCCESS; }
+CUresult cuDeviceGetCount(int* count) { return *count = 1, CUDA_SUCCESS; }
+CUresult cuDeviceGet(CUdevice* device, int) { return *device = 0, CUDA_SUCCESS; }
+CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute which, CUdevice) {
+  return *value = which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? 8 : 9, CUDA_SUCCESS;
+}
+CUresult cuDevicePrimaryCtxRetain(CUcontext*, CUdevice) { return CUDA_SUCCESS; }
+CUresult cuCtxPushCurrent(CUcontext) { return CUDA_SUCCESS; }
+CUresult cuCtxPopCurrent(CUcontext*) { return CUDA_SUCCESS; }
+CUresult cuMemGetInfo(std::size_t* free, std::size_t* total) { return *free = *total = 0, CUDA_SUCCESS; }
+
+CUresult cuMemAlloc(CUdeviceptr* memory, std::size_t size) {
+  return *memory = reinterpret_cast<CUdeviceptr>(made(std::malloc(size))), CUDA_SUCCESS;
+}
+CUresult cuMemFree(CUdeviceptr memory) { return end_memory(reinterpret_cast<void*>(memory)); }
+CUresult cuMemAllocHost(void** memory, std::size_t size) { return *memory = made(std::malloc(size)), CUDA_SUCCESS; }
+CUresult cuMemFreeHost(void* memory) { return end_memory(memory); }
+
+CUresult cuMemcpyHtoDAsync(CUdeviceptr target, const void* source, std::size_t size, CUstream stream) {
+  return copy(reinterpret_cast<void*>(target), source, size, stream, "cuMemcpyHtoDAsync");
+}
+CUresult cuMemcpyDtoHAsync(void* target, CUdeviceptr source, std::size_t size, CUstream stream) {
+  return copy(target, reinterpret_cast<const void*>(source), size, stream, "cuMemcpyDtoHAsync");
+}
+CUresult cuLaunchHostFunc(CUstream stream, CUhostFn function, void* data) {
+  return add(stream, [=] { function(data); });
+}
+
+CUresult cuStreamCreate(CUstream* stream, unsigned flags) {
+  return *stream = made(new CUstream_st{flags != CU_STREAM_NON_BLOCKING}), CUDA_SUCCESS;
+}
+CUresult cuStreamDestroy(CUstream stream) { return end(stream); }
+CUresult cuStreamSynchronize(CUstream stream) {
+  if (stream->captured != nullptr) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  if (const CUresult status = tell("cuStreamSynchronize"); status != CUDA_SUCCESS) return status;
+  for (const auto& each : std::exchange(stream->queue, {})) each();
+  return CUDA_SUCCESS;
+}
+CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus* status) {
+  *status = stream->captured == nullptr ? CU_STREAM_CAPTURE_STATUS_NONE : CU_STREAM_CAPTURE_STATUS_ACTIVE;
+  return CUDA_SUCCESS;
+}
+CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode mode) {
+  // What others do meanwhile would fail, or end it.
+  if (mode != CU_STREAM_CAPTURE_MODE_THREAD_LOCAL || stream->waits_for_others) return CUDA_ERROR_INVALID_VALUE;
+  if (const CUresult status = tell("cuStreamBeginCapture"); status != CUDA_SUCCESS) return status;
+  stream->captured = new Work;
+  return CUDA_SUCCESS;
+}
+CUresult cuStreamEndCapture(CUstream stream, CUgraph* graph) {
+  const std::unique_ptr<Work> work(std::exchange(stream->captured, nullptr));
+  if (const CUresult status = tell("cuStreamEndCapture"); status != CUDA_SUCCESS) return status;
+  *graph = made(new CUgraph_st{std::move(*work)});
+  return CUDA_SUCCESS;
+}
+CUresult cuGraphInstantiateWithFlags(CUgraphExec* executable, CUgraph graph, unsigned long long) {
+  if (const CUresult status = tell("cuGraphInstantiate"); status != CUDA_SUCCESS) return status;
+  *executable = made(new CUgraphExec_st{graph->work});
+  return CUDA_SUCCESS;
+}
+CUresult cuGraphLaunch(CUgraphExec executable, CUstream stream) {
+  if (const CUresult status = tell("cuGraphLaunch"); status != CUDA_SUCCESS) return status;
+  for (const auto& each : executable->work) add(stream, each);
+  return CUDA_SUCCESS;
+}
+CUresult cuGraphDestroy(CUgraph graph) { return end(graph); }
+CUresult cuGraphExecDestroy(CUgraphExec executable) { return end(executable); }
+
+std::size_t stand_in_live() { return live.size(); }
+
+}  // extern "C"

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#define TRT_MAJOR_ENTERPRISE 11
+#define TRT_MINOR_ENTERPRISE 1
+#define NV_TENSORRT_MAJOR TRT_MAJOR_ENTERPRISE
+#define NV_TENSORRT_VERSION 110100

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// The library of a TensorRT product, whose every engine is latent: float32[N x 4] -> picture: float32[N x 3 x 8 x 8], each
+// pixel its index and the sum of the sample's latent vector. It refuses what the real one does not survive.
+#include <NvInferRuntime.h>
+#include <cuda.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <list>
+#include <numeric>
+
+namespace {
+
+using namespace nvinfer1;
+
+constexpr std::int64_t latent_size = 4, pixels = 3 * 8 * 8;
+constexpr std::size_t scratch_bytes = 64;
+
+struct Run {
+  const float* latent;
+  float* picture;
+  std::int64_t batch;
+  bool is_pending;
+};
+
+void compute(void* given) {
+  Run& run = *static_cast<Run*>(given);
+  run.is_pending = false;
+  for (std::int64_t i = 0; i < run.batch * pixels; ++i) {
+    const float* latent = run.latent + i / pixels * latent_size;
+    run.picture[i] = std::accumulate(latent, latent + latent_size, static_cast<float>(i % pixels));
+  }
+}
+
+class Context : public IExecutionContext {
+ public:
+  Context(ILogger& logger, bool is_given_memory) : logger_(logger), is_given_memory_(is_given_memory) {}
+
+  bool setOptimizationProfileAsync(std::int32_t, cudaStream_t) noexcept override { return true; }
+  bool setInputShape(const char*, const Dims& dims) noexcept override {
+    batch_ = dims.d[0];
+    return true;
+  }
+  Dims getTensorShape(const char* name) const noexcept override {
+    if (std::strcmp(name, "latent") == 0) return {2, {batch_, latent_size}};
+    return {4, {batch_, 3, 8, 8}};
+  }
+  bool setTensorAddress(const char* name, void* data) noexcept override {
+    if (std::strcmp(name, "latent") == 0) latent_ = static_cast<const float*>(data);
+    else picture_ = static_cast<float*>(data);
+    return true;
+  }
+  std::size_t updateDeviceMemorySizeForShapes() noexcept override { return scratch_bytes; }
+  void setDeviceMemoryV2(void* memory, std::int64_t size) noexcept override {
+    has_memory_ = memory != nullptr && size >= static_cast<std::int64_t>(scratch_bytes);
+  }
+  bool enqueueV3(cudaStream_t stream) noexcept override {
+    CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+    if (cuStreamIsCapturing(stream, &status) != CUDA_SUCCESS) return false;
+    const bool is_captured = status != CU_STREAM_CAPTURE_STATUS_NONE;
+    std::printf("  enqueueV3%s\n", is_captured ? ", captured" : "");
+    const char* fault = std::getenv("STAND_IN_FAULT");
+    // A capture begins when what a context does in its first run has been done.
+    const bool is_ready = !is_captured || (!runs_.empty() && !runs_.back().is_pending);
+    const bool is_refused = is_captured && fault != nullptr && std::strcmp(fault, "enqueueV3") == 0;
+    if (batch_ == 0 || latent_ == nullptr || picture_ == nullptr || has_memory_ != is_given_memory_ || !is_ready ||
+        is_refused) {
+      logger_.log(ILogger::Severity::kERROR, "the stand-in does not run");
+      return false;
+    }
+    runs_.push_back({latent_, picture_, batch_, !is_captured});
+    return cuLaunchHostFunc(stream, compute, &runs_.back()) == CUDA_SUCCESS;
+  }
+
+ private:
+  ILogger& logger_;
+  bool is_given_memory_, has_memory_ = false;
+  std::int64_t batch_ = 0;
+  const float* latent_ = nullptr;
+  float* picture_ = nullptr;
+  std::list<Run> runs_;  // A graph may do any of them again.
+};
+
+class Configuration : public IRuntimeConfig {
+ public:
+  void setExecutionContextAllocationStrategy(ExecutionContextAllocationStrategy given) noexcept override {
+    allocation = given;
+  }
+  bool setDynamicShapesKernelSpecializationStrategy(DynamicShapesKernelSpecializationStrategy given) noexcept override {
+    std::printf("  kernels of a shape are compiled %s\n",
+                given == DynamicShapesKernelSpecializationStrategy::kEAGER ? "first" : "meanwhile");
+    return true;
+  }
+
+  ExecutionContextAllocationStrategy allocation = ExecutionContextAllocationStrategy::kSTATIC;
+};
+
+class Engine : public ICudaEngine {
+ public:
+  explicit Engine(ILogger& logger) : logger_(logger) {}
+
+  std::int32_t getNbIOTensors() const noexcept override { return 2; }
+  const char* getIOTensorName(std::int32_t index) const noexcept override { return index == 0 ? "latent" : "picture"; }
+  DataType getTensorDataType(const char*) const noexcept override { return DataType::kFLOAT; }
+  TensorIOMode getTensorIOMode(const char* name) const noexcept override {
+    return std::strcmp(name, "latent") == 0 ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
+  }
+  TensorLocation getTensorLocation(const char*) const noexcept override { return TensorLocation::kDEVICE; }
+  std::int32_t getNbOptimizationProfiles() const noexcept override { return 1; }
+  IRuntimeConfig* createRuntimeConfig() noexcept override { return new Configuration(); }
+  IExecutionContext* createExecutionContext(ExecutionContextAllocationStrategy strategy) noexcept override {
+    return new Context(logger_, strategy == ExecutionContextAllocationStrategy::kUSER_MANAGED);
+  }
+  IExecutionContext* createExecutionContext(IRuntimeConfig* configuration) noexcept override {
+    return createExecutionContext(static_cast<Configuration*>(configuration)->allocation);
+  }
+
+ private:
+  ILogger& logger_;
+};
+
+class Runtime : public IRuntime {
+ public:
+  explicit Runtime(ILogger& logger) : logger_(logger) {}
+  void setEngineHostCodeAllowed(bool) noexcept override {}
+  ICudaEngine* deserializeCudaEngine(const void*, std::size_t) noexcept override { return new Engine(logger_); }
+
+ private:
+  ILogger& logger_;
+};
+
+}  // namespace
+
+extern "C" {
+
+std::int32_t getInferLibMajorVersion() { return NV_TENSORRT_MAJOR; }
+std::int32_t getInferLibMinorVersion() { return 1; }
+std::int32_t getInferLibPatchVersion() { return 0; }
+std::int32_t getInferLibBuildVersion() { return 0; }
+void* createInferRuntime_INTERNAL(void* logger, std::int32_t) noexcept {
+  return static_cast<IRuntime*>(new Runtime(*static_cast<ILogger*>(logger)));
+}
+
+}  // extern "C"
