@@ -60,6 +60,21 @@ def test_usage_errors(gantk: Callable[..., Any], line: str, says: str) -> None:
     assert done.out == ""
 
 
+@pytest.mark.parametrize(
+    ("cores", "already", "threads"), [(1.5, None, "2"), (1.5, "7", "7"), (float("inf"), None, None)]
+)
+def test_what_is_told_no_threads_keeps_to_the_quota(
+    cores: float, already: str | None, threads: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", already or "")  # So that it comes back.
+    if already is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(cli, "quota", lambda: cores)
+    monkeypatch.setattr(cli, "core_count", lambda: 2)
+    assert cli.main(["--version"]) == 0
+    assert os.environ.get("OMP_NUM_THREADS") == threads
+
+
 @pytest.mark.parametrize(("line", "status"), [("info nothing --json -", 1), ("info --nope --json=-", 2)])
 def test_errors_as_json(gantk: Callable[..., Any], line: str, status: int) -> None:
     done = gantk(*line.split())

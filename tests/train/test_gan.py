@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from gantk.errors import GantkError, UsageError
 from gantk.train import gan, launch, options
 from gantk.train.config import TrainConfig
 from gantk.train.ema import Average
+from gantk.train.log import Window
 from gantk.train.reporter import Reporter
 
 
@@ -189,11 +191,24 @@ def test_a_full_memory_is_no_bug(
     def step(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(gan.GanTraining, "step", step)
-    with pytest.raises(GantkError) as raised:
+    with monkeypatch.context() as patched, pytest.raises(GantkError) as raised:
+        patched.setattr(gan.GanTraining, "step", step)
         gan.train(config(pictures, tmp_path / "run"))
     assert re.search(words, raised.value.what)
     assert raised.value.hint == "a smaller --batch, --width or --size"
+    assert gan.train(config(pictures, tmp_path / "run", batch=4, steps=1)).step == 1  # As the hint has it.
+
+
+def test_the_speed_counts_waiting_for_a_gpu_and_no_checkpoints(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU is behind the steps that it was given: a line of the log, which reads their losses, waits for it."""
+    close, write = Window.close, checkpoint.write
+    monkeypatch.setattr(Window, "close", lambda *given: (time.sleep(0.05), close(*given))[1])
+    monkeypatch.setattr(checkpoint, "write", lambda *given: (time.sleep(0.5), write(*given))[1])
+    result = gan.train(config(pictures, tmp_path / "run", network="mlp", size=8, log_every=1))
+    trained_s = 8 * 10 / result.samples_per_second
+    assert 10 * 0.05 < trained_s < result.seconds - 0.5
 
 
 def test_few_pictures_lower_the_batch(pictures: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import math
 import os
 import re
 import signal
@@ -25,6 +26,7 @@ from typer.core import TyperGroup
 
 import gantk
 from gantk.errors import GantkError, UsageError
+from gantk.runtime.cores import core_count, quota
 
 # A verb, and its line in `gantk --help`. The verb's file is `gantk/cli/VERB.py`, with a Typer named `app`.
 VERBS = {
@@ -115,6 +117,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         missing, 130 where it was interrupted, 143 where it was told to end.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if quota() < math.inf:
+        # PyTorch and numpy, where nothing tells them how many threads to take, ask no container.
+        os.environ.setdefault("OMP_NUM_THREADS", str(core_count()))
     codecs.register_error("gantk", _encode_anyhow)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="gantk")

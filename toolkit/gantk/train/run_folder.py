@@ -28,11 +28,13 @@ _OWN = (RUN_FILE, METRICS, "losses.png", "health.png", checkpoint.FOLDER, "sampl
 def check_free(run: Path, *, force: bool) -> None:
     """Refuse a folder that a new run cannot have, before any work is done.
 
+    A run that ended before its first checkpoint, as where the memory was full, has nothing to lose.
+
     Raises:
-        GantkError: It holds a run and `force` is not set, or holds something else, or cannot be written.
+        GantkError: It holds a run with checkpoints and `force` is not set, or something else, or cannot be written.
     """
     if (run / RUN_FILE).exists():
-        if not force:
+        if checkpoint.list_paths(run) and not force:
             raise GantkError(
                 f"`{run}` holds a run", where=str(run), hint="--resume goes on with it; --force replaces it"
             )

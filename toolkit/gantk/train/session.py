@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ class Session:
         self.config = training.config
         self.state = training.state
         self.window = Window()
+        self.saving_s = 0.0
+        """How long samples, curves and checkpoints took; no step is on its way meanwhile."""
         self._reporter = reporter
         self._run = Path(self.config.out)
         self._log: Log | None = None
@@ -83,7 +86,9 @@ class Session:
             self._write_line(epoch=math.ceil(step / per_epoch))
         self._reporter.step(step, total, self.latest())
         if saves:
+            began_s = time.perf_counter()
             self._save(epoch=math.ceil(step / per_epoch), shows=shows)
+            self.saving_s += time.perf_counter() - began_s
             self.window = Window()
 
     def any(self, flag: bool) -> bool:

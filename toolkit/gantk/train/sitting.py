@@ -177,7 +177,7 @@ def _loop(session: Session, batches: Batches) -> TrainResult:
     training, state, config = session.training, session.state, session.config
     per_epoch, total = batches.per_epoch, config.total_steps(batches.per_epoch)
     training.set_up()
-    began_s, first_step, trained_s, interrupted = time.perf_counter(), state.step, 0.0, False
+    began_s, first_step, interrupted = time.perf_counter(), state.step, False
 
     with Interruption() as interruption:
         while state.step < total and not interrupted:
@@ -188,10 +188,10 @@ def _loop(session: Session, batches: Batches) -> TrainResult:
             state.average.update(state.generator, state.step)
             state.step += 1
             session.window.add(wait_s, measured)
-            trained_s += time.perf_counter() - step_s
             interrupted = session.any(interruption.requested)
             session.after_step(per_epoch, total, last=interrupted or state.step == total)
 
+    seconds = time.perf_counter() - began_s
     session.close()
     pictures = config.batch * session.fabric.world_size * (state.step - first_step)
     return TrainResult(
@@ -199,8 +199,8 @@ def _loop(session: Session, batches: Batches) -> TrainResult:
         step=state.step,
         epoch=state.step // per_epoch,
         interrupted=interrupted and state.step < total,
-        seconds=time.perf_counter() - began_s,
-        samples_per_second=pictures / max(trained_s, 1e-9),
+        seconds=seconds,
+        samples_per_second=pictures / max(seconds - session.saving_s, 1e-9),
         warnings=session.warnings(),
         metrics=session.latest(),
     )
