@@ -8,12 +8,13 @@ from itertools import product
 from typing import Any
 
 SIZES = (2048, 1024, 512, 256)
+# Channels, and how many times smaller than the picture.
 GRAM_LAYERS = (
     (64, 1),
     (128, 2),
     (256, 4),
     (512, 8),
-)  # Channels, and how many times smaller than the picture.
+)
 STYLE_LAYERS = (*GRAM_LAYERS, (512, 16))
 PRECISIONS = ("bf16", "tf32", "fp32")  # tf32 and fp32 are float32 tensors, multiplied as TF32 or as float32.
 KINDS = ("l1", "l2", "isotropic")

@@ -107,12 +107,13 @@ def python_refusal(bundle: Bundle, precision: str | None, form: str | None, targ
         ({"options": ("refit", "strip")}, None, None, TARGET),
         ({"plugins": ("libgantk-is-not-here.so",)}, None, None, TARGET),
         ({"file": FileRef.of("engines/a.engine", b"another")}, None, None, TARGET),
+        # No library is loaded for it.
         (
             {"file": FileRef.of("engines/a.engine", b"another"), "plugins": ("libgantk-is-not-here.so",)},
             None,
             None,
             TARGET,
-        ),  # No library is loaded for it.
+        ),
     ],
     ids=str,
 )

@@ -199,9 +199,8 @@ def test_a_transposed_convolution_that_no_rewrite_takes(rtx: Product) -> None:
         GantkError, match="layer `grow` of `x.onnx` is a transposed convolution, which tensorrt-rtx"
     ) as caught:
         adapt(rtx, data, "bf16", "x.onnx")
-    assert "gantk export RUN --precision fp16" in (
-        caught.value.hint or ""
-    )  # Of a foreign file there is but one.
+    # Of a foreign file there is but one.
+    assert "gantk export RUN --precision fp16" in (caught.value.hint or "")
     assert adapt(rtx, data, "fp16", "x.onnx") == (data, ())
     assert adapt(PRODUCTS["tensorrt"], data, "bf16", "x.onnx") == (data, ())
 

@@ -152,9 +152,8 @@ def test_in_place_and_of_an_engine_without_weights(sources: Path, trt: FakeTenso
     files = {engine.file.path for engine in old.manifest.engines}
     made = refit(root, sources / "two.safetensors")
     check(made, old)
-    assert files.isdisjoint(
-        engine.file.path for engine in made.manifest.engines
-    )  # Somebody may be reading these.
+    # Somebody may be reading these.
+    assert files.isdisjoint(engine.file.path for engine in made.manifest.engines)
 
 
 def test_what_was_for_many_gpus_is_for_the_one_at_hand(

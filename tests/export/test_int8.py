@@ -146,9 +146,8 @@ def test_a_pair_that_onnx_runtime_would_move_is_left_out(tmp_path: Path) -> None
     assert next(node for node in graph.node if node.name == "cut").input[0] == "c"
     assert {"x", "r"} == {node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"} - {"h"}
     stored = {tensor.name for tensor in graph.initializer}
-    assert (
-        stored == {name for node in graph.node for name in node.input} & stored
-    )  # No scale is left without a use.
+    # No scale is left without a use.
+    assert stored == {name for node in graph.node for name in node.input} & stored
     with (
         open_model(from_bytes(made), "onnxruntime") as narrow,
         open_model(from_bytes(sliced()), "onnxruntime") as wide,

@@ -177,9 +177,8 @@ def check_rounding(trial: Trial) -> None:
     assert (trial.pictures, trial.layers) == (2, ((1, 128),))
     features = np.arange(128, 256).astype(TYPES[trial.dtype])
     features[:3] = np.inf, -np.inf, np.nan
-    slopes = np.full(
-        2, 0.75 * 128, np.float32
-    )  # Of the feature 1.5, so that odd ones lie between two results.
+    # Of the feature 1.5, so that odd ones lie between two results.
+    slopes = np.full(2, 0.75 * 128, np.float32)
     slopes.view(np.uint32)[1] = (
         0x7FFFFFFF  # What GPUs' own NaNs are: of all, the first to round to something else.
     )

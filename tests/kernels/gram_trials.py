@@ -223,9 +223,8 @@ def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
     trials = {
         "gram": [
             Trial(((72, 50), (3, 20)), arch="sm_75", pictures=2, style=True, multiprocessors=4),
-            Trial(
-                ((20, 70),), arch="sm_75", multiprocessors=12
-            ),  # Slices that not all warps have as many of.
+            # Slices that not all warps have as many of.
+            Trial(((20, 70),), arch="sm_75", multiprocessors=12),
             Trial(((66, 35),), "bfloat16", layout="nhwc", arch="sm_75"),
             Trial(((9, 30),), layout="strided", pictures=2, style=True),
             # So many slices that 32 groups share them, and as many layers as there may be.
@@ -244,9 +243,8 @@ def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
             Trial(((5, 64 * 140),), "float16", tile=128),
             Trial(((5, 129),), "float16", layout="padded", tile=64),  # A step of one place.
             Trial(((130, 8),), "bfloat16", tile=64),  # A third row of tiles.
-            Trial(
-                ((21, 71),), "float16", layout="padded", offset=4, arch="sm_75", tile=64
-            ),  # Half a word is left.
+            # Half a word is left.
+            Trial(((21, 71),), "float16", layout="padded", offset=4, arch="sm_75", tile=64),
         ],
         "gram_single": [
             Trial(((72, 228),), tile=64),

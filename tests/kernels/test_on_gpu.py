@@ -98,9 +98,8 @@ def test_style_losses_and_their_gradients(dtype: Any) -> None:
     slopes = torch.autograd.grad(loss, leaves, outer)
     gradients = style.style_loss_grad_reference(outer.double(), doubles, apart, weights)
     for slope, gradient in zip(slopes, gradients, strict=True):
-        smallest = (
-            torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
-        )  # What float16 rounds these to.
+        # What float16 rounds these to.
+        smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
         assert error(slope, gradient) < max(ROUNDING[dtype], 1e-5) + smallest / float(gradient.abs().max())
 
 

@@ -163,9 +163,8 @@ def test_large_halves_do_not_overflow_and_plain_pictures_have_no_slope(
     wanted, slopes = reference(pixels.astype(np.float64), kind, 1e-6)
     np.testing.assert_allclose(value, wanted, rtol=VALUE)
     with np.errstate(over="ignore"):
-        slopes = slopes.astype(np.float16).astype(
-            np.float64
-        )  # A slope of l2 may be more than a half can hold.
+        # A slope of l2 may be more than a half can hold.
+        slopes = slopes.astype(np.float16).astype(np.float64)
     np.testing.assert_allclose(gradient.astype(np.float64), slopes, rtol=1e-3, atol=1e-3)
 
 

@@ -108,9 +108,8 @@ def test_all_multiprocessors_work_and_large_pictures_are_read_once(dtype: str, s
     if size == 2048:
         rows = parameters(plan).rows
         assert 1 / rows < 0.05  # The row that a band reads beyond its own.
-        waves = plan.grid[0] / (
-            4 * H200.multiprocessors
-        )  # Of four blocks a multiprocessor, which all fit at once.
+        # Of four blocks a multiprocessor, which all fit at once.
+        waves = plan.grid[0] / (4 * H200.multiprocessors)
         assert 0.95 <= waves <= 1
 
 

@@ -152,9 +152,8 @@ def test_no_temporary_is_as_large_as_the_picture() -> None:
         "print(peak() - before)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (
-        40 < float(done.stdout) < 48 + 24
-    )  # MiB: a picture, and half of one, with the allocator's rounding.
+    # MiB: a picture, and half of one, with the allocator's rounding.
+    assert 40 < float(done.stdout) < 48 + 24
 
 
 @pytest.mark.parametrize(

@@ -232,9 +232,8 @@ def test_a_bound_run_is_one_graph(lab: Lab) -> None:
         bound()
         np.testing.assert_allclose(y, 2 * twin + 1, rtol=1e-6)
         contexts = lab.trt.alive
-        for _ in range(
-            3
-        ):  # A context is given back by what was not bound, and by what nobody holds any more.
+        # A context is given back by what was not bound, and by what nobody holds any more.
+        for _ in range(3):
             with pytest.raises(GantkError, match="4..16"):
                 runner.bind({"x": picture(1, 2, 3, 3)})
             runner.bind({"x": picture(1, 2, 8, 8)})()

@@ -99,9 +99,8 @@ def test_gram_matrix_grad(backend: str, dtype: str) -> None:
         for shape in SHAPES:
             rng = np.random.default_rng(1)
             features = rng.standard_normal(shape).astype(np.float32)
-            gradient = rng.standard_normal((shape[0], shape[1], shape[1])).astype(
-                np.float32
-            )  # Not symmetric.
+            # Not symmetric.
+            gradient = rng.standard_normal((shape[0], shape[1], shape[1])).astype(np.float32)
             rows = narrowed(features, dtype).reshape(*shape[:2], -1)
             both = gradient.astype(np.float64) + gradient.transpose(0, 2, 1)
             wanted = (both @ rows / rows.shape[2]).reshape(shape)

@@ -192,9 +192,8 @@ def test_turned_frames_come_upright(
 def turn(source: Path, target: Path) -> Path:
     """The same MP4 with a display matrix that asks for a quarter turn counterclockwise."""
     data = bytearray(source.read_bytes())
-    at = (
-        data.index(b"tkhd") + 4 + 4 + 20 + 8 + 8
-    )  # Version, times, track and duration; layer, group and volume.
+    # Version, times, track and duration; layer, group and volume.
+    at = data.index(b"tkhd") + 4 + 4 + 20 + 8 + 8
     one = (1 << 16).to_bytes(4, "big")
     minus = (-(1 << 16)).to_bytes(4, "big", signed=True)
     zero = bytes(4)

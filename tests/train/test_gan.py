@@ -355,10 +355,11 @@ def test_a_run_goes_on_with_the_classes_that_it_began_with(kinds: Path, tmp_path
     with pytest.raises(GantkError, match="of the class 'other'; the run knows black, white"):
         gan.resume(run, {"steps": 4, "data": str(moved)})
     (moved / "other").rename(moved / "black")
+    # The same pictures in the same order, two of them under the other name.
     for name in (
         "00.png",
         "01.png",
-    ):  # The same pictures in the same order, two of them under the other name.
+    ):
         (moved / "white" / name).rename(moved / "black" / f"z{name}")
     with pytest.raises(GantkError, match="classes"):
         gan.resume(run, {"steps": 4, "data": str(moved)})

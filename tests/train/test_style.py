@@ -122,9 +122,8 @@ def test_an_adain_run_holds_all_that_is_promised(files: Path, tmp_path: Path) ->
     encoder = vgg.load_vgg19(files / "vgg.safetensors", "relu2_1")
     picture = torch.rand(1, 3, 24, 24)
     own = loaded.module.encoder(picture)["relu2_1"]  # type: ignore[union-attr, operator]
-    factor = (
-        own / encoder(picture)["relu2_1"]
-    )  # The checkpoint has all of VGG-19, scaled: it is all there is to have.
+    # The checkpoint has all of VGG-19, scaled: it is all there is to have.
+    factor = own / encoder(picture)["relu2_1"]
     found = factor[own > 0].unique()
     assert len(found) == 1 and float(found.log2()) % 1 == 0
 

@@ -109,9 +109,8 @@ def _spread(dx: Tensor, dy: Tensor, above: Tensor | None, into: Tensor) -> Tenso
     rows, below = into.shape[2], dy.shape[2]
     part = into if into.dtype == dx.dtype else torch.empty_like(into, dtype=dx.dtype)
     part[:, :, 0] = 0 if above is None else above
-    if (
-        below > 0
-    ):  # Each row gets the slope from above, less its own to the row below, which the last has not.
+    # Each row gets the slope from above, less its own to the row below, which the last has not.
+    if below > 0:
         part[:, :, 0] -= dy[:, :, 0]
         torch.sub(dy[:, :, :-1], dy[:, :, 1:], out=part[:, :, 1:below])
     if 0 < below < rows:
