@@ -102,9 +102,7 @@ def run_demo(out: Path, *, steps: int | None = None, reporter: DemoReporter | No
     chosen = steps or _affordable_steps(out)
     title = f"training a DCGAN for {chosen} steps"
     if steps is None and chosen < STEPS:
-        title += (
-            f": too few for good pictures, but this machine is slow or busy; --steps {STEPS} takes longer"
-        )
+        title += f", for this machine is slow or busy; --steps {STEPS} takes longer, and pictures are better"
     training = timed("train", title, lambda: _train(out, chosen, reporter))
     bundle = timed(
         "export", f"exporting to {', '.join(PRECISIONS)}, each verified", lambda: _export(out, reporter)
