@@ -86,10 +86,15 @@ def test_a_configuration_that_was_edited_is_named(
 def test_what_a_killed_run_half_wrote_is_swept(pictures: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     gan.train(small(pictures, run, 3))
-    left = partial_name(checkpoint.path_of(run, 6))
-    left.write_bytes(b"cut")
+    left = [partial_name(checkpoint.path_of(run, 6)), partial_name(run / "run.json")]
+    # An export into the run, which is under way or was killed, is not the training's to remove.
+    bundle, picture = partial_name(run / "x.gantk"), partial_name(run / "grid.png")
+    bundle.mkdir()
+    others = [partial_name(bundle / "model.fp32.onnx"), picture]
+    for path in (*left, *others):
+        path.write_bytes(b"cut")
     gan.resume(run, {"steps": 4})
-    assert not left.exists()
+    assert [path for path in (*left, *others) if path.exists()] == others
 
 
 def test_a_run_without_a_checkpoint_begins_anew(pictures: Path, tmp_path: Path) -> None:

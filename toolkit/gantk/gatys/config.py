@@ -39,7 +39,7 @@ class GatysConfig(Settings):
         keep_colors: Whether to take the strokes of the style but the colours of the content.
         vgg: A file of weights; by default the public one, fetched once.
         precision: The type that VGG computes in: ``fp32``, ``bf16`` or ``auto``, which is as `gantk.train.options` has
-            it. Optimisations in bf16 come to within 2 % of the losses of those in float32.
+            it.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: CPU threads; by default as many as there are cores.
 

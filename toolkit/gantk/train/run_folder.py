@@ -22,7 +22,8 @@ SCHEMA_VERSION = 1
 METRICS = "metrics.jsonl"
 
 # What a training writes, and so all that a new one with --force removes.
-_OWN = (RUN_FILE, METRICS, "losses.png", "health.png", checkpoint.FOLDER, "samples", "tensorboard")
+_FOLDERS = (checkpoint.FOLDER, "samples", "tensorboard")
+_OWN = (RUN_FILE, METRICS, "losses.png", "health.png", *_FOLDERS)
 
 
 def check_free(run: Path, *, force: bool) -> None:
@@ -106,6 +107,15 @@ def drop_old_checkpoints(run: Path, keep: int) -> None:
         path.unlink(missing_ok=True)
 
 
+def _sweep(run: Path) -> None:
+    """Remove what a killed training half wrote. What others write in the folder, such as a bundle, is theirs."""
+    patterns = (*(f".{name}.*{PARTIAL}" for name in _OWN), *(f"{name}/.*{PARTIAL}" for name in _FOLDERS))
+    for pattern in patterns:
+        for left in run.glob(pattern):
+            if not left.is_dir():
+                left.unlink(missing_ok=True)
+
+
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
     """Hold the folder, so that a second training into it is refused, and sweep it of what a killed one half wrote."""
@@ -118,8 +128,8 @@ def locked(run: Path) -> Iterator[None]:
     )
     try:
         with files.locked(run, busy):
-            for left in run.rglob(f".*{PARTIAL}"):
-                left.unlink(missing_ok=True)
+            with named_errors(run, "write"):
+                _sweep(run)
             yield
     finally:
         with suppress(OSError):
