@@ -6,6 +6,7 @@ What a session enqueues is done when somebody waits for it (see `fake_streams`).
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import onnxruntime
@@ -23,12 +24,13 @@ class FakeProvider:
 
     Args:
         cuda: Whose memory and streams they use.
-        fail: Of all bound runs, counted from 1, those that fail.
+        in_main_memory: The inputs that an operator reads there.
     """
 
     def __init__(self, cuda: FakeCuda) -> None:
         self.cuda = cuda
-        self.fail: set[int] = set()
+        self.fail: set[int] = set()  # Of all bound runs, counted from 1.
+        self.in_main_memory: set[str] = set()  # The inputs that operators read there.
         self.settings: dict[str, str] = {}
         self.runs = 0
 
@@ -42,12 +44,12 @@ class FakeBinding:
     """What a session is told of memory, for its run on fake GPU memory.
 
     Args:
-        cuda: Whose memory it is.
+        provider: Whose memory it is.
         real: The binding of the real session, to which a GPU's memory is the processor's.
     """
 
-    def __init__(self, cuda: FakeCuda, real: Any) -> None:
-        self._cuda, self.real = cuda, real
+    def __init__(self, provider: FakeProvider, real: Any) -> None:
+        self._cuda, self._provider, self.real = provider.cuda, provider, real
         self._places: list[tuple[int, int]] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -55,6 +57,8 @@ class FakeBinding:
 
     def bind_input(self, name: str, device: str, gpu: int, element: Any, shape: Any, address: int) -> None:
         self._places.append((address, gpu))
+        if name in self._provider.in_main_memory:
+            self._cuda.fault(f"{name} is copied here, and what comes later is not")
         self.real.bind_input(name, device, 0, element, shape, address)
 
     def bind_output(self, name: str, device: str, gpu: int, element: Any, shape: Any, address: int) -> None:
@@ -79,7 +83,13 @@ class FakeSession:
         return getattr(self._real, name)
 
     def io_binding(self) -> FakeBinding:
-        return FakeBinding(self._provider.cuda, self._real.io_binding())
+        return FakeBinding(self._provider, self._real.io_binding())
+
+    def get_input_memory_infos(self) -> list[SimpleNamespace]:
+        here = self._provider.in_main_memory
+        return [
+            SimpleNamespace(name="Cpu" if node.name in here else "Cuda") for node in self._real.get_inputs()
+        ]
 
     def get_providers(self) -> list[str]:
         return PROVIDERS

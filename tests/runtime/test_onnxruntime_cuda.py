@@ -254,6 +254,26 @@ def test_sizes_that_only_a_run_tells(
             runner.run({"x": x})
 
 
+def test_what_is_read_in_main_memory_is_not_bound(provider: FakeProvider, tmp_path: Path) -> None:
+    """As the limits of Clip are: bound to the GPU's memory, they would be copied once and for all."""
+    ends = ("x", "least")
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in zip(ends, (["N", 4], []), strict=True)
+    ]
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])
+    graph = helper.make_graph([helper.make_node("Clip", ends, ["y"])], "g", values, [y])
+    (tmp_path / "x.onnx").write_bytes(networks.model_bytes(graph))
+    provider.in_main_memory = {"least"}
+    with opened(tmp_path / "x.onnx") as runner:
+        for least in (-1, 0, 1):
+            feeds = {"x": latent(2), "least": np.float32(least)}
+            np.testing.assert_array_equal(runner.run(feeds)["y"], np.maximum(latent(2), least))
+        with pytest.raises(GantkError, match="wants 'least' in main memory, so it cannot be bound"):
+            runner.bind(feeds)
+    assert "cudaStreamBeginCapture" not in provider.cuda.calls
+
+
 def test_what_cannot_be_captured_runs_as_it_is(
     runner: CudaRunner, provider: FakeProvider, path: Path
 ) -> None:

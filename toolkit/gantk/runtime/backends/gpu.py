@@ -73,7 +73,7 @@ class GpuRunner(Runner):
         """A context for a bound run.
 
         Raises:
-            GantkError: The runner is closed, or the size of an output is told by the run alone.
+            GantkError: The runner is closed, or the network cannot be bound to memory.
         """
 
     @abstractmethod
@@ -93,7 +93,7 @@ class GpuRunner(Runner):
             What to call. It ends with the runner; its runs follow each other, and `run` may go on beside them.
 
         Raises:
-            GantkError: An array is missing or does not fit; the size of an output is told by the run alone; the
+            GantkError: An array is missing or does not fit; the network cannot be bound to memory; the
                 runner is closed.
         """
         if not isinstance(feeds, Mapping) or feeds.keys() != self._input_names:

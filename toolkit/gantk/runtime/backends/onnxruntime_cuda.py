@@ -71,7 +71,6 @@ class CudaRunner(GpuRunner):
         ordinal = calls.home.ordinal  # That of the thread that opens the runner; all calls go there.
         super().__init__(calls, model.inputs, model.outputs, **facts(model, "cuda"))
         self._where, self._lock = model.where, RLock()
-        self._known = _sizes_known(self.inputs, self.outputs)
         self._names = [spec.name for spec in self.outputs]
         self._runs, self._launches = Plans[_Work](calls), Plans[_Work](calls)
         kinds = operators_of(model)
@@ -88,10 +87,10 @@ class CudaRunner(GpuRunner):
         }
         with ExitStack() as undo:
             undo.callback(calls.destroy_stream, self._stream)
-            self._session: onnxruntime.InferenceSession | None = _session(
-                model, threads, self.operators, chosen
-            )
+            session = _session(model, threads, self.operators, chosen)
+            self._obstacle = _obstacle(session, self.inputs, self.outputs)
             undo.pop_all()
+        self._session: onnxruntime.InferenceSession | None = session
 
     def launch(
         self, feeds: Mapping[str, Any], stream: Any, out: Mapping[str, Any] | None = None
@@ -111,7 +110,7 @@ class CudaRunner(GpuRunner):
 
         Raises:
             GantkError: An array is missing, not on the GPU, of the wrong dtype or shape, or not contiguous; an array
-                of `out` shares memory with another; the sizes of outputs are told by the run alone; or the run fails.
+                of `out` shares memory with another; the network cannot be bound to memory; or the run fails.
         """
         caller, out = Stream.of(stream), out or {}
         with self._cuda.current():
@@ -150,7 +149,7 @@ class CudaRunner(GpuRunner):
         with self._cuda.current(), self._lock:
             if self._session is None:
                 raise self._closed()
-            if not self._known:
+            if self._obstacle is not None:
                 return self._delivered(self._run_unbound(arrays), out)
             shapes = {name: array.shape for name, array in arrays.items()}
             work = self._prepared(shapes)
@@ -181,9 +180,9 @@ class CudaRunner(GpuRunner):
             self._execute(self._placed(addresses, shapes))
 
     def _output_shapes(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-        if not self._known:
+        if self._obstacle is not None:
             raise GantkError(
-                "the sizes of the outputs are told by a run alone, so their memory cannot be given",
+                self._obstacle,
                 where=self._where,
                 hint="run(...) takes and gives arrays in host memory",
             )
@@ -277,7 +276,19 @@ def _session(
     return make_session(model, options, PROVIDERS["cuda"], chosen)
 
 
-def _sizes_known(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> bool:
-    """Whether the inputs' shapes tell those of the outputs."""
+def _obstacle(
+    session: onnxruntime.InferenceSession, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+) -> str | None:
+    """Why a session cannot be bound to memory on the GPU; `None` where it can be."""
     told = {side for spec in inputs for side in spec.shape if isinstance(side, str)}
-    return all(isinstance(side, int) or side in told for spec in outputs for side in spec.shape)
+    if any(isinstance(side, str) and side not in told for spec in outputs for side in spec.shape):
+        return "the sizes of the outputs are told by a run alone, so their memory cannot be given"
+    # What an operator wants in main memory, as Clip its limits, is copied when it is bound, and a graph keeps what it
+    # was then.
+    places = zip(session.get_inputs(), session.get_input_memory_infos(), strict=True)
+    here = [repr(node.name) for node, memory in places if memory.name == "Cpu"]
+    if here:
+        return (
+            f"ONNX Runtime wants {', '.join(here)} in main memory, so it cannot be bound to memory on the GPU"
+        )
+    return None
