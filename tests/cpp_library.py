@@ -39,9 +39,9 @@ def onnxruntime_library() -> Path:
     return found[0]
 
 
-def build_cpp(*targets: str, options: tuple[str, ...] = ()) -> Path:
-    """The folder in which targets of `toolkit/cpp` are built."""
-    root = onnxruntime_root()
+def build_cpp(*targets: str, options: tuple[str, ...] = (), root: Path | None = None) -> Path:
+    """The folder in which targets of `toolkit/cpp` are built; `root` has ONNX Runtime's headers."""
+    root = root or onnxruntime_root()
     for header, package in HEADERS.items():
         if not any((Path("/usr/include") / folder / header).is_file() for folder in ("", "x86_64-linux-gnu")):
             pytest.skip(f"{header} is missing: run .ci/packages, or apt install {package}")

@@ -123,15 +123,18 @@ def test_channels_come_last_where_that_was_measured_faster(provider: FakeProvide
     assert settings("fp16", frozenset({"Conv", "Pad"}))["prefer_nhwc"] == "0"
 
 
-def test_pictures_are_laid_out_alike_in_cpp() -> None:
-    source = (networks.ROOT / "toolkit/cpp/src/onnxruntime/session.cpp").read_text(encoding="utf-8")
+def test_files_are_judged_alike_in_cpp() -> None:
+    source = (networks.ROOT / "toolkit/cpp/src/onnxruntime/settings.cpp").read_text(encoding="utf-8")
     for name, kinds in (
         ("both_layouts", onnxruntime_settings._BOTH_LAYOUTS),
         ("one_layout", onnxruntime_settings._ONE_LAYOUT),
+        ("new_every_time", onnxruntime_settings._NEW_EVERY_TIME),
     ):
-        told = re.search(rf"{name} = {{(.*?)}};", source)
+        told = re.search(rf"{name} = {{(.*?)}};", source, re.DOTALL)
         assert told is not None
         assert set(re.findall(r'"(\w+)"', told[1])) == kinds
+    since = ", ".join(map(str, onnxruntime_settings.REPLAYS_SINCE))
+    assert f"replays_since = {{{since}}};" in source
 
 
 def test_the_form_measured_faster_on_a_gpu(provider: FakeProvider, tmp_path: Path) -> None:

@@ -127,8 +127,8 @@ class GANTK_API Runner {
     run(std::span(feeds.begin(), feeds.size()), std::span(targets.begin(), targets.size()));
   }
 
-  // Binds a run to arrays: their names, shapes and places are looked at once, and a TensorRT engine becomes one CUDA
-  // graph where it can be. The inputs hold values by then, for the network may run. The first makes the outputs' arrays.
+  // Binds a run to arrays: their names, shapes and places are looked at once, and on a GPU it becomes one CUDA graph
+  // where it can be. The inputs hold values by then, for the network may run. The first makes the outputs' arrays.
   Bound bind(std::span<const Feed> feeds) const;
   Bound bind(std::span<const Feed> feeds, std::span<const Target> targets) const;
   Bound bind(std::initializer_list<Feed> feeds) const { return bind(std::span(feeds.begin(), feeds.size())); }

@@ -2,8 +2,8 @@
 // TensorRT, or TensorRT for RTX: which of them, the headers say that it is compiled with.
 #include "gantk/backend.hpp"
 
+#include "cuda.hpp"
 #include "driver.hpp"
-#include "tensorrt/cuda.hpp"
 #include "tensorrt/library.hpp"
 #include "tensorrt/session.hpp"
 
@@ -21,7 +21,7 @@ class TensorRt : public Backend {
     // Without a driver the library's objects are not to be trusted.
     const std::string& fault = driver_fault();
     if (!fault.empty()) return {loaded.version, {}, fault, "run it on a machine with an NVIDIA GPU"};
-    return {loaded.version, {Device::cuda}, {}, {}, gpu_target()};
+    return {loaded.version, {Device::cuda}, {}, {}, cuda::gpu_target()};
   }
 
   std::optional<std::string> executed(const std::string& precision, Device) const override { return precision; }

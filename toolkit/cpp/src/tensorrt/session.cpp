@@ -2,12 +2,12 @@
 #include "tensorrt/session.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <mutex>
 
+#include "cuda.hpp"
 #include "gantk/error.hpp"
 #include "profiles.hpp"
-#include "tensorrt/cuda.hpp"
+#include "staging.hpp"
 #include "tensorrt/library.hpp"
 #include "text.hpp"
 
@@ -54,19 +54,6 @@ std::vector<FoundTensor> tensors_of(const nvinfer1::ICudaEngine& engine) {
   return found;
 }
 
-// Gives an array's GPU memory back, from whatever thread; where the driver is gone, so is the memory.
-void release(void* memory) noexcept {
-  try {
-    const Current current;
-    free(reinterpret_cast<CUdeviceptr>(memory));
-  } catch (const Error&) {
-  }
-}
-
-MutableTensorView target_of(Slot& slot) {
-  return slot.memory.data == nullptr ? slot.fresh.mutable_view() : slot.memory;
-}
-
 // A context of an engine with all that its runs take. One thread at a time uses it.
 class Lane {
  public:
@@ -89,39 +76,36 @@ class Lane {
   void give_memory(std::span<const TensorView> inputs);
   void place(std::span<const TensorView> inputs);
   void aim(std::span<Slot> slots, bool on_gpu);
-  void stage(std::span<const TensorView> inputs);
-  void enqueue(std::span<const TensorView> inputs, std::span<Slot> slots, CUstream stream);
+  void enqueue(std::span<const TensorView> inputs, std::span<Slot> slots, cuda::StreamHandle stream);
   void finish(std::span<const TensorView> inputs, std::span<Slot> slots);
   Shape output_shape(const TensorSpec& spec) const;
-  void give(const TensorSpec& spec, const void* address);
-  Buffer& buffer(const TensorSpec& spec, std::size_t index, const Shape& shape);
-  Buffer& buffer_of(const Slot& slot) { return buffers_[model_.interface.inputs.size() + slot.index]; }
+  void give(const TensorSpec& spec, void* address);
 
   const Model& model_;
-  std::optional<Stream> stream_;
+  std::optional<cuda::Stream> stream_;
   // What a run holds between its layers, where the context is given it, and the shapes that it was last given it for.
-  std::unique_ptr<void, void (*)(void*) noexcept> memory_{nullptr, release};
+  std::unique_ptr<void, void (*)(void*) noexcept> memory_{nullptr, cuda::release};
   std::size_t memory_size_ = 0;
   std::vector<Shape> given_for_;
   std::unique_ptr<nvinfer1::IRuntimeConfig> configuration_;  // Lives as long as the context that is made with it.
   std::unique_ptr<nvinfer1::IExecutionContext> context_;
-  std::unique_ptr<Buffer[]> buffers_;  // of the inputs, then of the outputs
+  std::optional<Staging> staging_;
   std::int32_t profile_ = 0;
-  Graph graph_{nullptr, nullptr};
+  cuda::Graph graph_{nullptr, nullptr};
 };
 
 Lane::Lane(const Model& model, nvinfer1::ICudaEngine& engine, void* stream) : model_(model), stream_(stream) {
   listen();
   make_context(engine);
   if (context_ == nullptr) fail(model_.where, "make a context", "end what else uses the GPU");
-  buffers_ = std::make_unique<Buffer[]>(model_.interface.inputs.size() + model_.interface.outputs.size());
+  staging_.emplace(model_.interface, model_.where);
 }
 
 Lane::~Lane() {
   try {
-    const Current current;
-    synchronize(*stream_);
-    graph_.reset(), buffers_.reset(), context_.reset(), configuration_.reset(), memory_.reset(), stream_.reset();
+    const cuda::Current current;
+    cuda::synchronize(*stream_);
+    graph_.reset(), staging_.reset(), context_.reset(), configuration_.reset(), memory_.reset(), stream_.reset();
   } catch (const Error&) {
     // A run failed so badly that CUDA takes no more calls, or the process ends: members go as they can.
   }
@@ -147,20 +131,22 @@ void Lane::run(std::span<const TensorView> inputs, std::span<Slot> slots) {
   bind(inputs);
   place(inputs);
   aim(slots, !inputs.empty() && inputs.front().device == Device::cuda);
-  stage(inputs);
+  staging_->stage(inputs);
   enqueue(inputs, slots, *stream_);
   finish(inputs, slots);
 }
 
 void Lane::keep(std::span<const TensorView> inputs, std::span<Slot> slots) {
-  synchronize(*stream_);
-  graph_ = capture([&](CUstream stream) { enqueue(inputs, slots, stream); });
+  cuda::synchronize(*stream_);
+  // Its own stream waits for the default one.
+  const cuda::Stream stream(nullptr, cuda::Stream::Kind::waits_for_none);
+  graph_ = cuda::capture(stream, [&] { enqueue(inputs, slots, stream); });
 }
 
 void Lane::run_kept(std::span<const TensorView> inputs, std::span<Slot> slots) {
   if (graph_ == nullptr) return run(inputs, slots);
-  stage(inputs);
-  launch(graph_, *stream_);
+  staging_->stage(inputs);
+  cuda::launch(graph_, *stream_);
   finish(inputs, slots);
 }
 
@@ -169,7 +155,7 @@ void Lane::bind(std::span<const TensorView> inputs) {
   const auto profile = static_cast<std::int32_t>(choose_profile(model_, inputs));
   if (profile != profile_) {
     if (!context_->setOptimizationProfileAsync(profile, *stream_)) fail(model_.where, "switch to another profile");
-    synchronize(*stream_);
+    cuda::synchronize(*stream_);
     profile_ = profile;
   }
   for (std::size_t i = 0; i < inputs.size(); ++i) {
@@ -195,9 +181,9 @@ void Lane::give_memory(std::span<const TensorView> inputs) {
   // Where it wants none for these shapes, and for others does, it is still to be given some.
   const std::size_t wanted = std::max<std::size_t>(context_->updateDeviceMemorySizeForShapes(), 1);
   if (wanted > memory_size_) {
-    synchronize(*stream_);  // A run that was queued may still use the old place.
+    cuda::synchronize(*stream_);  // A run that was queued may still use the old place.
     memory_.reset(), memory_size_ = 0;
-    memory_.reset(reinterpret_cast<void*>(allocate(wanted, "a context of `" + model_.where + "`")));
+    memory_.reset(reinterpret_cast<void*>(cuda::allocate(wanted, "a context of `" + model_.where + "`")));
     memory_size_ = wanted;
   }
   context_->setDeviceMemoryV2(memory_.get(), static_cast<std::int64_t>(memory_size_));
@@ -207,9 +193,7 @@ void Lane::give_memory(std::span<const TensorView> inputs) {
 // Says where each input is read: where it lies, or in a buffer.
 void Lane::place(std::span<const TensorView> inputs) {
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    const TensorSpec& spec = model_.interface.inputs[i];
-    if (inputs[i].device == Device::cuda) give(spec, inputs[i].data);
-    else give(spec, reinterpret_cast<const void*>(buffer(spec, i, inputs[i].shape).device()));
+    give(model_.interface.inputs[i], staging_->input(i, inputs[i], *stream_));
   }
 }
 
@@ -225,56 +209,27 @@ void Lane::aim(std::span<Slot> slots, bool on_gpu) {
       throw Error("`out` for " + repr(spec.name) + " has shape " + slot->memory.shape.text() + "; the output has " +
                   shape.text());
     }
-    const bool is_fresh = slot != slots.end() && slot->memory.data == nullptr;
-    if (is_fresh && on_gpu) {
-      const TensorView sized{nullptr, spec.dtype, shape};
-      const CUdeviceptr memory = allocate(sized.size_bytes(), repr(spec.name) + " of `" + model_.where + "`");
-      slot->fresh = Tensor({reinterpret_cast<void*>(memory), spec.dtype, shape, Device::cuda}, release);
-    } else if (is_fresh) {
-      slot->fresh = Tensor(spec.dtype, shape);
+    if (slot != slots.end() && slot->memory.data == nullptr) {
+      slot->fresh = on_gpu ? cuda::make_tensor(spec.dtype, shape, repr(spec.name) + " of `" + model_.where + "`")
+                           : Tensor(spec.dtype, shape);
     }
-    if (slot != slots.end() && target_of(*slot).device == Device::cuda) {
-      give(spec, target_of(*slot).data);
-    } else {
-      const Buffer& held = buffer(spec, model_.interface.inputs.size() + index, shape);
-      give(spec, reinterpret_cast<const void*>(held.device()));
-    }
-  }
-}
-
-// Puts inputs that are in main memory where the GPU copies them from.
-void Lane::stage(std::span<const TensorView> inputs) {
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    if (inputs[i].device == Device::cpu) std::memcpy(buffers_[i].host(), inputs[i].data, inputs[i].size_bytes());
+    const TensorView target = slot == slots.end() ? TensorView(nullptr, spec.dtype, shape) : target_of(*slot);
+    give(spec, staging_->output(index, target, *stream_));
   }
 }
 
 // Copies in, a run, copies out.
-void Lane::enqueue(std::span<const TensorView> inputs, std::span<Slot> slots, CUstream stream) {
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    if (inputs[i].device == Device::cuda) continue;
-    copy_in(buffers_[i].device(), buffers_[i].host(), inputs[i].size_bytes(), stream);
-  }
+void Lane::enqueue(std::span<const TensorView> inputs, std::span<Slot> slots, cuda::StreamHandle stream) {
+  staging_->copy_in(inputs, stream);
   if (!context_->enqueueV3(stream)) fail(model_.where, "run");
-  for (Slot& slot : slots) {
-    if (target_of(slot).device == Device::cuda) continue;
-    copy_out(buffer_of(slot).host(), buffer_of(slot).device(), target_of(slot).size_bytes(), stream);
-  }
+  staging_->copy_out(slots, stream);
 }
 
 // Waits for what was enqueued, unless all of it stays on the GPU and is in the order of the caller's stream, and
 // delivers the outputs that are wanted in main memory.
 void Lane::finish(std::span<const TensorView> inputs, std::span<Slot> slots) {
-  const auto is_fed = [](const TensorView& input) { return input.device == Device::cpu; };
-  const auto is_wanted = [](Slot& slot) { return target_of(slot).device == Device::cpu; };
-  if (!stream_->is_callers() || std::any_of(inputs.begin(), inputs.end(), is_fed) ||
-      std::any_of(slots.begin(), slots.end(), is_wanted)) {
-    synchronize(*stream_);
-  }
-  for (Slot& slot : slots) {
-    const MutableTensorView target = target_of(slot);
-    if (is_wanted(slot)) std::memcpy(target.data, buffer_of(slot).host(), target.size_bytes());
-  }
+  if (!stream_->is_callers() || touches_main_memory(inputs, slots)) cuda::synchronize(*stream_);
+  staging_->deliver(slots);
 }
 
 Shape Lane::output_shape(const TensorSpec& spec) const {
@@ -287,19 +242,9 @@ Shape Lane::output_shape(const TensorSpec& spec) const {
               model_.where, "backend='onnxruntime' can");
 }
 
-void Lane::give(const TensorSpec& spec, const void* address) {
-  // Inputs are only read, which the library's signature cannot say.
-  if (context_->setTensorAddress(spec.name.c_str(), const_cast<void*>(address))) return;
+void Lane::give(const TensorSpec& spec, void* address) {
+  if (context_->setTensorAddress(spec.name.c_str(), address)) return;
   fail(model_.where, "take an address for " + spec.name);
-}
-
-Buffer& Lane::buffer(const TensorSpec& spec, std::size_t index, const Shape& shape) {
-  const TensorView sized{nullptr, spec.dtype, shape};
-  if (!buffers_[index].holds(sized.size_bytes())) {
-    synchronize(*stream_);  // A run that was queued may still use the old place.
-    buffers_[index].reserve(sized.size_bytes(), repr(spec.name) + " of `" + model_.where + "`");
-  }
-  return buffers_[index];
 }
 
 // A run that has a context of its own.
@@ -313,7 +258,7 @@ class BoundRun : public Binding {
   }
 
   void run() override {
-    const Current current;
+    const cuda::Current current;
     lane_.run_kept(inputs_, slots_);
   }
 
@@ -344,7 +289,7 @@ class EngineSession : public Session {
 
 EngineSession::EngineSession(Model model, const Options& options)
     : model_(std::move(model)), callers_stream_(options.stream) {
-  const Current current;
+  const cuda::Current current;
   try {
     load();
     lane_.emplace(model_, *engine_, callers_stream_);
@@ -357,7 +302,7 @@ EngineSession::EngineSession(Model model, const Options& options)
 
 EngineSession::~EngineSession() {
   try {
-    const Current current;
+    const cuda::Current current;
     lane_.reset(), engine_.reset(), runtime_.reset();
   } catch (const Error&) {
     // As in ~Lane.
@@ -383,12 +328,12 @@ void EngineSession::load() {
 
 void EngineSession::run(std::span<const TensorView> inputs, std::span<Slot> slots) const {
   const std::lock_guard lock(mutex_);
-  const Current current;
+  const cuda::Current current;
   lane_->run(inputs, slots);
 }
 
 std::unique_ptr<Binding> EngineSession::bind(std::span<const TensorView> inputs, std::span<Slot> slots) const {
-  const Current current;
+  const cuda::Current current;
   return std::make_unique<BoundRun>(model_, *engine_, callers_stream_, inputs, slots);
 }
 

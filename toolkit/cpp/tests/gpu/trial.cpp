@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs of an engine of the stand-in, whose library and driver tell what is asked of them between the lines of this.
+// Runs of a network whose every pixel is its index and the sum of the latent vector. The stand-ins for the library and
+// the driver tell what is asked of them between the lines of this.
 //
-//   gantk_tensorrt_trial BACKEND_LIBRARY BACKEND BUNDLE
+//   gantk_gpu_trial BUNDLE BACKEND [BACKEND_LIBRARY]
 #include <cuda.h>
 #include <dlfcn.h>
 
@@ -15,6 +16,26 @@
 namespace {
 
 constexpr std::int64_t latent_size = 4, pixels = 3 * 8 * 8;
+
+// The functions of the stand-in for the driver.
+struct Driver {
+  template <class Function>
+  Function* find(const char* name) const {
+    return reinterpret_cast<Function*>(::dlsym(library, name));
+  }
+
+  void* library = ::dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  decltype(&cuStreamCreate) create = find<decltype(cuStreamCreate)>("cuStreamCreate");
+  decltype(&cuStreamDestroy) destroy = find<decltype(cuStreamDestroy)>("cuStreamDestroy_v2");
+  decltype(&cuStreamSynchronize) wait = find<decltype(cuStreamSynchronize)>("cuStreamSynchronize");
+  decltype(&cuLaunchHostFunc) launch = find<decltype(cuLaunchHostFunc)>("cuLaunchHostFunc");
+  std::size_t (*live)() = find<std::size_t()>("stand_in_live");
+
+  // Doubles a value when the stream comes to it.
+  void double_on(CUstream stream, float& value) const {
+    launch(stream, [](void* given) { *static_cast<float*>(given) *= 2; }, &value);
+  }
+};
 
 void say(const char* what) { std::printf("%s\n", what); }
 
@@ -66,46 +87,63 @@ void in_main_memory(const gantk::Options& options, const char* bundle) {
 }
 
 // From GPU memory, which here is memory, to GPU memory, on a stream of the caller's.
-void on_a_stream(gantk::Options options, const char* bundle, CUstream stream, decltype(&cuStreamSynchronize) wait) {
+void on_a_stream(gantk::Options options, const char* bundle, const Driver& driver, CUstream stream) {
   options.stream = stream;
   const auto runner = gantk::Runner::open(bundle, options);
   Arrays arrays(1, 3);
   say("bind on a stream");
   gantk::Bound bound = runner.bind({arrays.feed(gantk::Device::cuda)}, {arrays.target(gantk::Device::cuda)});
-  arrays.latent[0] = 7;
+  arrays.latent[1] = 7;
+  driver.double_on(stream, arrays.latent[0]);
   say("bound run on it");
   bound.run();
   judge(arrays.latent, arrays.picture.data());  // It was queued, and not waited for.
-  wait(stream);
+  driver.wait(stream);
   judge(arrays.latent, arrays.picture.data());
   say("bind to arrays of the runner's");
   gantk::Bound fresh = runner.bind({arrays.feed(gantk::Device::cuda)});
-  arrays.latent[0] = 9;
+  driver.double_on(stream, arrays.latent[0]);
   fresh.run();
-  wait(stream);
+  driver.wait(stream);
   const gantk::TensorView made = fresh.outputs()["picture"].view();
   say(made.device == gantk::Device::cuda ? "on the GPU" : "not on the GPU");
   judge(arrays.latent, static_cast<const float*>(made.data));
 }
 
+// Without a stream, where callers work on the default one: then every run is waited for.
+void from_place_to_place(const gantk::Options& options, const char* bundle, const Driver& driver) {
+  using gantk::Device;
+  const auto runner = gantk::Runner::open(bundle, options);
+  Arrays arrays(2, 4);
+  for (const auto& [from, to] : {std::pair(Device::cuda, Device::cuda),
+                                 {Device::cuda, Device::cpu},
+                                 {Device::cpu, Device::cuda},
+                                 {Device::cpu, Device::cpu}}) {
+    driver.double_on(nullptr, arrays.latent[0]);
+    if (from == Device::cpu) driver.wait(nullptr);  // What is here is read at once.
+    std::printf("run from %s to %s\n", name_of(from).data(), name_of(to).data());
+    runner.run({arrays.feed(from)}, {arrays.target(to)});
+    judge(arrays.latent, arrays.picture.data());
+  }
+  say("run into fresh arrays");
+  const gantk::Outputs made = runner.run({arrays.feed()});
+  judge(arrays.latent, made.begin()->tensor.values<float>().data());
+}
+
 }  // namespace
 
-int main(int, char** words) {
+int main(int count, char** words) {
   try {
-    gantk::load_backend(words[1]);
-    void* driver = ::dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-    const auto find = [&](const char* name) { return ::dlsym(driver, name); };
-    const auto create = reinterpret_cast<decltype(&cuStreamCreate)>(find("cuStreamCreate"));
-    const auto destroy = reinterpret_cast<decltype(&cuStreamDestroy)>(find("cuStreamDestroy_v2"));
-    const auto wait = reinterpret_cast<decltype(&cuStreamSynchronize)>(find("cuStreamSynchronize"));
-    const auto live = reinterpret_cast<std::size_t (*)()>(find("stand_in_live"));
+    if (count > 3) gantk::load_backend(words[3]);
+    const Driver driver;
     const gantk::Options options{.backend = words[2]};
-    in_main_memory(options, words[3]);
+    in_main_memory(options, words[1]);
     CUstream stream = nullptr;
-    create(&stream, CU_STREAM_NON_BLOCKING);
-    on_a_stream(options, words[3], stream, wait);
-    destroy(stream);
-    std::printf("%zu things were not given back\n", live());
+    driver.create(&stream, CU_STREAM_NON_BLOCKING);
+    on_a_stream(options, words[1], driver, stream);
+    driver.destroy(stream);
+    from_place_to_place(options, words[1], driver);
+    std::printf("%zu things were not given back\n", driver.live());
   } catch (const gantk::Error& error) {
     std::printf("error: %s\n", error.text().c_str());
   }

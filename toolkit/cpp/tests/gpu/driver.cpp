@@ -6,18 +6,28 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <set>
 #include <utility>
-#include <vector>
 
-using Work = std::vector<std::function<void()>>;
+using Work = std::deque<std::function<void()>>;
 
 struct CUstream_st {
   bool waits_for_others;
   Work queue = {};
   Work* captured = nullptr;  // what it was given since a capture began
+
+  void step() {
+    const auto next = std::move(queue.front());
+    queue.pop_front();
+    next();
+  }
+};
+struct CUevent_st {
+  CUstream stream = nullptr;
+  std::shared_ptr<bool> is_reached = {};
 };
 struct CUgraph_st {
   Work work;
@@ -29,6 +39,12 @@ struct CUgraphExec_st {
 namespace {
 
 std::set<const void*> live;  // What was handed out and is to be given back.
+
+// Null names the default one.
+CUstream stream_of(CUstream given) {
+  static CUstream_st default_stream{false};
+  return given == nullptr ? &default_stream : given;
+}
 
 CUresult tell(const char* function) {
   const char* faulty = std::getenv("STAND_IN_FAULT");
@@ -55,7 +71,8 @@ CUresult end_memory(void* memory) {
   return std::free(memory), CUDA_SUCCESS;
 }
 
-CUresult add(CUstream stream, std::function<void()> work) {
+CUresult add(CUstream given, std::function<void()> work) {
+  const CUstream stream = stream_of(given);
   (stream->captured != nullptr ? *stream->captured : stream->queue).push_back(std::move(work));
   return CUDA_SUCCESS;
 }
@@ -102,16 +119,32 @@ CUresult cuStreamCreate(CUstream* stream, unsigned flags) {
   return *stream = made(new CUstream_st{flags != CU_STREAM_NON_BLOCKING}), CUDA_SUCCESS;
 }
 CUresult cuStreamDestroy(CUstream stream) { return end(stream); }
-CUresult cuStreamSynchronize(CUstream stream) {
+CUresult cuStreamSynchronize(CUstream given) {
+  const CUstream stream = stream_of(given);
   if (stream->captured != nullptr) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   if (const CUresult status = tell("cuStreamSynchronize"); status != CUDA_SUCCESS) return status;
-  for (const auto& each : std::exchange(stream->queue, {})) each();
+  for (const CUstream each : {stream_of(stream->waits_for_others ? nullptr : stream), stream}) {
+    while (!each->queue.empty()) each->step();
+  }
   return CUDA_SUCCESS;
 }
 CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus* status) {
   *status = stream->captured == nullptr ? CU_STREAM_CAPTURE_STATUS_NONE : CU_STREAM_CAPTURE_STATUS_ACTIVE;
   return CUDA_SUCCESS;
 }
+CUresult cuEventCreate(CUevent* event, unsigned) { return *event = made(new CUevent_st), CUDA_SUCCESS; }
+CUresult cuEventRecord(CUevent event, CUstream stream) {
+  *event = {stream_of(stream), std::make_shared<bool>(false)};
+  add(stream, [reached = event->is_reached] { *reached = true; });
+  return tell("cuEventRecord");
+}
+CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
+  if (const CUresult status = tell("cuStreamWaitEvent"); status != CUDA_SUCCESS) return status;
+  return add(stream, [awaited = *event] {
+    while (!*awaited.is_reached) awaited.stream->step();
+  });
+}
+CUresult cuEventDestroy(CUevent event) { return end(event); }
 CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode mode) {
   // What others do meanwhile would fail, or end it.
   if (mode != CU_STREAM_CAPTURE_MODE_THREAD_LOCAL || stream->waits_for_others) return CUDA_ERROR_INVALID_VALUE;

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C++ backends on a GPU, before stand-ins for their libraries and for CUDA's driver.
+
+Streams of the stand-in do nothing until they are waited for, and everything tells what it is asked to do.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from onnx import helper, numpy_helper
+
+import networks
+from bundle_engines import make_engine
+from cpp_library import SOURCE, build_cpp, onnxruntime_library
+from gantk.bundle import Bundle, FileRef, ShapeRange
+from native_build import newer_onnxruntime_root, with_clang
+
+CUDA_HEADERS = [
+    Path(root) / "include/cuda.h"
+    for root in (os.environ.get("CUDA_PATH", "/usr/local/cuda"), "/usr/local/cuda", "/usr")
+]
+PRODUCTS = {"tensorrt": ("enterprise", "11.1.0.0"), "tensorrt-rtx": ("rtx", "1.1.0.0")}
+RUNS = {"onnxruntime": "RunWithBinding", "tensorrt": "enqueueV3", "tensorrt-rtx": "enqueueV3"}
+
+
+class Trial(NamedTuple):
+    """The program, and what of the machine it is to see."""
+
+    backend: str
+    folder: Path
+    bundle: Path
+
+    @property
+    def run_name(self) -> str:
+        """What the library calls a run."""
+        return RUNS[self.backend]
+
+    def run(self, fault: str = "", **environment: str) -> list[str]:
+        """What is said, line by line, while everything works but for one function."""
+        name = self.backend.replace("-", "_")
+        stand_ins = self.folder / "tests/gpu"
+        command = [stand_ins.parent / "gpu/gantk_gpu_trial", self.bundle, self.backend]
+        if self.backend in PRODUCTS:
+            command.append(self.folder / f"src/tensorrt/libgantk_{name}.so")
+        library = "onnxruntime" if self.backend == "onnxruntime" else "tensorrt"
+        everything = {
+            **os.environ,
+            "LD_LIBRARY_PATH": str(stand_ins),
+            f"GANTK_{name.upper()}": str(stand_ins / f"libgantk_stand_in_{library}.so"),
+            "STAND_IN_ONNXRUNTIME": str(onnxruntime_library()),
+            "STAND_IN_VERSION": "1.31.1",
+            "STAND_IN_FAULT": fault,
+            **environment,
+        }
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=everything)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.splitlines()
+
+
+def summing_network() -> bytes:
+    """latent [N, 4] -> picture [N, 3, 8, 8]: each pixel its index and the sum of the latent vector."""
+    places = np.arange(3 * networks.SIDE**2, dtype=np.float32).reshape(1, 3, networks.SIDE, networks.SIDE)
+    weights = [
+        numpy_helper.from_array(places, "places"),
+        numpy_helper.from_array(np.array([1], np.int64), "across"),
+        numpy_helper.from_array(np.array([2, 3], np.int64), "axes"),
+    ]
+    nodes = [
+        helper.make_node("ReduceSum", ["latent", "across"], ["sum"]),
+        helper.make_node("Unsqueeze", ["sum", "axes"], ["pixel"]),
+        helper.make_node("Add", ["places", "pixel"], ["picture"]),
+    ]
+    ends = [[helper.make_tensor_value_info(spec.name, 1, spec.shape)] for spec in networks.specs()]
+    return networks.model_bytes(helper.make_graph(nodes, "sums", *ends, weights))
+
+
+def add_engine(bundle: Bundle, product: str) -> None:
+    """An engine that needs no verdict."""
+    (bundle.root / "engines").mkdir()
+    (bundle.root / "engines/a.engine").write_bytes(b"engine")
+    shapes = ShapeRange((1, networks.LATENT), (1, networks.LATENT), (4, networks.LATENT))
+    engine = make_engine(
+        bundle.manifest.variants[0],
+        {},
+        file=FileRef.of("engines/a.engine", b"engine"),
+        backend=product,
+        version=PRODUCTS[product][1],
+        profiles=({"latent": shapes},),
+        options=(),
+        plugins=(),
+        parity=(),
+    )
+    manifest = replace(bundle.manifest, engines=(engine,), probe=None)
+    (bundle.root / "manifest.json").write_bytes(manifest.dumps())
+
+
+@pytest.fixture(params=RUNS)
+def trial(request: pytest.FixtureRequest, tmp_path: Path) -> Trial:
+    """A bundle with what a backend runs, and the program that runs it."""
+    if not any(path.is_file() for path in CUDA_HEADERS):
+        pytest.skip("cuda.h is missing: install the CUDA toolkit")
+    backend: str = request.param
+    product = backend if backend in PRODUCTS else "tensorrt"  # One build does for both.
+    options = (f"-DTENSORRT_ROOT={SOURCE}/tests/tensorrt/{PRODUCTS[product][0]}", "-DGANTK_SANITIZE=address")
+    folder = build_cpp(
+        "gantk_gpu_trial",
+        options=("--preset", "sanitize", *options, *with_clang()),
+        root=newer_onnxruntime_root(),
+    )
+    bundle = networks.bundle(tmp_path / "x.gantk", {("fp32", "plain"): summing_network()})
+    if backend in PRODUCTS:
+        add_engine(bundle, backend)
+    return Trial(backend, folder, bundle.root)
+
+
+def sections(said: list[str]) -> dict[str, list[str]]:
+    """What is asked of the driver and the library, and what comes of it, by what the program said that it does.
+
+    Without the order of streams.
+    """
+    found: dict[str, list[str]] = {}
+    for line in said:
+        if line.startswith(("bind", "bound run", "run")):
+            found[line] = []
+        elif found and line.strip() not in ("cuEventRecord", "cuStreamWaitEvent"):
+            found[list(found)[-1]].append(line.strip())
+    return found
+
+
+def assert_all_is_right(said: list[str]) -> None:
+    """But for the one array that is looked at before it is waited for; and nothing is left."""
+    assert said.count("wrong") == 1
+    assert said.count("right") == 11
+    assert said[-1] == "0 things were not given back"
+
+
+def test_a_bound_run_is_one_graph(trial: Trial) -> None:
+    said = trial.run()
+    found = sections(said)
+    assert found["bind"][-8:] == [
+        "cuStreamSynchronize",  # After a run that is as any other.
+        "cuStreamBeginCapture",
+        "cuMemcpyHtoDAsync",
+        f"{trial.run_name}, captured",
+        "cuMemcpyDtoHAsync",
+        "cuStreamEndCapture",
+        "cuGraphInstantiate",
+        "right",
+    ]
+    for name in ("bound run", "bound run without its runner"):
+        assert found[name][:3] == ["cuGraphLaunch", "cuStreamSynchronize", "right"]
+    # What stays on the GPU is queued on the caller's stream.
+    assert found["bound run on it"] == ["cuGraphLaunch", "wrong", "cuStreamSynchronize", "right"]
+    bound = found["bind to arrays of the runner's"]
+    assert bound[bound.index("cuGraphInstantiate") :][:5] == [
+        "cuGraphInstantiate",
+        "cuGraphLaunch",
+        "cuStreamSynchronize",
+        "on the GPU",
+        "right",
+    ]
+    assert_all_is_right(said)
+
+
+def test_the_kernels_of_a_shape_are_compiled_before_a_graph_keeps_them(trial: Trial) -> None:
+    said = trial.run()
+    assert ("  kernels of a shape are compiled first" in said) == (trial.backend == "tensorrt-rtx")
+
+
+@pytest.mark.parametrize("trial", ["onnxruntime"], indirect=True)
+def test_streams_wait_for_each_other(trial: Trial) -> None:
+    """ONNX Runtime has a stream of its own, before and after which the caller's is."""
+    said = [line.strip() for line in trial.run()]
+    start = said.index("bound run on it") + 1
+    order = ["cuEventRecord", "cuStreamWaitEvent"]
+    assert said[start : start + 5] == [*order, "cuGraphLaunch", *order]
+
+
+@pytest.mark.parametrize(
+    "fault", ["cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate", "the run"]
+)
+def test_where_a_graph_is_refused_a_bound_run_is_as_any_other(trial: Trial, fault: str) -> None:
+    said = trial.run(trial.run_name if fault == "the run" else fault)
+    assert "  cuGraphLaunch" not in said
+    assert trial.run_name in sections(said)["bound run"]
+    assert_all_is_right(said)
+
+
+@pytest.mark.parametrize("fault", ["cuGraphLaunch", "cuMemcpyDtoHAsync"])
+def test_what_the_driver_refuses_is_an_error(trial: Trial, fault: str) -> None:
+    said = trial.run(fault)
+    assert said[-2:] == [f"error: CUDA's {fault} failed: CUDA_ERROR_OF_THE_STAND_IN", f"  in: {fault}"]
+
+
+@pytest.mark.parametrize("trial", ["onnxruntime"], indirect=True)
+@pytest.mark.parametrize("version", ["1.31.0", "1.9.2", "1.32.0"])
+def test_a_release_that_frees_what_a_graph_reads_is_not_captured(trial: Trial, version: str) -> None:
+    said = trial.run(STAND_IN_VERSION=version)
+    assert ("  cuGraphLaunch" in said) == (version == "1.32.0")
+    assert_all_is_right(said)
+
+
+@pytest.mark.parametrize("trial", ["onnxruntime"], indirect=True)
+def test_what_is_read_in_main_memory_is_bound_anew_each_time(trial: Trial) -> None:
+    said = trial.run(STAND_IN_MAIN_MEMORY="latent")
+    assert "  cuStreamBeginCapture" not in said
+    assert "RunWithBinding, waits" in sections(said)["bound run"]
+    assert sections(said)["bind"][-1] == "wrong"  # It does not run before it is asked to.
+    assert_all_is_right(said)

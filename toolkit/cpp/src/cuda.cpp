@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda.hpp"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "gantk/error.hpp"
+#include "symbol.hpp"
+
+struct CUctx_st;
+struct CUevent_st;
+struct CUgraph_st;
+
+namespace gantk::cuda {
+namespace {
+
+// As cuda.h has them, whose macros give some functions another name than their documentation.
+using Status = int;
+using Context = ::CUctx_st*;
+using Event = ::CUevent_st*;
+using Captured = ::CUgraph_st*;
+using Executable = ::CUgraphExec_st*;
+constexpr Status success = 0;
+constexpr int compute_capability_major = 75, compute_capability_minor = 76;
+constexpr unsigned non_blocking = 1;    // of streams
+constexpr unsigned without_timing = 2;  // of events
+constexpr int thread_local_capture = 1;
+
+// A function of the driver's library.
+template <class... Arguments>
+class Function {
+ public:
+  explicit Function(const char* name) {
+    static void* const library = ::dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (library != nullptr) function_ = symbol<Status(Arguments...)>(library, name);
+    if (function_ == nullptr) {
+      throw Error(std::string("the NVIDIA driver is too old: it has no ") + name, "libcuda.so.1");
+    }
+  }
+  Status operator()(Arguments... arguments) const noexcept { return function_(arguments...); }
+
+ private:
+  Status (*function_)(Arguments...) = nullptr;
+};
+
+struct Driver {
+  Function<Status, const char**> error_name{"cuGetErrorName"};
+  Function<int*, int> device{"cuDeviceGet"};
+  Function<int*, int, int> attribute{"cuDeviceGetAttribute"};
+  Function<Context*, int> retain{"cuDevicePrimaryCtxRetain"};
+  Function<Context> push{"cuCtxPushCurrent_v2"};
+  Function<Context*> pop{"cuCtxPopCurrent_v2"};
+  Function<std::size_t*, std::size_t*> memory{"cuMemGetInfo_v2"};
+  Function<Address*, std::size_t> allocate{"cuMemAlloc_v2"};
+  Function<Address> free{"cuMemFree_v2"};
+  Function<void**, std::size_t> allocate_host{"cuMemAllocHost_v2"};
+  Function<void*> free_host{"cuMemFreeHost"};
+  Function<Address, const void*, std::size_t, StreamHandle> copy_in{"cuMemcpyHtoDAsync_v2"};
+  Function<void*, Address, std::size_t, StreamHandle> copy_out{"cuMemcpyDtoHAsync_v2"};
+  Function<StreamHandle*, unsigned> create_stream{"cuStreamCreate"};
+  Function<StreamHandle> destroy_stream{"cuStreamDestroy_v2"};
+  Function<StreamHandle> synchronize{"cuStreamSynchronize"};
+  Function<Event*, unsigned> create_event{"cuEventCreate"};
+  Function<Event, StreamHandle> record{"cuEventRecord"};
+  Function<StreamHandle, Event, unsigned> wait{"cuStreamWaitEvent"};
+  Function<Event> destroy_event{"cuEventDestroy_v2"};
+  Function<StreamHandle, int> begin_capture{"cuStreamBeginCapture_v2"};
+  Function<StreamHandle, Captured*> end_capture{"cuStreamEndCapture"};
+  Function<Executable*, Captured, unsigned long long> instantiate{"cuGraphInstantiateWithFlags"};
+  Function<Executable, StreamHandle> launch{"cuGraphLaunch"};
+  Function<Captured> destroy_captured{"cuGraphDestroy"};
+  Function<Executable> destroy_graph{"cuGraphExecDestroy"};
+};
+
+const Driver& driver() {
+  static const auto& loaded = *new Driver();
+  return loaded;
+}
+
+std::string status_name(Status status) {
+  const char* name = nullptr;
+  return driver().error_name(status, &name) == success && name != nullptr ? name : std::to_string(status);
+}
+
+void check(Status status, const char* call) {
+  if (status != success) throw Error(std::string("CUDA's ") + call + " failed: " + status_name(status), call);
+}
+
+int first_gpu() {
+  int gpu = 0;
+  check(driver().device(&gpu, 0), "cuDeviceGet");
+  return gpu;
+}
+
+// Kept for the whole process, as CUDA's runtime keeps it.
+Context primary_context() {
+  static const Context kept = [] {
+    Context context = nullptr;
+    check(driver().retain(&context, first_gpu()), "cuDevicePrimaryCtxRetain");
+    return context;
+  }();
+  return kept;
+}
+
+}  // namespace
+
+std::string gpu_target() {
+  int major = 0, minor = 0;
+  const int gpu = first_gpu();
+  check(driver().attribute(&major, compute_capability_major, gpu), "cuDeviceGetAttribute");
+  check(driver().attribute(&minor, compute_capability_minor, gpu), "cuDeviceGetAttribute");
+  return "sm_" + std::to_string(major) + std::to_string(minor);
+}
+
+Current::Current() { check(driver().push(primary_context()), "cuCtxPushCurrent"); }
+
+Current::~Current() {
+  Context popped = nullptr;
+  driver().pop(&popped);
+}
+
+Address allocate(std::size_t size, const std::string& what) {
+  Address memory = 0;
+  const Status status = driver().allocate(&memory, std::max<std::size_t>(size, 1));
+  if (status == success) return memory;
+  std::size_t free = 0, total = 0;
+  check(driver().memory(&free, &total), "cuMemGetInfo");
+  constexpr double mib = 1 << 20;
+  char figures[160];
+  std::snprintf(figures, sizeof figures, "%.1f MiB of GPU memory (%s); %.1f of %.1f MiB are free",
+                static_cast<double>(size) / mib, status_name(status).c_str(), static_cast<double>(free) / mib,
+                static_cast<double>(total) / mib);
+  throw Error(what + " wants " + figures, what, "end what else uses the GPU, or give smaller pictures");
+}
+
+void copy_in(Address target, const void* source, std::size_t size, StreamHandle stream) {
+  check(driver().copy_in(target, source, size, stream), "cuMemcpyHtoDAsync");
+}
+
+void copy_out(void* target, Address source, std::size_t size, StreamHandle stream) {
+  check(driver().copy_out(target, source, size, stream), "cuMemcpyDtoHAsync");
+}
+
+void synchronize(StreamHandle stream) { check(driver().synchronize(stream), "cuStreamSynchronize"); }
+
+void release(void* memory) noexcept {
+  try {
+    const Current current;
+    driver().free(reinterpret_cast<Address>(memory));
+  } catch (const Error&) {
+  }
+}
+
+Tensor make_tensor(DType dtype, const Shape& shape, const std::string& what) {
+  MutableTensorView view(nullptr, dtype, shape, Device::cuda);
+  view.data = reinterpret_cast<void*>(allocate(view.size_bytes(), what));
+  return Tensor(view, release);
+}
+
+Stream::Stream(void* callers, Kind kind) : stream_(static_cast<StreamHandle>(callers)), owned_(callers == nullptr) {
+  if (owned_)
+    check(driver().create_stream(&stream_, kind == Kind::waits_for_none ? non_blocking : 0), "cuStreamCreate");
+}
+
+Stream::~Stream() {
+  if (owned_) driver().destroy_stream(stream_);
+}
+
+void order(StreamHandle first, StreamHandle next) {
+  Event event = nullptr;
+  check(driver().create_event(&event, without_timing), "cuEventCreate");
+  const auto destroy = [](Event made) noexcept { driver().destroy_event(made); };  // It is kept until it is reached.
+  const std::unique_ptr<::CUevent_st, decltype(destroy)> owner(event, destroy);
+  check(driver().record(event, first), "cuEventRecord");
+  check(driver().wait(next, event, 0), "cuStreamWaitEvent");
+}
+
+Graph capture(StreamHandle stream, const std::function<void()>& work) {
+  Graph graph(nullptr, [](Executable made) noexcept { driver().destroy_graph(made); });
+  if (driver().begin_capture(stream, thread_local_capture) != success) return graph;
+  bool whole = true;
+  try {
+    work();
+  } catch (...) {
+    whole = false;  // Whatever it is, the same work tells it when it is done.
+  }
+  Captured captured = nullptr;
+  if (driver().end_capture(stream, &captured) != success || captured == nullptr) return graph;
+  Executable made = nullptr;
+  if (whole && driver().instantiate(&made, captured, 0) == success) graph.reset(made);
+  driver().destroy_captured(captured);
+  return graph;
+}
+
+void launch(const Graph& graph, StreamHandle stream) { check(driver().launch(graph.get(), stream), "cuGraphLaunch"); }
+
+void Buffer::reserve(std::size_t size, const std::string& what) {
+  clear();
+  device_ = allocate(size, what);
+  check(driver().allocate_host(&host_, std::max<std::size_t>(size, 1)), "cuMemAllocHost");
+  size_ = size;
+}
+
+void Buffer::clear() noexcept {
+  if (device_ != 0) driver().free(device_);
+  if (host_ != nullptr) driver().free_host(host_);
+  device_ = 0, host_ = nullptr, size_ = 0;
+}
+
+}  // namespace gantk::cuda

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// The few calls of CUDA's driver that running on a GPU takes, each checked. The driver is loaded when it is first used,
+// so that programs start without one, and declared here, so that gantk is built without CUDA's headers.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "gantk/tensor.hpp"
+
+struct CUstream_st;
+struct CUgraphExec_st;
+
+namespace gantk::cuda {
+
+using Address = unsigned long long;   // what cuda.h calls CUdeviceptr
+using StreamHandle = ::CUstream_st*;  // CUstream, and cudaStream_t
+
+// The architecture of the first GPU, e.g. "sm_89"; `driver_fault()` must be empty.
+std::string gpu_target();
+
+// While it lives, calls of this thread go to the first GPU's primary context, which is the one CUDA's runtime uses.
+class Current {
+ public:
+  Current();
+  Current(const Current&) = delete;
+  Current& operator=(const Current&) = delete;
+  ~Current();
+};
+
+// What follows wants a `Current`.
+
+Address allocate(std::size_t size, const std::string& what);  // throws Error: how much was wanted and is free
+void copy_in(Address target, const void* source, std::size_t size, StreamHandle stream);
+void copy_out(void* target, Address source, std::size_t size, StreamHandle stream);
+void synchronize(StreamHandle stream);
+
+// Gives memory on the GPU back, from whatever thread; where the driver is gone, so is the memory.
+void release(void* memory) noexcept;
+
+// An array in GPU memory, not set.
+Tensor make_tensor(DType dtype, const Shape& shape, const std::string& what);
+
+// A stream that is the caller's, or one of its own.
+class Stream {
+ public:
+  enum class Kind { waits_for_default, waits_for_none };  // CUDA's default stream, where callers without streams work
+
+  explicit Stream(void* callers, Kind kind = Kind::waits_for_default);
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  ~Stream();
+  operator StreamHandle() const noexcept { return stream_; }
+  bool is_callers() const noexcept { return !owned_; }
+
+ private:
+  StreamHandle stream_ = nullptr;
+  bool owned_;
+};
+
+// Lets all that a stream gets from now on wait for all that another has got so far; null is CUDA's default stream.
+void order(StreamHandle first, StreamHandle next);
+
+// What a stream was given, to be given again in one call.
+using Graph = std::unique_ptr<::CUgraphExec_st, void (*)(::CUgraphExec_st*) noexcept>;
+
+// What `work` enqueues on a stream, without doing it; null where that cannot be captured. The stream waits for none:
+// else whoever works on the default one meanwhile would fail, and so would this.
+Graph capture(StreamHandle stream, const std::function<void()>& work);
+void launch(const Graph& graph, StreamHandle stream);
+
+// A tensor's place in GPU memory and its twin in pinned host memory, which the GPU copies from and to without a detour.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() { clear(); }
+  bool holds(std::size_t size) const noexcept { return host_ != nullptr && size <= size_; }
+  void reserve(std::size_t size, const std::string& what);  // what it held is lost
+  Address device() const noexcept { return device_; }
+  void* host() const noexcept { return host_; }
+
+ private:
+  void clear() noexcept;
+
+  Address device_ = 0;
+  void* host_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace gantk::cuda

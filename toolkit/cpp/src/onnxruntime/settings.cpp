@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "onnxruntime/settings.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <set>
+#include <span>
+
+#include "gantk/error.hpp"
+#include "onnx_file.hpp"
+#include "onnxruntime/types.hpp"
+#include "operators.hpp"
+
+namespace gantk::onnxruntime {
+namespace {
+
+// As gantk/runtime/backends/onnxruntime_settings.py has them.
+constexpr std::array both_layouts = {"Conv", "ConvTranspose", "BatchNormalization", "MaxPool", "AveragePool", "Gemm"};
+constexpr std::array one_layout = {"InstanceNormalization", "Pad", "Resize", "DepthToSpace"};
+
+// What a CUDA graph, which repeats one run, would freeze: noise, and branches that depend on values.
+constexpr std::array new_every_time = {
+    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "If", "Loop",
+    "Scan"};
+constexpr std::array replays_since = {1, 31, 1};
+
+bool has_any(const std::set<std::string>& kinds, std::span<const char* const> wanted) {
+  return std::any_of(wanted.begin(), wanted.end(), [&](const char* kind) { return kinds.contains(kind); });
+}
+
+// Whether convolutions follow each other without operators between that want channels first.
+bool suits_channels_last(const std::set<std::string>& kinds) {
+  return has_any(kinds, both_layouts) && !has_any(kinds, one_layout);
+}
+
+void add_cuda(Ort::SessionOptions& options, const Model& model, void* stream) {
+  OrtCUDAProviderOptionsV2* provider = nullptr;
+  Ort::ThrowOnError(Ort::GetApi().CreateCUDAProviderOptions(&provider));
+  const std::unique_ptr<OrtCUDAProviderOptionsV2, void (*)(OrtCUDAProviderOptionsV2*)> owner(
+      provider, [](OrtCUDAProviderOptionsV2* taken) { Ort::GetApi().ReleaseCUDAProviderOptions(taken); });
+  // Its default computes fp32 files with 10-bit mantissas; without, some convolutions of halves do without tensor cores
+  // too. What cuDNN recommends was about as fast on an H100 as what is found by trying all.
+  const bool halves = model.precision == "fp16" || model.precision == "bf16";
+  const char* const keys[] = {"use_tf32", "cudnn_conv_algo_search", "prefer_nhwc"};
+  const bool channels_last = model.channels_last || suits_channels_last(operators_of(model.bytes.view()));
+  const char* const values[] = {halves ? "1" : "0", "HEURISTIC", channels_last ? "1" : "0"};
+  Ort::ThrowOnError(Ort::GetApi().UpdateCUDAProviderOptions(provider, keys, values, std::size(keys)));
+  Ort::ThrowOnError(Ort::GetApi().UpdateCUDAProviderOptionsWithValue(provider, "user_compute_stream", stream));
+  options.AppendExecutionProvider_CUDA_V2(*provider);
+}
+
+// ONNX Runtime takes them in place of the portable bodies that a file has for nodes of the domain `gantk`.
+void add_operators(Ort::SessionOptions& options, Device device, const std::string& library) {
+  if (library.empty()) return;
+  if (std::error_code fault; !std::filesystem::is_regular_file(library, fault)) {
+    const bool by_user = operators_by_user() != nullptr;
+    throw Error("`" + library + "`, the library of native operators, does not exist",
+                by_user ? operators_variable : "operators",
+                "build it (kernels/onnxruntime/README.md), or " +
+                    std::string(by_user ? "set the variable to nothing" : "leave the option empty") +
+                    ": the file's own bodies do without");
+  }
+  // Some of them are for CPUs alone.
+  if (device == Device::cuda) options.AddConfigEntry("gantk.cpu_only", "0");
+  try {
+    options.RegisterCustomOpsLibrary(std::filesystem::absolute(library).c_str());
+  } catch (const Ort::Exception& error) {
+    throw Error(
+        "ONNX Runtime cannot load the operators of `" + library + "`: " + message_of(error), library,
+        "build them again (kernels/onnxruntime/README.md), or do without: " + std::string(operators_variable) + "=");
+  }
+}
+
+}  // namespace
+
+Ort::SessionOptions session_options(const Model& model, const Options& chosen, void* stream) {
+  const Device device = stream == nullptr ? Device::cpu : Device::cuda;
+  Ort::SessionOptions options;
+  add_operators(options, device, chosen.operators);
+  options.SetIntraOpNumThreads(chosen.threads);
+  options.SetExecutionMode(ORT_SEQUENTIAL);
+  // A pattern is one more block for all tensors of a run, beside those that the arena had given to the first run.
+  options.DisableMemPattern();
+  options.SetLogSeverityLevel(4);  // Errors come as exceptions.
+  // Further optimisations take fp8 for uint8: they drop ReLUs before a rounding, and fuse layers into int8 ones.
+  if (model.precision == "fp8") options.SetGraphOptimizationLevel(ORT_ENABLE_BASIC);
+  if (device == Device::cuda) {
+    try {
+      add_cuda(options, model, stream);
+    } catch (const Ort::Exception& error) {
+      throw Error("onnxruntime cannot use CUDAExecutionProvider here: " + message_of(error), {},
+                  "pip install 'onnxruntime-gpu[cuda,cudnn]'; device='cpu' works without", ErrorKind::backend_missing);
+    }
+  }
+  return options;
+}
+
+bool can_be_replayed(const Model& model, const std::string& version) {
+  // Those before give back pinned memory that the graph copies from each time (onnxruntime#32121).
+  std::array<int, 3> numbers{};
+  std::sscanf(version.c_str(), "%d.%d.%d", &numbers[0], &numbers[1], &numbers[2]);
+  return numbers >= replays_since && !has_any(operators_of(model.bytes.view()), new_every_time);
+}
+
+}  // namespace gantk::onnxruntime

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "staging.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "text.hpp"
+
+namespace gantk {
+
+bool touches_main_memory(std::span<const TensorView> inputs, std::span<Slot> slots) {
+  const auto is_fed = [](const TensorView& input) { return input.device == Device::cpu; };
+  const auto is_wanted = [](Slot& slot) { return target_of(slot).device == Device::cpu; };
+  return std::any_of(inputs.begin(), inputs.end(), is_fed) || std::any_of(slots.begin(), slots.end(), is_wanted);
+}
+
+Staging::Staging(const Interface& interface, std::string where)
+    : interface_(interface),
+      where_(std::move(where)),
+      twins_(std::make_unique<cuda::Buffer[]>(interface.inputs.size() + interface.outputs.size())) {}
+
+void* Staging::input(std::size_t index, const TensorView& array, cuda::StreamHandle stream) {
+  return twin(index, interface_.inputs[index], array, stream);
+}
+
+void* Staging::output(std::size_t index, const TensorView& array, cuda::StreamHandle stream) {
+  return twin(interface_.inputs.size() + index, interface_.outputs[index], array, stream);
+}
+
+void* Staging::twin(std::size_t index, const TensorSpec& spec, const TensorView& array, cuda::StreamHandle stream) {
+  // Inputs are only read, which the libraries' signatures cannot say.
+  if (array.device == Device::cuda) return const_cast<void*>(array.data);
+  if (!twins_[index].holds(array.size_bytes())) {
+    cuda::synchronize(stream);
+    twins_[index].reserve(array.size_bytes(), repr(spec.name) + " of `" + where_ + "`");
+  }
+  return reinterpret_cast<void*>(twins_[index].device());
+}
+
+void Staging::stage(std::span<const TensorView> inputs) {
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i].device == Device::cpu) std::memcpy(twins_[i].host(), inputs[i].data, inputs[i].size_bytes());
+  }
+}
+
+void Staging::copy_in(std::span<const TensorView> inputs, cuda::StreamHandle stream) {
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i].device == Device::cuda) continue;
+    cuda::copy_in(twins_[i].device(), twins_[i].host(), inputs[i].size_bytes(), stream);
+  }
+}
+
+void Staging::copy_out(std::span<Slot> slots, cuda::StreamHandle stream) {
+  for (Slot& slot : slots) {
+    if (target_of(slot).device == Device::cuda) continue;
+    cuda::copy_out(twin_of(slot).host(), twin_of(slot).device(), target_of(slot).size_bytes(), stream);
+  }
+}
+
+void Staging::deliver(std::span<Slot> slots) {
+  for (Slot& slot : slots) {
+    const MutableTensorView target = target_of(slot);
+    if (target.device == Device::cpu) std::memcpy(target.data, twin_of(slot).host(), target.size_bytes());
+  }
+}
+
+}  // namespace gantk
