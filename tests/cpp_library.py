@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import ctypes as c
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -79,8 +80,18 @@ class Tensor(c.Structure):
     @classmethod
     def of(cls, name: str, array: np.ndarray[Any, Any]) -> Tensor:
         assert array.flags.c_contiguous
-        shape = (c.c_int64 * MOST_AXES)(*array.shape)
-        return cls(name.encode(), array.ctypes.data, DTYPES.index(str(array.dtype)), 0, array.ndim, 0, shape)
+        return cls._at(name, array.ctypes.data, str(array.dtype), array.shape, on_gpu=False)
+
+    @classmethod
+    def on_gpu(cls, name: str, tensor: Any) -> Tensor:
+        """Of a contiguous tensor of PyTorch's."""
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        return cls._at(name, tensor.data_ptr(), dtype, tuple(tensor.shape), on_gpu=True)
+
+    @classmethod
+    def _at(cls, name: str, address: int, dtype: str, shape: tuple[int, ...], *, on_gpu: bool) -> Tensor:
+        sizes = (c.c_int64 * MOST_AXES)(*shape)
+        return cls(name.encode(), address, DTYPES.index(dtype), int(on_gpu), len(shape), 0, sizes)
 
     def array(self) -> np.ndarray[Any, Any]:
         """A copy of it."""
@@ -114,7 +125,7 @@ class Library:
         facts = ("name", "backend", "version", "precision", "file_precision")
         for name in (*(f"error_{text}" for text in texts), *(f"runner_{fact}" for fact in facts), "version"):
             self.declare(name, c.c_char_p, *(() if name == "version" else (c.c_void_p,)))
-        for name in ("error_free", "runner_free", "outputs_free"):
+        for name in ("error_free", "runner_free", "outputs_free", "bound_free"):
             self.declare(name, None, c.c_void_p)
         for name in ("runner_input_count", "runner_output_count", "outputs_count"):
             self.declare(name, c.c_size_t, c.c_void_p)
@@ -129,6 +140,8 @@ class Library:
         self.declare("runner_open", c.c_void_p, c.c_char_p, c.POINTER(Options), c.POINTER(c.c_void_p))
         self.declare("runner_run", c.c_void_p, c.c_void_p, *tensors, c.POINTER(c.c_void_p))
         self.declare("runner_run_into", c.c_void_p, c.c_void_p, *tensors, *tensors)
+        self.declare("runner_bind", c.c_void_p, c.c_void_p, *tensors, *tensors, c.POINTER(c.c_void_p))
+        self.declare("bound_run", c.c_void_p, c.c_void_p)
 
     def declare(self, name: str, result: Any, *arguments: Any) -> None:
         function = getattr(self.c, f"gantk_{name}")
@@ -179,8 +192,23 @@ class CppRunner:
     def run_into(
         self, feeds: Mapping[str, np.ndarray[Any, Any]], out: Mapping[str, np.ndarray[Any, Any]]
     ) -> None:
+        self.run_at(_tensors(feeds), _tensors(out))
+
+    def run_at(self, inputs: Any, outputs: Any) -> None:
+        """From and to arrays of `Tensor`."""
         call = self.library.c.gantk_runner_run_into
-        self.library.check(call(self.handle, _tensors(feeds), len(feeds), _tensors(out), len(out)))
+        self.library.check(call(self.handle, inputs, len(inputs), outputs, len(outputs)))
+
+    @contextmanager
+    def bind_at(self, inputs: Any, outputs: Any) -> Iterator[Callable[[], None]]:
+        """A run that is bound to arrays of `Tensor`."""
+        bound, functions = c.c_void_p(), self.library.c
+        call = functions.gantk_runner_bind
+        self.library.check(call(self.handle, inputs, len(inputs), outputs, len(outputs), c.byref(bound)))
+        try:
+            yield lambda: self.library.check(functions.gantk_bound_run(bound))
+        finally:
+            functions.gantk_bound_free(bound)
 
     def close(self) -> None:
         self.library.c.gantk_runner_free(self.handle)
