@@ -14,7 +14,7 @@ import threading
 from types import SimpleNamespace
 from typing import Any
 
-from fake_gpus import Capture, Event, FakeGpus, Status
+from fake_gpus import Capture, Event, FakeGpus, Node, Status
 from fake_streams import FakeStream, Mark, Wait
 
 TOTAL_BYTES = 2**30
@@ -30,6 +30,16 @@ class FakeCuda(FakeGpus):
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice="in", cudaMemcpyDeviceToHost="out")
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
     cudaStreamCaptureStatus = SimpleNamespace(cudaStreamCaptureStatusNone=0)
+    cudaGraphNodeType = SimpleNamespace(
+        **{
+            f"cudaGraphNodeType{kind}": kind
+            for kind in (
+                *("Kernel", "Memcpy", "Memset", "Host", "Empty"),
+                *("WaitEvent", "EventRecord", "MemAlloc", "MemFree"),
+            )
+        }
+    )
+    cudaMemoryType = SimpleNamespace(cudaMemoryTypeDevice="device", cudaMemoryTypeManaged="managed")
     cudaDeviceAttr = SimpleNamespace(cudaDevAttrMemoryPoolsSupported="pools")
 
     # Memory.
@@ -103,7 +113,7 @@ class FakeCuda(FakeGpus):
             assert len(self.at(source)) >= size and len(self.at(target)) >= size
             ctypes.memmove(target, source, size)
 
-        self.work(stream, copy)
+        self.work(stream, copy, "Memcpy", source)
         return GOOD
 
     # GPUs and the driver's contexts.
@@ -240,7 +250,7 @@ class FakeCuda(FakeGpus):
         if not self._called("cudaStreamEndCapture"):
             return Status.cudaErrorStreamCaptureUnsupported, None
         self._next += 1
-        self.graphs[self._next] = capture.jobs
+        self.graphs[self._next] = capture.nodes
         return Status.cudaSuccess, self._next
 
     def cudaGraphInstantiate(self, graph: int, flags: int) -> tuple[Status, Any]:
@@ -260,6 +270,20 @@ class FakeCuda(FakeGpus):
     def cudaGraphLaunch(self, graph: int, stream: int) -> tuple[Status]:
         if not self._called("cudaGraphLaunch"):
             return (Status.cudaErrorLaunchFailure,)
-        for job in self.graphs[graph]:
-            self.work(stream, job)
+        for node in self.graphs[graph]:
+            self.work(stream, node.job)
         return GOOD
+
+    def cudaGraphGetNodes(self, graph: int, count: int = 0) -> tuple[Status, list[Node], int]:
+        nodes = self.graphs[graph]
+        return Status.cudaSuccess, nodes[:count], len(nodes)
+
+    def cudaGraphNodeGetType(self, node: Node) -> tuple[Status, str]:
+        return Status.cudaSuccess, node.kind
+
+    def cudaGraphMemcpyNodeGetParams(self, node: Node) -> tuple[Status, Any]:
+        assert node.kind == "Memcpy"
+        return Status.cudaSuccess, SimpleNamespace(srcPtr=SimpleNamespace(ptr=node.source))
+
+    def cudaPointerGetAttributes(self, address: int) -> tuple[Status, Any]:
+        return Status.cudaSuccess, SimpleNamespace(type="device" if address in self.device else "host")

@@ -33,12 +33,27 @@ class Event:
     mark: Mark | None = None
 
 
+@dataclass(frozen=True)
+class Node:
+    """Of a graph.
+
+    Args:
+        job: What it does.
+        kind: What it is to CUDA.
+        source: Of a copy, the address that it reads.
+    """
+
+    job: Callable[[], None]
+    kind: str = "Kernel"
+    source: int = 0
+
+
 @dataclass
 class Capture:
     """The work of a stream that becomes a graph, and the thread that captures it."""
 
     thread: int = field(default_factory=threading.get_ident)
-    jobs: list[Callable[[], None]] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
 
 
 class FakeGpus:
@@ -56,7 +71,7 @@ class FakeGpus:
         self.device: dict[int, Any] = {}
         self.host: dict[int, Any] = {}
         self.streams: dict[int, FakeStream] = {}
-        self.graphs: dict[int, list[Callable[[], None]]] = {}
+        self.graphs: dict[int, list[Node]] = {}
         self.recording: dict[int, Capture] = {}
         self.events: dict[int, Event] = {}
         self.waits: list[tuple[int, int]] = []
@@ -84,11 +99,11 @@ class FakeGpus:
         with self._lock:
             self.schedule.drain_gpu()
 
-    def work(self, stream: int, job: Callable[[], None]) -> None:
-        """Do a job on a stream, or in the graph that is being captured."""
+    def work(self, stream: int, job: Callable[[], None], kind: str = "Kernel", source: int = 0) -> None:
+        """Do a job on a stream, or in the graph that is being captured: see `Node`."""
         with self._lock:
             if stream in self.recording:
-                self.recording[stream].jobs.append(job)
+                self.recording[stream].nodes.append(Node(job, kind, source))
             else:
                 self._enqueue(self.stream(stream), job)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from gantk.errors import BackendMissingError, GantkError
 from gantk.runtime.captures import capturing
 from gantk.runtime.driver_context import DriverContext
+from gantk.runtime.graphs import refuse_stale_copies
 from gantk.runtime.runner import Array
 
 HOST_TO_DEVICE, DEVICE_TO_HOST = "HostToDevice", "DeviceToHost"
@@ -116,6 +117,16 @@ class Cuda:
         """Give memory of a pool back in the order of a stream."""
         self.call("cudaFreeAsync", address, stream)
 
+    def enum(self, name: str) -> Any:
+        """An enumeration of the bindings."""
+        return getattr(self._api, name)
+
+    def is_on_gpu(self, address: int) -> bool:
+        """Whether memory is the GPU's, or moves there by itself."""
+        kinds = self.enum("cudaMemoryType")
+        kind = self.call("cudaPointerGetAttributes", address).type
+        return kind in (kinds.cudaMemoryTypeDevice, kinds.cudaMemoryTypeManaged)
+
     def is_captured(self, stream: int) -> bool:
         """Whether somebody captures a stream into a graph."""
         none = self._api.cudaStreamCaptureStatus.cudaStreamCaptureStatusNone
@@ -207,23 +218,31 @@ class Cuda:
         mode = self._api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self.call("cudaStreamBeginCapture", stream, mode)
 
-    def end_capture(self, stream: Any) -> Any:
-        """What was enqueued since `begin_capture`, ready to be launched."""
+    def end_capture(self, stream: Any, own: Collection[int] | None = None) -> Any:
+        """What was enqueued since `begin_capture`, ready to be launched; `own` as in `captured`."""
         graph = self.call("cudaStreamEndCapture", stream)
         try:
+            if own is not None:
+                refuse_stale_copies(self, graph, own)
             return self.call("cudaGraphInstantiate", graph, 0)
         finally:
             self.call("cudaGraphDestroy", graph)
 
-    def captured(self, stream: Any, work: Callable[[], None]) -> Any:
+    def captured(self, stream: Any, work: Callable[[], None], own: Collection[int] | None = None) -> Any:
         """What `work` enqueues on a stream, as a graph ready to be launched; `None` where it cannot be captured.
 
         Captures of one process take turns (see `gantk.runtime.captures`).
+
+        Args:
+            stream: On which it is enqueued.
+            work: Enqueues it.
+            own: The addresses in main memory that its copies may read, where that is to be looked at: see
+                `gantk.runtime.graphs`.
         """
         with capturing():
-            return self._captured(stream, work)
+            return self._captured(stream, work, own)
 
-    def _captured(self, stream: Any, work: Callable[[], None]) -> Any:
+    def _captured(self, stream: Any, work: Callable[[], None], own: Collection[int] | None) -> Any:
         self.begin_capture(stream)
         try:
             work()
@@ -234,7 +253,7 @@ class Cuda:
                 return None
             raise
         try:
-            return self.end_capture(stream)
+            return self.end_capture(stream, own)
         except GantkError:
             return None
 

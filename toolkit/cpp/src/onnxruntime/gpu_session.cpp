@@ -80,7 +80,12 @@ GpuSession::GpuSession(const Model& model, const Options& options)
     : callers_(static_cast<cuda::StreamHandle>(options.stream)) {
   const cuda::Current current;
   stream_.emplace(nullptr, cuda::Stream::Kind::waits_for_none);
-  network_.emplace(model, session_options(model, options, *stream_));
+  try {
+    network_.emplace(model, session_options(model, options, *stream_));
+  } catch (...) {
+    stream_.reset();  // While there is a current context; members would go after it.
+    throw;
+  }
   is_bindable_ = tells_sizes(network_->interface) && reads_on_gpu(network_->session);
   captures_ = is_bindable_ && can_be_replayed(model, library().version);
   quiet_.AddConfigEntry("disable_synchronize_execution_providers", "1");

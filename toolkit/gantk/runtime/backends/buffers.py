@@ -42,6 +42,11 @@ class Buffers:
         """In GPU memory, by the tensors' names."""
         return {name: buffer.device for name, buffer in self._held.items()}
 
+    @property
+    def host_addresses(self) -> set[int]:
+        """Of the twins."""
+        return {buffer.host for buffer in self._held.values()}
+
     def fits(self, name: str, size_bytes: int) -> bool:
         return name in self._held and self._held[name].size_bytes >= size_bytes
 

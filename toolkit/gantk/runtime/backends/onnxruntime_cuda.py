@@ -23,12 +23,7 @@ from gantk.runtime.backends.onnxruntime_session import (
     make_session,
     session_options,
 )
-from gantk.runtime.backends.onnxruntime_settings import (
-    can_be_replayed,
-    operators_of,
-    repeats_itself,
-    settings,
-)
+from gantk.runtime.backends.onnxruntime_settings import operators_of, repeats_itself, settings
 from gantk.runtime.backends.plans import Plan, Plans, Shape
 from gantk.runtime.backends.vendor import shortened
 from gantk.runtime.cuda import Cuda
@@ -74,7 +69,7 @@ class CudaRunner(GpuRunner):
         self._names = [spec.name for spec in self.outputs]
         self._runs, self._launches = Plans[_Work](calls), Plans[_Work](calls)
         kinds = operators_of(model)
-        self._captures = repeats_itself(kinds) and can_be_replayed(onnxruntime.__version__)
+        self._captures = repeats_itself(kinds)
         self._buffers = Buffers(calls, model.where)
         # The session is not to wait for the GPU after a run: events and copies see to the order.
         self._quiet = onnxruntime.RunOptions()
@@ -238,7 +233,7 @@ class CudaRunner(GpuRunner):
         """What is enqueued as a graph; `None` where it cannot be one."""
         if not self._captures:
             return None
-        graph = self._cuda.captured(self._stream, enqueue)
+        graph = self._cuda.captured(self._stream, enqueue, self._buffers.host_addresses)
         if graph is None:
             with suppress(GantkError):  # The library reports the failed capture once more.
                 enqueue()

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import re
-
 from gantk.runtime.model import Model
 
 # What ONNX Runtime computes in both layouts. Around other operators of pictures it puts transposes.
@@ -16,8 +14,6 @@ _NEW_EVERY_TIME = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
     | {"If", "Loop", "Scan"}
 )
-
-REPLAYS_SINCE = (1, 31, 1)
 
 
 def settings(precision: str, kinds: frozenset[str], *, channels_last: bool = False) -> dict[str, str]:
@@ -59,12 +55,3 @@ def operators_of(model: Model) -> frozenset[str]:
 def repeats_itself(kinds: frozenset[str]) -> bool:
     """Whether a file of some operators does the same every time, as a CUDA graph does."""
     return not kinds & _NEW_EVERY_TIME
-
-
-def can_be_replayed(version: str) -> bool:
-    """Whether what a release enqueues can be a CUDA graph.
-
-    Those before `REPLAYS_SINCE` give back pinned memory that the graph copies from each time, as Concat and Split have
-    it (onnxruntime#32121).
-    """
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:3]) >= REPLAYS_SINCE
