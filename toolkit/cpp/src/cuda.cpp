@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <vector>
 
 #include "gantk/error.hpp"
 #include "symbol.hpp"
@@ -12,6 +13,7 @@
 struct CUctx_st;
 struct CUevent_st;
 struct CUgraph_st;
+struct CUgraphNode_st;
 
 namespace gantk::cuda {
 namespace {
@@ -22,11 +24,31 @@ using Context = ::CUctx_st*;
 using Event = ::CUevent_st*;
 using Captured = ::CUgraph_st*;
 using Executable = ::CUgraphExec_st*;
+using Node = ::CUgraphNode_st*;
 constexpr Status success = 0;
 constexpr int compute_capability_major = 75, compute_capability_minor = 76;
 constexpr unsigned non_blocking = 1;    // of streams
 constexpr unsigned without_timing = 2;  // of events
 constexpr int thread_local_capture = 1;
+enum MemoryType : int { in_main_memory = 1, in_gpu_memory = 2, in_an_array = 3, anywhere = 4 };
+constexpr int attribute_memory_type = 2;  // of pointers
+
+// Of nodes that only compute, order or copy.
+enum NodeType : int { kernel = 0, copy = 1, fill = 2, empty = 5, wait = 6, record = 7, take = 10, give_back = 11 };
+
+// One side of a copy, and CUDA_MEMCPY3D.
+struct Side {
+  std::size_t x, y, z, level;
+  int type;
+  const void* host;
+  Address device;
+  void *array, *reserved;
+  std::size_t pitch, height;
+};
+struct Copy {
+  Side source, target;
+  std::size_t width, height, depth;
+};
 
 // A function of the driver's library.
 template <class... Arguments>
@@ -71,6 +93,10 @@ struct Driver {
   Function<Executable*, Captured, unsigned long long> instantiate{"cuGraphInstantiateWithFlags"};
   Function<Executable, StreamHandle> launch{"cuGraphLaunch"};
   Function<Captured> destroy_captured{"cuGraphDestroy"};
+  Function<Captured, Node*, std::size_t*> nodes{"cuGraphGetNodes"};
+  Function<Node, int*> node_type{"cuGraphNodeGetType"};
+  Function<Node, Copy*> copy_of{"cuGraphMemcpyNodeGetParams"};
+  Function<void*, int, Address> pointer_attribute{"cuPointerGetAttribute"};
   Function<Executable> destroy_graph{"cuGraphExecDestroy"};
 };
 
@@ -92,6 +118,43 @@ int first_gpu() {
   int gpu = 0;
   check(driver().device(&gpu, 0), "cuDeviceGet");
   return gpu;
+}
+
+bool is_on_gpu(const Side& side) {
+  if (side.type != anywhere) return side.type != in_main_memory;
+  int type = 0;
+  return driver().pointer_attribute(&type, attribute_memory_type, side.device) == success && type == in_gpu_memory;
+}
+
+using IsKept = std::function<bool(const void*)>;
+
+bool repeats_itself(Node node, const IsKept& is_kept) {
+  int type = 0;
+  Copy found{};
+  if (driver().node_type(node, &type) != success) return false;
+  switch (type) {
+    case kernel:
+    case fill:
+    case empty:
+    case wait:
+    case record:
+    case take:
+    case give_back: return true;
+    case copy: break;
+    default: return false;
+  }
+  if (driver().copy_of(node, &found) != success) return false;
+  const Side& source = found.source;
+  const void* from = source.type == anywhere ? reinterpret_cast<const void*>(source.device) : source.host;
+  return is_on_gpu(source) || is_kept(from);
+}
+
+bool repeats_itself(Captured graph, const IsKept& is_kept) {
+  std::size_t count = 0;
+  if (driver().nodes(graph, nullptr, &count) != success) return false;
+  std::vector<Node> nodes(count);
+  if (count > 0 && driver().nodes(graph, nodes.data(), &count) != success) return false;
+  return std::all_of(nodes.begin(), nodes.end(), [&](Node node) { return repeats_itself(node, is_kept); });
 }
 
 // Kept for the whole process, as CUDA's runtime keeps it.
@@ -177,7 +240,7 @@ void order(StreamHandle first, StreamHandle next) {
   check(driver().wait(next, event, 0), "cuStreamWaitEvent");
 }
 
-Graph capture(StreamHandle stream, const std::function<void()>& work) {
+Graph capture(StreamHandle stream, const std::function<void()>& work, const IsKept& is_kept) {
   Graph graph(nullptr, [](Executable made) noexcept { driver().destroy_graph(made); });
   if (driver().begin_capture(stream, thread_local_capture) != success) return graph;
   bool whole = true;
@@ -189,6 +252,7 @@ Graph capture(StreamHandle stream, const std::function<void()>& work) {
   Captured captured = nullptr;
   if (driver().end_capture(stream, &captured) != success || captured == nullptr) return graph;
   Executable made = nullptr;
+  whole = whole && (is_kept == nullptr || repeats_itself(captured, is_kept));
   if (whole && driver().instantiate(&made, captured, 0) == success) graph.reset(made);
   driver().destroy_captured(captured);
   return graph;

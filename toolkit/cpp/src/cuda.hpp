@@ -68,7 +68,11 @@ using Graph = std::unique_ptr<::CUgraphExec_st, void (*)(::CUgraphExec_st*) noex
 
 // What `work` enqueues on a stream, without doing it; null where that cannot be captured. The stream waits for none:
 // else whoever works on the default one meanwhile would fail, and so would this.
-Graph capture(StreamHandle stream, const std::function<void()>& work);
+//
+// A copy from main memory reads at every launch what is there by then. Where `is_kept` is given, a graph that copies of
+// other main memory than it says, or does more than compute and copy, counts as one that cannot be captured.
+Graph capture(StreamHandle stream, const std::function<void()>& work,
+              const std::function<bool(const void*)>& is_kept = nullptr);
 void launch(const Graph& graph, StreamHandle stream);
 
 // A tensor's place in GPU memory and its twin in pinned host memory, which the GPU copies from and to without a detour.

@@ -37,6 +37,11 @@ void* Staging::twin(std::size_t index, const TensorSpec& spec, const TensorView&
   return reinterpret_cast<void*>(twins_[index].device());
 }
 
+bool Staging::keeps(const void* address) const {
+  const std::span twins(twins_.get(), interface_.inputs.size() + interface_.outputs.size());
+  return std::any_of(twins.begin(), twins.end(), [&](const auto& twin) { return twin.host() == address; });
+}
+
 void Staging::stage(std::span<const TensorView> inputs) {
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (inputs[i].device == Device::cpu) std::memcpy(twins_[i].host(), inputs[i].data, inputs[i].size_bytes());

@@ -29,6 +29,9 @@ class Staging {
   void* input(std::size_t index, const TensorView& array, cuda::StreamHandle stream);
   void* output(std::size_t index, const TensorView& array, cuda::StreamHandle stream);
 
+  // Whether an address is of pinned memory here.
+  bool keeps(const void* address) const;
+
   void stage(std::span<const TensorView> inputs);  // from main memory to pinned memory, now
   void copy_in(std::span<const TensorView> inputs, cuda::StreamHandle stream);
   void copy_out(std::span<Slot> slots, cuda::StreamHandle stream);

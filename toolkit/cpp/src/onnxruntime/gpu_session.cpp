@@ -6,7 +6,6 @@
 #include <optional>
 
 #include "cuda.hpp"
-#include "onnxruntime/library.hpp"
 #include "onnxruntime/network.hpp"
 #include "onnxruntime/settings.hpp"
 #include "staging.hpp"
@@ -87,7 +86,7 @@ GpuSession::GpuSession(const Model& model, const Options& options)
     throw;
   }
   is_bindable_ = tells_sizes(network_->interface) && reads_on_gpu(network_->session);
-  captures_ = is_bindable_ && can_be_replayed(model, library().version);
+  captures_ = repeats_itself(model);
   quiet_.AddConfigEntry("disable_synchronize_execution_providers", "1");
   staging_.emplace(network_->interface, network_->where);
 }
@@ -230,7 +229,8 @@ class GpuSession::Bound : public Binding {
 
   void capture() {
     cuda::synchronize(*session_.stream_);
-    graph_ = cuda::capture(*session_.stream_, [&] { enqueue(); });
+    const auto is_kept = [&](const void* memory) { return staging_->keeps(memory); };
+    graph_ = cuda::capture(*session_.stream_, [&] { enqueue(); }, is_kept);
     if (graph_ != nullptr) return;
     try {
       enqueue();  // The provider reports the failed capture once more.

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <filesystem>
 #include <set>
 #include <span>
@@ -24,7 +23,6 @@ constexpr std::array one_layout = {"InstanceNormalization", "Pad", "Resize", "De
 constexpr std::array new_every_time = {
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "If", "Loop",
     "Scan"};
-constexpr std::array replays_since = {1, 31, 1};
 
 bool has_any(const std::set<std::string>& kinds, std::span<const char* const> wanted) {
   return std::any_of(wanted.begin(), wanted.end(), [&](const char* kind) { return kinds.contains(kind); });
@@ -97,11 +95,6 @@ Ort::SessionOptions session_options(const Model& model, const Options& chosen, v
   return options;
 }
 
-bool can_be_replayed(const Model& model, const std::string& version) {
-  // Those before give back pinned memory that the graph copies from each time (onnxruntime#32121).
-  std::array<int, 3> numbers{};
-  std::sscanf(version.c_str(), "%d.%d.%d", &numbers[0], &numbers[1], &numbers[2]);
-  return numbers >= replays_since && !has_any(operators_of(model.bytes.view()), new_every_time);
-}
+bool repeats_itself(const Model& model) { return !has_any(operators_of(model.bytes.view()), new_every_time); }
 
 }  // namespace gantk::onnxruntime

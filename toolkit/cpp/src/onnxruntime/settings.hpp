@@ -4,8 +4,6 @@
 
 #include <onnxruntime_cxx_api.h>
 
-#include <string>
-
 #include "gantk/backend.hpp"
 
 namespace gantk::onnxruntime {
@@ -14,7 +12,7 @@ namespace gantk::onnxruntime {
 // library of native operators is missing or refused, or the CUDA provider does not work.
 Ort::SessionOptions session_options(const Model& model, const Options& chosen, void* stream);
 
-// Whether what a version enqueues of a file can be a CUDA graph, and the file does the same every time.
-bool can_be_replayed(const Model& model, const std::string& version);
+// Whether a file does the same every time, as a CUDA graph does.
+bool repeats_itself(const Model& model);
 
 }  // namespace gantk::onnxruntime

@@ -12,7 +12,12 @@
 #include <set>
 #include <utility>
 
-using Work = std::deque<std::function<void()>>;
+struct CUgraphNode_st {
+  std::function<void()> job;
+  CUgraphNodeType type = CU_GRAPH_NODE_TYPE_KERNEL;
+  CUDA_MEMCPY3D copy = {};
+};
+using Work = std::deque<CUgraphNode_st>;
 
 struct CUstream_st {
   bool waits_for_others;
@@ -22,7 +27,7 @@ struct CUstream_st {
   void step() {
     const auto next = std::move(queue.front());
     queue.pop_front();
-    next();
+    next.job();
   }
 };
 struct CUevent_st {
@@ -71,7 +76,7 @@ CUresult end_memory(void* memory) {
   return std::free(memory), CUDA_SUCCESS;
 }
 
-CUresult add(CUstream given, std::function<void()> work) {
+CUresult add(CUstream given, CUgraphNode_st work) {
   const CUstream stream = stream_of(given);
   (stream->captured != nullptr ? *stream->captured : stream->queue).push_back(std::move(work));
   return CUDA_SUCCESS;
@@ -79,7 +84,14 @@ CUresult add(CUstream given, std::function<void()> work) {
 
 CUresult copy(void* target, const void* source, std::size_t size, CUstream stream, const char* function) {
   const CUresult status = tell(function);
-  return status != CUDA_SUCCESS ? status : add(stream, [=] { std::memcpy(target, source, size); });
+  if (status != CUDA_SUCCESS) return status;
+  CUgraphNode_st node{[=] { std::memcpy(target, source, size); }, CU_GRAPH_NODE_TYPE_MEMCPY};
+  // Of what is copied here nothing is said, which has to be asked of the pointer.
+  node.copy.srcMemoryType =
+      std::strcmp(function, "cuMemcpyHtoDAsync") == 0 ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_UNIFIED;
+  node.copy.srcHost = source;
+  node.copy.srcDevice = reinterpret_cast<CUdeviceptr>(source);
+  return add(stream, std::move(node));
 }
 
 }  // namespace
@@ -112,7 +124,7 @@ CUresult cuMemcpyDtoHAsync(void* target, CUdeviceptr source, std::size_t size, C
   return copy(target, reinterpret_cast<const void*>(source), size, stream, "cuMemcpyDtoHAsync");
 }
 CUresult cuLaunchHostFunc(CUstream stream, CUhostFn function, void* data) {
-  return add(stream, [=] { function(data); });
+  return add(stream, {[=] { function(data); }});
 }
 
 CUresult cuStreamCreate(CUstream* stream, unsigned flags) {
@@ -135,14 +147,14 @@ CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus* status) {
 CUresult cuEventCreate(CUevent* event, unsigned) { return *event = made(new CUevent_st), CUDA_SUCCESS; }
 CUresult cuEventRecord(CUevent event, CUstream stream) {
   *event = {stream_of(stream), std::make_shared<bool>(false)};
-  add(stream, [reached = event->is_reached] { *reached = true; });
+  add(stream, {[reached = event->is_reached] { *reached = true; }});
   return tell("cuEventRecord");
 }
 CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
   if (const CUresult status = tell("cuStreamWaitEvent"); status != CUDA_SUCCESS) return status;
-  return add(stream, [awaited = *event] {
-    while (!*awaited.is_reached) awaited.stream->step();
-  });
+  return add(stream, {[awaited = *event] {
+               while (!*awaited.is_reached) awaited.stream->step();
+             }});
 }
 CUresult cuEventDestroy(CUevent event) { return end(event); }
 CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode mode) {
@@ -167,6 +179,16 @@ CUresult cuGraphLaunch(CUgraphExec executable, CUstream stream) {
   if (const CUresult status = tell("cuGraphLaunch"); status != CUDA_SUCCESS) return status;
   for (const auto& each : executable->work) add(stream, each);
   return CUDA_SUCCESS;
+}
+CUresult cuGraphGetNodes(CUgraph graph, CUgraphNode* nodes, std::size_t* count) {
+  for (std::size_t i = 0; nodes != nullptr && i < *count; ++i) nodes[i] = &graph->work.at(i);
+  return *count = graph->work.size(), CUDA_SUCCESS;
+}
+CUresult cuGraphNodeGetType(CUgraphNode node, CUgraphNodeType* type) { return *type = node->type, CUDA_SUCCESS; }
+CUresult cuGraphMemcpyNodeGetParams(CUgraphNode node, CUDA_MEMCPY3D* copy) { return *copy = node->copy, CUDA_SUCCESS; }
+CUresult cuPointerGetAttribute(void* value, CUpointer_attribute which, CUdeviceptr) {
+  if (which != CU_POINTER_ATTRIBUTE_MEMORY_TYPE) return CUDA_ERROR_INVALID_VALUE;
+  return *static_cast<CUmemorytype*>(value) = CU_MEMORYTYPE_DEVICE, CUDA_SUCCESS;
 }
 CUresult cuGraphDestroy(CUgraph graph) { return end(graph); }
 CUresult cuGraphExecDestroy(CUgraphExec executable) { return end(executable); }

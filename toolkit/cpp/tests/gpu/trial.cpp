@@ -89,25 +89,38 @@ void in_main_memory(const gantk::Options& options, const char* bundle) {
 // From GPU memory, which here is memory, to GPU memory, on a stream of the caller's.
 void on_a_stream(gantk::Options options, const char* bundle, const Driver& driver, CUstream stream) {
   options.stream = stream;
-  const auto runner = gantk::Runner::open(bundle, options);
+  std::optional<gantk::Runner> runner = gantk::Runner::open(bundle, options);
   Arrays arrays(1, 3);
   say("bind on a stream");
-  gantk::Bound bound = runner.bind({arrays.feed(gantk::Device::cuda)}, {arrays.target(gantk::Device::cuda)});
+  std::optional<gantk::Bound> bound =
+      runner->bind({arrays.feed(gantk::Device::cuda)}, {arrays.target(gantk::Device::cuda)});
   arrays.latent[1] = 7;
   driver.double_on(stream, arrays.latent[0]);
   say("bound run on it");
-  bound.run();
+  bound->run();
   judge(arrays.latent, arrays.picture.data());  // It was queued, and not waited for.
   driver.wait(stream);
   judge(arrays.latent, arrays.picture.data());
+  bound.reset();
   say("bind to arrays of the runner's");
-  gantk::Bound fresh = runner.bind({arrays.feed(gantk::Device::cuda)});
+  bound = runner->bind({arrays.feed(gantk::Device::cuda)});
   driver.double_on(stream, arrays.latent[0]);
-  fresh.run();
+  bound->run();
   driver.wait(stream);
-  const gantk::TensorView made = fresh.outputs()["picture"].view();
+  const gantk::TensorView made = bound->outputs()["picture"].view();
   say(made.device == gantk::Device::cuda ? "on the GPU" : "not on the GPU");
   judge(arrays.latent, static_cast<const float*>(made.data));
+  bound.reset();
+  say("run on it, into main memory");
+  driver.double_on(stream, arrays.latent[0]);
+  runner->run({arrays.feed(gantk::Device::cuda)}, {arrays.target()});
+  judge(arrays.latent, arrays.picture.data());
+  say("run on it, and the runner is gone");
+  driver.double_on(stream, arrays.latent[0]);
+  runner->run({arrays.feed(gantk::Device::cuda)}, {arrays.target(gantk::Device::cuda)});
+  runner.reset();
+  driver.wait(stream);
+  judge(arrays.latent, arrays.picture.data());
 }
 
 // Without a stream, where callers work on the default one: then every run is waited for.
