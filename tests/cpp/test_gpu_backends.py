@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper
 import networks
 from bundle_engines import make_engine
 from cpp_library import SOURCE, build_cpp, onnxruntime_library
+from gantk.bench.process import Worker
 from gantk.bundle import Bundle, FileRef, ShapeRange
 from native_build import newer_onnxruntime_root, with_clang
 
@@ -42,22 +43,24 @@ class Trial(NamedTuple):
         """What the library calls a run."""
         return RUNS[self.backend]
 
-    def run(self, fault: str = "", **environment: str) -> list[str]:
-        """What is said, line by line, while everything works but for one function."""
-        name = self.backend.replace("-", "_")
-        stand_ins = self.folder / "tests/gpu"
-        command = [stand_ins.parent / "gpu/gantk_gpu_trial", self.bundle, self.backend]
-        if self.backend in PRODUCTS:
-            command.append(self.folder / f"src/tensorrt/libgantk_{name}.so")
+    @property
+    def environment(self) -> dict[str, str]:
+        """In which the stand-ins are found."""
+        name, stand_ins = self.backend.replace("-", "_"), self.folder / "tests/gpu"
         library = "onnxruntime" if self.backend == "onnxruntime" else "tensorrt"
-        everything = {
-            **os.environ,
+        found = {
             "LD_LIBRARY_PATH": str(stand_ins),
             f"GANTK_{name.upper()}": str(stand_ins / f"libgantk_stand_in_{library}.so"),
             "STAND_IN_ONNXRUNTIME": str(onnxruntime_library()),
-            "STAND_IN_FAULT": fault,
-            **environment,
         }
+        if self.backend in PRODUCTS:
+            found["GANTK_BACKENDS"] = str(self.folder / f"src/tensorrt/libgantk_{name}.so")
+        return found
+
+    def run(self, fault: str = "", **environment: str) -> list[str]:
+        """What is said, line by line, while everything works but for one function."""
+        command = [self.folder / "tests/gpu/gantk_gpu_trial", self.bundle, self.backend]
+        everything = {**os.environ, **self.environment, "STAND_IN_FAULT": fault, **environment}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=everything)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout.splitlines()
@@ -110,6 +113,7 @@ def trial(request: pytest.FixtureRequest, tmp_path: Path) -> Trial:
     options = (f"-DTENSORRT_ROOT={SOURCE}/tests/tensorrt/{PRODUCTS[product][0]}", "-DGANTK_SANITIZE=address")
     folder = build_cpp(
         "gantk_gpu_trial",
+        "gantk-bench-worker",
         options=("--preset", "sanitize", *options, *with_clang()),
         root=newer_onnxruntime_root(),
     )
@@ -182,6 +186,25 @@ def test_streams_wait_for_each_other(trial: Trial) -> None:
     assert said[start : start + 5] == [*order, "cuGraphLaunch", *order]
 
 
+def test_a_benchmark_times_what_stays_on_the_gpu(trial: Trial, tmp_path: Path) -> None:
+    latent = np.arange(8, dtype=np.float32).reshape(2, 4)
+    np.savez(tmp_path / "feeds.npz", latent=latent)
+    options = {"path": str(trial.bundle), "backend": trial.backend, "device": "cuda"}
+    command = [str(trial.folder / "tools/gantk-bench-worker")]
+    with Worker("cpp", tmp_path, 1, trial.environment, command) as worker:
+        assert worker.ask(60, do="load", options=options)["device"] == "cuda"
+        worker.ask(60, do="feed", path=str(tmp_path / "feeds.npz"))
+        log = next(tmp_path.glob("worker-*.log"))
+        before = log.read_text().count("cuMemcpy")
+        assert len(worker.ask(60, do="run", warmup_s=0, block_s=60, most=3)["ns"]) == 3
+        worker.ask(60, do="output", path=str(tmp_path / "out.npz"))
+        said = log.read_text()
+    assert said.count("cuGraphLaunch") == 5  # One to warm up, three that are timed and one for the output.
+    assert said.count("cuMemcpy") == before + 1  # Of the output.
+    with np.load(tmp_path / "out.npz") as found:
+        np.testing.assert_array_equal(found["picture"][:, 0, 0, 1], latent.sum(1) + 1)
+
+
 @pytest.mark.parametrize(
     "fault", ["cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate", "the run"]
 )
@@ -199,8 +222,9 @@ def test_what_the_driver_refuses_is_an_error(trial: Trial, fault: str) -> None:
 
 
 @pytest.mark.parametrize("trial", ["onnxruntime"], indirect=True)
-def test_a_graph_that_copies_what_is_gone_is_not_launched(trial: Trial) -> None:
-    said = trial.run(STAND_IN_COPIES_SIZES="1")
+@pytest.mark.parametrize("what", ["a copy", "a call"])
+def test_a_graph_that_needs_what_is_gone_is_not_launched(trial: Trial, what: str) -> None:
+    said = trial.run(STAND_IN_LEAVES=what)
     assert "  cuStreamEndCapture" in said
     assert "  cuGraphInstantiate" not in said
     assert_all_is_right(said)

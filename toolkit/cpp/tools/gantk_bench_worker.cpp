@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "cuda.hpp"
 #include "gantk/runner.hpp"
 #include "npz.hpp"
 
@@ -38,6 +39,24 @@ Json memory() {
     }
   }
   return {{"rss_bytes", kib["VmRSS"] * 1024}, {"peak_rss_bytes", kib["VmHWM"] * 1024}};
+}
+
+// A copy of an array in GPU memory, and back.
+gantk::Tensor on_gpu(const gantk::Tensor& here) {
+  const gantk::cuda::Current current;
+  gantk::Tensor there = gantk::cuda::make_tensor(here.dtype(), here.shape(), "an input");
+  const auto address = reinterpret_cast<gantk::cuda::Address>(there.view().data);
+  gantk::cuda::copy_in(address, here.view().data, here.view().size_bytes(), nullptr);
+  gantk::cuda::synchronize(nullptr);
+  return there;
+}
+gantk::Tensor in_main_memory(const gantk::Tensor& there) {
+  const gantk::cuda::Current current;
+  gantk::Tensor here(there.dtype(), there.shape());
+  const auto address = reinterpret_cast<gantk::cuda::Address>(there.view().data);
+  gantk::cuda::copy_out(here.mutable_view().data, address, here.view().size_bytes(), nullptr);
+  gantk::cuda::synchronize(nullptr);
+  return here;
 }
 
 // What the worker holds between requests.
@@ -67,15 +86,18 @@ class Worker {
     };
   }
 
-  // Inputs, and memory for outputs of the shapes that they lead to: an application reuses its buffers.
+  // Inputs, and memory for outputs of the shapes that they lead to, where the network runs: an application reuses its
+  // buffers, and one on a GPU has them there.
   Json feed(const Json& request) {
     if (!runner_) throw gantk::Error("a worker wants `load` first");
+    bound_.reset();
     inputs_ = gantk::npz::read(request.at("path"));
-    feeds_.clear();
-    for (const auto& [name, tensor] : inputs_) feeds_.push_back({name, tensor.view()});
-    outputs_ = runner_->run(feeds_);
-    targets_.clear();
-    for (auto& [name, tensor] : *outputs_) targets_.push_back({name, tensor.mutable_view()});
+    std::vector<gantk::Feed> feeds;
+    for (auto& [name, tensor] : inputs_) {
+      if (runner_->device() == gantk::Device::cuda) tensor = on_gpu(tensor);
+      feeds.push_back({name, tensor.view()});
+    }
+    bound_ = runner_->bind(feeds);
     return Json::object();
   }
 
@@ -88,7 +110,11 @@ class Worker {
   Json output(const Json& request) {
     const auto durations = time_calls(0.0, 1);
     std::vector<std::pair<std::string, gantk::TensorView>> arrays;
-    for (const gantk::Target& target : targets_) arrays.emplace_back(target.name, target.tensor);
+    std::vector<gantk::Tensor> copies;
+    for (const auto& [name, tensor] : bound_->outputs()) {
+      if (tensor.device() == gantk::Device::cuda) copies.push_back(in_main_memory(tensor));
+      arrays.emplace_back(name, tensor.device() == gantk::Device::cuda ? copies.back().view() : tensor.view());
+    }
     gantk::npz::write(request.at("path"), arrays);
     return {{"ns", durations.front()}};
   }
@@ -96,12 +122,12 @@ class Worker {
  private:
   // Calls for so long, at least once and at most so often; the duration of each, in ns.
   std::vector<long long> time_calls(double seconds, int most) {
-    if (!runner_ || targets_.empty()) throw gantk::Error("a worker wants `load` and `feed` first");
+    if (!bound_) throw gantk::Error("a worker wants `load` and `feed` first");
     std::vector<long long> durations;
     const auto deadline = Clock::now() + std::chrono::duration<double>(seconds);
     for (int i = 0; i < most; ++i) {
       const auto start = Clock::now();
-      runner_->run(feeds_, targets_);
+      bound_->run();
       const auto end = Clock::now();
       durations.push_back(std::chrono::duration_cast<std::chrono::nanoseconds>(end - start).count());
       if (end >= deadline) break;
@@ -111,9 +137,7 @@ class Worker {
 
   std::optional<gantk::Runner> runner_;
   std::vector<std::pair<std::string, gantk::Tensor>> inputs_;
-  std::optional<gantk::Outputs> outputs_;
-  std::vector<gantk::Feed> feeds_;
-  std::vector<gantk::Target> targets_;
+  std::optional<gantk::Bound> bound_;
 };
 
 Json answer(Worker& worker, const Json& request) {

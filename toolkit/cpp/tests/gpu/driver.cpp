@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A libcuda.so.1 whose streams do nothing until they are waited for, so that whoever does not wait gets nothing. It
 // tells on standard output what it is asked to do, and fails in the function that the environment names.
-#include <cuda.h>
+#include "driver.hpp"
 
 #include <cstdio>
 #include <cstdlib>
@@ -98,7 +98,10 @@ CUresult copy(void* target, const void* source, std::size_t size, CUstream strea
 
 extern "C" {
 
-CUresult cuInit(unsigned) { return CUDA_SUCCESS; }
+CUresult cuInit(unsigned) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // So that a process that is still there has told all.
+  return CUDA_SUCCESS;
+}
 CUresult cuGetErrorName(CUresult, const char** name) { return *name = "CUDA_ERROR_OF_THE_STAND_IN", CUDA_SUCCESS; }
 CUresult cuDeviceGetCount(int* count) { return *count = 1, CUDA_SUCCESS; }
 CUresult cuDeviceGet(CUdevice* device, int) { return *device = 0, CUDA_SUCCESS; }
@@ -124,7 +127,7 @@ CUresult cuMemcpyDtoHAsync(void* target, CUdeviceptr source, std::size_t size, C
   return copy(target, reinterpret_cast<const void*>(source), size, stream, "cuMemcpyDtoHAsync");
 }
 CUresult cuLaunchHostFunc(CUstream stream, CUhostFn function, void* data) {
-  return add(stream, {[=] { function(data); }});
+  return add(stream, {[=] { function(data); }, CU_GRAPH_NODE_TYPE_HOST});
 }
 
 CUresult cuStreamCreate(CUstream* stream, unsigned flags) {
@@ -193,6 +196,9 @@ CUresult cuPointerGetAttribute(void* value, CUpointer_attribute which, CUdevicep
 CUresult cuGraphDestroy(CUgraph graph) { return end(graph); }
 CUresult cuGraphExecDestroy(CUgraphExec executable) { return end(executable); }
 
+CUresult stand_in_launch(CUstream stream, CUhostFn function, void* data) {
+  return add(stream, {[=] { function(data); }});
+}
 std::size_t stand_in_live() { return live.size(); }
 
 }  // extern "C"

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the stand-in for the driver has beside the driver's own functions.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstddef>
+
+extern "C" {
+
+// A kernel, which does `function(data)` on a stream.
+CUresult stand_in_launch(CUstream stream, CUhostFn function, void* data);
+
+// How many things were handed out and not given back.
+std::size_t stand_in_live();
+}
