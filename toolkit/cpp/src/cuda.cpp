@@ -11,7 +11,6 @@
 #include "symbol.hpp"
 
 struct CUctx_st;
-struct CUevent_st;
 struct CUgraph_st;
 struct CUgraphNode_st;
 
@@ -231,13 +230,13 @@ Stream::~Stream() {
   if (owned_) driver().destroy_stream(stream_);
 }
 
-void order(StreamHandle first, StreamHandle next) {
-  Event event = nullptr;
-  check(driver().create_event(&event, without_timing), "cuEventCreate");
-  const auto destroy = [](Event made) noexcept { driver().destroy_event(made); };  // It is kept until it is reached.
-  const std::unique_ptr<::CUevent_st, decltype(destroy)> owner(event, destroy);
-  check(driver().record(event, first), "cuEventRecord");
-  check(driver().wait(next, event, 0), "cuStreamWaitEvent");
+Order::Order() { check(driver().create_event(&event_, without_timing), "cuEventCreate"); }
+
+Order::~Order() { driver().destroy_event(event_); }
+
+void Order::keep(StreamHandle first, StreamHandle next) const {
+  check(driver().record(event_, first), "cuEventRecord");
+  check(driver().wait(next, event_, 0), "cuStreamWaitEvent");
 }
 
 Graph capture(StreamHandle stream, const std::function<void()>& work, const IsKept& is_kept) {

@@ -10,6 +10,7 @@
 
 #include "gantk/tensor.hpp"
 
+struct CUevent_st;
 struct CUstream_st;
 struct CUgraphExec_st;
 
@@ -60,8 +61,20 @@ class Stream {
   bool owned_;
 };
 
-// Lets all that a stream gets from now on wait for all that another has got so far; null is CUDA's default stream.
-void order(StreamHandle first, StreamHandle next);
+// Streams that wait for each other; null is CUDA's default stream.
+class Order {
+ public:
+  Order();
+  Order(const Order&) = delete;
+  Order& operator=(const Order&) = delete;
+  ~Order();
+
+  // Lets all that `next` gets from now on wait for all that `first` has got so far. For one thread at a time.
+  void keep(StreamHandle first, StreamHandle next) const;
+
+ private:
+  ::CUevent_st* event_ = nullptr;
+};
 
 // What a stream was given, to be given again in one call.
 using Graph = std::unique_ptr<::CUgraphExec_st, void (*)(::CUgraphExec_st*) noexcept>;

@@ -68,6 +68,7 @@ class GpuSession : public Session {
 
   cuda::StreamHandle callers_;  // null: CUDA's default stream
   std::optional<cuda::Stream> stream_;
+  std::optional<cuda::Order> order_;
   std::optional<Network> network_;
   bool is_bindable_, captures_;
   Ort::RunOptions quiet_;  // The session is not to wait for the GPU after a run.
@@ -79,10 +80,11 @@ GpuSession::GpuSession(const Model& model, const Options& options)
     : callers_(static_cast<cuda::StreamHandle>(options.stream)) {
   const cuda::Current current;
   stream_.emplace(nullptr, cuda::Stream::Kind::waits_for_none);
+  order_.emplace();
   try {
     network_.emplace(model, session_options(model, options, *stream_));
   } catch (...) {
-    stream_.reset();  // While there is a current context; members would go after it.
+    order_.reset(), stream_.reset();  // While there is a current context; members would go after it.
     throw;
   }
   is_bindable_ = tells_sizes(network_->interface) && reads_on_gpu(network_->session);
@@ -95,7 +97,7 @@ GpuSession::~GpuSession() {
   try {
     const cuda::Current current;
     cuda::synchronize(*stream_);
-    staging_.reset(), network_.reset(), stream_.reset();
+    staging_.reset(), network_.reset(), order_.reset(), stream_.reset();
   } catch (const Error&) {
     // A run failed so badly that CUDA takes no more calls, or the process ends: members go as they can.
   }
@@ -172,10 +174,10 @@ template <class Work>
 void GpuSession::run_between(Staging& staging, std::span<const TensorView> inputs, std::span<Slot> slots,
                              Work work) const {
   staging.stage(inputs);
-  cuda::order(callers_, *stream_);
+  order_->keep(callers_, *stream_);
   work();
   if (callers_ == nullptr || touches_main_memory(inputs, slots)) cuda::synchronize(*stream_);
-  else cuda::order(*stream_, callers_);
+  else order_->keep(*stream_, callers_);
   staging.deliver(slots);
 }
 
