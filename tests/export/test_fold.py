@@ -96,3 +96,21 @@ def test_tensors_that_hold_another_multiple_say_so() -> None:
     fold_scales(graph)
     names = {node.op_type: node.outputs[0].name for node in graph.graph}
     assert names == {"Pad": f"t1{SCALED}", "Conv": f"t2{SCALED}", "Slice": "t4", "Relu": "y"}
+
+
+@pytest.mark.parametrize("scales", [(0.5, 0.5), (3.0, 0.2)], ids=str)
+def test_convolutions_that_share_weights_have_each_its_own_scale(scales: tuple[float, float]) -> None:
+    nodes = [
+        helper.make_node("Mul", ["x", "before"], ["t"], name="before"),
+        helper.make_node("Conv", ["t", "w", "b"], ["u"], name="first"),
+        helper.make_node("Relu", ["u"], ["v"], name="between"),
+        helper.make_node("Conv", ["v", "w", "b"], ["z"], name="second"),
+        helper.make_node("Mul", ["z", "after"], ["y"], name="after"),
+    ]
+    weights = {name: WEIGHTS[name] for name in "wb"}
+    weights |= {name: np.float32(scale) for name, scale in zip(("before", "after"), scales, strict=True)}
+    graph, other = make_graph(nodes, weights, 3, 3), make_graph(nodes, weights, 3, 3)
+    assert fold_scales(other) == 2
+    x = picture(2, 3, 9, 8)
+    expected = run(graph, x)
+    np.testing.assert_allclose(run(other, x), expected, atol=1e-5 * np.abs(expected).max())

@@ -96,6 +96,8 @@ def _scale(graph: ir.Graph, convolution: ir.Node, factor: float, *, bias: bool) 
         assert value.const_value is not None and value.name is not None
         scaled = (value.const_value.numpy().astype(np.float64) * factor).astype(np.float32)
         name = f"{value.name}{SCALED}"
+        while name in graph.initializers:  # Another convolution has the same weights.
+            name += SCALED
         weight = ir.Value(
             name=name, shape=value.shape, type=value.type, const_value=ir.Tensor(scaled, name=name)
         )
