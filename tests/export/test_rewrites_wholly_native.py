@@ -165,6 +165,30 @@ def test_a_dense_layer_of_another_kind_stays_what_it_is(graph: ir.Model) -> None
     close(outputs(other, feeds), outputs(graph, feeds), 1e-5)
 
 
+def with_bias(*shape: int) -> ir.Model:
+    """A dense layer of eight vectors, whose bias has another shape."""
+    graph = generator(32, 1, 3)
+    (bias,) = (value for name, value in graph.graph.initializers.items() if name == "b")
+    array = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+    bias.const_value, bias.shape = ir.Tensor(array, name="b"), ir.Shape(shape)
+    return graph
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (64,), (1, 1), (1, 64)], ids=str)
+def test_a_bias_is_that_of_every_vector(shape: tuple[int, ...]) -> None:
+    graph = with_bias(*shape)
+    other = turned(graph)
+    feeds = {"latent": np.random.default_rng(1).standard_normal((3, 6)).astype(np.float32)}
+    close(outputs(other, feeds), outputs(graph, feeds), 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (64, 1), (3, 64)], ids=str)
+def test_a_dense_layer_with_a_bias_for_each_vector_stays_what_it_is(shape: tuple[int, ...]) -> None:
+    other = rewrite(with_bias(*shape), [WHOLLY_NATIVE])
+    assert other is not None
+    assert kinds(other)[0] == "Gemm"
+
+
 # --- layers -----------------------------------------------------------------------------------------------------------
 
 LAYERS = st.builds(
