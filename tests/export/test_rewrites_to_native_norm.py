@@ -215,6 +215,46 @@ def test_a_bias_that_is_added_is_no_picture() -> None:
     assert_alike(other, graph)
 
 
+@pytest.mark.parametrize("scale", [(1, 3), (2, 1), (1, 1)], ids=str)
+def test_a_scale_that_pictures_or_channels_share_is_applied_apart(scale: tuple[int, int]) -> None:
+    draft = Draft(3, 0)
+    one, zero = draft.weight(np.ones(3, np.float32)), draft.weight(np.zeros(3, np.float32))
+    value = draft.add("InstanceNormalization", draft.conv("x", 3, 3), one, zero)
+    for kind in ("Mul", "Add"):
+        flat = draft.add("Neg", draft.normal(*scale))
+        value = draft.add(kind, value, draft.add("Unsqueeze", flat, draft.weight(np.array([2, 3]))))
+    graph = draft.graph()
+    other = turned(graph)
+    assert functions(other) == {"InstanceNorm": 1}
+    assert kinds(other).count("Mul") == 1
+    assert_alike(other, graph)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_one_picture_that_is_added_to_all_is_added_apart(first: bool) -> None:
+    """Be it that which is normalised, or the other."""
+    draft = Draft(3, 0)
+    one = draft.add("ReduceMean", "x", draft.weight(np.array([0])))
+    normal = draft.norm(draft.conv(one if first else "x", 3, 3, 1), 3, own=False)
+    draft.value = draft.add("Add", normal, "x" if first else one)
+    graph = draft.graph()
+    other = turned(graph)
+    assert functions(other) == {"InstanceNorm": 1}
+    assert_alike(other, graph)
+
+
+def test_borders_that_are_outputs_keep_their_names() -> None:
+    draft = Draft(3, 0)
+    draft.layer(Layer())
+    framed = [draft.pad(draft.value, 1, "edge") for _ in range(2)]
+    draft.value = draft.conv(framed[1], 3, 3)
+    graph = draft.graph()
+    graph.graph.outputs.append(graph.graph.node(framed[0].removesuffix(".out")).outputs[0])
+    other = turned(graph)
+    assert [value.name for value in other.graph.outputs] == ["y", framed[0]]
+    assert_alike(other, graph)
+
+
 def test_in_fp16_scales_stay_in_float32_and_features_do_not() -> None:
     graph = network([Layer(own=True), Layer(), Layer(end="Add")])
     half = convert(turned(graph), "fp16")
