@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from export_graphs import make_graph
 from gantk.bundle import WHOLLY_NATIVE
 from gantk.export.functions import DOMAIN
 from gantk.export.precision import convert
@@ -155,6 +156,8 @@ def test_a_bias_and_a_relu_are_one_function_channels_last() -> None:
         {"group": 2},
         {"output_padding": [1, 1]},
         {"dilations": [2, 2]},
+        {"output_shape": [11, 9]},
+        {"auto_pad": "SAME_UPPER"},
     ],
     ids=lambda attributes: next(iter(attributes)),
 )
@@ -162,6 +165,27 @@ def test_other_transposed_convolutions_are_left_alone(attributes: dict[str, obje
     graph = transposed(16, 16, bias=False, **attributes)  # type: ignore[arg-type]
     assert all(rewrite(graph, [name]) is None for name in REWRITES)
     assert [node.op_type for node in graph.graph] == ["ConvTranspose", "Relu"]
+
+
+@pytest.mark.parametrize("axes", [[3], [3, 4]], ids=["lines", "volumes"])
+@pytest.mark.parametrize("operator", ["Conv", "ConvTranspose"])
+def test_convolutions_of_anything_but_pictures_are_left_alone(operator: str, axes: list[int]) -> None:
+    """With attributes that are left out, and so tell nothing of how many axes there are."""
+    shape = {1: [0, 0, -1], 2: [0, 0, 2, -1, 2]}[len(axes)]
+    weights = {
+        "shape": np.array(shape),
+        "back": np.array([0, 0, 2, -1]),
+        "w": np.ones((3, 3, *([2] * (len(shape) - 2))), np.float32),
+        "b": np.ones(3, np.float32),
+    }
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["other"], name="before"),
+        helper.make_node(operator, ["other", "w", "b"], ["c"], name="convolve"),
+        helper.make_node("Relu", ["c"], ["r"], name="active"),
+        helper.make_node("Reshape", ["r", "back"], ["y"], name="after"),
+    ]
+    graph = make_graph(nodes, weights, 3, 3)
+    assert all(rewrite(graph, [name]) is None for name in REWRITES)
 
 
 def test_the_graph_that_is_rewritten_is_left_as_it_was() -> None:

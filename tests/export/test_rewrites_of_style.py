@@ -32,7 +32,7 @@ def enlarged(
     scale: float = 2.0,
     seed: int = 0,
     convolution: dict[str, Any] | None = None,
-    **resize: str,
+    **resize: Any,
 ) -> ir.Model:
     """A nearest enlargement, a padding (by the convolution itself where `mode` is empty), and a convolution."""
     random = np.random.default_rng(seed)
@@ -118,6 +118,7 @@ def test_every_backend_computes_the_layer_right(name: str, backend: str) -> None
         {"coordinate_transformation_mode": "align_corners"},
         {"nearest_mode": "ceil"},
         {"resize_mode": "linear"},
+        {"axes": [2, 3, 1, 0]},
     ],
     ids=str,
 )
@@ -146,13 +147,16 @@ LAYERS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
         ["", "scales"],
         {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
     ),
+    "threefold": ("Resize", ["", "three"], {"axes": [2, 3]}),
     "relu": ("Relu", [], {}),
     "scale": ("Mul", ["k"], {}),
     "same": ("Conv", ["v"], {"pads": [1, 1, 1, 1]}),
     "shrink": ("Conv", ["v"], {"pads": [1, 1, 0, 0]}),
     "uneven": ("Pad", ["one"], {"mode": "edge"}),
     "around": ("Pad", ["pads"], {"mode": "constant"}),
+    "beside": ("Pad", ["first", "", "order"], {"mode": "edge"}),
     "crop": ("Slice", ["starts", "ends", "axes"], {}),
+    "inner": ("Slice", ["ones", "minus", "sides"], {}),
     "round": ("Round", [], {}),
     "clip": ("Clip", ["low", "high"], {}),
     "turn": ("Transpose", [], {"perm": [0, 2, 3, 1]}),
@@ -173,7 +177,10 @@ def painted(
     weights = {
         "scales": np.array([1, 1, 2, 2], np.float32),
         "pads": np.array([0, 0, half, half, 0, 0, half, half]),
+        "three": np.array([3, 3], np.float32),
         "one": np.array([0, 0, 1, 1, 0, 0, 0, 0]),
+        "first": np.array([1, 0, 0, 0, 0, 0, 0, 0]),
+        "order": np.array([3, 1, 2, 0]),
         "v": random.standard_normal((4, 4, 3, 3)).astype(np.float32),
         "k": random.standard_normal((1, 4, 1, 1)).astype(np.float32),
         "w": random.standard_normal((outputs, 4, kernel, kernel)).astype(np.float32),
@@ -181,6 +188,9 @@ def painted(
         "starts": np.array([0]),
         "ends": np.array([-1]),
         "axes": np.array([2]),
+        "ones": np.array([1, 1]),
+        "minus": np.array([-1, -1]),
+        "sides": np.array([2, 3]),
         "low": np.float32(-20),
         "high": np.float32(20),
     }
@@ -229,6 +239,8 @@ def test_a_narrow_convolution_is_one_of_four_times_the_width(
         (("grow", "shrink"), False),
         (("grow", "uneven", "shrink"), False),
         (("uneven", "grow"), True),
+        (("threefold",), False),
+        (("grow", "beside"), False),
     ],
 )
 def test_only_where_every_size_is_even(between: tuple[str, ...], turned: bool) -> None:
@@ -239,6 +251,18 @@ def test_only_where_every_size_is_even(between: tuple[str, ...], turned: bool) -
         x = picture(1, 4, 5, 7)
         expected = run(graph, x)
         np.testing.assert_allclose(run(other, x), expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_crop_in_steps_that_are_computed_may_leave_any_size() -> None:
+    graph = painted("grow", "inner")
+    cut = next(node for node in graph.graph if node.op_type == "Slice")
+    assert rewrite(graph, ["narrow-to-phases"]) is not None
+    steps = ir.node("Neg", [cut.inputs[2]], name="steps")
+    steps.outputs[0].name = "steps"
+    graph.graph.insert_before(cut, steps)
+    cut.resize_inputs(5)
+    cut.replace_input_with(4, steps.outputs[0])
+    assert rewrite(graph, ["narrow-to-phases"]) is None
 
 
 def test_wide_and_pointwise_convolutions_are_left_alone() -> None:
