@@ -157,7 +157,6 @@ def test_a_bias_and_a_relu_are_one_function_channels_last() -> None:
         {"output_padding": [1, 1]},
         {"dilations": [2, 2]},
         {"output_shape": [11, 9]},
-        {"auto_pad": "SAME_UPPER"},
     ],
     ids=lambda attributes: next(iter(attributes)),
 )

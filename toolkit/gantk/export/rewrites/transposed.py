@@ -17,7 +17,6 @@ from gantk.export.rewrites.graphs import (
     ints,
     only_user,
     optional,
-    text,
 )
 
 # By phase: the taps of a kernel of 4 that meet its two inputs, in the order of these.
@@ -102,7 +101,6 @@ def doubles(node: ir.Node, weight: Float64, border: int = 1) -> bool:
         and ints(node, "dilations") in ([], [1, 1])
         and ints(node, "output_padding") in ([], [0, 0])
         and not ints(node, "output_shape")
-        and text(node, "auto_pad", "NOTSET") == "NOTSET"
         and attribute(node, "group", 1) == 1
     )
 
