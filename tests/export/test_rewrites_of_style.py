@@ -294,6 +294,15 @@ def test_what_is_done_to_each_pixel_is_done_before_they_are_spread_out() -> None
         np.testing.assert_allclose(run(other, x), expected, atol=1e-3)
 
 
+def test_the_same_may_be_done_twice() -> None:
+    graph = painted("grow", after=["round", "relu", "clip", "relu"])
+    other = rewrite(graph, ["narrow-to-phases"])
+    assert other is not None
+    assert kinds(other)[-6:] == ["Conv", "Round", "Relu", "Clip", "Relu", "DepthToSpace"]
+    x = picture(1, 4, 5, 3)
+    np.testing.assert_allclose(run(other, x), run(graph, x), atol=1e-3)
+
+
 def test_what_others_need_stays_where_it_is() -> None:
     graph = painted("grow", after=["round", "clip"])
     rounded = graph.graph[-2].outputs[0]

@@ -173,6 +173,43 @@ def test_two_that_pad_differently_pad_for_themselves() -> None:
     assert_alike(other, graph)
 
 
+@pytest.mark.parametrize(
+    ("amounts", "mode", "filling"),
+    [
+        ([0, 0, 1, 1, 0, 0, 1, -1], "edge", []),
+        ([0, 0, 1, 1, 0, 1, 1, 1], "edge", []),
+        ([0, 1, 0, 0, 0, 0, 0, 0], "edge", []),
+        ([1, 0, 1, 1, 0, 0, 1, 1], "constant", []),
+        ([0, 0, 1, 1, 0, 0, 1, 1], "wrap", []),
+        ([0, 0, 1, 1, 0, 0, 1, 1], "constant", [0.5]),
+    ],
+    ids=str,
+)
+def test_borders_of_another_kind_are_put_around_apart(
+    amounts: list[int], mode: str, filling: list[float]
+) -> None:
+    draft = Draft(3, 0)
+    draft.layer(Layer())
+    fill = [draft.weight(np.float32(number)) for number in filling]
+    draft.value = draft.add("Pad", draft.value, draft.weight(np.array(amounts)), *fill, mode=mode)
+    draft.add("Tanh", draft.value)
+    graph = draft.graph()
+    other = turned(graph)
+    assert kinds(other).count("Pad") == 2
+    assert_alike(other, graph)
+
+
+def test_zeros_around_pictures_may_be_told() -> None:
+    draft = Draft(3, 0)
+    draft.layer(Layer())
+    zeros = [draft.weight(np.array([0, 0, 1, 1, 0, 0, 1, 1])), draft.weight(np.float32(0))]
+    draft.value = draft.conv(draft.add("Pad", draft.value, *zeros, mode="constant"), 3, 3)
+    graph = draft.graph()
+    other = turned(graph)
+    assert kinds(other).count("Pad") == 1
+    assert_alike(other, graph)
+
+
 def test_what_something_else_reads_stays_as_it_was() -> None:
     draft = Draft(3, 0)
     draft.layer(Layer())
@@ -193,6 +230,16 @@ def test_two_normalisations_may_be_added() -> None:
     other = rewrite(graph, [NATIVE])
     assert other is not None
     assert functions(other) == {"InstanceNormSum": 1, "InstanceNorm": 1}
+    assert_alike(other, graph)
+
+
+def test_what_is_normalised_may_be_added_to_it() -> None:
+    draft = Draft(3, 0)
+    before = draft.conv("x", 3, 3)
+    draft.value = draft.add("Add", before, draft.norm(before, 3, own=False))
+    graph = draft.graph()
+    other = turned(graph)
+    assert functions(other) == {"InstanceNormSum": 1}
     assert_alike(other, graph)
 
 

@@ -84,7 +84,7 @@ def _turn(graph: ir.Graph, node: ir.Node, weight: Float64) -> None:
     )
     crops, late = _after(node)
     for other in late:
-        value = new.add(other.op_type, [value, *other.inputs[1:]], f"phases/{other.op_type}")
+        value = new.add(other.op_type, [value, *other.inputs[1:]], f"phases/{other.name}")
     new.finish(new.add("DepthToSpace", [value], "DepthToSpace", blocksize=2, mode="DCR"))
     if late:
         _take_out(graph, late, crops)

@@ -94,7 +94,9 @@ def _turn(
     attributes = _attributes(chain, border, blocks)
     if chain.others is not None:
         others = framed.get(chain.others)
-        others = others or _Framed(new.transposed(chain.others, CHANNELS_LAST), NO_BORDER)
+        if others is None:
+            same = chain.others is chain.source
+            others = _Framed(features if same else new.transposed(chain.others, CHANNELS_LAST), NO_BORDER)
         inputs.append(others.value)
         attributes["others_pads"] = [-amount for amount in others.border.pads]
     result = new.call(graph, f"InstanceNorm{chain.end}", inputs, **attributes)
