@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from export_graphs import make_graph
+from export_graphs import kinds, make_graph
 from gantk.bundle import WHOLLY_NATIVE
 from gantk.export.functions import DOMAIN
 from gantk.export.precision import convert
@@ -164,6 +164,33 @@ def test_other_transposed_convolutions_are_left_alone(attributes: dict[str, obje
     graph = transposed(16, 16, bias=False, **attributes)  # type: ignore[arg-type]
     assert all(rewrite(graph, [name]) is None for name in REWRITES)
     assert [node.op_type for node in graph.graph] == ["ConvTranspose", "Relu"]
+
+
+def test_attributes_may_be_told_that_are_so_by_default() -> None:
+    """As PyTorch tells them."""
+    scales = {"scales": np.array([1, 1, 2, 2], np.float32)}
+    nearest = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+    shapes = {"a": (16, 16, 4, 4), "b": (16, 16, 3, 3), "c": (16, 16, 3, 3), "d": (3, 16, 5, 5)}
+    weights = {name: np.ones(shape, np.float32) for name, shape in shapes.items()} | scales
+
+    def graph(convolution: dict[str, object], transposed: dict[str, object]) -> ir.Model:
+        double = {"strides": [2, 2], "pads": [1] * 4, **transposed}
+        nodes = [
+            helper.make_node("ConvTranspose", ["x", "a"], ["t"], name="a", **double),
+            helper.make_node("Resize", ["t", "", "scales"], ["u"], name="grow", **nearest),
+            helper.make_node("Conv", ["u", "b"], ["v"], name="b", pads=[1] * 4, **convolution),
+            helper.make_node("Conv", ["v", "c"], ["w"], name="c", pads=[1] * 4, **convolution),
+            helper.make_node("Conv", ["w", "d"], ["y"], name="d", pads=[2] * 4, **convolution),
+        ]
+        return make_graph(nodes, weights, 16, 3)
+
+    usual = {"dilations": [1, 1], "group": 1, "auto_pad": "NOTSET"}
+    plain, told = graph({}, {}), graph({"strides": [1, 1], **usual}, {"output_padding": [0, 0], **usual})
+    found = {name: (rewrite(plain, [name]), rewrite(told, [name])) for name in REWRITES}
+    for name, (one, other) in found.items():
+        assert (one is None) == (other is None), name
+        assert one is None or other is None or kinds(one) == kinds(other), name
+    assert sum(one is not None for one, _ in found.values()) == 11
 
 
 @pytest.mark.parametrize("axes", [[3], [3, 4]], ids=["lines", "volumes"])

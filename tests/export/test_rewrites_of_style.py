@@ -115,6 +115,7 @@ def test_every_backend_computes_the_layer_right(name: str, backend: str) -> None
         {"convolution": {"strides": [2, 2]}},
         {"convolution": {"dilations": [2, 2]}},
         {"convolution": {"pads": [1, 1, 1, 1]}},
+        {"convolution": {"auto_pad": "SAME_UPPER"}},
         {"coordinate_transformation_mode": "align_corners"},
         {"nearest_mode": "ceil"},
         {"resize_mode": "linear"},

@@ -119,6 +119,7 @@ def test_a_function_equals_an_enlargement_and_its_convolution(
         {"convolution": {"pads": [1, 1, 1, 1]}},
         {"convolution": {"strides": [2, 2]}},
         {"convolution": {"dilations": [2, 2]}},
+        {"convolution": {"auto_pad": "SAME_UPPER"}},
     ],
     ids=str,
 )
