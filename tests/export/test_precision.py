@@ -156,6 +156,15 @@ def test_the_audit_finds_the_peak_of_each_layer() -> None:
     np.testing.assert_allclose(peaks["last"], run(graph, 3 * x).max(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("scales", [(-1, 1), (1, -1)], ids=str)
+def test_what_is_no_number_is_seen_whatever_else_is_tried(scales: tuple[int, int]) -> None:
+    graph = graph_of([helper.make_node("Sqrt", ["x"], ["y"], name="root")], {})
+    x = np.ones((1, 2, 3, 3), np.float32)
+    data = ir.to_proto(graph).SerializeToString()
+    peaks = audit_range(data, [{"x": scale * x} for scale in scales], "onnxruntime")
+    assert np.isnan(peaks["root"])
+
+
 def test_a_range_beyond_fp16_is_refused_by_its_first_layer() -> None:
     refuse_overflow({"a": 1.0, "b": 2.0**15})
     with pytest.raises(GantkError, match=r"layer `b` reaches 3\.3e\+04 in float32") as caught:

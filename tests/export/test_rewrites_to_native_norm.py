@@ -262,14 +262,14 @@ def test_a_bias_that_is_added_is_no_picture() -> None:
     assert_alike(other, graph)
 
 
-@pytest.mark.parametrize("scale", [(1, 3), (2, 1), (1, 1)], ids=str)
-def test_a_scale_that_pictures_or_channels_share_is_applied_apart(scale: tuple[int, int]) -> None:
+@pytest.mark.parametrize("scale", [(1, 3), (2, 1), (1, 1), (3,)], ids=str)
+def test_a_scale_that_pictures_or_channels_share_is_applied_apart(scale: tuple[int, ...]) -> None:
     draft = Draft(3, 0)
     one, zero = draft.weight(np.ones(3, np.float32)), draft.weight(np.zeros(3, np.float32))
     value = draft.add("InstanceNormalization", draft.conv("x", 3, 3), one, zero)
     for kind in ("Mul", "Add"):
         flat = draft.add("Neg", draft.normal(*scale))
-        value = draft.add(kind, value, draft.add("Unsqueeze", flat, draft.weight(np.array([2, 3]))))
+        value = draft.add(kind, value, draft.add("Unsqueeze", flat, draft.weight(np.array([-2, -1]))))
     graph = draft.graph()
     other = turned(graph)
     assert functions(other) == {"InstanceNorm": 1}

@@ -92,7 +92,7 @@ def audit_range(data: bytes, feeds: Sequence[Mapping[str, Array]], backend: str)
         backend: The backend to run it with, every intermediate tensor an output.
 
     Returns:
-        For each layer that yields a float tensor, by name, its largest absolute value.
+        For each layer that yields a float tensor, by name, its largest absolute value; NaN where one was.
     """
     graph = ir.from_proto(onnx.load_from_string(data))
     exposed = expose_intermediates(graph)
@@ -101,7 +101,7 @@ def audit_range(data: bytes, feeds: Sequence[Mapping[str, Array]], backend: str)
         for feed in feeds:
             outputs = runner.run(feed)
             for name, (_, layer) in exposed.items():
-                peaks[layer] = max(peaks[layer], float(np.abs(outputs[name]).max()))
+                peaks[layer] = float(np.maximum(peaks[layer], np.abs(outputs[name]).max()))
     return peaks
 
 
