@@ -252,10 +252,13 @@ def test_sequences_are_no_pictures() -> None:
     assert rewrite(graph, [NATIVE]) is None
 
 
-def test_a_bias_that_is_added_is_no_picture() -> None:
+@pytest.mark.parametrize("shape", [(1, 3, 1, 1), (3, 1, 1), ()], ids=str)
+@pytest.mark.parametrize("computed", [False, True])
+def test_a_bias_that_is_added_is_no_picture(shape: tuple[int, ...], computed: bool) -> None:
     draft = Draft(3, 0)
     draft.layer(Layer(end=""))
-    draft.value = draft.add("Add", draft.value, draft.normal(1, 3, 1, 1))
+    bias = draft.weight(np.random.default_rng(1).standard_normal(shape).astype(np.float32))
+    draft.value = draft.add("Add", draft.value, draft.add("Neg", bias) if computed else bias)
     graph = draft.graph()
     other = turned(graph)
     assert functions(other) == {"InstanceNorm": 1}
