@@ -179,3 +179,31 @@ def test_intermediates_of_a_lowered_graph_come_out_in_float32() -> None:
     exposed = expose_intermediates(lowered)
     assert exposed["c.float"] == ("c", "first")
     assert all(output.dtype == ir.DataType.FLOAT for output in lowered.graph.outputs)
+
+
+@pytest.mark.parametrize("precision", LOW)
+def test_what_an_island_reads_comes_out_too(precision: str) -> None:
+    """By the cast that the island has: a second would have the same name."""
+    lowered = convert(norm_graph(), precision)
+    exposed = expose_intermediates(lowered)
+    assert exposed["m.float"] == ("m", "scale")
+    onnx.checker.check_model(ir.to_proto(lowered), full_check=True)
+    if precision == "fp16":
+        x = np.random.default_rng(0).standard_normal((1, 2, 5, 5), np.float32)
+        with open_model(from_bytes(ir.to_proto(lowered).SerializeToString()), "onnxruntime") as runner:
+            outputs = runner.run({"x": x})
+        np.testing.assert_allclose(outputs["m.float"], 1000 * x, rtol=2e-3)
+
+
+def test_an_output_that_an_island_reads_has_one_cast() -> None:
+    graph = norm_graph()
+    (scaled,) = graph.graph[0].outputs
+    graph.graph.outputs.append(scaled)
+    lowered = convert(graph, "fp16")
+    assert [output.name for output in lowered.graph.outputs] == ["y", "m"]
+    assert [node.op_type for node in lowered.graph].count("Cast") == 2
+    x = np.random.default_rng(0).standard_normal((1, 2, 5, 5), np.float32)
+    with open_model(from_bytes(ir.to_proto(lowered).SerializeToString()), "onnxruntime") as runner:
+        outputs = runner.run({"x": x})
+    np.testing.assert_allclose(outputs["m"], 1000 * x, rtol=2e-3)
+    np.testing.assert_allclose(outputs["y"], run(norm_graph(), x), atol=5e-3)
