@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever a graph looks like, a rewrite leaves it alone, or what it computes."""
+"""Whatever a graph looks like, a rewrite leaves it alone, or what it computes; in fp16 it is nearly the same."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from gantk.export.fold import fold_scales
+from gantk.export.precision import convert
 from gantk.export.rewrites import REWRITES, rewrite
 from gantk.runtime.model import from_bytes
 from gantk.runtime.operators import OPERATORS
@@ -32,13 +33,14 @@ def run(graph: ir.Model, x: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def check(seed: int) -> int:
-    """Each rewrite, and some after each other: how many found something to do."""
+    """Each rewrite, some after each other, and what is in fp16: how many found something to do."""
     sketch = Sketch(seed)
     graph = sketch.graph()
     wanted = run(graph, sketch.x)
     folded = ir.from_proto(ir.to_proto(graph))
     others = {names: rewrite(graph, names) for names in (*ONE_BY_ONE, *TOGETHER)}
     others["fold",] = folded if fold_scales(folded) else None
+    others["fp16",] = convert(graph, "fp16")
     made = {names: other for names, other in others.items() if other is not None}
     for names, other in made.items():
         what = f"{' + '.join(names)} of {seed}"
@@ -46,17 +48,18 @@ def check(seed: int) -> int:
         assert list(found) == list(wanted), what
         for name, array in wanted.items():
             size = np.abs(array).max() + 0.01
-            np.testing.assert_allclose(found[name] / size, array / size, atol=1e-3, err_msg=what)
+            near = 1e-3 if "fp16" not in names else 3e-2
+            np.testing.assert_allclose(found[name] / size, array / size, atol=near, err_msg=what)
     return len(made)
 
 
 @pytest.mark.parametrize("first", range(0, 50, 10))
 def test_rewrites_change_nothing_that_is_computed(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(OPERATORS, "")
-    assert sum(map(check, range(first, first + 10))) > 20
+    assert sum(map(check, range(first, first + 10))) > 30
 
 
 @pytest.mark.slow
 def test_nor_do_they_of_very_many_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(OPERATORS, "")
-    assert sum(map(check, range(1000, 5000))) > 8000
+    assert sum(map(check, range(1000, 3000))) > 6000

@@ -280,6 +280,20 @@ def test_a_scale_that_pictures_or_channels_share_is_applied_apart(scale: tuple[i
     assert_alike(other, graph)
 
 
+@pytest.mark.parametrize("steps", [("Mul", "Sub"), ("Mul", "Mul"), ("Div", "Add"), ("Add", "Add")], ids=str)
+def test_what_is_no_scale_with_an_offset_is_computed_apart(steps: tuple[str, str]) -> None:
+    draft = Draft(3, 0)
+    one, zero = draft.weight(np.ones(3, np.float32)), draft.weight(np.zeros(3, np.float32))
+    value = draft.add("InstanceNormalization", draft.conv("x", 3, 3), one, zero)
+    for kind in steps:
+        flat = draft.add("ReduceMax", "x", draft.weight(np.array([2, 3])), keepdims=0)
+        value = draft.add(kind, value, draft.add("Unsqueeze", flat, draft.weight(np.array([2, 3]))))
+    graph = draft.graph()
+    other = turned(graph)
+    assert [kind for kind in kinds(other) if kind in steps] == [*steps]
+    assert_alike(other, graph)
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_one_picture_that_is_added_to_all_is_added_apart(first: bool) -> None:
     """Be it that which is normalised, or the other."""
