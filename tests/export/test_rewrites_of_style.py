@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
@@ -153,7 +154,15 @@ LAYERS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     "scale": ("Mul", ["k"], {}),
     "same": ("Conv", ["v"], {"pads": [1, 1, 1, 1]}),
     "shrink": ("Conv", ["v"], {"pads": [1, 1, 0, 0]}),
+    "narrower": ("Conv", ["v"], {"pads": [1, 1, 1, 0]}),
+    "double": ("ConvTranspose", ["u"], {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    "double, and two": ("ConvTranspose", ["u"], {"strides": [2, 2]}),
+    "double, and one": ("ConvTranspose", ["u"], {"strides": [2, 2], "pads": [1, 1, 0, 0]}),
+    "double, less one": ("ConvTranspose", ["v"], {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    "double, with one": ("ConvTranspose", ["u"], {"strides": [2, 2], "output_padding": [1, 1]}),
     "uneven": ("Pad", ["one"], {"mode": "edge"}),
+    "above and below": ("Pad", ["rows"], {"mode": "edge"}),
+    "right": ("Pad", ["column"], {"mode": "edge"}),
     "around": ("Pad", ["pads"], {"mode": "constant"}),
     "beside": ("Pad", ["first", "", "order"], {"mode": "edge"}),
     "crop": ("Slice", ["starts", "ends", "axes"], {}),
@@ -181,6 +190,9 @@ def painted(
         "three": np.array([3, 3], np.float32),
         "one": np.array([0, 0, 1, 1, 0, 0, 0, 0]),
         "first": np.array([1, 0, 0, 0, 0, 0, 0, 0]),
+        "rows": np.array([0, 0, 1, 0, 0, 0, 1, 0]),
+        "column": np.array([0, 0, 0, 0, 0, 0, 0, 1]),
+        "u": random.standard_normal((4, 4, 4, 4)).astype(np.float32),
         "order": np.array([3, 1, 2, 0]),
         "v": random.standard_normal((4, 4, 3, 3)).astype(np.float32),
         "k": random.standard_normal((1, 4, 1, 1)).astype(np.float32),
@@ -242,6 +254,14 @@ def test_a_narrow_convolution_is_one_of_four_times_the_width(
         (("uneven", "grow"), True),
         (("threefold",), False),
         (("grow", "beside"), False),
+        (("grow", "above and below"), True),
+        (("grow", "right"), False),
+        (("grow", "narrower"), False),
+        (("double",), True),
+        (("double, and two",), True),
+        (("double, and one",), False),
+        (("double, less one",), False),
+        (("double, with one",), False),
     ],
 )
 def test_only_where_every_size_is_even(between: tuple[str, ...], turned: bool) -> None:
@@ -250,6 +270,21 @@ def test_only_where_every_size_is_even(between: tuple[str, ...], turned: bool) -
     assert (other is not None) == turned
     if other is not None:
         x = picture(1, 4, 5, 7)
+        expected = run(graph, x)
+        np.testing.assert_allclose(run(other, x), expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("height", "width", "turned"), [(6, 8, True), (5, 8, False), (6, 7, False)])
+def test_sizes_may_be_even_because_they_are_always_the_same(height: int, width: int, turned: bool) -> None:
+    proto = ir.to_proto(painted())
+    for axis, size in enumerate((height, width), start=2):
+        for value in (proto.graph.input[0], proto.graph.output[0]):
+            value.type.tensor_type.shape.dim[axis].dim_value = size
+    graph = ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+    other = rewrite(graph, ["narrow-to-phases"])
+    assert (other is not None) == turned
+    if other is not None:
+        x = picture(1, 4, height, width)
         expected = run(graph, x)
         np.testing.assert_allclose(run(other, x), expected, atol=1e-5 * np.abs(expected).max())
 

@@ -113,10 +113,39 @@ def test_blocks_are_made_in_passing(height: int, width: int, enlarge: bool) -> N
     graph = painted(9 if enlarge else 5, enlarge)
     other = turned(graph, BLOCKS)
     assert "SpaceToDepth" not in kinds(other)
-    assert (
-        next(node for node in other.graph if node.domain == DOMAIN).attributes["to_blocksize"].as_int() == 4
-    )
+    native = next(node for node in other.graph if node.domain == DOMAIN)
+    assert native.attributes["to_blocksize"].as_int() == 4
+    assert native.outputs[0].shape is not None and native.outputs[0].shape[3] == 9 * 16
     assert_alike(other, graph, channels=9, height=height, width=width)
+
+
+@pytest.mark.parametrize(
+    ("cut", "around", "filling"),
+    [
+        (([1, 1], [5, -1]), [4, 4, 4, 4], 0.0),
+        (([-9, 1], [-1, -1]), [4, 4, 4, 4], 0.0),
+        (([1, 1], [-1, -1]), [4, 4, 4, 4], 0.5),
+        (([1, 1], [-1, -1]), [4, 3, 2, 5], 0.0),
+    ],
+    ids=str,
+)
+def test_blocks_are_made_apart_where_their_number_is_not_told(
+    cut: tuple[list[int], list[int]], around: list[int], filling: float
+) -> None:
+    """By a cut from the other side; or of a border that is one of another kind. Any amounts are told."""
+    draft = Draft(9, 0)
+    value = draft.add("DepthToSpace", draft.conv("x", 9, 36), blocksize=2, mode="DCR")
+    bounds = [draft.weight(np.array(at)) for at in (*cut, [2, 3])]
+    value = draft.norm(draft.add("Slice", value, *bounds), 9, own=False)
+    amounts = draft.weight(np.array([0, 0, *around[:2], 0, 0, *around[2:]]))
+    value = draft.add("Pad", value, amounts, draft.weight(np.float32(filling)), mode="constant")
+    draft.value = draft.conv(value, 9, 3, 9)
+    graph = draft.graph()
+    other = turned(graph, BLOCKS)
+    told = cut == ([1, 1], [-1, -1]) and not filling
+    assert ("SpaceToDepth" in kinds(other)) != told
+    for height, width in ((8, 8), (7, 9)):
+        assert_alike(other, graph, channels=9, height=height, width=width)
 
 
 def test_blocks_that_are_more_than_a_rounding_up_are_made_apart() -> None:
@@ -169,7 +198,12 @@ def test_two_that_pad_differently_pad_for_themselves() -> None:
     draft.value = draft.add("Sub", *branches)
     graph = draft.graph()
     other = turned(graph)
-    assert Counter(kinds(other))["Pad"] == 3
+    pads = [node for node in other.graph if node.op_type == "Pad"]
+    assert len(pads) == 3
+    before = [node.inputs[0].producer() for node in pads if node.inputs[0] is not None]
+    assert [node.op_type for node in before if node is not None] == ["InstanceNormRelu"] * 2, (
+        "with channels last"
+    )
     assert_alike(other, graph)
 
 

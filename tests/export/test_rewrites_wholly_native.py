@@ -307,6 +307,40 @@ def test_what_is_cut_and_computed_value_by_value_has_channels_last_too() -> None
     close(run(other, x), run(graph, x), 1e-6)
 
 
+@pytest.mark.parametrize("moved", [True, False])
+def test_what_is_cut_may_leave_its_axes_to_their_order(moved: bool) -> None:
+    """But not to what is computed."""
+    draft = Draft(3, 0)
+    cut = [draft.weight(np.array(at)) for at in ([0, 0, 1, 2], [9, 2, -1, 9])]
+    axes = [] if moved else [draft.add("Neg", draft.weight(np.array([0, -1, -2, -3])))]
+    value = draft.add("Slice", draft.conv("x", 3, 3), *cut, *axes)
+    draft.add("Tanh", value)
+    graph = draft.graph()
+    other = turned(graph)
+    order = ["Slice", "Tanh", "Transpose"] if moved else ["Transpose", "Slice", "Tanh"]
+    assert [kind for kind in kinds(other) if kind != "Neg"] == ["Transpose", "NhwcConvolution", *order]
+    x = picture(2, 3, 6, 7)
+    close(run(other, x), run(graph, x), 1e-6)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_pictures_with_channels_last_come_out_as_they_are(times: int) -> None:
+    """A second time, under another name, by a transpose."""
+    draft = Draft(3, 0)
+    value = draft.conv("x", 3, 3)
+    for _ in range(times):
+        draft.add("Transpose", value, perm=[0, 2, 3, 1])
+    graph = draft.graph()
+    wanted = [node.outputs[0] for node in graph.graph if node.op_type == "Transpose"]
+    graph.graph.outputs.extend(wanted[:-1])
+    other = turned(graph)
+    assert kinds(other)[:2] == ["Transpose", "NhwcConvolution"]
+    assert kinds(other).count("Transpose") <= 1 + 2 * (times - 1)
+    assert [value.name for value in other.graph.outputs] == [value.name for value in graph.graph.outputs]
+    x = picture(2, 3, 6, 7)
+    close(run(other, x), run(graph, x), 1e-5)
+
+
 def test_values_by_channel_want_channels_first() -> None:
     draft = Draft(3, 0)
     value = draft.conv("x", 3, 3)
