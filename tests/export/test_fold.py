@@ -31,6 +31,7 @@ STEPS = {
     "crop": ("Slice", ["starts", "ends", "axes"], {}),
     "relu": ("Relu", [], {}),
     "conv": ("Conv", ["w", "b"], {}),
+    "bare": ("Conv", ["w"], {}),
 }
 
 
@@ -53,6 +54,8 @@ def chain(*steps: str) -> ir.Model:
         ("conv", "scale"),
         ("conv", "crop", "turn", "scale", "relu"),
         ("scale", "reflect", "conv", "crop", "scale"),
+        ("scale", "bare"),
+        ("bare", "scale"),
     ],
     ids="-".join,
 )
@@ -82,6 +85,18 @@ def test_other_scales_stay(steps: tuple[str, ...]) -> None:
     graph = chain(*steps)
     assert fold_scales(graph) == 0
     assert kinds(graph) == kinds(chain(*steps))
+
+
+@pytest.mark.parametrize("steps", [("scale", "conv"), ("conv", "scale")], ids="-".join)
+@pytest.mark.parametrize("index", [1, 2])
+def test_a_scale_stays_beside_weights_that_are_computed(steps: tuple[str, ...], index: int) -> None:
+    graph = chain(*steps)
+    convolution = next(node for node in graph.graph if node.op_type == "Conv")
+    made = ir.node("Neg", [convolution.inputs[index]], name="made")
+    made.outputs[0].name = "computed"
+    graph.graph.insert_before(graph.graph[0], made)
+    convolution.replace_input_with(index, made.outputs[0])
+    assert fold_scales(graph) == 0
 
 
 def test_a_scale_stays_whose_convolution_others_use_too() -> None:

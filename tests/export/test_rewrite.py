@@ -108,7 +108,7 @@ def test_a_function_equals_the_transposed_convolution(
 
 
 def test_a_layer_with_few_outputs_becomes_one_convolution_and_others_four() -> None:
-    few, many = rewritten(transposed(8, 3, bias=True)), rewritten(transposed(8, 5, bias=True))
+    few, many = rewritten(transposed(8, 4, bias=True)), rewritten(transposed(8, 5, bias=True))
     assert [node.op_type for node in few.graph] == ["Conv", "Relu", "DepthToSpace"]
     assert [node.op_type for node in many.graph] == ["Conv", "Relu"] * 4 + ["Concat", "DepthToSpace"]
 

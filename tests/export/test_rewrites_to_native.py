@@ -136,6 +136,13 @@ def test_other_convolutions_are_left_alone(change: dict[str, Any]) -> None:
         assert other is None
 
 
+@pytest.mark.parametrize("few", ["inputs", "outputs"])
+def test_enlargements_of_few_channels_are_left_alone(few: str) -> None:
+    graph = convolved(**{few: 15}, enlarge=True)
+    assert rewrite(graph, ["enlarged-to-native"]) is None
+    assert rewrite(convolved(**{few: 16}, enlarge=True), ["enlarged-to-native"]) is not None
+
+
 def test_a_padding_that_something_else_needs_stays() -> None:
     graph = convolved()
     (padded,) = graph.graph[0].outputs

@@ -152,6 +152,10 @@ def test_blocks_that_are_more_than_a_rounding_up_are_made_apart() -> None:
     graph = painted(7)
     other = turned(graph, BLOCKS)
     assert "SpaceToDepth" in kinds(other)
+    for node in other.graph:
+        if node.op_type == "Shape" and node.inputs[0] is not None:
+            before = node.inputs[0].producer()
+            assert before is None or before.op_type != "Transpose", "sizes are asked for before"
     assert_alike(other, graph, channels=9, height=7, width=9)
 
 
@@ -174,6 +178,39 @@ def test_sizes_are_computed_by_the_function_for_them() -> None:
     assert sizes.attributes["factor"].as_int() == 2
     assert list(sizes.attributes["growth"].as_ints()) == [-2, -2]
     assert not {"Add", "Mul", "Mod"} & set(kinds(other))
+
+
+@pytest.mark.parametrize(
+    ("steps", "native"),
+    [
+        ([("Add", [-2, -1])], {"growth": [-2, -1]}),
+        ([("Mul", [2, 2])], {"factor": 2, "growth": [0, 0]}),
+        ([("Add", [-4, -3]), ("Mul", [2, 2]), ("Add", [1, 1])], {"factor": 2, "growth": [-7, -5]}),
+        ([("Add", [0, 0])], None),
+        ([("Mul", [1, 2])], None),
+        ([("Sub", [2, 1])], None),
+        ([("Add", [-2])], None),
+    ],
+    ids=str,
+)
+def test_ends_of_a_cut_are_computed_as_before(
+    steps: list[tuple[str, list[int]]], native: dict[str, object] | None
+) -> None:
+    draft = Draft(3, 0)
+    draft.layer(Layer())
+    ends = draft.add("Shape", "x", start=2, end=4)
+    for kind, numbers in steps:
+        ends = draft.add(kind, ends, draft.weight(np.array(numbers)))
+    zero, axes = draft.weight(np.array([0, 0])), draft.weight(np.array([2, 3]))
+    draft.value = draft.add("Slice", draft.value, zero, ends, axes)
+    graph = draft.graph()
+    other = turned(graph)
+    found = [node for node in other.graph if node.op_type == "Sizes"]
+    told = [{name: attribute.value for name, attribute in node.attributes.items()} for node in found]
+    told = [{name: list(at) if name == "growth" else at for name, at in each.items()} for each in told]
+    assert told == ([] if native is None else [{"factor": 1, **native}])
+    for height, width in ((8, 8), (7, 9)):
+        assert_alike(other, graph, height=height, width=width)
 
 
 def test_a_graph_is_marked_to_be_computed_channels_last() -> None:
