@@ -207,3 +207,68 @@ def test_an_output_that_an_island_reads_has_one_cast() -> None:
         outputs = runner.run({"x": x})
     np.testing.assert_allclose(outputs["m"], 1000 * x, rtol=2e-3)
     np.testing.assert_allclose(outputs["y"], run(norm_graph(), x), atol=5e-3)
+
+
+def branched(kind: str, *, small: bool) -> ir.Model:
+    """A normalisation, and what is computed of it with values of each channel or of each pixel."""
+    nodes = [
+        helper.make_node("InstanceNormalization", ["x", "g", "b"], ["n"], name="norm"),
+        helper.make_node("Abs", ["x"], ["a"], name="whole"),
+        helper.make_node("MaxPool", ["a"], ["p"], name="pool", kernel_shape=[2, 2]),
+        helper.make_node("GlobalMaxPool", ["p"], ["m"], name="peak"),
+        helper.make_node("Add", ["m", "m"], ["d"], name="double"),
+        helper.make_node(kind, ["n", "d" if small else "a"], ["y"], name="last"),
+    ]
+    return graph_of(nodes, {"g": np.ones(2, np.float32), "b": np.zeros(2, np.float32)})
+
+
+@pytest.mark.parametrize("kind", ["Mul", "Add", "Max"])
+@pytest.mark.parametrize("small", [True, False])
+def test_what_follows_an_island_stays_with_it_unless_whole_pictures_come_in(kind: str, small: bool) -> None:
+    lowered = convert(branched(kind, small=small), "fp16")
+    float32 = {node.name for node in lowered.graph if node.outputs[0].dtype == ir.DataType.FLOAT}
+    follows = small and kind != "Max"
+    assert {name for name in float32 if "/" not in name} == ({"norm", "last"} if follows else {"norm"})
+    x = np.random.default_rng(0).standard_normal((1, 2, 5, 5), np.float32)
+    np.testing.assert_allclose(run(lowered, x), run(branched(kind, small=small), x), atol=0.03)
+
+
+def test_layers_that_share_a_weight_share_it_in_half() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="first", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["c", "w"], ["y"], name="second", pads=[1, 1, 1, 1]),
+    ]
+    weight = np.random.default_rng(0).standard_normal((2, 2, 3, 3)).astype(np.float32)
+    lowered = convert(graph_of(nodes, {"w": weight}), "fp16")
+    assert list(lowered.graph.initializers) == ["w.fp16"]
+
+
+def also(graph: ir.Model, value: ir.Value, kind: str, made: ir.DataType, **attributes: int) -> None:
+    """Make another output of a tensor."""
+    node = ir.node(kind, [value], attributes, name=kind.lower())
+    node.outputs[0].name, node.outputs[0].type = f"{kind}.out", ir.TensorType(made)
+    node.outputs[0].shape = ir.Shape([4]) if kind == "Shape" else value.shape
+    graph.graph.append(node)
+    graph.graph.outputs.append(node.outputs[0])
+
+
+def test_whole_numbers_stay_what_they_are_and_are_no_intermediates() -> None:
+    """Those of pixels are made of what an island yields by one cast."""
+    graph = norm_graph()
+    normal = graph.graph[1].outputs[0]
+    also(graph, graph.graph[0].outputs[0], "Shape", ir.DataType.INT64)
+    also(graph, normal, "Cast", ir.DataType.UINT8, to=ir.DataType.UINT8)
+    lowered = convert(graph, "fp16")
+    (normal,) = (node.outputs[0] for node in lowered.graph if node.name == "norm")
+    assert {user.name for user, _ in normal.uses()} == {"last", "cast"}
+    onnx.checker.check_model(ir.to_proto(lowered), full_check=True)
+    assert set(expose_intermediates(lowered)) == {"x.float16.float", "m.float", "n", "y"}
+
+
+def test_an_output_that_is_made_pixels_too_is_cast_for_itself() -> None:
+    graph = conv_graph()
+    also(graph, graph.graph.outputs[0], "Cast", ir.DataType.UINT8, to=ir.DataType.UINT8)
+    lowered = convert(graph, "fp16")
+    types = {output.name: output.dtype for output in lowered.graph.outputs}
+    assert types == {"y": ir.DataType.FLOAT, "Cast.out": ir.DataType.UINT8}
+    onnx.checker.check_model(ir.to_proto(lowered), full_check=True)
