@@ -106,6 +106,18 @@ def test_a_scale_stays_whose_convolution_others_use_too() -> None:
     assert fold_scales(graph) == 0
 
 
+@pytest.mark.parametrize("order", [["c", "t"], ["t", "c"]], ids=str)
+@pytest.mark.parametrize("convolved", [True, False])
+def test_a_scale_stays_that_others_read_too(order: list[str], convolved: bool) -> None:
+    nodes = [
+        helper.make_node("Mul", ["x", "k"], ["t"], name="scale"),
+        helper.make_node("Conv", ["t" if convolved else "x", "w"], ["c"], name="conv", pads=[1] * 4),
+        helper.make_node("Sub", order, ["y"], name="join"),
+    ]
+    graph = make_graph(nodes, {name: WEIGHTS[name] for name in "kw"}, 3, 3)
+    assert fold_scales(graph) == 0
+
+
 def test_tensors_that_hold_another_multiple_say_so() -> None:
     graph = chain("scale", "reflect", "conv", "crop", "scale", "relu")
     fold_scales(graph)

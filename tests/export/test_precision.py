@@ -209,6 +209,28 @@ def test_an_output_that_an_island_reads_has_one_cast() -> None:
     np.testing.assert_allclose(outputs["y"], run(norm_graph(), x), atol=5e-3)
 
 
+def test_values_of_each_channel_stay_in_float32_with_an_island() -> None:
+    nodes = [
+        helper.make_node("InstanceNormalization", ["x", "g", "b"], ["n"], name="norm"),
+        helper.make_node("Mul", ["n", "k"], ["y"], name="scale"),
+    ]
+    ones = np.ones(2, np.float32)
+    graph = graph_of(nodes, {"g": ones, "b": ones, "k": np.float32([0.3, 3]).reshape(2, 1, 1)})
+    assert [node.op_type for node in convert(graph, "fp16").graph] == ["InstanceNormalization", "Mul"]
+
+
+def test_pixels_become_half_at_once() -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["p"], name="pixels", to=TensorProto.UINT8),
+        helper.make_node("Cast", ["p"], ["f"], name="floats", to=TensorProto.FLOAT),
+        helper.make_node("Relu", ["f"], ["y"], name="last"),
+    ]
+    lowered = convert(graph_of(nodes, {}), "fp16")
+    onnx.checker.check_model(ir.to_proto(lowered), full_check=True)
+    assert [node.name for node in lowered.graph] == ["pixels", "floats", "last", "y/Cast.float"]
+    assert types(lowered)["f"] == ir.DataType.FLOAT16
+
+
 def branched(kind: str, *, small: bool) -> ir.Model:
     """A normalisation, and what is computed of it with values of each channel or of each pixel."""
     nodes = [
