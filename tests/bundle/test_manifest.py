@@ -23,6 +23,7 @@ from gantk.bundle import (
     Manifest,
     Parity,
     Variant,
+    place_of,
     readable,
 )
 from gantk.errors import GantkError
@@ -282,6 +283,48 @@ def test_errors_say_where() -> None:
 )
 def test_differences_as_people_read_them(difference: float | None, text: str) -> None:
     assert readable(difference) == text
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("precision", "fp64", "is 'fp64', 'adam'; known are fp32,"),
+        ("form", "round", "is 'fp32', 'round'; known are .* plain,"),
+        ("opset", 0, "has opset 0; 1 to 1000 are known"),
+        ("opset", 1001, "has opset 1001; 1 to 1000 are known"),
+    ],
+)
+def test_a_variant_that_cannot_be(field: str, value: object, text: str) -> None:
+    document = good()
+    document["variants"][0][field] = value
+    with pytest.raises(GantkError, match=f"`model.fp32.onnx` {text}"):
+        Manifest.from_json(document)
+
+
+def test_opsets_at_the_ends_of_what_can_be() -> None:
+    for opset in (1, 1000):
+        assert Variant(FileRef.of("x", b""), "fp32", "plain", opset).opset == opset
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        ({"batches": (), "reason": "no kernel"}, "b could not load `x` when the bundle was made: no kernel"),
+        ({"reason": "7 dB"}, "b computes `x` wrong: 7 dB, off by up to 0.25, against torch float32"),
+        ({"reason": "NaN", "max_abs": None}, "b computes `x` wrong: NaN, against torch float32"),
+        ({}, "b computes `x` wrong: its parity check failed, off by up to 0.25, against torch float32"),
+    ],
+)
+def test_what_a_failed_check_found_in_words(facts: dict[str, Any], text: str) -> None:
+    parity = replace(networks.parity("b", passed=False), max_abs=0.25, reason=None, reference="torch float32")
+    assert replace(parity, **facts).complaint("x") == text
+
+
+def test_a_place_is_a_backend_with_what_is_no_cpu() -> None:
+    assert [place_of("onnxruntime", device) for device in ("cpu", "cuda")] == [
+        "onnxruntime",
+        "onnxruntime cuda",
+    ]
 
 
 def test_failed_on() -> None:

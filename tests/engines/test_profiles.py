@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from gantk.bundle import Interface, ShapeRange
+from gantk.bundle import STEP_FAMILY, Interface, Manifest, ShapeRange
 from gantk.errors import UsageError
-from gantk.export.engines.profiles import Follows, make_profiles
+from gantk.export.engines.profiles import Follows, follows, make_profiles
 from gantk.tensors import TensorSpec
 
 LATENT = TensorSpec("latent", "float32", ("N", 100), layout="NC")
@@ -53,18 +53,34 @@ def test_several_profiles() -> None:
 
 
 def test_sizes_that_follow_from_others() -> None:
-    follows = {"h": Follows("H", 3), "w": Follows("W", 3)}
-    (profile,) = make_profiles(interface(PICTURE, FEATURES), follows)
+    halved = {"h": Follows("H", 3), "w": Follows("W", 3)}
+    (profile,) = make_profiles(interface(PICTURE, FEATURES), halved)
     assert profile["features"] == ShapeRange((1, 64, 8, 8), (1, 64, 64, 64), (4, 64, 128, 128))
-    (profile,) = make_profiles(interface(FEATURES), follows)  # A form without the picture.
+    (profile,) = make_profiles(interface(FEATURES), halved)  # A form without the picture.
     assert profile["features"].max == (64, 64, 128, 128)
     small = ["picture=1x100x203x3"]
-    (profile,) = make_profiles(interface(PICTURE, FEATURES), follows, small, small, small)
+    (profile,) = make_profiles(interface(PICTURE, FEATURES), halved, small, small, small)
     assert profile["features"] == ShapeRange(*[(1, 64, 12, 25)] * 3)
     with pytest.raises(
         UsageError, match="h is 12 by picture and 13 by features|h is 13 by features and 12 by"
     ):
-        make_profiles(interface(PICTURE, FEATURES), follows, (), [*small, "features=1x64x13x25"], ())
+        make_profiles(interface(PICTURE, FEATURES), halved, (), [*small, "features=1x64x13x25"], ())
+
+
+@pytest.mark.parametrize(
+    ("family", "layer", "poolings"),
+    [
+        (STEP_FAMILY, "relu4_2", 3),
+        (STEP_FAMILY, "relu1_1", 0),
+        (STEP_FAMILY, None, None),
+        ("style", "relu4_2", None),
+    ],
+)
+def test_of_a_step_the_sides_of_features_follow(family: str, layer: str | None, poolings: int | None) -> None:
+    outputs = (TensorSpec("y", "float32", ("N",)),)
+    manifest = Manifest(family, "tiny", {"content_layer": layer}, (PICTURE,), outputs, variants=())
+    wanted = {} if poolings is None else {"h": Follows("H", poolings), "w": Follows("W", poolings)}
+    assert follows(manifest) == wanted
 
 
 def test_a_symbol_is_one_size_in_all_inputs() -> None:

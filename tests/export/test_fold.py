@@ -31,6 +31,7 @@ STEPS = {
     "crop": ("Slice", ["starts", "ends", "axes"], {}),
     "relu": ("Relu", [], {}),
     "conv": ("Conv", ["w", "b"], {}),
+    "bare": ("Conv", ["w"], {}),
 }
 
 
@@ -53,6 +54,8 @@ def chain(*steps: str) -> ir.Model:
         ("conv", "scale"),
         ("conv", "crop", "turn", "scale", "relu"),
         ("scale", "reflect", "conv", "crop", "scale"),
+        ("scale", "bare"),
+        ("bare", "scale"),
     ],
     ids="-".join,
 )
@@ -84,10 +87,34 @@ def test_other_scales_stay(steps: tuple[str, ...]) -> None:
     assert kinds(graph) == kinds(chain(*steps))
 
 
+@pytest.mark.parametrize("steps", [("scale", "conv"), ("conv", "scale")], ids="-".join)
+@pytest.mark.parametrize("index", [1, 2])
+def test_a_scale_stays_beside_weights_that_are_computed(steps: tuple[str, ...], index: int) -> None:
+    graph = chain(*steps)
+    convolution = next(node for node in graph.graph if node.op_type == "Conv")
+    made = ir.node("Neg", [convolution.inputs[index]], name="made")
+    made.outputs[0].name = "computed"
+    graph.graph.insert_before(graph.graph[0], made)
+    convolution.replace_input_with(index, made.outputs[0])
+    assert fold_scales(graph) == 0
+
+
 def test_a_scale_stays_whose_convolution_others_use_too() -> None:
     graph = chain("conv", "scale")
     value = graph.graph[0].outputs[0]
     graph.graph.outputs.append(value)
+    assert fold_scales(graph) == 0
+
+
+@pytest.mark.parametrize("order", [["c", "t"], ["t", "c"]], ids=str)
+@pytest.mark.parametrize("convolved", [True, False])
+def test_a_scale_stays_that_others_read_too(order: list[str], convolved: bool) -> None:
+    nodes = [
+        helper.make_node("Mul", ["x", "k"], ["t"], name="scale"),
+        helper.make_node("Conv", ["t" if convolved else "x", "w"], ["c"], name="conv", pads=[1] * 4),
+        helper.make_node("Sub", order, ["y"], name="join"),
+    ]
+    graph = make_graph(nodes, {name: WEIGHTS[name] for name in "kw"}, 3, 3)
     assert fold_scales(graph) == 0
 
 
@@ -96,3 +123,21 @@ def test_tensors_that_hold_another_multiple_say_so() -> None:
     fold_scales(graph)
     names = {node.op_type: node.outputs[0].name for node in graph.graph}
     assert names == {"Pad": f"t1{SCALED}", "Conv": f"t2{SCALED}", "Slice": "t4", "Relu": "y"}
+
+
+@pytest.mark.parametrize("scales", [(0.5, 0.5), (3.0, 0.2)], ids=str)
+def test_convolutions_that_share_weights_have_each_its_own_scale(scales: tuple[float, float]) -> None:
+    nodes = [
+        helper.make_node("Mul", ["x", "before"], ["t"], name="before"),
+        helper.make_node("Conv", ["t", "w", "b"], ["u"], name="first"),
+        helper.make_node("Relu", ["u"], ["v"], name="between"),
+        helper.make_node("Conv", ["v", "w", "b"], ["z"], name="second"),
+        helper.make_node("Mul", ["z", "after"], ["y"], name="after"),
+    ]
+    weights = {name: WEIGHTS[name] for name in "wb"}
+    weights |= {name: np.float32(scale) for name, scale in zip(("before", "after"), scales, strict=True)}
+    graph, other = make_graph(nodes, weights, 3, 3), make_graph(nodes, weights, 3, 3)
+    assert fold_scales(other) == 2
+    x = picture(2, 3, 9, 8)
+    expected = run(graph, x)
+    np.testing.assert_allclose(run(other, x), expected, atol=1e-5 * np.abs(expected).max())

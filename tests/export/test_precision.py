@@ -156,6 +156,15 @@ def test_the_audit_finds_the_peak_of_each_layer() -> None:
     np.testing.assert_allclose(peaks["last"], run(graph, 3 * x).max(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("scales", [(-1, 1), (1, -1)], ids=str)
+def test_what_is_no_number_is_seen_whatever_else_is_tried(scales: tuple[int, int]) -> None:
+    graph = graph_of([helper.make_node("Sqrt", ["x"], ["y"], name="root")], {})
+    x = np.ones((1, 2, 3, 3), np.float32)
+    data = ir.to_proto(graph).SerializeToString()
+    peaks = audit_range(data, [{"x": scale * x} for scale in scales], "onnxruntime")
+    assert np.isnan(peaks["root"])
+
+
 def test_a_range_beyond_fp16_is_refused_by_its_first_layer() -> None:
     refuse_overflow({"a": 1.0, "b": 2.0**15})
     with pytest.raises(GantkError, match=r"layer `b` reaches 3\.3e\+04 in float32") as caught:
@@ -170,3 +179,118 @@ def test_intermediates_of_a_lowered_graph_come_out_in_float32() -> None:
     exposed = expose_intermediates(lowered)
     assert exposed["c.float"] == ("c", "first")
     assert all(output.dtype == ir.DataType.FLOAT for output in lowered.graph.outputs)
+
+
+@pytest.mark.parametrize("precision", LOW)
+def test_what_an_island_reads_comes_out_too(precision: str) -> None:
+    """By the cast that the island has: a second would have the same name."""
+    lowered = convert(norm_graph(), precision)
+    exposed = expose_intermediates(lowered)
+    assert exposed["m.float"] == ("m", "scale")
+    onnx.checker.check_model(ir.to_proto(lowered), full_check=True)
+    if precision == "fp16":
+        x = np.random.default_rng(0).standard_normal((1, 2, 5, 5), np.float32)
+        with open_model(from_bytes(ir.to_proto(lowered).SerializeToString()), "onnxruntime") as runner:
+            outputs = runner.run({"x": x})
+        np.testing.assert_allclose(outputs["m.float"], 1000 * x, rtol=2e-3)
+
+
+def test_an_output_that_an_island_reads_has_one_cast() -> None:
+    graph = norm_graph()
+    (scaled,) = graph.graph[0].outputs
+    graph.graph.outputs.append(scaled)
+    lowered = convert(graph, "fp16")
+    assert [output.name for output in lowered.graph.outputs] == ["y", "m"]
+    assert [node.op_type for node in lowered.graph].count("Cast") == 2
+    x = np.random.default_rng(0).standard_normal((1, 2, 5, 5), np.float32)
+    with open_model(from_bytes(ir.to_proto(lowered).SerializeToString()), "onnxruntime") as runner:
+        outputs = runner.run({"x": x})
+    np.testing.assert_allclose(outputs["m"], 1000 * x, rtol=2e-3)
+    np.testing.assert_allclose(outputs["y"], run(norm_graph(), x), atol=5e-3)
+
+
+def test_values_of_each_channel_stay_in_float32_with_an_island() -> None:
+    nodes = [
+        helper.make_node("InstanceNormalization", ["x", "g", "b"], ["n"], name="norm"),
+        helper.make_node("Mul", ["n", "k"], ["y"], name="scale"),
+    ]
+    ones = np.ones(2, np.float32)
+    graph = graph_of(nodes, {"g": ones, "b": ones, "k": np.float32([0.3, 3]).reshape(2, 1, 1)})
+    assert [node.op_type for node in convert(graph, "fp16").graph] == ["InstanceNormalization", "Mul"]
+
+
+def test_pixels_become_half_at_once() -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["p"], name="pixels", to=TensorProto.UINT8),
+        helper.make_node("Cast", ["p"], ["f"], name="floats", to=TensorProto.FLOAT),
+        helper.make_node("Relu", ["f"], ["y"], name="last"),
+    ]
+    lowered = convert(graph_of(nodes, {}), "fp16")
+    onnx.checker.check_model(ir.to_proto(lowered), full_check=True)
+    assert [node.name for node in lowered.graph] == ["pixels", "floats", "last", "y/Cast.float"]
+    assert types(lowered)["f"] == ir.DataType.FLOAT16
+
+
+def branched(kind: str, *, small: bool) -> ir.Model:
+    """A normalisation, and what is computed of it with values of each channel or of each pixel."""
+    nodes = [
+        helper.make_node("InstanceNormalization", ["x", "g", "b"], ["n"], name="norm"),
+        helper.make_node("Abs", ["x"], ["a"], name="whole"),
+        helper.make_node("MaxPool", ["a"], ["p"], name="pool", kernel_shape=[2, 2]),
+        helper.make_node("GlobalMaxPool", ["p"], ["m"], name="peak"),
+        helper.make_node("Add", ["m", "m"], ["d"], name="double"),
+        helper.make_node(kind, ["n", "d" if small else "a"], ["y"], name="last"),
+    ]
+    return graph_of(nodes, {"g": np.ones(2, np.float32), "b": np.zeros(2, np.float32)})
+
+
+@pytest.mark.parametrize("kind", ["Mul", "Add", "Max"])
+@pytest.mark.parametrize("small", [True, False])
+def test_what_follows_an_island_stays_with_it_unless_whole_pictures_come_in(kind: str, small: bool) -> None:
+    lowered = convert(branched(kind, small=small), "fp16")
+    float32 = {node.name for node in lowered.graph if node.outputs[0].dtype == ir.DataType.FLOAT}
+    follows = small and kind != "Max"
+    assert {name for name in float32 if "/" not in name} == ({"norm", "last"} if follows else {"norm"})
+    x = np.random.default_rng(0).standard_normal((1, 2, 5, 5), np.float32)
+    np.testing.assert_allclose(run(lowered, x), run(branched(kind, small=small), x), atol=0.03)
+
+
+def test_layers_that_share_a_weight_share_it_in_half() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="first", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["c", "w"], ["y"], name="second", pads=[1, 1, 1, 1]),
+    ]
+    weight = np.random.default_rng(0).standard_normal((2, 2, 3, 3)).astype(np.float32)
+    lowered = convert(graph_of(nodes, {"w": weight}), "fp16")
+    assert list(lowered.graph.initializers) == ["w.fp16"]
+
+
+def also(graph: ir.Model, value: ir.Value, kind: str, made: ir.DataType, **attributes: int) -> None:
+    """Make another output of a tensor."""
+    node = ir.node(kind, [value], attributes, name=kind.lower())
+    node.outputs[0].name, node.outputs[0].type = f"{kind}.out", ir.TensorType(made)
+    node.outputs[0].shape = ir.Shape([4]) if kind == "Shape" else value.shape
+    graph.graph.append(node)
+    graph.graph.outputs.append(node.outputs[0])
+
+
+def test_whole_numbers_stay_what_they_are_and_are_no_intermediates() -> None:
+    """Those of pixels are made of what an island yields by one cast."""
+    graph = norm_graph()
+    normal = graph.graph[1].outputs[0]
+    also(graph, graph.graph[0].outputs[0], "Shape", ir.DataType.INT64)
+    also(graph, normal, "Cast", ir.DataType.UINT8, to=ir.DataType.UINT8)
+    lowered = convert(graph, "fp16")
+    (normal,) = (node.outputs[0] for node in lowered.graph if node.name == "norm")
+    assert {user.name for user, _ in normal.uses()} == {"last", "cast"}
+    onnx.checker.check_model(ir.to_proto(lowered), full_check=True)
+    assert set(expose_intermediates(lowered)) == {"x.float16.float", "m.float", "n", "y"}
+
+
+def test_an_output_that_is_made_pixels_too_is_cast_for_itself() -> None:
+    graph = conv_graph()
+    also(graph, graph.graph.outputs[0], "Cast", ir.DataType.UINT8, to=ir.DataType.UINT8)
+    lowered = convert(graph, "fp16")
+    types = {output.name: output.dtype for output in lowered.graph.outputs}
+    assert types == {"y": ir.DataType.FLOAT, "Cast.out": ir.DataType.UINT8}
+    onnx.checker.check_model(ir.to_proto(lowered), full_check=True)

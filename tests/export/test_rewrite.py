@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from export_graphs import kinds, make_graph
 from gantk.bundle import WHOLLY_NATIVE
 from gantk.export.functions import DOMAIN
 from gantk.export.precision import convert
@@ -107,7 +108,7 @@ def test_a_function_equals_the_transposed_convolution(
 
 
 def test_a_layer_with_few_outputs_becomes_one_convolution_and_others_four() -> None:
-    few, many = rewritten(transposed(8, 3, bias=True)), rewritten(transposed(8, 5, bias=True))
+    few, many = rewritten(transposed(8, 4, bias=True)), rewritten(transposed(8, 5, bias=True))
     assert [node.op_type for node in few.graph] == ["Conv", "Relu", "DepthToSpace"]
     assert [node.op_type for node in many.graph] == ["Conv", "Relu"] * 4 + ["Concat", "DepthToSpace"]
 
@@ -155,6 +156,7 @@ def test_a_bias_and_a_relu_are_one_function_channels_last() -> None:
         {"group": 2},
         {"output_padding": [1, 1]},
         {"dilations": [2, 2]},
+        {"output_shape": [11, 9]},
     ],
     ids=lambda attributes: next(iter(attributes)),
 )
@@ -162,6 +164,54 @@ def test_other_transposed_convolutions_are_left_alone(attributes: dict[str, obje
     graph = transposed(16, 16, bias=False, **attributes)  # type: ignore[arg-type]
     assert all(rewrite(graph, [name]) is None for name in REWRITES)
     assert [node.op_type for node in graph.graph] == ["ConvTranspose", "Relu"]
+
+
+def test_attributes_may_be_told_that_are_so_by_default() -> None:
+    """As PyTorch tells them."""
+    scales = {"scales": np.array([1, 1, 2, 2], np.float32)}
+    nearest = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+    shapes = {"a": (16, 16, 4, 4), "b": (16, 16, 3, 3), "c": (16, 16, 3, 3), "d": (3, 16, 5, 5)}
+    weights = {name: np.ones(shape, np.float32) for name, shape in shapes.items()} | scales
+
+    def graph(convolution: dict[str, object], transposed: dict[str, object]) -> ir.Model:
+        double = {"strides": [2, 2], "pads": [1] * 4, **transposed}
+        nodes = [
+            helper.make_node("ConvTranspose", ["x", "a"], ["t"], name="a", **double),
+            helper.make_node("Resize", ["t", "", "scales"], ["u"], name="grow", **nearest),
+            helper.make_node("Conv", ["u", "b"], ["v"], name="b", pads=[1] * 4, **convolution),
+            helper.make_node("Conv", ["v", "c"], ["w"], name="c", pads=[1] * 4, **convolution),
+            helper.make_node("Conv", ["w", "d"], ["y"], name="d", pads=[2] * 4, **convolution),
+        ]
+        return make_graph(nodes, weights, 16, 3)
+
+    usual = {"dilations": [1, 1], "group": 1, "auto_pad": "NOTSET"}
+    plain, told = graph({}, {}), graph({"strides": [1, 1], **usual}, {"output_padding": [0, 0], **usual})
+    found = {name: (rewrite(plain, [name]), rewrite(told, [name])) for name in REWRITES}
+    for name, (one, other) in found.items():
+        assert (one is None) == (other is None), name
+        assert one is None or other is None or kinds(one) == kinds(other), name
+    assert sum(one is not None for one, _ in found.values()) == 11
+
+
+@pytest.mark.parametrize("axes", [[3], [3, 4]], ids=["lines", "volumes"])
+@pytest.mark.parametrize("operator", ["Conv", "ConvTranspose"])
+def test_convolutions_of_anything_but_pictures_are_left_alone(operator: str, axes: list[int]) -> None:
+    """With attributes that are left out, and so tell nothing of how many axes there are."""
+    shape = {1: [0, 0, -1], 2: [0, 0, 2, -1, 2]}[len(axes)]
+    weights = {
+        "shape": np.array(shape),
+        "back": np.array([0, 0, 2, -1]),
+        "w": np.ones((3, 3, *([2] * (len(shape) - 2))), np.float32),
+        "b": np.ones(3, np.float32),
+    }
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["other"], name="before"),
+        helper.make_node(operator, ["other", "w", "b"], ["c"], name="convolve"),
+        helper.make_node("Relu", ["c"], ["r"], name="active"),
+        helper.make_node("Reshape", ["r", "back"], ["y"], name="after"),
+    ]
+    graph = make_graph(nodes, weights, 3, 3)
+    assert all(rewrite(graph, [name]) is None for name in REWRITES)
 
 
 def test_the_graph_that_is_rewritten_is_left_as_it_was() -> None:

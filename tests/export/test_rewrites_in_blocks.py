@@ -108,6 +108,7 @@ def test_a_picture_becomes_channels_for_tensor_cores() -> None:
         {"kernel": (9, 4)},
         {"strides": [2, 2]},
         {"dilations": [2, 2]},
+        {"auto_pad": "SAME_UPPER"},
         {"inputs": 8, "outputs": 8},
     ],
     ids=str,

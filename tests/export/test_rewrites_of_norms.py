@@ -96,6 +96,16 @@ def test_a_bias_before_a_normalisation_does_nothing(
     np.testing.assert_allclose(low, wanted, atol=0.02)
 
 
+def test_what_has_no_bias_any_more_has_another_name() -> None:
+    """By which no layer is taken for the one at fault that only lacks what it had."""
+    graph = normalized()
+    other = rewrite(graph, [BIAS])
+    assert other is not None
+    one, two = ([node.outputs[0].name for node in each.graph] for each in (graph, other))
+    assert one[0] != two[0]
+    assert one[1:] == two[1:]
+
+
 @pytest.mark.parametrize(
     "graph",
     [

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
@@ -32,7 +33,7 @@ def enlarged(
     scale: float = 2.0,
     seed: int = 0,
     convolution: dict[str, Any] | None = None,
-    **resize: str,
+    **resize: Any,
 ) -> ir.Model:
     """A nearest enlargement, a padding (by the convolution itself where `mode` is empty), and a convolution."""
     random = np.random.default_rng(seed)
@@ -115,9 +116,11 @@ def test_every_backend_computes_the_layer_right(name: str, backend: str) -> None
         {"convolution": {"strides": [2, 2]}},
         {"convolution": {"dilations": [2, 2]}},
         {"convolution": {"pads": [1, 1, 1, 1]}},
+        {"convolution": {"auto_pad": "SAME_UPPER"}},
         {"coordinate_transformation_mode": "align_corners"},
         {"nearest_mode": "ceil"},
         {"resize_mode": "linear"},
+        {"axes": [2, 3, 1, 0]},
     ],
     ids=str,
 )
@@ -146,13 +149,24 @@ LAYERS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
         ["", "scales"],
         {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
     ),
+    "threefold": ("Resize", ["", "three"], {"axes": [2, 3]}),
     "relu": ("Relu", [], {}),
     "scale": ("Mul", ["k"], {}),
     "same": ("Conv", ["v"], {"pads": [1, 1, 1, 1]}),
     "shrink": ("Conv", ["v"], {"pads": [1, 1, 0, 0]}),
+    "narrower": ("Conv", ["v"], {"pads": [1, 1, 1, 0]}),
+    "double": ("ConvTranspose", ["u"], {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    "double, and two": ("ConvTranspose", ["u"], {"strides": [2, 2]}),
+    "double, and one": ("ConvTranspose", ["u"], {"strides": [2, 2], "pads": [1, 1, 0, 0]}),
+    "double, less one": ("ConvTranspose", ["v"], {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    "double, with one": ("ConvTranspose", ["u"], {"strides": [2, 2], "output_padding": [1, 1]}),
     "uneven": ("Pad", ["one"], {"mode": "edge"}),
+    "above and below": ("Pad", ["rows"], {"mode": "edge"}),
+    "right": ("Pad", ["column"], {"mode": "edge"}),
     "around": ("Pad", ["pads"], {"mode": "constant"}),
+    "beside": ("Pad", ["first", "", "order"], {"mode": "edge"}),
     "crop": ("Slice", ["starts", "ends", "axes"], {}),
+    "inner": ("Slice", ["ones", "minus", "sides"], {}),
     "round": ("Round", [], {}),
     "clip": ("Clip", ["low", "high"], {}),
     "turn": ("Transpose", [], {"perm": [0, 2, 3, 1]}),
@@ -173,7 +187,13 @@ def painted(
     weights = {
         "scales": np.array([1, 1, 2, 2], np.float32),
         "pads": np.array([0, 0, half, half, 0, 0, half, half]),
+        "three": np.array([3, 3], np.float32),
         "one": np.array([0, 0, 1, 1, 0, 0, 0, 0]),
+        "first": np.array([1, 0, 0, 0, 0, 0, 0, 0]),
+        "rows": np.array([0, 0, 1, 0, 0, 0, 1, 0]),
+        "column": np.array([0, 0, 0, 0, 0, 0, 0, 1]),
+        "u": random.standard_normal((4, 4, 4, 4)).astype(np.float32),
+        "order": np.array([3, 1, 2, 0]),
         "v": random.standard_normal((4, 4, 3, 3)).astype(np.float32),
         "k": random.standard_normal((1, 4, 1, 1)).astype(np.float32),
         "w": random.standard_normal((outputs, 4, kernel, kernel)).astype(np.float32),
@@ -181,6 +201,9 @@ def painted(
         "starts": np.array([0]),
         "ends": np.array([-1]),
         "axes": np.array([2]),
+        "ones": np.array([1, 1]),
+        "minus": np.array([-1, -1]),
+        "sides": np.array([2, 3]),
         "low": np.float32(-20),
         "high": np.float32(20),
     }
@@ -229,6 +252,16 @@ def test_a_narrow_convolution_is_one_of_four_times_the_width(
         (("grow", "shrink"), False),
         (("grow", "uneven", "shrink"), False),
         (("uneven", "grow"), True),
+        (("threefold",), False),
+        (("grow", "beside"), False),
+        (("grow", "above and below"), True),
+        (("grow", "right"), False),
+        (("grow", "narrower"), False),
+        (("double",), True),
+        (("double, and two",), True),
+        (("double, and one",), False),
+        (("double, less one",), False),
+        (("double, with one",), False),
     ],
 )
 def test_only_where_every_size_is_even(between: tuple[str, ...], turned: bool) -> None:
@@ -239,6 +272,33 @@ def test_only_where_every_size_is_even(between: tuple[str, ...], turned: bool) -
         x = picture(1, 4, 5, 7)
         expected = run(graph, x)
         np.testing.assert_allclose(run(other, x), expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("height", "width", "turned"), [(6, 8, True), (5, 8, False), (6, 7, False)])
+def test_sizes_may_be_even_because_they_are_always_the_same(height: int, width: int, turned: bool) -> None:
+    proto = ir.to_proto(painted())
+    for axis, size in enumerate((height, width), start=2):
+        for value in (proto.graph.input[0], proto.graph.output[0]):
+            value.type.tensor_type.shape.dim[axis].dim_value = size
+    graph = ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+    other = rewrite(graph, ["narrow-to-phases"])
+    assert (other is not None) == turned
+    if other is not None:
+        x = picture(1, 4, height, width)
+        expected = run(graph, x)
+        np.testing.assert_allclose(run(other, x), expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_crop_in_steps_that_are_computed_may_leave_any_size() -> None:
+    graph = painted("grow", "inner")
+    cut = next(node for node in graph.graph if node.op_type == "Slice")
+    assert rewrite(graph, ["narrow-to-phases"]) is not None
+    steps = ir.node("Neg", [cut.inputs[2]], name="steps")
+    steps.outputs[0].name = "steps"
+    graph.graph.insert_before(cut, steps)
+    cut.resize_inputs(5)
+    cut.replace_input_with(4, steps.outputs[0])
+    assert rewrite(graph, ["narrow-to-phases"]) is None
 
 
 def test_wide_and_pointwise_convolutions_are_left_alone() -> None:
@@ -268,6 +328,15 @@ def test_what_is_done_to_each_pixel_is_done_before_they_are_spread_out() -> None
         expected = run(graph, x)
         assert len(np.unique(expected)) > 5
         np.testing.assert_allclose(run(other, x), expected, atol=1e-3)
+
+
+def test_the_same_may_be_done_twice() -> None:
+    graph = painted("grow", after=["round", "relu", "clip", "relu"])
+    other = rewrite(graph, ["narrow-to-phases"])
+    assert other is not None
+    assert kinds(other)[-6:] == ["Conv", "Round", "Relu", "Clip", "Relu", "DepthToSpace"]
+    x = picture(1, 4, 5, 3)
+    np.testing.assert_allclose(run(other, x), run(graph, x), atol=1e-3)
 
 
 def test_what_others_need_stays_where_it_is() -> None:

@@ -119,6 +119,7 @@ def test_a_function_equals_an_enlargement_and_its_convolution(
         {"convolution": {"pads": [1, 1, 1, 1]}},
         {"convolution": {"strides": [2, 2]}},
         {"convolution": {"dilations": [2, 2]}},
+        {"convolution": {"auto_pad": "SAME_UPPER"}},
     ],
     ids=str,
 )
@@ -133,6 +134,13 @@ def test_other_convolutions_are_left_alone(change: dict[str, Any]) -> None:
         np.testing.assert_array_equal(run(other, x), run(graph, x))
     else:
         assert other is None
+
+
+@pytest.mark.parametrize("few", ["inputs", "outputs"])
+def test_enlargements_of_few_channels_are_left_alone(few: str) -> None:
+    graph = convolved(**{few: 15}, enlarge=True)
+    assert rewrite(graph, ["enlarged-to-native"]) is None
+    assert rewrite(convolved(**{few: 16}, enlarge=True), ["enlarged-to-native"]) is not None
 
 
 def test_a_padding_that_something_else_needs_stays() -> None:

@@ -96,6 +96,8 @@ def _scale(graph: ir.Graph, convolution: ir.Node, factor: float, *, bias: bool) 
         assert value.const_value is not None and value.name is not None
         scaled = (value.const_value.numpy().astype(np.float64) * factor).astype(np.float32)
         name = f"{value.name}{SCALED}"
+        while name in graph.initializers:  # Another convolution has the same weights.
+            name += SCALED
         weight = ir.Value(
             name=name, shape=value.shape, type=value.type, const_value=ir.Tensor(scaled, name=name)
         )
@@ -108,8 +110,7 @@ def _scale(graph: ir.Graph, convolution: ir.Node, factor: float, *, bias: bool) 
 def _remove(graph: ir.Graph, node: ir.Node, value: ir.Value, scaled: list[ir.Node]) -> None:
     """Take a multiplication out; what now holds another multiple than before gets another name."""
     for other in scaled:
-        if other.outputs[0] is not value:
-            other.outputs[0].name = f"{other.outputs[0].name}{SCALED}"
+        other.outputs[0].name = f"{other.outputs[0].name}{SCALED}"
     output = node.outputs[0]
     if scaled and scaled[-1].outputs[0] is value:
         value.name = output.name

@@ -92,7 +92,7 @@ def audit_range(data: bytes, feeds: Sequence[Mapping[str, Array]], backend: str)
         backend: The backend to run it with, every intermediate tensor an output.
 
     Returns:
-        For each layer that yields a float tensor, by name, its largest absolute value.
+        For each layer that yields a float tensor, by name, its largest absolute value; NaN where one was.
     """
     graph = ir.from_proto(onnx.load_from_string(data))
     exposed = expose_intermediates(graph)
@@ -101,7 +101,7 @@ def audit_range(data: bytes, feeds: Sequence[Mapping[str, Array]], backend: str)
         for feed in feeds:
             outputs = runner.run(feed)
             for name, (_, layer) in exposed.items():
-                peaks[layer] = max(peaks[layer], float(np.abs(outputs[name]).max()))
+                peaks[layer] = float(np.maximum(peaks[layer], np.abs(outputs[name]).max()))
     return peaks
 
 
@@ -130,20 +130,17 @@ def expose_intermediates(graph: ir.Model) -> dict[str, tuple[str, str]]:
     Returns:
         By the name of the added or standing output: the name of the tensor and of the layer that yields it.
     """
-    exposed = {}
+    exposed: dict[str, tuple[str, str]] = {}
     outputs = set(graph.graph.outputs)
     for node in list(graph.graph):
         for value in node.outputs:
             if value.dtype is None or not value.dtype.is_floating_point() or value.name is None:
                 continue
-            shown = value
-            if value.dtype != ir.DataType.FLOAT:
-                cast = _cast(value, ir.DataType.FLOAT)
-                graph.graph.append(cast)
-                shown = cast.outputs[0]
+            shown = value if value.dtype == ir.DataType.FLOAT else _in_float(graph.graph, value)
             if shown not in outputs:
                 graph.graph.outputs.append(shown)
-            exposed[str(shown.name)] = (value.name, node.name or node.op_type)
+                outputs.add(shown)
+            exposed.setdefault(str(shown.name), (value.name, node.name or node.op_type))
     return exposed
 
 
@@ -248,10 +245,17 @@ def _cast(value: ir.Value, dtype: ir.DataType) -> ir.Node:
 
 def _cast_output(graph: ir.Graph, index: int, output: ir.Value) -> None:
     """Cast a graph output back to float32; the cast takes over its name."""
-    producer = output.producer()
-    assert producer is not None and output.name is not None and output.dtype is not None
-    name, low = output.name, output.dtype
-    cast = _cast(output, ir.DataType.FLOAT)
-    output.name, cast.outputs[0].name = f"{name}.{low.name.lower()}", name
+    assert output.name is not None and output.dtype is not None
+    wide = _in_float(graph, output)
+    output.name, wide.name = f"{output.name}.{output.dtype.name.lower()}", output.name
+    graph.outputs[index] = wide
+
+
+def _in_float(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    """A tensor as float32: by the cast that an island reads it through, if there is one."""
+    for user, _ in value.uses():
+        if user.op_type == "Cast" and user.outputs[0].dtype == ir.DataType.FLOAT:
+            return user.outputs[0]
+    cast = _cast(value, ir.DataType.FLOAT)
     graph.append(cast)
-    graph.outputs[index] = cast.outputs[0]
+    return cast.outputs[0]

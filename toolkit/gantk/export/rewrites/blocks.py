@@ -44,7 +44,7 @@ def narrow_to_blocks(graph: ir.Model) -> int:
     turned = 0
     for node in [node for node in graph.graph if node.op_type == "Conv"]:
         weight, bias = constant(node.inputs[1]), constant(optional(node, 2))
-        if weight is None or has_computed_bias(node) or not is_simple(node) or weight.ndim != 4:
+        if weight is None or has_computed_bias(node) or not is_simple(node):
             continue
         if min(weight.shape[2:]) >= WIDE and min(weight.shape[:2]) < TENSOR_CORE_CHANNELS:
             _turn(graph.graph, node, weight, bias)

@@ -19,11 +19,13 @@ from gantk.export.rewrites.graphs import (
     Replacement,
     constant,
     drop_unused_weights,
+    enlargement,
     has_computed_bias,
     ints,
     is_simple,
     only_user,
     optional,
+    padding,
     text,
 )
 
@@ -141,9 +143,8 @@ def _mode(pad: ir.Node | None, convolution: ir.Node) -> str | None:
     """How the small picture is to be padded, or `None` where the large one is not padded by one pixel."""
     if pad is None:
         return "constant" if ints(convolution, "pads") == [1, 1, 1, 1] else None
-    amounts, value, mode = constant(pad.inputs[1]), optional(pad, 2), text(pad, "mode", "constant")
-    around = amounts is not None and amounts.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
-    if not around or optional(pad, 3) is not None or ints(convolution, "pads") not in ([], [0, 0, 0, 0]):
+    value, mode = optional(pad, 2), text(pad, "mode", "constant")
+    if padding(pad) != [0, 0, 1, 1, 0, 0, 1, 1] or ints(convolution, "pads") not in ([], [0, 0, 0, 0]):
         return None
     if mode in ("reflect", "edge"):
         return "edge"
@@ -153,10 +154,8 @@ def _mode(pad: ir.Node | None, convolution: ir.Node) -> str | None:
 
 def _doubles(resize: ir.Node) -> bool:
     """Whether each pixel becomes two by two."""
-    scales = constant(optional(resize, 2))
     return (
-        scales is not None
-        and scales.tolist() == [1, 1, 2, 2]
+        enlargement(resize) == [1, 1, 2, 2]
         and text(resize, "mode", "nearest") == "nearest"
         and text(resize, "coordinate_transformation_mode", "half_pixel") == "asymmetric"
         and text(resize, "nearest_mode", "round_prefer_floor") == "floor"

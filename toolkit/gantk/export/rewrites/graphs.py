@@ -135,14 +135,26 @@ def has_computed_bias(convolution: ir.Node) -> bool:
     return bias is not None and bias.const_value is None
 
 
-def padding_before(node: ir.Node) -> tuple[ir.Node, list[float]] | None:
-    """A padding without axes of its own that this node alone reads, with its amounts: before and after, by axis."""
+def padding(node: ir.Node) -> list[int] | None:
+    """What a Pad adds, before and after, by axis; `None` where that is computed, or only of some axes."""
+    amounts = constant(optional(node, 1)) if node.op_type == "Pad" and optional(node, 3) is None else None
+    return None if amounts is None else [int(amount) for amount in amounts]
+
+
+def padding_before(node: ir.Node) -> tuple[ir.Node, list[int]] | None:
+    """A padding that this node alone reads, with its amounts."""
     value = node.inputs[0]
     pad = None if value is None else value.producer()
-    if pad is None or pad.op_type != "Pad" or only_user(pad.outputs[0]) is not node:
+    if pad is None or only_user(pad.outputs[0]) is not node:
         return None
-    amounts = constant(pad.inputs[1])
-    return None if amounts is None or optional(pad, 3) is not None else (pad, amounts.tolist())
+    amounts = padding(pad)
+    return None if amounts is None else (pad, amounts)
+
+
+def enlargement(resize: ir.Node) -> list[float] | None:
+    """By what a Resize multiplies each axis of pictures; `None` where that is not told, or only of some axes."""
+    scales = constant(optional(resize, 2))
+    return None if scales is None or len(scales) != 4 or ints(resize, "axes") else scales.tolist()
 
 
 def only_user(value: ir.Value) -> ir.Node | None:
@@ -158,9 +170,13 @@ def with_relu(node: ir.Node) -> tuple[tuple[ir.Node, ...], str]:
 
 
 def is_simple(convolution: ir.Node) -> bool:
-    """Whether a convolution has stride 1, no dilation, and one group."""
+    """Whether a convolution of pictures has stride 1, no dilation, and one group."""
+    weight = convolution.inputs[1]
     return (
-        ints(convolution, "strides") in ([], [1, 1])
+        weight is not None
+        and weight.shape is not None
+        and len(weight.shape) == 4
+        and ints(convolution, "strides") in ([], [1, 1])
         and ints(convolution, "dilations") in ([], [1, 1])
         and attribute(convolution, "group", 1) == 1
         and text(convolution, "auto_pad", "NOTSET") == "NOTSET"

@@ -17,11 +17,13 @@ from gantk.export.rewrites.graphs import (
     attribute,
     constant,
     drop_unused_weights,
+    enlargement,
     has_computed_bias,
     ints,
     is_simple,
     only_user,
     optional,
+    padding,
 )
 
 _LATE = ("Relu", "Tanh", "Sigmoid", "Round", "Clip")
@@ -82,7 +84,7 @@ def _turn(graph: ir.Graph, node: ir.Node, weight: Float64) -> None:
     )
     crops, late = _after(node)
     for other in late:
-        value = new.add(other.op_type, [value, *other.inputs[1:]], f"phases/{other.op_type}")
+        value = new.add(other.op_type, [value, *other.inputs[1:]], f"phases/{other.name}")
     new.finish(new.add("DepthToSpace", [value], "DepthToSpace", blocksize=2, mode="DCR"))
     if late:
         _take_out(graph, late, crops)
@@ -132,7 +134,7 @@ def _yields_even(node: ir.Node) -> bool:
         # An even size is not 1: the other input has the same size, or is broadcast to it.
         return any(map(_is_even, node.inputs))
     if kind == "Resize":
-        scales = constant(optional(node, 2))
+        scales = enlargement(node)
         return scales is not None and all(scale % 2 == 0 for scale in scales[2:])
     if kind == "DepthToSpace":
         return attribute(node, "blocksize", 1) % 2 == 0
@@ -145,11 +147,11 @@ def _yields_even(node: ir.Node) -> bool:
 
 def _growth(node: ir.Node) -> list[int] | None:
     """By how much height and width of what a padding, crop or convolution yields differ from its input's."""
-    if node.op_type == "Pad" and (amounts := constant(node.inputs[1])) is not None:
-        return [int(amounts[2] + amounts[6]), int(amounts[3] + amounts[7])] if len(amounts) == 8 else None
+    if (amounts := padding(node)) is not None:
+        return [amounts[2] + amounts[6], amounts[3] + amounts[7]] if len(amounts) == 8 else None
     if node.op_type == "Slice":
         # Only crops as other rewrites make them here; what is left by others may depend on the input.
-        bounds = [found.tolist() for value in node.inputs[1:] if (found := constant(value)) is not None]
+        bounds = [None if found is None else found.tolist() for found in map(constant, node.inputs[1:])]
         cropped = [n for n in (1, 2) if bounds == [[n, n], [-n, -n], [2, 3]]]
         return [-2 * cropped[0]] * 2 if cropped else None
     if node.op_type == "Conv" and is_simple(node) and (kernel := constant(node.inputs[1])) is not None:

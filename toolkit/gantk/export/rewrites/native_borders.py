@@ -18,6 +18,7 @@ from gantk.export.rewrites.graphs import (
     constant,
     only_user,
     optional,
+    padding,
     text,
 )
 from gantk.export.rewrites.native_sizes import is_shape_of_sides
@@ -46,15 +47,15 @@ NO_BORDER = Border("constant", (0,) * 8)
 
 def border_of(node: ir.Node) -> Border | None:
     """The border that a node pads rows and columns with, of zeros or of their own values; `None` where it does not."""
-    amounts = constant(optional(node, 1)) if node.op_type == "Pad" else None
-    if amounts is None or optional(node, 3) is not None:
+    amounts = padding(node)
+    if amounts is None:
         return None
     mode, value = text(node, "mode", "constant"), optional(node, 2)
     if mode == "constant" and value is not None:
         filling = constant(value)
         if filling is None or filling.any():
             return None
-    pads = tuple(int(amount) for amount in amounts)
+    pads = tuple(amounts)
     of_sides = len(pads) == 8 and min(pads) >= 0 and not any(pads[0:2] + pads[4:6])
     return Border(mode, pads) if of_sides and mode in ("constant", "reflect", "edge") else None
 

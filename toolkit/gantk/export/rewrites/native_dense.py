@@ -36,10 +36,9 @@ def dense_to_native(graph: ir.Model, node: ir.Node) -> bool:
     channels, height, width = dense.picture
     outputs, inputs = dense.weight.shape
     order = np.arange(outputs).reshape(dense.picture).transpose(1, 2, 0).ravel()
-    bias = np.zeros(outputs) if dense.bias is None else dense.bias
     weights = [
         new.weight("weight", dense.weight[order].reshape(outputs, inputs, 1, 1)),
-        new.weight("bias", bias[order]),
+        new.weight("bias", dense.bias[order]),
     ]
     vectors = node.inputs[0]
     assert vectors is not None
@@ -62,13 +61,13 @@ class _Dense:
     Args:
         nodes: The layer, a ReLU after it if it has one, and the Reshape; each the only user of the one before.
         weight: float64[outputs, inputs].
-        bias: float64[outputs], if it has one.
+        bias: float64[outputs].
         picture: Channels, height and width.
     """
 
     nodes: tuple[ir.Node, ...]
     weight: Float64
-    bias: Float64 | None
+    bias: Float64
     picture: tuple[int, int, int]
 
 
@@ -82,9 +81,11 @@ def _dense(node: ir.Node) -> _Dense | None:
     factors = [node.attributes[name].as_float() for name in ("alpha", "beta") if name in node.attributes]
     if attribute(node, "transA", 0) or not attribute(node, "transB", 0) or set(factors) - {1.0}:
         return None
-    if len(shape) != 4 or min(shape[1:]) < 1 or math.prod(shape[1:]) != len(weight):
+    if len(shape) != 4 or math.prod(shape[1:]) != len(weight):
         return None
     channels, height, width = (int(size) for size in shape[1:])
-    if bias is not None:
-        bias = np.broadcast_to(bias.ravel(), len(weight))
-    return _Dense((*chain, reshape), weight, bias, (channels, height, width))
+    row = (1, len(weight))
+    bias = np.zeros(row) if bias is None else bias
+    if np.broadcast_shapes(bias.shape, row) != row:
+        return None
+    return _Dense((*chain, reshape), weight, np.broadcast_to(bias, row)[0], (channels, height, width))

@@ -94,7 +94,9 @@ def _turn(
     attributes = _attributes(chain, border, blocks)
     if chain.others is not None:
         others = framed.get(chain.others)
-        others = others or _Framed(new.transposed(chain.others, CHANNELS_LAST), NO_BORDER)
+        if others is None:
+            same = chain.others is chain.source
+            others = _Framed(features if same else new.transposed(chain.others, CHANNELS_LAST), NO_BORDER)
         inputs.append(others.value)
         attributes["others_pads"] = [-amount for amount in others.border.pads]
     result = new.call(graph, f"InstanceNorm{chain.end}", inputs, **attributes)
@@ -150,7 +152,8 @@ def _paddings(chain: Chain, sums: dict[ir.Value, Chain]) -> tuple[list[ir.Node],
     borders = {user: border for user in users if (border := border_of(user)) is not None}
     turned = [user for user in users if user.outputs[0] in sums and sums[user.outputs[0]].others is value]
     all_known = len(borders) + len(turned) == len(users) and not value.is_graph_output()
-    if not all_known or len(set(borders.values())) != 1:
+    shown = any(pad.outputs[0].is_graph_output() for pad in borders)
+    if not all_known or shown or len(set(borders.values())) != 1:
         return [], NO_BORDER
     return [*borders], next(iter(borders.values()))
 

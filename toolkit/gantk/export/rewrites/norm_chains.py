@@ -82,11 +82,11 @@ def _is_picture(value: ir.Value | None) -> bool:
 
 
 def _is_as_large(value: ir.Value, pictures: ir.Value) -> bool:
-    """Whether a tensor is one of pictures too, and not one value for each channel."""
+    """Whether a tensor is one of as many pictures, and not one value for each channel, or one picture for all."""
     shape, known = value.shape, pictures.shape
     if value.const_value is not None or shape is None or known is None or len(shape) != 4:
         return False
-    return shape[1] == known[1] and 1 not in (shape[2], shape[3])
+    return shape[1] == known[1] and (shape[0] == 1) == (known[0] == 1) and 1 not in (shape[2], shape[3])
 
 
 def _cut(norm: ir.Node) -> list[ir.Node]:
@@ -131,16 +131,18 @@ def _of_each_picture(norm: ir.Node) -> _Own | None:
     total = None if product is None or product.op_type != "Mul" else only_user(product.outputs[0])
     if product is None or total is None or total.op_type != "Add":
         return None
-    scale = _by_channel(_other_input(product, norm.outputs[0]))
-    offset = _by_channel(_other_input(total, product.outputs[0]))
+    scale = _by_channel(_other_input(product, norm.outputs[0]), norm)
+    offset = _by_channel(_other_input(total, product.outputs[0]), norm)
     return None if scale is None or offset is None else _Own(scale, offset, product, total)
 
 
-def _by_channel(value: ir.Value) -> ir.Value | None:
-    """The [N, C] that was made [N, C, 1, 1]."""
-    node = value.producer()
+def _by_channel(value: ir.Value, norm: ir.Node) -> ir.Value | None:
+    """The [N, C] that was made [N, C, 1, 1], of as many pictures and channels as are normalised."""
+    node, pictures = value.producer(), norm.outputs[0].shape
     flat = None if node is None or node.op_type != "Unsqueeze" else node.inputs[0]
-    if node is None or flat is None or flat.shape is None or len(flat.shape) != 2:
+    if node is None or flat is None or flat.shape is None or len(flat.shape) != 2 or pictures is None:
+        return None
+    if flat.shape[1] != pictures[1] or (flat.shape[0] == 1) != (pictures[0] == 1):
         return None
     axes = constant(node.inputs[1])
     return flat if axes is not None and axes.tolist() in ([2, 3], [-2, -1]) else None

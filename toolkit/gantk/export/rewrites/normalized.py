@@ -25,6 +25,7 @@ def normalized_bias(graph: ir.Model) -> int:
         user = only_user(node.outputs[0]) if node.op_type in _CONVOLUTIONS and optional(node, 2) else None
         if user is not None and user.op_type == _NORM:
             node.resize_inputs(2)
+            node.outputs[0].name = f"{node.outputs[0].name}.unbiased"
             dropped += 1
     drop_unused_weights(graph.graph)
     return dropped

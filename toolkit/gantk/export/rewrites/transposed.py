@@ -89,14 +89,18 @@ def is_narrow(weight: Float64) -> bool:
     return bool(4 * weight.shape[1] <= SIMD_FLOATS)
 
 
-def doubles(node: ir.Node, weight: Float64) -> bool:
-    """Whether a transposed convolution doubles height and width in the way that the rewrite expects."""
+def doubles(node: ir.Node, weight: Float64, border: int = 1) -> bool:
+    """Whether a transposed convolution of kernel 4 and stride 2 takes so many pixels off on each side.
+
+    With one it doubles height and width.
+    """
     return (
         weight.shape[2:] == (4, 4)
         and ints(node, "strides") == [2, 2]
-        and ints(node, "pads") == [1, 1, 1, 1]
+        and ints(node, "pads") == [border] * 4
         and ints(node, "dilations") in ([], [1, 1])
         and ints(node, "output_padding") in ([], [0, 0])
+        and not ints(node, "output_shape")
         and attribute(node, "group", 1) == 1
     )
 

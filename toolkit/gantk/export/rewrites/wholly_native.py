@@ -32,6 +32,7 @@ from gantk.export.rewrites.graphs import (
 from gantk.export.rewrites.native_borders import Border, border_of, border_to_native
 from gantk.export.rewrites.native_dense import dense_to_native
 from gantk.export.rewrites.native_norm import turn_normalizations
+from gantk.export.rewrites.transposed import doubles
 from gantk.export.rewrites.transposes import ELEMENTWISE, move_transposes, transposed_shape
 
 MARK = "gantk.wholly_native"
@@ -118,29 +119,16 @@ def _is_convolution(node: ir.Node, weight: Float64) -> bool:
         weight.ndim == 4
         and (ints(node, "strides") or [1, 1]) in ([1, 1], [2, 2])
         and not any(ints(node, "pads"))
-        and _is_plain(node)
-    )
-
-
-def _is_transposed(node: ir.Node, weight: Float64) -> bool:
-    return (
-        weight.shape[2:] == (4, 4)
-        and ints(node, "strides") == [2, 2]
-        and ints(node, "pads") in ([1] * 4, [3] * 4)
-        and not any(ints(node, "output_padding"))
-        and not ints(node, "output_shape")
-        and _is_plain(node)
-    )
-
-
-def _is_plain(node: ir.Node) -> bool:
-    """Whether a convolution has one group, no dilation, and a bias that is constant, if it has one."""
-    return (
-        ints(node, "dilations") in ([], [1, 1])
+        and ints(node, "dilations") in ([], [1, 1])
         and attribute(node, "group", 1) == 1
         and _is_explicit(node)
         and not has_computed_bias(node)
     )
+
+
+def _is_transposed(node: ir.Node, weight: Float64) -> bool:
+    """Whether a transposed convolution doubles the picture, or one whose border of one pixel it takes off too."""
+    return (doubles(node, weight) or doubles(node, weight, 3)) and not has_computed_bias(node)
 
 
 def _is_explicit(node: ir.Node) -> bool:
