@@ -98,6 +98,15 @@ def test_a_link_that_leads_nowhere_is_skipped_in_memory_and_out_of_it(folder: Pa
         assert [Path(path).name for path, _ in pictures.skipped] == ["gone.png"]
 
 
+def test_a_pipe_among_pictures_is_passed_by_with_a_word(folder: Path, tmp_path: Path) -> None:
+    os.mkfifo(folder / "x.png")
+    pictures = load(find_source(folder), 8, 3)
+    assert len(pictures) == 4
+    assert pictures.skipped == ((str(folder / "x.png"), "`x.png` is not a regular file"),)
+    with pytest.raises(GantkError, match=r"x.png` is not a regular file"):
+        find_source(folder / "x.png")
+
+
 def test_mapped_files_that_killed_processes_left_are_removed(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()

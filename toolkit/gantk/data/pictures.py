@@ -100,7 +100,8 @@ def find_source(path: str | os.PathLike[str]) -> Source:
             _, height, width = idx.read_shape(found)
             return Source(found, (), 1, height if height == width else None)
         if not path.is_dir():
-            raise GantkError(f"`{path}` does not exist", where=str(path), hint=_HINT)
+            what = "is not a regular file" if path.exists() else "does not exist"
+            raise GantkError(f"`{path}` {what}", where=str(path), hint=_HINT)
         files = find_pictures(path, hint=_HINT)
     peeked = files[:: max(1, len(files) // 32)]
     return Source(path, tuple(files), 1 if all(map(is_grey, peeked)) else 3)

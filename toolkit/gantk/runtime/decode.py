@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from gantk.errors import GantkError
+from gantk.files import regular
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff",
@@ -37,14 +38,16 @@ def opened(path: Path) -> Iterator[Image.Image]:
         path: A PNG, JPEG, WebP, BMP, GIF, PGM, PPM or TIFF file; of an animation the first picture counts.
 
     Raises:
-        UnreadableError: It cannot be read, is cut, is no picture, or has more than `MAX_PIXELS`.
+        UnreadableError: It cannot be read, is no regular file, is cut, is no picture, or has more than `MAX_PIXELS`.
     """
     try:
-        with Image.open(path, formats=_FORMATS) as picture:
+        with open(path, "rb", opener=regular) as stream, Image.open(stream, formats=_FORMATS) as picture:
             _check_size(picture)
             yield picture
     except UnreadableError:
         raise
+    except GantkError as error:
+        raise UnreadableError(error.what) from error
     except Image.DecompressionBombError:
         raise UnreadableError(f"it declares far more than {MAX_PIXELS} pixels") from None
     except UnidentifiedImageError:
