@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import os
 import struct
@@ -105,20 +104,6 @@ def test_a_pipe_among_pictures_is_passed_by_with_a_word(folder: Path, tmp_path: 
     assert pictures.skipped == ((str(folder / "x.png"), "`x.png` is not a regular file"),)
     with pytest.raises(GantkError, match=r"x.png` is not a regular file"):
         find_source(folder / "x.png")
-
-
-def test_mapped_files_that_killed_processes_left_are_removed(folder: Path, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    left, at_work = (cache / f".{letter * 32}.u8.0123abcd.partial" for letter in "ab")
-    for path in (left, at_work):
-        path.touch()
-        os.utime(path, (0, 0))
-    with at_work.open() as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        load(find_source(folder), 8, 3, memory_bytes=100, cache=cache)
-    assert not left.exists()
-    assert at_work.exists()
 
 
 @pytest.mark.parametrize("zipped", [True, False])

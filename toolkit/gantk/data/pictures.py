@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,16 +18,9 @@ from numpy.typing import NDArray
 
 from gantk.data import idx
 from gantk.data.decode import decode, decode_grey, is_grey
+from gantk.data.mapped import load_mapped
 from gantk.errors import GantkError
-from gantk.files import (
-    PARTIAL,
-    cache_folder,
-    is_abandoned,
-    named_errors,
-    partial_name,
-    read_bytes,
-    write_text,
-)
+from gantk.files import cache_folder, named_errors
 from gantk.runtime.cores import core_count
 from gantk.runtime.decode import UnreadableError, find_pictures
 from gantk.runtime.pictures import Pixels
@@ -144,7 +135,14 @@ def load(
         count, skipped = _fill(array, items, decoder, threads, progress)
         pictures = Pictures(array[:count], tuple(skipped))
     else:
-        pictures = _load_mapped(source, items, shape, decoder, threads, progress, cache or cache_folder())
+        pictures = Pictures(
+            *load_mapped(
+                cache or cache_folder(),
+                _key(source, items, shape),
+                shape,
+                lambda whole: _fill(whole, items, decoder, threads, progress),
+            )
+        )
     if not len(pictures):
         first = pictures.skipped[0]
         raise GantkError(
@@ -201,59 +199,12 @@ def _map(decoder: Decoder, items: Any, threads: int) -> Iterator[Pixels | tuple[
         pool.shutdown(cancel_futures=True)
 
 
-def _load_mapped(
-    source: Source,
-    items: Any,
-    shape: tuple[int, ...],
-    decoder: Decoder,
-    threads: int,
-    progress: Progress | None,
-    cache: Path,
-) -> Pictures:
-    """As `load`, into a file that is mapped; the next run with the same pictures finds it there."""
-    file = cache / f"{_key(source, items, shape)}.u8"
-    index = file.with_suffix(".json")
-    if index.is_file() and file.is_file():
-        try:
-            known = json.loads(read_bytes(index))
-            array = np.memmap(file, np.uint8, "r", shape=(known["count"], *shape[1:]))
-            return Pictures(array, tuple((path, reason) for path, reason in known["skipped"]))
-        except (GantkError, ValueError, KeyError, TypeError):
-            pass  # A damaged index is as good as none: decode again.
-    partial = partial_name(file)
-    with named_errors(file, "write"):
-        cache.mkdir(parents=True, exist_ok=True)
-        _sweep(cache)
-        try:
-            with partial.open("wb") as stream:
-                fcntl.flock(stream, fcntl.LOCK_EX)  # For `_sweep`.
-                # Without the room set aside, a full disk would kill the process on a write to mapped memory.
-                os.posix_fallocate(stream.fileno(), 0, int(np.prod(shape)))
-                whole = np.memmap(partial, np.uint8, "r+", shape=shape)
-                count, skipped = _fill(whole, items, decoder, threads, progress)
-                whole.flush()
-                partial.replace(file)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-    write_text(index, json.dumps({"count": count, "skipped": skipped}))
-    return Pictures(whole[:count], tuple(skipped))
-
-
-def _sweep(cache: Path) -> None:
-    """Remove what killed processes half wrote: each is as large as a data set."""
-    for left in cache.glob(f".*.u8.*{PARTIAL}"):
-        with suppress(OSError):  # Gone meanwhile.
-            if is_abandoned(left):
-                left.unlink()
-
-
 def _key(source: Source, items: Any, shape: tuple[int, ...]) -> str:
     """A name that changes with the files, their sizes and dates, and the form they are decoded to."""
     paths = items if source.files else [source.path]
     digest = hashlib.sha256(repr((shape, len(items))).encode())
     for path in paths:
-        digest.update(f"{path.absolute()}\0".encode())
+        digest.update(os.fsencode(path.absolute()) + b"\0")
         with suppress(OSError):  # A link that leads nowhere; `decode` will name it.
             stat = path.stat()
             digest.update(f"{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
