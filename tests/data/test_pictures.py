@@ -61,13 +61,16 @@ def test_two_processes_share_without_overlap(folder: Path) -> None:
     assert [[round(picture.mean() / 50) for picture in share] for share in shares] == [[1, 4], [2, 3]]
 
 
-def test_grey_folders_have_one_channel(tmp_path: Path, folder: Path) -> None:
-    Image.new("L", (4, 4)).save(tmp_path / "a.png")
-    assert find_source(folder).channels == 3
-    only = tmp_path / "grey"
-    only.mkdir()
-    (tmp_path / "a.png").rename(only / "a.png")
-    assert find_source(only).channels == 1
+def test_one_coloured_picture_makes_three_channels(tmp_path: Path) -> None:
+    for index in range(100):
+        Image.new("L", (4, 4)).save(tmp_path / f"{index:03d}.png")
+    (tmp_path / "000.png").write_text("broken")  # Says nothing of colours.
+    source = find_source(tmp_path)
+    assert (source.channels, source.coloured) == (1, None)
+    coloured = tmp_path / "097.png"
+    Image.new("RGB", (4, 4)).save(coloured)
+    source = find_source(tmp_path)
+    assert (source.channels, source.coloured) == (3, coloured)
 
 
 def test_past_the_memory_budget_a_mapped_file_is_used_and_found_again(folder: Path, tmp_path: Path) -> None:

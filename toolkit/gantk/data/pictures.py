@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gantk.data import idx
-from gantk.data.decode import decode, decode_grey, is_grey
+from gantk.data.decode import decode, decode_grey, has_colours
 from gantk.data.mapped import load_mapped
 from gantk.errors import GantkError
 from gantk.files import cache_folder, named_errors
@@ -41,14 +42,22 @@ class Source:
     Args:
         path: A folder, or an idx file.
         files: The picture files of the folder, sorted; empty for an idx file.
-        channels: 1 where the pictures are grey, else 3.
         size: Their height and width where all have one and the same, as in an idx file.
     """
 
     path: Path
-    files: tuple[Path, ...]
-    channels: int
+    files: tuple[Path, ...] = ()
     size: int | None = None
+
+    @cached_property
+    def coloured(self) -> Path | None:
+        """The first picture that has colours, as files' headers say; `None` where all are grey."""
+        return next(filter(has_colours, self.files), None)
+
+    @property
+    def channels(self) -> int:
+        """1 where all pictures are grey, else 3."""
+        return 1 if self.coloured is None else 3
 
 
 @dataclass(frozen=True)
@@ -89,13 +98,12 @@ def find_source(path: str | os.PathLike[str]) -> Source:
         found = path if path.is_file() else idx.find(path) if path.is_dir() else None
         if found is not None:
             _, height, width = idx.read_shape(found)
-            return Source(found, (), 1, height if height == width else None)
+            return Source(found, size=height if height == width else None)
         if not path.is_dir():
             what = "is not a regular file" if path.exists() else "does not exist"
             raise GantkError(f"`{path}` {what}", where=str(path), hint=_HINT)
         files = find_pictures(path, hint=_HINT)
-    peeked = files[:: max(1, len(files) // 32)]
-    return Source(path, tuple(files), 1 if all(map(is_grey, peeked)) else 3)
+    return Source(path, tuple(files))
 
 
 def load(
