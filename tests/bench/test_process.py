@@ -113,6 +113,16 @@ def test_an_error_is_told_where_its_log_has_no_room(monkeypatch: pytest.MonkeyPa
     assert "ModuleNotFoundError" in decode(answers.getvalue())["error"]
 
 
+def test_a_place_without_room_for_outputs_is_named(worker: Worker, feeds: Path, tmp_path: Path) -> None:
+    load(worker, feeds)
+    target = tmp_path / "out.npz"
+    target.symlink_to("/dev/full")
+    with pytest.raises(
+        WorkerError, match=r"out\.npz`: No space left on device; .*; TMPDIR=FOLDER names a place"
+    ):
+        worker.ask(TIMEOUT_S, do="output", path=str(target))
+
+
 def test_a_worker_that_aborts_says_how_it_died(worker: Worker) -> None:
     options = {"trouble": "abort", "when": "open"}
     with pytest.raises(WorkerError, match=r"killed by SIGABRT: .*the vendor's last words"):
