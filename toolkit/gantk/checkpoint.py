@@ -19,7 +19,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from gantk import models
-from gantk.bundle import Bundle, is_bundle
+from gantk.bundle import Bundle, as_printable, is_bundle
 from gantk.errors import GantkError
 from gantk.files import read_bytes, write_bytes
 from gantk.models.weights import differences, some
@@ -159,7 +159,8 @@ def load_generator(path: str | os.PathLike[str]) -> Generator:
     state = checkpoint.state
     weights = checkpoint.part("ema")
     module = _build(state["family"], state["config"], weights, path)
-    return Generator(module, state["family"], run.name, state["config"], state["step"])
+    name = as_printable(run.name)  # As bundles hold it.
+    return Generator(module, state["family"], name, state["config"], state["step"])
 
 
 def generator_bytes(module: nn.Module) -> bytes:

@@ -83,6 +83,11 @@ def printable(value: Any) -> str:
     return value
 
 
+def as_printable(text: str) -> str:
+    """Text from anywhere, such as a file's name, as `printable` takes it: replaced where it cannot be printed."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)[:TEXT_LIMIT]
+
+
 def integer(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise GantkError(f"an integer is wanted, not {type(value).__name__}")
