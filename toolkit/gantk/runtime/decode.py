@@ -53,6 +53,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         known = ", ".join(_FORMATS)
         raise UnreadableError(f"its content is not a picture of a known format ({known})") from None
+    except OSError as error:
+        raise UnreadableError(error.strerror or str(error)) from error
     except Exception as error:  # A damaged file can raise anything inside a decoder.
         raise UnreadableError(str(error) or type(error).__name__) from error
 
