@@ -180,6 +180,27 @@ def test_interrupted(tmp_path: Path, number: int, status: int) -> None:
     assert (told["error"], told["exit_code"]) == ("interrupted", status)
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_amid_an_import(tmp_path: Path, number: int, status: int) -> None:
+    """A library that takes what is raised there for its own fault does not swallow it."""
+    (tmp_path / "vendor.py").write_text(
+        "import os, signal, time\n"
+        "try:\n"
+        f"    os.kill(os.getpid(), {int(number)})\n"
+        "    time.sleep(0.3)\n"
+        "except BaseException: print('initialization failed')\n"
+    )
+    code = "import signal, sys, time, gantk.runtime.describe as d\nfrom gantk.cli.main import main\n"
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "d.describe = lambda _: (__import__('vendor'), print('imported', flush=True), time.sleep(60))\n"
+    code += "sys.exit(main(['info', 'x']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (done.returncode, done.stderr) == (status, "interrupted\n")
+    assert done.stdout in ("", "imported\n")
+
+
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_explains_itself(gantk: Callable[..., Any], verb: str) -> None:
     if importlib.util.find_spec(f"gantk.cli.{verb}") is None:
