@@ -84,6 +84,17 @@ def test_data_sets_in_use_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(list(cache.iterdir())) == 2  # The newest and its index, however large.
 
 
+def test_files_may_be_called_anything(tmp_path: Path) -> None:
+    place, cache = tmp_path / "pictures", tmp_path / "cache"
+    place.mkdir()
+    for name in ("a.png", "not\udcffutf-8.png"):
+        Image.new("L", (8, 8), 7).save(os.fsencode(place / name), format="PNG")
+    (place / "two\nlines\udcff.png").write_text("no picture")
+    made, found = (load(find_source(place), 8, 1, memory_bytes=0, cache=cache) for _ in range(2))
+    assert (len(made), len(found)) == (2, 2)
+    assert [path for path, _ in found.skipped] == [str(place / "two\nlines\udcff.png")]
+
+
 @pytest.mark.parametrize("limit", ["-1", "many", "nan", "inf"])
 def test_a_limit_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     monkeypatch.setenv(module.VARIABLE, limit)
