@@ -78,6 +78,16 @@ def flatten(picture: Image.Image, mode: str = "RGB") -> Image.Image:
     return picture if picture.mode == mode else picture.convert(mode)
 
 
+def has_more(path: Path) -> bool:
+    """Whether a file holds pictures after its first, as animations do; `False` where it cannot be read."""
+    try:
+        with opened(path) as picture:
+            # Many a camera puts a preview into its JPEG.
+            return picture.format != "MPO" and getattr(picture, "is_animated", False)
+    except UnreadableError:
+        return False
+
+
 def find_pictures(folder: Path, *, without: Path | None = None, hint: str | None = None) -> list[Path]:
     """The picture files in a folder and its folders, sorted.
 
