@@ -159,6 +159,14 @@ def test_any_name_can_be_printed(encoding: str, name: bytes, said: bytes) -> Non
     assert (done.stdout.strip(), done.stderr, done.returncode) == (said, b"", 0)
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_lead_nowhere(tmp_path: Path, closed: str) -> None:
+    command = f"exec {sys.executable} -m gantk doctor --json report.json {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads((tmp_path / "report.json").read_text())["works"]
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted(tmp_path: Path, number: int, status: int) -> None:
     code = "import signal, time, gantk.runtime.describe as d\nfrom gantk.cli.main import main\nimport sys\n"

@@ -118,12 +118,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if quota() < math.inf:
         # PyTorch and numpy, where nothing tells them how many threads to take, ask no container.
         os.environ.setdefault("OMP_NUM_THREADS", str(core_count()))
+    _open_closed_streams()
     codecs.register_error("gantk", _encode_anyhow)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="gantk")
     with Termination() as termination, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Image size")  # Our own limit, in words, replaces Pillow's.
         return _run(arguments, termination)
+
+
+def _open_closed_streams() -> None:
+    """Let what a caller closed, as ``>&-`` does, lead nowhere; else the next file that is opened takes its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def _encode_anyhow(error: UnicodeError) -> tuple[str | bytes, int]:
