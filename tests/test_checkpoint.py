@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gantk import checkpoint, models
+from gantk.bundle.reading import printable
 from gantk.errors import GantkError
 
 CONFIG = {"size": 28, "channels": 1, "latent_size": 8, "width": 2}
@@ -98,6 +100,15 @@ def test_other_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, data:
     path.write_bytes(data)
     with pytest.raises(GantkError, match="not a whole checkpoint"):
         checkpoint.read(path)
+
+
+def test_a_run_may_be_called_anything(tmp_path: Path) -> None:
+    """A bundle's manifest holds the name, and takes what can be printed alone."""
+    for name in ("two\nlines", "not\udcffutf-8", "b" * 200):
+        write(checkpoint.path_of(tmp_path / name, 7))
+        assert printable(checkpoint.load_generator(tmp_path / name).name) == re.sub(
+            "[\n\udcff]", "\ufffd", name
+        )
 
 
 def test_another_architecture_is_told_by_its_names_and_shapes(tmp_path: Path) -> None:

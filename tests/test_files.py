@@ -16,6 +16,7 @@ import pytest
 
 from gantk.errors import GantkError
 from gantk.files import (
+    check_file,
     check_writable,
     is_locked,
     leads_inside,
@@ -88,6 +89,13 @@ def test_what_cannot_be_read(tmp_path: Path, kind: str) -> None:
         os.mkfifo(path)
     with pytest.raises(GantkError):
         read_bytes(path)
+
+
+def test_what_is_no_file_is_called_what_it_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name, words in (("pipe", "is not a regular file"), ("gone", "does not exist"), ("", "is a folder")):
+        with pytest.raises(GantkError, match=words):
+            check_file(tmp_path / name)
 
 
 def test_reading_leaks_no_descriptors(tmp_path: Path) -> None:

@@ -128,4 +128,7 @@ def test_help_imports_no_verb_and_nothing_heavy() -> None:
         "matplotlib",
         "safetensors",
     }
-    assert {name for name in loaded if name.startswith("gantk.cli.")} == {"gantk.cli.main"}
+    assert {name for name in loaded if name.startswith("gantk.cli.")} == {
+        "gantk.cli.main",
+        "gantk.cli.termination",
+    }

@@ -113,6 +113,16 @@ def test_an_error_is_told_where_its_log_has_no_room(monkeypatch: pytest.MonkeyPa
     assert "ModuleNotFoundError" in decode(answers.getvalue())["error"]
 
 
+def test_a_place_without_room_for_outputs_is_named(worker: Worker, feeds: Path, tmp_path: Path) -> None:
+    load(worker, feeds)
+    target = tmp_path / "out.npz"
+    target.symlink_to("/dev/full")
+    with pytest.raises(
+        WorkerError, match=r"out\.npz`: No space left on device; .*; TMPDIR=FOLDER names a place"
+    ):
+        worker.ask(TIMEOUT_S, do="output", path=str(target))
+
+
 def test_a_worker_that_aborts_says_how_it_died(worker: Worker) -> None:
     options = {"trouble": "abort", "when": "open"}
     with pytest.raises(WorkerError, match=r"killed by SIGABRT: .*the vendor's last words"):
@@ -133,6 +143,29 @@ def test_a_worker_that_hangs_is_killed_with_what_it_started(worker: Worker, tmp_
     with pytest.raises(WorkerError, match="no answer to `load` within 2 s"):
         worker.ask(2.0, do="load", factory="bench_fakes:make_with_child", options=options, imports=[])
     assert fakes.wait_dead([worker.pid, int(note.read_text())])
+
+
+@pytest.mark.parametrize("trouble", ["abort", "exit"])
+def test_what_a_worker_started_ends_with_it_when_it_dies_by_itself(
+    worker: Worker, tmp_path: Path, trouble: str
+) -> None:
+    note = tmp_path / "child"
+    options = {"note": str(note), "trouble": trouble, "when": "open"}
+    with pytest.raises(WorkerError):
+        worker.ask(TIMEOUT_S, do="load", factory="bench_fakes:make_with_child", options=options, imports=[])
+    assert fakes.wait_dead([int(note.read_text())])
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_a_worker_started_ends_with_it_when_it_is_closed(tmp_path: Path, asked: bool) -> None:
+    note = tmp_path / "child"
+    with Worker("fake", tmp_path, threads=1) as worker:
+        options = {"note": str(note)}
+        worker.ask(TIMEOUT_S, do="load", factory="bench_fakes:make_with_child", options=options, imports=[])
+        if not asked:  # It is gone before anybody asks.
+            os.kill(worker.pid, signal.SIGKILL)
+            worker.pause()
+    assert fakes.wait_dead([int(note.read_text())])
 
 
 def test_a_paused_worker_stands_still_and_goes_on(worker: Worker) -> None:

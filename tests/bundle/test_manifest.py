@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -91,6 +92,20 @@ def manifests(draw: st.DrawFn) -> Manifest:
 @settings(max_examples=25)
 def test_round_trip(manifest: Manifest) -> None:
     assert Manifest.loads(manifest.dumps()) == manifest
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_json_cannot_hold_is_named_with_its_place(value: float) -> None:
+    latent, picture = networks.specs()
+    parity = (networks.parity("onnxruntime"), replace(networks.parity("openvino"), max_abs=value))
+    variant = Variant(FileRef.of("model.onnx", b"x"), "fp32", "plain", 20, parity, ())
+    made = Manifest("dcgan", "tiny", {}, (latent,), (picture,), (variant,), None, None, {})
+    with pytest.raises(
+        GantkError, match=rf"variants\[0\]\.parity\[1\]\.max_abs is {value}; the manifest holds"
+    ):
+        made.dumps()
+    with pytest.raises(GantkError, match=rf"model\.config\.rates\[1\] is {value}"):
+        replace(made, variants=(), config={"rates": (1.0, value)}).dumps()
 
 
 def good() -> dict[str, Any]:

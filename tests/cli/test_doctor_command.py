@@ -11,6 +11,7 @@ import pytest
 
 from gantk.bundle import ENGINE_BACKENDS
 from gantk.runtime import registry
+from gantk.runtime.cache import DATA_SET, VARIABLE
 from gantk.runtime.operators import OPERATORS
 from gantk.runtime.registry import BackendStatus
 
@@ -45,6 +46,29 @@ def test_doctor_on_native_operators(gantk: Gantk, tmp_path: Path, monkeypatch: p
         done = gantk("doctor")
         assert f"{library.name}, which cannot be used" in done.out.replace("\n", "")
         assert done.status == 0  # ONNX Runtime itself works.
+
+
+def test_doctor_on_the_cache(gantk: Gantk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv(VARIABLE, "1.5")
+    assert gantk("doctor", "--json", "-").json["cache"]["other_bytes"] == 0  # There is no folder yet.
+    (tmp_path / "gantk" / "verdicts").mkdir(parents=True)
+    (tmp_path / "gantk" / "verdicts" / "a.json").write_text("{}")
+    with (tmp_path / "gantk" / f"a{DATA_SET}").open("wb") as stream:
+        stream.truncate(2**30)
+    assert gantk("doctor", "--json", "-").json["cache"] == {
+        "folder": str(tmp_path / "gantk"),
+        "data_sets_bytes": 2**30,
+        "other_bytes": 2,
+        "limit_bytes": 3 * 2**29,
+        "reason": None,
+    }
+    said = " ".join(gantk("doctor").out.split())
+    assert "decoded data sets 1.0 GiB, at most 1.5" in said
+    monkeypatch.setenv(VARIABLE, "much")
+    done = gantk("doctor")
+    assert done.status == 0
+    assert "GANTK_DATA_CACHE_GIB is 'much'" in done.out
 
 
 @pytest.mark.parametrize("verb", ["run", "generate", "stylize"])

@@ -159,6 +159,14 @@ def test_any_name_can_be_printed(encoding: str, name: bytes, said: bytes) -> Non
     assert (done.stdout.strip(), done.stderr, done.returncode) == (said, b"", 0)
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_lead_nowhere(tmp_path: Path, closed: str) -> None:
+    command = f"exec {sys.executable} -m gantk doctor --json report.json {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads((tmp_path / "report.json").read_text())["works"]
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted(tmp_path: Path, number: int, status: int) -> None:
     code = "import signal, time, gantk.runtime.describe as d\nfrom gantk.cli.main import main\nimport sys\n"
@@ -178,6 +186,27 @@ def test_interrupted(tmp_path: Path, number: int, status: int) -> None:
         assert process.stderr.read() == "interrupted\n"
     told = json.loads((tmp_path / "error.json").read_text())
     assert (told["error"], told["exit_code"]) == ("interrupted", status)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_amid_an_import(tmp_path: Path, number: int, status: int) -> None:
+    """A library that takes what is raised there for its own fault does not swallow it."""
+    (tmp_path / "vendor.py").write_text(
+        "import os, signal, time\n"
+        "try:\n"
+        f"    os.kill(os.getpid(), {int(number)})\n"
+        "    time.sleep(0.3)\n"
+        "except BaseException: print('initialization failed')\n"
+    )
+    code = "import signal, sys, time, gantk.runtime.describe as d\nfrom gantk.cli.main import main\n"
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "d.describe = lambda _: (__import__('vendor'), print('imported', flush=True), time.sleep(60))\n"
+    code += "sys.exit(main(['info', 'x']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (done.returncode, done.stderr) == (status, "interrupted\n")
+    assert done.stdout in ("", "imported\n")
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)

@@ -52,6 +52,20 @@ def test_a_picture(gantk: Callable[..., object], many: Path, photo: Path) -> Non
     assert gantk("stylize", photo, "--model", many, "--force").status == 0
 
 
+def test_of_an_animation_the_first_picture_is_painted_with_a_word(
+    gantk: Callable[..., object], many: Path, photo: Path
+) -> None:
+    with Image.open(photo) as first:
+        first.save("moving.gif", save_all=True, append_images=[first.transpose(Image.Transpose.ROTATE_180)])
+        first.save("moving.jpg", format="MPO", save_all=True, append_images=[first.resize((6, 4))])
+    done = gantk("stylize", "moving.gif", "--model", many)
+    assert (done.status, "`moving.gif` holds several pictures; the first was painted" in done.err) == (
+        0,
+        True,
+    )
+    assert "several" not in gantk("stylize", "moving.jpg", "--model", many).err  # A camera's, with a preview.
+
+
 def test_in_strips_it_says_how_far_it_is(gantk: Callable[..., object], many: Path, photo: Path) -> None:
     done = gantk("stylize", photo, "--model", many, "-o", "a.png", "--tile-above", 0.001, "--json", "-")
     assert done.status == 0, done.err

@@ -47,6 +47,21 @@ def test_a_run_and_its_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "has width 2 and cannot go on with 4" in capsys.readouterr().err
 
 
+def test_why_so_many_channels_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grey = tmp_path / "grey"
+    grey.mkdir()
+    for index in range(8):
+        Image.new("L", (8, 8), 30 * index).save(grey / f"{index}.png")
+    arguments = ["train", "dcgan", "--data", str(grey), *QUICK.split()]
+    assert main([*arguments, "-o", str(tmp_path / "a")]) == 0
+    assert "all pictures are grey: they are learned with one channel" in capsys.readouterr().err
+    Image.new("RGB", (8, 8)).save(grey / "5.png")
+    assert main([*arguments, "-o", str(tmp_path / "b")]) == 0
+    assert "`5.png` has colours: pictures are learned with three channels" in capsys.readouterr().err
+    assert main([*arguments, "-o", str(tmp_path / "c"), "--channels", "1"]) == 0
+    assert "learned with" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import struct
 import zlib
 from pathlib import Path
@@ -185,3 +187,22 @@ def test_a_whole_picture_of_any_mode_is_colour(mode: str, tmp_path: Path) -> Non
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(UnreadableError):
         decode_whole(path, 8)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_what_would_block_or_never_end_is_not_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.png"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        os.mknod(path, stat.S_IFSOCK | 0o600)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(UnreadableError, match="is not a regular file"):
+        decode(path, 8, 3)
+
+
+def test_a_link_to_a_file_is_read(tmp_path: Path) -> None:
+    file = save(tmp_path / "file.png", Image.new("L", (8, 8), 90))
+    (tmp_path / "link.png").symlink_to(file)
+    assert decode(tmp_path / "link.png", 8, 1).min() == 90

@@ -72,6 +72,12 @@ def test_labels_beside_an_idx_file(tmp_path: Path, suffix: str) -> None:
     assert read_labels(source, find_classes(source), rank=1, world=2).tolist() == [0, 1]
 
 
+def test_classes_have_names_that_can_be_typed(folder: Path) -> None:
+    (folder / "owls").rename(folder / "not\udcffutf-8")
+    with pytest.raises(GantkError, match=r"'not\\udcffutf-8' is no name for a class"):
+        find_classes(find_source(folder))
+
+
 def test_pictures_without_classes_are_refused(folder: Path) -> None:
     source = find_source(folder)
     with pytest.raises(GantkError, match="of the class 'owls'; the run knows cats, dogs"):

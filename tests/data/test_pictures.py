@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import os
 import struct
@@ -62,13 +61,16 @@ def test_two_processes_share_without_overlap(folder: Path) -> None:
     assert [[round(picture.mean() / 50) for picture in share] for share in shares] == [[1, 4], [2, 3]]
 
 
-def test_grey_folders_have_one_channel(tmp_path: Path, folder: Path) -> None:
-    Image.new("L", (4, 4)).save(tmp_path / "a.png")
-    assert find_source(folder).channels == 3
-    only = tmp_path / "grey"
-    only.mkdir()
-    (tmp_path / "a.png").rename(only / "a.png")
-    assert find_source(only).channels == 1
+def test_one_coloured_picture_makes_three_channels(tmp_path: Path) -> None:
+    for index in range(100):
+        Image.new("L", (4, 4)).save(tmp_path / f"{index:03d}.png")
+    (tmp_path / "000.png").write_text("broken")  # Says nothing of colours.
+    source = find_source(tmp_path)
+    assert (source.channels, source.coloured) == (1, None)
+    coloured = tmp_path / "097.png"
+    Image.new("RGB", (4, 4)).save(coloured)
+    source = find_source(tmp_path)
+    assert (source.channels, source.coloured) == (3, coloured)
 
 
 def test_past_the_memory_budget_a_mapped_file_is_used_and_found_again(folder: Path, tmp_path: Path) -> None:
@@ -95,21 +97,16 @@ def test_a_link_that_leads_nowhere_is_skipped_in_memory_and_out_of_it(folder: Pa
     (folder / "gone.png").symlink_to(tmp_path / "nowhere.png")
     source = find_source(folder)
     for pictures in (load(source, 8, 3), load(source, 8, 3, memory_bytes=100, cache=tmp_path / "cache")):
-        assert [Path(path).name for path, _ in pictures.skipped] == ["gone.png"]
+        assert pictures.skipped == ((str(folder / "gone.png"), "No such file or directory"),)
 
 
-def test_mapped_files_that_killed_processes_left_are_removed(folder: Path, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    left, at_work = (cache / f".{letter * 32}.u8.0123abcd.partial" for letter in "ab")
-    for path in (left, at_work):
-        path.touch()
-        os.utime(path, (0, 0))
-    with at_work.open() as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        load(find_source(folder), 8, 3, memory_bytes=100, cache=cache)
-    assert not left.exists()
-    assert at_work.exists()
+def test_a_pipe_among_pictures_is_passed_by_with_a_word(folder: Path, tmp_path: Path) -> None:
+    os.mkfifo(folder / "x.png")
+    pictures = load(find_source(folder), 8, 3)
+    assert len(pictures) == 4
+    assert pictures.skipped == ((str(folder / "x.png"), "`x.png` is not a regular file"),)
+    with pytest.raises(GantkError, match=r"x.png` is not a regular file"):
+        find_source(folder / "x.png")
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -18,6 +18,7 @@ from safetensors.numpy import load
 
 import engine_graphs as graphs
 import gantk
+import networks
 from gantk.bundle import HeavyLayer, ShapeRange
 from gantk.cli.exported import tell
 from gantk.cli.output import prose
@@ -222,6 +223,12 @@ def test_what_made_the_bundle_is_in_it(tmp_path: Path) -> None:
     tools = bundle_onnx(tmp_path / "theirs.onnx", tmp_path / "x.gantk").manifest.tools
     assert tools["onnx"] == onnx.__version__
     assert "torch" not in tools
+
+
+def test_a_file_may_be_called_anything(tmp_path: Path) -> None:
+    path = tmp_path / "not\udcffutf-8.onnx"
+    path.write_bytes(networks.generator(metadata=False))
+    assert bundle_onnx(path, tmp_path / "x.gantk").manifest.name == "not\ufffdutf-8"
 
 
 def test_weights_beside_a_file_are_taken_in(tmp_path: Path) -> None:

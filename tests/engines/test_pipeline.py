@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from bench_fakes import wait_dead
 from safetensors.numpy import load
 
 import engine_graphs as graphs
@@ -245,8 +246,16 @@ def test_two_builds_are_equal_byte_for_byte(rtx: Product) -> None:
     assert first == second
 
 
-def test_a_worker_that_dies_is_an_error(rtx: Product, monkeypatch: pytest.MonkeyPatch) -> None:
-    crash = "import os, sys; print('out of paper', file=sys.stderr); os.abort()"
+def test_a_worker_that_dies_is_an_error_and_leaves_nothing(
+    rtx: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash = f"""
+import os, pathlib, subprocess, sys
+child = subprocess.Popen(["sleep", "3600"], stdout=subprocess.DEVNULL)
+pathlib.Path({str(tmp_path / "child")!r}).write_text(str(child.pid))
+print("out of paper", file=sys.stderr)
+os.abort()
+"""
     start = subprocess.Popen
 
     def popen(command: list[str], **options: object) -> subprocess.Popen[bytes]:
@@ -256,6 +265,7 @@ def test_a_worker_that_dies_is_an_error(rtx: Product, monkeypatch: pytest.Monkey
     data = networks.generator()
     with pytest.raises(GantkError, match="built `x.onnx` was killed by SIGABRT: out of paper"):
         build_apart(rtx, data, "fp32", graphs.profiles_of(data), ADA, "x.onnx")
+    assert wait_dead([int((tmp_path / "child").read_text())])
 
 
 def test_a_worker_that_can_write_no_file_says_so(rtx: Product, monkeypatch: pytest.MonkeyPatch) -> None:

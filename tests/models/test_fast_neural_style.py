@@ -156,6 +156,9 @@ def test_a_file_becomes_a_run(suffix: str, tmp_path: Path, capsys: pytest.Captur
     again = ["import", "fast-neural-style", str(file), "-o", str(run), "--force", "--name", "sea"]
     assert main(again) == 0
     assert checkpoint.load_generator(run).config["styles"] == ["sea"]
+    odd = file.rename(tmp_path / f"two\nlines{suffix}")
+    assert main(["import", "fast-neural-style", str(odd), "-o", str(run), "--force"]) == 0
+    assert checkpoint.load_generator(run).config["styles"] == ["two\ufffdlines"]
 
 
 @pytest.mark.parametrize("count", [0, 6, 4000])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,9 @@ def test_pth_files_of_something_else(kind: str, words: str, tmp_path: Path) -> N
         vgg.load_vgg19(tmp_path / "vgg.pth", "relu1_1")
     with pytest.raises(GantkError, match="cannot read"):
         vgg.load_vgg19(tmp_path / "missing.pth", "relu1_1")
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(GantkError, match="is not a regular file"):
+        vgg.load_vgg19(tmp_path / "pipe.pth", "relu1_1")
 
 
 def test_what_trainings_put_around_the_weights(tmp_path: Path) -> None:

@@ -211,10 +211,19 @@ def test_the_speed_counts_waiting_for_a_gpu_and_no_checkpoints(
     assert 10 * 0.05 < trained_s < result.seconds - 0.5
 
 
+def test_a_training_that_dies_is_told_from_one_that_is_well(pictures: Path, tmp_path: Path) -> None:
+    dying, well = (
+        gan.train(config(pictures, tmp_path / str(lr_g), steps=320, sample_every=12, lr_g=lr_g, lr_d=2e-3))
+        for lr_g in (1e-7, 2e-3)
+    )
+    assert any(sentence.startswith("perfect discriminator") for sentence in dying.warnings)
+    assert not any(sentence.startswith("perfect discriminator") for sentence in well.warnings)
+
+
 def test_few_pictures_lower_the_batch(pictures: Path, tmp_path: Path) -> None:
     listener = Listener()
     gan.train(config(pictures, tmp_path / "run", batch=64, steps=1), reporter=listener)
-    assert listener.said == ["the batch is 40 instead of 64: there are no more pictures"]
+    assert listener.said[-1:] == ["the batch is 40 instead of 64: there are no more pictures"]
 
 
 def test_only_the_last_checkpoints_are_kept(pictures: Path, tmp_path: Path) -> None:

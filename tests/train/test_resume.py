@@ -83,6 +83,15 @@ def test_a_configuration_that_was_edited_is_named(
     assert raised.value.exit_code == 1
 
 
+def test_a_run_of_a_later_version_is_called_so(pictures: Path, tmp_path: Path) -> None:
+    run_folder.write(tmp_path, "dcgan", small(pictures, tmp_path, 3).to_json(), {})
+    path = tmp_path / "run.json"
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    with pytest.raises(GantkError, match=r"run\.json` has schema 2; this gantk reads schema 1") as raised:
+        gan.resume(tmp_path)
+    assert raised.value.hint == "pip install -U gantk"
+
+
 def test_what_a_killed_run_half_wrote_is_swept(pictures: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     gan.train(small(pictures, run, 3))

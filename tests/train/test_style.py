@@ -228,6 +228,8 @@ def test_names_of_styles() -> None:
     assert name_styles(["x/wave.png", "y/wave.jpg", "b.tar.gz", ".hidden"]) == (
         "wave", "wave-2", "b.tar", ".hidden",
     )  # fmt: skip
+    # No JSON library but Python's takes half of a pair of surrogates.
+    assert name_styles(["not\udcffutf-8.png", "not\udcfeutf-8.png"]) == ("not\ufffdutf-8", "not\ufffdutf-8-2")
 
 
 @pytest.mark.parametrize(

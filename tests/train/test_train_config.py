@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
-from gantk.data import Source
+from gantk.data import Source, find_source
 from gantk.errors import UsageError
 from gantk.train.config import TrainConfig, resolve
 
-COLOUR = Source(Path("pictures"), (Path("a.png"),), 3)
-DIGITS = Source(Path("digits.gz"), (), 1, 28)
+DIGITS = Source(Path("digits.gz"), size=28)
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,10 @@ def test_how_often_it_is_shown(per_epoch: int, total: int, steps: int) -> None:
     assert TrainConfig(data="a", out="b", sample_every=1).show_every(per_epoch, total) == per_epoch
 
 
-def test_defaults_follow_the_pictures() -> None:
+def test_defaults_follow_the_pictures(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     config = TrainConfig(data="a", out="b", device="cpu")
-    digits, colour = resolve(config, DIGITS), resolve(config, COLOUR)
+    digits, colour = resolve(config, DIGITS), resolve(config, find_source(tmp_path))
     assert (digits.size, digits.channels) == (28, 1)
     assert (colour.size, colour.channels) == (64, 3)
     assert digits.threads is not None
@@ -83,9 +84,9 @@ def test_auto_precision_is_the_faster_one(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16, raising=False)
-    assert resolve(TrainConfig(data="a", out="b", device="cpu"), COLOUR).precision == precision
+    assert resolve(TrainConfig(data="a", out="b", device="cpu"), DIGITS).precision == precision
 
 
 def test_fp16_wants_cuda() -> None:
     with pytest.raises(UsageError, match="fp16 training wants a CUDA device"):
-        resolve(TrainConfig(data="a", out="b", device="cpu", precision="fp16"), COLOUR)
+        resolve(TrainConfig(data="a", out="b", device="cpu", precision="fp16"), DIGITS)

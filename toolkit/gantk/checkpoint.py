@@ -19,7 +19,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from gantk import models
-from gantk.bundle import Bundle, is_bundle
+from gantk.bundle import Bundle, as_printable, is_bundle
 from gantk.errors import GantkError
 from gantk.files import read_bytes, write_bytes
 from gantk.models.weights import differences, some
@@ -159,7 +159,8 @@ def load_generator(path: str | os.PathLike[str]) -> Generator:
     state = checkpoint.state
     weights = checkpoint.part("ema")
     module = _build(state["family"], state["config"], weights, path)
-    return Generator(module, state["family"], run.name, state["config"], state["step"])
+    name = as_printable(run.name)  # As bundles hold it.
+    return Generator(module, state["family"], name, state["config"], state["step"])
 
 
 def generator_bytes(module: nn.Module) -> bytes:
@@ -267,9 +268,19 @@ def _check_state(state: Any, path: Path) -> dict[str, Any]:
         isinstance(state.get(key), kind) for key, kind in kinds.items()
     ):
         raise GantkError(f"the state of `{path.name}` lacks one of {', '.join(kinds)}", where=str(path))
-    if state["schema"] != SCHEMA_VERSION:
-        raise GantkError(
-            f"`{path.name}` has schema {state['schema']}; this gantk reads schema {SCHEMA_VERSION}",
-            where=str(path),
-        )
+    check_schema(path, state["schema"], SCHEMA_VERSION)
     return state
+
+
+def check_schema(path: Path, found: int, known: int) -> None:
+    """Refuse a file of a run that another version of gantk wrote in another way.
+
+    Raises:
+        GantkError: Its schema is not the one that is known.
+    """
+    if found != known:
+        raise GantkError(
+            f"`{path.name}` has schema {found}; this gantk reads schema {known}",
+            where=str(path),
+            hint="pip install -U gantk" if found > known else "begin a new run",
+        )

@@ -179,12 +179,13 @@ def check_file(path: Path) -> None:
     """Refuse what is no file before a library does so in its own words.
 
     Raises:
-        GantkError: It is a folder, or does not exist.
+        GantkError: It is a folder, a pipe or the like, or does not exist.
     """
     if path.is_dir():
         raise GantkError(f"`{path}` is a folder; a file is wanted", where=str(path))
     if not path.is_file():
-        raise GantkError(f"`{path}` does not exist", where=str(path), hint="check the path")
+        what = "is not a regular file" if path.exists() else "does not exist"
+        raise GantkError(f"`{path}` {what}", where=str(path), hint="check the path")
 
 
 def read_bytes(path: Path, limit_bytes: int | None = None, hint: str | None = None) -> bytes:
@@ -198,22 +199,27 @@ def read_bytes(path: Path, limit_bytes: int | None = None, hint: str | None = No
     Raises:
         GantkError: It does not exist, is no regular file, cannot be read or is larger than `limit_bytes`.
     """
-    with named_errors(path, "read"), open(path, "rb", opener=_open_at_once) as stream:
-        status = os.fstat(stream.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise GantkError(f"`{path}` is not a regular file", where=str(path))
-        if limit_bytes is not None and status.st_size > limit_bytes:
+    with named_errors(path, "read"), open(path, "rb", opener=regular) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if limit_bytes is not None and size > limit_bytes:
             raise GantkError(
-                f"`{path}` has {status.st_size} bytes; at most {limit_bytes} are expected here",
+                f"`{path}` has {size} bytes; at most {limit_bytes} are expected here",
                 where=str(path),
                 hint=hint,
             )
         return stream.read()
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    # Without O_NONBLOCK a named pipe with no writer would block here for ever.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+def regular(path: str, flags: int) -> int:
+    """The `opener` for `open` that refuses pipes, sockets and devices: a pipe with no writer blocks for ever.
+
+    Raises:
+        GantkError: It is one of these.
+    """
+    kind = Path(path).stat().st_mode
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # `open` refuses folders in the usual words.
+        raise GantkError(f"`{path}` is not a regular file", where=str(path))
+    return os.open(path, flags | os.O_NONBLOCK)  # It may have become a pipe.
 
 
 @contextmanager

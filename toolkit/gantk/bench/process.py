@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -47,7 +48,7 @@ class Worker:
         self.name = name
         self._log = folder / f"worker-{time.monotonic_ns()}.log"
         self._buffer = b""
-        self._stopped = False
+        self._stopped = self._ended = False
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*(command or (sys.executable, "-m", "gantk.bench.worker")), str(os.getpid())],
@@ -91,24 +92,24 @@ class Worker:
 
     def pause(self) -> None:
         """Stop every thread of it, also those that spin while they wait for work."""
-        if not self._stopped and self._process.poll() is None:
+        if not self._stopped and not self._ended:
             os.kill(self.pid, signal.SIGSTOP)
             self._stopped = True
 
     def resume(self) -> None:
-        if self._stopped and self._process.poll() is None:
+        if self._stopped and not self._ended:
             os.kill(self.pid, signal.SIGCONT)
         self._stopped = False
 
     def kill(self) -> None:
-        """End it and what it started, at once."""
-        if self._process.poll() is None:
-            os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
+        """End it and what it started, at once, also where it has ended by itself."""
+        if not self._ended:  # Later its number may be another's.
+            self._ended = True
+            end_group(self._process)
 
     def close(self) -> None:
         """Ask it to end, and make sure that it does."""
-        if self._process.poll() is None:
+        if not self._ended:
             try:
                 self.ask(QUIT_S, do="quit")
                 self._process.wait(QUIT_S)
@@ -150,14 +151,22 @@ class Worker:
         try:
             status = self._process.wait(QUIT_S)
         except subprocess.TimeoutExpired:
-            self.kill()
             return WorkerError(f"it closed its pipe{self._last_words()}")
+        finally:
+            self.kill()
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         return WorkerError(f"the process {how}{self._last_words()}")
 
     def _last_words(self) -> str:
         lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
         return ": " + " | ".join(lines[-_TAIL_LINES:]) if lines else ""
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that leads a session, and those that it started, which may outlive it."""
+    with suppress(ProcessLookupError):  # None of them is left.
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _environment(threads: int) -> dict[str, str]:

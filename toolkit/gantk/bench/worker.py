@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from gantk.bench.protocol import decode, encode
 from gantk.errors import GantkError
+from gantk.files import ANOTHER_PLACE, named_errors
 
 _PR_SET_PDEATHSIG = 1
 
@@ -95,7 +96,9 @@ class Session:
         duration = perf_counter_ns() - start
         # The outputs of what is timed, where that is a bound graph and not `run`.
         bound = self._bound
-        np.savez(path, **(self._runner.run(self._feeds) if bound is None else bound.fetch()))
+        made = self._runner.run(self._feeds) if bound is None else bound.fetch()
+        with named_errors(Path(path), "write", ANOTHER_PLACE):
+            np.savez(path, **made)
         settle()  # While others load, not in the first round.
         return {"ns": duration, "graph": None if bound is None else bound.is_graph}
 

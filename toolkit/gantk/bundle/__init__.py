@@ -14,6 +14,7 @@ from gantk.bundle.engines import (
 from gantk.bundle.fileref import MANIFEST, FileRef
 from gantk.bundle.folder import Bundle, is_bundle
 from gantk.bundle.manifest import FOREIGN_FAMILY, STEP_FAMILY, Manifest
+from gantk.bundle.reading import as_printable
 from gantk.bundle.variants import (
     FORMS,
     PRECISIONS,
@@ -50,6 +51,7 @@ __all__ = [
     "ShapeRange",
     "Variant",
     "Writer",
+    "as_printable",
     "is_bundle",
     "place_of",
     "readable",

@@ -9,7 +9,7 @@ from typing import Any
 
 from gantk.bundle.engines import Engine
 from gantk.bundle.fileref import FileRef, take_file
-from gantk.bundle.reading import check_different, printable, refuse_constant, take, take_list
+from gantk.bundle.reading import check_different, check_finite, printable, refuse_constant, take, take_list
 from gantk.bundle.variants import Interface, Variant
 from gantk.errors import GantkError
 from gantk.tensors import TensorSpec
@@ -94,7 +94,14 @@ class Manifest:
         }
 
     def dumps(self) -> bytes:
-        return (json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n").encode()
+        """What `loads` reads.
+
+        Raises:
+            GantkError: A number is NaN or infinite, which JSON has no word for.
+        """
+        document = self.to_json()
+        check_finite(document)
+        return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: Any) -> Manifest:

@@ -23,6 +23,18 @@ def refuse_constant(text: str) -> Any:
     raise ValueError(f"{text} is not a JSON number")
 
 
+def check_finite(value: Any, place: str = "") -> None:
+    """Refuse a document with NaN or infinity in it, and say where."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise GantkError(f"{place} is {value}; the manifest holds finite numbers alone")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            check_finite(item, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            check_finite(item, f"{place}[{index}]")
+
+
 def take(data: Any, key: str, kind: type[T], *, optional: bool = False) -> T:
     """The value of `key`, which must be of the type `kind`."""
     if not isinstance(data, dict):
@@ -69,6 +81,11 @@ def printable(value: Any) -> str:
     if len(value) > TEXT_LIMIT or not value.isprintable():  # It will be printed on terminals.
         raise GantkError(f"printable text of up to {TEXT_LIMIT} characters is wanted, not {value[:100]!r}")
     return value
+
+
+def as_printable(text: str) -> str:
+    """Text from anywhere, such as a file's name, as `printable` takes it: replaced where it cannot be printed."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)[:TEXT_LIMIT]
 
 
 def integer(value: Any) -> int:

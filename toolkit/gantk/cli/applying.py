@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gantk.cli.output import progress, prose, write_json
+from gantk.cli.output import progress, prose, tell_of_more, write_json
 from gantk.errors import GantkError, UsageError
 from gantk.files import resolved
 
@@ -128,6 +128,7 @@ def _picture(request: Request, painter: Painter, suffix: str | None) -> dict[str
         write(output, painter.paint(picture), request.quality)
     height, width = picture.pixels.shape[:2]
     _say(f"wrote {output} ({width} x {height})", painter)
+    tell_of_more(source)
     return {"kind": "picture", "files": [str(output)], "size": [width, height]}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from gantk.cli.output import JsonOption, print_table, write_json
+from gantk.runtime.cache import VARIABLE
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -54,6 +55,7 @@ def _print(report: Mapping[str, Any]) -> None:
             ("torch", torch["version"] or "not installed"),
             ("C++ compiler", report["compiler"] or "none"),
             ("operators", _operators(report["native_operators"])),
+            ("cache", _cache(report["cache"])),
             (
                 "free disk",
                 ", ".join(f"{_gib(free)} GiB at {path}" for path, free in report["free_bytes"].items()),
@@ -75,6 +77,16 @@ def _print(report: Mapping[str, Any]) -> None:
         typer.echo(f"-> {line}")
     if not report["advice"]:
         typer.echo("Everything that gantk uses on this machine works.")
+
+
+def _cache(cache: Mapping[str, Any] | None) -> str | None:
+    if cache is None:
+        return None
+    data_sets, limit = _gib(cache["data_sets_bytes"]), _gib(cache["limit_bytes"])
+    return (
+        f"{cache['folder']}: decoded data sets {data_sets} GiB, at most {limit} ({VARIABLE}); "
+        f"all else {_gib(cache['other_bytes'])} GiB; it may be removed at any time"
+    )
 
 
 def _operators(native: Mapping[str, Any]) -> str:

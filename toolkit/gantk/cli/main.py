@@ -8,9 +8,7 @@ import errno
 import math
 import os
 import re
-import signal
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -18,13 +16,13 @@ from importlib import import_module
 from inspect import cleandoc
 from io import TextIOWrapper
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 import gantk
+from gantk.cli.termination import Termination
 from gantk.errors import GantkError, UsageError
 from gantk.runtime.cores import core_count, quota
 
@@ -120,12 +118,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if quota() < math.inf:
         # PyTorch and numpy, where nothing tells them how many threads to take, ask no container.
         os.environ.setdefault("OMP_NUM_THREADS", str(core_count()))
+    _open_closed_streams()
     codecs.register_error("gantk", _encode_anyhow)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="gantk")
-    with _Termination() as termination, warnings.catch_warnings():
+    with Termination() as termination, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Image size")  # Our own limit, in words, replaces Pillow's.
         return _run(arguments, termination)
+
+
+def _open_closed_streams() -> None:
+    """Let what a caller closed, as ``>&-`` does, lead nowhere; else the next file that is opened takes its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def _encode_anyhow(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -136,34 +142,7 @@ def _encode_anyhow(error: UnicodeError) -> tuple[str | bytes, int]:
         return codecs.lookup_error("backslashreplace")(error)
 
 
-class _Termination:
-    """While open, SIGTERM ends a command as Ctrl-C does: schedulers and containers send it, and files are put away."""
-
-    def __init__(self) -> None:
-        self.came = False
-        self._before: Any = None
-
-    def __enter__(self) -> Self:
-        # A handler of whoever called stays; and outside the main thread Python allows none.
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.getsignal(signal.SIGTERM)
-            if self._before is signal.SIG_DFL:
-                signal.signal(signal.SIGTERM, self._on_signal)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # Once it came, the process is about to end, and nothing shall change its status.
-        if self._before is signal.SIG_DFL and not self.came:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        # timeout(1) sends it twice, to us and to our group: the second must not interrupt the putting away.
-        signal.signal(number, signal.SIG_IGN)
-        self.came = True
-        raise KeyboardInterrupt
-
-
-def _run(arguments: list[str], termination: _Termination) -> int:  # noqa: PLR0911 - one way out for each way to fail
+def _run(arguments: list[str], termination: Termination) -> int:  # noqa: PLR0911 - one way out for each way to fail
     try:
         status = app(arguments or ["--help"], prog_name="gantk", standalone_mode=False)
         sys.stdout.flush()
@@ -196,7 +175,7 @@ def _run(arguments: list[str], termination: _Termination) -> int:  # noqa: PLR09
         return _report_bug(error, arguments)
 
 
-def _interrupted_status(termination: _Termination) -> int:
+def _interrupted_status(termination: Termination) -> int:
     # It listens in the place of `termination` while it is open.
     from gantk.train.interrupt import Interruption
 

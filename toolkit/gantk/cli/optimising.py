@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from gantk.cli.output import prose, write_json
+from gantk.cli.output import prose, tell_of_more, write_json
 from gantk.cli.stylizing import PaintingBar
 from gantk.errors import UsageError
 from gantk.options import option_of
@@ -86,6 +86,7 @@ def optimise_command(model: Path, given: Mapping[str, Any], preset: Mapping[str,
         f"{'interrupted: ' if result.interrupted else ''}wrote {result.picture} ({width} x {height}) after "
         f"{result.steps} steps in {result.seconds:.0f} s, by {result.backend} in {result.precision}",
     )
+    tell_of_more(contents[0])
     if given.get("json") is not None:
         facts = {**asdict(result), "size": [width, height], "settings": asdict(settings), "model": str(model)}
         write_json(facts, given["json"])

@@ -130,6 +130,14 @@ def _printable(text: str) -> str:
     )
 
 
+def tell_of_more(source: Path) -> None:
+    """Say of an animation that its first picture alone was taken."""
+    from gantk.runtime.decode import has_more
+
+    if has_more(source):
+        prose().print(f"`{source}` holds several pictures; the first was painted", style="yellow")
+
+
 def write_json(data: Mapping[str, Any], target: str) -> None:
     """Write `data` to a file, or to standard output where `target` is ``-``."""
     text = json.dumps(data, indent=2, allow_nan=False, default=str) + "\n"

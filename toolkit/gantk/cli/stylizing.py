@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gantk.cli.bar import Bar
-from gantk.cli.output import prose, write_json
+from gantk.cli.output import prose, tell_of_more, write_json
 from gantk.errors import GantkError
 from gantk.gatys.config import GatysConfig, find_preset, parse_layers
 from gantk.gatys.reporter import Reporter
@@ -81,6 +81,7 @@ def optimise_with_torch(
         f"{began}wrote {result.picture} ({width} x {height}) and {curves} after {result.steps} steps "
         f"in {result.seconds:.0f} s, in {result.precision}",
     )
+    tell_of_more(Path(config.content))
     if json is not None:
         facts = {**asdict(result), "size": [width, height], "curves": str(curves)}
         write_json({**facts, "config": config.to_json()}, json)

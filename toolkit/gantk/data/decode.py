@@ -68,11 +68,11 @@ def decode_grey(pixels: Pixels, size: int, channels: int) -> Pixels:
     return _shrink(flat if channels == 1 else flat.convert("RGB"), size)
 
 
-def is_grey(path: Path) -> bool:
-    """Whether a file's header says that it has no colours; `False` where it cannot be read."""
+def has_colours(path: Path) -> bool:
+    """Whether a file's header says that it has colours; `False` where it cannot be read."""
     try:
         with opened(path) as picture:
-            return picture.mode in {"1", "L", "LA"} or picture.mode.startswith("I")
+            return picture.mode not in {"1", "L", "LA", "F"} and not picture.mode.startswith("I")
     except UnreadableError:  # `decode` will name the file.
         return False
 

@@ -19,7 +19,8 @@ def find_classes(source: Source) -> tuple[str, ...]:
     """The names of the classes, sorted: of subfolders, or the numbers in the file of labels.
 
     Raises:
-        GantkError: There are fewer than two, or pictures in no subfolder, or no whole file of labels.
+        GantkError: There are fewer than two, or pictures in no subfolder or in one whose name cannot be printed, or no
+            whole file of labels.
     """
     names = {*_label_names(source)}
     if len(names) < 2:
@@ -74,6 +75,12 @@ def _label_names(source: Source) -> list[str]:
                 f"`{file.name}` lies in no subfolder of `{source.path}`; its class is not known",
                 where=str(file),
                 hint="a subfolder for each class, or leave --conditional out",
+            )
+        if not parts[0].isprintable():
+            raise GantkError(
+                f"{parts[0]!r} is no name for a class: it cannot be printed",
+                where=str(source.path / parts[0]),
+                hint="rename the folder",
             )
         names.append(parts[0])
     return names

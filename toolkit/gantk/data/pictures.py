@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gantk.data import idx
-from gantk.data.decode import decode, decode_grey, is_grey
+from gantk.data.decode import decode, decode_grey, has_colours
+from gantk.data.mapped import load_mapped
 from gantk.errors import GantkError
-from gantk.files import (
-    PARTIAL,
-    cache_folder,
-    is_abandoned,
-    named_errors,
-    partial_name,
-    read_bytes,
-    write_text,
-)
+from gantk.files import cache_folder, named_errors
 from gantk.runtime.cores import core_count
 from gantk.runtime.decode import UnreadableError, find_pictures
 from gantk.runtime.pictures import Pixels
@@ -50,14 +42,22 @@ class Source:
     Args:
         path: A folder, or an idx file.
         files: The picture files of the folder, sorted; empty for an idx file.
-        channels: 1 where the pictures are grey, else 3.
         size: Their height and width where all have one and the same, as in an idx file.
     """
 
     path: Path
-    files: tuple[Path, ...]
-    channels: int
+    files: tuple[Path, ...] = ()
     size: int | None = None
+
+    @cached_property
+    def coloured(self) -> Path | None:
+        """The first picture that has colours, as files' headers say; `None` where all are grey."""
+        return next(filter(has_colours, self.files), None)
+
+    @property
+    def channels(self) -> int:
+        """1 where all pictures are grey, else 3."""
+        return 1 if self.coloured is None else 3
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ def find_source(path: str | os.PathLike[str]) -> Source:
         found = path if path.is_file() else idx.find(path) if path.is_dir() else None
         if found is not None:
             _, height, width = idx.read_shape(found)
-            return Source(found, (), 1, height if height == width else None)
+            return Source(found, size=height if height == width else None)
         if not path.is_dir():
-            raise GantkError(f"`{path}` does not exist", where=str(path), hint=_HINT)
+            what = "is not a regular file" if path.exists() else "does not exist"
+            raise GantkError(f"`{path}` {what}", where=str(path), hint=_HINT)
         files = find_pictures(path, hint=_HINT)
-    peeked = files[:: max(1, len(files) // 32)]
-    return Source(path, tuple(files), 1 if all(map(is_grey, peeked)) else 3)
+    return Source(path, tuple(files))
 
 
 def load(
@@ -143,7 +143,14 @@ def load(
         count, skipped = _fill(array, items, decoder, threads, progress)
         pictures = Pictures(array[:count], tuple(skipped))
     else:
-        pictures = _load_mapped(source, items, shape, decoder, threads, progress, cache or cache_folder())
+        pictures = Pictures(
+            *load_mapped(
+                cache or cache_folder(),
+                _key(source, items, shape),
+                shape,
+                lambda whole: _fill(whole, items, decoder, threads, progress),
+            )
+        )
     if not len(pictures):
         first = pictures.skipped[0]
         raise GantkError(
@@ -200,59 +207,12 @@ def _map(decoder: Decoder, items: Any, threads: int) -> Iterator[Pixels | tuple[
         pool.shutdown(cancel_futures=True)
 
 
-def _load_mapped(
-    source: Source,
-    items: Any,
-    shape: tuple[int, ...],
-    decoder: Decoder,
-    threads: int,
-    progress: Progress | None,
-    cache: Path,
-) -> Pictures:
-    """As `load`, into a file that is mapped; the next run with the same pictures finds it there."""
-    file = cache / f"{_key(source, items, shape)}.u8"
-    index = file.with_suffix(".json")
-    if index.is_file() and file.is_file():
-        try:
-            known = json.loads(read_bytes(index))
-            array = np.memmap(file, np.uint8, "r", shape=(known["count"], *shape[1:]))
-            return Pictures(array, tuple((path, reason) for path, reason in known["skipped"]))
-        except (GantkError, ValueError, KeyError, TypeError):
-            pass  # A damaged index is as good as none: decode again.
-    partial = partial_name(file)
-    with named_errors(file, "write"):
-        cache.mkdir(parents=True, exist_ok=True)
-        _sweep(cache)
-        try:
-            with partial.open("wb") as stream:
-                fcntl.flock(stream, fcntl.LOCK_EX)  # For `_sweep`.
-                # Without the room set aside, a full disk would kill the process on a write to mapped memory.
-                os.posix_fallocate(stream.fileno(), 0, int(np.prod(shape)))
-                whole = np.memmap(partial, np.uint8, "r+", shape=shape)
-                count, skipped = _fill(whole, items, decoder, threads, progress)
-                whole.flush()
-                partial.replace(file)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-    write_text(index, json.dumps({"count": count, "skipped": skipped}))
-    return Pictures(whole[:count], tuple(skipped))
-
-
-def _sweep(cache: Path) -> None:
-    """Remove what killed processes half wrote: each is as large as a data set."""
-    for left in cache.glob(f".*.u8.*{PARTIAL}"):
-        with suppress(OSError):  # Gone meanwhile.
-            if is_abandoned(left):
-                left.unlink()
-
-
 def _key(source: Source, items: Any, shape: tuple[int, ...]) -> str:
     """A name that changes with the files, their sizes and dates, and the form they are decoded to."""
     paths = items if source.files else [source.path]
     digest = hashlib.sha256(repr((shape, len(items))).encode())
     for path in paths:
-        digest.update(f"{path.absolute()}\0".encode())
+        digest.update(os.fsencode(path.absolute()) + b"\0")
         with suppress(OSError):  # A link that leads nowhere; `decode` will name it.
             stat = path.stat()
             digest.update(f"{stat.st_size}\0{stat.st_mtime_ns}\0".encode())

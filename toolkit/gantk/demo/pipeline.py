@@ -152,6 +152,7 @@ def _config(out: Path, run: Path, steps: int) -> TrainConfig:
         data=str(out / "pictures"),
         out=str(run),
         size=SIZE,
+        channels=3,
         width=WIDTH,
         steps=steps,
         flip=True,

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gantk.errors import GantkError
-from gantk.files import named_errors
+from gantk.files import named_errors, regular
 
 _NESTED = ("state_dict", "model_state_dict", "model")  # Where trainings put the weights among other things.
 
@@ -34,7 +34,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         GantkError: The file is missing, cut, of another kind, or wants code run to be read.
     """
-    with named_errors(path, "read"), path.open("rb") as stream:
+    with named_errors(path, "read"), open(path, "rb", opener=regular) as stream:
         head = stream.read(9)
     zipped = zipfile.is_zipfile(path)
     try:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from gantk.errors import GantkError
+from gantk.files import regular
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff",
@@ -37,19 +38,23 @@ def opened(path: Path) -> Iterator[Image.Image]:
         path: A PNG, JPEG, WebP, BMP, GIF, PGM, PPM or TIFF file; of an animation the first picture counts.
 
     Raises:
-        UnreadableError: It cannot be read, is cut, is no picture, or has more than `MAX_PIXELS`.
+        UnreadableError: It cannot be read, is no regular file, is cut, is no picture, or has more than `MAX_PIXELS`.
     """
     try:
-        with Image.open(path, formats=_FORMATS) as picture:
+        with open(path, "rb", opener=regular) as stream, Image.open(stream, formats=_FORMATS) as picture:
             _check_size(picture)
             yield picture
     except UnreadableError:
         raise
+    except GantkError as error:
+        raise UnreadableError(error.what) from error
     except Image.DecompressionBombError:
         raise UnreadableError(f"it declares far more than {MAX_PIXELS} pixels") from None
     except UnidentifiedImageError:
         known = ", ".join(_FORMATS)
         raise UnreadableError(f"its content is not a picture of a known format ({known})") from None
+    except OSError as error:
+        raise UnreadableError(error.strerror or str(error)) from error
     except Exception as error:  # A damaged file can raise anything inside a decoder.
         raise UnreadableError(str(error) or type(error).__name__) from error
 
@@ -71,6 +76,16 @@ def flatten(picture: Image.Image, mode: str = "RGB") -> Image.Image:
         white = Image.new("RGBA", picture.size, _WHITE)
         picture = Image.alpha_composite(white, picture.convert("RGBA"))
     return picture if picture.mode == mode else picture.convert(mode)
+
+
+def has_more(path: Path) -> bool:
+    """Whether a file holds pictures after its first, as animations do; `False` where it cannot be read."""
+    try:
+        with opened(path) as picture:
+            # Many a camera puts a preview into its JPEG.
+            return picture.format != "MPO" and getattr(picture, "is_animated", False)
+    except UnreadableError:
+        return False
 
 
 def find_pictures(folder: Path, *, without: Path | None = None, hint: str | None = None) -> list[Path]:

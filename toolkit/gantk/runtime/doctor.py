@@ -14,7 +14,7 @@ from typing import Any
 import gantk
 from gantk.bundle import ENGINE_BACKENDS
 from gantk.files import free_bytes, temporary_place
-from gantk.runtime import driver
+from gantk.runtime import cache, driver
 from gantk.runtime.backends.onnxruntime import examine_operators
 from gantk.runtime.backends.vendor import installed
 from gantk.runtime.cores import core_count
@@ -72,6 +72,7 @@ def examine() -> dict[str, Any]:
         "packages": packages,
         "torch": {"version": packages.get("torch"), "importable": find_spec("torch") is not None},
         "compiler": compiler,
+        "cache": cache.examine(),
         "free_bytes": {str(folder): free_bytes(folder) for folder in (Path.cwd(), temporary_place())},
     }
     report["advice"] = _advice(report)
@@ -98,6 +99,8 @@ def _advice(report: dict[str, Any]) -> list[str]:
         advice.append(f"engines want a TensorRT product: {rtx}{PRODUCTS['tensorrt'].install}")
     if report["native_operators"]["reason"] is not None:
         advice.append(f"{report['native_operators']['reason']}: {report['native_operators']['hint']}")
+    if report["cache"] is not None and report["cache"]["reason"] is not None:
+        advice.append(report["cache"]["reason"])
     if not report["works"]:
         advice.insert(0, "no backend works here: pip install 'gantk[cpu,openvino]'")
     if report["driver"]["works"] and "onnxruntime-gpu" not in packages:

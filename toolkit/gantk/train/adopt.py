@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gantk import checkpoint
+from gantk.bundle import as_printable
 from gantk.files import read_bytes, write_bytes
 from gantk.models import fast_neural_style
 from gantk.models.weights import read_state_dict
@@ -53,7 +54,7 @@ def adopt_fast_neural_style(
             is taken or cannot be written.
     """
     tensors = read_state_dict(file)
-    network = fast_neural_style.convert(tensors, file.stem if name is None else name, file)
+    network = fast_neural_style.convert(tensors, as_printable(file.stem) if name is None else name, file)
     run_folder.check_free(run, force=force)
     config = network.config.to_json()
     origin = {"file": file.name, "sha256": hashlib.sha256(read_bytes(file)).hexdigest()}

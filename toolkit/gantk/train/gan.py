@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gantk import models
-from gantk.data import Batch, Pictures, find_source, read_labels
+from gantk.data import Batch, Pictures, Source, find_source, read_labels
 from gantk.data.batches import normalise
 from gantk.train import health, sitting
 from gantk.train.config import TrainConfig, resolve
@@ -57,7 +57,11 @@ class GanTraining(Training[TrainConfig]):
 
     @classmethod
     def resolve(cls, config: TrainConfig, reporter: Reporter) -> TrainConfig:
-        return resolve(config, find_source(config.data))
+        source = find_source(config.data)
+        resolved = resolve(config, source)
+        if config.channels is None and source.files:
+            reporter.say(_channels_chosen(source))
+        return resolved
 
     @cached_property
     def showroom(self) -> Showroom:
@@ -115,6 +119,13 @@ class GanTraining(Training[TrainConfig]):
 
     def warnings(self, history: Sequence[dict[str, Any]]) -> dict[str, str]:
         return health.warnings(history)
+
+
+def _channels_chosen(source: Source) -> str:
+    if source.coloured is None:
+        return "all pictures are grey: they are learned with one channel; --channels 3 takes three"
+    first = source.coloured.relative_to(source.path)
+    return f"`{first}` has colours: pictures are learned with three channels; --channels 1 takes one"
 
 
 def _labels(config: TrainConfig, pictures: Pictures, fabric: Any) -> Tensor | None:

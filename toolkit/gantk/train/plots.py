@@ -36,7 +36,7 @@ def draw_losses(history: Sequence[Record]) -> bytes:
 
 
 def draw_health(history: Sequence[Record]) -> bytes:
-    """Diversity of the samples above, accuracy of the discriminator below; where they turn bad is shaded."""
+    """Diversity of the samples above, accuracy of the discriminator below; where samples look alike is shaded."""
     snapshots = [line for line in history if line["event"] == "snapshot"]
     lines = [line for line in history if line["event"] == "step"]
     figure, (top, bottom) = new_figure(2, "Health")
@@ -61,7 +61,6 @@ def draw_health(history: Sequence[Record]) -> bytes:
         ("d_fake", "score of samples", _GENERATOR),
     ):
         bottom.plot(steps, _smooth([line[key] for line in lines]), color=colour, linewidth=1.6, label=name)
-    bottom.axhspan(health.PERFECT_ABOVE, 1.02, color=_BAD)
     bottom.axhline(0.5, color=_FAINT, linestyle=":", linewidth=1.0)
     bottom.set_ylim(0, 1.02)
     bottom.set_ylabel("discriminator")

@@ -14,7 +14,7 @@ from typing import Any
 
 import gantk
 from gantk import checkpoint, files
-from gantk.checkpoint import RUN_FILE
+from gantk.checkpoint import RUN_FILE, check_schema
 from gantk.errors import GantkError
 from gantk.files import PARTIAL, named_errors, partial_name, read_bytes, write_text
 
@@ -94,8 +94,9 @@ def read(run: Path) -> dict[str, Any]:
         )
     try:
         record = json.loads(read_bytes(path))
-        if record["schema"] != SCHEMA_VERSION or not isinstance(record["config"], dict):
-            raise ValueError(f"its schema is {record['schema']}, not {SCHEMA_VERSION}")
+        check_schema(path, int(record["schema"]), SCHEMA_VERSION)
+        if not isinstance(record["config"], dict):
+            raise TypeError("its config is no object")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise GantkError(f"`{path}` cannot be understood: {error}", where=str(path)) from error
     return dict(record)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gantk.bundle import as_printable
 from gantk.data.decode import decode_whole
 from gantk.errors import GantkError
 from gantk.files import check_file
@@ -46,7 +47,7 @@ def name_styles(paths: Sequence[str]) -> tuple[str, ...]:
     """A name for each style picture: its file's, with a number where it was taken."""
     names: list[str] = []
     for path in paths:
-        stem = name = Path(path).stem or path
+        stem = name = as_printable(Path(path).stem or path)
         number = 1
         while name in names:
             number += 1

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gantk import errors
+from gantk.bench.process import end_group
 from gantk.bundle import HeavyLayer, Profile
 from gantk.errors import GantkError
 from gantk.export.engines.audit import Audit
@@ -87,7 +88,7 @@ def _run(folder: Path, log: IO[bytes], progress: Progress) -> tuple[int, dict[st
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=log,
-        start_new_session=True,  # Ctrl-C reaches us alone.
+        start_new_session=True,  # Ctrl-C reaches us alone, and what it starts ends with it.
     )
     assert process.stdout is not None
     try:
@@ -100,9 +101,7 @@ def _run(folder: Path, log: IO[bytes], progress: Progress) -> tuple[int, dict[st
                 progress(*told)
         return process.wait(), result
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        end_group(process)
         process.stdout.close()
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from gantk.bundle import HeavyLayer
+from gantk.bundle import HeavyLayer, as_printable
 from gantk.errors import GantkError
 from gantk.runtime.products import layer_type
 
@@ -124,7 +124,7 @@ def _origin(layer: Any) -> tuple[str, str | None]:
 
 def _printable(name: str) -> str:
     """A name as the manifest takes it; a foreign file may call its nodes anything."""
-    return "".join(character if character.isprintable() else "?" for character in name)[:200] or "unnamed"
+    return as_printable(name)[:200] or "unnamed"
 
 
 def _computes_in(trt: ModuleType, layer: Any, made_by: dict[str, Any]) -> str:

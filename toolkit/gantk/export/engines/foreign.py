@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gantk.bundle import FOREIGN_FAMILY, Bundle, Interface, Manifest, Variant, Writer
+from gantk.bundle import FOREIGN_FAMILY, Bundle, Interface, Manifest, Variant, Writer, as_printable
 from gantk.errors import GantkError
 from gantk.export.engines.maker import Sources
 from gantk.export.engines.pipeline import SKIPPED_FORMS, EngineRequest, make_engines
@@ -54,7 +54,7 @@ def bundle_onnx(
         variant = Variant(writer.add(name, model.data), model.precision, model.form, _opset(model.data))
         manifest = Manifest(
             family=FOREIGN_FAMILY,
-            name=model.name,
+            name=as_printable(model.name),
             config=model.config,
             inputs=model.inputs,
             outputs=model.outputs,

@@ -11,7 +11,17 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gantk.bundle import STEP_FAMILY, Bundle, FileRef, Interface, Manifest, Parity, Variant, Writer
+from gantk.bundle import (
+    STEP_FAMILY,
+    Bundle,
+    FileRef,
+    Interface,
+    Manifest,
+    Parity,
+    Variant,
+    Writer,
+    as_printable,
+)
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.export import verify
 from gantk.export.engines.maker import Sources
@@ -122,7 +132,7 @@ def export_step(
         network = load_vgg19(vgg, config.last, pooling, progress=progress)
         if engines is not None:
             _check_shapes(engines, Chain.of(network), config)
-        step = _Step(network, config, make_trials(network, config), psnr_min, Path(output).stem)
+        step = _Step(network, config, make_trials(network, config), psnr_min, as_printable(Path(output).stem))
         made = [_make(step, form, precision, report) for precision in precisions for form in _FORMS]
         report("writing the bundle")
         interface = made[0][1].interface

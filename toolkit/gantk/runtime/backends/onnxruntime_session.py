@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,10 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 CPU_ONLY = "gantk.cpu_only"
 """The library's setting that keeps what it has for CPUs alone out of a session for a GPU."""
+
+# Official builds from 1.29 on tell Microsoft what is run, with an identifier of the machine and hashes of the model, as
+# their Privacy.md says. That is for users to decide; the variable is read when the library is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _NUMPY_NAMES = {"float": "float32", "double": "float64"}
 

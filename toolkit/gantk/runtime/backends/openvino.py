@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -155,6 +157,21 @@ def _tensors(ports: Sequence[Any], declared: Sequence[TensorSpec]) -> dict[str, 
 
 @cache
 def _core() -> Any:
-    import openvino
+    with _untold():
+        import openvino
 
-    return openvino.Core()
+        return openvino.Core()
+
+
+@contextmanager
+def _untold() -> Iterator[None]:
+    """Let OpenVINO do without the package by which it tells Google Analytics of every import, as it then does."""
+    name = "openvino_telemetry"
+    if name in sys.modules:  # Whoever imported it has decided.
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # An import of it fails.
+    try:
+        yield
+    finally:
+        del sys.modules[name]
