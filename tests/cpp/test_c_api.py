@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import threading
@@ -43,6 +44,19 @@ def test_the_library_shows_the_functions_of_the_header_and_no_other(built: Path)
 def test_the_abi_is_the_one_of_the_header(library: Library) -> None:
     header = (SOURCE / "include/gantk/gantk.h").read_text()
     assert f"#define GANTK_ABI_VERSION {library.c.gantk_abi_version()}\n" in header
+
+
+def test_the_command_tells_nobody_what_is_run(built: Path, bundle: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    np.save(tmp_path / "latent.npy", networks.latents(1))
+    silencing = ("CI", "TF_BUILD", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "XDG_CACHE_HOME")
+    kept = {name: value for name, value in os.environ.items() if name not in silencing}
+    words = (bundle, "--input", f"latent={tmp_path / 'latent.npy'}", "--output-dir", tmp_path / "out")
+    command = [str(word) for word in (built / "tools/gantk-run", *words)]
+    environment = {**kept, "HOME": str(home), "TMPDIR": str(home)}
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert list(home.iterdir()) == []
 
 
 def test_threads_share_a_runner(library: Library, bundle: Path) -> None:

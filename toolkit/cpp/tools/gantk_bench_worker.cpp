@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <iostream>
 #include <map>
@@ -175,6 +176,7 @@ void serve(std::FILE* answers) {
 }  // namespace
 
 int main(int count, char** words) {
+  ::setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // What users run is told to nobody, unless they say so.
   if (count > 1) {
     // Ends with its parent, however that happens.
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);

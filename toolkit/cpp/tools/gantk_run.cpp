@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // gantk-run: runs a bundle once on arrays from files, without Python.
 #include <cstdio>
+#include <cstdlib>
 #include <deque>
 #include <filesystem>
 #include <iostream>
@@ -118,6 +119,7 @@ void run(const Arguments& arguments) {
 }  // namespace
 
 int main(int count, char** words) {
+  ::setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // What users run is told to nobody, unless they say so.
   const std::vector<std::string> given(words + 1, words + count);
   for (const std::string& word : given) {
     if (word == "-h" || word == "--help") return std::fputs(usage, stdout), 0;

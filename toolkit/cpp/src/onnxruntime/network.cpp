@@ -9,7 +9,8 @@ namespace {
 
 const Ort::Env& environment() {
   // Errors only; they come as exceptions. Never destroyed: sessions of other static objects may outlive it.
-  static const auto& env = *new Ort::Env(ORT_LOGGING_LEVEL_ERROR, "gantk");
+  static auto& env = *new Ort::Env(ORT_LOGGING_LEVEL_ERROR, "gantk");
+  env.DisableTelemetryEvents();  // As far as that goes: see README.md.
   return env;
 }
 
