@@ -250,6 +250,26 @@ def test_on_a_gpu_native_normalisation_is_tried_where_the_operators_are(
     assert native.variant.failed_on(onnxruntime.NAME, "cpu") is None
 
 
+def test_a_native_form_stands_alone_where_the_same_cannot_be_had_without(
+    short: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_gpu(monkeypatch)
+    monkeypatch.setenv(OPERATORS, str(onnxruntime_library()))
+    name, honest = b"InstanceNormRelu", variants.rewrite
+    monkeypatch.setattr(
+        variants, "speedup", lambda plain, other, *_: 1.5 + (name in other and name not in plain)
+    )
+
+    def rewrite(graph: ir.Model, names: Sequence[str]) -> ir.Model | None:
+        without = "channels-last" in names and not NATIVE & set(names)
+        return None if without else honest(graph, names)
+
+    monkeypatch.setattr(variants, "rewrite", rewrite)
+    plain, native = make_variants(short, "fp32", silent)
+    assert native.variant.is_native
+    assert [each.variant.fastest_on for each in (plain, native)] == [(), (f"{onnxruntime.NAME} cuda",)]
+
+
 def test_in_fp32_on_a_gpu_what_is_for_fp16_is_not(
     short: Network, timed: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

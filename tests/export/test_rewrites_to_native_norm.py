@@ -188,7 +188,7 @@ def test_sizes_are_computed_by_the_function_for_them() -> None:
         ([("Add", [-4, -3]), ("Mul", [2, 2]), ("Add", [1, 1])], {"factor": 2, "growth": [-7, -5]}),
         ([("Add", [0, 0])], None),
         ([("Mul", [1, 2])], None),
-        ([("Sub", [2, 1])], None),
+        ([("Sub", [2, 2])], None),
         ([("Add", [-2])], None),
     ],
     ids=str,
