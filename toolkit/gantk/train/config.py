@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from gantk import models
 from gantk.data import Source, find_classes
 from gantk.errors import UsageError
+from gantk.train import augment
 from gantk.train.options import RunConfig, resolve_machine
 
 
@@ -26,6 +27,7 @@ class TrainConfig(RunConfig):
         width: Channels of a DCGAN at half the picture's size; the fully connected pair has none.
         conditional: Whether to learn the classes that the pictures come in (`gantk.data.find_classes`).
         classes: Their names; found when the configuration is resolved.
+        augment: How pictures are changed before the discriminator sees them, see `gantk.train.augment.parse`.
         lr_g: The generator's learning rate.
         lr_d: The discriminator's.
         label_smoothing: Real pictures are labelled 1 minus this (arXiv 1606.03498, section 3.4), 0 to 0.5.
@@ -52,6 +54,7 @@ class TrainConfig(RunConfig):
     width: int = 64
     conditional: bool = False
     classes: tuple[str, ...] = ()
+    augment: str = augment.NONE
     lr_g: float = 2e-4
     lr_d: float = 2e-4
     anneal: bool = False
@@ -66,6 +69,7 @@ class TrainConfig(RunConfig):
                 where="--conditional",
                 hint="--network dcgan",
             )
+        augment.parse(self.augment)
         models.configure(self.network, self.network_config(default_size=64, default_channels=3))
 
     @property

@@ -76,6 +76,15 @@ def dcgan(
     flip: Annotated[
         bool, typer.Option("--flip", help="Mirror pictures at random.", rich_help_panel=o.NETWORK)
     ] = False,
+    augment: Annotated[
+        str,
+        typer.Option(
+            metavar="color,translation,cutout|none",
+            help="Change pictures and samples at random before they are told apart, against few pictures being "
+            "learned by heart; samples do not look changed.",
+            rich_help_panel=_BALANCE,
+        ),
+    ] = "none",
     epochs: Annotated[
         int | None,
         typer.Option(

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What differentiable augmentation gains a DCGAN on few pictures, and on many: pairs of trainings, judged alike.
+
+    python benchmarks/augmentation.py DIR --vgg FILE --counts 300,3000 --seeds 0,1,2 --held-out 1000 --out FOLDER
+
+Pictures are shuffled once; some are held out, and of the others the first so many are trained on, with and without
+augmentation, by one seed each. After half of the steps and after all of them the averaged generator is judged by
+1000 samples that are as `gantk generate` would save them; no picture that they are compared with is augmented:
+
+- `distance` is the kernel distance of Binkowski et al. (arXiv 1801.01401, section 4) from the pictures held out, times
+  1000, unbiased, so that it may be negative: lower is better. The features are means over VGG-19's relu3_4, for want
+  of Inception's, so the numbers compare with nobody else's. `distance_real` is that of the training pictures.
+- `diversity` is gantk's own measure, `gantk.train.health.spread`, over that of the pictures held out.
+- `memory` is how much higher the discriminator's logits are for pictures that it learned than for those held out,
+  both shown as it was shown pictures in its training: a discriminator that knows them by heart tells them apart.
+
+With `--held-out 0` the training pictures take the place of the others. Writes `results.json` into FOLDER after each
+training, where the runs stay too, with their grids; what is in it already is not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gantk import checkpoint, models
+from gantk.bench import machine
+from gantk.data import find_source, load
+from gantk.data.batches import normalise
+from gantk.models.vgg import Vgg19, load_vgg19
+from gantk.train import gan, health
+from gantk.train.augment import augment, parse
+from gantk.train.config import TrainConfig
+
+SAMPLES, LAYER, CPU = 1000, "relu3_4", torch.device("cpu")
+
+
+def features(vgg: Vgg19, pictures: Tensor) -> Tensor:
+    """Means of VGG-19's features over each of uint8[N, C, H, W]: float64[N, 256]."""
+    parts = [vgg(part.float().expand(-1, 3, -1, -1) / 255)[LAYER].mean((2, 3)) for part in pictures.split(50)]
+    return torch.cat(parts).double()
+
+
+def distance(real: Tensor, made: Tensor) -> float:
+    """The squared maximum mean discrepancy, unbiased, by the kernel (x . y / d + 1)^3, times 1000."""
+    scale = real.square().mean().sqrt()
+    x, y = real / scale, made / scale
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    def between_others(a: Tensor) -> Tensor:
+        values = kernel(a, a)
+        return (values.sum() - values.trace()) / (len(a) * (len(a) - 1))
+
+    return float(between_others(x) + between_others(y) - 2 * kernel(x, y).mean()) * 1000
+
+
+class Judge:
+    """Compares runs with pictures that were held out."""
+
+    def __init__(self, vgg: Vgg19, held_out: Tensor, training: Tensor) -> None:
+        self._vgg, self._held_out, self._training = vgg, held_out, training
+        self._real = features(vgg, held_out)
+        self._spread = health.spread(held_out[:256])
+        self.distance_real = round(distance(self._real, features(vgg, training[:SAMPLES])), 3)
+
+    def judge(self, file: Path, augmentation: str) -> dict[str, Any]:
+        generator = checkpoint.load_generator(file)
+        latents = torch.randn(SAMPLES, 100, generator=torch.Generator().manual_seed(1))
+        parts = [generator.module(part).add(1).mul(127.5).round().clamp(0, 255) for part in latents.split(50)]
+        samples = torch.cat(parts).to(torch.uint8)
+        return {
+            "step": generator.step,
+            "distance": round(distance(self._real, features(self._vgg, samples)), 3),
+            "diversity": round(health.spread(samples[:256]) / self._spread, 4),
+            "memory": round(self._memory(file, augmentation), 4),
+        }
+
+    @torch.no_grad()
+    def _memory(self, file: Path, augmentation: str) -> float:
+        saved = checkpoint.read(file)
+        # As in training: batches of real pictures alone, whose own statistics normalise them.
+        discriminator = models.build_discriminator("dcgan", saved.state["config"])
+        discriminator.load_state_dict(saved.part("discriminator"))
+        draws = torch.Generator().manual_seed(2)
+
+        def score(pictures: Tensor) -> float:
+            batches = pictures[: len(pictures) // 64 * 64].split(64)
+            shown = (augment(normalise(batch, CPU), parse(augmentation), draws) for batch in batches)
+            return float(torch.stack([discriminator(batch).mean() for batch in shown]).mean())
+
+        return score(self._training[:SAMPLES]) - score(self._held_out[:SAMPLES])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--vgg", type=Path, help="VGG-19's weights; by default torchvision's, fetched once")
+    parser.add_argument("--counts", default="300", help="pictures to train on")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--augment", default="none;color,translation,cutout", help="what to compare")
+    parser.add_argument("--held-out", type=int, default=1000)
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    source = find_source(given.data)
+    order = np.random.default_rng(0).permutation(len(source.files))
+    vgg = load_vgg19(given.vgg, LAYER)
+
+    document: dict[str, Any] = {
+        "benchmark": "augmentation",
+        "machine": machine.describe(),
+        "versions": machine.versions("cpu"),
+        "commit": machine.commit(),
+        "data": {"name": given.data.name, "pictures": len(order), "held_out": given.held_out},
+        "training": {name: getattr(given, name) for name in ("size", "width", "steps")},
+        "rows": [],
+    }
+    kept = given.out / "results.json"
+    if kept.exists():
+        document["rows"] = json.loads(kept.read_text())["rows"]
+    done = {(row["pictures"], row["augment"], row["seed"]) for row in document["rows"]}
+    for seed in map(int, given.seeds.split(",")):
+        for count in map(int, given.counts.split(",")):
+            folder = given.out / f"pictures-{count}"
+            folder.mkdir(parents=True, exist_ok=True)
+            for place in order[given.held_out :][:count]:
+                link = folder / f"{place:05d}{source.files[place].suffix}"
+                if not link.is_symlink():
+                    link.symlink_to(source.files[place].resolve())
+            everything = torch.from_numpy(load(source, given.size, source.channels).array)[order]
+            training = everything[given.held_out :][:count]
+            judge = Judge(vgg, everything[: given.held_out] if given.held_out else training, training)
+            for augmentation in given.augment.split(";"):
+                if (count, augmentation, seed) in done:
+                    continue
+                run = given.out / f"{count}-{augmentation}-{seed}"
+                config = TrainConfig(
+                    data=str(folder), out=str(run), size=given.size, width=given.width, steps=given.steps,
+                    seed=seed, augment=augmentation, threads=given.threads,
+                    checkpoint_every=given.steps // 2, sample_every=1_000_000,
+                )  # fmt: skip
+                result = gan.train(config, force=True)
+                row = {
+                    "pictures": count,
+                    "augment": augmentation,
+                    "seed": seed,
+                    "step_ms": round(config.batch / result.samples_per_second * 1000, 1),
+                    "d_accuracy": result.metrics["d_accuracy"],
+                    "distance_real": judge.distance_real,
+                    "judged": [
+                        judge.judge(checkpoint.path_of(run, step), augmentation)
+                        for step in (given.steps // 2, given.steps)
+                    ],
+                }
+                print(json.dumps(row), flush=True)
+                document["rows"].append(row)
+                kept.write_text(json.dumps(document, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
