@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,37 @@ class Judge:
         return score(self._training[:SAMPLES]) - score(self._held_out[:SAMPLES])
 
 
-def main() -> None:
+def link(files: list[Path], folder: Path) -> None:
+    """Put links to files into a folder, numbered in their order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, file in enumerate(files):
+        path = folder / f"{number:05d}{file.suffix}"
+        if not path.is_symlink():
+            path.symlink_to(file.resolve())
+
+
+def train(config: TrainConfig, judge: Judge) -> dict[str, Any]:
+    """Train, and judge the run at its middle and its end."""
+    assert config.steps is not None
+    result = gan.train(config, force=True)
+    files = [checkpoint.path_of(result.run, step) for step in (config.steps // 2, config.steps)]
+    return {
+        "augment": config.augment,
+        "seed": config.seed,
+        "step_ms": round(config.batch / result.samples_per_second * 1000, 1),
+        "d_accuracy": result.metrics["d_accuracy"],
+        "distance_real": judge.distance_real,
+        "judged": [judge.judge(file, config.augment) for file in files],
+    }
+
+
+def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("--vgg", type=Path, help="VGG-19's weights; by default torchvision's, fetched once")
-    parser.add_argument("--counts", default="300", help="pictures to train on")
+    parser.add_argument("--counts", default="300", help="how many pictures to train on")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--augment", default="none;color,translation,cutout", help="what to compare")
     parser.add_argument("--held-out", type=int, default=1000)
@@ -114,11 +139,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = parse_options()
     source = find_source(given.data)
     order = np.random.default_rng(0).permutation(len(source.files))
+    everything = torch.from_numpy(load(source, given.size, source.channels).array)[order]
     vgg = load_vgg19(given.vgg, LAYER)
-
     document: dict[str, Any] = {
         "benchmark": "augmentation",
         "machine": machine.describe(),
@@ -132,42 +161,25 @@ def main() -> None:
     if kept.exists():
         document["rows"] = json.loads(kept.read_text())["rows"]
     done = {(row["pictures"], row["augment"], row["seed"]) for row in document["rows"]}
-    for seed in map(int, given.seeds.split(",")):
-        for count in map(int, given.counts.split(",")):
-            folder = given.out / f"pictures-{count}"
-            folder.mkdir(parents=True, exist_ok=True)
-            for place in order[given.held_out :][:count]:
-                link = folder / f"{place:05d}{source.files[place].suffix}"
-                if not link.is_symlink():
-                    link.symlink_to(source.files[place].resolve())
-            everything = torch.from_numpy(load(source, given.size, source.channels).array)[order]
-            training = everything[given.held_out :][:count]
-            judge = Judge(vgg, everything[: given.held_out] if given.held_out else training, training)
-            for augmentation in given.augment.split(";"):
-                if (count, augmentation, seed) in done:
-                    continue
-                run = given.out / f"{count}-{augmentation}-{seed}"
-                config = TrainConfig(
-                    data=str(folder), out=str(run), size=given.size, width=given.width, steps=given.steps,
-                    seed=seed, augment=augmentation, threads=given.threads,
-                    checkpoint_every=given.steps // 2, sample_every=1_000_000,
-                )  # fmt: skip
-                result = gan.train(config, force=True)
-                row = {
-                    "pictures": count,
-                    "augment": augmentation,
-                    "seed": seed,
-                    "step_ms": round(config.batch / result.samples_per_second * 1000, 1),
-                    "d_accuracy": result.metrics["d_accuracy"],
-                    "distance_real": judge.distance_real,
-                    "judged": [
-                        judge.judge(checkpoint.path_of(run, step), augmentation)
-                        for step in (given.steps // 2, given.steps)
-                    ],
-                }
-                print(json.dumps(row), flush=True)
-                document["rows"].append(row)
-                kept.write_text(json.dumps(document, indent=2) + "\n")
+
+    seeds, counts = (map(int, text.split(",")) for text in (given.seeds, given.counts))
+    for seed, count in product(seeds, counts):
+        folder = given.out / f"pictures-{count}"
+        link([source.files[place] for place in order[given.held_out :][:count]], folder)
+        training = everything[given.held_out :][:count]
+        judge = Judge(vgg, everything[: given.held_out] if given.held_out else training, training)
+        for augmentation in given.augment.split(";"):
+            if (count, augmentation, seed) in done:
+                continue
+            config = TrainConfig(
+                data=str(folder), out=str(given.out / f"{count}-{augmentation}-{seed}"), size=given.size,
+                width=given.width, steps=given.steps, seed=seed, augment=augmentation, threads=given.threads,
+                checkpoint_every=given.steps // 2, sample_every=1_000_000,
+            )  # fmt: skip
+            row = {"pictures": count, **train(config, judge)}
+            print(json.dumps(row), flush=True)
+            document["rows"].append(row)
+            kept.write_text(json.dumps(document, indent=2) + "\n")
 
 
 if __name__ == "__main__":
