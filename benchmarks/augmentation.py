@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What differentiable augmentation gains a DCGAN on few pictures, and on many: pairs of trainings, judged alike.
 
-    python benchmarks/augmentation.py DIR --vgg FILE --counts 300,3000 --seeds 0,1,2 --held-out 1000 --out FOLDER
+    python benchmarks/augmentation.py DIR --vgg FILE --counts 300,3000 --seeds 0,1,2 --held-out 1000 \
+        --out FOLDER --json FILE
 
 Pictures are shuffled once; some are held out, and of the others the first so many are trained on, with and without
 augmentation, by one seed each. After half of the steps and after all of them the averaged generator is judged by
@@ -14,8 +15,8 @@ augmentation, by one seed each. After half of the steps and after all of them th
 - `memory` is how much higher the discriminator's logits are for pictures that it learned than for those held out,
   both shown as it was shown pictures in its training: a discriminator that knows them by heart tells them apart.
 
-With `--held-out 0` the training pictures take the place of the others. Writes `results.json` into FOLDER after each
-training, where the runs stay too, with their grids; what is in it already is not trained again.
+With `--held-out 0` samples are compared with the training pictures, and there is no `memory`. A row is added to FILE
+after each training, of any set of pictures, and what has a row there is not trained again; FOLDER keeps the runs.
 """
 
 from __future__ import annotations
@@ -64,13 +65,16 @@ def distance(real: Tensor, made: Tensor) -> float:
 
 
 class Judge:
-    """Compares runs with pictures that were held out."""
+    """Compares runs with the pictures held out, uint8[N, C, H, W], or with those of the training if there are none."""
 
     def __init__(self, vgg: Vgg19, held_out: Tensor, training: Tensor) -> None:
         self._vgg, self._held_out, self._training = vgg, held_out, training
-        self._real = features(vgg, held_out)
-        self._spread = health.spread(held_out[:256])
-        self.distance_real = round(distance(self._real, features(vgg, training[:SAMPLES])), 3)
+        real = held_out if len(held_out) else training
+        self._real = features(vgg, real)
+        self._spread = health.spread(real[:256])
+        self.distance_real = (
+            round(distance(self._real, features(vgg, training[:SAMPLES])), 3) if len(held_out) else None
+        )
 
     def judge(self, file: Path, augmentation: str) -> dict[str, Any]:
         generator = checkpoint.load_generator(file)
@@ -81,7 +85,7 @@ class Judge:
             "step": generator.step,
             "distance": round(distance(self._real, features(self._vgg, samples)), 3),
             "diversity": round(health.spread(samples[:256]) / self._spread, 4),
-            "memory": round(self._memory(file, augmentation), 4),
+            "memory": round(self._memory(file, augmentation), 4) if len(self._held_out) else None,
         }
 
     @torch.no_grad()
@@ -115,8 +119,6 @@ def train(config: TrainConfig, judge: Judge) -> dict[str, Any]:
     result = gan.train(config, force=True)
     files = [checkpoint.path_of(result.run, step) for step in (config.steps // 2, config.steps)]
     return {
-        "augment": config.augment,
-        "seed": config.seed,
         "step_ms": round(config.batch / result.samples_per_second * 1000, 1),
         "d_accuracy": result.metrics["d_accuracy"],
         "distance_real": judge.distance_real,
@@ -139,6 +141,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--json", type=Path, required=True)
     return parser.parse_args()
 
 
@@ -153,33 +156,28 @@ def main() -> None:
         "machine": machine.describe(),
         "versions": machine.versions("cpu"),
         "commit": machine.commit(),
-        "data": {"name": given.data.name, "pictures": len(order), "held_out": given.held_out},
-        "training": {name: getattr(given, name) for name in ("size", "width", "steps")},
-        "rows": [],
+        "rows": json.loads(given.json.read_text())["rows"] if given.json.exists() else [],
     }
-    kept = given.out / "results.json"
-    if kept.exists():
-        document["rows"] = json.loads(kept.read_text())["rows"]
-    done = {(row["pictures"], row["augment"], row["seed"]) for row in document["rows"]}
-
     seeds, counts = (map(int, text.split(",")) for text in (given.seeds, given.counts))
     for seed, count in product(seeds, counts):
         folder = given.out / f"pictures-{count}"
         link([source.files[place] for place in order[given.held_out :][:count]], folder)
-        training = everything[given.held_out :][:count]
-        judge = Judge(vgg, everything[: given.held_out] if given.held_out else training, training)
+        judge = Judge(vgg, everything[: given.held_out], everything[given.held_out :][:count])
         for augmentation in given.augment.split(";"):
-            if (count, augmentation, seed) in done:
+            trial = {
+                "data": given.data.name, "pictures": count, "held_out": given.held_out, "size": given.size,
+                "width": given.width, "steps": given.steps, "seed": seed, "augment": augmentation,
+            }  # fmt: skip
+            if any(trial.items() <= row.items() for row in document["rows"]):
                 continue
             config = TrainConfig(
                 data=str(folder), out=str(given.out / f"{count}-{augmentation}-{seed}"), size=given.size,
                 width=given.width, steps=given.steps, seed=seed, augment=augmentation, threads=given.threads,
                 checkpoint_every=given.steps // 2, sample_every=1_000_000,
             )  # fmt: skip
-            row = {"pictures": count, **train(config, judge)}
-            print(json.dumps(row), flush=True)
-            document["rows"].append(row)
-            kept.write_text(json.dumps(document, indent=2) + "\n")
+            document["rows"].append({**trial, **train(config, judge)})
+            print(json.dumps(document["rows"][-1]), flush=True)
+            given.json.write_text(json.dumps(document, indent=2) + "\n")
 
 
 if __name__ == "__main__":

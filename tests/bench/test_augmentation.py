@@ -64,12 +64,12 @@ def test_pairs_of_trainings_are_judged_and_not_repeated(
     monkeypatch.setattr(benchmark, "load_vgg19", lambda path, last: Vgg19(last).requires_grad_(False))
     command = (
         f"x {tmp_path / 'data'} --counts 70 --held-out 70 --seeds 4 --width 2 --steps 4 --threads 1 "
-        f"--out {tmp_path / 'out'}"
+        f"--out {tmp_path / 'out'} --json {tmp_path / 'results.json'}"
     )
     monkeypatch.setattr(sys, "argv", command.split())
     torch.manual_seed(0)
     benchmark.main()
-    document = json.loads((tmp_path / "out" / "results.json").read_text())
+    document = json.loads((tmp_path / "results.json").read_text())
     assert [(row["pictures"], row["augment"], row["seed"]) for row in document["rows"]] == [
         (70, "none", 4), (70, "color,translation,cutout", 4),
     ]  # fmt: skip

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from gantk import checkpoint
 from gantk.errors import UsageError
+from gantk.train import augment as augmentation
 from gantk.train import gan, run_folder
 from gantk.train.augment import AUGMENTATIONS, augment, cut_out, parse, recolour, translate
 from gantk.train.config import TrainConfig
+from gantk.train.reporter import Reporter
 
 ALL = ",".join(AUGMENTATIONS)
 
@@ -167,7 +169,7 @@ def test_names_are_those_of_the_paper() -> None:
 
 @pytest.mark.parametrize("text", ["", "colour", "color,none", "color,color", "color,", "all"])
 def test_other_names_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="allowed are none and a list of color, translation, cutout"):
+    with pytest.raises(UsageError, match="allowed are auto, none and a list of color, translation, cutout"):
         TrainConfig(data="a", out="b", augment=text)
 
 
@@ -241,3 +243,44 @@ def test_a_run_says_how_its_pictures_were_augmented(pictures: Path, tmp_path: Pa
     assert run_folder.read(run)["config"]["augment"] == "color,cutout"
     with pytest.raises(UsageError, match="has augment color,cutout and cannot go on with none"):
         gan.resume(run, {"augment": "none"})
+
+
+class Listener(Reporter):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.mark.parametrize(
+    ("asked", "few", "used"), [("auto", 40, ALL), ("auto", 39, "none"), ("none", 40, "none")]
+)
+def test_few_pictures_are_augmented_by_default(
+    asked: str, few: int, used: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(augmentation, "FEW", few)
+    run, listener = tmp_path / "run", Listener()
+    gan.train(config(pictures, run, augment=asked), reporter=listener)
+    assert run_folder.read(run)["config"]["augment"] == used
+    assert len(listener.said) == (asked == "auto" and used == ALL)
+    assert all("40 pictures are few" in text and "--augment none" in text for text in listener.said)
+    # What was chosen stays, whatever would be chosen now, and is not said again.
+    monkeypatch.setattr(augmentation, "FEW", 79 - few)
+    again = Listener()
+    gan.resume(run, {"steps": 4}, reporter=again)
+    assert run_folder.read(run)["config"]["augment"] == used
+    assert again.said == ["goes on from step 3 (step-0000003.safetensors)"]
+
+
+def test_a_run_from_before_goes_on_without(pictures: Path, tmp_path: Path) -> None:
+    whole, before = tmp_path / "whole", tmp_path / "before"
+    train(config(pictures, whole, augment="none", steps=5))
+    train(config(pictures, before, augment="none"))
+    record = run_folder.read(before)
+    del record["config"]["augment"]
+    (before / "run.json").write_text(json.dumps(record))
+    gan.resume(before, {"steps": 5})
+    first, second = (checkpoint.read_newest(run)[0].tensors for run in (whole, before))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    assert run_folder.read(before)["config"]["augment"] == "none"

@@ -29,7 +29,7 @@ from gantk.train.reporter import Reporter
 def config(pictures: Path, run: Path, **changes: Any) -> TrainConfig:
     base = TrainConfig(
         data=str(pictures), out=str(run), size=28, width=2, batch=8, steps=10,
-        threads=1, precision="fp32", sample_every=100, log_every=5,
+        threads=1, precision="fp32", sample_every=100, log_every=5, augment="none",
     )  # fmt: skip
     return replace(base, **changes)
 

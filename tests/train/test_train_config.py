@@ -13,8 +13,8 @@ from gantk.data import Source
 from gantk.errors import UsageError
 from gantk.train.config import TrainConfig, resolve
 
-COLOUR = Source(Path("pictures"), (Path("a.png"),), 3)
-DIGITS = Source(Path("digits.gz"), (), 1, 28)
+COLOUR = Source(Path("pictures"), (Path("a.png"),), 1, 3)
+DIGITS = Source(Path("digits.gz"), (), 60_000, 1, 28)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,7 @@ def test_defaults_follow_the_pictures() -> None:
     digits, colour = resolve(config, DIGITS), resolve(config, COLOUR)
     assert (digits.size, digits.channels) == (28, 1)
     assert (colour.size, colour.channels) == (64, 3)
+    assert (digits.augment, colour.augment) == ("none", "color,translation,cutout")
     assert digits.threads is not None
     assert resolve(TrainConfig(data="a", out="b", size=32, channels=3), DIGITS).size == 32
 

@@ -50,12 +50,14 @@ class Source:
     Args:
         path: A folder, or an idx file.
         files: The picture files of the folder, sorted; empty for an idx file.
+        count: How many pictures there are, those that cannot be read too.
         channels: 1 where the pictures are grey, else 3.
         size: Their height and width where all have one and the same, as in an idx file.
     """
 
     path: Path
     files: tuple[Path, ...]
+    count: int
     channels: int
     size: int | None = None
 
@@ -97,13 +99,13 @@ def find_source(path: str | os.PathLike[str]) -> Source:
     with named_errors(path, "read"):
         found = path if path.is_file() else idx.find(path) if path.is_dir() else None
         if found is not None:
-            _, height, width = idx.read_shape(found)
-            return Source(found, (), 1, height if height == width else None)
+            count, height, width = idx.read_shape(found)
+            return Source(found, (), count, 1, height if height == width else None)
         if not path.is_dir():
             raise GantkError(f"`{path}` does not exist", where=str(path), hint=_HINT)
         files = find_pictures(path, hint=_HINT)
     peeked = files[:: max(1, len(files) // 32)]
-    return Source(path, tuple(files), 1 if all(map(is_grey, peeked)) else 3)
+    return Source(path, tuple(files), len(files), 1 if all(map(is_grey, peeked)) else 3)
 
 
 def load(

@@ -19,7 +19,16 @@ from gantk.errors import UsageError
 AUGMENTATIONS = ("color", "translation", "cutout")
 """Brightness, saturation and contrast; a shift by an eighth of the size at most; a square hole of half the size."""
 
-NONE = "none"
+AUTO, NONE = "auto", "none"
+
+FEW = 3000
+"""Sets of at most so many pictures are augmented where nothing else is asked for: the largest of those for which
+`benchmarks/results/augmentation.json` shows what it gains."""
+
+
+def choose(count: int) -> str:
+    """What `AUTO` stands for, of so many pictures: all augmentations, or none."""
+    return ",".join(AUGMENTATIONS) if count <= FEW else NONE
 
 
 def parse(text: str) -> tuple[str, ...]:
@@ -33,7 +42,7 @@ def parse(text: str) -> tuple[str, ...]:
         return ()
     if not set(names) <= set(AUGMENTATIONS) or len(set(names)) < len(names):
         raise UsageError(
-            f"augment is {text!r}; allowed are {NONE} and a list of {', '.join(AUGMENTATIONS)}, each once",
+            f"augment is {text!r}; allowed are {AUTO}, {NONE} and a list of {', '.join(AUGMENTATIONS)}, each once",
             where="--augment",
         )
     return names

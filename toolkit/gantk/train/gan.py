@@ -18,7 +18,7 @@ from gantk import models
 from gantk.data import Batch, Pictures, find_source, read_labels
 from gantk.data.batches import normalise
 from gantk.train import health, sitting
-from gantk.train.augment import augment, parse
+from gantk.train.augment import AUTO, NONE, augment, parse
 from gantk.train.config import TrainConfig, resolve
 from gantk.train.ema import Average
 from gantk.train.log import Log
@@ -59,7 +59,14 @@ class GanTraining(Training[TrainConfig]):
 
     @classmethod
     def resolve(cls, config: TrainConfig, reporter: Reporter) -> TrainConfig:
-        return resolve(config, find_source(config.data))
+        source = find_source(config.data)
+        resolved = resolve(config, source)
+        if config.augment == AUTO and resolved.augment != NONE:
+            reporter.say(
+                f"{source.count} pictures are few: the discriminator is shown them, and samples, augmented "
+                f"({resolved.augment}), lest it learns them by heart; --augment none turns it off"
+            )
+        return resolved
 
     @cached_property
     def showroom(self) -> Showroom:

@@ -79,12 +79,12 @@ def dcgan(
     augment: Annotated[
         str,
         typer.Option(
-            metavar="color,translation,cutout|none",
-            help="Change pictures and samples at random before they are told apart, against few pictures being "
-            "learned by heart; samples do not look changed.",
+            metavar="color,translation,cutout|none|auto",
+            help="Change pictures and samples at random before they are told apart, lest few pictures are learned "
+            "by heart; samples do not look changed. auto: all three for up to 3000 pictures.",
             rich_help_panel=_BALANCE,
         ),
-    ] = "none",
+    ] = "auto",
     epochs: Annotated[
         int | None,
         typer.Option(
