@@ -245,6 +245,17 @@ def test_a_run_says_how_its_pictures_were_augmented(pictures: Path, tmp_path: Pa
         gan.resume(run, {"augment": "none"})
 
 
+def test_classes_are_learned_from_augmented_pictures(kinds: Path, tmp_path: Path) -> None:
+    """Of brightness too, which augmentation changes by less than the classes differ in."""
+    run = tmp_path / "run"
+    changes = {"conditional": True, "steps": 300, "width": 4, "lr_g": 2e-3, "lr_d": 2e-3, "ema": 0.9}
+    gan.train(config(kinds, run, **changes))
+    generator = checkpoint.load_generator(run).module
+    latents = torch.randn(64, 100, generator=seeded(0))
+    black, white = (generator(latents, torch.full((64,), label)).mean().item() for label in (0, 1))
+    assert white - black > 0.8
+
+
 class Listener(Reporter):
     def __init__(self) -> None:
         self.said: list[str] = []

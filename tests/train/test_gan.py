@@ -316,19 +316,6 @@ def _world(fabric: Any, config: TrainConfig) -> tuple[int, int]:
     return fabric.world_size, fabric.global_rank
 
 
-@pytest.fixture(scope="module")
-def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of twenty pictures: mostly black, and mostly white."""
-    folder = tmp_path_factory.mktemp("kinds")
-    rng = np.random.default_rng(1)
-    for name, low, high in (("black", 0, 60), ("white", 195, 255)):
-        (folder / name).mkdir()
-        for index in range(20):
-            pixels = rng.integers(low, high, (28, 28)).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{index:02d}.png")
-    return folder
-
-
 def test_classes_are_learned(kinds: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     changes = {"conditional": True, "steps": 150, "width": 4, "lr_g": 2e-3, "lr_d": 2e-3, "ema": 0.9}
