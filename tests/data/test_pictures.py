@@ -39,6 +39,7 @@ def folder(tmp_path: Path) -> Path:
 def test_nested_folders_in_order(folder: Path) -> None:
     source = find_source(folder)
     assert [path.name for path in source.files] == ["a.jpg", "b.PNG", "d.bmp", "c.webp"]
+    assert source.count == 4
     told: list[tuple[int, int]] = []
     pictures = load(source, 8, 3, threads=2, progress=lambda done, total: told.append((done, total)))
     assert [round(picture.mean() / 50) for picture in pictures.array] == [1, 2, 4, 3]
@@ -117,7 +118,7 @@ def test_idx_files(tmp_path: Path, zipped: bool) -> None:
     path.write_bytes(gzip.compress(data) if zipped else data)
     for given in (path, tmp_path):
         source = find_source(given)
-        assert (source.path, source.channels, source.size) == (path, 1, 28)
+        assert (source.path, source.count, source.channels, source.size) == (path, 3, 1, 28)
         np.testing.assert_array_equal(load(source, 28, 1).array[:, 0], pictures)
 
 

@@ -23,6 +23,19 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of twenty pictures: mostly black, and mostly white."""
+    folder = tmp_path_factory.mktemp("kinds")
+    rng = np.random.default_rng(1)
+    for name, low, high in (("black", 0, 60), ("white", 195, 255)):
+        (folder / name).mkdir()
+        for index in range(20):
+            pixels = rng.integers(low, high, (28, 28)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index:02d}.png")
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def _curves_where_wanted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Elsewhere not even their axes are made: that takes as long as most trainings here."""

@@ -29,7 +29,7 @@ from gantk.train.reporter import Reporter
 def config(pictures: Path, run: Path, **changes: Any) -> TrainConfig:
     base = TrainConfig(
         data=str(pictures), out=str(run), size=28, width=2, batch=8, steps=10,
-        threads=1, precision="fp32", sample_every=100, log_every=5,
+        threads=1, precision="fp32", sample_every=100, log_every=5, augment="none",
     )  # fmt: skip
     return replace(base, **changes)
 
@@ -323,19 +323,6 @@ def test_torchrun_is_not_needed_for_one_process(pictures: Path, tmp_path: Path) 
 
 def _world(fabric: Any, config: TrainConfig) -> tuple[int, int]:
     return fabric.world_size, fabric.global_rank
-
-
-@pytest.fixture(scope="module")
-def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of twenty pictures: mostly black, and mostly white."""
-    folder = tmp_path_factory.mktemp("kinds")
-    rng = np.random.default_rng(1)
-    for name, low, high in (("black", 0, 60), ("white", 195, 255)):
-        (folder / name).mkdir()
-        for index in range(20):
-            pixels = rng.integers(low, high, (28, 28)).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{index:02d}.png")
-    return folder
 
 
 def test_classes_are_learned(kinds: Path, tmp_path: Path) -> None:

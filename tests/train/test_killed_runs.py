@@ -44,7 +44,10 @@ KINDS = {
     # The fully connected discriminator has dropout, so that its random numbers are put to the test too. Convolutions
     # in bf16 take a CPU without instructions for it twenty times as long.
     "mlp": Kind(f"{_GAN} --network mlp --size 8 --threads 1 --precision bf16", 8, 12),
-    "dcgan": Kind(f"{_GAN} --network dcgan --size 28 --width 4 --threads 2 --precision fp32", 8, 12),
+    "dcgan": Kind(
+        f"{_GAN} --network dcgan --size 28 --width 4 --threads 2 --precision fp32 "
+        "--augment color,translation,cutout", 8, 12,
+    ),
     "style": Kind(
         f"style --style {{files}}/paintings/flag.png --style {{files}}/paintings/zebra.png --width 2 --blocks 1 "
         f"{_STYLE}", 4, 7,

@@ -14,7 +14,7 @@ from gantk.data import Source, find_source
 from gantk.errors import UsageError
 from gantk.train.config import TrainConfig, resolve
 
-DIGITS = Source(Path("digits.gz"), size=28)
+DIGITS = Source(Path("digits.gz"), 60_000, size=28)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,7 @@ def test_defaults_follow_the_pictures(tmp_path: Path) -> None:
     digits, colour = resolve(config, DIGITS), resolve(config, find_source(tmp_path))
     assert (digits.size, digits.channels) == (28, 1)
     assert (colour.size, colour.channels) == (64, 3)
+    assert (digits.augment, colour.augment) == ("none", "color,translation,cutout")
     assert digits.threads is not None
     assert resolve(TrainConfig(data="a", out="b", size=32, channels=3), DIGITS).size == 32
 

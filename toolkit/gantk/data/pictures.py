@@ -41,11 +41,13 @@ class Source:
 
     Args:
         path: A folder, or an idx file.
+        count: How many pictures there are, those that cannot be read too.
         files: The picture files of the folder, sorted; empty for an idx file.
         size: Their height and width where all have one and the same, as in an idx file.
     """
 
     path: Path
+    count: int
     files: tuple[Path, ...] = ()
     size: int | None = None
 
@@ -97,13 +99,13 @@ def find_source(path: str | os.PathLike[str]) -> Source:
     with named_errors(path, "read"):
         found = path if path.is_file() else idx.find(path) if path.is_dir() else None
         if found is not None:
-            _, height, width = idx.read_shape(found)
-            return Source(found, size=height if height == width else None)
+            count, height, width = idx.read_shape(found)
+            return Source(found, count, size=height if height == width else None)
         if not path.is_dir():
             what = "is not a regular file" if path.exists() else "does not exist"
             raise GantkError(f"`{path}` {what}", where=str(path), hint=_HINT)
         files = find_pictures(path, hint=_HINT)
-    return Source(path, tuple(files))
+    return Source(path, len(files), tuple(files))
 
 
 def load(

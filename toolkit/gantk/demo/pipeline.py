@@ -24,6 +24,7 @@ from gantk.export.engines.pipeline import EngineRequest
 from gantk.files import temporary_folder, write_text
 from gantk.generate import latents, open_painter, paint, walk_latents
 from gantk.runtime.pictures import grid, save, save_animation
+from gantk.train.augment import AUGMENTATIONS
 from gantk.train.config import TrainConfig
 from gantk.train.gan import train
 from gantk.train.sitting import TrainResult
@@ -156,6 +157,7 @@ def _config(out: Path, run: Path, steps: int) -> TrainConfig:
         width=WIDTH,
         steps=steps,
         flip=True,
+        augment=",".join(AUGMENTATIONS),
         anneal=True,
     )
 

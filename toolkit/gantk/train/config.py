@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from gantk import models
 from gantk.data import Source, find_classes
 from gantk.errors import UsageError
+from gantk.train import augment
 from gantk.train.options import RunConfig, resolve_machine
 
 
@@ -26,6 +27,8 @@ class TrainConfig(RunConfig):
         width: Channels of a DCGAN at half the picture's size; the fully connected pair has none.
         conditional: Whether to learn the classes that the pictures come in (`gantk.data.find_classes`).
         classes: Their names; found when the configuration is resolved.
+        augment: How pictures are changed before the discriminator sees them, see `gantk.train.augment.parse`; by
+            default as `gantk.train.augment.choose` has it.
         lr_g: The generator's learning rate.
         lr_d: The discriminator's.
         label_smoothing: Real pictures are labelled 1 minus this (arXiv 1606.03498, section 3.4), 0 to 0.5.
@@ -52,6 +55,7 @@ class TrainConfig(RunConfig):
     width: int = 64
     conditional: bool = False
     classes: tuple[str, ...] = ()
+    augment: str = augment.AUTO
     lr_g: float = 2e-4
     lr_d: float = 2e-4
     anneal: bool = False
@@ -66,6 +70,8 @@ class TrainConfig(RunConfig):
                 where="--conditional",
                 hint="--network dcgan",
             )
+        if self.augment != augment.AUTO:
+            augment.parse(self.augment)
         models.configure(self.network, self.network_config(default_size=64, default_channels=3))
 
     @property
@@ -89,6 +95,11 @@ class TrainConfig(RunConfig):
             return config
         return {**config, "width": self.width, "classes": self.classes}
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        # A run from before there was augmentation goes on without.
+        return super().from_json({"augment": augment.NONE, **data})
+
 
 def resolve(config: TrainConfig, source: Source) -> TrainConfig:
     """Put what is chosen by the pictures and the machine in place of every `auto` and `None`.
@@ -101,4 +112,5 @@ def resolve(config: TrainConfig, source: Source) -> TrainConfig:
     config = resolve_machine(config)
     classes = config.classes or (find_classes(source) if config.conditional else ())
     channels = config.channels or source.channels
-    return replace(config, size=config.size or native, channels=channels, classes=classes)
+    chosen = augment.choose(source.count) if config.augment == augment.AUTO else config.augment
+    return replace(config, size=config.size or native, channels=channels, classes=classes, augment=chosen)

@@ -18,6 +18,7 @@ from gantk import models
 from gantk.data import Batch, Pictures, Source, find_source, read_labels
 from gantk.data.batches import normalise
 from gantk.train import health, sitting
+from gantk.train.augment import AUTO, NONE, augment, parse
 from gantk.train.config import TrainConfig, resolve
 from gantk.train.ema import Average
 from gantk.train.log import Log
@@ -54,6 +55,7 @@ class GanTraining(Training[TrainConfig]):
         self.state = _build(config, fabric.device, fabric.global_rank)
         self._ones = torch.ones(config.batch, device=fabric.device)
         self._labels = _labels(config, pictures, fabric)
+        self._augmentations = parse(config.augment)
 
     @classmethod
     def resolve(cls, config: TrainConfig, reporter: Reporter) -> TrainConfig:
@@ -61,6 +63,11 @@ class GanTraining(Training[TrainConfig]):
         resolved = resolve(config, source)
         if config.channels is None and source.files:
             reporter.say(_channels_chosen(source))
+        if config.augment == AUTO and resolved.augment != NONE:
+            reporter.say(
+                f"{source.count} pictures are few: the discriminator is shown them, and samples, augmented "
+                f"({resolved.augment}), lest it learns them by heart; --augment none turns it off"
+            )
         return resolved
 
     @cached_property
@@ -92,7 +99,7 @@ class GanTraining(Training[TrainConfig]):
 
         # Phase 1: the discriminator learns to tell real pictures from detached samples.
         real_logits, fake_logits = (
-            self._discriminator(pictures, *labels) for pictures in (real, fakes.detach())
+            self._discriminator(self._augment(pictures), *labels) for pictures in (real, fakes.detach())
         )
         real_labels, fake_labels = ones - config.label_smoothing, torch.zeros_like(ones)
         loss_d = (_loss(real_logits, real_labels) + _loss(fake_logits, fake_labels)) / 2
@@ -103,13 +110,17 @@ class GanTraining(Training[TrainConfig]):
             self._optimizer_d.step()
 
         # Phase 2: the generator learns to pass its samples off as real ones to the frozen discriminator.
-        discriminator = state.networks["discriminator"]
+        discriminator, shown = state.networks["discriminator"], self._augment(fakes)
         with _frozen(discriminator), fabric.autocast():
-            loss_g = _loss(discriminator(fakes, *labels), ones)
+            loss_g = _loss(discriminator(shown, *labels), ones)
         self._optimizer_g.zero_grad()
         fabric.backward(loss_g)
         self._optimizer_g.step()
         return _measure(loss_d, loss_g, real_logits, fake_logits, skipped)
+
+    def _augment(self, pictures: Tensor) -> Tensor:
+        """What the discriminator is shown of pictures, real ones and samples alike."""
+        return augment(pictures, self._augmentations, self.state.draws)
 
     def settle(self) -> None:
         self.showroom.settle(self.state.average)

@@ -76,6 +76,15 @@ def dcgan(
     flip: Annotated[
         bool, typer.Option("--flip", help="Mirror pictures at random.", rich_help_panel=o.NETWORK)
     ] = False,
+    augment: Annotated[
+        str,
+        typer.Option(
+            metavar="color,translation,cutout|none|auto",
+            help="Change pictures and samples at random before they are told apart, lest few pictures are learned "
+            "by heart; samples do not look changed. auto: all three for up to 3000 pictures.",
+            rich_help_panel=_BALANCE,
+        ),
+    ] = "auto",
     epochs: Annotated[
         int | None,
         typer.Option(
