@@ -265,14 +265,21 @@ class Listener(Reporter):
 
 
 @pytest.mark.parametrize(
-    ("asked", "few", "used"), [("auto", 40, ALL), ("auto", 39, "none"), ("none", 40, "none")]
+    ("asked", "few", "channels", "used"),
+    [("auto", 40, 3, ALL), ("auto", 39, 3, "none"), ("auto", 40, 1, "none"), ("none", 40, 3, "none")],
 )
-def test_few_pictures_are_augmented_by_default(
-    asked: str, few: int, used: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_few_pictures_in_colour_are_augmented_by_default(
+    asked: str,
+    few: int,
+    channels: int,
+    used: str,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(augmentation, "FEW", few)
     run, listener = tmp_path / "run", Listener()
-    gan.train(config(pictures, run, augment=asked), reporter=listener)
+    gan.train(config(pictures, run, augment=asked, channels=channels), reporter=listener)
     assert run_folder.read(run)["config"]["augment"] == used
     assert len(listener.said) == (asked == "auto" and used == ALL)
     assert all("40 pictures are few" in text and "--augment none" in text for text in listener.said)

@@ -22,13 +22,13 @@ AUGMENTATIONS = ("color", "translation", "cutout")
 AUTO, NONE = "auto", "none"
 
 FEW = 3000
-"""Sets of at most so many pictures are augmented where nothing else is asked for: the largest of those for which
-`benchmarks/results/augmentation.json` shows what it gains."""
+"""Sets of at most so many pictures in colour are augmented where nothing else is asked for: the largest of those that
+`benchmarks/results/augmentation.json` shows a gain for. It shows none for grey digits."""
 
 
-def choose(count: int) -> str:
+def choose(count: int, channels: int) -> str:
     """What `AUTO` stands for, of so many pictures: all augmentations, or none."""
-    return ",".join(AUGMENTATIONS) if count <= FEW else NONE
+    return ",".join(AUGMENTATIONS) if count <= FEW and channels > 1 else NONE
 
 
 def parse(text: str) -> tuple[str, ...]:
