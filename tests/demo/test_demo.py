@@ -61,12 +61,28 @@ def test_a_slow_machine_trains_for_as_many_steps_as_its_time_allows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures_per_second: float, steps: int
 ) -> None:
     def trained(config: TrainConfig) -> SimpleNamespace:
-        assert config.steps == pipeline.TRIAL_STEPS
+        # As long as a step of the whole training takes.
+        assert (config.steps, config.augment) == (pipeline.TRIAL_STEPS, "color,translation,cutout")
         assert tmp_path not in Path(config.out).parents
         return SimpleNamespace(samples_per_second=pictures_per_second)
 
     monkeypatch.setattr(pipeline, "train", trained)
     assert pipeline._affordable_steps(tmp_path) == steps
+
+
+@pytest.mark.parametrize(("steps", "augment"), [(1300, "color,translation,cutout"), (1299, "none")])
+def test_only_a_whole_training_is_augmented(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, augment: str
+) -> None:
+    trained: list[TrainConfig] = []
+
+    def train(config: TrainConfig, **_: object) -> SimpleNamespace:
+        trained.append(config)
+        return SimpleNamespace(interrupted=False)
+
+    monkeypatch.setattr(pipeline, "train", train)
+    pipeline._train(tmp_path, steps, DemoReporter())
+    assert [(config.steps, config.augment) for config in trained] == [(steps, augment)]
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,9 @@ from gantk import checkpoint
 from gantk.errors import UsageError
 from gantk.train import augment as augmentation
 from gantk.train import gan, run_folder
-from gantk.train.augment import AUGMENTATIONS, augment, cut_out, parse, recolour, translate
+from gantk.train.augment import ALL, AUGMENTATIONS, augment, cut_out, parse, recolour, translate
 from gantk.train.config import TrainConfig
 from gantk.train.reporter import Reporter
-
-ALL = ",".join(AUGMENTATIONS)
 
 Floats = NDArray[np.float64]
 
@@ -163,7 +161,8 @@ def test_without_a_name_nothing_is_drawn() -> None:
 
 def test_names_are_those_of_the_paper() -> None:
     assert parse("none") == ()
-    assert parse("color,translation,cutout") == AUGMENTATIONS
+    assert ALL == "color,translation,cutout"
+    assert parse(ALL) == AUGMENTATIONS
     assert parse("cutout, color") == ("cutout", "color")
 
 
@@ -265,14 +264,21 @@ class Listener(Reporter):
 
 
 @pytest.mark.parametrize(
-    ("asked", "few", "used"), [("auto", 40, ALL), ("auto", 39, "none"), ("none", 40, "none")]
+    ("asked", "few", "channels", "used"),
+    [("auto", 40, 3, ALL), ("auto", 39, 3, "none"), ("auto", 40, 1, "none"), ("none", 40, 3, "none")],
 )
-def test_few_pictures_are_augmented_by_default(
-    asked: str, few: int, used: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_few_pictures_in_colour_are_augmented_by_default(
+    asked: str,
+    few: int,
+    channels: int,
+    used: str,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(augmentation, "FEW", few)
     run, listener = tmp_path / "run", Listener()
-    gan.train(config(pictures, run, augment=asked), reporter=listener)
+    gan.train(config(pictures, run, augment=asked, channels=channels), reporter=listener)
     assert run_folder.read(run)["config"]["augment"] == used
     said = [text for text in listener.said if "40 pictures are few" in text and "--augment none" in text]
     assert len(said) == (asked == "auto" and used == ALL)

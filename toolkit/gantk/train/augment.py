@@ -3,7 +3,7 @@
 
 Whatever the discriminator is shown, real pictures and samples, in its own step and in the generator's, is changed at
 random first. The gradient flows back through the change, so that the generator learns unchanged pictures: Zhao et al.
-(arXiv 2006.10738, section 3), whose kinds and ranges these are.
+(arXiv 2006.10738, section 3), whose kinds and ranges these are. Both learn more slowly at first, and longer.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from gantk.errors import UsageError
 AUGMENTATIONS = ("color", "translation", "cutout")
 """Brightness, saturation and contrast; a shift by an eighth of the size at most; a square hole of half the size."""
 
-AUTO, NONE = "auto", "none"
+AUTO, ALL, NONE = "auto", ",".join(AUGMENTATIONS), "none"
 
 FEW = 3000
-"""Sets of at most so many pictures are augmented where nothing else is asked for: the largest of those for which
-`benchmarks/results/augmentation.json` shows what it gains."""
+"""Sets of at most so many pictures in colour are augmented where nothing else is asked for: the largest of those that
+`benchmarks/results/augmentation.json` shows a gain for. It shows none for grey digits."""
 
 
-def choose(count: int) -> str:
+def choose(count: int, channels: int) -> str:
     """What `AUTO` stands for, of so many pictures: all augmentations, or none."""
-    return ",".join(AUGMENTATIONS) if count <= FEW else NONE
+    return ALL if count <= FEW and channels > 1 else NONE
 
 
 def parse(text: str) -> tuple[str, ...]:

@@ -112,5 +112,5 @@ def resolve(config: TrainConfig, source: Source) -> TrainConfig:
     config = resolve_machine(config)
     classes = config.classes or (find_classes(source) if config.conditional else ())
     channels = config.channels or source.channels
-    chosen = augment.choose(source.count) if config.augment == augment.AUTO else config.augment
+    chosen = augment.choose(source.count, channels) if config.augment == augment.AUTO else config.augment
     return replace(config, size=config.size or native, channels=channels, classes=classes, augment=chosen)

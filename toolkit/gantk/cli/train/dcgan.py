@@ -81,7 +81,7 @@ def dcgan(
         typer.Option(
             metavar="color,translation,cutout|none|auto",
             help="Change pictures and samples at random before they are told apart, lest few pictures are learned "
-            "by heart; samples do not look changed. auto: all three for up to 3000 pictures.",
+            "by heart; samples do not look changed. auto: all three for up to 3000 in colour.",
             rich_help_panel=_BALANCE,
         ),
     ] = "auto",
