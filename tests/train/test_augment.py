@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from listener import Listener
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,7 +21,6 @@ from gantk.train import augment as augmentation
 from gantk.train import gan, run_folder
 from gantk.train.augment import ALL, AUGMENTATIONS, augment, cut_out, parse, recolour, translate
 from gantk.train.config import TrainConfig
-from gantk.train.reporter import Reporter
 
 Floats = NDArray[np.float64]
 
@@ -253,14 +253,6 @@ def test_classes_are_learned_from_augmented_pictures(kinds: Path, tmp_path: Path
     latents = torch.randn(64, 100, generator=seeded(0))
     black, white = (generator(latents, torch.full((64,), label)).mean().item() for label in (0, 1))
     assert white - black > 0.8
-
-
-class Listener(Reporter):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.mark.parametrize(

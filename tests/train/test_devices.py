@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from listener import Listener
 from style_helpers import write_photos, write_style, write_vgg
 
 from gantk import checkpoint
 from gantk.cli.main import main
+from gantk.errors import GantkError
+from gantk.train import gan, sitting
 from gantk.train.config import TrainConfig
 from gantk.train.launch import launch
 
@@ -76,6 +79,23 @@ def test_torchrun(pictures: Path, tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     subprocess.run([*launcher, "-m", "gantk", *train(pictures, run)], check=True, timeout=240)
     check(run)
+
+
+def test_of_torchruns_processes_one_speaks_and_looks_for_room(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others may come when the first has begun to write."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setattr(sitting, "launch", lambda *given: given[-1])  # The reporter.
+    (tmp_path / "begun").write_text("by the first")
+    config, told = TrainConfig(data=str(pictures), out=str(tmp_path)), Listener()
+    monkeypatch.setenv("RANK", "1")
+    assert gan.train(config, reporter=told) is not told
+    assert told.said == []
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(GantkError, match="exists and is not a run"):
+        gan.train(config, reporter=told)
+    assert told.said != []
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from listener import Listener
 from PIL import Image
 
 from gantk import checkpoint, models
@@ -23,7 +24,6 @@ from gantk.train import gan, launch, options
 from gantk.train.config import TrainConfig
 from gantk.train.ema import Average
 from gantk.train.log import Window
-from gantk.train.reporter import Reporter
 
 
 def config(pictures: Path, run: Path, **changes: Any) -> TrainConfig:
@@ -37,24 +37,6 @@ def config(pictures: Path, run: Path, **changes: Any) -> TrainConfig:
 def lines(run: Path, event: str) -> list[dict[str, Any]]:
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [record for record in records if record["event"] == event]
-
-
-class Listener(Reporter):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.steps: list[int] = []
-        self.epochs: list[int] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    warn = say
-
-    def step(self, step: int, total: int, metrics: Any) -> None:
-        self.steps.append(step)
-
-    def snapshot(self, epoch: int, samples: Path, health: Any) -> None:
-        self.epochs.append(epoch)
 
 
 @pytest.mark.curves

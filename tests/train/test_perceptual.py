@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from listener import Listener
 from style_helpers import write_vgg
 from torch import Tensor
 
@@ -19,15 +20,6 @@ from gantk.train.perceptual import (
     moments_distance,
     style_distance,
 )
-from gantk.train.reporter import Reporter
-
-
-class Listener(Reporter):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:
@@ -108,9 +100,9 @@ def test_layers_end_where_the_weights_do(tmp_path: Path) -> None:
 def test_wrong_layers_are_named(tmp_path: Path) -> None:
     path = str(write_vgg(tmp_path / "vgg.safetensors"))
     with pytest.raises(UsageError, match="no layer 'conv1_1'"):
-        choose_layers(path, "conv1_1", None, Reporter())
+        choose_layers(path, "conv1_1", None, Listener())
     with pytest.raises(UsageError, match="no layer 'relu1_3'"):
-        choose_layers(path, None, ("relu1_1", "relu1_3"), Reporter())
+        choose_layers(path, None, ("relu1_1", "relu1_3"), Listener())
     (tmp_path / "text.pth").write_text("hello")
     with pytest.raises(GantkError, match=r"`text\.pth`"):
-        choose_layers(str(tmp_path / "text.pth"), None, None, Reporter())
+        choose_layers(str(tmp_path / "text.pth"), None, None, Listener())

@@ -8,23 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from listener import Listener
 
 from gantk import checkpoint
 from gantk.errors import GantkError, UsageError
 from gantk.files import partial_name
 from gantk.train import gan, run_folder
 from gantk.train.config import TrainConfig
-from gantk.train.reporter import Reporter
-
-
-class Listener(Reporter):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    warn = say
 
 
 def small(pictures: Path, run: Path, steps: int) -> TrainConfig:

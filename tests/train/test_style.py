@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from listener import Listener
 from PIL import Image
 from style_helpers import write_photos, write_style, write_vgg
 
@@ -22,7 +23,6 @@ from gantk.models import vgg
 from gantk.train import sitting
 from gantk.train.adain import AdainConfig, AdainTraining
 from gantk.train.config import TrainConfig
-from gantk.train.reporter import Reporter
 from gantk.train.style import StyleConfig, StyleTraining
 from gantk.train.styles import name_styles
 
@@ -60,18 +60,6 @@ def adain_config(files: Path, run: Path, **changes: Any) -> AdainConfig:
 def lines(run: Path, event: str) -> list[dict[str, Any]]:
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [record for record in records if record["event"] == event]
-
-
-class Listener(Reporter):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.sheets: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def snapshot(self, epoch: int, samples: Path, health: Any) -> None:
-        self.sheets.append(samples.name)
 
 
 @pytest.mark.curves

@@ -28,6 +28,15 @@ _FABRIC_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed
 logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
 
 
+def is_first() -> bool:
+    """Whether this process is the one that speaks and writes, of those that torchrun started."""
+    return not _by_torchrun() or os.environ.get("RANK", "0") == "0"
+
+
+def _by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def launch(function: Callable[..., T], config: RunConfig, *args: Any) -> T:
     """Call ``function(fabric, config, *args)`` in every process.
 
@@ -43,7 +52,7 @@ def launch(function: Callable[..., T], config: RunConfig, *args: Any) -> T:
         GantkError: As the first process raised it, or another process died.
         KeyboardInterrupt: A signal came before the first step or twice.
     """
-    torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    torchrun = _by_torchrun()
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if torchrun else config.devices
     nodes = int(os.environ.get("WORLD_SIZE", "1")) // processes if torchrun else 1
     several = processes * nodes > 1

@@ -17,7 +17,7 @@ from gantk.data import Batches, Pictures, find_source, load
 from gantk.errors import GantkError, UsageError
 from gantk.train import run_folder
 from gantk.train.interrupt import Interruption
-from gantk.train.launch import launch
+from gantk.train.launch import is_first, launch
 from gantk.train.log import check_tensorboard
 from gantk.train.memory import named_exhaustion
 from gantk.train.options import RunConfig
@@ -69,11 +69,12 @@ def begin(
         GantkError: The pictures or another file cannot be read, the folder is taken or cannot be written, the
             memory is full, or the training diverged.
     """
-    reporter = reporter or Reporter()
+    reporter = reporter if reporter and is_first() else Reporter()
     config = kind.resolve(config, reporter)
     if config.tensorboard:
         check_tensorboard()
-    run_folder.check_free(Path(config.out), force=force)
+    if is_first():  # Others may come when it has begun to write.
+        run_folder.check_free(Path(config.out), force=force)
     return launch(_sit, config, kind, False, reporter)
 
 
@@ -109,7 +110,7 @@ def resume(
                 where=str(run),
                 hint="leave the option out, or begin a new run with another --out",
             )
-    reporter = reporter or Reporter()
+    reporter = reporter if reporter and is_first() else Reporter()
     config = kind.resolve(replace(before, **{**changes, "out": str(run)}), reporter)
     if config.tensorboard:
         check_tensorboard()
