@@ -26,6 +26,7 @@ from gantk.runtime.operators import OPERATORS
 from gantk.runtime.registry import open_model
 from norm_graphs import Draft, Layer, network
 from style_networks import adain_encoder_network, style_network
+from wholly_native import generator, outputs, turned
 
 
 @pytest.fixture(autouse=True)
@@ -34,24 +35,9 @@ def _bodies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(OPERATORS, "")
 
 
-def turned(graph: ir.Model) -> ir.Model:
-    other = rewrite(graph, [WHOLLY_NATIVE])
-    assert other is not None
-    assert not set(kinds(other)) & {"Conv", "ConvTranspose", "InstanceNormalization", "Pad", "Resize", "Gemm"}
-    return other
-
-
 def of_style(styles: int = 1, *, pixels: bool = True, width: int = 3, blocks: int = 1) -> ir.Model:
     proto = onnx.load_from_string(style_network(styles, pixels=pixels, width=width, blocks=blocks))
     return ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
-
-
-def outputs(graph: ir.Model, feeds: dict[str, np.ndarray]) -> np.ndarray:
-    proto = ir.to_proto(graph)
-    onnx.checker.check_model(proto, full_check=True)
-    with open_model(from_bytes(proto.SerializeToString()), "onnxruntime", threads=1) as runner:
-        (made,) = runner.run(feeds).values()
-    return made
 
 
 def of_sizes(styles: int, batch: int, height: int, width: int) -> dict[str, np.ndarray]:
@@ -94,48 +80,6 @@ def test_pictures_with_channels_first_are_transposed_once_each_way() -> None:
     close(outputs(other, feeds), outputs(graph, feeds), 1e-5)
 
 
-def generator(
-    size: int, width: int, channels: int, *, seed: int = 0, after: str = "Relu", **dense: float
-) -> ir.Model:
-    """A DCGAN's: a dense layer, and transposed convolutions that double the picture."""
-    random = np.random.default_rng(seed)
-    smallest = 7 if size == 28 else 4
-    doublings = (size // smallest).bit_length() - 1
-    widths = [width << step for step in reversed(range(doublings))]
-    features, latent = widths[0] * smallest**2, 6
-    weights = {
-        "w": random.standard_normal((features, latent)).astype(np.float32),
-        "b": random.standard_normal(features).astype(np.float32),
-        "shape": np.array([-1, widths[0], smallest, smallest]),
-    }
-    dense = {"transB": 1, **dense}
-    weights["w"] = weights["w"] if dense["transB"] else np.ascontiguousarray(weights["w"].T)
-    nodes = [helper.make_node("Gemm", ["latent", "w", "b"], ["t"], name="project", **dense)]
-    if after:
-        nodes.append(helper.make_node(after, ["t"], ["u"], name="active"))
-    nodes.append(helper.make_node("Reshape", ["u" if after else "t", "shape"], ["v0"], name="view"))
-    for step, (before, made) in enumerate(zip(widths, [*widths[1:], channels], strict=True)):
-        last = made == channels and step == doublings - 1
-        weights[f"k{step}"] = random.standard_normal((before, made, 4, 4)).astype(np.float32) * 0.3
-        inputs = [f"v{step}", f"k{step}"]
-        if not last:
-            weights[f"b{step}"] = random.standard_normal(made).astype(np.float32)
-            inputs.append(f"b{step}")
-        how = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
-        nodes.append(helper.make_node("ConvTranspose", inputs, [f"s{step}"], name=f"enlarge.{step}", **how))
-        end = ("Tanh", "picture") if last else ("Relu", f"v{step + 1}")
-        nodes.append(helper.make_node(end[0], [f"s{step}"], [end[1]], name=f"after.{step}"))
-    graph = helper.make_graph(
-        nodes,
-        "generator",
-        [helper.make_tensor_value_info("latent", onnx.TensorProto.FLOAT, ["N", latent])],
-        [helper.make_tensor_value_info("picture", onnx.TensorProto.FLOAT, ["N", channels, size, size])],
-        [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    return ir.from_proto(onnx.shape_inference.infer_shapes(model, data_prop=True))
-
-
 @pytest.mark.parametrize(("size", "width", "channels"), [(28, 5, 1), (32, 3, 3), (64, 2, 3)])
 def test_a_generator_has_one_transpose_left(size: int, width: int, channels: int) -> None:
     graph = generator(size, width, channels)
@@ -154,69 +98,6 @@ def test_a_generator_has_one_transpose_left(size: int, width: int, channels: int
     assert other.graph.outputs[0].name == "picture"
     feeds = {"latent": np.random.default_rng(1).standard_normal((3, 6)).astype(np.float32)}
     close(outputs(other, feeds), outputs(graph, feeds), 1e-5)
-
-
-def test_a_dense_layer_may_go_without_a_relu() -> None:
-    graph = generator(32, 2, 3, after="")
-    other = turned(graph)
-    assert kinds(other)[:3] == ["Reshape", "NhwcConvolution", "Reshape"]
-    feeds = {"latent": np.random.default_rng(1).standard_normal((3, 6)).astype(np.float32)}
-    close(outputs(other, feeds), outputs(graph, feeds), 1e-5)
-
-
-def with_computed_bias() -> ir.Model:
-    graph = generator(32, 2, 3)
-    dense = graph.graph[0]
-    made = ir.node("Neg", [dense.inputs[2]], name="made")
-    made.outputs[0].name, made.outputs[0].type = "computed", ir.TensorType(ir.DataType.FLOAT)
-    made.outputs[0].shape = dense.inputs[2].shape if dense.inputs[2] is not None else None
-    graph.graph.insert_before(dense, made)
-    dense.replace_input_with(2, made.outputs[0])
-    return graph
-
-
-@pytest.mark.parametrize(
-    "graph",
-    [
-        generator(32, 2, 3, after="Tanh"),
-        generator(32, 2, 3, alpha=0.5),
-        generator(32, 2, 3, beta=0.5),
-        generator(32, 2, 3, transB=0),
-        with_computed_bias(),
-    ],
-    ids=["another activation", "a factor", "a factor of the bias", "other weights", "a computed bias"],
-)
-def test_a_dense_layer_of_another_kind_stays_what_it_is(graph: ir.Model) -> None:
-    """It is no sum over pictures, and may be computed in float32."""
-    other = rewrite(graph, [WHOLLY_NATIVE])
-    assert other is not None
-    assert "Gemm" in kinds(other)
-    feeds = {"latent": np.random.default_rng(1).standard_normal((2, 6)).astype(np.float32)}
-    close(outputs(other, feeds), outputs(graph, feeds), 1e-5)
-
-
-def with_bias(*shape: int) -> ir.Model:
-    """A dense layer of eight vectors, whose bias has another shape."""
-    graph = generator(32, 1, 3)
-    (bias,) = (value for name, value in graph.graph.initializers.items() if name == "b")
-    array = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
-    bias.const_value, bias.shape = ir.Tensor(array, name="b"), ir.Shape(shape)
-    return graph
-
-
-@pytest.mark.parametrize("shape", [(), (1,), (64,), (1, 1), (1, 64)], ids=str)
-def test_a_bias_is_that_of_every_vector(shape: tuple[int, ...]) -> None:
-    graph = with_bias(*shape)
-    other = turned(graph)
-    feeds = {"latent": np.random.default_rng(1).standard_normal((3, 6)).astype(np.float32)}
-    close(outputs(other, feeds), outputs(graph, feeds), 1e-5)
-
-
-@pytest.mark.parametrize("shape", [(3, 1), (64, 1), (3, 64)], ids=str)
-def test_a_dense_layer_with_a_bias_for_each_vector_stays_what_it_is(shape: tuple[int, ...]) -> None:
-    other = rewrite(with_bias(*shape), [WHOLLY_NATIVE])
-    assert other is not None
-    assert kinds(other)[0] == "Gemm"
 
 
 # --- layers -----------------------------------------------------------------------------------------------------------
