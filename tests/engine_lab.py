@@ -53,11 +53,12 @@ class Lab:
 
 
 class Elsewhere:
-    """An array of somebody's in (fake) GPU memory."""
+    """An array of somebody's in (fake) GPU memory, `offset` bytes behind where memory begins."""
 
-    def __init__(self, cuda: FakeCuda, array: np.ndarray, **told: Any) -> None:
-        _, self.address = cuda.cudaMalloc(array.nbytes)
-        self.array = np.frombuffer(cuda.device[self.address], array.dtype).reshape(array.shape)
+    def __init__(self, cuda: FakeCuda, array: np.ndarray, offset: int = 0, **told: Any) -> None:
+        _, start = cuda.cudaMalloc(offset + array.nbytes)
+        self.offset, self.address = offset, start + offset
+        self.array = np.frombuffer(cuda.device[start], array.dtype, offset=offset).reshape(array.shape)
         self.array[...] = array
         self.__cuda_array_interface__ = {
             "shape": array.shape, "typestr": array.dtype.str, "data": (self.address, False), "version": 3, **told,

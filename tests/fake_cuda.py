@@ -18,6 +18,7 @@ from fake_gpus import Capture, Event, FakeGpus, Node, Status
 from fake_streams import FakeStream, Mark, Wait
 
 TOTAL_BYTES = 2**30
+ALIGNMENT = 512
 GOOD = (Status.cudaSuccess,)
 
 
@@ -47,7 +48,9 @@ class FakeCuda(FakeGpus):
     def _allocate(self, name: str, held: dict[int, Any], size: int) -> tuple[Status, int]:
         if not self._called(name) or size > TOTAL_BYTES:
             return Status.cudaErrorMemoryAllocation, 0
-        memory = (ctypes.c_ubyte * size)(*([0xCD] * min(size, 64)))
+        room = (ctypes.c_ubyte * (size + ALIGNMENT))()
+        memory = (ctypes.c_ubyte * size).from_buffer(room, -ctypes.addressof(room) % ALIGNMENT)
+        ctypes.memset(memory, 0xCD, min(size, 64))
         address = ctypes.addressof(memory)
         held[address], self._gpu_of[address] = memory, self._at_home()
         return Status.cudaSuccess, address

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -108,15 +109,21 @@ class FakeGpus:
                 self._enqueue(self.stream(stream), job)
 
     def at(self, address: int) -> Any:
-        memory = self.device.get(address, self.host.get(address))
-        if memory is None:
-            self.fault(f"nothing is allocated at {address:#x}")
-        return memory
+        """The memory from an address to the end of what was allocated there."""
+        start = self._start_of(address)
+        memory = self.device.get(start, self.host.get(start))
+        return (ctypes.c_ubyte * (len(memory) - (address - start))).from_buffer(memory, address - start)
 
     def gpu_of(self, address: int) -> int:
         """The GPU whose memory an address is."""
-        self.at(address)
-        return self._gpu_of[address]
+        return self._gpu_of[self._start_of(address)]
+
+    def _start_of(self, address: int) -> int:
+        for held in (self.device, self.host):
+            for start, memory in list(held.items()):
+                if start <= address < start + max(len(memory), 1):
+                    return start
+        self.fault(f"nothing is allocated at {address:#x}")
 
     def fault(self, text: str) -> NoReturn:
         self.faults.append(text)

@@ -240,7 +240,7 @@ class Context:
         return self._wanted if self._trt.called("update_device_memory_size_for_shapes") else 0
 
     def set_device_memory(self, address: int, size: int) -> None:
-        assert self._given and size >= self._wanted
+        assert self._given and size >= self._wanted and address % 512 == 0
         self._trt.called("set_device_memory")
         assert len(self._trt.cuda.at(address)) >= size
         self._scratch = address
@@ -259,7 +259,7 @@ class Context:
         if not self._trt.called("set_tensor_address"):
             return False
         self._addresses[name] = address
-        return True
+        return address % 256 == 0
 
     def execute_async_v3(self, stream: int) -> bool:
         if not self._trt.called("execute_async_v3"):

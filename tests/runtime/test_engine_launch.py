@@ -155,6 +155,7 @@ def test_a_launch_may_be_a_part_of_a_graph_of_the_callers(lab: Lab) -> None:
         (lambda cuda: Elsewhere(cuda, picture(1, 2, 8, 8).astype(np.float64)), "has dtype float64; the network"),
         (lambda cuda: Elsewhere(cuda, picture(1, 3, 8, 8)), r"has shape \[1, 3, 8, 8\]; the network wants \[N, 2"),
         (lambda cuda: Elsewhere(cuda, picture(1, 2, 8, 8), strides=(4, 4, 4, 4)), "'x' is not contiguous"),
+        (lambda cuda: Elsewhere(cuda, picture(1, 2, 8, 8), offset=128), "'x' does not begin at a multiple of 256"),
         (lambda cuda: Elsewhere(cuda, picture(2, 2, 20, 20)), "asked for is x 2x2x20x20"),
         (lambda cuda: Lender(cuda, picture(1, 2, 8, 8), ordinal=1), "'x' is on GPU 1; the network is on GPU 0"),
         (lambda cuda: Lender(cuda, np.ones((1, 2, 8, 8), bool)), "'x' has dtype bool; the network wants float32"),
@@ -175,6 +176,15 @@ def test_an_output_that_may_not_be_written_is_refused(lab: Lab) -> None:
         y.__cuda_array_interface__["data"] = (y.address, True)
         with pytest.raises(GantkError, match="`out` for 'y' is read-only"):
             runner.launch({"x": x}, stream, {"y": y})
+
+
+def test_an_output_that_begins_anywhere_is_refused(lab: Lab) -> None:
+    with lab.open() as runner:
+        _, stream = lab.cuda.cudaStreamCreateWithFlags(1)
+        x, y = (Elsewhere(lab.cuda, picture(1, 2, 8, 8), offset=offset) for offset in (256, 320))
+        with pytest.raises(GantkError, match="'y' does not begin at a multiple of 256 bytes") as caught:
+            runner.launch({"x": x}, stream, {"y": y})
+        assert caught.value.hint == "copy it first: part of a larger array may begin anywhere"
 
 
 def test_two_outputs_do_not_lie_on_each_other(lab: Lab) -> None:

@@ -173,6 +173,22 @@ def test_arrays_on_the_gpu(runner: CudaRunner, provider: FakeProvider, path: Pat
     del fresh, outputs
 
 
+def test_arrays_within_larger_ones(runner: CudaRunner, provider: FakeProvider, path: Path) -> None:
+    """Kernels read 16 bytes at once, and whoever reads so from elsewhere ends all work on the GPU."""
+    x, early, late = (Elsewhere(provider.cuda, latent(2), offset=offset) for offset in (16, 8, 24))
+    y = Elsewhere(provider.cuda, np.zeros((2, 3, 8, 8), np.float32), offset=48)
+    runner.launch({"latent": x}, 0, {"picture": y})
+    runner.synchronize()
+    np.testing.assert_array_equal(y.array, wanted(path, x.array))
+    for other in (early, late):
+        with pytest.raises(GantkError, match="'latent' does not begin at a multiple of 16 bytes"):
+            runner.launch({"latent": other}, 0, {"picture": y})
+        with pytest.raises(GantkError, match="'latent' does not begin at a multiple of 16 bytes"):
+            runner.bind({"latent": other})
+    for array in (x, early, late, y):
+        provider.cuda.cudaFree(array.address - array.offset)
+
+
 def test_bound_runs(runner: CudaRunner, provider: FakeProvider, path: Path) -> None:
     x = latent(5)
     bound = runner.bind({"latent": x})

@@ -115,12 +115,14 @@ class Reader:
         owner_of: The GPU whose memory an address is in.
         wait_for: Lets the stream wait for another, given by its handle, on a GPU.
         hint: What to do with an array that is not in GPU memory.
+        alignment: What addresses must be a multiple of, in bytes.
     """
 
     stream: int
     owner_of: Callable[[int], int]
     wait_for: Callable[[int, int], None]
     hint: str
+    alignment: int = 1
 
     def view(self, value: Any, name: str) -> View:
         """See an array of another library, whose work on it is done before what the stream gets next.

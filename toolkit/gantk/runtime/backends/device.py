@@ -22,13 +22,14 @@ from gantk.runtime.views import LEGACY_STREAM, Reader, View, dense
 from gantk.tensors import TensorSpec
 
 
-def reader(cuda: Cuda, stream: int) -> Reader:
+def reader(cuda: Cuda, stream: int, alignment: int) -> Reader:
     """Sees arrays for work on a stream; the CUDA Array Interface is trusted to mean this GPU."""
     return Reader(
         stream,
         owner_of=lambda address: cuda.home.ordinal,
         wait_for=lambda other, _: cuda.wait(stream, other),
         hint="run(...) takes arrays in host memory",
+        alignment=alignment,
     )
 
 
@@ -36,7 +37,8 @@ def view(spec: TensorSpec, value: Any, seen: Reader, ordinal: int) -> View:
     """See an array in GPU memory that is to be a tensor of the network.
 
     Raises:
-        GantkError: It is not in the memory of this GPU, has the wrong dtype or shape, or is not contiguous.
+        GantkError: It is not in the memory of this GPU, has the wrong dtype or shape, is not contiguous, or begins
+            where the backend cannot read it.
     """
     if hasattr(value, "__dlpack_device__"):
         kind, its = value.__dlpack_device__()
@@ -61,6 +63,12 @@ def view(spec: TensorSpec, value: Any, seen: Reader, ordinal: int) -> View:
         )
     if not found.is_contiguous():
         raise GantkError(f"{found.name} is not contiguous", where=str(spec), hint="copy it first")
+    if found.address % seen.alignment:
+        raise GantkError(
+            f"{found.name} does not begin at a multiple of {seen.alignment} bytes, as this backend wants",
+            where=str(spec),
+            hint="copy it first: part of a larger array may begin anywhere",
+        )
     return found
 
 

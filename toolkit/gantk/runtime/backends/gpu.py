@@ -54,12 +54,13 @@ class GpuRunner(Runner):
     Args:
         calls: Calls CUDA; its home is where the runner is.
         what: As of `Runner`.
-        facts: Likewise.
+        alignment: What the addresses of arrays must be a multiple of, in bytes.
+        facts: Likewise as of `Runner`.
     """
 
-    def __init__(self, calls: Cuda, *what: Any, **facts: Any) -> None:
+    def __init__(self, calls: Cuda, *what: Any, alignment: int, **facts: Any) -> None:
         super().__init__(*what, **facts)
-        self._cuda = calls
+        self._cuda, self._alignment = calls, alignment
         self._launched: Event | None = None
         self._launched_on = 0
         self._spare: Event | None = None
@@ -151,11 +152,11 @@ class GpuRunner(Runner):
         """Arrays in GPU memory, for work on a stream.
 
         Raises:
-            GantkError: An array is missing, not in the memory of this GPU, or does not fit.
+            GantkError: An array is missing, not in the memory of this GPU, does not fit, or is not aligned.
         """
         if feeds.keys() != self._input_names:
             raise self._wrong_names(feeds)
-        ordinal, seen = self._cuda.home.ordinal, reader(self._cuda, stream)
+        ordinal, seen = self._cuda.home.ordinal, reader(self._cuda, stream, self._alignment)
         return seen, {spec.name: view(spec, feeds[spec.name], seen, ordinal) for spec in self.inputs}
 
     def _close_runs(self) -> None:

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 MEMORY = "cuda"
 """What ONNX Runtime calls GPU memory."""
 
+ALIGNMENT = 16
+"""What addresses of inputs and outputs must be a multiple of, in bytes: kernels read so much at once, and do not look
+(onnxruntime#15054); on another address that ends all work of the process on the GPU."""
+
 
 @dataclass
 class _Work(Plan):
@@ -64,7 +68,7 @@ class CudaRunner(GpuRunner):
         self.operators = native_operators("cuda")
         calls = Cuda(cuda.bindings())
         ordinal = calls.home.ordinal  # That of the thread that opens the runner; all calls go there.
-        super().__init__(calls, model.inputs, model.outputs, **facts(model, "cuda"))
+        super().__init__(calls, model.inputs, model.outputs, alignment=ALIGNMENT, **facts(model, "cuda"))
         self._where, self._lock = model.where, RLock()
         self._names = [spec.name for spec in self.outputs]
         self._runs, self._launches = Plans[_Work](calls), Plans[_Work](calls)
@@ -93,8 +97,8 @@ class CudaRunner(GpuRunner):
         """Run on GPU memory, without a copy and without waiting.
 
         Args:
-            feeds: For each input something with ``__dlpack__`` or ``__cuda_array_interface__``, contiguous. It must
-                live until the run is done.
+            feeds: For each input something with ``__dlpack__`` or ``__cuda_array_interface__``, contiguous and at a
+                multiple of 16 bytes. It must live until the run is done.
             stream: The caller's CUDA stream, as `EngineRunner.launch` takes it: the run waits for what it has got so
                 far, and what it gets next waits for the run.
             out: The same for outputs, in other memory; those that it does not name are made, in the order of the
@@ -104,8 +108,9 @@ class CudaRunner(GpuRunner):
             For each output what `out` has, or a `gantk.runtime.backends.device.DeviceArray`.
 
         Raises:
-            GantkError: An array is missing, not on the GPU, of the wrong dtype or shape, or not contiguous; an array
-                of `out` shares memory with another; the network cannot be bound to memory; or the run fails.
+            GantkError: An array is missing, not on the GPU, of the wrong dtype or shape, not contiguous or not
+                aligned; an array of `out` shares memory with another; the network cannot be bound to memory; or the
+                run fails.
         """
         caller, out = Stream.of(stream), out or {}
         with self._cuda.current():

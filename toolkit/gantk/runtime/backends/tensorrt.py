@@ -31,6 +31,9 @@ from gantk.runtime.verdicts import check_once
 from gantk.runtime.views import Reader, View
 from gantk.tensors import TensorSpec
 
+ALIGNMENT = 256
+"""What addresses of inputs and outputs must be a multiple of, in bytes (TensorRT's `setTensorAddress`)."""
+
 
 def probe(name: str) -> BackendStatus:
     """Whether a product is installed, and has a GPU to run on."""
@@ -104,6 +107,7 @@ class EngineRunner(GpuRunner):
             calls,
             file.interface.inputs,
             file.interface.outputs,
+            alignment=ALIGNMENT,
             backend=product.name,
             version=product.version or "unknown",
             device="cuda",
@@ -133,9 +137,9 @@ class EngineRunner(GpuRunner):
         """Enqueue one run on GPU memory, without a copy and without waiting.
 
         Args:
-            feeds: For each input something with ``__dlpack__`` or ``__cuda_array_interface__``, contiguous: a tensor
-                of PyTorch, an array of CuPy or pycuda. It must live until the run is done. The run waits for the
-                work on it that its library tells of.
+            feeds: For each input something with ``__dlpack__`` or ``__cuda_array_interface__``, contiguous and at a
+                multiple of 256 bytes, as new arrays are: a tensor of PyTorch, an array of CuPy or pycuda. It must
+                live until the run is done. The run waits for the work on it that its library tells of.
             stream: The caller's CUDA stream: one of torch, CuPy or pycuda, anything with ``__cuda_stream__``, or a
                 handle. Runs of one runner follow each other, also on different streams; `run` may go on beside them.
             out: The same for outputs, in other memory; those that it does not name are made. Their memory is taken
@@ -146,8 +150,8 @@ class EngineRunner(GpuRunner):
             For each output what `out` has, or a `DeviceArray`.
 
         Raises:
-            GantkError: An array is missing, not on the GPU, of the wrong dtype or shape, or not contiguous; an array
-                of `out` shares memory with another; or the run cannot be enqueued.
+            GantkError: An array is missing, not on the GPU, of the wrong dtype or shape, not contiguous or not
+                aligned; an array of `out` shares memory with another; or the run cannot be enqueued.
         """
         if self._engine is None:
             raise self._closed()
