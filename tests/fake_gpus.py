@@ -119,11 +119,11 @@ class FakeGpus:
         return self._gpu_of[self._start_of(address)]
 
     def _start_of(self, address: int) -> int:
-        for held in (self.device, self.host):
-            for start, memory in list(held.items()):
-                if start <= address < start + max(len(memory), 1):
-                    return start
-        self.fault(f"nothing is allocated at {address:#x}")
+        held = [*self.device.items(), *self.host.items()]
+        starts = [start for start, memory in held if start <= address < start + max(len(memory), 1)]
+        if not starts:
+            self.fault(f"nothing is allocated at {address:#x}")
+        return starts[0]
 
     def fault(self, text: str) -> NoReturn:
         self.faults.append(text)

@@ -230,6 +230,20 @@ def test_a_graph_that_needs_what_is_gone_is_not_launched(trial: Trial, what: str
     assert_all_is_right(said)
 
 
+@pytest.mark.parametrize("where", ["", "latent"], ids=["bound", "in main memory"])
+def test_arrays_within_larger_ones_begin_where_the_library_can_read(trial: Trial, where: str) -> None:
+    found = sections(trial.run(STAND_IN_MAIN_MEMORY=where))
+    alignment = 16 if trial.backend == "onnxruntime" else 256
+    for begin in (4, 16, 256):
+        for to in (begin, 0):
+            refused = [name for name, at in (("latent", begin), ("picture", to)) if at % alignment]
+            said = found[f"run from byte {begin} to byte {to}"]
+            wanted = (
+                f"{refused[0]!r} does not begin at a multiple of {alignment} bytes" if refused else "fits"
+            )
+            assert sum(line.startswith(wanted) for line in said) == 1
+
+
 @pytest.mark.parametrize("trial", ["onnxruntime"], indirect=True)
 def test_what_is_read_in_main_memory_is_bound_anew_each_time(trial: Trial) -> None:
     said = trial.run(STAND_IN_MAIN_MEMORY="latent")

@@ -2,11 +2,20 @@
 #include "staging.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 
+#include "gantk/error.hpp"
 #include "text.hpp"
 
 namespace gantk {
+
+void check_alignment(const TensorSpec& spec, const TensorView& array, std::size_t alignment) {
+  if (array.device != Device::cuda || reinterpret_cast<std::uintptr_t>(array.data) % alignment == 0) return;
+  throw Error(repr(spec.name) + " does not begin at a multiple of " + std::to_string(alignment) +
+                  " bytes, as this backend wants",
+              spec.text(), "copy it first: part of a larger array may begin anywhere");
+}
 
 bool touches_main_memory(std::span<const TensorView> inputs, std::span<Slot> slots) {
   const auto is_fed = [](const TensorView& input) { return input.device == Device::cpu; };
@@ -14,9 +23,10 @@ bool touches_main_memory(std::span<const TensorView> inputs, std::span<Slot> slo
   return std::any_of(inputs.begin(), inputs.end(), is_fed) || std::any_of(slots.begin(), slots.end(), is_wanted);
 }
 
-Staging::Staging(const Interface& interface, std::string where)
+Staging::Staging(const Interface& interface, std::string where, std::size_t alignment)
     : interface_(interface),
       where_(std::move(where)),
+      alignment_(alignment),
       twins_(std::make_unique<cuda::Buffer[]>(interface.inputs.size() + interface.outputs.size())) {}
 
 void* Staging::input(std::size_t index, const TensorView& array, cuda::StreamHandle stream) {
@@ -28,6 +38,7 @@ void* Staging::output(std::size_t index, const TensorView& array, cuda::StreamHa
 }
 
 void* Staging::twin(std::size_t index, const TensorSpec& spec, const TensorView& array, cuda::StreamHandle stream) {
+  check_alignment(spec, array, alignment_);
   // Inputs are only read, which the libraries' signatures cannot say.
   if (array.device == Device::cuda) return const_cast<void*>(array.data);
   if (!twins_[index].holds(array.size_bytes())) {

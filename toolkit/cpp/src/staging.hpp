@@ -15,6 +15,9 @@ inline MutableTensorView target_of(Slot& slot) {
   return slot.memory.data == nullptr ? slot.fresh.mutable_view() : slot.memory;
 }
 
+// Refuses an array in GPU memory whose address is no multiple of `alignment` bytes.
+void check_alignment(const TensorSpec& spec, const TensorView& array, std::size_t alignment);
+
 // Whether an array of a run is in main memory, so that the run is waited for.
 bool touches_main_memory(std::span<const TensorView> inputs, std::span<Slot> slots);
 
@@ -22,10 +25,11 @@ bool touches_main_memory(std::span<const TensorView> inputs, std::span<Slot> slo
 // `cuda::Current`, and so does the end.
 class Staging {
  public:
-  explicit Staging(const Interface& interface, std::string where);
+  // `alignment`: what the addresses of arrays in GPU memory must be a multiple of, in bytes.
+  Staging(const Interface& interface, std::string where, std::size_t alignment);
 
   // Where the GPU reads an input, and writes an output: where the array is, or in its twin. A twin that is too small
-  // moves, after what was queued on `stream` with its old place.
+  // moves, after what was queued on `stream` with its old place. Throws Error where an array is not aligned.
   void* input(std::size_t index, const TensorView& array, cuda::StreamHandle stream);
   void* output(std::size_t index, const TensorView& array, cuda::StreamHandle stream);
 
@@ -43,6 +47,7 @@ class Staging {
 
   const Interface& interface_;
   std::string where_;
+  std::size_t alignment_;
   std::unique_ptr<cuda::Buffer[]> twins_;  // of the inputs, then of the outputs
 };
 

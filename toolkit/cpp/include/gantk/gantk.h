@@ -77,7 +77,8 @@ typedef struct {
   void *stream;          /* the caller's cudaStream_t, or NULL */
 } gantk_options;
 
-/* An array that is contiguous and row-major, in memory that is the caller's. */
+/* An array that is contiguous and row-major, in memory that is the caller's; on a GPU it begins at a multiple of 256
+   bytes, as what CUDA allocates does. */
 typedef struct {
   const char *name;
   void *data; /* an input is only read */

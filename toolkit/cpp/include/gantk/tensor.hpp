@@ -74,7 +74,8 @@ class GANTK_API Shape {
   std::size_t rank_ = 0;
 };
 
-// Contiguous, row-major memory that is somebody else's and must outlive the call that it is given to.
+// Contiguous, row-major memory that is somebody else's and must outlive the call that it is given to. On a GPU it begins
+// at a multiple of 256 bytes, as what CUDA allocates does: TensorRT wants that, ONNX Runtime multiples of 16.
 template <class Void>
 struct BasicView {
   Void* data = nullptr;

@@ -14,6 +14,9 @@
 namespace gantk::onnxruntime {
 namespace {
 
+// Of arrays in GPU memory: kernels read so many bytes at once, and do not look (onnxruntime#15054).
+constexpr std::size_t alignment = 16;
+
 // The size of an axis as the inputs tell it; nothing where the run alone does.
 std::optional<std::int64_t> told_size(const Size& size, const Interface& interface,
                                       std::span<const TensorView> inputs) {
@@ -90,7 +93,7 @@ GpuSession::GpuSession(const Model& model, const Options& options)
   is_bindable_ = tells_sizes(network_->interface) && reads_on_gpu(network_->session);
   captures_ = repeats_itself(model);
   quiet_.AddConfigEntry("disable_synchronize_execution_providers", "1");
-  staging_.emplace(network_->interface, network_->where);
+  staging_.emplace(network_->interface, network_->where, alignment);
 }
 
 GpuSession::~GpuSession() {
@@ -113,10 +116,14 @@ void GpuSession::run(std::span<const TensorView> inputs, std::span<Slot> slots) 
 void GpuSession::run_unbound(std::span<const TensorView> inputs, std::span<Slot> slots) const {
   cuda::synchronize(callers_);
   Ort::IoBinding binding(network_->session);
-  for (std::size_t i = 0; i < inputs.size(); ++i) binding.BindInput(network_->inputs[i], wrap(inputs[i]));
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    check_alignment(network_->interface.inputs[i], inputs[i], alignment);
+    binding.BindInput(network_->inputs[i], wrap(inputs[i]));
+  }
   const Device place = inputs.empty() ? Device::cpu : inputs.front().device;
   for (const Slot& slot : slots) {
     const char* name = network_->outputs[slot.index];
+    check_alignment(network_->interface.outputs[slot.index], slot.memory, alignment);
     if (slot.memory.data != nullptr) binding.BindOutput(name, wrap(slot.memory));
     else binding.BindOutput(name, memory_of(place));
   }
@@ -188,7 +195,7 @@ class GpuSession::Bound : public Binding {
       : session_(session),
         inputs_(inputs),
         slots_(slots),
-        staging_(std::in_place, session.network_->interface, session.network_->where) {}
+        staging_(std::in_place, session.network_->interface, session.network_->where, alignment) {}
 
   ~Bound() override {
     const std::lock_guard lock(session_.turn_);

@@ -25,6 +25,8 @@ constexpr Allocation allocation = Allocation::kUSER_MANAGED;
 constexpr Allocation allocation = Allocation::kSTATIC;
 #endif
 
+constexpr std::size_t alignment = 256;  // of inputs and outputs, as setTensorAddress wants it
+
 std::string name_of_type(DataType type) {
   switch (type) {
     case DataType::kFLOAT: return "float32";
@@ -98,7 +100,7 @@ Lane::Lane(const Model& model, nvinfer1::ICudaEngine& engine, void* stream) : mo
   listen();
   make_context(engine);
   if (context_ == nullptr) fail(model_.where, "make a context", "end what else uses the GPU");
-  staging_.emplace(model_.interface, model_.where);
+  staging_.emplace(model_.interface, model_.where, alignment);
 }
 
 Lane::~Lane() {

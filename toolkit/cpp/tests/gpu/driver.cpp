@@ -114,7 +114,9 @@ CUresult cuCtxPopCurrent(CUcontext*) { return CUDA_SUCCESS; }
 CUresult cuMemGetInfo(std::size_t* free, std::size_t* total) { return *free = *total = 0, CUDA_SUCCESS; }
 
 CUresult cuMemAlloc(CUdeviceptr* memory, std::size_t size) {
-  return *memory = reinterpret_cast<CUdeviceptr>(made(std::malloc(size))), CUDA_SUCCESS;
+  constexpr std::size_t alignment = 512;  // A size is a multiple of it too.
+  void* block = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+  return *memory = reinterpret_cast<CUdeviceptr>(made(block)), CUDA_SUCCESS;
 }
 CUresult cuMemFree(CUdeviceptr memory) { return end_memory(reinterpret_cast<void*>(memory)); }
 CUresult cuMemAllocHost(void** memory, std::size_t size) { return *memory = made(std::malloc(size)), CUDA_SUCCESS; }

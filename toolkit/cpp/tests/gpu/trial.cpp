@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 
 #include <cstdio>
+#include <new>
 #include <optional>
 #include <vector>
 
@@ -15,6 +16,18 @@
 namespace {
 
 constexpr std::int64_t latent_size = 4, pixels = 3 * 8 * 8;
+
+// Memory that begins as CUDA's does.
+template <class T>
+struct Aligned {
+  using value_type = T;
+  static constexpr std::align_val_t alignment{512};
+  T* allocate(std::size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), alignment)); }
+  void deallocate(T* memory, std::size_t) { ::operator delete(memory, alignment); }
+  friend bool operator==(Aligned, Aligned) { return true; }
+};
+
+using Floats = std::vector<float, Aligned<float>>;
 
 // The functions of the stand-in for the driver.
 struct Driver {
@@ -39,15 +52,17 @@ struct Driver {
 void say(const char* what) { std::printf("%s\n", what); }
 
 // Whether each pixel is its index and the sum of its latent vector.
-void judge(const std::vector<float>& latent, const float* picture) {
+bool is_right(const Floats& latent, const float* picture) {
   bool right = true;
   for (std::size_t i = 0; i < latent.size() / latent_size * pixels; ++i) {
     float wanted = static_cast<float>(i % pixels);
     for (std::size_t j = 0; j < latent_size; ++j) wanted += latent[i / pixels * latent_size + j];
     right = right && picture[i] == wanted;
   }
-  say(right ? "right" : "wrong");
+  return right;
 }
+
+void judge(const Floats& latent, const float* picture) { say(is_right(latent, picture) ? "right" : "wrong"); }
 
 struct Arrays {
   Arrays(std::int64_t count, float first) : batch(count), latent(count * latent_size), picture(count * pixels) {
@@ -61,7 +76,7 @@ struct Arrays {
   }
 
   std::int64_t batch;
-  std::vector<float> latent, picture;
+  Floats latent, picture;
 };
 
 // From main memory and back.
@@ -150,6 +165,29 @@ void from_place_to_place(const gantk::Options& options, const char* bundle, cons
   judge(arrays.latent, made.begin()->tensor.values<float>().data());
 }
 
+// From and to parts of larger arrays.
+void somewhere_within(const gantk::Options& options, const char* bundle) {
+  const auto runner = gantk::Runner::open(bundle, options);
+  for (const std::size_t skipped : {1, 4, 64}) {
+    Floats latent(skipped + latent_size, 1), picture(skipped + pixels);
+    const gantk::Feed feed{
+        "latent", {latent.data() + skipped, gantk::DType::float32, {1, latent_size}, gantk::Device::cuda}};
+    const auto target = [&](std::size_t first) {
+      return gantk::Target{
+          "picture", {picture.data() + first, gantk::DType::float32, {1, 3, 8, 8}, gantk::Device::cuda}};
+    };
+    for (const std::size_t first : {skipped, std::size_t{0}}) {
+      try {
+        std::printf("run from byte %zu to byte %zu\n", skipped * sizeof(float), first * sizeof(float));
+        runner.run({feed}, {target(first)});
+        say(is_right({latent.end() - latent_size, latent.end()}, picture.data() + first) ? "fits" : "wrong");
+      } catch (const gantk::Error& error) {
+        say(error.what());
+      }
+    }
+  }
+}
+
 }  // namespace
 
 int main(int, char** words) {
@@ -162,6 +200,7 @@ int main(int, char** words) {
     on_a_stream(options, words[1], driver, stream);
     driver.destroy(stream);
     from_place_to_place(options, words[1], driver);
+    somewhere_within(options, words[1]);
     std::printf("%zu things were not given back\n", driver.live());
   } catch (const gantk::Error& error) {
     std::printf("error: %s\n", error.text().c_str());

@@ -3,6 +3,7 @@
 // pixel its index and the sum of the sample's latent vector. It refuses what the real one does not survive.
 #include <NvInferRuntime.h>
 
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -50,11 +51,12 @@ class Context : public IExecutionContext {
   bool setTensorAddress(const char* name, void* data) noexcept override {
     if (std::strcmp(name, "latent") == 0) latent_ = static_cast<const float*>(data);
     else picture_ = static_cast<float*>(data);
-    return true;
+    return reinterpret_cast<std::uintptr_t>(data) % 256 == 0;
   }
   std::size_t updateDeviceMemorySizeForShapes() noexcept override { return scratch_bytes; }
   void setDeviceMemoryV2(void* memory, std::int64_t size) noexcept override {
-    has_memory_ = memory != nullptr && size >= static_cast<std::int64_t>(scratch_bytes);
+    const bool is_aligned = reinterpret_cast<std::uintptr_t>(memory) % 512 == 0;
+    has_memory_ = memory != nullptr && is_aligned && size >= static_cast<std::int64_t>(scratch_bytes);
   }
   bool enqueueV3(cudaStream_t stream) noexcept override {
     CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
