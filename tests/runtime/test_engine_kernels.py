@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine_lab import Lab, check, engine_of, picture, write_bundle
+from engine_lab import Elsewhere, Lab, check, engine_of, picture, write_bundle
 from gantk.errors import GantkError
 from gantk.runtime import driver
 from gantk.runtime.driver import Driver
@@ -44,13 +44,39 @@ def test_kernels_are_compiled_once(lab: Lab, tmp_path: Path) -> None:
     assert path.stat().st_mtime_ns == before  # Nothing new, nothing written.
 
 
-def test_what_was_compiled_for_the_probe_is_kept_at_once(lab: Lab, tmp_path: Path) -> None:
-    runner = lab.open()
-    (path,) = files(tmp_path)
-    assert b"profile 0" in path.read_bytes()
-    check(runner, picture(1, 2, 20, 20))
-    assert b"profile 1" not in path.read_bytes()
-    runner.close()
+def test_what_was_compiled_is_kept_at_once(lab: Lab, tmp_path: Path) -> None:
+    """A service is killed, and never closed."""
+    with lab.open() as runner:
+        (path,) = files(tmp_path)
+        assert b"profile 0" in path.read_bytes()  # For the probe.
+        assert b"profile 1" not in path.read_bytes()
+        check(runner, picture(1, 2, 20, 20))
+        assert b"profile 1" in path.read_bytes()
+        lab.forget()
+        for size in (20, 8, 20, 8):
+            check(runner, picture(1, 2, size, size))
+        assert lab.trt.calls.count("serialize") == 1  # The probe was of another shape than 8 x 8.
+
+
+@pytest.mark.parametrize("how", ["launch", "bind"])
+def test_so_is_what_runs_on_the_gpu(lab: Lab, tmp_path: Path, how: str) -> None:
+    with lab.open() as runner:
+        (path,) = files(tmp_path)
+        x = Elsewhere(lab.cuda, picture(1, 2, 20, 20))
+        runner.launch({"x": x}, 0) if how == "launch" else runner.bind({"x": x})
+        assert b"profile 1" in path.read_bytes()
+
+
+def test_many_shapes_are_written_at_the_end(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each would write what all before it came to."""
+    monkeypatch.setattr("gantk.runtime.backends.kernel_cache.AT_ONCE", 3)
+    with lab.open() as runner:
+        (path,) = files(tmp_path)
+        for size in (8, 9, 20):
+            check(runner, picture(1, 2, size, size))
+        assert b"profile 1" not in path.read_bytes()
     assert b"profile 1" in path.read_bytes()
 
 

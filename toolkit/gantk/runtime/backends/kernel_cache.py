@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Hashable
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -18,11 +20,14 @@ from gantk.runtime.engines import EngineFile
 SIZE_LIMIT_BYTES = 2**28
 """What no cache of an engine comes near."""
 
+AT_ONCE = 16
+"""Of how many shapes kernels are written as soon as they are compiled; those of more wait for the end."""
+
 _HASH_BYTES = hashlib.sha256().digest_size
 
 
 class KernelCache:
-    """An engine's compiled kernels: read when it is made, handed to each context, written when asked to.
+    """An engine's compiled kernels: read when it is made, handed to each context, written when there are more.
 
     Its contexts have no memory of their own: engines that can be captured want it given (see `Scratch`).
 
@@ -37,6 +42,8 @@ class KernelCache:
 
     def __init__(self, trt: ModuleType, engine: Any, path: Path | None) -> None:
         self._trt, self._engine, self._path, self._known = trt, engine, path, b""
+        self._ran: set[Hashable] = set()
+        self._lock = Lock()
         # Configurations must live as long as the contexts that were made with them.
         configuration = engine.create_runtime_config()
         self._configurations = [configuration]
@@ -64,8 +71,20 @@ class KernelCache:
             configuration.set_runtime_cache(self._cache)
         return self._engine.create_execution_context(configuration)
 
+    def ran(self, shapes: Hashable) -> None:
+        """Write the kernels of shapes that a context has run with: services are killed, and never closed."""
+        with self._lock:
+            if shapes in self._ran or len(self._ran) == AT_ONCE:
+                return
+            self._ran.add(shapes)
+            self._save()
+
     def save(self) -> None:
         """Write what has been compiled by now, if that is more than was read and can be written."""
+        with self._lock:
+            self._save()
+
+    def _save(self) -> None:
         if self._cache is None or self._path is None:
             return
         serialized = self._cache.serialize()

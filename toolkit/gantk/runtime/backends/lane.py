@@ -13,6 +13,7 @@ import numpy as np
 from gantk.errors import GantkError
 from gantk.runtime.backends import plans
 from gantk.runtime.backends.buffers import Buffers
+from gantk.runtime.backends.kernel_cache import KernelCache
 from gantk.runtime.backends.open_outputs import OpenOutputs
 from gantk.runtime.backends.plans import Plan, Plans, Shape
 from gantk.runtime.backends.scratch import Scratch
@@ -30,9 +31,8 @@ class Lane:
         trt: The product's module.
         file: The engine's file.
         cuda: Calls CUDA.
-        make_context: Makes the product's context; `None` where it cannot.
-        context_bytes: What that takes, or wants for its largest shapes.
-        gives: Whether it is to be given its memory.
+        engine: The product's engine.
+        kernels: What the product compiles when it runs, where it does so.
     """
 
     def __init__(
@@ -40,10 +40,8 @@ class Lane:
         trt: ModuleType,
         file: EngineFile,
         cuda: Cuda,
-        make_context: Callable[[], Any],
-        context_bytes: int,
-        *,
-        gives: bool = False,
+        engine: Any,
+        kernels: KernelCache | None,
     ) -> None:
         self._cuda, self._inputs, self._outputs = cuda, file.inputs, file.outputs
         self._profiles, self._heard, self._where = file.engine.profiles, log(trt), file.where
@@ -52,17 +50,21 @@ class Lane:
         self._plans = Plans[Plan](cuda)
         self._bound: Plan | None = None
         self._profile = 0
-        self._context_bytes = context_bytes
-        self._scratch = Scratch(cuda, file.where) if gives else None
+        self._context_bytes = int(
+            engine.device_memory_size_v2
+        )  # What it takes, or wants for its largest shapes.
+        # Contexts that a kernel cache makes have no memory of their own.
+        self._scratch = None if kernels is None else Scratch(cuda, file.where)
         self._scratch_for: object = None
+        self._kernels, self._is_new = kernels, False
         self.stream = cuda.stream()
         with ExitStack() as undo:
             undo.callback(cuda.destroy_stream, self.stream)
             with self._heard.listening():
-                self._context = make_context()
+                self._context = engine.create_execution_context() if kernels is None else kernels.context()
                 if self._context is None:
                     what = f"a context of `{self._where}`"
-                    raise cuda.shortage(context_bytes, what, self._heard.said())
+                    raise cuda.shortage(self._context_bytes, what, self._heard.said())
             undo.pop_all()
 
     @property
@@ -168,6 +170,7 @@ class Lane:
     def _bind(self, profile: int, shapes: Mapping[str, Shape], stream: Any) -> None:
         """Tell the context which shapes come; addresses follow."""
         self._bound = None  # Where this fails, the context has neither the old shapes nor the new ones.
+        self._shapes, self._is_new = (profile, *shapes.values()), True
         with self._heard.listening():
             if profile != self._profile:
                 if not self._context.set_optimization_profile_async(profile, int(stream)):
@@ -178,7 +181,7 @@ class Lane:
                 if not self._context.set_input_shape(name, shape):
                     raise self._failure(f"take {name} of shape {'x'.join(map(str, shape))}")
         if self._scratch is not None:
-            self._give_scratch(self._scratch, (profile, *shapes.values()), stream)
+            self._give_scratch(self._scratch, self._shapes, stream)
 
     def _give_scratch(self, scratch: Scratch, wanted_for: object, stream: Any) -> None:
         """Give the context its memory, once for shapes that come again and again."""
@@ -237,6 +240,9 @@ class Lane:
         with self._heard.listening():
             if not self._context.execute_async_v3(int(stream)):
                 raise self.open.failure() or self._failure("run")
+        if self._is_new and self._kernels is not None:
+            self._kernels.ran(self._shapes)
+        self._is_new = False
 
     def capture(self, enqueue: Callable[[], None]) -> Any:
         """What is enqueued on the stream as a graph; `None` where the engine cannot be captured."""

@@ -78,7 +78,6 @@ def open_engine(bundle: Bundle, name: str, precision: str | None, form: str | No
     with ExitStack() as undo:
         undo.callback(runner.close)
         runner.verified = check_once(runner, file, bundle, target)
-        runner.keep_kernels()  # Those of the probe, should the program be killed later.
         undo.pop_all()
     return runner
 
@@ -222,18 +221,14 @@ class EngineRunner(GpuRunner):
             finally:
                 self._idle.append(lane)
 
-    def keep_kernels(self) -> None:
-        """Keep what the product has compiled for this GPU for other processes, where it compiles when it runs."""
-        if self._kernels is not None:
-            self._kernels.save()
-
     def close(self) -> None:
         with self._cuda.current(), ExitStack() as stack:
             # The last one first: contexts go before their engine, and that before its runtime.
             stack.callback(self._forget)
             for lane in self._lanes:
                 stack.callback(lane.close)
-            stack.callback(self.keep_kernels)
+            if self._kernels is not None:
+                stack.callback(self._kernels.save)
             stack.callback(self._close_runs)
             self._lanes, self._launching = [], None
 
@@ -251,10 +246,6 @@ class EngineRunner(GpuRunner):
             return self._new_lane()
 
     def _new_lane(self) -> Lane:
-        kernels, engine = self._kernels, self._engine
-        make_context = engine.create_execution_context if kernels is None else kernels.context
-        size_bytes = int(engine.device_memory_size_v2)
-        gives = kernels is not None  # Contexts that a kernel cache makes have no memory of their own.
-        lane = Lane(self._trt, self._file, self._cuda, make_context, size_bytes, gives=gives)
+        lane = Lane(self._trt, self._file, self._cuda, self._engine, self._kernels)
         self._lanes.append(lane)
         return lane
