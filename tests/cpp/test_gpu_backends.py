@@ -6,7 +6,9 @@ Streams of the stand-in do nothing until they are waited for, and everything tel
 
 from __future__ import annotations
 
+import hashlib
 import os
+import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +51,7 @@ class Trial(NamedTuple):
         name, stand_ins = self.backend.replace("-", "_"), self.folder / "tests/gpu"
         library = "onnxruntime" if self.backend == "onnxruntime" else "tensorrt"
         found = {
+            "XDG_CACHE_HOME": str(self.bundle.parent / "cache"),
             "LD_LIBRARY_PATH": str(stand_ins),
             f"GANTK_{name.upper()}": str(stand_ins / f"libgantk_stand_in_{library}.so"),
             "STAND_IN_ONNXRUNTIME": str(onnxruntime_library()),
@@ -177,6 +180,72 @@ def test_the_kernels_of_a_shape_are_compiled_before_a_graph_keeps_them(trial: Tr
     assert ("  kernels of a shape are compiled first" in said) == (trial.backend == "tensorrt-rtx")
 
 
+COMPILED = [f"  compiles for batch {batch}" for batch in (2, 3, 1)]
+rtx_alone = pytest.mark.parametrize("trial", ["tensorrt-rtx"], indirect=True)
+
+
+def kept_kernels(trial: Trial) -> list[Path]:
+    return sorted(trial.bundle.parent.glob("cache/gantk/*/*"))
+
+
+@rtx_alone
+def test_kernels_are_compiled_once_for_all_processes(trial: Trial) -> None:
+    """The file is the one that Python's runner has."""
+    said = trial.run()
+    assert [line for line in said if "compiles" in line] == COMPILED
+    (path,) = kept_kernels(trial)
+    digest = hashlib.sha256(b"engine").hexdigest()
+    assert path.parent.name == "compiled"
+    assert path.name == f"{digest}-1.1.0.0-sm_89-Stand-in-TM-40.kernels"
+    assert path.read_bytes() == hashlib.sha256(b"k231!").digest() + b"k231!"
+    before = path.stat().st_mtime_ns
+    said = trial.run()
+    assert "compiles" not in "".join(said)
+    assert "  deserialize k231!" in said
+    assert path.stat().st_mtime_ns == before
+    assert_all_is_right(said)
+
+
+@rtx_alone
+def test_kernels_are_kept_of_a_process_that_is_killed(trial: Trial) -> None:
+    command = [trial.folder / "tests/gpu/gantk_gpu_trial", trial.bundle, trial.backend]
+    everything = {**os.environ, **trial.environment, "STAND_IN_FAULT": "killed in cuGraphLaunch"}
+    done = subprocess.run(command, capture_output=True, check=False, env=everything)
+    assert done.returncode == -signal.SIGKILL
+    (path,) = kept_kernels(trial)
+    assert path.read_bytes()[32:] == b"k2!"
+
+
+@rtx_alone
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "short", "folder"])
+def test_kernels_that_were_damaged_are_not_given_to_the_library(trial: Trial, damage: str) -> None:
+    trial.run()
+    (path,) = kept_kernels(trial)
+    data = path.read_bytes()
+    changed = {"cut": data[:-1], "flipped": data[:-2] + b"?" + data[-1:], "empty": b"", "short": data[:20]}
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(changed[damage])
+    said = trial.run()
+    first = said[: said.index("bound run")]
+    assert COMPILED[0] in first
+    assert "deserialize" not in "".join(first)
+    if damage != "folder":  # Where nothing can be written, nothing is, without a word.
+        assert path.read_bytes() == data
+    assert_all_is_right(said)
+
+
+@rtx_alone
+@pytest.mark.parametrize("fault", ["deserialize", "createRuntimeCache"])
+def test_where_kernels_cannot_be_kept_they_are_compiled(trial: Trial, fault: str) -> None:
+    trial.run()
+    said = trial.run(fault)
+    assert [line in said for line in COMPILED] == [fault == "deserialize"] * 3
+    assert_all_is_right(said)
+
+
 @pytest.mark.parametrize("trial", ["onnxruntime"], indirect=True)
 def test_streams_wait_for_each_other(trial: Trial) -> None:
     """ONNX Runtime has a stream of its own, before and after which the caller's is."""
@@ -212,6 +281,13 @@ def test_where_a_graph_is_refused_a_bound_run_is_as_any_other(trial: Trial, faul
     said = trial.run(trial.run_name if fault == "the run" else fault)
     assert "  cuGraphLaunch" not in said
     assert trial.run_name in sections(said)["bound run"]
+    assert_all_is_right(said)
+
+
+@rtx_alone
+def test_what_the_product_says_cannot_be_a_graph_is_not_tried(trial: Trial) -> None:
+    said = trial.run("isStreamCapturable")
+    assert "  cuStreamBeginCapture" not in said
     assert_all_is_right(said)
 
 

@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <vector>
 
@@ -70,6 +71,7 @@ struct Driver {
   Function<Status, const char**> error_name{"cuGetErrorName"};
   Function<int*, int> device{"cuDeviceGet"};
   Function<int*, int, int> attribute{"cuDeviceGetAttribute"};
+  Function<char*, int, int> name{"cuDeviceGetName"};
   Function<Context*, int> retain{"cuDevicePrimaryCtxRetain"};
   Function<Context> push{"cuCtxPushCurrent_v2"};
   Function<Context*> pop{"cuCtxPopCurrent_v2"};
@@ -174,6 +176,12 @@ std::string gpu_target() {
   check(driver().attribute(&major, compute_capability_major, gpu), "cuDeviceGetAttribute");
   check(driver().attribute(&minor, compute_capability_minor, gpu), "cuDeviceGetAttribute");
   return "sm_" + std::to_string(major) + std::to_string(minor);
+}
+
+std::string gpu_name() {
+  std::array<char, 256> name{};
+  check(driver().name(name.data(), static_cast<int>(name.size()), first_gpu()), "cuDeviceGetName");
+  return name.data();
 }
 
 Current::Current() { check(driver().push(primary_context()), "cuCtxPushCurrent"); }

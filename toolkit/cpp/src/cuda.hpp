@@ -21,6 +21,7 @@ using StreamHandle = ::CUstream_st*;  // CUstream, and cudaStream_t
 
 // The architecture of the first GPU, e.g. "sm_89"; `driver_fault()` must be empty.
 std::string gpu_target();
+std::string gpu_name();  // e.g. "NVIDIA GeForce RTX 4090"
 
 // While it lives, calls of this thread go to the first GPU's primary context, which is the one CUDA's runtime uses.
 class Current {

@@ -2,6 +2,7 @@
 #include "file.hpp"
 
 #include <fcntl.h>
+#include <pwd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -136,6 +137,18 @@ void write_text(const std::string& path, const std::string& text) {
   if (status == 0) return;
   ::unlink(partial.c_str());
   fail(path, status, "write");
+}
+
+std::string cache_folder() {
+  if (const char* base = std::getenv("XDG_CACHE_HOME"); base != nullptr && *base != '\0') {
+    return std::string(base) + "/gantk";
+  }
+  const char* home = std::getenv("HOME");
+  if (home == nullptr) {
+    const passwd* user = ::getpwuid(::getuid());
+    home = user == nullptr ? "" : user->pw_dir;
+  }
+  return std::string(home) + "/.cache/gantk";
 }
 
 }  // namespace gantk

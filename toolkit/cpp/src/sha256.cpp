@@ -3,8 +3,6 @@
 
 #include <openssl/evp.h>
 
-#include <array>
-
 #include "gantk/error.hpp"
 
 namespace gantk {
@@ -23,11 +21,16 @@ Sha256::Sha256() : context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
 
 void Sha256::add(std::span<const std::byte> part) { check(EVP_DigestUpdate(context_.get(), part.data(), part.size())); }
 
+std::string Sha256::bytes() {
+  std::string digest(32, '\0');
+  check(EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(digest.data()), nullptr));
+  return digest;
+}
+
 std::string Sha256::hex() {
-  std::array<unsigned char, 32> digest;
-  check(EVP_DigestFinal_ex(context_.get(), digest.data(), nullptr));
   std::string text;
-  for (const unsigned char byte : digest) {
+  for (const char each : bytes()) {
+    const auto byte = static_cast<unsigned char>(each);
     text += "0123456789abcdef"[byte >> 4];
     text += "0123456789abcdef"[byte & 15];
   }

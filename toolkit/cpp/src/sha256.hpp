@@ -15,7 +15,8 @@ class Sha256 {
  public:
   Sha256();
   void add(std::span<const std::byte> part);
-  std::string hex();  // once, at the end: 64 lower-case digits
+  std::string bytes();  // once, at the end: 32 of them
+  std::string hex();    // or this: 64 lower-case digits
 
  private:
   std::unique_ptr<evp_md_ctx_st, void (*)(evp_md_ctx_st*)> context_;

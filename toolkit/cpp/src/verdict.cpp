@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "verdict.hpp"
 
-#include <pwd.h>
-#include <unistd.h>
-
-#include <cstdlib>
 #include <optional>
 
 #include "file.hpp"
@@ -17,19 +13,6 @@ namespace gantk {
 namespace {
 
 constexpr std::int64_t verdict_limit_bytes = 1 << 16;
-
-// As `gantk.files.cache_folder` has it.
-std::string cache_folder() {
-  if (const char* base = std::getenv("XDG_CACHE_HOME"); base != nullptr && *base != '\0') {
-    return std::string(base) + "/gantk";
-  }
-  const char* home = std::getenv("HOME");
-  if (home == nullptr) {
-    const passwd* user = ::getpwuid(::getuid());
-    home = user == nullptr ? "" : user->pw_dir;
-  }
-  return std::string(home) + "/.cache/gantk";
-}
 
 // Why an engine failed when it was opened before; empty where it passed, nothing where it was never tried.
 std::optional<std::string> remembered(const std::string& path) {

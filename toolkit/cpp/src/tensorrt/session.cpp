@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <mutex>
+#include <utility>
 
 #include "cuda.hpp"
 #include "gantk/error.hpp"
 #include "profiles.hpp"
 #include "staging.hpp"
+#include "tensorrt/kernel_cache.hpp"
 #include "tensorrt/library.hpp"
 #include "text.hpp"
 
@@ -56,10 +58,17 @@ std::vector<FoundTensor> tensors_of(const nvinfer1::ICudaEngine& engine) {
   return found;
 }
 
+// TensorRT for RTX can say that beforehand, in releases that can tell; else a capture has to fail.
+template <class Context>
+bool is_capturable(const Context& context, cuda::StreamHandle stream) {
+  if constexpr (requires { context.isStreamCapturable(stream); }) return context.isStreamCapturable(stream);
+  else return true;
+}
+
 // A context of an engine with all that its runs take. One thread at a time uses it.
 class Lane {
  public:
-  Lane(const Model& model, nvinfer1::ICudaEngine& engine, void* stream);
+  Lane(const Model& model, nvinfer1::ICudaEngine& engine, KernelCache& kernels, void* stream);
   Lane(const Lane&) = delete;
   Lane& operator=(const Lane&) = delete;
   ~Lane();
@@ -84,11 +93,13 @@ class Lane {
   void give(const TensorSpec& spec, void* address);
 
   const Model& model_;
+  KernelCache& kernels_;
   std::optional<cuda::Stream> stream_;
   // What a run holds between its layers, where the context is given it, and the shapes that it was last given it for.
   std::unique_ptr<void, void (*)(void*) noexcept> memory_{nullptr, cuda::release};
   std::size_t memory_size_ = 0;
   std::vector<Shape> given_for_;
+  bool is_new_ = false;                                      // whether there was no run since
   std::unique_ptr<nvinfer1::IRuntimeConfig> configuration_;  // Lives as long as the context that is made with it.
   std::unique_ptr<nvinfer1::IExecutionContext> context_;
   std::optional<Staging> staging_;
@@ -96,7 +107,8 @@ class Lane {
   cuda::Graph graph_{nullptr, nullptr};
 };
 
-Lane::Lane(const Model& model, nvinfer1::ICudaEngine& engine, void* stream) : model_(model), stream_(stream) {
+Lane::Lane(const Model& model, nvinfer1::ICudaEngine& engine, KernelCache& kernels, void* stream)
+    : model_(model), kernels_(kernels), stream_(stream) {
   listen();
   make_context(engine);
   if (context_ == nullptr) fail(model_.where, "make a context", "end what else uses the GPU");
@@ -121,6 +133,7 @@ void Lane::make_context(nvinfer1::ICudaEngine& engine) {
     using Specialization = nvinfer1::DynamicShapesKernelSpecializationStrategy;
     configuration_->setExecutionContextAllocationStrategy(allocation);
     configuration_->setDynamicShapesKernelSpecializationStrategy(Specialization::kEAGER);
+    kernels_.attach_to(*configuration_);
     context_.reset(engine.createExecutionContext(configuration_.get()));
     return;
   }
@@ -135,6 +148,7 @@ void Lane::run(std::span<const TensorView> inputs, std::span<Slot> slots) {
   aim(slots, !inputs.empty() && inputs.front().device == Device::cuda);
   staging_->stage(inputs);
   enqueue(inputs, slots, *stream_);
+  if (std::exchange(is_new_, false)) kernels_.ran(inputs);
   finish(inputs, slots);
 }
 
@@ -142,7 +156,7 @@ void Lane::keep(std::span<const TensorView> inputs, std::span<Slot> slots) {
   cuda::synchronize(*stream_);
   // Its own stream waits for the default one.
   const cuda::Stream stream(nullptr, cuda::Stream::Kind::waits_for_none);
-  graph_ = cuda::capture(stream, [&] { enqueue(inputs, slots, stream); });
+  if (is_capturable(*context_, stream)) graph_ = cuda::capture(stream, [&] { enqueue(inputs, slots, stream); });
 }
 
 void Lane::run_kept(std::span<const TensorView> inputs, std::span<Slot> slots) {
@@ -190,6 +204,7 @@ void Lane::give_memory(std::span<const TensorView> inputs) {
   }
   context_->setDeviceMemoryV2(memory_.get(), static_cast<std::int64_t>(memory_size_));
   for (const TensorView& input : inputs) given_for_.push_back(input.shape);
+  is_new_ = true;
 }
 
 // Says where each input is read: where it lies, or in a buffer.
@@ -252,9 +267,9 @@ void Lane::give(const TensorSpec& spec, void* address) {
 // A run that has a context of its own.
 class BoundRun : public Binding {
  public:
-  BoundRun(const Model& model, nvinfer1::ICudaEngine& engine, void* stream, std::span<const TensorView> inputs,
-           std::span<Slot> slots)
-      : lane_(model, engine, stream), inputs_(inputs), slots_(slots) {
+  BoundRun(const Model& model, nvinfer1::ICudaEngine& engine, KernelCache& kernels, void* stream,
+           std::span<const TensorView> inputs, std::span<Slot> slots)
+      : lane_(model, engine, kernels, stream), inputs_(inputs), slots_(slots) {
     lane_.run(inputs_, slots_);  // What a context puts off until its first run would end the capture.
     lane_.keep(inputs_, slots_);
   }
@@ -285,6 +300,7 @@ class EngineSession : public Session {
   // The later goes first: contexts before their engine, and that before its runtime.
   std::unique_ptr<nvinfer1::IRuntime> runtime_;
   std::unique_ptr<nvinfer1::ICudaEngine> engine_;
+  mutable std::optional<KernelCache> kernels_;
   mutable std::optional<Lane> lane_;
   mutable std::mutex mutex_;
 };
@@ -294,10 +310,11 @@ EngineSession::EngineSession(Model model, const Options& options)
   const cuda::Current current;
   try {
     load();
-    lane_.emplace(model_, *engine_, callers_stream_);
+    kernels_.emplace(*engine_, model_.engine->file.sha256);
+    lane_.emplace(model_, *engine_, *kernels_, callers_stream_);
   } catch (...) {
     // While there is a current context; members would go after it.
-    engine_.reset(), runtime_.reset();
+    kernels_.reset(), engine_.reset(), runtime_.reset();
     throw;
   }
 }
@@ -305,7 +322,8 @@ EngineSession::EngineSession(Model model, const Options& options)
 EngineSession::~EngineSession() {
   try {
     const cuda::Current current;
-    lane_.reset(), engine_.reset(), runtime_.reset();
+    kernels_->save();
+    lane_.reset(), kernels_.reset(), engine_.reset(), runtime_.reset();
   } catch (const Error&) {
     // As in ~Lane.
   }
@@ -336,7 +354,7 @@ void EngineSession::run(std::span<const TensorView> inputs, std::span<Slot> slot
 
 std::unique_ptr<Binding> EngineSession::bind(std::span<const TensorView> inputs, std::span<Slot> slots) const {
   const cuda::Current current;
-  return std::make_unique<BoundRun>(model_, *engine_, callers_stream_, inputs, slots);
+  return std::make_unique<BoundRun>(model_, *engine_, *kernels_, callers_stream_, inputs, slots);
 }
 
 }  // namespace

@@ -170,11 +170,11 @@ void somewhere_within(const gantk::Options& options, const char* bundle) {
   const auto runner = gantk::Runner::open(bundle, options);
   for (const std::size_t skipped : {1, 4, 64}) {
     Floats latent(skipped + latent_size, 1), picture(skipped + pixels);
-    const gantk::Feed feed{
-        "latent", {latent.data() + skipped, gantk::DType::float32, {1, latent_size}, gantk::Device::cuda}};
+    const gantk::Feed feed{"latent",
+                           {latent.data() + skipped, gantk::DType::float32, {1, latent_size}, gantk::Device::cuda}};
     const auto target = [&](std::size_t first) {
-      return gantk::Target{
-          "picture", {picture.data() + first, gantk::DType::float32, {1, 3, 8, 8}, gantk::Device::cuda}};
+      return gantk::Target{"picture",
+                           {picture.data() + first, gantk::DType::float32, {1, 3, 8, 8}, gantk::Device::cuda}};
     };
     for (const std::size_t first : {skipped, std::size_t{0}}) {
       try {

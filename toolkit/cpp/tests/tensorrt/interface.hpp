@@ -29,9 +29,25 @@ class ILogger {
   virtual void log(Severity severity, const char* message) noexcept = 0;
 };
 
+class IHostMemory {
+ public:
+  virtual ~IHostMemory() = default;
+  virtual void* data() const noexcept = 0;
+  virtual std::size_t size() const noexcept = 0;
+};
+
+class IRuntimeCache {
+ public:
+  virtual ~IRuntimeCache() = default;
+  virtual IHostMemory* serialize() const noexcept = 0;
+  virtual bool deserialize(const void* blob, std::size_t size) noexcept = 0;
+};
+
 class IRuntimeConfig {
  public:
   virtual ~IRuntimeConfig() = default;
+  virtual IRuntimeCache* createRuntimeCache() const noexcept = 0;
+  virtual bool setRuntimeCache(const IRuntimeCache& cache) noexcept = 0;
   virtual void setExecutionContextAllocationStrategy(ExecutionContextAllocationStrategy strategy) noexcept = 0;
   virtual bool setDynamicShapesKernelSpecializationStrategy(
       DynamicShapesKernelSpecializationStrategy strategy) noexcept = 0;
@@ -47,6 +63,9 @@ class IExecutionContext {
   virtual std::size_t updateDeviceMemorySizeForShapes() noexcept = 0;
   virtual void setDeviceMemoryV2(void* memory, std::int64_t size) noexcept = 0;
   virtual bool enqueueV3(cudaStream_t stream) noexcept = 0;
+#ifdef TRT_MAJOR_RTX
+  virtual bool isStreamCapturable(cudaStream_t stream) const noexcept = 0;
+#endif
 };
 
 class ICudaEngine {

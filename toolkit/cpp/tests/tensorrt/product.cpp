@@ -9,6 +9,8 @@
 #include <cstring>
 #include <list>
 #include <numeric>
+#include <string>
+#include <string_view>
 
 #include "../gpu/driver.hpp"
 
@@ -18,6 +20,12 @@ using namespace nvinfer1;
 
 constexpr std::int64_t latent_size = 4, pixels = 3 * 8 * 8;
 constexpr std::size_t scratch_bytes = 64;
+
+// Whether a function is to fail.
+bool is_faulty(const char* function) {
+  const char* fault = std::getenv("STAND_IN_FAULT");
+  return fault != nullptr && std::strcmp(fault, function) == 0;
+}
 
 struct Run {
   const float* latent;
@@ -35,9 +43,44 @@ void compute(void* given) {
   }
 }
 
+// Kernels are "k", for each batch the number as a digit, and "!".
+class Kernels : public IRuntimeCache {
+ public:
+  class Blob : public IHostMemory {
+   public:
+    explicit Blob(std::string bytes) : bytes_(std::move(bytes)) {}
+    void* data() const noexcept override { return const_cast<char*>(bytes_.data()); }
+    std::size_t size() const noexcept override { return bytes_.size(); }
+
+   private:
+    std::string bytes_;
+  };
+
+  IHostMemory* serialize() const noexcept override { return new Blob("k" + batches_ + "!"); }
+  bool deserialize(const void* blob, std::size_t size) noexcept override {
+    const std::string_view bytes(static_cast<const char*>(blob), size);
+    std::printf("  deserialize %.*s\n", static_cast<int>(size), bytes.data());
+    if (!bytes.starts_with('k') || !bytes.ends_with('!') || is_faulty("deserialize")) return false;
+    batches_ = bytes.substr(1, size - 2);
+    return true;
+  }
+
+  // Each is compiled once.
+  void want(std::int64_t batch) const {
+    const char digit = static_cast<char>('0' + batch);
+    if (batches_.find(digit) != batches_.npos) return;
+    std::printf("  compiles for batch %c\n", digit);
+    batches_ += digit;
+  }
+
+ private:
+  mutable std::string batches_;
+};
+
 class Context : public IExecutionContext {
  public:
-  Context(ILogger& logger, bool is_given_memory) : logger_(logger), is_given_memory_(is_given_memory) {}
+  Context(ILogger& logger, bool is_given_memory, const Kernels* kernels)
+      : logger_(logger), is_given_memory_(is_given_memory), kernels_(kernels) {}
 
   bool setOptimizationProfileAsync(std::int32_t, cudaStream_t) noexcept override { return true; }
   bool setInputShape(const char*, const Dims& dims) noexcept override {
@@ -63,22 +106,26 @@ class Context : public IExecutionContext {
     if (cuStreamIsCapturing(stream, &status) != CUDA_SUCCESS) return false;
     const bool is_captured = status != CU_STREAM_CAPTURE_STATUS_NONE;
     std::printf("  enqueueV3%s\n", is_captured ? ", captured" : "");
-    const char* fault = std::getenv("STAND_IN_FAULT");
     // A capture begins when what a context does in its first run has been done.
     const bool is_ready = !is_captured || (!runs_.empty() && !runs_.back().is_pending);
-    const bool is_refused = is_captured && fault != nullptr && std::strcmp(fault, "enqueueV3") == 0;
+    const bool is_refused = is_captured && is_faulty("enqueueV3");
     if (batch_ == 0 || latent_ == nullptr || picture_ == nullptr || has_memory_ != is_given_memory_ || !is_ready ||
         is_refused) {
       logger_.log(ILogger::Severity::kERROR, "the stand-in does not run");
       return false;
     }
+    if (kernels_ != nullptr) kernels_->want(batch_);
     runs_.push_back({latent_, picture_, batch_, !is_captured});
     return stand_in_launch(stream, compute, &runs_.back()) == CUDA_SUCCESS;
   }
+#ifdef TRT_MAJOR_RTX
+  bool isStreamCapturable(cudaStream_t) const noexcept override { return !is_faulty("isStreamCapturable"); }
+#endif
 
  private:
   ILogger& logger_;
   bool is_given_memory_, has_memory_ = false;
+  const Kernels* kernels_;
   std::int64_t batch_ = 0;
   const float* latent_ = nullptr;
   float* picture_ = nullptr;
@@ -96,7 +143,16 @@ class Configuration : public IRuntimeConfig {
     return true;
   }
 
+  IRuntimeCache* createRuntimeCache() const noexcept override {
+    return is_faulty("createRuntimeCache") ? nullptr : new Kernels();
+  }
+  bool setRuntimeCache(const IRuntimeCache& cache) noexcept override {
+    kernels = static_cast<const Kernels*>(&cache);
+    return true;
+  }
+
   ExecutionContextAllocationStrategy allocation = ExecutionContextAllocationStrategy::kSTATIC;
+  const Kernels* kernels = nullptr;
 };
 
 class Engine : public ICudaEngine {
@@ -113,13 +169,18 @@ class Engine : public ICudaEngine {
   std::int32_t getNbOptimizationProfiles() const noexcept override { return 1; }
   IRuntimeConfig* createRuntimeConfig() noexcept override { return new Configuration(); }
   IExecutionContext* createExecutionContext(ExecutionContextAllocationStrategy strategy) noexcept override {
-    return new Context(logger_, strategy == ExecutionContextAllocationStrategy::kUSER_MANAGED);
+    return make(strategy, nullptr);
   }
   IExecutionContext* createExecutionContext(IRuntimeConfig* configuration) noexcept override {
-    return createExecutionContext(static_cast<Configuration*>(configuration)->allocation);
+    const auto& given = *static_cast<Configuration*>(configuration);
+    return make(given.allocation, given.kernels);
   }
 
  private:
+  IExecutionContext* make(ExecutionContextAllocationStrategy strategy, const Kernels* kernels) {
+    return new Context(logger_, strategy == ExecutionContextAllocationStrategy::kUSER_MANAGED, kernels);
+  }
+
   ILogger& logger_;
 };
 
