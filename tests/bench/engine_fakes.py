@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import fake_tensorrt
 from engine_lab import install
 from gantk.bench.subject import open_engine
 from gantk.runtime.runner import Runner
@@ -22,4 +23,13 @@ def open_without_events(path: str, **options: Any) -> Runner:
     """Everything works but for events, which only measuring the parts of a call wants."""
     _, cuda = install(Path(path).parent / "cache", pytest.MonkeyPatch())
     cuda.fail["cudaEventCreate"] = 1
+    return open_engine(path, **options)
+
+
+def open_unbindable(path: str, **options: Any) -> Runner:
+    """An engine that tells the size of an output when it runs; the data are such that it is that of the batch."""
+    patch = pytest.MonkeyPatch()
+    trt, _ = install(Path(path).parent / "cache", patch)
+    trt.open = ("y",)
+    patch.setattr(fake_tensorrt, "LEVEL", -1)
     return open_engine(path, **options)

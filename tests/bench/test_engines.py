@@ -280,6 +280,17 @@ def test_a_row_stands_where_its_parts_cannot_be_timed(lab: Lab, monkeypatch: pyt
     assert "enqueue ms" not in text
 
 
+def test_what_cannot_be_bound_is_timed_with_its_copies(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_FACTORY", "engine_fakes:open_unbindable")
+    document = measured(lab)
+    [row] = document["rows"]
+    assert (row["status"], row["graph"], row["gpu_ms"]) == ("ok", None, None)
+    assert row["parity"]["passed"]
+    assert "the size of 'y' depends on the data; what is timed is a run with its copies" in report.markdown(
+        document
+    )
+
+
 def test_older_documents_are_still_read_and_compared(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     path.write_text(json.dumps(make_document([make_row("onnxruntime fp32", 1.0)])))

@@ -39,6 +39,10 @@ class UsageError(GantkError):
     exit_code = 2
 
 
+class UnbindableError(GantkError):
+    """A network that cannot be bound to memory on the GPU, whatever it is given; it can be run."""
+
+
 class BackendMissingError(GantkError):
     """A backend that was asked for is not installed here, or cannot work on this machine."""
 

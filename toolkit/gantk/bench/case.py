@@ -177,7 +177,10 @@ def _load_one(task: Task, entry: _Entry, timeout_s: float) -> None:
     outputs = load_arrays(target)
     target.unlink()
     precision = coarser(loaded["precision"], loaded["file_precision"])
-    entry.launches = loaded.get("launches", False)
+    unbound = bound.get("unbound")
+    entry.launches = loaded.get("launches", False) and unbound is None
+    if unbound is not None:
+        row["gpu_reason"] = f"{unbound}; what is timed is a run with its copies"
     row.update(
         label=replace(contender, precision=loaded["precision"]).label,
         precision=loaded["precision"],

@@ -18,7 +18,7 @@ from time import perf_counter_ns
 from typing import Any, BinaryIO
 
 from gantk.bench.protocol import decode, encode
-from gantk.errors import GantkError
+from gantk.errors import GantkError, UnbindableError
 from gantk.files import ANOTHER_PLACE, named_errors
 
 _PR_SET_PDEATHSIG = 1
@@ -63,13 +63,17 @@ class Session:
         # Users of PyTorch and of GPUs hold tensors: they are bound once, so that no conversion and no copy is timed.
         bind = getattr(runner, "bind", None)
         start = perf_counter_ns()
+        unbound = None
         if hasattr(runner, "launch"):
-            self._bound = runner.bind(feeds)
-            # Nothing of ours is under way that a call must wait for; other contenders' wait for none either.
-            self._call = partial(self._bound, stream=-1)
+            try:
+                self._bound = runner.bind(feeds)
+                # Nothing of ours is under way that a call must wait for; other contenders' wait for none either.
+                self._call = partial(self._bound, stream=-1)
+            except UnbindableError as error:
+                self._call, unbound = lambda: runner.run(feeds), error.what
         else:
             self._call = bind(feeds) if bind else lambda: runner.run(feeds)
-        return {"ns": perf_counter_ns() - start}
+        return {"ns": perf_counter_ns() - start, "unbound": unbound}
 
     def run(self, warmup_s: float, block_s: float, most: int) -> Answer:
         call = self._ready()

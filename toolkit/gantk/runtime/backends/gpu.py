@@ -74,7 +74,8 @@ class GpuRunner(Runner):
         """A context for a bound run.
 
         Raises:
-            GantkError: The runner is closed, or the network cannot be bound to memory.
+            GantkError: The runner is closed.
+            UnbindableError: The network cannot be bound to memory.
         """
 
     @abstractmethod
@@ -94,8 +95,8 @@ class GpuRunner(Runner):
             What to call. It ends with the runner; its runs follow each other, and `run` may go on beside them.
 
         Raises:
-            GantkError: An array is missing or does not fit; the network cannot be bound to memory; the
-                runner is closed.
+            GantkError: An array is missing or does not fit, or the runner is closed.
+            UnbindableError: The network cannot be bound to memory; `run` takes it.
         """
         if not isinstance(feeds, Mapping) or feeds.keys() != self._input_names:
             raise self._wrong_names(feeds)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gantk.errors import GantkError
+from gantk.errors import GantkError, UnbindableError
 from gantk.runtime.backends import plans
 from gantk.runtime.backends.buffers import Buffers
 from gantk.runtime.backends.kernel_cache import KernelCache
@@ -128,12 +128,12 @@ class Lane:
         """As `output_shapes`, for a run on the stream of the lane.
 
         Raises:
-            GantkError: The size of an output is told by the run alone.
+            UnbindableError: The size of an output is told by the run alone.
         """
         found = self.output_shapes(shapes, self.stream)
         for name in found:
             if name in self.open:
-                raise GantkError(
+                raise UnbindableError(
                     f"a run cannot be bound: the size of {name!r} depends on the data",
                     where=self._where,
                     hint="run(...) and launch(...) take it",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gantk.errors import GantkError
+from gantk.errors import GantkError, UnbindableError
 from gantk.runtime import cuda
 from gantk.runtime.backends.buffers import Buffers
 from gantk.runtime.backends.device import place_outputs
@@ -109,8 +109,8 @@ class CudaRunner(GpuRunner):
 
         Raises:
             GantkError: An array is missing, not on the GPU, of the wrong dtype or shape, not contiguous or not
-                aligned; an array of `out` shares memory with another; the network cannot be bound to memory; or the
-                run fails.
+                aligned; an array of `out` shares memory with another; or the run fails.
+            UnbindableError: The network cannot be bound to memory.
         """
         caller, out = Stream.of(stream), out or {}
         with self._cuda.current():
@@ -181,7 +181,7 @@ class CudaRunner(GpuRunner):
 
     def _output_shapes(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
         if self._obstacle is not None:
-            raise GantkError(
+            raise UnbindableError(
                 self._obstacle,
                 where=self._where,
                 hint="run(...) takes and gives arrays in host memory",
