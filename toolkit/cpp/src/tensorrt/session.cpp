@@ -60,7 +60,7 @@ std::vector<FoundTensor> tensors_of(const nvinfer1::ICudaEngine& engine) {
 
 // TensorRT for RTX can say that beforehand, in releases that can tell; else a capture has to fail.
 template <class Context>
-bool is_capturable(const Context& context, cuda::StreamHandle stream) {
+bool is_capturable(Context& context, cuda::StreamHandle stream) {
   if constexpr (requires { context.isStreamCapturable(stream); }) return context.isStreamCapturable(stream);
   else return true;
 }
