@@ -28,7 +28,7 @@ from onnx import TensorProto, helper
 
 from gantk.bench.machine import describe
 from gantk.export.functions import DOMAIN, VERSION
-from gantk.export.onnx import BF16_OPSET
+from gantk.export.opset import BF16_OPSET
 
 HERE = Path(__file__).resolve().parent
 TYPES: dict[str, tuple[Any, int]] = {

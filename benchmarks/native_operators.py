@@ -28,7 +28,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from gantk.export.functions import DOMAIN, VERSION, bodies
-from gantk.export.onnx import OPSET
+from gantk.export.opset import OPSET
 
 HERE = Path(__file__).resolve().parent
 # Channels, and how many times smaller than the picture, of the layers that style is taken from.

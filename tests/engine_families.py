@@ -18,9 +18,10 @@ from gantk.export.fold import fold_scales
 from gantk.export.gatys.chain import Chain, StepConfig
 from gantk.export.gatys.graphs import make_adam, make_gradient, make_targets
 from gantk.export.int8 import QUANTISED, Quantiser
-from gantk.export.onnx import serialize, trace
+from gantk.export.onnx import trace
 from gantk.export.pipeline import specs, takes_pictures
 from gantk.export.precision import convert
+from gantk.export.serialize import serialize
 from gantk.models import build, configure
 from gantk.models.borders import Bordered
 from gantk.models.vgg import load_vgg19

@@ -73,6 +73,14 @@ def test_an_onnx_file_is_known_whatever_it_is_called(gantk: Gantk, onnx_file: Pa
     assert gantk("generate", path, "-n", 1, "-o", "x.png").status == 0
 
 
+def test_an_onnx_file_is_brought_to_other_precisions(gantk: Gantk, onnx_file: Path) -> None:
+    done = gantk("export", onnx_file, "--precision", "fp16,bf16", "--psnr-min", "30", "--json", "-")
+    assert done.status == 0
+    made = done.json["manifest"]["variants"]
+    assert [variant["precision"] for variant in made] == ["fp32", "fp16", "bf16"]
+    assert "against onnxruntime float32" in done.err
+
+
 @needs_rtx
 def test_engines_are_built_of_a_file_without_a_suffix(gantk: Gantk, onnx_file: Path) -> None:
     path = onnx_file.rename(onnx_file.with_name("bare"))
@@ -96,7 +104,12 @@ def test_engines_are_built_of_a_file_without_a_suffix(gantk: Gantk, onnx_file: P
         ("tiny.gantk --to tensorrt-rtx --precision ,", 2, "--precision names nothing"),
         ("tiny.gantk --precision fp32,fp64", 2, "--precision names 'fp64'"),
         ("tiny.onnx --to tensorrt-rtx --precision banana", 2, "--precision names 'banana'"),
-        ("tiny.onnx --to tensorrt-rtx --precision fp32,fp16", 1, "is fp32, not fp16: TensorRT"),
+        (
+            "tiny.onnx --to tensorrt-rtx --precision fp32,int8",
+            1,
+            "is fp32, and int8 takes its ranges from pictures",
+        ),
+        ("tiny.onnx --precision fp32 --psnr-min 40", 2, "a PSNR is for files in other precisions"),
         ("tiny.gantk --to tensorrt-rtx --workspace 99999999999999", 2, "less than or equal to 16777216"),
         ("tiny.gantk --to tensorrt-rtx --engine-options fast", 2, "in: --engine-options"),
         ("tiny.gantk --to tensorrt-rtx -o b.gantk", 2, "or export again with --to onnx,tensorrt-rtx"),

@@ -338,16 +338,23 @@ def test_a_foreign_file_that_does_not_build_leaves_nothing(rtx: Product, tmp_pat
     with pytest.raises(GantkError, match=r"node `culprit` \(Resize\) of `.*/theirs.onnx`"):
         bundle_onnx(path, tmp_path / "theirs.gantk", wanted)
     assert files(tmp_path) == ["theirs.onnx"]
-    with pytest.raises(GantkError, match="is fp32, not fp16: TensorRT computes in the types of the graph"):
-        bundle_onnx(path, tmp_path / "theirs.gantk", request("fp16"))
 
 
-def test_engines_are_built_without_torch(rtx: Product, bundle: Path) -> None:
+def without_torch(*words: str | Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "from gantk.cli.main import main\n"
-        f"sys.exit(main(['export', {str(bundle)!r}, '--to', 'tensorrt-rtx', '--target', 'sm_89']))"
+        f"sys.exit(main({[*map(str, words)]!r}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_engines_are_built_without_torch(rtx: Product, bundle: Path, tmp_path: Path) -> None:
+    engines = ("--to", "tensorrt-rtx", "--target", "sm_89")
+    without_torch("export", bundle, *engines)
     assert len(Bundle.read(bundle).manifest.engines) == 2
+    (tmp_path / "theirs.onnx").write_bytes(networks.generator(metadata=False))
+    without_torch("export", tmp_path / "theirs.onnx", "--precision", "fp16", *engines)
+    [engine] = Bundle.read(tmp_path / "theirs.gantk").manifest.engines
+    assert engine.precision == "fp16"

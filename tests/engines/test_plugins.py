@@ -16,7 +16,7 @@ import networks
 from gantk.errors import GantkError
 from gantk.export.engines.plugins import QUICK_PLUGINS, put_kernels
 from gantk.export.functions import DOMAIN, VERSION, bodies
-from gantk.export.onnx import OPSET
+from gantk.export.opset import OPSET
 from gantk.kernels.launch import Device
 from gantk.runtime.products import PRODUCTS
 

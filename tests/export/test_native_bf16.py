@@ -14,7 +14,8 @@ from fake_half import FakeHalfRunner
 from gantk.bundle import WHOLLY_NATIVE, Variant
 from gantk.export import variants, verify
 from gantk.export.network import Network, VariantFile
-from gantk.export.reference import Feeds, Outputs, run_torch
+from gantk.export.reference import Feeds, Outputs
+from gantk.export.torch_reference import run_torch
 from gantk.export.variants import make_variants
 from gantk.runtime.backends import onnxruntime
 from gantk.runtime.model import Model, from_bytes

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from gantk.errors import GantkError
-from gantk.export.onnx import OPSET, serialize, trace
+from gantk.export.onnx import trace
+from gantk.export.opset import OPSET
 from gantk.export.pipeline import specs
+from gantk.export.serialize import serialize
 from gantk.models.borders import Bordered
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model

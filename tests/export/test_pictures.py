@@ -21,7 +21,8 @@ from gantk.errors import GantkError
 from gantk.export import export, pipeline, verify
 from gantk.export.engines.profiles import make_profiles
 from gantk.export.network import Network
-from gantk.export.onnx import serialize, trace
+from gantk.export.onnx import trace
+from gantk.export.serialize import serialize
 from gantk.export.variants import make_variants
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import from_bytes

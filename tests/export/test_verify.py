@@ -21,9 +21,11 @@ from gantk.checkpoint import Generator
 from gantk.errors import GantkError
 from gantk.export import variants, verify
 from gantk.export.network import Network
-from gantk.export.onnx import serialize, trace
+from gantk.export.onnx import trace
 from gantk.export.pipeline import specs
-from gantk.export.reference import BATCHES, Feeds, Outputs, Reference, make_feeds, run_torch
+from gantk.export.reference import BATCHES, Feeds, Outputs, Reference, make_feeds
+from gantk.export.serialize import serialize
+from gantk.export.torch_reference import run_torch
 from gantk.export.variants import make_variants
 from gantk.runtime.model import Model
 from gantk.runtime.registry import BACKENDS, BackendStatus

@@ -46,7 +46,7 @@ DECISIVE = (
     "toolkit/gantk/ops/*.py",
     "toolkit/gantk/runtime/*.py",
     "toolkit/gantk/export/functions/*.py",
-    "toolkit/gantk/export/onnx.py",
+    "toolkit/gantk/export/opset.py",
     "tests/variations.py",
     "tests/kernels/*.py",
     "tests/kernels/ptx/*.py",

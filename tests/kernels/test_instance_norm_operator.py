@@ -15,7 +15,7 @@ from instance_norm_trials import EPSILON, TOLERANCE, Numbers, Trial, cases, numb
 from onnx import TensorProto, helper
 
 from gantk.export.functions import DOMAIN, VERSION, bodies
-from gantk.export.onnx import OPSET
+from gantk.export.opset import OPSET
 from gantk.runtime.backends.onnxruntime_session import CPU_ONLY
 from gantk.runtime.operators import native_operators
 from gantk.runtime.registry import status

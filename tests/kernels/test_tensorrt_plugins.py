@@ -17,7 +17,7 @@ from ptx import Machine, Memory, parse
 
 from gantk.errors import GantkError
 from gantk.export.functions import DOMAIN, KINDS, VERSION, bodies
-from gantk.export.onnx import OPSET
+from gantk.export.opset import OPSET
 from gantk.kernels import tensorrt
 from gantk.kernels.launch import Device
 from gantk.kernels.tensorrt_graph import for_library, with_plugins

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from gantk.export.functions import DOMAIN, VERSION, bodies
-from gantk.export.onnx import OPSET
+from gantk.export.opset import OPSET
 from gantk.runtime.backends.onnxruntime_session import CPU_ONLY
 from native_sessions import load
 

@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from gantk.export.functions import DOMAIN, VERSION, bodies
-from gantk.export.onnx import BF16_OPSET
+from gantk.export.opset import BF16_OPSET
 from gantk.runtime.backends.onnxruntime_session import CPU_ONLY
 from native_sessions import load
 

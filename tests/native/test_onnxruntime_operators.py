@@ -18,7 +18,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from gantk.export.functions import DOMAIN, KINDS, VERSION, bodies
-from gantk.export.onnx import OPSET
+from gantk.export.opset import OPSET
 from native_build import KERNELS, onnxruntime_library
 from native_sessions import load
 from variations import variation

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from torch.nn import functional as F
 
 from gantk.export.functions import DOMAIN, VERSION, bodies
-from gantk.export.onnx import OPSET
+from gantk.export.opset import OPSET
 from native_sessions import load
 
 TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}

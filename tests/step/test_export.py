@@ -31,7 +31,7 @@ from gantk.export.gatys.chain import Chain, StepConfig
 from gantk.export.gatys.draft import StepGraph
 from gantk.export.gatys.pipeline import export_step
 from gantk.export.gatys.reference import compute_gradient, to_arrays
-from gantk.export.onnx import BF16_OPSET
+from gantk.export.opset import BF16_OPSET
 from gantk.export.reference import Feeds, Outputs
 from gantk.models.vgg import load_vgg19
 from gantk.runtime.parity import compare, span_of, threshold_of

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, checker, helper
 
 from gantk.export.functions import DOMAIN, KINDS, VERSION, bodies
-from gantk.export.onnx import OPSET
+from gantk.export.opset import OPSET
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model, status
 from variations import variation

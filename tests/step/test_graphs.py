@@ -19,7 +19,7 @@ from gantk.export.functions import DOMAIN
 from gantk.export.gatys import graphs
 from gantk.export.gatys.chain import Chain, StepConfig
 from gantk.export.gatys.draft import Draft, StepGraph
-from gantk.export.onnx import serialize
+from gantk.export.serialize import serialize
 from gantk.models.vgg import Vgg19, load_vgg19
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model, status

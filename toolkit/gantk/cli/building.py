@@ -166,14 +166,24 @@ def make_request(to: str, precision: str | None, given: dict[str, Any]) -> Engin
     return request
 
 
-def build_into(source: Path, output: Path, request: EngineRequest, force: bool) -> Bundle:
+def build_into(
+    source: Path,
+    output: Path,
+    request: EngineRequest | None,
+    force: bool,
+    precisions: Sequence[str] = (),
+    psnr_min: float | None = None,
+) -> Bundle:
     """Build engines of a bundle's or a foreign ONNX file's networks, without PyTorch.
 
     Args:
         source: A bundle, which gains them, or an ONNX file, which becomes one.
         output: The bundle to write; for a bundle itself.
-        request: What to build.
+        request: What to build; may be `None` where `source` is a file.
         force: Replace an existing bundle, where `source` is a file.
+        precisions: Of further files to make of `source`, where it is a file: see
+            `gantk.export.engines.foreign.bundle_onnx`.
+        psnr_min: Likewise.
     """
     from gantk.cli.output import prose
 
@@ -181,7 +191,17 @@ def build_into(source: Path, output: Path, request: EngineRequest, force: bool) 
         if not is_bundle(source):
             from gantk.export.engines.foreign import bundle_onnx
 
-            return bundle_onnx(source, output, request, force=force, report=prose().print, progress=bar.show)
+            return bundle_onnx(
+                source,
+                output,
+                request,
+                precisions=precisions,
+                psnr_min=psnr_min,
+                force=force,
+                report=prose().print,
+                progress=bar.show,
+            )
+        assert request is not None
         if resolved(output) != resolved(source):
             again = Bundle.read(source).manifest.checkpoint is not None
             raise UsageError(

@@ -43,7 +43,7 @@ from gantk.files import named_errors, resolved
 from gantk.runtime.onnx_file import is_onnx
 
 if TYPE_CHECKING:
-    from gantk.export.engines.pipeline import EngineRequest
+    pass
 
 app = typer.Typer(add_completion=False)
 
@@ -220,15 +220,21 @@ def export_command(
     _refuse_given(step, "wants --gatys", hint="gantk export -h")
     source = _existing(source)
     if is_onnx(source) or (request is not None and is_bundle(source) and ONNX not in listed(to)):
-        request = _wanted(request, source)
+        foreign = not is_bundle(source)
+        if request is None and not precisions:
+            raise UsageError(
+                f"`{source}` is an ONNX file already; of it can be made engines, and with --precision other ONNX files",
+                where=str(source),
+                hint=f"gantk export {source} --to tensorrt-rtx",
+            )
         _refuse_given(
-            {**making, "--psnr-min": psnr_min},
+            {**making, "--psnr-min": None if foreign and precisions else psnr_min},
             "tells how ONNX files are made, and engines are built from those that are there",
             hint="leave it out; gantk export RUN makes ONNX files",
         )
-        output = output or (source if is_bundle(source) else source.with_suffix(".gantk"))
+        output = output or (source.with_suffix(".gantk") if foreign else source)
         before = manifest_of(output)
-        tell(prose(), build_into(source, output, request, force), json, before)
+        tell(prose(), build_into(source, output, request, force, precisions, psnr_min), json, before)
         return
     precisions = precisions or ("fp32", "fp16")
     if not set(precisions) & {"int8", "fp8"}:
@@ -276,17 +282,6 @@ def _existing(source: Path | None) -> Path:
         if not source.exists():
             raise GantkError(f"`{source}` does not exist", where=str(source), hint="check the path")
     return source
-
-
-def _wanted(request: EngineRequest | None, source: Path) -> EngineRequest:
-    """The engines to build, of what has its ONNX files."""
-    if request is None:
-        raise UsageError(
-            f"`{source}` is an ONNX file already; what can be made of it are engines",
-            where=str(source),
-            hint=f"gantk export {source} --to tensorrt-rtx",
-        )
-    return request
 
 
 def _refuse_given(options: Mapping[str, Any], why: str, hint: str | None = None) -> None:

@@ -19,9 +19,10 @@ from gantk.export.calibration import METHODS, Calibration, CalibrationFeeds
 from gantk.export.engines.progress import Report
 from gantk.export.fp8 import from_int8
 from gantk.export.network import Network, VariantFile, plain_bytes
-from gantk.export.onnx import OPSET
+from gantk.export.opset import OPSET
 from gantk.export.qdq import LAYERS, MOVERS, bypass_outputs
-from gantk.export.reference import Reference, run_torch
+from gantk.export.reference import Reference
+from gantk.export.torch_reference import run_torch
 from gantk.files import temporary_folder
 from gantk.runtime.parity import THRESHOLDS
 from gantk.runtime.runner import Array

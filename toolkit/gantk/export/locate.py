@@ -12,14 +12,13 @@ import torch
 
 from gantk.errors import GantkError
 from gantk.export.fold import SCALED
+from gantk.export.layers import first_apart
 from gantk.export.precision import expose_intermediates
-from gantk.export.reference import Feeds, to_numpy
+from gantk.export.reference import Feeds
+from gantk.export.torch_reference import to_numpy
 from gantk.runtime.model import Model, from_bytes
 from gantk.runtime.registry import open_model
 from gantk.runtime.runner import Array
-
-# The relative difference from which a layer is named as the place where outputs part.
-_LAYER_TOLERANCE = {"fp32": 1e-3, "fp16": 0.02, "bf16": 0.1}
 
 
 def locate(
@@ -46,14 +45,12 @@ def locate(
             outputs = runner.run(feeds)
     except GantkError:
         return None
-    found: list[tuple[str, float]] = []
-    for name, (tensor, layer) in exposed.items():
-        reference = _reference(tensor, wanted, outputs[name])
-        reference = wanted.get(name) if reference is None else reference
-        if reference is not None and reference.shape == outputs[name].shape:
-            found.append((layer, _relative(outputs[name], reference)))
-    parted = [entry for entry in found if not entry[1] <= _LAYER_TOLERANCE[precision]]
-    return parted[0] if parted else max(found, key=lambda entry: entry[1], default=None)
+
+    def right(name: str, tensor: str, output: Array) -> Array | None:
+        reference = _reference(tensor, wanted, output)
+        return wanted.get(name) if reference is None else reference
+
+    return first_apart(outputs, exposed, right, precision)
 
 
 def _reference(tensor: str, wanted: Mapping[str, Array], output: Array) -> Array | None:
@@ -64,11 +61,6 @@ def _reference(tensor: str, wanted: Mapping[str, Array], output: Array) -> Array
     factor = float(np.vdot(output, reference)) / (float(np.vdot(reference, reference)) or 1.0)
     nearest: Array = factor * reference
     return nearest
-
-
-def _relative(output: Array, reference: Array) -> float:
-    scale = float(np.abs(reference).max()) or 1.0
-    return float(np.abs(output.astype(np.float64) - reference).max()) / scale
 
 
 class _Recorder(torch.fx.Interpreter):

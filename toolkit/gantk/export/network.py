@@ -14,11 +14,13 @@ from gantk.checkpoint import Generator
 from gantk.errors import GantkError
 from gantk.export import verify
 from gantk.export.locate import locate
-from gantk.export.onnx import Traced, opset_of, serialize
+from gantk.export.onnx import Traced
+from gantk.export.opset import opset_of
 from gantk.export.precision import convert
 from gantk.export.reference import Reference
 from gantk.export.rewrites.channels_last import CHANNELS_LAST
 from gantk.export.rewrites.wholly_native import MARK
+from gantk.export.serialize import serialize
 from gantk.runtime.model import from_bytes
 from gantk.tensors import TensorSpec
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import json
 import re
 import warnings
 from collections.abc import Sequence
@@ -13,32 +12,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import onnx
 import onnx_ir as ir
 import torch
 from torch import nn
 
-import gantk
 from gantk.errors import GantkError
+from gantk.export.opset import OPSET
 from gantk.tensors import TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OPSET = 21
-"""ONNX Runtime's CUDA provider has no InstanceNormalization of opset 22: it would run on the CPU, between copies."""
-
-BF16_OPSET = 22
-"""The first whose convolutions may be bfloat16; otherwise what gantk exports means the same in both."""
-
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _WRAPPER = "module."  # What `gantk.models.borders` puts before every name.
 _SIDE = 37
-
-
-def opset_of(precision: str) -> int:
-    """The version of the default domain that a file in a precision has."""
-    return BF16_OPSET if precision == "bf16" else OPSET
 
 
 @dataclass(frozen=True)
@@ -99,42 +86,6 @@ def trace(module: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[Ten
     _name_layers(graph)
     assert exported.exported_program is not None
     return Traced(graph, exported.exported_program)
-
-
-def serialize(
-    graph: ir.Model, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], facts: dict[str, Any]
-) -> bytes:
-    """The bytes of an ONNX file that is understood alone: checked, with its shapes inferred and gantk's metadata.
-
-    Args:
-        graph: The graph.
-        inputs: Written to ``gantk.inputs``.
-        outputs: Written to ``gantk.outputs``.
-        facts: Further metadata, ``gantk.KEY``: JSON of the value.
-
-    Raises:
-        GantkError: The ONNX checker refuses the graph.
-    """
-    proto = ir.to_proto(graph)
-    described = {
-        "schema": 1,
-        "inputs": [spec.to_json() for spec in inputs],
-        "outputs": [spec.to_json() for spec in outputs],
-        **facts,
-    }
-    onnx.helper.set_model_props(
-        proto, {f"gantk.{key}": json.dumps(value) for key, value in described.items()}
-    )
-    proto.producer_name, proto.producer_version = "gantk", gantk.__version__
-    try:
-        proto = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
-        onnx.checker.check_model(proto, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise GantkError(
-            f"the ONNX checker refuses the graph: {str(error).strip().splitlines()[0]}"
-        ) from error
-    data: bytes = proto.SerializeToString(deterministic=True)
-    return data
 
 
 def _example(spec: TensorSpec, sizes: dict[str, int]) -> torch.Tensor:

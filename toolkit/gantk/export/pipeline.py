@@ -22,9 +22,10 @@ from gantk.export.fold import fold_scales
 from gantk.export.int8 import QUANTISED, make_quantised
 from gantk.export.network import Network, VariantFile
 from gantk.export.onnx import trace
-from gantk.export.reference import make_feeds, run_torch, trial_sizes
+from gantk.export.reference import make_feeds, trial_sizes
 from gantk.export.statistics import make_statistics, with_own_statistics
 from gantk.export.tools import tool_versions
+from gantk.export.torch_reference import run_torch
 from gantk.export.variants import make_variants
 from gantk.models.borders import Bordered
 from gantk.runtime.probe import Probe

@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from gantk.errors import GantkError
-from gantk.export.onnx import BF16_OPSET
+from gantk.export.opset import BF16_OPSET
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model
 from gantk.runtime.runner import Array
@@ -41,7 +41,7 @@ IN_FLOAT = "gantk.in_float"
 """The key of a node's metadata by which it stays in float32, for a backend that has it in nothing less: see
 `gantk.export.rewrites.wholly_native`."""
 
-_FOLLOWERS = frozenset(
+FOLLOWERS = frozenset(
     {"Relu", "LeakyRelu", "Clip", "Tanh", "Sigmoid", "Sqrt", "Reciprocal", "Add", "Sub", "Mul", "Div"}
 )
 """Operators that stay in float32 after an island, as backends compute them in one go with it, unless there is a
@@ -50,7 +50,7 @@ cast between; they may take whole tensors from islands alone, besides one value 
 FP16_LIMIT = 2.0**15
 """Half of what fp16 can hold: values beyond it leave no room for pictures that were not tried."""
 
-_FLOAT32_INPUTS = {
+FLOAT32_INPUTS = {
     "Resize": (1, 2),
     "BiasRelu": (1,),
     **dict.fromkeys(("InstanceNorm", "InstanceNormRelu", "InstanceNormSum"), (3, 4)),
@@ -151,7 +151,7 @@ def _islands(graph: ir.Graph, precision: str) -> set[ir.Node]:
         in_half = precision == "fp16" and IN_HALF in node.metadata_props
         in_float = IN_FLOAT in node.metadata_props or (node.op_type in FP32_ISLANDS and not in_half)
         if in_float or (
-            node.op_type in _FOLLOWERS
+            node.op_type in FOLLOWERS
             and any(value and value.producer() in islands for value in node.inputs)
             and all(value is None or value.producer() in islands or _is_small(value) for value in node.inputs)
         ):
@@ -168,7 +168,7 @@ def _is_small(value: ir.Value) -> bool:
 
 def _lower(graph: ir.Graph, node: ir.Node, dtype: ir.DataType) -> None:
     """Give a node's weights and outputs the lower type."""
-    fixed = _FLOAT32_INPUTS.get(node.op_type, ())
+    fixed = FLOAT32_INPUTS.get(node.op_type, ())
     for index, value in enumerate(node.inputs):
         if (
             value is not None
@@ -212,7 +212,7 @@ def _join_types(graph: ir.Graph, islands: set[ir.Node], dtype: ir.DataType) -> N
     casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
     for node in list(graph):
         island = node in islands
-        fixed = _FLOAT32_INPUTS.get(node.op_type, ())
+        fixed = FLOAT32_INPUTS.get(node.op_type, ())
         if node.op_type == "Cast":
             continue  # A cast takes any type.
         for index, value in enumerate(node.inputs):

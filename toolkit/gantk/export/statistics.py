@@ -14,7 +14,7 @@ from gantk.errors import GantkError
 from gantk.export import verify
 from gantk.export.engines.progress import Report
 from gantk.export.network import Network, VariantFile, plain_bytes
-from gantk.export.onnx import OPSET
+from gantk.export.opset import OPSET
 from gantk.export.reference import Feeds
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model

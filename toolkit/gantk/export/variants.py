@@ -11,9 +11,9 @@ from gantk.export import verify
 from gantk.export.engines.progress import Report
 from gantk.export.network import Checks, Network, VariantFile, plain_bytes, verified_file
 from gantk.export.precision import audit_range, refuse_overflow
-from gantk.export.reference import run_torch
 from gantk.export.rewrites import NATIVE, ONLY_IN, ONLY_ON, STEPS, rewrite
 from gantk.export.speed import PAYS, speedup
+from gantk.export.torch_reference import run_torch
 from gantk.runtime.backends.onnxruntime_session import NAME as ONNXRUNTIME
 from gantk.runtime.operators import native_operators
 from gantk.runtime.registry import status

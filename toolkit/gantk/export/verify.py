@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from gantk.bundle import Parity
 from gantk.errors import GantkError
 from gantk.export.reference import Outputs, Reference
@@ -108,6 +106,8 @@ def _unable(
 
 def compare_references(half: Reference, full: Reference, precision: str, psnr_min: float | None) -> Parity:
     """PyTorch's own half precision against its float32: whether the network survives the precision at all."""
+    import torch
+
     return _judge(half.outputs, full, precision, psnr_min, "torch", torch.__version__, "cpu", precision)
 
 

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from gantk.bundle import FOREIGN_FAMILY, Bundle, Interface, Manifest, Variant, Writer, as_printable
-from gantk.errors import GantkError
+from gantk.errors import GantkError, UsageError
+from gantk.export.engines.lowered import PRECISIONS as LOWERED
+from gantk.export.engines.lowered import lower, reference_of
 from gantk.export.engines.maker import Sources
 from gantk.export.engines.pipeline import SKIPPED_FORMS, EngineRequest, make_engines
-from gantk.export.engines.probe import feeds_for, make_probe
+from gantk.export.engines.probe import feeds_for, make_probe, probe_sizes
 from gantk.export.engines.progress import Progress, Report
 from gantk.export.tools import tool_versions
 from gantk.runtime.model import Model, from_bytes, from_path
@@ -23,6 +26,8 @@ def bundle_onnx(
     output: str | os.PathLike[str],
     request: EngineRequest | None = None,
     *,
+    precisions: Sequence[str] = (),
+    psnr_min: float | None = None,
     force: bool = False,
     report: Report = lambda line: None,
     progress: Progress = lambda phase, done, steps: None,
@@ -30,28 +35,41 @@ def bundle_onnx(
     """Make a bundle of an ONNX file, with its engines.
 
     There is no PyTorch to compare with: the bundle's probe, by which engines are verified where they can run, holds
-    what the default backend makes of random inputs.
+    what the default backend makes of random inputs. Files in other precisions are held against the same.
 
     Args:
         path: The file; weights that lie beside it are taken in.
         output: The bundle's folder.
         request: The engines to build.
+        precisions: Of further files to make of a float32 one: `gantk.export.engines.lowered.PRECISIONS`. Those that
+            engines are asked for in are among them.
+        psnr_min: The smallest PSNR of these against it in dB, in place of each precision's own threshold.
         force: Replace an existing bundle.
         report: Called with a line at each step.
         progress: Told how far each build is.
 
     Raises:
-        GantkError: It is no ONNX file, is in another precision or form than engines are built from, or a build
-            fails: nothing is written.
+        GantkError: It is no ONNX file, is in a form that engines are not built from, cannot be brought to a precision,
+            or a build fails: nothing is written.
+        UsageError: A PSNR is given, and there is no file to ask it of.
     """
     model = _whole(from_path(Path(path)))
     _check_tensors(model)
     if request is not None:
-        _check_source(model, request)
+        _check_form(model)
+        precisions = (*precisions, *request.precisions)
+    others = _others(model, precisions)
+    if psnr_min is not None and not others:
+        raise UsageError(
+            f"a PSNR is for files in other precisions, and of `{model.where}` none is asked for",
+            where="--psnr-min",
+            hint="--precision fp16",
+        )
     with Writer(output, force=force) as writer:
         report(f"reading {path}")
         name = f"model.{model.precision}.onnx"
-        variant = Variant(writer.add(name, model.data), model.precision, model.form, _opset(model.data))
+        files = {writer.add(name, model.data): model.data}
+        variant = Variant(next(iter(files)), model.precision, model.form, _opset(model.data))
         manifest = Manifest(
             family=FOREIGN_FAMILY,
             name=as_printable(model.name),
@@ -64,11 +82,27 @@ def bundle_onnx(
         )
         interface = Interface(model.inputs, model.outputs)
         profiles = () if request is None else request.profiles(manifest, interface)
+        if others:  # First: it says why nothing can be compared.
+            reference = reference_of(model, probe_sizes(model.inputs, profiles))
         probe = make_probe(model, feeds_for(model.inputs, profiles), report)
         if probe is not None:
             manifest = replace(manifest, probe=writer.add("probe.safetensors", probe.dumps()))
+        elif others:
+            raise GantkError(
+                f"there is nothing to compare `{model.where}` in {' or '.join(others)} with",
+                where=model.where,
+                hint="leave --precision out: engines compute in the types of the file",
+            )
+        for precision in others:
+            report(f"{precision}: converting and verifying")
+            data, lowered = lower(model, precision, reference, psnr_min)
+            files[writer.add(lowered.file.path, data)] = data
+            manifest = replace(manifest, variants=(*manifest.variants, lowered))
         if request is not None:
-            sources = Sources(lambda _: model.data, lambda _: model.where)
+            sources = Sources(
+                lambda v: files[v.file],
+                lambda v: model.where if v is variant else f"{model.where} in {v.precision}",
+            )
             manifest = make_engines(writer, manifest, sources, request, report, progress)
         return writer.commit(manifest)
 
@@ -83,22 +117,34 @@ def _check_tensors(model: Model) -> None:
             )
 
 
-def _check_source(model: Model, request: EngineRequest) -> None:
-    """Refuse a file of which engines as asked for are not built."""
-    others = [precision for precision in request.precisions if precision != model.precision]
-    if others:
-        raise GantkError(
-            f"`{model.where}` is {model.precision}, not {' or '.join(others)}: "
-            "TensorRT computes in the types of the graph",
-            where=model.where,
-            hint="leave --precision out, or export the network from PyTorch (gantk export RUN)",
-        )
+def _check_form(model: Model) -> None:
+    """Refuse a file of which no engines are built."""
     if model.form in SKIPPED_FORMS:
         raise GantkError(
             f"`{model.where}` is the {model.form} form, made for another backend; engines are built from the plain one",
             where=model.where,
             hint="give the bundle that it comes from, or the plain file beside it",
         )
+
+
+def _others(model: Model, precisions: Sequence[str]) -> list[str]:
+    """The precisions that a file is to be brought to, each once.
+
+    Raises:
+        GantkError: It cannot be.
+    """
+    others = [precision for precision in dict.fromkeys(precisions) if precision != model.precision]
+    impossible = [precision for precision in others if precision not in LOWERED]
+    if others and model.precision != "fp32":
+        why, hint = f"{model.precision}, and not {others[0]}", "give the float32 file that it was made of"
+    elif impossible:
+        why, hint = (
+            f"fp32, and {impossible[0]} takes its ranges from pictures, which gantk cannot feed it",
+            "gantk export RUN --calibrate DIR; a file that has QuantizeLinear already is taken as it is",
+        )
+    else:
+        return others
+    raise GantkError(f"`{model.where}` is {why}", where=model.where, hint=hint)
 
 
 def _whole(model: Model) -> Model:

@@ -11,7 +11,7 @@ import numpy as np
 from gantk.bundle import STEP_FAMILY, Engine, Manifest, Profile, Writer
 from gantk.errors import GantkError
 from gantk.export.engines.maker import Sources
-from gantk.export.engines.profiles import default_sizes
+from gantk.export.engines.profiles import SIDES, default_sizes
 from gantk.export.engines.progress import Report
 from gantk.runtime.arrays import random_array, random_feeds
 from gantk.runtime.model import Model, from_bytes
@@ -60,7 +60,7 @@ def with_probe(
 
 def feeds_for(inputs: Sequence[TensorSpec], profiles: Sequence[Profile]) -> dict[str, Array]:
     """Random inputs as small as an engine serves, or of the usual shapes where there is no engine."""
-    return random_feeds(inputs, _sizes(inputs, profiles), seed=SEED)
+    return random_feeds(inputs, probe_sizes(inputs, profiles), seed=SEED)
 
 
 def make_probe(model: Model, feeds: Mapping[str, Array], report: Report) -> Probe | None:
@@ -74,7 +74,7 @@ def make_probe(model: Model, feeds: Mapping[str, Array], report: Report) -> Prob
     Raises:
         GantkError: An output has no finite value.
     """
-    for name in _backends(model):
+    for name in cpu_backends(model):
         try:
             with open_model(model, name, device="cpu") as runner:
                 if model.form == "statistics":
@@ -96,7 +96,7 @@ def _of_a_step(feeds: Mapping[str, Array], known: Probe, targets: Model) -> dict
 
     The picture is random; its content is that of another one; style and weights, which have one size, are the probe's.
     """
-    backend = next(_backends(targets), None)
+    backend = next(cpu_backends(targets), None)
     if backend is None:
         raise GantkError("no backend works here to compute targets with", hint="pip install 'gantk[cpu]'")
     with open_model(targets, backend, device="cpu") as runner:
@@ -114,7 +114,7 @@ def _of_a_step(feeds: Mapping[str, Array], known: Probe, targets: Model) -> dict
     return made
 
 
-def _backends(model: Model) -> Iterator[str]:
+def cpu_backends(model: Model) -> Iterator[str]:
     """The backends that run a file on this machine's CPU, whose results owe nothing to the GPU that is judged."""
     for name in BACKENDS:
         if "cpu" in status(name).devices and executed(name, model.precision, "cpu") is not None:
@@ -130,9 +130,16 @@ def _most_exact(manifest: Manifest, sources: Sources, form: str) -> Model:
     return replace(from_bytes(sources.read(exact)), name=sources.name(exact))
 
 
-def _sizes(inputs: Sequence[TensorSpec], profiles: Sequence[Profile]) -> dict[str, int]:
-    """What symbols stand for in the probe: small sizes that engines serve, and a batch of some, if it is free."""
-    ranges: Mapping[str, tuple[int, int, int]] = default_sizes(inputs)
+def probe_sizes(inputs: Sequence[TensorSpec], profiles: Sequence[Profile]) -> dict[str, int]:
+    """What symbols stand for in the probe: small sizes that engines serve, and a batch of some, if it is free.
+
+    Where there is no engine, and nothing says what the four axes of a tensor are, it is taken for pictures.
+    """
+    sides = dict.fromkeys(
+        (side for spec in inputs if len(spec.shape) == 4 for side in spec.shape[1:] if isinstance(side, str)),
+        (SIDES[0], SIDES[0], SIDES[0]),
+    )
+    ranges: Mapping[str, tuple[int, int, int]] = {**sides, **default_sizes(inputs)}
     if profiles:
         ranges = {
             symbol: (shapes.min[axis], shapes.opt[axis], shapes.max[axis])

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
 from gantk.export import functions
-from gantk.export.onnx import opset_of
+from gantk.export.opset import opset_of
 from gantk.runtime.runner import Array
 from gantk.tensors import TensorSpec
 

@@ -33,8 +33,9 @@ from gantk.export.gatys.draft import TYPES, StepGraph
 from gantk.export.gatys.graphs import make_adam, make_gradient, make_targets
 from gantk.export.gatys.reference import compute_adam, compute_gradient, compute_targets, to_arrays
 from gantk.export.gatys.trials import make_trials
-from gantk.export.onnx import opset_of, serialize
+from gantk.export.opset import opset_of
 from gantk.export.reference import Reference
+from gantk.export.serialize import serialize
 from gantk.export.tools import tool_versions
 from gantk.gatys.layers import default_layers
 from gantk.gatys.targets import feature_growth

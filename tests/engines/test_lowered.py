@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Float32 files from elsewhere in fp16 and bf16: they compute the same, or it is said what does not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import networks
+from gantk.bundle import Bundle
+from gantk.errors import BackendMissingError, GantkError, UsageError
+from gantk.export import verify
+from gantk.export.engines import lowered
+from gantk.export.engines.build import BuildOptions
+from gantk.export.engines.foreign import bundle_onnx
+from gantk.export.engines.lowerable import lowerable
+from gantk.export.engines.lowered import lower, reference_of
+from gantk.export.engines.pipeline import EngineRequest
+from gantk.runtime.model import Model, from_bytes
+from gantk.runtime.products import Product
+from gantk.runtime.registry import open_model
+from random_graphs import Sketch
+
+HALF = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+BRANCH = helper.make_graph([], "b", [], [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)])
+
+
+def file(
+    nodes: Sequence[onnx.NodeProto],
+    shape: Sequence[int | str] = ("N", 4),
+    opset: int = 17,
+    domain: str = "",
+    **weights: Any,
+) -> Model:
+    """A file of one input ``x`` and one output ``y``, which floats are float32."""
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
+        for name, dims in (("x", shape), ("y", [None] * len(shape)))
+    ]
+    tensors = [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "theirs", values[:1], values[1:], tensors)
+    opsets = [helper.make_opsetid("", opset), *([helper.make_opsetid(domain, 1)] if domain else [])]
+    return from_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+
+
+def node(kind: str, inputs: str, output: str, **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(kind, inputs.split(), [output], name=f"the {kind}", **attributes)
+
+
+def lowered_to(model: Model, precision: str, sizes: dict[str, int]) -> onnx.ModelProto:
+    data, variant = lower(model, precision, reference_of(model, sizes))
+    assert all(verdict.passed for verdict in variant.parity)
+    return onnx.load_from_string(data)
+
+
+def kinds(proto: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in proto.graph.node]
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def saved(tmp_path: Path, model: Model) -> Path:
+    path = tmp_path / "theirs.onnx"
+    path.write_bytes(model.data)
+    return path
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_file_becomes_a_bundle_of_both(tmp_path: Path, precision: str) -> None:
+    data = networks.generator(metadata=False)
+    lines: list[str] = []
+    bundle = bundle_onnx(
+        saved(tmp_path, from_bytes(data)), tmp_path / "x.gantk", precisions=(precision,), report=lines.append
+    )
+    full, low = bundle.manifest.variants
+    assert (full.precision, full.parity, bundle.read_file(full.file)) == ("fp32", (), data)
+    assert (low.precision, low.form, low.file.path) == (precision, "plain", f"model.{precision}.onnx")
+    assert {verdict.reference for verdict in low.parity} == {"onnxruntime float32"}
+    assert f"{precision}: converting and verifying" in lines
+    proto = onnx.load_from_string(bundle.read_file(low.file))
+    assert {tensor.data_type for tensor in proto.graph.initializer if tensor.dims != [2]} == {HALF[precision]}
+    assert proto.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_an_engine_is_built_of_it(rtx: Product, tmp_path: Path, precision: str) -> None:
+    product = file([node("MatMul", "x w", "y")], w=normal(4, 8))
+    request = EngineRequest((rtx.name,), (precision,), BuildOptions(("sm_89",)))
+    [engine] = bundle_onnx(saved(tmp_path, product), tmp_path / "x.gantk", request).manifest.engines
+    assert (engine.precision, [layer.precision for layer in engine.heavy_layers]) == (precision, [precision])
+
+
+def test_batch_normalisations_are_folded() -> None:
+    """A variance of 1e-9 is 0 in fp16."""
+    network = file(
+        [node("Conv", "x w", "h"), node("BatchNormalization", "h scale bias mean var", "y", epsilon=1e-12)],
+        ("N", 4, 8, 8),
+        w=normal(3, 4, 3, 3),
+        scale=np.full(3, 1e-5, np.float32),
+        bias=np.zeros(3, np.float32),
+        mean=np.zeros(3, np.float32),
+        var=np.full(3, 1e-9, np.float32),
+    )
+    assert kinds(lowered_to(network, "fp16", {"N": 2})).count("Conv") == 1
+    assert "BatchNormalization" not in kinds(lowered_to(network, "fp16", {"N": 2}))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_what_is_computed_of_sizes_stays_exact(precision: str) -> None:
+    """The mean of 70001 values by their number, which fp16 does not hold."""
+    mean = file(
+        [
+            node("ReduceSum", "x axes", "sum", keepdims=1),
+            node("Shape", "x", "size", start=1),
+            node("Cast", "size", "count", to=TensorProto.FLOAT),
+            node("Add", "count zero", "number"),
+            node("Div", "sum number", "y"),
+        ],
+        ("N", "K"),
+        axes=np.array([1]),
+        zero=np.float32(0),
+    )
+    lowered_to(mean, precision, {"N": 2, "K": 70001})
+
+
+def test_what_has_float32_alone_is_left_in_it() -> None:
+    """A value of a type that an attribute says, and an operator that takes no other."""
+    network = file(
+        [
+            node("Shape", "x", "shape"),
+            node("ConstantOfShape", "shape", "ones", value=helper.make_tensor("v", 1, [1], [1.5])),
+            node("Mul", "x ones", "y"),
+        ],
+        ("N", "K"),
+    )
+    graph = lowerable(network, "fp16")
+    assert [one.op_type for one in graph.graph if one.metadata_props] == ["ConstantOfShape"]
+    lowered_to(network, "fp16", {"N": 2, "K": 5})
+
+
+def test_sums_stay_in_float32() -> None:
+    """70000 ones are infinite in fp16; their softmax and norm are not."""
+    sums = file(
+        [node("ReduceSum", "x axes", "s", keepdims=1), node("Div", "x s", "y")],
+        ("N", "K"),
+        axes=np.array([1]),
+    )
+    proto = lowered_to(sums, "bf16", {"N": 2, "K": 300})
+    cast = next(one for one in proto.graph.node if one.output[0] == proto.graph.node[-1].input[0])
+    assert "ReduceSum" in kinds(proto)
+    assert cast is not None
+
+
+def test_a_layer_that_leaves_the_range_of_fp16_is_named() -> None:
+    large = file([node("MatMul", "x w", "h"), node("Tanh", "h", "y")], w=1e5 * normal(4, 4))
+    with pytest.raises(GantkError, match="a weight of layer `the MatMul` is .*; fp16 cannot hold it"):
+        lowered_to(large, "fp16", {"N": 2})
+    twice = file(
+        [node("MatMul", "x w", "h"), node("Mul", "h k", "i"), node("Tanh", "i", "y")],
+        w=1e3 * normal(4, 4),
+        k=np.float32(1e3),
+    )
+    with pytest.raises(GantkError, match="layer `the Mul` reaches .* in float32; fp16 is safe to 32768"):
+        lowered_to(twice, "fp16", {"N": 2})
+    lowered_to(twice, "bf16", {"N": 2})
+
+
+def test_what_stays_in_float32_may_leave_the_range() -> None:
+    sums = file(
+        [
+            node("Shape", "x", "s", start=1),
+            node("Cast", "s", "c", to=1),
+            node("Mul", "c c", "d"),
+            node("Div", "x d", "y"),
+        ],
+        ("N", "K"),
+    )
+    lowered_to(sums, "fp16", {"N": 2, "K": 400})
+
+
+def test_the_layer_at_fault_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = file(
+        [node("MatMul", "x v", "h"), node("Sigmoid", "h", "s"), node("Gemm", "s w", "y")],
+        v=normal(4, 4),
+        w=normal(4, 4),
+    )
+    inside = lowered.convert
+
+    def wrong(graph: ir.Model, precision: str) -> ir.Model:
+        low = inside(graph, precision)
+        next(one for one in low.graph if one.op_type == "Sigmoid").op_type = "Tanh"
+        return low
+
+    monkeypatch.setattr(lowered, "convert", wrong)
+    with pytest.raises(
+        GantkError, match="does not compute on onnxruntime what .*; layer `the Sigmoid` is the first"
+    ):
+        lowered_to(network, "fp16", {"N": 3})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "text"),
+    [
+        (
+            [node("Identity", "x", "b"), node("ReduceMax", "b", "m", keepdims=0), node("Cast", "m", "c", to=9),
+             node("If", "c", "y", then_branch=BRANCH, else_branch=BRANCH)],
+            "node `the If` .* has graphs inside",
+        ),
+        ([node("Inverse", "x", "y", domain="com.microsoft")], "node `the Inverse` .* is an operator of com.microsoft"),
+    ],
+)  # fmt: skip
+def test_what_is_not_lowered(nodes: list[onnx.NodeProto], text: str) -> None:
+    model = file(nodes, (4, 4), domain="com.microsoft")
+    with pytest.raises(GantkError, match=text) as caught:
+        lowerable(model, "fp16")
+    assert caught.value.hint == "leave --precision out: engines compute in the types of the file"
+
+
+def test_files_of_old_opsets_are_brought_to_newer_ones() -> None:
+    old = file(
+        [node("Conv", "x w", "h", pads=[1] * 4), node("ReduceMax", "h", "y", axes=[2, 3])],
+        ("N", 4, 8, 8),
+        opset=9,
+        w=normal(3, 4, 3, 3),
+    )
+    for precision, least in (("fp16", 13), ("bf16", 22)):
+        assert lowered_to(old, precision, {"N": 2}).opset_import[0].version == least
+
+
+def test_an_opset_from_which_nothing_leads_on_is_said() -> None:
+    old = file([node("Nonsense", "x", "y")], opset=9)
+    with pytest.raises(GantkError, match="is of opset 9, and cannot be brought to 13") as caught:
+        lowerable(old, "fp16")
+    assert caught.value.hint == "export it again with opset_version=13 or later"
+
+
+def test_local_functions_are_inlined() -> None:
+    body = helper.make_function(
+        "theirs", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], [helper.make_opsetid("", 17)]
+    )  # fmt: skip
+    proto = onnx.load_from_string(file([node("Twice", "x", "y", domain="theirs")], domain="theirs").data)
+    proto.functions.append(body)
+    assert "Add" in kinds(lowered_to(from_bytes(proto.SerializeToString()), "fp16", {"N": 2}))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_networks_compute_the_same(seed: int) -> None:
+    sketch = Sketch(seed)
+    model = from_bytes(ir.to_proto(sketch.graph()).SerializeToString())
+    reference = reference_of(model, {"N": 2, "H": sketch.x.shape[2], "W": sketch.x.shape[3]})
+    for precision in ("fp16", "bf16"):
+        data, _ = lower(model, precision, reference, psnr_min=30 if precision == "bf16" else 45)
+        assert from_bytes(data).precision in (precision, "fp32")  # Where there is no weight.
+
+
+@pytest.mark.parametrize(
+    ("precision", "asked", "text"),
+    [
+        ("fp16", "fp32", "is fp16, and not fp32"),
+        ("fp32", "int8", "is fp32, and int8 takes its ranges from pictures"),
+        ("fp32", "fp8", "is fp32, and fp8 takes its ranges from pictures"),
+    ],
+)
+def test_what_a_file_cannot_become(tmp_path: Path, precision: str, asked: str, text: str) -> None:
+    path = saved(tmp_path, from_bytes(networks.generator(precision, metadata=False)))
+    with pytest.raises(GantkError, match=text):
+        bundle_onnx(path, tmp_path / "x.gantk", precisions=(asked,))
+    assert not (tmp_path / "x.gantk").exists()
+
+
+def test_there_is_something_to_compare_with(tmp_path: Path) -> None:
+    noise = saved(tmp_path, file([node("RandomNormalLike", "x", "r"), node("Add", "x r", "y")]))
+    with pytest.raises(GantkError, match="there is nothing to compare .* in fp16 with"):
+        bundle_onnx(noise, tmp_path / "x.gantk", precisions=("fp16",))
+    odd = saved(tmp_path, file([node("Reshape", "x s", "y")], ("N", "K"), s=np.array([-1, 17])))
+    with pytest.raises(GantkError, match="does not run on random x 2x1, so nothing can be compared with it"):
+        bundle_onnx(odd, tmp_path / "x.gantk", precisions=("fp16",))
+
+
+def test_pictures_of_any_size_have_one(tmp_path: Path) -> None:
+    """Nothing says that they are pictures; of one pixel there is no reflection."""
+    network = file(
+        [node("Pad", "x p", "y", mode="reflect")], ("n", 3, "h", "w"), p=np.array([0, 0, 1, 1, 0, 0, 1, 1])
+    )
+    bundle = bundle_onnx(saved(tmp_path, network), tmp_path / "x.gantk", precisions=("fp16",))
+    assert [variant.precision for variant in bundle.manifest.variants] == ["fp32", "fp16"]
+
+
+def test_a_psnr_is_of_something(tmp_path: Path) -> None:
+    path = saved(tmp_path, from_bytes(networks.generator(metadata=False)))
+    with pytest.raises(UsageError, match="a PSNR is for files in other precisions"):
+        bundle_onnx(path, tmp_path / "x.gantk", precisions=("fp32",), psnr_min=40)
+    with pytest.raises(GantkError, match="dB PSNR, at least 190 dB wanted"):
+        bundle_onnx(path, tmp_path / "x.gantk", precisions=("fp16",), psnr_min=190)
+
+
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = from_bytes(networks.generator(metadata=False))
+    reference = reference_of(model, {"N": 2})
+    monkeypatch.setattr(
+        verify, "working_backends", lambda precision: ("onnxruntime",) if precision == "fp32" else ()
+    )
+    with pytest.raises(BackendMissingError, match="no backend here runs bf16 files"):
+        lower(model, "bf16", reference)
+    monkeypatch.setattr(lowered, "cpu_backends", lambda model: iter(()))
+    with pytest.raises(BackendMissingError, match="no backend works here to compare"):
+        reference_of(model, {"N": 2})
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(BackendMissingError, match="by onnxscript, which is not installed"):
+        lowerable(model, "fp16")
+
+
+def test_a_bundle_runs_it(tmp_path: Path) -> None:
+    path = saved(tmp_path, from_bytes(networks.generator(metadata=False)))
+    root = bundle_onnx(path, tmp_path / "x.gantk", precisions=("fp16",)).root
+    feeds = {"latent": normal(2, networks.LATENT)}
+    made = []
+    for precision in ("fp32", "fp16"):
+        variant = Bundle.read(root).find(precision)
+        with open_model(from_bytes(Bundle.read(root).read_file(variant.file)), "onnxruntime") as runner:
+            made.append(runner.run(feeds)["picture"])
+    assert 0 < np.abs(made[0] - made[1]).max() < 0.01
