@@ -92,11 +92,11 @@ def refused(operator: str, domain: str = "", **attributes: Any) -> bytes:
     return save([node], {"scales": np.array([1, 1, 0.5, 0.5], np.float32)})
 
 
-def transposed(dtype: Any, kernel: int = 4) -> bytes:
+def transposed(dtype: Any, kernel: int = 4, strides: tuple[int, int] = (2, 2)) -> bytes:
     """A transposed convolution, which doubles height and width where its kernel is 4."""
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     weights = {"w": np.random.default_rng(0).standard_normal((CHANNELS, 8, kernel, kernel)).astype(dtype)}
-    attributes = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
+    attributes = {"strides": list(strides), "pads": [1, 1, 1, 1]}
     if kind != TensorProto.BFLOAT16:
         nodes = [helper.make_node("ConvTranspose", ["x", "w"], ["y"], name="grow", **attributes)]
         return save(nodes, weights, kind, opset=22)

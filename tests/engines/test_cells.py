@@ -25,6 +25,7 @@ from gantk.errors import GantkError, UsageError
 from gantk.export.engines.apart import build_apart
 from gantk.export.engines.build import BuildOptions, Built, build, check_options
 from gantk.export.engines.cells import (
+    PHASES,
     REMAINDER,
     SUBPIXEL,
     adapt,
@@ -193,14 +194,21 @@ def test_a_rewritten_transposed_convolution_is_equal(rtx: Product) -> None:
     np.testing.assert_allclose(found.astype(float), wanted.astype(float), rtol=0.02, atol=0.02)
 
 
+@pytest.mark.parametrize(("kernel", "strides"), [(3, (2, 2)), (4, (1, 1))], ids=["CycleGAN", "DCGAN"])
+def test_other_transposed_convolutions_build(rtx: Product, kernel: int, strides: tuple[int, int]) -> None:
+    data, rewrites = adapt(rtx, graphs.transposed(ml_dtypes.bfloat16, kernel, strides), "bf16", "x.onnx")
+    assert rewrites == (PHASES,)
+    built = build(rtx, data, "bf16", graphs.profiles_of(data), BuildOptions(("sm_80",)), "x.onnx")
+    assert [layer.precision for layer in built.found.heavy_layers] == ["bf16"]
+
+
 def test_a_transposed_convolution_that_no_rewrite_takes(rtx: Product) -> None:
-    data = graphs.transposed(ml_dtypes.bfloat16, kernel=3)
+    data = graphs.transposed(ml_dtypes.bfloat16, strides=(2, 1))
     with pytest.raises(
         GantkError, match="layer `grow` of `x.onnx` is a transposed convolution, which tensorrt-rtx"
     ) as caught:
         adapt(rtx, data, "bf16", "x.onnx")
-    # Of a foreign file there is but one.
-    assert "gantk export RUN --precision fp16" in (caught.value.hint or "")
+    assert caught.value.hint == "a fp16 file builds: --precision fp16"
     assert adapt(rtx, data, "fp16", "x.onnx") == (data, ())
     assert adapt(PRODUCTS["tensorrt"], data, "bf16", "x.onnx") == (data, ())
 

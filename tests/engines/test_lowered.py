@@ -115,6 +115,17 @@ def test_batch_normalisations_are_folded() -> None:
     assert "BatchNormalization" not in kinds(lowered_to(network, "fp16", {"N": 2}))
 
 
+def test_weights_are_normalised_beforehand() -> None:
+    """As by spectral_norm, in float32: of fp16 the norm would be infinite."""
+    network = file(
+        [node("Mul", "w w", "ww"), node("ReduceSum", "ww", "squares", keepdims=0), node("Sqrt", "squares", "norm"),
+         node("Div", "w norm", "v"), node("MatMul", "x v", "y")],
+        ("N", 400),
+        w=100 * normal(400, 300),
+    )  # fmt: skip
+    assert kinds(lowered_to(network, "fp16", {"N": 2})) == ["Cast", "MatMul", "Cast"]
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_what_is_computed_of_sizes_stays_exact(precision: str) -> None:
     """The mean of 70001 values by their number, which fp16 does not hold."""

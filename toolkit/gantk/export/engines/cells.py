@@ -32,7 +32,9 @@ digits. Weights into which 1/255 was folded have scales around 2^-19 in int8 and
 most 2 and 6 %, about as much as a value of theirs is."""
 
 SUBPIXEL = ("narrow-transposed-to-subpixel", "transposed-to-subpixel")
-"""The rewrites that do without transposed convolutions; they only move weights, so they are exact in any type."""
+PHASES = "transposed-to-phases"
+"""The rewrites that do without transposed convolutions; they only move weights, so they are exact in any type. The last
+takes whatever others leave."""
 
 
 def lacks(product: Product, precision: str, target: str, layers: Sequence[HeavyLayer] = ()) -> str | None:
@@ -162,17 +164,19 @@ def adapt(
     import onnx_ir as ir
 
     from gantk.export.rewrites import REWRITES
+    from gantk.export.rewrites.phases import transposed_to_phases
 
     # A foreign file may not declare the types of its tensors, from which new weights take theirs.
     graph = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.load_from_string(data)))
-    applied = tuple(name for name in SUBPIXEL if REWRITES[name](graph))
+    rewrites = {**{name: REWRITES[name] for name in SUBPIXEL}, PHASES: transposed_to_phases}
+    applied = tuple(name for name, apply in rewrites.items() if apply(graph))
     left = next((node for node in graph.graph if node.op_type == operator), None)
     if left is not None:
         raise GantkError(
             f"layer `{left.name}` of `{where}` is a transposed convolution, which {product.name} does not build in "
-            f"{precision}; gantk turns those of kernel 4, stride 2 and padding 1 into sub-pixel convolutions",
+            f"{precision}; gantk turns those of pictures, with one stride, into sub-pixel convolutions",
             where=f"{where}, layer {left.name}",
-            hint="a fp16 file builds: gantk export RUN --precision fp16",
+            hint="a fp16 file builds: --precision fp16",
         )
     return ir.to_proto(graph).SerializeToString(), applied
 

@@ -22,6 +22,9 @@ OPSETS = {"fp16": 13, "bf16": BF16_OPSET}
 """The version of the default domain that a file has at least: the first in which its operators have the type."""
 
 _TYPES = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
+_FOLDED = 2**26
+"""The values that a constant may have, 256 MB of them, which is computed when a graph is simplified."""
+
 _SIZES = (ir.DataType.INT32, ir.DataType.INT64)
 
 
@@ -98,7 +101,8 @@ def _simplified(proto: onnx.ModelProto) -> ir.Model:
             hint="pip install onnxscript",
         ) from error
     graph = ir.from_proto(proto)
-    optimizer.optimize(graph, inline=False)
+    # Weights are normalised in some graphs, which is to be done in float32.
+    optimizer.optimize(graph, inline=False, input_size_limit=_FOLDED, output_size_limit=_FOLDED)
     folded = (
         common.fuse_batchnorm_into_conv_rule,
         common.fuse_batchnorm_into_conv_transpose_rule,
