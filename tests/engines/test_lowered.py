@@ -248,6 +248,23 @@ def test_files_of_old_opsets_are_brought_to_newer_ones() -> None:
         assert lowered_to(old, precision, {"N": 2}).opset_import[0].version == least
 
 
+def test_weights_may_be_named_among_the_inputs() -> None:
+    proto = onnx.load_from_string(file([node("MatMul", "x w", "y")], w=normal(4, 8)).data)
+    proto.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [4, 8]))
+    lowered = lowered_to(from_bytes(proto.SerializeToString()), "fp16", {"N": 2})
+    assert [value.name for value in lowered.graph.input] == ["x"]
+    assert [tensor.data_type for tensor in lowered.graph.initializer] == [TensorProto.FLOAT16]
+
+
+def test_what_cannot_be_simplified_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ValueError("odd\nand more")
+
+    monkeypatch.setattr("onnxscript.optimizer.optimize", fails)
+    with pytest.raises(GantkError, match="onnxscript cannot simplify `theirs`: ValueError: odd\n"):
+        lowerable(file([node("Relu", "x", "y")]), "fp16")
+
+
 def test_an_opset_from_which_nothing_leads_on_is_said() -> None:
     old = file([node("Nonsense", "x", "y")], opset=9)
     with pytest.raises(GantkError, match="is of opset 9, and cannot be brought to 13") as caught:

@@ -146,7 +146,7 @@ def _torch(
     if name == "torch-compile" and device == "cpu" and (fault := compiler_fault()):
         return [], [Skipped(name, fault, missing=True)]
     if subject.checkpoint_bytes is None:
-        return [], [Skipped(name, "an ONNX file holds no PyTorch network; benchmark a bundle for that")]
+        return [], [Skipped(name, "an ONNX file holds no PyTorch network")]
     wanted = [p for p in precisions or subject.precisions if p in TORCH_PRECISIONS]
     if device != "cuda":
         wanted = [precision for precision in wanted if precision != "tf32"]

@@ -69,7 +69,7 @@ def export_command(
         Path | None,
         typer.Argument(
             metavar="RUN|FILE",
-            help="A run folder, a checkpoint file, or a bundle; for engines also an .onnx file.",
+            help="A run folder, a checkpoint file, a bundle, or an .onnx file.",
             show_default=False,
         ),
     ] = None,
@@ -121,7 +121,7 @@ def export_command(
             max=200.0,
             metavar="DB",
             show_default="by precision",
-            help="Smallest PSNR against PyTorch.",
+            help="Smallest PSNR against PyTorch, or against the .onnx file.",
         ),
     ] = None,
     calibrate: Annotated[
@@ -172,6 +172,8 @@ def export_command(
 
     Every file is compared with PyTorch on every backend that works here, before anything is written. A file
     that is too far off, or yields NaN or one constant, is refused, and the layer at fault is named.
+
+    An .onnx file from elsewhere becomes a bundle with engines, or with fp16 and bf16 files, which are compared with it.
 
     Engines are strongly typed: their layers compute in the types of the file, and an engine that does not is refused.
     One that cannot run where it is built is called unverified until it has been run with the bundle's probe.

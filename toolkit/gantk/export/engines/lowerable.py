@@ -10,7 +10,7 @@ import onnx.defs
 import onnx.inliner
 import onnx.version_converter
 import onnx_ir as ir
-from onnx_ir.passes.common import LiftConstantsToInitializersPass
+from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
 from gantk.errors import BackendMissingError, GantkError
 from gantk.export.functions import DOMAIN
@@ -43,7 +43,7 @@ def lowerable(model: Model, precision: str) -> ir.Model:
         BackendMissingError: What simplifies it is not installed.
     """
     proto = _at_opset(_inlined(onnx.load_from_string(model.data)), OPSETS[precision], model.where)
-    graph = _typed(_simplified(proto), model)
+    graph = _typed(_simplified(proto, model.where), model)
     for value, spec in zip(graph.graph.outputs, model.outputs, strict=True):
         value.shape = ir.Shape(spec.shape)
     _name(graph.graph)
@@ -91,7 +91,8 @@ def _at_opset(proto: onnx.ModelProto, least: int, where: str) -> onnx.ModelProto
         ) from error
 
 
-def _simplified(proto: onnx.ModelProto) -> ir.Model:
+def _simplified(proto: onnx.ModelProto, where: str) -> ir.Model:
+    """With constants computed, all of them weights, and batch normalisations folded."""
     try:
         from onnxscript import optimizer, rewriter
         from onnxscript.rewriter.rules import common
@@ -100,15 +101,23 @@ def _simplified(proto: onnx.ModelProto) -> ir.Model:
             "an ONNX file is brought to another precision by onnxscript, which is not installed",
             hint="pip install onnxscript",
         ) from error
-    graph = ir.from_proto(proto)
-    # Weights are normalised in some graphs, which is to be done in float32.
-    optimizer.optimize(graph, inline=False, input_size_limit=_FOLDED, output_size_limit=_FOLDED)
     folded = (
         common.fuse_batchnorm_into_conv_rule,
         common.fuse_batchnorm_into_conv_transpose_rule,
         common.fuse_batchnorm_into_gemm_rule,
     )
-    graph = rewriter.rewrite(graph, folded)
+    graph = ir.from_proto(proto)
+    RemoveInitializersFromInputsPass()(graph)  # Old files name weights among their inputs.
+    try:
+        # Weights are normalised in some graphs, which is to be done in float32.
+        optimizer.optimize(graph, inline=False, input_size_limit=_FOLDED, output_size_limit=_FOLDED)
+        graph = rewriter.rewrite(graph, folded)
+    except Exception as error:
+        raise GantkError(
+            f"onnxscript cannot simplify `{where}`: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}",
+            where=where,
+            hint="leave --precision out: engines compute in the types of the file",
+        ) from error
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
     return graph
 

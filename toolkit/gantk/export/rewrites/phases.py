@@ -75,10 +75,10 @@ def _turn(graph: ir.Graph, node: ir.Node, weight: Float64) -> None:
     if stride > 1:
         value = new.add("DepthToSpace", [value], "DepthToSpace", blocksize=stride, mode="CRD")
     if any(cut):
-        ends = [-pixels if pixels else _END for pixels in cut[2:]]
+        after = [-pixels if pixels else _END for pixels in cut[2:]]
         limits = [
             new.weight(name, np.array(a))
-            for name, a in (("starts", cut[:2]), ("ends", ends), ("axes", [2, 3]))
+            for name, a in (("starts", cut[:2]), ("ends", after), ("axes", [2, 3]))
         ]
         value = new.add("Slice", [value, *limits], "Slice")
     new.finish(value)
