@@ -355,6 +355,6 @@ def test_engines_are_built_without_torch(rtx: Product, bundle: Path, tmp_path: P
     without_torch("export", bundle, *engines)
     assert len(Bundle.read(bundle).manifest.engines) == 2
     (tmp_path / "theirs.onnx").write_bytes(networks.generator(metadata=False))
-    without_torch("export", tmp_path / "theirs.onnx", "--precision", "fp16", *engines)
-    [engine] = Bundle.read(tmp_path / "theirs.gantk").manifest.engines
-    assert engine.precision == "fp16"
+    without_torch("export", tmp_path / "theirs.onnx", "--precision", "fp16,int8", *engines)
+    made = Bundle.read(tmp_path / "theirs.gantk").manifest.engines
+    assert [engine.precision for engine in made] == ["fp16", "int8"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gantk.bundle import ENGINE_BACKENDS, PRECISIONS, Bundle, is_bundle
+from gantk.bundle import ENGINE_BACKENDS, PRECISIONS, Bundle
 from gantk.cli.output import progress
 from gantk.errors import UsageError
 from gantk.files import resolved
@@ -166,53 +166,28 @@ def make_request(to: str, precision: str | None, given: dict[str, Any]) -> Engin
     return request
 
 
-def build_into(
-    source: Path,
-    output: Path,
-    request: EngineRequest | None,
-    force: bool,
-    precisions: Sequence[str] = (),
-    psnr_min: float | None = None,
-) -> Bundle:
-    """Build engines of a bundle's or a foreign ONNX file's networks, without PyTorch.
+def build_into(source: Path, output: Path, request: EngineRequest) -> Bundle:
+    """Build engines of a bundle's networks into it, without PyTorch.
 
     Args:
-        source: A bundle, which gains them, or an ONNX file, which becomes one.
-        output: The bundle to write; for a bundle itself.
-        request: What to build; may be `None` where `source` is a file.
-        force: Replace an existing bundle, where `source` is a file.
-        precisions: Of further files to make of `source`, where it is a file: see
-            `gantk.export.engines.foreign.bundle_onnx`.
-        psnr_min: Likewise.
+        source: The bundle.
+        output: As given with ``--output``, which can only be the bundle itself.
+        request: What to build.
     """
     from gantk.cli.output import prose
 
+    if resolved(output) != resolved(source):
+        again = Bundle.read(source).manifest.checkpoint is not None
+        raise UsageError(
+            f"engines are added to `{source}` itself, not to `{output}`",
+            where="--output",
+            hint=f"leave -o out, or export again with --to onnx,{','.join(request.products)}"
+            if again
+            else "leave -o out, or add them to a copy of the folder",
+        )
+    from gantk.export.engines.pipeline import add_engines
+
     with BuildBar() as bar:
-        if not is_bundle(source):
-            from gantk.export.engines.foreign import bundle_onnx
-
-            return bundle_onnx(
-                source,
-                output,
-                request,
-                precisions=precisions,
-                psnr_min=psnr_min,
-                force=force,
-                report=prose().print,
-                progress=bar.show,
-            )
-        assert request is not None
-        if resolved(output) != resolved(source):
-            again = Bundle.read(source).manifest.checkpoint is not None
-            raise UsageError(
-                f"engines are added to `{source}` itself, not to `{output}`",
-                where="--output",
-                hint=f"leave -o out, or export again with --to onnx,{','.join(request.products)}"
-                if again
-                else "leave -o out, or add them to a copy of the folder",
-            )
-        from gantk.export.engines.pipeline import add_engines
-
         return add_engines(source, request, prose().print, bar.show)
 
 

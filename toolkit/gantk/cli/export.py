@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -28,6 +27,7 @@ from gantk.cli.building import (
     parse_precisions,
 )
 from gantk.cli.exported import manifest_of, tell
+from gantk.cli.foreign import bundle_file_into, make_calibration, refuse_given, refuse_unquantised
 from gantk.cli.output import JsonOption, prose, spinner
 from gantk.cli.step import (
     ContentLayer,
@@ -42,12 +42,10 @@ from gantk.errors import GantkError, UsageError
 from gantk.files import named_errors, resolved
 from gantk.runtime.onnx_file import is_onnx
 
-if TYPE_CHECKING:
-    pass
-
 app = typer.Typer(add_completion=False)
 
 _QUANTISED = "int8 and fp8"
+_FOR_OTHERS = "tells how ONNX files are made, and engines are built from those that are there"
 
 
 @app.command(
@@ -62,7 +60,7 @@ _QUANTISED = "int8 and fp8"
     "gantk export runs/flowers -o flowers.gantk --to onnx,tensorrt-rtx\n\n"
     "gantk export flowers.gantk --to tensorrt-rtx --target sm_89,sm_120 --precision fp16\n\n"
     "gantk export mosaic.gantk --to tensorrt-rtx --min picture=1x256x256x3 --max picture=1x1080x1920x3\n\n"
-    "gantk export someone-elses.onnx --to tensorrt-rtx",
+    "gantk export theirs.onnx --to tensorrt-rtx --precision fp16",
 )
 def export_command(
     source: Annotated[
@@ -128,7 +126,8 @@ def export_command(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Pictures such as the network will get, from which int8 and fp8 take the ranges of tensors.",
+            help="Pictures such as the network will get, from which int8 and fp8 take the ranges of tensors; "
+            "of an .onnx file arrays, .npy or .npz by the names of its inputs.",
             show_default=False,
             rich_help_panel=_QUANTISED,
         ),
@@ -209,47 +208,38 @@ def export_command(
         "--no-pictures" if pictures is False else "--pictures": None if pictures is None else True,
         "--no-rewrite": no_rewrite,
         "--tiles": tiles,
-        **quantised,
     }
     precisions = parse_precisions(precision)
     if gatys:
-        _refuse_given(
-            {"RUN|FILE": source, **making}, "cannot go with --gatys, which exports a step and no network"
+        refuse_given(
+            {"RUN|FILE": source, **making, **quantised},
+            "cannot go with --gatys, which exports a step and no network",
         )
         output = output or Path("step.gantk")
         export_step_into(step, output, precisions or ("fp32",), force, psnr_min, request, json)
         return
-    _refuse_given(step, "wants --gatys", hint="gantk export -h")
+    refuse_given(step, "wants --gatys", hint="gantk export -h")
     source = _existing(source)
-    if is_onnx(source) or (request is not None and is_bundle(source) and ONNX not in listed(to)):
-        foreign = not is_bundle(source)
-        if request is None and not precisions:
-            raise UsageError(
-                f"`{source}` is an ONNX file already; of it can be made engines, and with --precision other ONNX files",
-                where=str(source),
-                hint=f"gantk export {source} --to tensorrt-rtx",
-            )
-        _refuse_given(
-            {**making, "--psnr-min": None if foreign and precisions else psnr_min},
-            "tells how ONNX files are made, and engines are built from those that are there",
+    if is_onnx(source):
+        files = {"--psnr-min": psnr_min, **quantised} if not precisions else {}
+        refuse_given({**making, **files}, _FOR_OTHERS, hint="leave it out; gantk export RUN makes ONNX files")
+        bundle_file_into(source, output, request, precisions, quantised, psnr_min, force, json)
+        return
+    if request is not None and is_bundle(source) and ONNX not in listed(to):
+        refuse_given(
+            {**making, **quantised, "--psnr-min": psnr_min},
+            _FOR_OTHERS,
             hint="leave it out; gantk export RUN makes ONNX files",
         )
-        output = output or (source.with_suffix(".gantk") if foreign else source)
-        before = manifest_of(output)
-        tell(prose(), build_into(source, output, request, force, precisions, psnr_min), json, before)
+        before = manifest_of(source)
+        tell(prose(), build_into(source, output or source, request), json, before)
         return
     precisions = precisions or ("fp32", "fp16")
-    if not set(precisions) & {"int8", "fp8"}:
-        _refuse_given(
-            quantised,
-            f"is for int8 and fp8, and asked for are {', '.join(precisions)}",
-            hint=f"--precision {','.join(precisions)},int8",
-        )
+    refuse_unquantised(quantised, precisions)
     output = output or Path(f"{resolved(source).with_suffix('').name}.gantk")
     console, before = prose(), manifest_of(output)
     with spinner(console, "loading PyTorch") as show:
         from gantk.export import export
-        from gantk.export.calibration import Calibration
 
         def report(line: str) -> None:
             show(line)
@@ -265,7 +255,7 @@ def export_command(
             rewrites=not no_rewrite,
             tiles=tiles,
             psnr_min=psnr_min,
-            calibration=Calibration(calibrate, calibrate_count or 32, calibration or "minmax"),
+            calibration=make_calibration(quantised),
             engines=request,
             report=report,
             progress=lambda phase, done, steps: show(f"{phase}: {done} of {steps}"),
@@ -284,12 +274,3 @@ def _existing(source: Path | None) -> Path:
         if not source.exists():
             raise GantkError(f"`{source}` does not exist", where=str(source), hint="check the path")
     return source
-
-
-def _refuse_given(options: Mapping[str, Any], why: str, hint: str | None = None) -> None:
-    """Refuse options that would do nothing: what was not given is `None` or `False`."""
-    given = next(
-        (option for option, value in options.items() if value is not None and value is not False), None
-    )
-    if given is not None:
-        raise UsageError(f"{given} {why}", where=given, hint=hint)

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from gantk.bundle import Calibrated
-from gantk.data.decode import decode
 from gantk.errors import GantkError, UsageError
 from gantk.files import named_errors
 from gantk.runtime.arrays import random_feeds
@@ -122,17 +121,17 @@ def calibration_feeds(
     wanted = calibration.count + HELD_OUT
     if not drawn or folder is None:
         unused = f"`{folder}` is not used, for the network takes no pictures" if folder is not None else None
-        return _parted(_random(inputs, wanted), calibration.count, "random input", unused=unused)
+        return parted(_random(inputs, wanted), calibration.count, "random input", unused=unused)
     side = max(SIDE, *(spec.smallest for spec in drawn))
     pictures, unreadable = _read(folder, wanted * len(drawn), side)
     others = [spec for spec in inputs if spec.picture_axes is None]
     found = _random(others, max(1, len(pictures) // len(drawn)))
     _add(found, drawn, pictures)
     kind = {1: "picture", 2: "pair"}.get(len(drawn), "group")
-    return _parted(found, calibration.count, kind, unreadable)
+    return parted(found, calibration.count, kind, unreadable)
 
 
-def _parted(
+def parted(
     feeds: Sequence[Feeds],
     count: int,
     kind: str,
@@ -158,14 +157,14 @@ def _add(feeds: Sequence[Feeds], drawn: Sequence[TensorSpec], pictures: Sequence
 
 def _read(folder: Path, count: int, side: int) -> tuple[list[Array], list[tuple[str, str]]]:
     """Up to `count` pictures of a folder, spread evenly, uint8 [3, side, side]; and the files that are none."""
+    from gantk.data.decode import decode  # Beside it is what wants PyTorch.
+
     files = _find(folder)
-    spread = np.linspace(0, len(files) - 1, min(count, len(files))).astype(np.int64).tolist()
     pictures: list[Array] = []
     unreadable: list[tuple[str, str]] = []
-    for index in dict.fromkeys([*spread, *range(len(files))]):  # The others where one of these is broken.
+    for path in dict.fromkeys([*spread(files, count), *files]):  # The others where one of these is broken.
         if len(pictures) == count:
             break
-        path = files[index]
         try:
             pictures.append(decode(path, side, 3))
         except UnreadableError as error:
@@ -178,6 +177,12 @@ def _read(folder: Path, count: int, side: int) -> tuple[list[Array], list[tuple[
             hint=_HINT,
         )
     return pictures, unreadable
+
+
+def spread(files: Sequence[Path], count: int) -> list[Path]:
+    """Up to `count` files, evenly over all of them."""
+    places = np.linspace(0, len(files) - 1, min(count, len(files))).astype(np.int64)
+    return [files[place] for place in places.tolist()]
 
 
 def _find(folder: Path) -> list[Path]:

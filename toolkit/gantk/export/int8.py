@@ -18,11 +18,9 @@ from gantk.export import verify
 from gantk.export.calibration import METHODS, Calibration, CalibrationFeeds
 from gantk.export.engines.progress import Report
 from gantk.export.fp8 import from_int8
-from gantk.export.network import Network, VariantFile, plain_bytes
 from gantk.export.opset import OPSET
 from gantk.export.qdq import LAYERS, MOVERS, bypass_outputs
 from gantk.export.reference import Reference
-from gantk.export.torch_reference import run_torch
 from gantk.files import temporary_folder
 from gantk.runtime.parity import THRESHOLDS
 from gantk.runtime.runner import Array
@@ -30,39 +28,48 @@ from gantk.runtime.runner import Array
 QUANTISED = ("int8", "fp8")
 
 
-def make_quantised(
-    network: Network, precision: str, calibration: Calibration, found: CalibrationFeeds, report: Report
-) -> VariantFile:
+def quantise(
+    data: bytes,
+    precision: str,
+    calibration: Calibration,
+    found: CalibrationFeeds,
+    reference: Reference,
+    psnr_min: float | None,
+    report: Report,
+) -> tuple[bytes, Variant]:
     """The int8 file of a network, for ONNX Runtime, OpenVINO and TensorRT alike, or the fp8 one, for TensorRT.
 
     ONNX Runtime runs fp8 files too: it rounds to fp8, and computes in float32. So their quality is known without a
     GPU, and their speed is not.
 
-    Convolutions are quantised, symmetrically, a scale for each output channel. Where the pictures of all of them
-    together are too far from PyTorch's, layers go back to float32, the one first that alone does most harm.
+    Convolutions are quantised, symmetrically, a scale for each output channel. Where the outputs of all of them
+    together are too far from what they should be, layers go back to float32, the one first that alone does most harm.
 
     Args:
-        network: The network.
+        data: The float32 file.
         precision: One of `QUANTISED`.
         calibration: Where ranges come from.
-        found: What was found there: see `gantk.export.calibration.calibration_feeds`.
+        found: What was found there: see `gantk.export.calibration`.
+        reference: What the network should make of the inputs that judge.
+        psnr_min: The smallest PSNR against it in dB, in place of the precision's own threshold.
         report: Called with a line at each step.
+
+    Returns:
+        The file, and what the manifest says of it.
 
     Raises:
         GantkError: No layer can be quantised at this quality, or there is none.
         BackendMissingError: ONNX Runtime is not installed.
     """
     report(f"  {precision}: {found.told(calibration.count)}")
-    judges = [*network.full.feeds, *(found.judging or found.calibrating)]
-    reference = run_torch(network.module, network.inputs, network.outputs, judges, "fp32")
     with temporary_folder("quantise") as folder:
-        quantiser = Quantiser(plain_bytes(network), found.calibrating, calibration.method, folder, precision)
-        data, verdicts = _search(quantiser, network.psnr_min, reference, report)
+        quantiser = Quantiser(data, found.calibrating, calibration.method, folder, precision)
+        made, verdicts = _search(quantiser, psnr_min, reference, report)
     for backend in verify.working_backends(precision)[1:]:
-        verdicts += verify.measure(data, precision, backend, [reference], network.psnr_min)
-    file = FileRef.of(f"model.{precision}.onnx", data)
+        verdicts += verify.measure(made, precision, backend, [reference], psnr_min)
+    file = FileRef.of(f"model.{precision}.onnx", made)
     calibrated = found.facts(calibration)
-    return VariantFile(data, Variant(file, precision, "plain", OPSET, tuple(verdicts), calibrated=calibrated))
+    return made, Variant(file, precision, "plain", OPSET, tuple(verdicts), calibrated=calibrated)
 
 
 class Quantiser:

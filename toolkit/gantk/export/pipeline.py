@@ -19,14 +19,14 @@ from gantk.export.engines.maker import EngineMaker, Sources
 from gantk.export.engines.profiles import PICTURE_BATCHES, SIDES
 from gantk.export.engines.progress import Progress, Report
 from gantk.export.fold import fold_scales
-from gantk.export.int8 import QUANTISED, make_quantised
+from gantk.export.int8 import QUANTISED
 from gantk.export.network import Network, VariantFile
 from gantk.export.onnx import trace
 from gantk.export.reference import make_feeds, trial_sizes
 from gantk.export.statistics import make_statistics, with_own_statistics
 from gantk.export.tools import tool_versions
 from gantk.export.torch_reference import run_torch
-from gantk.export.variants import make_variants
+from gantk.export.variants import make_quantised, make_variants
 from gantk.models.borders import Bordered
 from gantk.runtime.probe import Probe
 from gantk.stylize.statistics import MEASURED, STATISTICS

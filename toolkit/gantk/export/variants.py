@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from gantk.bundle import WHOLLY_NATIVE, Parity, Variant, place_of
 from gantk.errors import GantkError
 from gantk.export import verify
+from gantk.export.calibration import Calibration, CalibrationFeeds
 from gantk.export.engines.progress import Report
+from gantk.export.int8 import quantise
 from gantk.export.network import Checks, Network, VariantFile, plain_bytes, verified_file
 from gantk.export.precision import audit_range, refuse_overflow
 from gantk.export.rewrites import NATIVE, ONLY_IN, ONLY_ON, STEPS, rewrite
@@ -45,6 +47,26 @@ def make_variants(
     checks = Checks(precision, tuple(references), tuple(of_torch))
     plain = verified_file(network, network.traced.graph, checks, "plain")
     return _with_rewritten(network, plain, checks, report) if rewrites else [plain]
+
+
+def make_quantised(
+    network: Network, precision: str, calibration: Calibration, found: CalibrationFeeds, report: Report
+) -> VariantFile:
+    """The int8 or fp8 file of a network: see `gantk.export.int8.quantise`, whose errors it raises.
+
+    Args:
+        network: The network.
+        precision: One of `gantk.export.int8.QUANTISED`.
+        calibration: Where ranges come from.
+        found: What was found there: see `gantk.export.calibration.calibration_feeds`.
+        report: Called with a line at each step.
+    """
+    judges = [*network.full.feeds, *(found.judging or found.calibrating)]
+    reference = run_torch(network.module, network.inputs, network.outputs, judges, "fp32")
+    data, variant = quantise(
+        plain_bytes(network), precision, calibration, found, reference, network.psnr_min, report
+    )
+    return VariantFile(data, variant)
 
 
 def _audit_range(network: Network) -> None:

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from gantk.bundle import FOREIGN_FAMILY, Bundle, Interface, Manifest, Variant, Writer, as_printable
 from gantk.errors import GantkError, UsageError
-from gantk.export.engines.lowered import PRECISIONS as LOWERED
-from gantk.export.engines.lowered import lower, reference_of
+from gantk.export.array_calibration import array_feeds
+from gantk.export.calibration import Calibration
+from gantk.export.engines.lowered import lower, quantised, random_inputs, reference_of
 from gantk.export.engines.maker import Sources
 from gantk.export.engines.pipeline import SKIPPED_FORMS, EngineRequest, make_engines
 from gantk.export.engines.probe import feeds_for, make_probe, probe_sizes
 from gantk.export.engines.progress import Progress, Report
+from gantk.export.int8 import QUANTISED
 from gantk.export.tools import tool_versions
 from gantk.runtime.model import Model, from_bytes, from_path
 
@@ -27,6 +29,7 @@ def bundle_onnx(
     request: EngineRequest | None = None,
     *,
     precisions: Sequence[str] = (),
+    calibration: Calibration | None = None,
     psnr_min: float | None = None,
     force: bool = False,
     report: Report = lambda line: None,
@@ -41,8 +44,8 @@ def bundle_onnx(
         path: The file; weights that lie beside it are taken in.
         output: The bundle's folder.
         request: The engines to build.
-        precisions: Of further files to make of a float32 one: `gantk.export.engines.lowered.PRECISIONS`. Those that
-            engines are asked for in are among them.
+        precisions: Of further files to make of a float32 one. Those that engines are asked for in are among them.
+        calibration: Where the ranges of int8 and fp8 files come from (`gantk.export.array_calibration`).
         psnr_min: The smallest PSNR of these against it in dB, in place of each precision's own threshold.
         force: Replace an existing bundle.
         report: Called with a line at each step.
@@ -51,7 +54,7 @@ def bundle_onnx(
     Raises:
         GantkError: It is no ONNX file, is in a form that engines are not built from, cannot be brought to a precision,
             or a build fails: nothing is written.
-        UsageError: A PSNR is given, and there is no file to ask it of.
+        UsageError: A PSNR is given, and there is no file to ask it of; or int8 and fp8 lack what to calibrate with.
     """
     model = _whole(from_path(Path(path)))
     _check_tensors(model)
@@ -82,8 +85,13 @@ def bundle_onnx(
         )
         interface = Interface(model.inputs, model.outputs)
         profiles = () if request is None else request.profiles(manifest, interface)
-        if others:  # First: it says why nothing can be compared.
-            reference = reference_of(model, probe_sizes(model.inputs, profiles))
+        sizes, calibration = probe_sizes(model.inputs, profiles), calibration or Calibration()
+        # What can be refused is refused first.
+        ranges = next(
+            (array_feeds(model.inputs, calibration, sizes, p) for p in others if p in QUANTISED), None
+        )
+        if others:
+            reference = reference_of(model, random_inputs(model, sizes))
         probe = make_probe(model, feeds_for(model.inputs, profiles), report)
         if probe is not None:
             manifest = replace(manifest, probe=writer.add("probe.safetensors", probe.dumps()))
@@ -95,7 +103,11 @@ def bundle_onnx(
             )
         for precision in others:
             report(f"{precision}: converting and verifying")
-            data, lowered = lower(model, precision, reference, psnr_min)
+            if precision in QUANTISED:
+                assert ranges is not None
+                data, lowered = quantised(model, precision, calibration, ranges, psnr_min, report)
+            else:
+                data, lowered = lower(model, precision, reference, psnr_min)
             files[writer.add(lowered.file.path, data)] = data
             manifest = replace(manifest, variants=(*manifest.variants, lowered))
         if request is not None:
@@ -134,17 +146,13 @@ def _others(model: Model, precisions: Sequence[str]) -> list[str]:
         GantkError: It cannot be.
     """
     others = [precision for precision in dict.fromkeys(precisions) if precision != model.precision]
-    impossible = [precision for precision in others if precision not in LOWERED]
     if others and model.precision != "fp32":
-        why, hint = f"{model.precision}, and not {others[0]}", "give the float32 file that it was made of"
-    elif impossible:
-        why, hint = (
-            f"fp32, and {impossible[0]} takes its ranges from pictures, which gantk cannot feed it",
-            "gantk export RUN --calibrate DIR; a file that has QuantizeLinear already is taken as it is",
+        raise GantkError(
+            f"`{model.where}` is {model.precision}, and not {others[0]}",
+            where=model.where,
+            hint="give the float32 file that it was made of",
         )
-    else:
-        return others
-    raise GantkError(f"`{model.where}` is {why}", where=model.where, hint=hint)
+    return others
 
 
 def _whole(model: Model) -> Model:

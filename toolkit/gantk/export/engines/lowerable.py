@@ -14,11 +14,11 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitial
 
 from gantk.errors import BackendMissingError, GantkError
 from gantk.export.functions import DOMAIN
-from gantk.export.opset import BF16_OPSET
+from gantk.export.opset import BF16_OPSET, OPSET
 from gantk.export.precision import DTYPES, FLOAT32_INPUTS, FOLLOWERS, IN_FLOAT
 from gantk.runtime.model import Model
 
-OPSETS = {"fp16": 13, "bf16": BF16_OPSET}
+OPSETS = {"fp16": 13, "bf16": BF16_OPSET, "int8": OPSET, "fp8": OPSET}
 """The version of the default domain that a file has at least: the first in which its operators have the type."""
 
 _TYPES = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
@@ -28,11 +28,10 @@ _FOLDED = 2**26
 _SIZES = (ir.DataType.INT32, ir.DataType.INT64)
 
 
-def lowerable(model: Model, precision: str) -> ir.Model:
+def simplified(model: Model, precision: str) -> ir.Model:
     """The graph of a file, simplified, with the type of every tensor; nodes have names of their own.
 
-    Batch normalisations are folded into convolutions, where fp16 would round their variances. Nodes that have float32
-    alone, and all that is computed from the sizes of tensors, are marked `IN_FLOAT`: 2049 rows are not 2048.
+    Constants are computed, and batch normalisations folded into convolutions, where fp16 would round their variances.
 
     Args:
         model: The file, with its weights inside.
@@ -47,9 +46,19 @@ def lowerable(model: Model, precision: str) -> ir.Model:
     for value, spec in zip(graph.graph.outputs, model.outputs, strict=True):
         value.shape = ir.Shape(spec.shape)
     _name(graph.graph)
-    opset = graph.opset_imports[""]
     for node in graph.graph:
         _refuse(node, model.where)
+    return graph
+
+
+def lowerable(model: Model, precision: str) -> ir.Model:
+    """The same for `gantk.export.precision.convert`: what has float32 alone is marked `IN_FLOAT`.
+
+    So is all that is computed from the sizes of tensors: 2049 rows are not 2048.
+    """
+    graph = simplified(model, precision)
+    opset = graph.opset_imports[""]
+    for node in graph.graph:
         if not _lowers(node, opset, precision):
             node.metadata_props[IN_FLOAT] = "true"
     for node in _of_sizes(graph.graph):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -12,8 +12,11 @@ import onnx_ir as ir
 from gantk.bundle import FileRef, Parity, Variant
 from gantk.errors import BackendMissingError, GantkError
 from gantk.export import verify
-from gantk.export.engines.lowerable import halved, lowerable
+from gantk.export.calibration import Calibration, CalibrationFeeds
+from gantk.export.engines.lowerable import halved, lowerable, simplified
 from gantk.export.engines.probe import cpu_backends
+from gantk.export.engines.progress import Report
+from gantk.export.int8 import quantise
 from gantk.export.layers import first_apart
 from gantk.export.precision import audit_range, convert, expose_intermediates, refuse_overflow
 from gantk.export.reference import Feeds, Reference, picture_sizes
@@ -24,18 +27,20 @@ from gantk.runtime.parity import span_of
 from gantk.runtime.registry import open_model
 from gantk.runtime.runner import Array
 
-PRECISIONS = ("fp16", "bf16")
-"""What a float32 file is brought to; int8 and fp8 want pictures, and a way for them into the network."""
-
 SEEDS = (1, 2, 3)
 
 
-def reference_of(model: Model, sizes: Mapping[str, int]) -> Reference:
-    """What the first backend that runs a file makes of random inputs.
+def random_inputs(model: Model, sizes: Mapping[str, int]) -> list[Feeds]:
+    """What a file is tried with; `sizes` are what the symbols of its inputs stand for."""
+    return [random_feeds(model.inputs, sizes, seed) for seed in SEEDS]
+
+
+def reference_of(model: Model, feeds: Sequence[Feeds]) -> Reference:
+    """What the first backend that runs a file makes of inputs.
 
     Args:
         model: A float32 file.
-        sizes: What the symbols of its inputs stand for.
+        feeds: The inputs.
 
     Raises:
         BackendMissingError: None runs here.
@@ -47,14 +52,13 @@ def reference_of(model: Model, sizes: Mapping[str, int]) -> Reference:
             "no backend works here to compare files of other precisions with",
             hint="pip install 'gantk[cpu]'; gantk doctor says more",
         )
-    feeds = tuple(random_feeds(model.inputs, sizes, seed) for seed in SEEDS)
     try:
         with open_model(model, backend, device="cpu") as runner:
             outputs = tuple(runner.run(feed) for feed in feeds)
     except GantkError as error:
         tried = ", ".join(f"{name} {'x'.join(map(str, array.shape))}" for name, array in feeds[0].items())
         raise GantkError(
-            f"`{model.where}` does not run on random {tried}, so nothing can be compared with it: {error.what}",
+            f"`{model.where}` does not run on {tried}, so nothing can be compared with it: {error.what}",
             where=error.where,
             hint="--opt says what else it takes, where an engine is built of it: --to tensorrt-rtx",
         ) from error
@@ -63,7 +67,7 @@ def reference_of(model: Model, sizes: Mapping[str, int]) -> Reference:
         for spec in model.outputs
     }
     name = f"{backend} float32"
-    return Reference(name, feeds, outputs, spans, picture_sizes(model.inputs, feeds))
+    return Reference(name, tuple(feeds), outputs, spans, picture_sizes(model.inputs, feeds))
 
 
 def lower(
@@ -73,7 +77,7 @@ def lower(
 
     Args:
         model: The file.
-        precision: One of `PRECISIONS`.
+        precision: ``fp16`` or ``bf16``.
         reference: From `reference_of`.
         psnr_min: The smallest PSNR against it in dB, in place of the precision's own threshold.
 
@@ -96,6 +100,30 @@ def lower(
     opset = graph.opset_imports[""]
     ref = FileRef.of(f"model.{precision}.onnx", data)
     return data, Variant(ref, precision, "plain", opset, tuple(verdicts))
+
+
+def quantised(
+    model: Model,
+    precision: str,
+    calibration: Calibration,
+    found: CalibrationFeeds,
+    psnr_min: float | None,
+    report: Report,
+) -> tuple[bytes, Variant]:
+    """A float32 file in int8 or fp8, by arrays such as it will get: see `gantk.export.int8.quantise`.
+
+    Args:
+        model: The file.
+        precision: ``int8`` or ``fp8``.
+        calibration: Where ranges come from.
+        found: What was found there, by `gantk.export.array_calibration`.
+        psnr_min: The smallest PSNR against the file in dB, in place of the precision's own threshold.
+        report: Called with a line at each step.
+    """
+    reference_of(model, found.calibrating)  # Here a wrong shape is told by name.
+    reference = reference_of(model, found.judging or found.calibrating)
+    data = _bytes(model, simplified(model, precision), "fp32")
+    return quantise(data, precision, calibration, found, reference, psnr_min, report)
 
 
 def _bytes(model: Model, graph: ir.Model, precision: str) -> bytes:
