@@ -18,6 +18,7 @@ def load(
     threads: int = 1,
     optimised: Path | None = None,
     settings: Mapping[str, str] | None = None,
+    initializers: Mapping[str, Any] | None = None,
 ) -> Any:
     """A session on the CPU.
 
@@ -27,6 +28,7 @@ def load(
         threads: For one operation.
         optimised: Where to write the graph that is left after optimisation.
         settings: Entries of the session's configuration, made before the library is registered.
+        initializers: In the place of the file's own, in memory that is the caller's.
     """
     options = onnxruntime.SessionOptions()
     for name, value in (settings or {}).items():
@@ -35,6 +37,8 @@ def load(
     options.log_severity_level = 4
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
+    for name, value in (initializers or {}).items():
+        options.add_initializer(name, value)
     if library is not None:
         options.register_custom_ops_library(str(library))
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

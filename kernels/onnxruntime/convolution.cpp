@@ -52,8 +52,10 @@ class ConvolutionCpu : public Kernel {
             Ort::ConstKernelInfo(making.info).GetTensorConstantInput(weights_at(), &constant);
         if (constant == 0) return;
         convolution_of(weights, transposed());  // Wrong ones are told now.
-        stored_[0] = Stored::at(weights.GetTensorData<float>(), &kWinograd);
-        if (transposed()) stored_[1] = Stored::at(weights.GetTensorData<float>(), &kProducts);
+        const std::string_view bytes(static_cast<const char*>(weights.GetTensorRawData()),
+                                     weights.GetTensorTypeAndShapeInfo().GetElementCount() * sizeof(float));
+        stored_[0] = Stored::at(bytes, &kWinograd);
+        if (transposed()) stored_[1] = Stored::at(bytes, &kProducts);
     }
 
     void compute(Ort::KernelContext& context) const override {

@@ -126,7 +126,8 @@ class InstanceNorm : public Kernel {
         if (!(std::isfinite(what_.epsilon) && what_.epsilon >= 0))
             throw Error("epsilon is " + std::to_string(what_.epsilon) + "; a number of at least 0 is wanted");
         what_.from = int_attribute(making.info, "from_blocksize", 1);
-        if (what_.from < 1) throw Error("from_blocksize is " + std::to_string(what_.from) + "; at least 1 is wanted");
+        if (what_.from < 1 || what_.from > 16)  // Its square is divided by.
+            throw Error("from_blocksize is " + std::to_string(what_.from) + "; 1 to 16 is wanted");
         if (adds) {
             const auto sides = sides_of(making.info, "others_pads");
             what_.others_starts = {-sides[0], -sides[1]};

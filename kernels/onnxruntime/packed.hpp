@@ -2,12 +2,14 @@
 // Weights in the order that a kernel wants.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
 #include <string>
-#include <utility>
+#include <string_view>
+#include <tuple>
 
 #include "../cpu/memory.hpp"
 #include "buffers.hpp"
@@ -38,14 +40,16 @@ class Packed {
 class Stored {
   public:
     // Those of one place that are packed in one way are one, as long as anybody has them: a convolution and its
-    // gradient share them.
-    static std::shared_ptr<Stored> at(const void* place, const void* way) {
+    // gradient share them. Their bytes count too: a session gives weights back before its kernels, and those of
+    // another one may come to lie there in between.
+    static std::shared_ptr<Stored> at(std::string_view weights, const void* way) {
         static std::mutex mutex;
-        static std::map<std::pair<const void*, const void*>, std::weak_ptr<Stored>> known;
+        static std::map<std::tuple<const char*, std::size_t, const void*>, std::weak_ptr<Stored>> known;
+        const std::size_t content = std::hash<std::string_view>()(weights);
         const std::lock_guard lock(mutex);
         for (auto each = known.begin(); each != known.end();)
             each = each->second.expired() ? known.erase(each) : std::next(each);
-        auto& entry = known[{place, way}];
+        auto& entry = known[{weights.data(), content, way}];
         std::shared_ptr<Stored> stored = entry.lock();
         if (!stored) entry = stored = std::make_shared<Stored>();
         return stored;

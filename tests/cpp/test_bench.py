@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,13 @@ def test_the_worker_speaks_the_protocol(built: Path, tmp_path: Path) -> None:
         gantk.open(tmp_path / "x.gantk", "onnxruntime", threads=1) as runner,
     ):
         np.testing.assert_array_equal(arrays["stylized"], runner.run(feeds)["stylized"])
+
+
+def test_the_worker_says_who_starts_it(built: Path) -> None:
+    command = [built / "tools/gantk-bench-worker", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("gantk-bench-worker is started by gantk bench")
 
 
 @pytest.mark.usefixtures("worker_on_path")

@@ -110,6 +110,48 @@ def test_the_command_is_strict(built: Path, bundle: Path, words: list[str], stat
     assert re.search(f"^error: .*{re.escape(text)}", done.stderr, re.MULTILINE)
 
 
+def test_the_command_reads_files_whose_names_have_equals_signs(
+    built: Path, bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "seed=1").mkdir()
+    np.save(tmp_path / "seed=1/latent.npy", networks.latents(1))
+    words = ("--input", f"latent={tmp_path}/seed=1/latent.npy", "--output-dir", tmp_path / "out")
+    done = call(built / "tools/gantk-run", bundle, *words)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_the_command_cannot_read_or_write_is_said(built: Path, bundle: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "latent.npy", networks.latents(1))
+    (tmp_path / "out/picture.npy").mkdir(parents=True)
+
+    def refusal(file: str, folder: str) -> str:
+        words = ("--input", f"latent={tmp_path / file}", "--output-dir", tmp_path / folder)
+        done = call(built / "tools/gantk-run", bundle, *words)
+        assert (done.returncode, done.stdout) == (1, "")
+        return done.stderr.partition("\n")[2].replace(str(tmp_path), "HERE")
+
+    hint = "  hint: check the path\n"
+    assert refusal(".", "out") == "error: cannot read `HERE`: Is a directory\n  in: HERE\n" + hint
+    taken = "HERE/latent.npy/out"
+    said = f"error: cannot write to `{taken}`: Not a directory\n  in: {taken}\n" + hint
+    assert refusal("latent.npy", "latent.npy/out") == said
+    whole = "HERE/out/picture.npy"
+    assert refusal("latent.npy", "out") == f"error: cannot write `{whole}`: Is a directory\n  in: {whole}\n"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [
+        "picture.npy"
+    ]  # And nothing half written.
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_the_command_fails_where_its_output_has_no_room(built: Path, bundle: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [built / "tools/gantk-run", bundle], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert "error: cannot write to standard output: No space left on device\n" in done.stderr
+
+
 def test_without_onnx_runtime_it_says_what_to_install(built: Path, bundle: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [built / "tools/gantk-run", bundle],

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 import gantk
 import networks
@@ -17,7 +18,7 @@ import style_networks
 from cpp_library import DTYPES, CppRunner, Library
 from gantk.bundle import Bundle, Interface, Manifest, Variant, Writer
 from gantk.errors import GantkError
-from gantk.runtime.arrays import random_feeds
+from gantk.runtime.arrays import random_feeds, save_outputs
 from gantk.tensors import TensorSpec
 from native_build import onnxruntime_library
 
@@ -164,6 +165,27 @@ def test_the_command_writes_the_same_files(built: Path, case: Case, tmp_path: Pa
     assert done.stdout.splitlines() == [str(tmp_path / "out" / f"{name}.npy") for name in wanted]
     for name, array in wanted.items():
         np.testing.assert_array_equal(np.load(tmp_path / "out" / f"{name}.npy"), array)
+
+
+def test_outputs_whose_names_are_alike_have_files_of_their_own(built: Path, tmp_path: Path) -> None:
+    x, *outputs = (TensorSpec(name, "float32", (2,)) for name in ("x", "a/b", "a_b", "a:b", "ä", ".."))
+    info = {
+        spec.name: helper.make_tensor_value_info(spec.name, TensorProto.FLOAT, [2]) for spec in (x, *outputs)
+    }
+    nodes = [helper.make_node("Identity", ["x"], [spec.name]) for spec in outputs]
+    graph = helper.make_graph(nodes, "g", [info["x"]], [info[spec.name] for spec in outputs])
+    with Writer(tmp_path / "x.gantk") as writer:
+        file = writer.add("model.fp32.onnx", networks.model_bytes(graph))
+        variants = (Variant(file, "fp32", "plain", 20),)
+        writer.commit(Manifest("any", "many", {}, (x,), tuple(outputs), variants))
+    given = np.float32([1, 2])
+    np.save(tmp_path / "x.npy", given)
+    words = (tmp_path / "x.gantk", "--input", f"x={tmp_path}/x.npy", "--output-dir", tmp_path / "out")
+    command = [str(word) for word in (built / "tools/gantk-run", *words)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    wanted = save_outputs(tmp_path / "out", {spec.name: given for spec in outputs})
+    assert said.splitlines() == [str(path) for path in wanted]
+    assert sorted((tmp_path / "out").iterdir()) == sorted(wanted)
 
 
 @pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype != "bfloat16"])

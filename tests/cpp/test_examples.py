@@ -73,6 +73,14 @@ def test_generate(built: Path, tmp_path: Path) -> None:
     assert a[2:10, 2:10].std() > 10
 
 
+def test_generate_says_that_a_network_is_no_generator(built: Path, tmp_path: Path) -> None:
+    style_networks.style_bundle(tmp_path / "x.gantk")
+    done = call(built / "examples/gantk_generate", tmp_path / "x.gantk", tmp_path / "a.png")
+    assert done.returncode == 1
+    said = "error: the network takes picture: uint8[N x H x W x 3]; a generator takes latent vectors\n"
+    assert done.stderr.startswith(said)
+
+
 def test_camera(built: Path, tmp_path: Path) -> None:
     style_networks.style_bundle(tmp_path / "x.gantk")
     (tmp_path / "frames").mkdir()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,7 +16,9 @@ import gantk
 import networks
 from cpp_library import SOURCE, build_cpp, onnxruntime_library
 from gantk.runtime.pictures import load, save
-from native_build import onnxruntime_root, with_clang
+from native_build import KERNELS, onnxruntime_root, with_clang
+
+FOLDERS = {"LIBDIR": "lib64", "INCLUDEDIR": "headers/c++"}
 
 
 def call(*command: str | Path, env: dict[str, str] | None = None) -> str:
@@ -94,6 +97,85 @@ def test_within_another_project_that_one_chooses_kinds_of_libraries(tmp_path: Pa
     )
     root = f"-DONNXRUNTIME_ROOT={onnxruntime_root()}"
     assert "own is a STATIC_LIBRARY" in call("cmake", "-S", tmp_path, "-B", tmp_path / "build", root)
+
+
+def test_within_another_project_a_static_package_names_what_it_wants_and_examples_are_left_out(
+    tmp_path: Path,
+) -> None:
+    """That project says nothing of shared libraries, and wants pictures."""
+    (tmp_path / "CMakeLists.txt").write_text(
+        f"""
+        cmake_minimum_required(VERSION 3.25)
+        project(application LANGUAGES CXX)
+        add_subdirectory({SOURCE} gantk)
+        if(TARGET gantk_stylize)
+          message(FATAL_ERROR "examples are built")
+        endif()
+        """
+    )
+    build, user = tmp_path / "build", tmp_path / "user"
+    options = (f"-DONNXRUNTIME_ROOT={onnxruntime_root()}", "-DGANTK_PICTURES=ON")
+    call("cmake", "-S", tmp_path, "-B", build, *options)
+    (build / "gantk/gantkTargets.cmake").write_text("")  # As if it were installed.
+    user.mkdir()
+    (user / "CMakeLists.txt").write_text(
+        f"""
+        cmake_minimum_required(VERSION 3.25)
+        project(user LANGUAGES CXX)
+        find_package(gantk REQUIRED PATHS {build}/gantk NO_DEFAULT_PATH)
+        get_property(found DIRECTORY PROPERTY IMPORTED_TARGETS)
+        message(STATUS "wants ${{found}}")
+        """
+    )
+    said = call("cmake", "-S", user, "-B", tmp_path / "user-build")
+    assert all(target in said for target in ("OpenSSL::Crypto", "PNG::PNG", "JPEG::JPEG"))
+
+
+def test_versions_that_are_not_compatible_lie_side_by_side(prefix: Path) -> None:
+    """As find_package() says which are: a program is not started with another one."""
+    (folder,) = {path.parent for path in prefix.rglob("libgantk.so")}
+    for name in ("libgantk", "libgantk_pictures"):
+        found = sorted(path.name for path in folder.glob(f"{name}.so*"))
+        assert found == [f"{name}.so", f"{name}.so.0.1", f"{name}.so.0.1.0"]
+
+
+def test_pictures_show_the_functions_of_their_header_and_no_other(built: Path) -> None:
+    header = (SOURCE / "include/gantk/pictures.hpp").read_text()
+    shown = call("nm", "-D", "-C", "--defined-only", built / "src/pictures/libgantk_pictures.so")
+    found = re.findall(r" [TW] gantk::pictures::(\w+)", shown)
+    assert sorted(found) == sorted(re.findall(r"^GANTK_API \w+ (\w+)\(", header, re.MULTILINE))
+
+
+def test_folders_may_be_named_in_full(tmp_path: Path) -> None:
+    """As distributions do whose packages have a prefix each."""
+    prefix, build = tmp_path / "prefix", tmp_path / "build"
+    folders = (f"-DCMAKE_INSTALL_{kind}={prefix}/{name}" for kind, name in FOLDERS.items())
+    options = (f"-DONNXRUNTIME_ROOT={onnxruntime_root()}", f"-DCMAKE_INSTALL_PREFIX={prefix}", *folders)
+    call("cmake", "-S", SOURCE, "-B", build, "--preset", "library", "-DGANTK_TOOLS=ON", *options)
+    assert 'ORIGIN/../lib64"' in (build / "cmake_install.cmake").read_text()
+    moved = tmp_path / "moved"
+    (moved / "lib64/pkgconfig").mkdir(parents=True)
+    shutil.copy(build / "gantk.pc", moved / "lib64/pkgconfig")
+    if shutil.which("pkg-config") is None:
+        pytest.skip("pkg-config is missing: apt install pkg-config")
+    for variable, name in {"prefix": ".", "libdir": "lib64", "includedir": "headers/c++"}.items():
+        where = {"PKG_CONFIG_PATH": str(moved / "lib64/pkgconfig")}
+        said = call("pkg-config", f"--variable={variable}", "gantk", env=where)
+        assert os.path.normpath(said.strip()) == os.path.normpath(moved / name)
+
+
+def test_libraries_of_both_projects_can_lie_in_one_folder() -> None:
+    """Those of `kernels` and of `toolkit/cpp`: of two with one name the later would replace the other."""
+    names = [
+        {
+            name
+            for path in folder.rglob("CMakeLists.txt")
+            for name in re.findall(r"(?:add_library\(|set\(product )(gantk\w*)", path.read_text())
+        }
+        for folder in (KERNELS, SOURCE)
+    ]
+    assert all(names)
+    assert names[0] & names[1] == set()
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 
 import networks
 from cpp_library import SOURCE, build_cpp
-from native_build import CLANG, with_clang
+from native_build import CLANG, onnxruntime_library, with_clang
 
 # What can be fuzzed, and how many inputs take a second or two under sanitizers.
 READERS = {"manifest": 1000, "npy": 10000, "probe": 2000}
@@ -91,6 +91,15 @@ def test_eight_threads(built: Path, tmp_path: Path, how: str) -> None:
     bundle = networks.bundle(tmp_path / "x.gantk").root
     said = json.loads(call(built / "tests/gantk_soak", bundle, "800", "8", how))
     assert (said["runs"], said["wrong"]) == (800, 0)
+
+
+def test_threads_open_the_first_runners_with_operators_at_once(built: Path, tmp_path: Path) -> None:
+    """ONNX Runtime enters their domain into a table of the whole process, without a lock."""
+    bundle = networks.bundle(tmp_path / "x.gantk").root
+    for _ in range(6):
+        program, operators = built / "tests/gantk_soak", str(onnxruntime_library())
+        said = json.loads(call(program, bundle, "8", "8", "own", GANTK_ONNXRUNTIME_OPS=operators))
+        assert said["wrong"] == 0
 
 
 def test_a_run_allocates_what_onnx_runtime_does_and_no_more(built: Path, tmp_path: Path) -> None:

@@ -196,6 +196,17 @@ def test_what_does_not_fit_is_refused_in_words(change: dict[str, Array], reason:
     assert_refused(change, reason, "CPUExecutionProvider", onnxruntime_library())
 
 
+@pytest.mark.parametrize("blocks", [0, -1, 17, 1 << 32])
+def test_blocks_of_other_sizes_are_refused_before_anything_is_divided_by_them(blocks: int) -> None:
+    trial = replace(TRIALS[0], blocks=(blocks, 1), normalizes=True, rectifies=True, others=None)
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(str(onnxruntime_library()))
+    with pytest.raises(Exception, match=f"from_blocksize is {blocks}; 1 to 16 is wanted"):
+        onnxruntime.InferenceSession(
+            model(trial).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+
+
 @pytest.mark.parametrize("native", [False, True])
 def test_sizes(native: bool) -> None:
     """By the body, and by the kernel on the CPU that sessions for GPUs have."""

@@ -17,6 +17,8 @@ from gantk.export.opset import OPSET
 from gantk.runtime.backends.onnxruntime_session import CPU_ONLY
 from native_sessions import load
 
+onnxruntime = pytest.importorskip("onnxruntime")
+
 Array = np.ndarray[Any, Any]
 KINDS = ("Convolution3x3", "TransposedConvolution4x4")
 FUNCTIONS = tuple(kind + relu for kind in KINDS for relu in ("", "Relu"))
@@ -180,6 +182,26 @@ def test_a_convolution_and_its_gradient_share_their_weights(library: Path) -> No
             assert_close(found["result"], convolve(features, weights), relu=True)
             assert_close(found["slope"], gradient(slopes, found["result"], weights), relu=False)
         del session
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_that_lie_where_those_of_another_session_lay_are_not_taken_for_them(
+    library: Path, kind: str
+) -> None:
+    """A session gives its weights back before its kernels; in between those of another one may come."""
+    features, weights, _ = draw((1, 8, 8, 12, 12), kind)
+    place = weights.copy()
+    shared = onnxruntime.OrtValue.ortvalue_from_numpy(place)
+    data = model(kind, {"weights": weights}, ["features", "weights"], body=False)
+    sessions = []  # Whose kernels stay.
+    for factor in (1, 3):
+        np.multiply(weights, np.float32(factor), out=place)
+        sessions.append(load(data, library, initializers={"weights": shared}))
+        (found,) = sessions[-1].run(None, {"features": features})
+        (wanted,) = load(model(kind, {"weights": place}, ["features", "weights"], body=False), library).run(
+            None, {"features": features}
+        )
+        np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize(

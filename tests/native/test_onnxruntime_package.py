@@ -58,6 +58,11 @@ def test_one_wheel_serves_every_python(site: Path) -> None:
     assert 'DEVICES: tuple[str, ...] = ("cpu",)\n' in (site / PACKAGE / "_built.py").read_text()
 
 
+def test_it_brings_its_licence(site: Path) -> None:
+    (licence,) = site.glob("*.dist-info/licenses/LICENSE")
+    assert licence.read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
 @pytest.mark.parametrize("program", [IN_GANTK, ANYWHERE], ids=["gantk", "anywhere"])
 def test_it_is_used_where_it_is_installed(site: Path, tmp_path: Path, program: str) -> None:
     """By a file that has no bodies to fall back on."""

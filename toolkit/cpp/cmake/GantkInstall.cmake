@@ -9,8 +9,9 @@ install(DIRECTORY include/gantk TYPE INCLUDE)
 install(FILES ${PROJECT_BINARY_DIR}/include/gantk/version.hpp DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/gantk)
 foreach(tool gantk-run gantk-bench-worker)
   if(TARGET ${tool})
-    # It finds the library beside it, wherever both are put.
-    set_target_properties(${tool} PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
+    # It finds the library from where it lies, wherever both are put.
+    file(RELATIVE_PATH gantk_libraries ${CMAKE_INSTALL_FULL_BINDIR} ${CMAKE_INSTALL_FULL_LIBDIR})
+    set_target_properties(${tool} PROPERTIES INSTALL_RPATH "$ORIGIN/${gantk_libraries}")
     install(TARGETS ${tool})
   endif()
 endforeach()
@@ -22,15 +23,17 @@ if(TARGET gantk_pictures)
   install(TARGETS gantk_pictures EXPORT gantkTargets)
 endif()
 
+get_target_property(gantk_kind gantk TYPE)
 set(gantk_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/gantk)
 install(EXPORT gantkTargets NAMESPACE gantk:: DESTINATION ${gantk_package_dir})
 configure_package_config_file(cmake/gantkConfig.cmake.in gantkConfig.cmake INSTALL_DESTINATION ${gantk_package_dir})
-# While the version begins with 0, a new second part may break what was compiled with the old one.
 write_basic_package_version_file(gantkConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/gantkConfig.cmake ${PROJECT_BINARY_DIR}/gantkConfigVersion.cmake
   DESTINATION ${gantk_package_dir})
 
-# The prefix is told from where the file lies, for it may be chosen when it is installed.
-file(RELATIVE_PATH gantk_prefix /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+# Places are told from where the file lies, for the prefix may be chosen when it is installed.
+set(gantk_pc_dir ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig)
+file(RELATIVE_PATH gantk_prefix ${gantk_pc_dir} ${CMAKE_INSTALL_PREFIX})
+file(RELATIVE_PATH gantk_headers_dir ${gantk_pc_dir} ${CMAKE_INSTALL_FULL_INCLUDEDIR})
 configure_file(cmake/gantk.pc.in gantk.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/gantk.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

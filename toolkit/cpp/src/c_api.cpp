@@ -32,11 +32,8 @@ static_assert(GANTK_CUDA == static_cast<int>(gantk::Device::cuda));
 
 namespace {
 
-// Returned where there is no memory left for another one; never freed.
-gantk_error &out_of_memory() {
-  static gantk_error error{gantk::Error("there is not enough memory"), "there is not enough memory"};
-  return error;
-}
+// Returned where there is no memory left for another one; made when the library is loaded, and never freed.
+gantk_error out_of_memory{gantk::Error("there is not enough memory"), "there is not enough memory"};
 
 gantk_error *as_error(const gantk::Error &error) { return new gantk_error{error, error.text()}; }
 
@@ -49,14 +46,14 @@ gantk_error *guard(Work work) noexcept {
     } catch (const gantk::Error &error) {
       return as_error(error);
     } catch (const std::bad_alloc &) {
-      return &out_of_memory();
+      return &out_of_memory;
     } catch (const std::exception &error) {
       return as_error(gantk::Error(error.what()));
     } catch (...) {
       return as_error(gantk::Error("a library threw what is no exception"));
     }
   } catch (...) {
-    return &out_of_memory();
+    return &out_of_memory;
   }
 }
 
@@ -134,7 +131,7 @@ const char *gantk_error_where(const gantk_error *error) { return error->error.wh
 const char *gantk_error_hint(const gantk_error *error) { return error->error.hint().c_str(); }
 const char *gantk_error_text(const gantk_error *error) { return error->text.c_str(); }
 void gantk_error_free(gantk_error *error) {
-  if (error != &out_of_memory()) delete error;
+  if (error != &out_of_memory) delete error;
 }
 
 gantk_error *gantk_runner_open(const char *path, const gantk_options *options, gantk_runner **runner) {

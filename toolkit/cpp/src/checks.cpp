@@ -2,8 +2,6 @@
 #include "checks.hpp"
 
 #include <algorithm>
-#include <array>
-#include <cstdio>
 
 #include "finite.hpp"
 #include "gantk/error.hpp"
@@ -38,10 +36,8 @@ void check_range(const TensorSpec& spec, const TensorView& view) {
   const auto [low, high] = *spec.range;
   const std::size_t bad = count_outside(view, low, high);
   if (bad == 0) return;
-  std::array<char, 64> limits{};
-  std::snprintf(limits.data(), limits.size(), "%g to %g", low, high);
   throw Error("input " + repr(spec.name) + " has " + std::to_string(bad) + " of " + std::to_string(view.shape.count()) +
-                  " values outside " + limits.data(),
+                  " values outside " + formatted(low) + " to " + formatted(high),
               spec.text());
 }
 

@@ -2,7 +2,6 @@
 #include "choose.hpp"
 
 #include <algorithm>
-#include <cstdio>
 #include <tuple>
 #include <utility>
 
@@ -30,12 +29,7 @@ void check_right(const Bundle& bundle, const Variant& variant, std::string_view 
                     failed->reason,
                 bundle.root(), "backend='auto' takes one that can");
   }
-  std::string off_by;
-  if (failed->max_abs) {
-    char number[32];
-    std::snprintf(number, sizeof number, "%.3g", *failed->max_abs);
-    off_by = std::string(", off by up to ") + number;
-  }
+  const std::string off_by = failed->max_abs ? ", off by up to " + formatted(*failed->max_abs, 3) : "";
   const std::string reason = failed->reason.empty() ? "its parity check failed" : failed->reason;
   throw Error(std::string(backend) + " computes `" + variant.file.path + "` wrong: " + reason + off_by + ", against " +
                   failed->reference,

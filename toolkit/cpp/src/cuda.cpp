@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <vector>
 
 #include "gantk/error.hpp"
 #include "symbol.hpp"
+#include "text.hpp"
 
 struct CUctx_st;
 struct CUgraph_st;
@@ -197,12 +197,12 @@ Address allocate(std::size_t size, const std::string& what) {
   if (status == success) return memory;
   std::size_t free = 0, total = 0;
   check(driver().memory(&free, &total), "cuMemGetInfo");
-  constexpr double mib = 1 << 20;
-  char figures[160];
-  std::snprintf(figures, sizeof figures, "%.1f MiB of GPU memory (%s); %.1f of %.1f MiB are free",
-                static_cast<double>(size) / mib, status_name(status).c_str(), static_cast<double>(free) / mib,
-                static_cast<double>(total) / mib);
-  throw Error(what + " wants " + figures, what, "end what else uses the GPU, or give smaller pictures");
+  const auto mib = [](std::size_t bytes) {
+    return formatted(static_cast<double>(bytes) / (1 << 20), 1, std::chars_format::fixed);
+  };
+  throw Error(what + " wants " + mib(size) + " MiB of GPU memory (" + status_name(status) + "); " + mib(free) + " of " +
+                  mib(total) + " MiB are free",
+              what, "end what else uses the GPU, or give smaller pictures");
 }
 
 void copy_in(Address target, const void* source, std::size_t size, StreamHandle stream) {

@@ -25,6 +25,14 @@ const Json& checked(const Json& value, const char* key, const char* wanted, bool
 
 }  // namespace
 
+Json parse_json(std::string_view text, bool allow_exceptions) {
+  const auto check_depth = [](int depth, Json::parse_event_t, const Json&) {
+    if (depth > deepest) throw Error("values are nested more than " + std::to_string(deepest) + " deep");
+    return true;
+  };
+  return Json::parse(text, check_depth, allow_exceptions);
+}
+
 std::string repr_json(const Json& value) {
   using Kind = Json::value_t;
   switch (value.type()) {

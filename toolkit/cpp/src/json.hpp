@@ -17,6 +17,10 @@ namespace gantk {
 using Json = nlohmann::json;
 
 inline constexpr std::size_t text_limit = 2000;  // characters of any text in a manifest
+inline constexpr int deepest = 100;              // levels of values in values
+
+// As Json::parse; what is nested deeper, whose copies would take all of the stack, is an Error.
+Json parse_json(std::string_view text, bool allow_exceptions = true);
 
 std::string repr_json(const Json& value);
 std::string str_json(const Json& value);   // as `repr_json`, but a string as it is

@@ -94,7 +94,9 @@ const Variant& Manifest::source(const Engine& engine) const {
 Manifest Manifest::parse(std::string_view json) {
   Json parsed;
   try {
-    parsed = Json::parse(json);
+    parsed = parse_json(json);
+  } catch (const Error& error) {
+    throw Error(std::string("the manifest is not JSON: ") + error.what());
   } catch (const Json::parse_error& error) {  // Whose own words quote the bytes, which may be anything.
     throw Error("the manifest is not JSON: byte " + std::to_string(error.byte) + " is not what must come there");
   } catch (const Json::exception&) {

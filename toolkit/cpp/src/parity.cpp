@@ -5,7 +5,6 @@
 #include <array>
 #include <bit>
 #include <cmath>
-#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <vector>
@@ -99,14 +98,6 @@ bool is_whole(DType dtype) {
   return dtype == DType::uint8 || dtype == DType::int8 || dtype == DType::int32 || dtype == DType::int64;
 }
 
-// As Python's format writes it.
-template <class Number>
-std::string formatted(const char* format, Number number) {
-  char text[64];
-  std::snprintf(text, sizeof text, format, number);
-  return text;
-}
-
 double span_of(const std::vector<double>& values) {
   if (values.empty()) return 0;
   const auto [low, high] = std::minmax_element(values.begin(), values.end());
@@ -160,11 +151,12 @@ std::string fault_of(const TensorView& output, const TensorView& reference, cons
   const double quantum = is_whole(reference.dtype) ? 1 : 0;  // Rounding may go either way.
   const double wanted_db = quantum > 0 ? std::min(threshold.psnr_db, rounded_db) : threshold.psnr_db;
   if (!(found.psnr_db >= wanted_db)) {
-    return formatted("%.1f", found.psnr_db) + " dB PSNR, at least " + formatted("%g", wanted_db) + " dB wanted";
+    return formatted(found.psnr_db, 1, std::chars_format::fixed) + " dB PSNR, at least " + formatted(wanted_db) +
+           " dB wanted";
   }
   const double allowed = std::max(threshold.max_abs * span, quantum);
   if (found.max_abs > allowed) {
-    return "a value differs by " + formatted("%.3g", found.max_abs) + ", at most " + formatted("%.3g", allowed) +
+    return "a value differs by " + formatted(found.max_abs, 3) + ", at most " + formatted(allowed, 3) +
            " allowed";
   }
   return {};

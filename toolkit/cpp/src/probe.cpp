@@ -48,7 +48,7 @@ TensorView read_array(const Json& data, std::span<const std::byte> memory) {
 std::map<std::string, TensorView> read_all(std::span<const std::byte> bytes) {
   const std::size_t size = header_size(bytes);
   const auto* text = reinterpret_cast<const char*>(bytes.data() + length_bytes);
-  const Json header = Json::parse(text, text + size, nullptr, false);
+  const Json header = parse_json({text, size}, false);
   if (!header.is_object()) throw Error("its header is no JSON object");
   std::map<std::string, TensorView> arrays;
   for (const auto& [name, data] : header.items()) {

@@ -75,6 +75,9 @@ Tensor::Tensor(MutableTensorView view, std::function<void(void*)> release)
     : memory_(view.data, std::move(release)), view_(view) {}
 
 void* Tensor::checked(DType wanted) const {
+  if (view_.data == nullptr && view_.shape.count() > 0) {
+    throw Error("the tensor has no memory: it was moved to another variable, or never given a shape");
+  }
   if (view_.dtype != wanted) {
     throw Error("the tensor holds " + std::string(name_of(view_.dtype)) + ", not " + std::string(name_of(wanted)));
   }

@@ -115,6 +115,11 @@ std::string repr(double number) {
   return text;
 }
 
+std::string formatted(double number, int digits, std::chars_format format) {
+  std::array<char, 400> buffer;  // The largest number has 309 digits before the point.
+  return {buffer.begin(), std::to_chars(buffer.begin(), buffer.end(), number, format, digits).ptr};
+}
+
 std::string join(std::span<const std::string_view> parts, std::string_view between) {
   std::string joined;
   for (std::size_t i = 0; i < parts.size(); ++i) {

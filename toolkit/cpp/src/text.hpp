@@ -2,6 +2,7 @@
 // Values as Python's `repr` and `str` write them, so that both runners say the same of the same mistake.
 #pragma once
 
+#include <charconv>
 #include <cstddef>
 #include <span>
 #include <string>
@@ -19,6 +20,9 @@ bool is_printable(std::string_view text);
 
 std::string repr(std::string_view text);
 std::string repr(double number);
+
+// As Python's formats ".3g", or ".3f" with `fixed`; with a point, whatever the locale has.
+std::string formatted(double number, int digits = 6, std::chars_format format = std::chars_format::general);
 
 std::string join(std::span<const std::string> parts, std::string_view between = ", ");
 

@@ -19,7 +19,7 @@ std::optional<std::string> remembered(const std::string& path) {
   try {
     if (kind_of(path, path) != FileKind::file) return std::nullopt;
     const Bytes bytes = read_bytes(path, verdict_limit_bytes);
-    const Json verdict = Json::parse(bytes.text(), nullptr, false);
+    const Json verdict = parse_json(bytes.text(), false);
     if (!verdict.is_object() || !verdict.contains("passed")) return std::nullopt;
     if (verdict["passed"] == true) return "";
     if (!verdict.contains("reason")) return std::nullopt;

@@ -14,6 +14,7 @@
 namespace gantk::testing {
 
 extern std::atomic<long> allocations;  // of this program, through C++
+extern std::atomic<bool> is_full;      // whether there is no memory for more
 
 // y = x + 1, and z = its first size; a first value of -1 makes it fail, one of -2 fail as C++ programs do not.
 class AddOne : public Session {

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fstream>
 #include <iostream>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -44,14 +45,15 @@ void work(const gantk::Runner& runner, int number, int runs, std::atomic<int>& w
 
 int soak(const std::string& path, int runs, int count, bool own) {
   const gantk::Options options{.backend = "onnxruntime", .threads = 1};
-  const gantk::Runner shared = gantk::Runner::open(path, options);
+  std::optional<gantk::Runner> shared;
+  if (!own) shared = gantk::Runner::open(path, options);
   std::atomic<int> wrong{0};
   const auto all = [&](int each) {
     std::vector<std::thread> threads;
     for (int number = 0; number < count; ++number) {
       threads.emplace_back([&, number] {
         if (own) work(gantk::Runner::open(path, options), number, each, wrong);
-        else work(shared, number, each, wrong);
+        else work(*shared, number, each, wrong);
       });
     }
     for (std::thread& thread : threads) thread.join();

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // gantk-run: runs a bundle once on arrays from files, without Python.
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <deque>
 #include <filesystem>
 #include <iostream>
-#include <optional>
+#include <set>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "gantk/runner.hpp"
@@ -39,7 +42,7 @@ int parse_threads(const std::string& text) {
 
 void set(Arguments& arguments, const std::string& option, const std::string& value) {
   if (option == "--input") {
-    const std::size_t equals = value.rfind('=');
+    const std::size_t equals = value.find('=');
     if (equals == value.npos) throw usage_error("'" + value + "' is not NAME=FILE.npy", "--input");
     arguments.inputs.emplace_back(value.substr(0, equals), value.substr(equals + 1));
   } else if (option == "--output-dir") {
@@ -83,6 +86,7 @@ Arguments parse(const std::vector<std::string>& words) {
 std::string file_name(const std::string& tensor) {
   std::string name;
   for (const char c : tensor) {
+    if ((c & 0xC0) == 0x80) continue;  // A character of several bytes is one.
     const bool kept =
         (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_' || c == '.' || c == '-';
     name += kept ? c : '_';
@@ -90,6 +94,12 @@ std::string file_name(const std::string& tensor) {
   name = name.substr(0, 100);
   name.erase(0, name.find_first_not_of('.'));
   return name.empty() ? "output" : name;
+}
+
+void make_folder(const std::string& folder) {
+  std::error_code fault;
+  std::filesystem::create_directories(folder, fault);
+  if (fault) throw gantk::Error("cannot write to `" + folder + "`: " + fault.message(), folder, "check the path");
 }
 
 void run(const Arguments& arguments) {
@@ -108,9 +118,13 @@ void run(const Arguments& arguments) {
     feeds.push_back({name, tensors.back().view()});
   }
   auto outputs = runner.run(feeds);
-  std::filesystem::create_directories(arguments.output_dir);
-  for (const auto& [name, tensor] : outputs) {
-    const std::string path = arguments.output_dir + "/" + file_name(name) + ".npy";
+  make_folder(arguments.output_dir);
+  std::set<std::string> written;
+  for (const auto& [tensor_name, tensor] : outputs) {
+    std::string name = file_name(tensor_name);
+    if (written.contains(name)) name += "-" + std::to_string(written.size());
+    written.insert(name);
+    const std::string path = arguments.output_dir + "/" + name + ".npy";
     gantk::npy::write(path, tensor.view());
     std::cout << path << "\n";
   }
@@ -126,6 +140,11 @@ int main(int count, char** words) {
   }
   try {
     run(parse(given));
+    // What a caller closed leads nowhere; what has no room is an error.
+    if (!std::cout.flush() && errno != EBADF) {
+      throw gantk::Error(std::string("cannot write to standard output: ") + std::strerror(errno), {},
+                         "make room and run the command again");
+    }
     return 0;
   } catch (const gantk::Error& error) {
     std::cerr << "error: " << error.text() << "\n";

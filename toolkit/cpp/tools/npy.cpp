@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "npy.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
+#include <ios>
 #include <iterator>
 #include <utility>
 #include <vector>
@@ -31,7 +36,7 @@ constexpr std::array<std::pair<std::string_view, DType>, 8> codes = {{
 }};
 
 [[noreturn]] void fail(const std::string& path, const std::string& reason) {
-  throw Error("`" + path + "` is not an .npy file: " + reason, path, "numpy.save(FILE, array) writes one");
+  throw Error("`" + path + "` is not an .npy file: " + reason, path, "numpy.save(FILE, array.copy()) writes one");
 }
 
 DType dtype_of_code(const std::string& path, const std::string& code) {
@@ -63,12 +68,16 @@ Shape parse_shape(const std::string& path, const std::string& text) {
 
 }  // namespace
 
-Tensor read(const std::string& path) {
+std::string read_file(const std::string& path) {
   std::ifstream stream(path, std::ios::binary);
-  if (!stream) throw Error("cannot read `" + path + "`: " + std::strerror(errno), path, "check the path");
-  const std::string data{std::istreambuf_iterator<char>(stream), {}};
-  return parse(path, data);
+  try {
+    if (stream) return {std::istreambuf_iterator<char>(stream), {}};
+  } catch (const std::ios_base::failure&) {  // A folder can be opened, and not read.
+  }
+  throw Error("cannot read `" + path + "`: " + std::strerror(errno), path, "check the path");
 }
+
+Tensor read(const std::string& path) { return parse(path, read_file(path)); }
 
 Tensor parse(const std::string& path, std::string_view data) {
   if (data.size() < 12 || !data.starts_with(magic)) fail(path, "it does not begin like one");
@@ -111,9 +120,16 @@ std::string format(const TensorView& view) {
 }
 
 void write(const std::string& path, const TensorView& view) {
-  std::ofstream stream(path, std::ios::binary | std::ios::trunc);
+  const std::filesystem::path target(path);
+  const std::string name = "." + target.filename().string() + "." + std::to_string(::getpid()) + ".partial";
+  const std::string partial = target.parent_path() / name;
+  std::ofstream stream(partial, std::ios::binary | std::ios::trunc);
   stream << format(view);
-  if (!stream.flush()) throw Error("cannot write `" + path + "`: " + std::strerror(errno), path);
+  stream.close();
+  if (stream && std::rename(partial.c_str(), path.c_str()) == 0) return;
+  const int fault = errno;
+  std::remove(partial.c_str());
+  throw Error("cannot write `" + path + "`: " + std::strerror(fault), path);
 }
 
 }  // namespace gantk::npy

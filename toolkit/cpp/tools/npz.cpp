@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <cstring>
 #include <fstream>
-#include <iterator>
 
 #include "gantk/error.hpp"
 #include "npy.hpp"
@@ -60,9 +59,7 @@ std::size_t find_end(const std::string& path, const std::string& data) {
 }  // namespace
 
 std::vector<std::pair<std::string, Tensor>> read(const std::string& path) {
-  std::ifstream stream(path, std::ios::binary);
-  if (!stream) throw Error("cannot read `" + path + "`: " + std::strerror(errno), path, "check the path");
-  const std::string data{std::istreambuf_iterator<char>(stream), {}};
+  const std::string data = npy::read_file(path);
   const std::size_t end = find_end(path, data);
   std::vector<std::pair<std::string, Tensor>> arrays;
   std::size_t at = number<std::uint32_t>(path, data, end + 16);

@@ -17,6 +17,14 @@ gantk::Tensor draw_latents(std::int64_t count, std::int64_t size, unsigned seed)
   return latents;
 }
 
+// How many numbers a latent vector has.
+std::int64_t latent_size(const gantk::TensorSpec& spec) {
+  if (spec.shape.size() == 2) {
+    if (const auto* size = std::get_if<std::int64_t>(&spec.shape[1])) return *size;
+  }
+  throw gantk::Error("the network takes " + spec.text() + "; a generator takes latent vectors", spec.name);
+}
+
 }  // namespace
 
 int main(int count, char** words) {
@@ -25,7 +33,7 @@ int main(int count, char** words) {
     const int seed = given.size() > 3 ? number(given[3]) : 0;
     const auto runner = gantk::Runner::open(given[0]);
     const gantk::TensorSpec& spec = runner.inputs().at(0);
-    const auto latents = draw_latents(pictures, std::get<std::int64_t>(spec.shape.at(1)), static_cast<unsigned>(seed));
+    const auto latents = draw_latents(pictures, latent_size(spec), static_cast<unsigned>(seed));
     auto outputs = runner.run({{spec.name, latents.view()}});
     const gantk::TensorSpec& picture = runner.outputs().at(0);
     const auto pixels = gantk::pictures::to_pixels(outputs[picture.name].view(), picture);

@@ -17,12 +17,14 @@ enum class ErrorKind {
   backend_missing = 3,  // a backend that was asked for is not here, or cannot work on this machine
 };
 
-// Something a user can act on. Everything that gantk itself throws is one; copying it never throws.
+// Something a user can act on. Everything that gantk itself throws is one; copying it never throws, and moving copies.
 class GANTK_API Error : public std::exception {
  public:
   // `what`: one sentence that names the value received and the values allowed. `where`: the file, layer, tensor or
   // option at fault. `hint`: what to do next. The last two may be empty.
   explicit Error(std::string what, std::string where = {}, std::string hint = {}, ErrorKind kind = ErrorKind::failed);
+  Error(const Error&) noexcept = default;
+  Error& operator=(const Error&) noexcept = default;
 
   const char* what() const noexcept override { return content_->what.c_str(); }
   const std::string& where() const noexcept { return content_->where; }

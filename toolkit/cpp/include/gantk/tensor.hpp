@@ -13,6 +13,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 
 #include "gantk/export.hpp"
 
@@ -110,10 +111,17 @@ struct BasicView {
 using TensorView = BasicView<const void>;
 using MutableTensorView = BasicView<void>;
 
-// An array that owns its memory, in main memory or on a GPU. Movable, not copyable.
+// An array that owns its memory, in main memory or on a GPU. Movable, not copyable; one that was moved has no memory,
+// and neither has the default one.
 class GANTK_API Tensor {
  public:
   Tensor() = default;
+  Tensor(Tensor&& other) noexcept : memory_(std::move(other.memory_)), view_(std::exchange(other.view_, {})) {}
+  Tensor& operator=(Tensor&& other) noexcept {
+    memory_ = std::move(other.memory_);
+    view_ = std::exchange(other.view_, {});
+    return *this;
+  }
   Tensor(DType dtype, Shape shape);  // in main memory, not set
 
   // Takes over memory that somebody else made; `release` is called once with `view.data`.
@@ -125,7 +133,7 @@ class GANTK_API Tensor {
   TensorView view() const noexcept { return view_; }
   MutableTensorView mutable_view() noexcept { return view_; }
 
-  // The elements; throws Error where they are of another type, or on a GPU.
+  // The elements; throws Error where they are of another type, or on a GPU, or there is no memory.
   template <class T>
   std::span<const T> values() const {
     return {static_cast<const T*>(checked(dtype_of<T>())), static_cast<std::size_t>(view_.shape.count())};

@@ -85,7 +85,7 @@ GpuSession::GpuSession(const Model& model, const Options& options)
   stream_.emplace(nullptr, cuda::Stream::Kind::waits_for_none);
   order_.emplace();
   try {
-    network_.emplace(model, session_options(model, options, *stream_));
+    network_.emplace(model, options, *stream_);
   } catch (...) {
     order_.reset(), stream_.reset();  // While there is a current context; members would go after it.
     throw;

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "onnxruntime/network.hpp"
 
+#include <mutex>
+
 #include "gantk/error.hpp"
 #include "onnxruntime/interface.hpp"
+#include "onnxruntime/settings.hpp"
 
 namespace gantk::onnxruntime {
 namespace {
@@ -14,9 +17,21 @@ const Ort::Env& environment() {
   return env;
 }
 
-Ort::Session load(const Model& model, const Ort::SessionOptions& options) {
+// The first session that brings operators enters their domain into a table of the whole process, which ONNX Runtime
+// does without a lock: no other one that brings them is made meanwhile.
+Ort::Session make_session(const Model& model, const Ort::SessionOptions& options, bool has_operators) {
+  static std::once_flag first;
+  Ort::Session made{nullptr};
+  const auto make = [&] { made = {environment(), model.bytes.view().data(), model.bytes.size(), options}; };
+  if (has_operators) std::call_once(first, make);
+  if (made == nullptr) make();
+  return made;
+}
+
+Ort::Session load(const Model& model, const Options& chosen, void* stream) {
+  const Ort::SessionOptions options = session_options(model, chosen, stream);
   try {
-    return Ort::Session(environment(), model.bytes.view().data(), model.bytes.size(), options);
+    return make_session(model, options, !chosen.operators.empty());
   } catch (const Ort::Exception& error) {
     throw Error("ONNX Runtime cannot load `" + model.where + "`: " + message_of(error), model.where);
   }
@@ -24,8 +39,8 @@ Ort::Session load(const Model& model, const Ort::SessionOptions& options) {
 
 }  // namespace
 
-Network::Network(const Model& model, const Ort::SessionOptions& options)
-    : where(model.where), interface(model.interface), session(load(model, options)) {
+Network::Network(const Model& model, const Options& chosen, void* stream)
+    : where(model.where), interface(model.interface), session(load(model, chosen, stream)) {
   check_interface(session, model);
   for (const TensorSpec& spec : interface.inputs) inputs.push_back(spec.name.c_str());
   for (const TensorSpec& spec : interface.outputs) outputs.push_back(spec.name.c_str());

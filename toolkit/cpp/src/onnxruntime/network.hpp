@@ -15,8 +15,9 @@
 namespace gantk::onnxruntime {
 
 struct Network {
-  // Throws Error where ONNX Runtime refuses the file, or the file's inputs and outputs are not those of the manifest.
-  Network(const Model& model, const Ort::SessionOptions& options);
+  // On the CPU or, where there is a stream, on the GPU. Throws Error where ONNX Runtime refuses the file or what was
+  // chosen, or the file's inputs and outputs are not those of the manifest.
+  Network(const Model& model, const Options& chosen, void* stream);
   Network(const Network&) = delete;
   Network& operator=(const Network&) = delete;
 

@@ -3,14 +3,13 @@
 
 #include "onnxruntime/gpu_session.hpp"
 #include "onnxruntime/network.hpp"
-#include "onnxruntime/settings.hpp"
 
 namespace gantk::onnxruntime {
 namespace {
 
 class CpuSession : public Session {
  public:
-  CpuSession(const Model& model, const Options& options) : network_(model, session_options(model, options, nullptr)) {}
+  CpuSession(const Model& model, const Options& options) : network_(model, options, nullptr) {}
 
   void run(std::span<const TensorView> inputs, std::span<Slot> slots) const override {
     guard([&] { run_unguarded(inputs, slots); });

@@ -2,6 +2,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <ios>
 #include <iterator>
 
 #include "formats.hpp"
@@ -9,11 +10,21 @@
 #include "gantk/pictures.hpp"
 
 namespace gantk::pictures {
+namespace {
+
+std::string read_bytes(const std::string& path) {
+  std::ifstream stream(path, std::ios::binary);
+  try {
+    if (stream) return {std::istreambuf_iterator<char>(stream), {}};
+  } catch (const std::ios_base::failure&) {  // A folder can be opened, and not read.
+  }
+  throw Error("cannot read `" + path + "`: " + std::strerror(errno), path, "check the path");
+}
+
+}  // namespace
 
 Tensor read(const std::string& path) {
-  std::ifstream stream(path, std::ios::binary);
-  if (!stream) throw Error("cannot read `" + path + "`: " + std::strerror(errno), path, "check the path");
-  const std::string data{std::istreambuf_iterator<char>(stream), {}};
+  const std::string data = read_bytes(path);
   if (data.starts_with("\x89PNG")) return decode_png(path, data);
   if (data.starts_with("\xFF\xD8")) return decode_jpeg(path, data);
   fail_reading(path, "its content is neither PNG nor JPEG");

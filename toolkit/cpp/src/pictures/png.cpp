@@ -38,9 +38,10 @@ Tensor decode_png(const std::string& path, const std::string& data) {
 }
 
 void write(const std::string& path, const TensorView& pixels) {
+  check_in_main_memory(pixels);
   const Shape& shape = pixels.shape;
-  const bool fits = pixels.dtype == DType::uint8 && pixels.device == Device::cpu && shape.rank() == 4 &&
-                    shape[0] == 1 && (shape[3] == 1 || shape[3] == 3) && shape.count() > 0;
+  const bool fits = pixels.dtype == DType::uint8 && shape.rank() == 4 && shape[0] == 1 &&
+                    (shape[3] == 1 || shape[3] == 3) && shape.count() > 0;
   if (!fits) {
     throw Error("an array " + std::string(name_of(pixels.dtype)) + shape.text() +
                 " is no picture; uint8[1, H, W, 1 or 3] is wanted");

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "formats.hpp"
 #include "gantk/error.hpp"
 #include "gantk/pictures.hpp"
 
@@ -15,8 +16,8 @@ struct Sizes {
 };
 
 const std::uint8_t* check_pixels(const TensorView& pixels) {
-  if (pixels.dtype != DType::uint8 || pixels.shape.rank() != 4 || pixels.device != Device::cpu ||
-      pixels.shape.count() == 0) {
+  check_in_main_memory(pixels);
+  if (pixels.dtype != DType::uint8 || pixels.shape.rank() != 4 || pixels.shape.count() == 0) {
     throw Error("an array " + std::string(name_of(pixels.dtype)) + pixels.shape.text() +
                 " is no pixels; uint8[N, H, W, C] is wanted");
   }
@@ -47,6 +48,10 @@ std::vector<Cover> covers(std::int64_t before, std::int64_t after) {
 
 }  // namespace
 
+void check_in_main_memory(const TensorView& array) {
+  if (array.device != Device::cpu) throw Error("the pictures are in GPU memory", {}, "copy them to the CPU first");
+}
+
 Tensor to_planes(const TensorView& pixels, double low, double high) {
   const std::uint8_t* from = check_pixels(pixels);
   const auto [n, h, w, c] = sizes_of(pixels.shape);
@@ -71,6 +76,7 @@ Tensor to_pixels(const TensorView& output, const TensorSpec& spec) {
     std::memcpy(copy.mutable_view().data, output.data, output.size_bytes());
     return copy;
   }
+  check_in_main_memory(output);
   if (output.dtype != DType::float32 || output.shape.rank() != 4 || spec.layout != "NCHW") {
     throw Error("`" + spec.text() + "` is no picture that gantk turns into pixels", spec.name);
   }
@@ -126,6 +132,10 @@ Tensor reduce(const TensorView& pixels, std::int64_t longest) {
 
 Tensor grid(const TensorView& pixels, std::int64_t padding) {
   const std::uint8_t* from = check_pixels(pixels);
+  if (padding < 0) {
+    throw Error("a padding of " + std::to_string(padding) + " pixels; at least 0 is wanted", "padding", {},
+                ErrorKind::usage);
+  }
   const auto [n, h, w, c] = sizes_of(pixels.shape);
   const auto columns = static_cast<std::int64_t>(std::ceil(std::sqrt(static_cast<double>(n))));
   const std::int64_t rows = (n + columns - 1) / columns;

@@ -51,6 +51,16 @@ TEST_F(CApiTest, RunsIntoTheCallersMemoryAndAllocatesNothing) {
   EXPECT_EQ(y_[5], 7);
 }
 
+TEST_F(CApiTest, SaysThatThereIsNoMemory) {
+  gantk_outputs* outputs = nullptr;
+  testing::is_full = true;
+  gantk_error* const error = gantk_runner_run(runner_, &input_, 1, &outputs);
+  testing::is_full = false;
+  ASSERT_NE(error, nullptr);
+  EXPECT_EQ(gantk_error_text(error), std::string("there is not enough memory"));
+  gantk_error_free(error);
+}
+
 TEST_F(CApiTest, LetsNothingThrownThrough) {
   for (const auto& [value, text] : {std::pair{-1.0f, "it does not like minus one"},
                                     std::pair{-2.0f, "a library threw what is no exception"}}) {

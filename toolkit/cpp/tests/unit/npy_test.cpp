@@ -51,6 +51,7 @@ TEST(Npy, RefusesWhatIsNone) {
     EXPECT_THROW(npy::read(folder.path() / "x.npy"), Error) << data;
   }
   EXPECT_THROW(npy::read(folder.path() / "missing.npy"), Error);
+  EXPECT_THROW(npy::read(folder.path()), Error);
 }
 
 }  // namespace

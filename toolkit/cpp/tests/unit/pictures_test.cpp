@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "gantk/error.hpp"
-#include "test_folder.hpp"
+#include "test_bundle.hpp"
 
 namespace gantk::pictures {
 namespace {
@@ -56,6 +56,8 @@ TEST(Pictures, RefusesWhatIsNone) {
   folder.write("x.png", bomb);
   EXPECT_THROW(read(path), Error);
   EXPECT_THROW(read(folder.path() / "missing.png"), Error);
+  const std::string said = testing::refusal([&] { read(folder.path()); });
+  EXPECT_TRUE(said.starts_with("cannot read `" + folder.path().string() + "`: Is a directory")) << said;
   EXPECT_THROW(write(path, Tensor(DType::float32, {1, 2, 2, 3}).view()), Error);
   EXPECT_THROW(write("/no such folder/x.png", sample(2, 2).view()), Error);
 }
@@ -102,6 +104,24 @@ TEST(Pictures, AGridHasEveryPicture) {
   const std::vector<std::uint8_t> wanted = {0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 3, 4, 0, 0, 0, 0, 0,
                                             0, 0, 0, 0, 5, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
   EXPECT_EQ(values_of(sheet), wanted);
+}
+
+TEST(Pictures, AGridHasNoNegativeBorder) {
+  const Tensor pixels = sample(4, 4);
+  EXPECT_EQ(values_of(grid(pixels.view(), 0)), values_of(pixels));
+  EXPECT_THROW(grid(pixels.view(), -1), Error);
+}
+
+TEST(Pictures, ReadsNoGpuMemory) {
+  const TensorSpec spec{.name = "p", .range = std::pair(0.0, 1.0), .layout = "NCHW"};
+  for (const DType dtype : {DType::float32, DType::uint8}) {
+    const Tensor there({reinterpret_cast<void*>(64), dtype, {1, 3, 2, 1}, Device::cuda}, [](void*) {});
+    for (const auto& work : {std::function<void()>([&] { to_pixels(there.view(), spec); }),
+                             std::function<void()>([&] { to_planes(there.view(), 0, 1); }),
+                             std::function<void()>([&] { write("x.png", there.view()); })}) {
+      EXPECT_EQ(testing::refusal(work), "the pictures are in GPU memory\n  hint: copy them to the CPU first");
+    }
+  }
 }
 
 }  // namespace

@@ -16,12 +16,13 @@
 #include "test_bundle.hpp"
 
 std::atomic<long> gantk::testing::allocations{0};
+std::atomic<bool> gantk::testing::is_full{false};
 
 // Every allocation of this program is counted.
 // Not inlined, for GCC then warns of malloc beside delete.
 [[gnu::noinline]] void* operator new(std::size_t size) {
   ++gantk::testing::allocations;
-  if (void* memory = std::malloc(size)) return memory;
+  if (void* memory = gantk::testing::is_full ? nullptr : std::malloc(size)) return memory;
   throw std::bad_alloc();
 }
 [[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }

@@ -53,6 +53,21 @@ TEST(Tensor, OwnsItsMemoryOnce) {
   EXPECT_EQ(released, 1);
 }
 
+TEST(Tensor, HasNothingBeforeItIsMadeAndAfterItWasMoved) {
+  Tensor tensor(DType::uint8, {2, 3});
+  Tensor moved = std::move(tensor);
+  Tensor assigned;
+  EXPECT_THROW(assigned.values<float>(), Error);
+  assigned = std::move(moved);
+  EXPECT_EQ(assigned.values<std::uint8_t>().size(), 6u);
+  for (Tensor* empty : {&tensor, &moved}) {
+    EXPECT_EQ(empty->view().data, nullptr);
+    EXPECT_EQ(empty->mutable_view().data, nullptr);
+    EXPECT_THROW(empty->values<std::uint8_t>(), Error);
+    EXPECT_THROW(empty->values<float>(), Error);
+  }
+}
+
 TEST(Tensor, RefusesAnotherType) {
   Tensor tensor(DType::int32, {2});
   tensor.values<std::int32_t>()[1] = 5;
@@ -103,6 +118,9 @@ TEST(Error, SaysAllOfItself) {
   EXPECT_EQ(Error("what").text(), "what");
   EXPECT_EQ(Error("what", "here", "do").text(), "what\n  in: here\n  hint: do");
   static_assert(std::is_nothrow_copy_constructible_v<Error>);
+  Error given("what", "here");
+  const Error taken = std::move(given);
+  EXPECT_EQ(given.text(), taken.text());
 }
 
 }  // namespace

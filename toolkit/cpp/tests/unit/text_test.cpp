@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <clocale>
 #include <limits>
 
 namespace gantk {
@@ -27,6 +28,20 @@ TEST(Text, NumbersAsPythonWritesThem) {
   EXPECT_EQ(repr(1e-5), "1e-05");
   EXPECT_EQ(repr(5e-324), "5e-324");
   EXPECT_EQ(repr(std::numeric_limits<double>::infinity()), "inf");
+}
+
+TEST(Text, NumbersHaveAPointInEveryLocale) {
+  const std::string before = std::setlocale(LC_NUMERIC, nullptr);
+  for (const char* name : {"de_DE.UTF-8", "fr_FR.UTF-8", "pt_BR.UTF-8", "ru_RU.UTF-8"}) {
+    if (std::setlocale(LC_NUMERIC, name) != nullptr) break;  // Machines have some of them, or none.
+  }
+  EXPECT_EQ(formatted(0.0012345, 3), "0.00123");
+  EXPECT_EQ(formatted(9.5), "9.5");
+  EXPECT_EQ(formatted(80.0), "80");
+  EXPECT_EQ(formatted(1e300, 3), "1e+300");
+  EXPECT_EQ(formatted(49.96, 1, std::chars_format::fixed), "50.0");
+  EXPECT_EQ(formatted(std::numeric_limits<double>::max(), 1, std::chars_format::fixed).size(), 311u);
+  std::setlocale(LC_NUMERIC, before.c_str());
 }
 
 TEST(Text, CountsCodePoints) {
