@@ -12,9 +12,9 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
+import gantk
 import networks
 from foreign_files import file, node, normal, saved
-from gantk.bundle import Bundle
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.export import verify
 from gantk.export.engines import lowered
@@ -25,7 +25,6 @@ from gantk.export.engines.lowered import lower, random_inputs, reference_of
 from gantk.export.engines.pipeline import EngineRequest
 from gantk.runtime.model import Model, from_bytes
 from gantk.runtime.products import Product
-from gantk.runtime.registry import open_model
 from random_graphs import Sketch
 
 HALF = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -57,6 +56,7 @@ def test_a_file_becomes_a_bundle_of_both(tmp_path: Path, precision: str) -> None
     proto = onnx.load_from_string(bundle.read_file(low.file))
     assert {tensor.data_type for tensor in proto.graph.initializer if tensor.dims != [2]} == {HALF[precision]}
     assert proto.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
+    assert low.opset == proto.opset_import[0].version
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -124,6 +124,28 @@ def test_what_has_float32_alone_is_left_in_it() -> None:
     graph = lowerable(network, "fp16")
     assert [one.op_type for one in graph.graph if one.metadata_props] == ["ConstantOfShape"]
     lowered_to(network, "fp16", {"N": 2, "K": 5})
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_an_operator_of_float32_alone(precision: str) -> None:
+    network = file([node("MatMul", "x w", "h"), node("Celu", "h", "y")], w=normal(4, 4))
+    graph = lowerable(network, precision)
+    assert [one.op_type for one in graph.graph if one.metadata_props] == ["Celu"]
+    lowered_to(network, precision, {"N": 2})
+
+
+def test_a_sum_that_is_read_in_fp16_is_within_its_range() -> None:
+    sums = file(
+        [
+            node("ReduceSumSquare", "x", "s", keepdims=1, axes=[1]),
+            node("MatMul", "s w", "h"),
+            node("Tanh", "h", "y"),
+        ],
+        ("N", 40000),
+        w=np.float32([[1e-5]]),
+    )
+    with pytest.raises(GantkError, match="layer `the ReduceSumSquare` reaches .* in float32"):
+        lowered_to(sums, "fp16", {"N": 2})
 
 
 def test_sums_stay_in_float32() -> None:
@@ -310,10 +332,9 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_bundle_runs_it(tmp_path: Path) -> None:
     path = saved(tmp_path, from_bytes(networks.generator(metadata=False)))
     root = bundle_onnx(path, tmp_path / "x.gantk", precisions=("fp16",)).root
-    feeds = {"latent": normal(2, networks.LATENT)}
     made = []
     for precision in ("fp32", "fp16"):
-        variant = Bundle.read(root).find(precision)
-        with open_model(from_bytes(Bundle.read(root).read_file(variant.file)), "onnxruntime") as runner:
-            made.append(runner.run(feeds)["picture"])
+        with gantk.open(root, "onnxruntime", precision) as runner:
+            assert runner.file_precision == precision
+            made.append(runner.run({"latent": normal(2, networks.LATENT)})["picture"])
     assert 0 < np.abs(made[0] - made[1]).max() < 0.01

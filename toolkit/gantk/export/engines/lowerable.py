@@ -10,7 +10,7 @@ import onnx.defs
 import onnx.inliner
 import onnx.version_converter
 import onnx_ir as ir
-from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
+from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
 from gantk.errors import BackendMissingError, GantkError
 from gantk.export.functions import DOMAIN
@@ -29,7 +29,7 @@ _SIZES = (ir.DataType.INT32, ir.DataType.INT64)
 
 
 def simplified(model: Model, precision: str) -> ir.Model:
-    """The graph of a file, simplified, with the type of every tensor; nodes have names of their own.
+    """The graph of a file, simplified, with the type of every tensor; nodes have names.
 
     Constants are computed, and batch normalisations folded into convolutions, where fp16 would round their variances.
 
@@ -43,8 +43,6 @@ def simplified(model: Model, precision: str) -> ir.Model:
     """
     proto = _at_opset(_inlined(onnx.load_from_string(model.data)), OPSETS[precision], model.where)
     graph = _typed(_simplified(proto, model.where), model)
-    for value, spec in zip(graph.graph.outputs, model.outputs, strict=True):
-        value.shape = ir.Shape(spec.shape)
     _name(graph.graph)
     for node in graph.graph:
         _refuse(node, model.where)
@@ -103,31 +101,23 @@ def _at_opset(proto: onnx.ModelProto, least: int, where: str) -> onnx.ModelProto
 def _simplified(proto: onnx.ModelProto, where: str) -> ir.Model:
     """With constants computed, all of them weights, and batch normalisations folded."""
     try:
-        from onnxscript import optimizer, rewriter
-        from onnxscript.rewriter.rules import common
+        from onnxscript import optimizer
     except ImportError as error:
         raise BackendMissingError(
             "an ONNX file is brought to another precision by onnxscript, which is not installed",
             hint="pip install onnxscript",
         ) from error
-    folded = (
-        common.fuse_batchnorm_into_conv_rule,
-        common.fuse_batchnorm_into_conv_transpose_rule,
-        common.fuse_batchnorm_into_gemm_rule,
-    )
     graph = ir.from_proto(proto)
     RemoveInitializersFromInputsPass()(graph)  # Old files name weights among their inputs.
     try:
         # Weights are normalised in some graphs, which is to be done in float32.
         optimizer.optimize(graph, inline=False, input_size_limit=_FOLDED, output_size_limit=_FOLDED)
-        graph = rewriter.rewrite(graph, folded)
     except Exception as error:
         raise GantkError(
             f"onnxscript cannot simplify `{where}`: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}",
             where=where,
             hint="leave --precision out: engines compute in the types of the file",
         ) from error
-    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
     return graph
 
 
@@ -151,12 +141,9 @@ def _typed(graph: ir.Model, model: Model) -> ir.Model:
 
 
 def _name(graph: ir.Graph) -> None:
-    """Give each node a name of its own: refusals are by name."""
-    used: set[str] = set()
+    """Give nodes without a name one: refusals are by name."""
     for index, node in enumerate(graph):
-        if not node.name or node.name in used:
-            node.name = f"{node.name or node.op_type}.{index}"
-        used.add(node.name)
+        node.name = node.name or f"{node.op_type}.{index}"
 
 
 def _refuse(node: ir.Node, where: str) -> None:
@@ -180,7 +167,7 @@ def _lowers(node: ir.Node, opset: int, precision: str) -> bool:
     if node.domain == DOMAIN:
         return True
     if node.op_type == "Cast":
-        return node.inputs[0] is not None and node.inputs[0].dtype not in _SIZES
+        return True  # Those of sizes are told apart elsewhere.
     schema = onnx.defs.get_schema(node.op_type, opset)
     allowed = {one.type_param_str: one.allowed_type_strs for one in schema.type_constraints}
     followed = set()
