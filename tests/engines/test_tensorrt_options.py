@@ -210,7 +210,7 @@ def test_an_engine_can_be_captured_where_the_network_can(
 
 def test_nothing_is_kept_of_a_build_that_fails(trt: TensorRT, tmp_path: Path) -> None:
     trt.made = None
-    with pytest.raises(GantkError, match="tensorrt 11.4.0.106 cannot build `x.onnx` in fp32"):
+    with pytest.raises(GantkError, match="tensorrt 11.4.0.106 cannot build `x.onnx` in fp32 for sm_90: it gave"):
         made(BuildOptions())
     assert not (tmp_path / "gantk").exists()
 
