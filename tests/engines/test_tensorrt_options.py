@@ -181,36 +181,67 @@ def test_an_engine_whose_measurements_cannot_be_kept_is_built(
     assert (built.data, built.timing_cache) == (b"plan", None)
 
 
+FLAG = "given memory"
+
+
+class Flagged:
+    """A builder that refuses a flag, as TensorRT for RTX does for sizes that depend on the data.
+
+    Args:
+        trt: Whose.
+        refuses: Whether it does.
+        then: What it logs without the flag, where it fails then too.
+    """
+
+    def __init__(self, trt: TensorRT, refuses: bool, then: str = "") -> None:
+        self.refuses, self.then = refuses, then
+        self.seen: list[bool] = []
+        self.create_network = lambda flags: SimpleNamespace(num_layers=0)
+        self.create_builder_config, self.create_optimization_profile = lambda: trt.config, Profile
+        self.logger: Any = None
+        trt.Builder = self  # type: ignore[method-assign, assignment]
+
+    def __call__(self, logger: Any) -> Flagged:
+        self.logger = logger
+        return self
+
+    def build_serialized_network(self, network: object, config: Config) -> bytes | None:
+        self.seen.append(FLAG in config.flags)
+        if self.seen[-1] and self.refuses:
+            said = "BuilderFlag::kREQUIRE_USER_ALLOCATION is not compatible with data-dependent shapes"
+        else:
+            said = self.then
+        if said:
+            self.logger.log(0, said)
+        return None if said else b"plan"
+
+
 @pytest.mark.parametrize("data_dependent", [False, True])
 def test_an_engine_can_be_captured_where_the_network_can(
     trt: TensorRT, monkeypatch: pytest.MonkeyPatch, data_dependent: bool
 ) -> None:
-    """As TensorRT for RTX has it, which refuses the flag for sizes that depend on the data."""
-    flag = "given memory"
-    monkeypatch.setattr(Flag, "REQUIRE_USER_ALLOCATION", flag, raising=False)
-    seen, words = [], "BuilderFlag::kREQUIRE_USER_ALLOCATION is not compatible with data-dependent shapes"
-
-    class Builder:
-        def __init__(self, logger: Any) -> None:
-            self.logger = logger
-            self.create_network = lambda flags: SimpleNamespace(num_layers=0)
-            self.create_builder_config, self.create_optimization_profile = lambda: trt.config, Profile
-
-        def build_serialized_network(self, network: object, config: Config) -> bytes | None:
-            seen.append(flag in config.flags)
-            if seen[-1] and data_dependent:
-                self.logger.log(0, words)
-                return None
-            return b"plan"
-
-    trt.Builder = Builder  # type: ignore[method-assign]
+    monkeypatch.setattr(Flag, "REQUIRE_USER_ALLOCATION", FLAG, raising=False)
+    builder = Flagged(trt, data_dependent)
     assert made(BuildOptions()).data == b"plan"
-    assert seen == ([True, False] if data_dependent else [True])
+    assert builder.seen == ([True, False] if data_dependent else [True])
+
+
+@pytest.mark.parametrize(("refuses", "tries"), [(True, [True, False]), (False, [True])])
+def test_what_a_build_failed_of_is_told_not_what_was_tried_before(
+    trt: TensorRT, monkeypatch: pytest.MonkeyPatch, refuses: bool, tries: list[bool]
+) -> None:
+    monkeypatch.setattr(Flag, "REQUIRE_USER_ALLOCATION", FLAG, raising=False)
+    builder = Flagged(trt, refuses, then="no tactic was found")
+    with pytest.raises(GantkError, match=r"for sm_90: no tactic was found\n"):
+        made(BuildOptions())
+    assert builder.seen == tries
 
 
 def test_nothing_is_kept_of_a_build_that_fails(trt: TensorRT, tmp_path: Path) -> None:
     trt.made = None
-    with pytest.raises(GantkError, match="tensorrt 11.4.0.106 cannot build `x.onnx` in fp32 for sm_90: it gave"):
+    with pytest.raises(
+        GantkError, match="tensorrt 11.4.0.106 cannot build `x.onnx` in fp32 for sm_90: it gave"
+    ):
         made(BuildOptions())
     assert not (tmp_path / "gantk").exists()
 

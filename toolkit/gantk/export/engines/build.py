@@ -213,7 +213,8 @@ def _serialized(trt: ModuleType, builder: Any, network: Any, config: Any) -> Any
     serialized = builder.build_serialized_network(network, config)
     if serialized is None and "REQUIRE_USER_ALLOCATION" in log(trt).said():
         config.clear_flag(flags.REQUIRE_USER_ALLOCATION)
-        serialized = builder.build_serialized_network(network, config)
+        with log(trt).listening():  # What it said of the flag is no cause any more.
+            serialized = builder.build_serialized_network(network, config)
     return serialized
 
 
