@@ -85,6 +85,13 @@ def test_a_wrong_engine_gets_into_no_bundle(lab: Lab) -> None:
     ]
 
 
+def test_options_have_no_order_and_count_once(lab: Lab) -> None:
+    for named in (("strip", "refit"), ("refit", "strip", "refit")):
+        options = BuildOptions(("sm_89",), options=named)
+        bundle = add_engines(lab.root, EngineRequest(("tensorrt-rtx",), options=options, **SHAPES))
+    assert [engine.options for engine in bundle.manifest.engines] == [("refit", "strip")]
+
+
 @pytest.mark.parametrize("targets", [("sm_86",), ("sm_120", "sm_86")])
 def test_what_is_for_other_gpus_is_not_run(lab: Lab, targets: tuple[str, ...]) -> None:
     bundle, lines = export(lab, *targets)
