@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import subprocess
 import sys
 import time
@@ -14,15 +13,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from bench_fakes import wait_dead
 from safetensors.numpy import load
 
 import engine_graphs as graphs
 import networks
 from gantk.bundle import Bundle, Variant
 from gantk.errors import GantkError, UsageError
-from gantk.export.engines import apart
-from gantk.export.engines.apart import build_apart
 from gantk.export.engines.build import BuildOptions
 from gantk.export.engines.foreign import bundle_onnx
 from gantk.export.engines.pipeline import EngineRequest, add_engines
@@ -236,56 +232,6 @@ def test_a_damaged_file_is_not_built(rtx: Product, bundle: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     with pytest.raises(GantkError, match="the manifest says"):
         add_engines(bundle, request("fp32"))
-
-
-def test_two_builds_are_equal_byte_for_byte(rtx: Product) -> None:
-    """In a process of their own; in one process the builder numbers its names on."""
-    data = networks.generator("fp16")
-    profiles = graphs.profiles_of(data)
-    first, second = (build_apart(rtx, data, "fp16", profiles, ADA, "x.onnx") for _ in range(2))
-    assert first == second
-
-
-def test_a_worker_that_dies_is_an_error_and_leaves_nothing(
-    rtx: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    crash = f"""
-import os, pathlib, subprocess, sys
-child = subprocess.Popen(["sleep", "3600"], stdout=subprocess.DEVNULL)
-pathlib.Path({str(tmp_path / "child")!r}).write_text(str(child.pid))
-print("out of paper", file=sys.stderr)
-os.abort()
-"""
-    start = subprocess.Popen
-
-    def popen(command: list[str], **options: object) -> subprocess.Popen[bytes]:
-        return start([sys.executable, "-c", crash], **options)  # type: ignore[call-overload, no-any-return]
-
-    monkeypatch.setattr("gantk.export.engines.apart.subprocess.Popen", popen)
-    data = networks.generator()
-    with pytest.raises(GantkError, match="built `x.onnx` was killed by SIGABRT: out of paper"):
-        build_apart(rtx, data, "fp32", graphs.profiles_of(data), ADA, "x.onnx")
-    assert wait_dead([int((tmp_path / "child").read_text())])
-
-
-def test_a_worker_that_can_write_no_file_says_so(rtx: Product, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = subprocess.Popen
-
-    def popen(command: list[str], **options: object) -> subprocess.Popen[bytes]:
-        limited = f"ulimit -f 0; exec {shlex.join(command)}"
-        return start(["sh", "-c", limited], **options)  # type: ignore[call-overload, no-any-return]
-
-    monkeypatch.setattr("gantk.export.engines.apart.subprocess.Popen", popen)
-    data = networks.generator()
-    with pytest.raises(GantkError, match="cannot build in `.*gantk-build-.*`: File too large"):
-        build_apart(rtx, data, "fp32", graphs.profiles_of(data), ADA, "x.onnx")
-
-
-def test_the_worker_sees_the_same_first_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    for name, value in said.items():
-        monkeypatch.setenv(name, value)
-    assert said.items() <= apart._environment().items()
 
 
 def test_a_foreign_file_becomes_a_bundle(rtx: Product, tmp_path: Path) -> None:

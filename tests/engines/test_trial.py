@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import networks
-from engine_lab import SMALL, Lab, doubling, make_lab, write_bundle
+from engine_lab import SMALL, Lab, doubling, engine_of, make_lab, write_bundle
 from fake_tensorrt import MAGIC
 from gantk.bundle import Bundle, Variant, Writer
 from gantk.errors import GantkError
@@ -36,7 +36,8 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
 
     def build(*arguments: Any) -> Built:
         options: BuildOptions = arguments[4]
-        return Built(MAGIC + b"just built", Audit({}, (), frozenset()), options.targets, None)
+        data = MAGIC + f"just built {', '.join(options.options)}".encode()
+        return Built(data, Audit({}, (), frozenset()), options.targets or ("sm_89",), None)
 
     monkeypatch.setattr(pipeline, "build_apart", build)
     return made
@@ -90,6 +91,26 @@ def test_options_have_no_order_and_count_once(lab: Lab) -> None:
         options = BuildOptions(("sm_89",), options=named)
         bundle = add_engines(lab.root, EngineRequest(("tensorrt-rtx",), options=options, **SHAPES))
     assert [engine.options for engine in bundle.manifest.engines] == [("refit", "strip")]
+
+
+def test_a_refittable_engine_misses_no_architecture(lab: Lab) -> None:
+    """It is for the GPU at hand alone, by what was asked for; sm_75, say, is not left out of it."""
+    options = BuildOptions(tf32=True, options=("refit",))
+    lines: list[str] = []
+    add_engines(lab.root, EngineRequest(("tensorrt-rtx",), options=options, **SHAPES), lines.append)
+    assert not any("left out" in line for line in lines)
+    add_engines(
+        lab.root, EngineRequest(("tensorrt-rtx",), options=BuildOptions(tf32=True), **SHAPES), lines.append
+    )
+    assert "  left out: sm_75 does not compute in tf32, which begins with sm_80" in lines
+
+
+@pytest.mark.parametrize(("options", "alone"), [((), True), (("hardware-compatible",), False)])
+def test_one_for_other_gpus_too_is_judged_on_each(lab: Lab, options: tuple[str, ...], alone: bool) -> None:
+    bundle = write_bundle(lab.root, engine_of(targets=("sm_89",), options=options, profiles=(SMALL,)))
+    lines: list[str] = []
+    engine = trial.tried(bundle, bundle.manifest.engines[0], bundle.root, lines.append)
+    assert (lines, engine.verified) == (["  verified on sm_89"], alone)
 
 
 @pytest.mark.parametrize("targets", [("sm_86",), ("sm_120", "sm_86")])

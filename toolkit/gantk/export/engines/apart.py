@@ -94,6 +94,8 @@ def _run(folder: Path, log: IO[bytes], progress: Progress) -> tuple[int, dict[st
     try:
         result: dict[str, Any] | None = None
         for line in process.stdout:
+            if not line.endswith(b"\n"):
+                break  # It died amid it.
             told = json.loads(line)
             if isinstance(told, dict):
                 result = told

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Engines are built in a process of their own, which may die."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bench_fakes import wait_dead
+
+import engine_graphs as graphs
+import networks
+from gantk.errors import GantkError
+from gantk.export.engines import apart
+from gantk.export.engines.apart import build_apart
+from gantk.export.engines.build import BuildOptions
+from gantk.runtime.products import Product
+
+ADA = BuildOptions(("sm_89",))
+MEMORY = "a smaller --max, or a --workspace limit, takes less memory"
+
+
+def test_two_builds_are_equal_byte_for_byte(rtx: Product) -> None:
+    """In a process of their own; in one process the builder numbers its names on."""
+    data = networks.generator("fp16")
+    profiles = graphs.profiles_of(data)
+    first, second = (build_apart(rtx, data, "fp16", profiles, ADA, "x.onnx") for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("dies", "how", "hint"),
+    [
+        ("os.abort()", "was killed by SIGABRT", None),
+        ("sys.exit(3)", "ended with status 3", None),
+        ("os.kill(os.getpid(), 9)", "was killed by SIGKILL", MEMORY),
+        ("print('[1, 2', end='', flush=True); os.abort()", "was killed by SIGABRT", None),
+    ],
+    ids=["abort", "exit", "kill", "amid-a-line"],
+)
+def test_a_worker_that_dies_is_an_error_and_leaves_nothing(
+    rtx: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: str, how: str, hint: str | None
+) -> None:
+    crash = f"""
+import os, pathlib, subprocess, sys
+child = subprocess.Popen(["sleep", "3600"], stdout=subprocess.DEVNULL)
+pathlib.Path({str(tmp_path / "child")!r}).write_text(str(child.pid))
+print("out of paper", file=sys.stderr)
+{dies}
+"""
+    start = subprocess.Popen
+
+    def popen(command: list[str], **options: object) -> subprocess.Popen[bytes]:
+        return start([sys.executable, "-c", crash], **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr("gantk.export.engines.apart.subprocess.Popen", popen)
+    data = networks.generator()
+    with pytest.raises(GantkError, match=f"built `x.onnx` {how}: out of paper") as caught:
+        build_apart(rtx, data, "fp32", graphs.profiles_of(data), ADA, "x.onnx")
+    assert caught.value.hint == hint
+    assert wait_dead([int((tmp_path / "child").read_text())])
+
+
+def test_a_worker_that_can_write_no_file_says_so(rtx: Product, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = subprocess.Popen
+
+    def popen(command: list[str], **options: object) -> subprocess.Popen[bytes]:
+        limited = f"ulimit -f 0; exec {shlex.join(command)}"
+        return start(["sh", "-c", limited], **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr("gantk.export.engines.apart.subprocess.Popen", popen)
+    data = networks.generator()
+    with pytest.raises(GantkError, match="cannot build in `.*gantk-build-.*`: File too large"):
+        build_apart(rtx, data, "fp32", graphs.profiles_of(data), ADA, "x.onnx")
+
+
+def test_the_worker_sees_the_same_first_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert said.items() <= apart._environment().items()
