@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -82,3 +83,9 @@ def test_the_worker_sees_the_same_first_gpu(monkeypatch: pytest.MonkeyPatch) -> 
     for name, value in said.items():
         monkeypatch.setenv(name, value)
     assert said.items() <= apart._environment().items()
+
+
+def test_the_worker_in_its_folder_finds_packages_beside_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["libraries", "", "/opt/more"]))
+    (_, *paths) = apart._environment()["PYTHONPATH"].split(os.pathsep)
+    assert paths == [str(Path("libraries").absolute()), "/opt/more"]

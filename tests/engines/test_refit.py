@@ -391,6 +391,10 @@ def named(proto: onnx.ModelProto, name: str) -> onnx.TensorProto:
             "has another node where `` (ConvTranspose) is",
         ),
         (lambda proto: proto.graph.node.pop(), "has another node where `` (Cast) is"),
+        (
+            lambda proto: proto.graph.node.add(op_type="Relu", name="more", input=["picture"], output=["y"]),
+            "has another node where `more` (Relu) is",
+        ),
     ],
 )  # fmt: skip
 def test_what_makes_another_graph(change: Callable[[onnx.ModelProto], object], text: str) -> None:
