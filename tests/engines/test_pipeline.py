@@ -252,15 +252,6 @@ def test_a_foreign_file_becomes_a_bundle(rtx: Product, tmp_path: Path) -> None:
     np.testing.assert_array_equal(outputs["picture"], probe["output.picture"])
 
 
-def test_weights_beside_a_foreign_file_are_taken_in(rtx: Product, tmp_path: Path) -> None:
-    proto = onnx.load_from_string(networks.generator(metadata=False))
-    onnx.save(proto, tmp_path / "big.onnx", save_as_external_data=True, size_threshold=0, location="big.bin")
-    made = bundle_onnx(tmp_path / "big.onnx", tmp_path / "big.gantk", request())
-    held = onnx.load_from_string(made.read_file(made.manifest.variants[0].file))
-    assert not any(tensor.external_data for tensor in held.graph.initializer)
-    assert len(made.manifest.engines) == 1
-
-
 def test_a_rewritten_file_is_no_source_of_engines(rtx: Product, tmp_path: Path) -> None:
     proto = onnx.load_from_string(networks.generator())
     next(entry for entry in proto.metadata_props if entry.key == "gantk.form").value = '"rewritten"'

@@ -15,6 +15,7 @@ from gantk.export.engines.pipeline import SKIPPED_FORMS, EngineRequest, make_eng
 from gantk.export.engines.probe import feeds_for, make_probe
 from gantk.export.engines.progress import Progress, Report
 from gantk.export.tools import tool_versions
+from gantk.runtime.backends.vendor import vendor_errors
 from gantk.runtime.model import Model, from_bytes, from_path
 
 
@@ -107,7 +108,13 @@ def _whole(model: Model) -> Model:
         return model
     import onnx
 
-    return from_bytes(onnx.load(model.path).SerializeToString(), model.path)
+    with vendor_errors(
+        f"the weights of `{model.where}` cannot be taken in",
+        model.where,
+        "download them again, should they be cut; one ONNX file holds at most 2 GiB",
+    ):
+        data = onnx.load(model.path).SerializeToString()
+    return from_bytes(data, model.path)
 
 
 def _opset(data: bytes) -> int:
