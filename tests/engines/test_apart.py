@@ -7,7 +7,9 @@ import os
 import shlex
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from bench_fakes import wait_dead
@@ -18,6 +20,7 @@ from gantk.errors import GantkError
 from gantk.export.engines import apart
 from gantk.export.engines.apart import build_apart
 from gantk.export.engines.build import BuildOptions
+from gantk.export.engines.worker import take_turns
 from gantk.runtime.products import Product
 
 ADA = BuildOptions(("sm_89",))
@@ -89,3 +92,16 @@ def test_the_worker_in_its_folder_finds_packages_beside_us(monkeypatch: pytest.M
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["libraries", "", "/opt/more"]))
     (_, *paths) = apart._environment()["PYTHONPATH"].split(os.pathsep)
     assert paths == [str(Path("libraries").absolute()), "/opt/more"]
+
+
+@pytest.mark.parametrize(("personality", "same"), [(0x0040000, True), (0, False), (-1, False)])
+def test_without_the_same_addresses_nothing_is_called_reproducible(
+    monkeypatch: pytest.MonkeyPatch, personality: int, same: bool
+) -> None:
+    """Some systems do not even tell: then the call fails."""
+    monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)
+    monkeypatch.setattr("os.sched_setscheduler", lambda *_: None)
+    libc = SimpleNamespace(personality=lambda query: personality)
+    monkeypatch.setattr("gantk.export.engines.worker.ctypes.CDLL", lambda name: libc)
+    with nullcontext() if same else pytest.raises(GantkError, match="gives every process other addresses"):
+        take_turns()
