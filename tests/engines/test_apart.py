@@ -99,9 +99,12 @@ def test_without_the_same_addresses_nothing_is_called_reproducible(
     monkeypatch: pytest.MonkeyPatch, personality: int, same: bool
 ) -> None:
     """Some systems do not even tell: then the call fails."""
-    monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)
+    asked: list[set[int]] = []
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {5, 3})
+    monkeypatch.setattr("os.sched_setaffinity", lambda process, processors: asked.append(processors))
     monkeypatch.setattr("os.sched_setscheduler", lambda *_: None)
     libc = SimpleNamespace(personality=lambda query: personality)
     monkeypatch.setattr("gantk.export.engines.worker.ctypes.CDLL", lambda name: libc)
     with nullcontext() if same else pytest.raises(GantkError, match="gives every process other addresses"):
         take_turns()
+    assert asked == [{3}]

@@ -212,6 +212,10 @@ def test_what_does_not_have_tf32_is_refused_before_a_build(rtx: Product) -> None
     assert "--precision fp32" in (caught.value.hint or "")
 
 
+def test_tf32_is_asked_for_with_fp32_among_others(rtx: Product) -> None:
+    EngineRequest(("tensorrt-rtx",), ("fp16", "fp32"), BuildOptions(("sm_89",), tf32=True)).check()
+
+
 def test_tf32_without_a_file_that_it_is_for(rtx: Product, tmp_path: Path) -> None:
     bundle = networks.bundle(tmp_path / "half.gantk", {("fp16", "plain"): networks.generator("fp16")})
     with pytest.raises(UsageError, match="there is no fp32 file"):

@@ -246,6 +246,21 @@ def test_nothing_is_kept_of_a_build_that_fails(trt: TensorRT, tmp_path: Path) ->
     assert not (tmp_path / "gantk").exists()
 
 
+@pytest.mark.parametrize("call", ["Builder", "OnnxParser", "HardwareCompatibilityLevel"])
+def test_what_the_library_raises_is_told_in_its_words(
+    trt: TensorRT, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    class Raises:
+        def __call__(self, *_: object) -> None:
+            raise RuntimeError("CUDA initialization failure with error: 35")
+
+        AMPERE_PLUS = property(__call__)
+
+    monkeypatch.setattr(trt, call, Raises())
+    with pytest.raises(GantkError, match="tensorrt cannot build `x.onnx`: CUDA initialization failure"):
+        made(BuildOptions(options=("hardware-compatible",)))
+
+
 def test_it_builds_for_the_gpu_at_hand(trt: TensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="tensorrt builds for the GPU at hand alone, and takes no --target"):
         made(BuildOptions(("sm_89",)))

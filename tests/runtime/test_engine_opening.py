@@ -24,6 +24,7 @@ from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.runtime import driver
 from gantk.runtime.engines import choose_engine
 from gantk.runtime.probe import probe_of
+from gantk.runtime.product_log import log
 from gantk.tensors import TensorSpec
 
 
@@ -175,6 +176,15 @@ def test_what_does_not_fit_is_told_before_the_library_sees_it(
         lab.open(**options)
     assert re.search(hint, caught.value.hint or "")
     assert lab.trt.calls == []
+
+
+@pytest.mark.parametrize("plugins", [("libm.so.6",), ()])
+def test_plugins_that_are_loaded_are_made_known_to_the_library(lab: Lab, plugins: tuple[str, ...]) -> None:
+    known: list[tuple[Any, str]] = []
+    lab.trt.init_libnvinfer_plugins = lambda *given: known.append(given)  # type: ignore[attr-defined]
+    write_bundle(lab.root, engine_of(plugins=plugins))
+    lab.open().close()
+    assert known == ([(log(lab.trt).logger, "")] if plugins else [])
 
 
 def test_no_plugin_is_loaded_for_a_damaged_engine(lab: Lab) -> None:

@@ -46,7 +46,7 @@ def bundle_onnx(
             fails: nothing is written.
     """
     model = _whole(from_path(Path(path)))
-    _check_tensors(model)
+    _check_inputs(model)
     if request is not None:
         _check_source(model, request)
     with Writer(output, force=force) as writer:
@@ -74,14 +74,12 @@ def bundle_onnx(
         return writer.commit(manifest)
 
 
-def _check_tensors(model: Model) -> None:
-    """Refuse a file that takes or yields nothing: what it computes is always the same, or is lost."""
-    for kind, specs in (("input", model.inputs), ("output", model.outputs)):
-        if not specs:
-            raise GantkError(
-                f"`{model.where}` has no {kind}, and a bundle's networks have at least one",
-                where=model.where,
-            )
+def _check_inputs(model: Model) -> None:
+    """Refuse a file that takes nothing: what it computes is always the same."""
+    if not model.inputs:
+        raise GantkError(
+            f"`{model.where}` has no input, and a bundle's networks have at least one", where=model.where
+        )
 
 
 def _check_source(model: Model, request: EngineRequest) -> None:
