@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import hashlib
-from enum import Enum, auto
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from fake_builder import FLAG, Flag, Flagged, TensorRT
 from fake_cuda import FakeCuda
 from gantk.bundle import ShapeRange
 from gantk.errors import BackendMissingError, GantkError, UsageError
@@ -20,88 +19,6 @@ from gantk.runtime.products import PRODUCTS
 
 PRODUCT = PRODUCTS["tensorrt"]
 PROFILE = {"x": ShapeRange((1, 3), (2, 3), (4, 3))}
-
-
-class Flag(Enum):
-    TF32 = auto()
-    VERSION_COMPATIBLE = auto()
-    REFIT = auto()
-    STRIP_PLAN = auto()
-
-
-class Cache:
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def serialize(self) -> bytes:
-        return self.data + b"+measured"
-
-
-class Config:
-    def __init__(self) -> None:
-        self.flags = {Flag.TF32}  # As the real one.
-        self.hardware_compatibility_level = "none"
-        self.limits: dict[str, int] = {}
-        self.profiles: list[dict[str, Any]] = []
-        self.cache: Cache | None = None
-        self.set_flag, self.clear_flag = self.flags.add, self.flags.discard
-
-    def set_memory_pool_limit(self, pool: str, size: int) -> None:
-        self.limits[pool] = size
-
-    def add_optimization_profile(self, profile: dict[str, Any]) -> int:
-        self.profiles.append(profile)
-        return len(self.profiles) - 1
-
-    def create_timing_cache(self, data: bytes) -> Cache | None:
-        return None if data == b"rubbish" else Cache(data)
-
-    def set_timing_cache(self, cache: Cache, ignore_mismatch: bool) -> bool:
-        assert not ignore_mismatch
-        self.cache = cache
-        return True
-
-    def get_timing_cache(self) -> Cache | None:
-        return self.cache
-
-
-class Profile(dict[str, Any]):
-    def set_shape(self, name: str, low: Any, mid: Any, high: Any) -> None:
-        self[name] = (low, mid, high)
-
-
-class TensorRT:
-    """As much of the module as a build touches."""
-
-    BuilderFlag = Flag
-    NetworkDefinitionCreationFlag = SimpleNamespace()  # From release 11 on there is but one kind of network.
-    HardwareCompatibilityLevel = SimpleNamespace(AMPERE_PLUS="ampere")
-    MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
-    LayerType = SimpleNamespace(CONSTANT="constant", DEQUANTIZE="dequantize")
-    DataType = SimpleNamespace(FLOAT="float")
-
-    class ILogger:
-        Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1)
-
-    class IProgressMonitor:
-        pass
-
-    def __init__(self) -> None:
-        self.config = Config()
-        self.created: list[int] = []
-        self.made: bytes | None = b"plan"
-        self.parsed: list[bytes] = []
-
-    def Builder(self, logger: object) -> Any:  # noqa: N802
-        return SimpleNamespace(
-            create_network=lambda flags: self.created.append(flags) or SimpleNamespace(num_layers=0),
-            create_builder_config=lambda: self.config,
-            create_optimization_profile=Profile,
-            build_serialized_network=lambda network, config: self.made,
-        )
-
-    def OnnxParser(self, network: object, logger: object) -> Any:  # noqa: N802
-        return SimpleNamespace(parse=lambda data: self.parsed.append(data) or True)
 
 
 @pytest.fixture
@@ -165,6 +82,25 @@ def test_what_was_measured_is_kept_for_the_next_build(trt: TensorRT, tmp_path: P
     assert path.read_bytes() == b"+measured"
 
 
+def test_what_another_gpu_measured_is_measured_anew(trt: TensorRT, tmp_path: Path) -> None:
+    made(BuildOptions())
+    (path,) = (tmp_path / "gantk/timing").iterdir()
+    trt.config.refused = {b"+measured"}  # By a GPU of the same architecture.
+    built = made(BuildOptions())
+    assert path.read_bytes() == b"+measured"
+    assert built.timing_cache == hashlib.sha256(b"+measured").hexdigest()
+    trt.config.refused = {b"+measured", b""}
+    path.unlink()
+    with pytest.raises(GantkError, match="the library takes no timing cache"):
+        made(BuildOptions())
+
+
+def test_a_profile_that_the_library_refuses_is_told(trt: TensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trt.config, "add_optimization_profile", lambda profile: -1)
+    with pytest.raises(GantkError, match="the profile x 1x3 - 2x3 - 4x3 does not suit `x.onnx`"):
+        made(BuildOptions())
+
+
 @pytest.mark.parametrize("cache", ["unwritable", "homeless"])
 def test_an_engine_whose_measurements_cannot_be_kept_is_built(
     trt: TensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
@@ -179,41 +115,6 @@ def test_an_engine_whose_measurements_cannot_be_kept_is_built(
         monkeypatch.setattr(Path, "home", homeless)
     built = made(BuildOptions())
     assert (built.data, built.timing_cache) == (b"plan", None)
-
-
-FLAG = "given memory"
-
-
-class Flagged:
-    """A builder that refuses a flag, as TensorRT for RTX does for sizes that depend on the data.
-
-    Args:
-        trt: Whose.
-        refuses: Whether it does.
-        then: What it logs without the flag, where it fails then too.
-    """
-
-    def __init__(self, trt: TensorRT, refuses: bool, then: str = "") -> None:
-        self.refuses, self.then = refuses, then
-        self.seen: list[bool] = []
-        self.create_network = lambda flags: SimpleNamespace(num_layers=0)
-        self.create_builder_config, self.create_optimization_profile = lambda: trt.config, Profile
-        self.logger: Any = None
-        trt.Builder = self  # type: ignore[method-assign, assignment]
-
-    def __call__(self, logger: Any) -> Flagged:
-        self.logger = logger
-        return self
-
-    def build_serialized_network(self, network: object, config: Config) -> bytes | None:
-        self.seen.append(FLAG in config.flags)
-        if self.seen[-1] and self.refuses:
-            said = "BuilderFlag::kREQUIRE_USER_ALLOCATION is not compatible with data-dependent shapes"
-        else:
-            said = self.then
-        if said:
-            self.logger.log(0, said)
-        return None if said else b"plan"
 
 
 @pytest.mark.parametrize("data_dependent", [False, True])
