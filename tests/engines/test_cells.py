@@ -232,7 +232,12 @@ def test_what_is_not_int8_becomes_fp16_where_that_is_safe(rtx: Product, tmp_path
 
 @pytest.mark.parametrize(
     ("of_weights", "small", "holds"),
-    [(False, 1e-6, False), (False, 1e-4, True), (True, 2e-8, False), (True, 2e-6, True)],
+    [
+        (False, 2.0**-14 * 0.999, False),
+        (False, 2.0**-14, True),
+        (True, 2.0**-21 * 0.999, False),
+        (True, 2.0**-21, True),
+    ],
 )
 def test_a_scale_that_fp16_cannot_hold_keeps_the_rest_wide(
     rtx: Product, tmp_path: Path, of_weights: bool, small: float, holds: bool

@@ -68,6 +68,13 @@ def test_the_verdict_is_in_the_manifest(lab: Lab) -> None:
     assert "execute_async_v3" not in lab.trt.calls
 
 
+def test_the_verdict_is_that_on_the_worst_output(lab: Lab) -> None:
+    write_bundle(lab.root, wrong=2e-4)  # In y, and within what is allowed; z is equal.
+    (verdict,) = export(lab, "sm_89")[0].manifest.engines[0].parity
+    assert verdict.max_abs == pytest.approx(2e-4, rel=0.05)
+    assert verdict.psnr_db == pytest.approx(100, abs=0.1)  # Of a range of 20.
+
+
 def test_of_several_architectures_the_others_are_judged_where_they_are(lab: Lab) -> None:
     bundle, lines = export(lab, "sm_89", "sm_120")
     assert lines == ["  verified on sm_89"]

@@ -130,6 +130,16 @@ def test_a_probe_that_is_none_is_refused(lab: Lab) -> None:
     assert (lab.cuda.leaks, lab.trt.alive) == ({}, 0)
 
 
+@pytest.mark.parametrize("name", ["y", "z"])
+def test_every_output_is_judged(lab: Lab, name: str) -> None:
+    x = picture(2, 2, 6, 5)
+    arrays = {"input.x": x, "output.y": 2 * x + 1, "output.z": (2 * x + 1).astype("uint8")}
+    arrays[f"output.{name}"] += 3
+    rewrite(lab, save(arrays))
+    with pytest.raises(GantkError, match=f"computes wrong on sm_89: {name}: .* dB PSNR"):
+        lab.open()
+
+
 def test_only_samples_are_cut_to_what_a_profile_serves(lab: Lab) -> None:
     """Not what all samples share."""
     arrays = {"input.x": picture(2, 2, 4, 4), "input.w": picture(3)}
