@@ -20,7 +20,7 @@ from gantk.errors import GantkError
 from gantk.export.engines import apart
 from gantk.export.engines.apart import build_apart
 from gantk.export.engines.build import BuildOptions
-from gantk.export.engines.worker import take_turns
+from gantk.export.engines.worker import fix_addresses, take_turns
 from gantk.runtime.products import Product
 
 ADA = BuildOptions(("sm_89",))
@@ -40,10 +40,11 @@ def test_two_builds_are_equal_byte_for_byte(rtx: Product) -> None:
     [
         ("os.abort()", "was killed by SIGABRT", None),
         ("sys.exit(3)", "ended with status 3", None),
+        ("sys.exit(0)", "ended with status 0", None),
         ("os.kill(os.getpid(), 9)", "was killed by SIGKILL", MEMORY),
         ("print('[1, 2', end='', flush=True); os.abort()", "was killed by SIGABRT", None),
     ],
-    ids=["abort", "exit", "kill", "amid-a-line"],
+    ids=["abort", "exit", "without-a-word", "kill", "amid-a-line"],
 )
 def test_a_worker_that_dies_is_an_error_and_leaves_nothing(
     rtx: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: str, how: str, hint: str | None
@@ -64,7 +65,7 @@ print("out of paper", file=sys.stderr)
     data = networks.generator()
     with pytest.raises(GantkError, match=f"built `x.onnx` {how}: out of paper") as caught:
         build_apart(rtx, data, "fp32", graphs.profiles_of(data), ADA, "x.onnx")
-    assert caught.value.hint == hint
+    assert (caught.value.where, caught.value.hint) == ("x.onnx", hint)
     assert wait_dead([int((tmp_path / "child").read_text())])
 
 
@@ -108,3 +109,33 @@ def test_without_the_same_addresses_nothing_is_called_reproducible(
     with nullcontext() if same else pytest.raises(GantkError, match="gives every process other addresses"):
         take_turns()
     assert asked == [{3}]
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "asked", "again"),
+    [
+        (0x0008, 0x0008, [0xFFFFFFFF, 0x0040008], True),
+        (0, 0, [0xFFFFFFFF, 0x0040000], True),
+        (0, -1, [0xFFFFFFFF, 0x0040000], False),
+        (0x0040000, None, [0xFFFFFFFF], False),
+        (-1, None, [0xFFFFFFFF], False),
+    ],
+    ids=["of-another-kind", "random", "not-allowed", "fixed", "unknown"],
+)
+def test_a_process_begins_again_with_the_same_addresses_where_it_may(
+    monkeypatch: pytest.MonkeyPatch, now: int, then: int | None, asked: list[int], again: bool
+) -> None:
+    calls, begun = list[int](), list[list[str]]()
+
+    def personality(flags: int) -> int:
+        calls.append(flags)
+        found = now if len(calls) == 1 else then
+        assert found is not None
+        return found
+
+    libc = SimpleNamespace(personality=personality)
+    monkeypatch.setattr("gantk.export.engines.worker.ctypes.CDLL", lambda name: libc)
+    monkeypatch.setattr("os.execv", lambda path, command: begun.append(command))
+    fix_addresses()
+    assert calls == asked
+    assert begun == ([[sys.executable, "-m", "gantk.export.engines.worker"]] if again else [])

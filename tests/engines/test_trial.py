@@ -132,6 +132,13 @@ def test_without_a_gpu_nothing_is_run(lab: Lab, monkeypatch: pytest.MonkeyPatch)
     assert (bundle.manifest.engines[0].verified, lab.trt.calls) == (False, [])
 
 
+def test_what_has_no_weights_yet_is_not_run(lab: Lab) -> None:
+    options = BuildOptions(("sm_89",), options=("refit", "strip"))
+    lines: list[str] = []
+    add_engines(lab.root, EngineRequest(("tensorrt-rtx",), options=options, **SHAPES), lines.append)
+    assert (len(lines), lab.trt.calls) == (1, [])
+
+
 def test_what_cannot_be_run_here_is_unverified_and_said(lab: Lab) -> None:
     lab.trt.fail["create_execution_context"] = 1
     bundle, (line,) = export(lab, "sm_89")

@@ -234,3 +234,7 @@ def test_a_thread_of_the_librarys_is_heard_by_all_that_listen(lab: Lab) -> None:
     for thread in threads:
         thread.join()
     assert said == {"one": "out of memory", "two": "out of memory"}
+    with heard.listening():
+        heard.hear("of its own")
+    in_a_thread(lambda: heard.hear("of a call after it"))
+    assert heard.said() == "of its own"
