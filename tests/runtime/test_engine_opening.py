@@ -248,23 +248,6 @@ def test_what_is_missing_is_built_for_the_gpu_at_hand(lab: Lab) -> None:
     assert caught.value.hint == f"gantk export {lab.root} --to tensorrt"  # Which builds for no other GPU.
 
 
-def test_fp32_is_the_default_among_engines(tmp_path: Path) -> None:
-    files = {(precision, "plain"): networks.generator(precision) for precision in ("fp16", "fp32")}
-    bundle = networks.bundle(tmp_path / "x.gantk", files)
-    engines = tuple(
-        make_engine(
-            variant,
-            {"latent": (1, 4)},
-            plugins=(),
-            file=FileRef.of(f"engines/{variant.precision}.engine", b""),
-        )
-        for variant in bundle.manifest.variants
-    )
-    for held, taken in ((engines, "fp32"), (engines[:1], "fp16")):
-        having = replace(bundle, manifest=replace(bundle.manifest, engines=held))
-        assert choose_engine(having, "tensorrt-rtx", "1.7.1.116", "sm_89", None, None).precision == taken
-
-
 def test_options_widen_what_fits(lab: Lab) -> None:
     write_bundle(
         lab.root,
