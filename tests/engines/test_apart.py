@@ -91,8 +91,18 @@ def test_the_worker_sees_the_same_first_gpu(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_worker_in_its_folder_finds_packages_beside_us(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["libraries", "", "/opt/more"]))
-    (_, *paths) = apart._environment()["PYTHONPATH"].split(os.pathsep)
+    (ours, *paths) = apart._environment()["PYTHONPATH"].split(os.pathsep)
     assert paths == [str(Path("libraries").absolute()), "/opt/more"]
+    assert (Path(ours) / "gantk/errors.py").is_file()
+
+
+def test_a_worker_speaks_at_once_and_libraries_elsewhere() -> None:
+    code = (
+        "import os; from gantk.export.engines.worker import _own_output; tell = _own_output(); "
+        "tell(['timing', 0, 2]); os.write(1, b'a library speaks'); os._exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ('["timing", 0, 2]\n', "a library speaks")
 
 
 @pytest.mark.parametrize(("personality", "same"), [(0x0040000, True), (0, False), (-1, False)])

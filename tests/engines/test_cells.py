@@ -123,7 +123,8 @@ def test_targets_that_are_not_said_are_those_that_can_be_had(rtx: Product) -> No
     assert choose_targets(rtx, "fp16", (), TARGETS) == tuple(TARGETS)
     assert choose_targets(rtx, "bf16", (), TARGETS) == tuple(TARGETS[1:])
     assert choose_targets(rtx, "fp8", (), TARGETS) == ("sm_89", "sm_120", "sm_121")
-    assert lacks(PRODUCTS["tensorrt"], "fp32", "sm_75") is None
+    product = HeavyLayer("fc", "matrix-multiply", "fp32")
+    assert lacks(PRODUCTS["tensorrt"], "fp32", "sm_75", [product]) is None
     assert choose_targets(rtx, "tf32", (), TARGETS) == tuple(TARGETS[1:])  # Turing would compute in fp32.
 
 

@@ -175,7 +175,7 @@ def test_only_samples_are_cut_to_what_a_profile_serves(lab: Lab) -> None:
         ((engine_of(),), {"precision": "fp16"}, "has no tensorrt-rtx fp16; it has fp32", "--to"),
         ((engine_of(),), {"form": "adam"}, "has no tensorrt-rtx plain adam; it has fp32", "--to"),
         ((engine_of(backend="tensorrt", version="11.4.0"),), {}, "has no tensorrt-rtx engine", "--to"),
-        ((engine_of(plugins=("libno.so",)),), {}, "wants the plugin library libno.so", "LD_LIBRARY_PATH"),
+        ((engine_of(plugins=("libm.so.6", "libno.so")),), {}, "wants the plugin library libno.so", "LD_LIBRARY_PATH"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_told_before_the_library_sees_it(
