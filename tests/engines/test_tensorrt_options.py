@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -53,6 +54,14 @@ def test_flags(trt: TensorRT, options: tuple[str, ...], flags: set[Flag]) -> Non
     assert (trt.config.hardware_compatibility_level, trt.config.limits) == ("none", {})
     assert trt.created == [0]
     assert trt.config.profiles == [{"x": ((1, 3), (2, 3), (4, 3))}]
+
+
+def test_before_release_11_a_strongly_typed_network_is_asked_for(
+    trt: TensorRT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trt, "NetworkDefinitionCreationFlag", SimpleNamespace(STRONGLY_TYPED=1))
+    made(BuildOptions())
+    assert trt.created == [1 << 1]
 
 
 def test_weights_are_left_out_only_where_they_can_be_put_in(trt: TensorRT) -> None:
