@@ -259,6 +259,15 @@ def test_a_scale_that_fp16_cannot_hold_keeps_the_rest_wide(
     assert (rewrites, narrow == data) == (((REMAINDER,), False) if holds else ((), True))
 
 
+def test_a_scale_that_only_a_run_tells_keeps_the_rest_wide(rtx: Product, tmp_path: Path) -> None:
+    proto = onnx.load_from_string(partly_int8(tmp_path))
+    node = next(node for node in proto.graph.node if node.op_type == "QuantizeLinear")
+    proto.graph.node.insert(0, onnx.helper.make_node("Identity", [node.input[1]], ["told"]))
+    node.input[1] = "told"
+    data = proto.SerializeToString()
+    assert adapt(rtx, data, "int8", "x.onnx", fits_fp16=True) == (data, ())
+
+
 def may_take_turns() -> bool:
     """Whether a process may run its threads first in, first out."""
     code = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))"
