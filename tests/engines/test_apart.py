@@ -110,15 +110,15 @@ def test_without_the_same_addresses_nothing_is_called_reproducible(
     monkeypatch: pytest.MonkeyPatch, personality: int, same: bool
 ) -> None:
     """Some systems do not even tell: then the call fails."""
-    asked: list[set[int]] = []
+    asked: list[object] = []
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {5, 3})
-    monkeypatch.setattr("os.sched_setaffinity", lambda process, processors: asked.append(processors))
-    monkeypatch.setattr("os.sched_setscheduler", lambda *_: None)
+    monkeypatch.setattr("os.sched_setaffinity", lambda *given: asked.append(given))
+    monkeypatch.setattr("os.sched_setscheduler", lambda *given: asked.append(given[:2]))
     libc = SimpleNamespace(personality=lambda query: personality)
     monkeypatch.setattr("gantk.export.engines.worker.ctypes.CDLL", lambda name: libc)
     with nullcontext() if same else pytest.raises(GantkError, match="gives every process other addresses"):
         take_turns()
-    assert asked == [{3}]
+    assert asked == [(0, {3}), (0, os.SCHED_FIFO)]
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,13 @@ def step(*left_out: str, domain: str = DOMAIN) -> bytes:
     return bytes(proto.SerializeToString())
 
 
+def gradient() -> bytes:
+    """A network with another operator of gantk's, whose name begins alike."""
+    proto = onnx.load_from_string(step("TotalVariation"))
+    proto.graph.node[0].op_type = "GramMatrixGrad"
+    return bytes(proto.SerializeToString())
+
+
 def test_the_engine_is_given_kernels_in_place_of_bodies() -> None:
     pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed: pip install gantk[kernels]")
     trt = fake_plugin_api.module()
@@ -91,8 +98,17 @@ def test_gram_matrices_are_rounded_where_the_engine_may_round(monkeypatch: pytes
         {"trt": SimpleNamespace(__name__="no_such_product")},  # As old releases, without the module.
         {"data": networks.generator()},
         {"data": step(domain="theirs")},
+        {"data": gradient()},
     ],
-    ids=["rtx", "version-compatible", "hardware-compatible", "old", "none of it", "called so elsewhere"],
+    ids=[
+        "rtx",
+        "version-compatible",
+        "hardware-compatible",
+        "old",
+        "none of it",
+        "called so elsewhere",
+        "gradient",
+    ],
 )
 def test_where_bodies_stay(given: dict[str, Any]) -> None:
     trt, data = given.get("trt") or fake_plugin_api.module(), given.get("data") or step()

@@ -104,6 +104,13 @@ def test_what_another_gpu_measured_is_measured_anew(trt: TensorRT, tmp_path: Pat
         made(BuildOptions())
 
 
+def test_every_profile_has_every_input(trt: TensorRT) -> None:
+    one, two = ShapeRange((1,), (1,), (1,)), ShapeRange((2,), (3,), (4,))
+    build(PRODUCT, b"onnx", "fp32", ({"x": one, "y": two}, {"x": two, "y": one}), BuildOptions(), "x.onnx")
+    ones, twos = ((1,), (1,), (1,)), ((2,), (3,), (4,))
+    assert trt.config.profiles == [{"x": ones, "y": twos}, {"x": twos, "y": ones}]
+
+
 def test_a_profile_that_the_library_refuses_is_told(trt: TensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trt.config, "add_optimization_profile", lambda profile: -1)
     with pytest.raises(GantkError, match="the profile x 1x3 - 2x3 - 4x3 does not suit `x.onnx`"):
