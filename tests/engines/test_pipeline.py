@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import onnx
@@ -18,11 +19,11 @@ from safetensors.numpy import load
 import engine_graphs as graphs
 import networks
 from gantk.bundle import Bundle, Variant
-from gantk.errors import GantkError, UsageError
+from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.export.engines.build import BuildOptions
 from gantk.export.engines.foreign import bundle_onnx
 from gantk.export.engines.pipeline import EngineRequest, add_engines
-from gantk.runtime import driver
+from gantk.runtime import driver, products
 from gantk.runtime.products import Product, targets
 from gantk.runtime.products import load as load_product
 
@@ -214,6 +215,30 @@ def test_what_does_not_have_tf32_is_refused_before_a_build(rtx: Product) -> None
 
 def test_tf32_is_asked_for_with_fp32_among_others(rtx: Product) -> None:
     EngineRequest(("tensorrt-rtx",), ("fp16", "fp32"), BuildOptions(("sm_89",), tf32=True)).check()
+
+
+def test_every_product_is_looked_at_first(rtx: Product, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = products.installed
+    monkeypatch.setattr(products, "installed", lambda *names: {} if "tensorrt" in names else honest(*names))
+    with pytest.raises(BackendMissingError, match="tensorrt is not installed"):
+        EngineRequest(("tensorrt-rtx", "tensorrt"), options=ADA).check()
+
+
+@pytest.mark.parametrize(("beside", "fits"), [("fp32", False), ("fp16", True)])
+def test_what_is_not_int8_is_narrowed_where_there_is_a_fp16_file(
+    rtx: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: str, fits: bool
+) -> None:
+    asked: dict[str, bool] = {}
+
+    def adapt(product: Product, data: bytes, precision: str, where: str, *, fits_fp16: bool) -> NoReturn:
+        asked[precision] = fits_fp16
+        raise GantkError("enough")
+
+    monkeypatch.setattr("gantk.export.engines.pipeline.adapt", adapt)
+    kinds = {(kind, "plain"): networks.generator() for kind in ("int8", beside)}
+    with pytest.raises(GantkError, match="enough"):
+        add_engines(networks.bundle(tmp_path / "x.gantk", kinds).root, request("int8"))
+    assert asked == {"int8": fits}
 
 
 def test_tf32_without_a_file_that_it_is_for(rtx: Product, tmp_path: Path) -> None:

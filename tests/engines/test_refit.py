@@ -170,6 +170,12 @@ def test_what_was_for_many_gpus_is_for_the_one_at_hand(
     assert {e.targets for e in refit(wide, sources / "two.safetensors").manifest.engines} == {("sm_90",)}
 
 
+def test_an_engine_in_tf32_is_called_so_still(sources: Path, trt: FakeTensorRT, tmp_path: Path) -> None:
+    root = write_bundle(sources, tmp_path / "x.gantk", tf32=True)
+    made = refit(root, sources / "two.safetensors")
+    assert made.manifest.engines[0].file.path == "engines/tensorrt-rtx-fp32-tf32-sm_89.engine"
+
+
 @pytest.mark.parametrize("time", [1, 2])
 @pytest.mark.parametrize("call", SAID)
 def test_a_failure_leaves_no_file(

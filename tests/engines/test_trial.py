@@ -72,6 +72,7 @@ def test_the_verdict_is_that_on_the_worst_output(lab: Lab) -> None:
     write_bundle(lab.root, wrong=2e-4)  # In y, and within what is allowed; z is equal.
     (verdict,) = export(lab, "sm_89")[0].manifest.engines[0].parity
     assert verdict.max_abs == pytest.approx(2e-4, rel=0.05)
+    assert verdict.cosine == pytest.approx(1)
     assert verdict.psnr_db == pytest.approx(100, abs=0.1)  # Of a range of 20.
 
 

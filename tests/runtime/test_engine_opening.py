@@ -195,6 +195,8 @@ def test_plugins_that_are_loaded_are_made_known_to_the_library(lab: Lab, plugins
     write_bundle(lab.root, engine_of(plugins=plugins))
     lab.open().close()
     assert known == ([(log(lab.trt).logger, "")] if plugins else [])
+    del lab.trt.init_libnvinfer_plugins  # type: ignore[attr-defined]  # As TensorRT for RTX.
+    lab.open().close()
 
 
 def test_no_plugin_is_loaded_for_a_damaged_engine(lab: Lab) -> None:
