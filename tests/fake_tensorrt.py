@@ -164,6 +164,7 @@ class Engine(Plan):
         self._trt: FakeTensorRT = trt
         self._tensors = (*trt.inputs, *trt.outputs)
         self.gpu = trt.cuda.current
+        self._own: list[RuntimeConfig] = []
         self.num_io_tensors = len(self._tensors)
         self.num_optimization_profiles = len(trt.profiles)
         trt.born(self)
@@ -187,6 +188,8 @@ class Engine(Plan):
         self, how: RuntimeConfig | ExecutionContextAllocationStrategy | None = None
     ) -> Context | None:
         config = how if isinstance(how, RuntimeConfig) else RuntimeConfig(self._trt)
+        if config is not how:
+            self._own.append(config)
         if isinstance(how, ExecutionContextAllocationStrategy):
             config.strategy = how
         return Context(self._trt, self, config) if self._trt.called("create_execution_context") else None
@@ -198,6 +201,7 @@ class Engine(Plan):
 class Context:
     def __init__(self, trt: FakeTensorRT, engine: Engine, config: RuntimeConfig) -> None:
         self._trt, self._engine = trt, engine
+        self._config = weakref.ref(config)
         self._cache = RuntimeCache(trt) if config.cache is None else config.cache
         strategies = DynamicShapesKernelSpecializationStrategy
         self._eager = config.dynamic_shapes_kernel_specialization_strategy is strategies.EAGER
@@ -267,6 +271,8 @@ class Context:
         trt, shapes, addresses = self._trt, dict(self._shapes), dict(self._addresses)
         if not self._gpu == trt.cuda.current == trt.cuda.stream(stream).gpu:
             trt.cuda.fault(f"an engine of GPU {self._gpu} is run on another")
+        if self._config() is None:
+            trt.cuda.fault("the context's configuration has gone")
         given, scratch, wanted = self._given, self._scratch, int(np.prod(shapes[trt.inputs[0].name]))
         assert not given or self._wanted == wanted, "another shape's memory"
         assert self._trt.capturable or stream not in trt.cuda.recording

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ import networks
 from bundle_engines import make_engine
 from gantk.bundle import FileRef, Manifest, ShapeRange, Variant
 from gantk.errors import GantkError
+from gantk.tensors import SIZE_LIMIT, TensorSpec
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -96,6 +98,49 @@ def test_an_engine_of_before_probes_is_read() -> None:
 def test_what_cannot_be_is_refused(field: str, value: Any, text: str) -> None:
     with pytest.raises(GantkError, match=text):
         Manifest.from_json(document(**{field: value}))
+
+
+@pytest.mark.parametrize(
+    ("version", "allowed"),
+    [("1.7", True), ("11.4.0.106.dev1+cu13", True), ("1.2.3.4.5.6", True), ("1.2.3.4.5.6.7", False), ("11", False),
+     ("1.", False), ("1.7 ", False), ("v1.7", False), ("1.7/../x", False)],
+)  # fmt: skip
+def test_versions(version: str, allowed: bool) -> None:
+    with nullcontext() if allowed else pytest.raises(GantkError, match="is of version"):
+        assert Manifest.from_json(document(version=version)).engines[0].version == version
+
+
+@pytest.mark.parametrize(
+    ("target", "allowed"),
+    [
+        ("sm_50", True),
+        ("sm_121", True),
+        ("sm_9", False),
+        ("sm_075", False),
+        ("sm_1000", False),
+        ("xsm_89", False),
+    ],
+)
+def test_targets(target: str, allowed: bool) -> None:
+    with nullcontext() if allowed else pytest.raises(GantkError, match="targets such as"):
+        assert Manifest.from_json(document(targets=[target])).engines[0].targets == (target,)
+
+
+def test_ranges_have_limits() -> None:
+    assert ShapeRange((1,) * 16, (1,) * 16, (1,) * 15 + (SIZE_LIMIT,)).max[-1] == SIZE_LIMIT
+    for size, rank in ((SIZE_LIMIT + 1, 16), (1, 17)):
+        with pytest.raises(GantkError, match="is no range of shapes"):
+            ShapeRange((1,) * rank, (1,) * rank, (size,) * rank)
+    with pytest.raises(GantkError, match="is no range of shapes"):
+        ShapeRange((1,), (3,), (2,))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "suits"),
+    [((1, 3), (9, 3), True), ((1, 2), (9, 3), False), ((1, 3), (9, 4), False), ((1,), (9,), False)],
+)
+def test_a_fixed_side_is_in_every_shape(low: tuple[int, ...], high: tuple[int, ...], suits: bool) -> None:
+    assert ShapeRange(low, high, high).suits(TensorSpec("x", "float32", ("N", 3))) == suits
 
 
 def test_two_engines_are_told_apart_and_may_share_a_probe() -> None:

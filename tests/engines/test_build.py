@@ -137,9 +137,12 @@ def test_what_a_product_does_not_have_is_a_usage_error(rtx: Product) -> None:
     with pytest.raises(UsageError, match="does not build for sm_90; it has sm_75, sm_80"):
         made(rtx, data, "fp32", BuildOptions(("sm_90",)))
     for option in ("version-compatible", "hardware-compatible"):
-        with pytest.raises(UsageError, match=f"builds no {option} engines; it has refit, strip") as caught:
-            made(rtx, data, "fp32", BuildOptions(options=(option,)))
-        assert caught.value.where == "--engine-options"
+        for named in ((option,), ("refit", option)):
+            with pytest.raises(
+                UsageError, match=f"builds no {option} engines; it has refit, strip"
+            ) as caught:
+                made(rtx, data, "fp32", BuildOptions(options=named))
+            assert caught.value.where == "--engine-options"
     with pytest.raises(UsageError, match="sm_75 does not compute in bf16, which begins with sm_80"):
         made(
             rtx,

@@ -124,7 +124,8 @@ def test_targets_that_are_not_said_are_those_that_can_be_had(rtx: Product) -> No
     assert choose_targets(rtx, "fp16", (), TARGETS) == tuple(TARGETS)
     assert choose_targets(rtx, "bf16", (), TARGETS) == tuple(TARGETS[1:])
     assert choose_targets(rtx, "fp8", (), TARGETS) == ("sm_89", "sm_120", "sm_121")
-    assert lacks(PRODUCTS["tensorrt"], "fp32", "sm_75") is None
+    product = HeavyLayer("fc", "matrix-multiply", "fp32")
+    assert lacks(PRODUCTS["tensorrt"], "fp32", "sm_75", [product]) is None
     assert choose_targets(rtx, "tf32", (), TARGETS) == tuple(TARGETS[1:])  # Turing would compute in fp32.
 
 
@@ -240,7 +241,12 @@ def test_what_is_not_int8_becomes_fp16_where_that_is_safe(rtx: Product, tmp_path
 
 @pytest.mark.parametrize(
     ("of_weights", "small", "holds"),
-    [(False, 1e-6, False), (False, 1e-4, True), (True, 2e-8, False), (True, 2e-6, True)],
+    [
+        (False, 2.0**-14 * 0.999, False),
+        (False, 2.0**-14, True),
+        (True, 2.0**-21 * 0.999, False),
+        (True, 2.0**-21, True),
+    ],
 )
 def test_a_scale_that_fp16_cannot_hold_keeps_the_rest_wide(
     rtx: Product, tmp_path: Path, of_weights: bool, small: float, holds: bool
@@ -259,6 +265,15 @@ def test_a_scale_that_fp16_cannot_hold_keeps_the_rest_wide(
     data = proto.SerializeToString()
     narrow, rewrites = adapt(rtx, data, "int8", "x.onnx", fits_fp16=True)
     assert (rewrites, narrow == data) == (((REMAINDER,), False) if holds else ((), True))
+
+
+def test_a_scale_that_only_a_run_tells_keeps_the_rest_wide(rtx: Product, tmp_path: Path) -> None:
+    proto = onnx.load_from_string(partly_int8(tmp_path))
+    node = next(node for node in proto.graph.node if node.op_type == "QuantizeLinear")
+    proto.graph.node.insert(0, onnx.helper.make_node("Identity", [node.input[1]], ["told"]))
+    node.input[1] = "told"
+    data = proto.SerializeToString()
+    assert adapt(rtx, data, "int8", "x.onnx", fits_fp16=True) == (data, ())
 
 
 def may_take_turns() -> bool:

@@ -256,3 +256,23 @@ def test_a_probe_is_of_some_small_pictures(tmp_path: Path) -> None:
     bundle = bundle_onnx(tmp_path / "a.onnx", tmp_path / "a.gantk")
     assert bundle.manifest.probe is not None
     assert load(bundle.read_file(bundle.manifest.probe))["input.x"].shape == (2, 3, 64, 64)
+
+
+def test_weights_beside_a_foreign_file_are_taken_in(rtx: Product, tmp_path: Path) -> None:
+    proto = onnx.load_from_string(networks.generator(metadata=False))
+    onnx.save(proto, tmp_path / "big.onnx", save_as_external_data=True, size_threshold=0, location="big.bin")
+    made = bundle_onnx(tmp_path / "big.onnx", tmp_path / "big.gantk", RTX)
+    held = onnx.load_from_string(made.read_file(made.manifest.variants[0].file))
+    assert not any(tensor.external_data for tensor in held.graph.initializer)
+    assert len(made.manifest.engines) == 1
+
+
+def test_weights_beside_a_foreign_file_that_were_cut(rtx: Product, tmp_path: Path) -> None:
+    proto = onnx.load_from_string(networks.generator(metadata=False))
+    onnx.save(proto, tmp_path / "big.onnx", save_as_external_data=True, size_threshold=0, location="big.bin")
+    (tmp_path / "big.bin").write_bytes((tmp_path / "big.bin").read_bytes()[:100])
+    with pytest.raises(
+        GantkError, match=r"weights of `\S+big.onnx` cannot be taken in: External data"
+    ) as caught:
+        bundle_onnx(tmp_path / "big.onnx", tmp_path / "big.gantk", RTX)
+    assert "download them again" in (caught.value.hint or "")

@@ -5,28 +5,25 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import onnx
 import pytest
-from bench_fakes import wait_dead
 from safetensors.numpy import load
 
 import engine_graphs as graphs
 import networks
 from gantk.bundle import Bundle, Variant
-from gantk.errors import GantkError, UsageError
-from gantk.export.engines import apart
-from gantk.export.engines.apart import build_apart
+from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.export.engines.build import BuildOptions
 from gantk.export.engines.foreign import bundle_onnx
 from gantk.export.engines.pipeline import EngineRequest, add_engines
-from gantk.runtime import driver
+from gantk.runtime import driver, products
 from gantk.runtime.products import Product, targets
 from gantk.runtime.products import load as load_product
 
@@ -216,6 +213,34 @@ def test_what_does_not_have_tf32_is_refused_before_a_build(rtx: Product) -> None
     assert "--precision fp32" in (caught.value.hint or "")
 
 
+def test_tf32_is_asked_for_with_fp32_among_others(rtx: Product) -> None:
+    EngineRequest(("tensorrt-rtx",), ("fp16", "fp32"), BuildOptions(("sm_89",), tf32=True)).check()
+
+
+def test_every_product_is_looked_at_first(rtx: Product, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = products.installed
+    monkeypatch.setattr(products, "installed", lambda *names: {} if "tensorrt" in names else honest(*names))
+    with pytest.raises(BackendMissingError, match="tensorrt is not installed"):
+        EngineRequest(("tensorrt-rtx", "tensorrt"), options=ADA).check()
+
+
+@pytest.mark.parametrize(("beside", "fits"), [("fp32", False), ("fp16", True)])
+def test_what_is_not_int8_is_narrowed_where_there_is_a_fp16_file(
+    rtx: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: str, fits: bool
+) -> None:
+    asked: dict[str, bool] = {}
+
+    def adapt(product: Product, data: bytes, precision: str, where: str, *, fits_fp16: bool) -> NoReturn:
+        asked[precision] = fits_fp16
+        raise GantkError("enough")
+
+    monkeypatch.setattr("gantk.export.engines.pipeline.adapt", adapt)
+    kinds = {(kind, "plain"): networks.generator() for kind in ("int8", beside)}
+    with pytest.raises(GantkError, match="enough"):
+        add_engines(networks.bundle(tmp_path / "x.gantk", kinds).root, request("int8"))
+    assert asked == {"int8": fits}
+
+
 def test_tf32_without_a_file_that_it_is_for(rtx: Product, tmp_path: Path) -> None:
     bundle = networks.bundle(tmp_path / "half.gantk", {("fp16", "plain"): networks.generator("fp16")})
     with pytest.raises(UsageError, match="there is no fp32 file"):
@@ -238,56 +263,6 @@ def test_a_damaged_file_is_not_built(rtx: Product, bundle: Path) -> None:
         add_engines(bundle, request("fp32"))
 
 
-def test_two_builds_are_equal_byte_for_byte(rtx: Product) -> None:
-    """In a process of their own; in one process the builder numbers its names on."""
-    data = networks.generator("fp16")
-    profiles = graphs.profiles_of(data)
-    first, second = (build_apart(rtx, data, "fp16", profiles, ADA, "x.onnx") for _ in range(2))
-    assert first == second
-
-
-def test_a_worker_that_dies_is_an_error_and_leaves_nothing(
-    rtx: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    crash = f"""
-import os, pathlib, subprocess, sys
-child = subprocess.Popen(["sleep", "3600"], stdout=subprocess.DEVNULL)
-pathlib.Path({str(tmp_path / "child")!r}).write_text(str(child.pid))
-print("out of paper", file=sys.stderr)
-os.abort()
-"""
-    start = subprocess.Popen
-
-    def popen(command: list[str], **options: object) -> subprocess.Popen[bytes]:
-        return start([sys.executable, "-c", crash], **options)  # type: ignore[call-overload, no-any-return]
-
-    monkeypatch.setattr("gantk.export.engines.apart.subprocess.Popen", popen)
-    data = networks.generator()
-    with pytest.raises(GantkError, match="built `x.onnx` was killed by SIGABRT: out of paper"):
-        build_apart(rtx, data, "fp32", graphs.profiles_of(data), ADA, "x.onnx")
-    assert wait_dead([int((tmp_path / "child").read_text())])
-
-
-def test_a_worker_that_can_write_no_file_says_so(rtx: Product, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = subprocess.Popen
-
-    def popen(command: list[str], **options: object) -> subprocess.Popen[bytes]:
-        limited = f"ulimit -f 0; exec {shlex.join(command)}"
-        return start(["sh", "-c", limited], **options)  # type: ignore[call-overload, no-any-return]
-
-    monkeypatch.setattr("gantk.export.engines.apart.subprocess.Popen", popen)
-    data = networks.generator()
-    with pytest.raises(GantkError, match="cannot build in `.*gantk-build-.*`: File too large"):
-        build_apart(rtx, data, "fp32", graphs.profiles_of(data), ADA, "x.onnx")
-
-
-def test_the_worker_sees_the_same_first_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    for name, value in said.items():
-        monkeypatch.setenv(name, value)
-    assert said.items() <= apart._environment().items()
-
-
 def test_a_foreign_file_becomes_a_bundle(rtx: Product, tmp_path: Path) -> None:
     path = tmp_path / "theirs.onnx"
     path.write_bytes(networks.generator(metadata=False))
@@ -304,15 +279,6 @@ def test_a_foreign_file_becomes_a_bundle(rtx: Product, tmp_path: Path) -> None:
     with gantk.open(path) as runner:
         outputs = runner.run({"latent": probe["input.latent"]})
     np.testing.assert_array_equal(outputs["picture"], probe["output.picture"])
-
-
-def test_weights_beside_a_foreign_file_are_taken_in(rtx: Product, tmp_path: Path) -> None:
-    proto = onnx.load_from_string(networks.generator(metadata=False))
-    onnx.save(proto, tmp_path / "big.onnx", save_as_external_data=True, size_threshold=0, location="big.bin")
-    made = bundle_onnx(tmp_path / "big.onnx", tmp_path / "big.gantk", request())
-    held = onnx.load_from_string(made.read_file(made.manifest.variants[0].file))
-    assert not any(tensor.external_data for tensor in held.graph.initializer)
-    assert len(made.manifest.engines) == 1
 
 
 def test_a_rewritten_file_is_no_source_of_engines(rtx: Product, tmp_path: Path) -> None:

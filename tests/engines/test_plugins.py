@@ -27,22 +27,31 @@ SIZES = {"x": (1, 16, 24, 40)}
 @pytest.fixture(autouse=True)
 def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device((9, 0), 132, 232448)
-    monkeypatch.setattr("gantk.kernels.device.gpu", lambda ordinal: SimpleNamespace(device=device))
+    monkeypatch.setattr("gantk.kernels.device.gpu", [SimpleNamespace(device=device)].__getitem__)
 
 
-def step() -> bytes:
-    """A network with one of each operator, and the body of each."""
+def step(*left_out: str, domain: str = DOMAIN) -> bytes:
+    """A network with one of each operator, but for those that are named, and the body of each."""
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 16, "H", "W"])
     outputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("gram", "value", "slope")
     ]
     nodes = [
-        helper.make_node("GramMatrix", ["x"], ["gram"], "style", domain=DOMAIN, scale=0.5),
-        helper.make_node("TotalVariation", ["x"], ["value", "slope"], "smooth", domain=DOMAIN, kind="l1"),
+        helper.make_node("GramMatrix", ["x"], ["gram"], "style", domain=domain, scale=0.5),
+        helper.make_node("TotalVariation", ["x"], ["value", "slope"], "smooth", domain=domain, kind="l1"),
     ]
+    nodes = [node for node in nodes if node.op_type not in left_out]
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
     graph = helper.make_graph(nodes, "step", [x], outputs)
-    proto = helper.make_model(graph, functions=bodies(OPSET, "l1"), opset_imports=opsets, ir_version=10)
+    functions = [body for body in bodies(OPSET, "l1") if body.name not in left_out]
+    proto = helper.make_model(graph, functions=functions, opset_imports=opsets, ir_version=10)
+    return bytes(proto.SerializeToString())
+
+
+def gradient() -> bytes:
+    """A network with another operator of gantk's, whose name begins alike."""
+    proto = onnx.load_from_string(step("TotalVariation"))
+    proto.graph.node[0].op_type = "GramMatrixGrad"
     return bytes(proto.SerializeToString())
 
 
@@ -75,6 +84,9 @@ def test_gram_matrices_are_rounded_where_the_engine_may_round(monkeypatch: pytes
     for tf32 in (False, True):
         put_kernels(TENSORRT, fake_plugin_api.module(), step(), SIZES, ("refit",), tf32=tf32)
     assert asked == [(SIZES, (9, 0), "exact"), (SIZES, (9, 0), "tf32")]
+    for one in ("GramMatrix", "TotalVariation"):
+        _, rewrites = put_kernels(TENSORRT, fake_plugin_api.module(), step(one), SIZES)
+        assert rewrites == (QUICK_PLUGINS,)
 
 
 @pytest.mark.parametrize(
@@ -85,8 +97,18 @@ def test_gram_matrices_are_rounded_where_the_engine_may_round(monkeypatch: pytes
         {"options": ("refit", "hardware-compatible")},
         {"trt": SimpleNamespace(__name__="no_such_product")},  # As old releases, without the module.
         {"data": networks.generator()},
+        {"data": step(domain="theirs")},
+        {"data": gradient()},
     ],
-    ids=["rtx", "version-compatible", "hardware-compatible", "old", "none of it"],
+    ids=[
+        "rtx",
+        "version-compatible",
+        "hardware-compatible",
+        "old",
+        "none of it",
+        "called so elsewhere",
+        "gradient",
+    ],
 )
 def test_where_bodies_stay(given: dict[str, Any]) -> None:
     trt, data = given.get("trt") or fake_plugin_api.module(), given.get("data") or step()

@@ -93,8 +93,12 @@ def test_a_symbol_is_one_size_in_all_inputs() -> None:
         "latent": ShapeRange((1, 100), (16, 100), (64, 100)),
         "label": ShapeRange((1,), (16,), (64,)),
     }
-    with pytest.raises(UsageError, match="N is 16 by latent and 4 by label; it is one size in all inputs"):
-        make_profiles(interface(LATENT, label), None, (), [*sixteen, "label=4"], ())
+    for option in range(3):
+        given = [(), (), ()]
+        given[option] = (*sixteen, "label=4")
+        with pytest.raises(UsageError, match="N is 16 by latent and 4 by label; it is one size") as caught:
+            make_profiles(interface(LATENT, label), None, *given)
+        assert caught.value.where == ("--min", "--opt", "--max")[option]
 
 
 def test_one_shape_of_what_nothing_is_known_of_is_the_only_one() -> None:

@@ -32,13 +32,14 @@ from gantk.export.engines.refit import Refit, refit
 from gantk.runtime import driver
 from gantk.runtime.probe import probe_of
 
-CALLS = (
-    "deserialize_cuda_engine",
-    "refit_from_bytes",
-    "get_missing_weights",
-    "refit_cuda_engine",
-    "serialize_with_config",
-)
+SAID = {
+    "deserialize_cuda_engine": "cannot be loaded: deserialize_cuda_engine: Error Code 1: as told",
+    "refit_from_bytes": "cannot be refitted: Failed to find weights: as told",
+    "get_missing_weights": "cannot be refitted: no new weights were found for `w9` and 1 more",
+    "refit_cuda_engine": "cannot be refitted: refit_cuda_engine: Error Code 1: as told",
+    "serialize_with_config": "cannot be refitted: serialize_with_config: Error Code 1: as told",
+}
+"""Of each of the library's calls, what is told where it fails."""
 
 
 def write_checkpoint(path: Path, seed: int, width: int = 8) -> Path:
@@ -169,8 +170,14 @@ def test_what_was_for_many_gpus_is_for_the_one_at_hand(
     assert {e.targets for e in refit(wide, sources / "two.safetensors").manifest.engines} == {("sm_90",)}
 
 
+def test_an_engine_in_tf32_is_called_so_still(sources: Path, trt: FakeTensorRT, tmp_path: Path) -> None:
+    root = write_bundle(sources, tmp_path / "x.gantk", tf32=True)
+    made = refit(root, sources / "two.safetensors")
+    assert made.manifest.engines[0].file.path == "engines/tensorrt-rtx-fp32-tf32-sm_89.engine"
+
+
 @pytest.mark.parametrize("time", [1, 2])
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", SAID)
 def test_a_failure_leaves_no_file(
     sources: Path, trt: FakeTensorRT, tmp_path: Path, call: str, time: int
 ) -> None:
@@ -179,7 +186,7 @@ def test_a_failure_leaves_no_file(
     assert two.manifest.probe is not None
     trt.fail = {call: time}
     with (
-        pytest.raises(GantkError, match="as told|no new weights were found for `w9` and 1 more") as caught,
+        pytest.raises(GantkError, match=f"{SAID[call]}\n") as caught,
         Writer(root, force=True) as writer,
     ):
         probe = writer.add("probe.safetensors", two.read_file(two.manifest.probe))
@@ -332,7 +339,7 @@ def test_another_architecture_is_refused_by_its_first_tensor(
     root = write_bundle(sources, tmp_path / "x.gantk")
     before = tree(tmp_path)
     with pytest.raises(
-        GantkError, match=r"of another architecture .*: it \S+weight is \[.*\], not \["
+        GantkError, match=r"of another architecture .*: it \S+weight is \[1176, 16\], not \[784, 16\],"
     ) as caught:
         refit(root, sources / "wide.safetensors")
     assert caught.value.where == str(sources / "wide.safetensors")
@@ -391,6 +398,10 @@ def named(proto: onnx.ModelProto, name: str) -> onnx.TensorProto:
             "has another node where `` (ConvTranspose) is",
         ),
         (lambda proto: proto.graph.node.pop(), "has another node where `` (Cast) is"),
+        (
+            lambda proto: proto.graph.node.add(op_type="Relu", name="more", input=["picture"], output=["y"]),
+            "has another node where `more` (Relu) is",
+        ),
     ],
 )  # fmt: skip
 def test_what_makes_another_graph(change: Callable[[onnx.ModelProto], object], text: str) -> None:

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import hashlib
-from enum import Enum, auto
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from fake_builder import FLAG, Flag, Flagged, TensorRT
 from fake_cuda import FakeCuda
 from gantk.bundle import ShapeRange
 from gantk.errors import BackendMissingError, GantkError, UsageError
@@ -20,88 +20,6 @@ from gantk.runtime.products import PRODUCTS
 
 PRODUCT = PRODUCTS["tensorrt"]
 PROFILE = {"x": ShapeRange((1, 3), (2, 3), (4, 3))}
-
-
-class Flag(Enum):
-    TF32 = auto()
-    VERSION_COMPATIBLE = auto()
-    REFIT = auto()
-    STRIP_PLAN = auto()
-
-
-class Cache:
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def serialize(self) -> bytes:
-        return self.data + b"+measured"
-
-
-class Config:
-    def __init__(self) -> None:
-        self.flags = {Flag.TF32}  # As the real one.
-        self.hardware_compatibility_level = "none"
-        self.limits: dict[str, int] = {}
-        self.profiles: list[dict[str, Any]] = []
-        self.cache: Cache | None = None
-        self.set_flag, self.clear_flag = self.flags.add, self.flags.discard
-
-    def set_memory_pool_limit(self, pool: str, size: int) -> None:
-        self.limits[pool] = size
-
-    def add_optimization_profile(self, profile: dict[str, Any]) -> int:
-        self.profiles.append(profile)
-        return len(self.profiles) - 1
-
-    def create_timing_cache(self, data: bytes) -> Cache | None:
-        return None if data == b"rubbish" else Cache(data)
-
-    def set_timing_cache(self, cache: Cache, ignore_mismatch: bool) -> bool:
-        assert not ignore_mismatch
-        self.cache = cache
-        return True
-
-    def get_timing_cache(self) -> Cache | None:
-        return self.cache
-
-
-class Profile(dict[str, Any]):
-    def set_shape(self, name: str, low: Any, mid: Any, high: Any) -> None:
-        self[name] = (low, mid, high)
-
-
-class TensorRT:
-    """As much of the module as a build touches."""
-
-    BuilderFlag = Flag
-    NetworkDefinitionCreationFlag = SimpleNamespace()  # From release 11 on there is but one kind of network.
-    HardwareCompatibilityLevel = SimpleNamespace(AMPERE_PLUS="ampere")
-    MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
-    LayerType = SimpleNamespace(CONSTANT="constant", DEQUANTIZE="dequantize")
-    DataType = SimpleNamespace(FLOAT="float")
-
-    class ILogger:
-        Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1)
-
-    class IProgressMonitor:
-        pass
-
-    def __init__(self) -> None:
-        self.config = Config()
-        self.created: list[int] = []
-        self.made: bytes | None = b"plan"
-        self.parsed: list[bytes] = []
-
-    def Builder(self, logger: object) -> Any:  # noqa: N802
-        return SimpleNamespace(
-            create_network=lambda flags: self.created.append(flags) or SimpleNamespace(num_layers=0),
-            create_builder_config=lambda: self.config,
-            create_optimization_profile=Profile,
-            build_serialized_network=lambda network, config: self.made,
-        )
-
-    def OnnxParser(self, network: object, logger: object) -> Any:  # noqa: N802
-        return SimpleNamespace(parse=lambda data: self.parsed.append(data) or True)
 
 
 @pytest.fixture
@@ -138,6 +56,14 @@ def test_flags(trt: TensorRT, options: tuple[str, ...], flags: set[Flag]) -> Non
     assert trt.config.profiles == [{"x": ((1, 3), (2, 3), (4, 3))}]
 
 
+def test_before_release_11_a_strongly_typed_network_is_asked_for(
+    trt: TensorRT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trt, "NetworkDefinitionCreationFlag", SimpleNamespace(STRONGLY_TYPED=1))
+    made(BuildOptions())
+    assert trt.created == [1 << 1]
+
+
 def test_weights_are_left_out_only_where_they_can_be_put_in(trt: TensorRT) -> None:
     with pytest.raises(UsageError, match="strip leaves the weights out, and without refit") as caught:
         made(BuildOptions(options=("strip",)))
@@ -165,6 +91,32 @@ def test_what_was_measured_is_kept_for_the_next_build(trt: TensorRT, tmp_path: P
     assert path.read_bytes() == b"+measured"
 
 
+def test_what_another_gpu_measured_is_measured_anew(trt: TensorRT, tmp_path: Path) -> None:
+    made(BuildOptions())
+    (path,) = (tmp_path / "gantk/timing").iterdir()
+    trt.config.refused = {b"+measured"}  # By a GPU of the same architecture.
+    built = made(BuildOptions())
+    assert path.read_bytes() == b"+measured"
+    assert built.timing_cache == hashlib.sha256(b"+measured").hexdigest()
+    trt.config.refused = {b"+measured", b""}
+    path.unlink()
+    with pytest.raises(GantkError, match="the library takes no timing cache"):
+        made(BuildOptions())
+
+
+def test_every_profile_has_every_input(trt: TensorRT) -> None:
+    one, two = ShapeRange((1,), (1,), (1,)), ShapeRange((2,), (3,), (4,))
+    build(PRODUCT, b"onnx", "fp32", ({"x": one, "y": two}, {"x": two, "y": one}), BuildOptions(), "x.onnx")
+    ones, twos = ((1,), (1,), (1,)), ((2,), (3,), (4,))
+    assert trt.config.profiles == [{"x": ones, "y": twos}, {"x": twos, "y": ones}]
+
+
+def test_a_profile_that_the_library_refuses_is_told(trt: TensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trt.config, "add_optimization_profile", lambda profile: -1)
+    with pytest.raises(GantkError, match="the profile x 1x3 - 2x3 - 4x3 does not suit `x.onnx`"):
+        made(BuildOptions())
+
+
 @pytest.mark.parametrize("cache", ["unwritable", "homeless"])
 def test_an_engine_whose_measurements_cannot_be_kept_is_built(
     trt: TensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
@@ -185,34 +137,45 @@ def test_an_engine_whose_measurements_cannot_be_kept_is_built(
 def test_an_engine_can_be_captured_where_the_network_can(
     trt: TensorRT, monkeypatch: pytest.MonkeyPatch, data_dependent: bool
 ) -> None:
-    """As TensorRT for RTX has it, which refuses the flag for sizes that depend on the data."""
-    flag = "given memory"
-    monkeypatch.setattr(Flag, "REQUIRE_USER_ALLOCATION", flag, raising=False)
-    seen, words = [], "BuilderFlag::kREQUIRE_USER_ALLOCATION is not compatible with data-dependent shapes"
-
-    class Builder:
-        def __init__(self, logger: Any) -> None:
-            self.logger = logger
-            self.create_network = lambda flags: SimpleNamespace(num_layers=0)
-            self.create_builder_config, self.create_optimization_profile = lambda: trt.config, Profile
-
-        def build_serialized_network(self, network: object, config: Config) -> bytes | None:
-            seen.append(flag in config.flags)
-            if seen[-1] and data_dependent:
-                self.logger.log(0, words)
-                return None
-            return b"plan"
-
-    trt.Builder = Builder  # type: ignore[method-assign]
+    monkeypatch.setattr(Flag, "REQUIRE_USER_ALLOCATION", FLAG, raising=False)
+    builder = Flagged(trt, data_dependent)
     assert made(BuildOptions()).data == b"plan"
-    assert seen == ([True, False] if data_dependent else [True])
+    assert builder.seen == ([True, False] if data_dependent else [True])
+
+
+@pytest.mark.parametrize(("refuses", "tries"), [(True, [True, False]), (False, [True])])
+def test_what_a_build_failed_of_is_told_not_what_was_tried_before(
+    trt: TensorRT, monkeypatch: pytest.MonkeyPatch, refuses: bool, tries: list[bool]
+) -> None:
+    monkeypatch.setattr(Flag, "REQUIRE_USER_ALLOCATION", FLAG, raising=False)
+    builder = Flagged(trt, refuses, then="no tactic was found")
+    with pytest.raises(GantkError, match=r"for sm_90: no tactic was found\n"):
+        made(BuildOptions())
+    assert builder.seen == tries
 
 
 def test_nothing_is_kept_of_a_build_that_fails(trt: TensorRT, tmp_path: Path) -> None:
     trt.made = None
-    with pytest.raises(GantkError, match="tensorrt 11.4.0.106 cannot build `x.onnx` in fp32"):
+    with pytest.raises(
+        GantkError, match="tensorrt 11.4.0.106 cannot build `x.onnx` in fp32 for sm_90: it gave"
+    ):
         made(BuildOptions())
     assert not (tmp_path / "gantk").exists()
+
+
+@pytest.mark.parametrize("call", ["Builder", "OnnxParser", "HardwareCompatibilityLevel"])
+def test_what_the_library_raises_is_told_in_its_words(
+    trt: TensorRT, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    class Raises:
+        def __call__(self, *_: object) -> None:
+            raise RuntimeError("CUDA initialization failure with error: 35")
+
+        AMPERE_PLUS = property(__call__)
+
+    monkeypatch.setattr(trt, call, Raises())
+    with pytest.raises(GantkError, match="tensorrt cannot build `x.onnx`: CUDA initialization failure"):
+        made(BuildOptions(options=("hardware-compatible",)))
 
 
 def test_it_builds_for_the_gpu_at_hand(trt: TensorRT, monkeypatch: pytest.MonkeyPatch) -> None:

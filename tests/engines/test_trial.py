@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import networks
-from engine_lab import SMALL, Lab, doubling, make_lab, write_bundle
+from engine_lab import SMALL, Lab, doubling, engine_of, make_lab, write_bundle
 from fake_tensorrt import MAGIC
 from gantk.bundle import Bundle, Variant, Writer
 from gantk.errors import GantkError
@@ -36,7 +36,8 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
 
     def build(*arguments: Any) -> Built:
         options: BuildOptions = arguments[4]
-        return Built(MAGIC + b"just built", Audit({}, (), frozenset()), options.targets, None)
+        data = MAGIC + f"just built {', '.join(options.options)}".encode()
+        return Built(data, Audit({}, (), frozenset()), options.targets or ("sm_89",), None)
 
     monkeypatch.setattr(pipeline, "build_apart", build)
     return made
@@ -67,6 +68,14 @@ def test_the_verdict_is_in_the_manifest(lab: Lab) -> None:
     assert "execute_async_v3" not in lab.trt.calls
 
 
+def test_the_verdict_is_that_on_the_worst_output(lab: Lab) -> None:
+    write_bundle(lab.root, wrong=2e-4)  # In y, and within what is allowed; z is equal.
+    (verdict,) = export(lab, "sm_89")[0].manifest.engines[0].parity
+    assert verdict.max_abs == pytest.approx(2e-4, rel=0.05)
+    assert verdict.cosine == pytest.approx(1)
+    assert verdict.psnr_db == pytest.approx(100, abs=0.1)  # Of a range of 20.
+
+
 def test_of_several_architectures_the_others_are_judged_where_they_are(lab: Lab) -> None:
     bundle, lines = export(lab, "sm_89", "sm_120")
     assert lines == ["  verified on sm_89"]
@@ -85,6 +94,33 @@ def test_a_wrong_engine_gets_into_no_bundle(lab: Lab) -> None:
     ]
 
 
+def test_options_have_no_order_and_count_once(lab: Lab) -> None:
+    for named in (("strip", "refit"), ("refit", "strip", "refit")):
+        options = BuildOptions(("sm_89",), options=named)
+        bundle = add_engines(lab.root, EngineRequest(("tensorrt-rtx",), options=options, **SHAPES))
+    assert [engine.options for engine in bundle.manifest.engines] == [("refit", "strip")]
+
+
+def test_a_refittable_engine_misses_no_architecture(lab: Lab) -> None:
+    """It is for the GPU at hand alone, by what was asked for; sm_75, say, is not left out of it."""
+    options = BuildOptions(tf32=True, options=("refit",))
+    lines: list[str] = []
+    add_engines(lab.root, EngineRequest(("tensorrt-rtx",), options=options, **SHAPES), lines.append)
+    assert not any("left out" in line for line in lines)
+    add_engines(
+        lab.root, EngineRequest(("tensorrt-rtx",), options=BuildOptions(tf32=True), **SHAPES), lines.append
+    )
+    assert "  left out: sm_75 does not compute in tf32, which begins with sm_80" in lines
+
+
+@pytest.mark.parametrize(("options", "alone"), [((), True), (("hardware-compatible",), False)])
+def test_one_for_other_gpus_too_is_judged_on_each(lab: Lab, options: tuple[str, ...], alone: bool) -> None:
+    bundle = write_bundle(lab.root, engine_of(targets=("sm_89",), options=options, profiles=(SMALL,)))
+    lines: list[str] = []
+    engine = trial.tried(bundle, bundle.manifest.engines[0], bundle.root, lines.append)
+    assert (lines, engine.verified) == (["  verified on sm_89"], alone)
+
+
 @pytest.mark.parametrize("targets", [("sm_86",), ("sm_120", "sm_86")])
 def test_what_is_for_other_gpus_is_not_run(lab: Lab, targets: tuple[str, ...]) -> None:
     bundle, lines = export(lab, *targets)
@@ -95,6 +131,13 @@ def test_without_a_gpu_nothing_is_run(lab: Lab, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(driver, "probe", lambda: driver.Driver(False, reason="no NVIDIA driver"))
     bundle, _ = export(lab, "sm_89")
     assert (bundle.manifest.engines[0].verified, lab.trt.calls) == (False, [])
+
+
+def test_what_has_no_weights_yet_is_not_run(lab: Lab) -> None:
+    options = BuildOptions(("sm_89",), options=("refit", "strip"))
+    lines: list[str] = []
+    add_engines(lab.root, EngineRequest(("tensorrt-rtx",), options=options, **SHAPES), lines.append)
+    assert (len(lines), lab.trt.calls) == (1, [])
 
 
 def test_what_cannot_be_run_here_is_unverified_and_said(lab: Lab) -> None:

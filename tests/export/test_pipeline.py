@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -158,46 +157,6 @@ def test_no_rewritten_form_is_kept_where_it_hardly_pays(
     gains.update(dict.fromkeys(verify.working_backends("fp32"), gain))
     bundle = export(source, tmp_path / "x.gantk", precisions=("fp32",))
     assert [(variant.form, variant.fastest_on) for variant in bundle.manifest.variants] == [("plain", ())]
-
-
-@dataclass
-class TimedRunner:
-    latency_s: float
-    precision: str = "fp32"
-    file_precision: str = "fp32"
-
-    def __enter__(self) -> TimedRunner:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-def test_the_speedup_is_the_ratio_of_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
-    runners = {
-        b"plain": TimedRunner(3.0),
-        b"other": TimedRunner(2.0),
-        b"cast": TimedRunner(1.0, "fp32", "fp16"),
-    }
-    monkeypatch.setattr(speed, "from_bytes", lambda data: data)
-    monkeypatch.setattr(speed, "open_model", lambda model, backend: runners[model])
-    monkeypatch.setattr(speed, "_call", lambda runner, feeds: lambda: runner.latency_s)
-    monkeypatch.setattr(speed, "_latency_s", lambda call: call())
-    assert speed.speedup(b"plain", b"other", "onnxruntime", ()) == pytest.approx(1.5)
-    # A backend that computes in another precision than the file's says nothing of it.
-    assert speed.speedup(b"cast", b"other", "onnxruntime", ()) is None
-
-
-def test_the_first_call_of_a_block_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Clocked:
-        now = 0.0
-        calls = 0
-
-        def call(self) -> None:
-            Clocked.calls += 1
-            Clocked.now += 5.0 if Clocked.calls <= 1 else 0.01
-
-    monkeypatch.setattr(speed.time, "perf_counter", lambda: Clocked.now)
-    assert speed._latency_s(Clocked().call) == pytest.approx(0.01)
 
 
 def test_a_refused_export_writes_nothing(source: Path, tmp_path: Path) -> None:

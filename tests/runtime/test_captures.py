@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Lock
 
 import pytest
 
 from gantk.errors import GantkError
+from gantk.runtime import captures
 from gantk.runtime.captures import capturing, give_back
 
 
@@ -28,3 +30,21 @@ def test_it_is_given_back_when_the_capture_has_ended_however_it_ends() -> None:
     assert given == ["memory"]
     give_back(free("an event"))
     assert given == ["memory", "an event"]
+
+
+def test_what_comes_while_the_last_is_given_back_is_not_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finalizer that finds the turn taken relies on whoever has it, who may just have looked for the last time."""
+    given: list[str] = []
+
+    class Turn:
+        def __init__(self) -> None:
+            self.lock, self.acquire = (lock := Lock()), lock.acquire
+
+        def release(self) -> None:
+            if given == ["first"]:
+                give_back(lambda: given.append("second"))
+            self.lock.release()
+
+    monkeypatch.setattr(captures, "_turn", Turn())
+    give_back(lambda: given.append("first"))
+    assert given == ["first", "second"]

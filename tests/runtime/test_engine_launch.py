@@ -197,6 +197,16 @@ def test_two_outputs_do_not_lie_on_each_other(lab: Lab) -> None:
             runner.launch({"x": x}, stream, {"y": y, "z": SimpleNamespace(__cuda_array_interface__=told)})
 
 
+def test_an_output_of_another_size_is_not_written_to(lab: Lab) -> None:
+    with lab.open() as runner:
+        _, stream = lab.cuda.cudaStreamCreateWithFlags(1)
+        x, y = (Elsewhere(lab.cuda, picture(count, 2, 8, 8)) for count in (1, 2))
+        with pytest.raises(
+            GantkError, match=r"`out` for 'y' has shape \[2, 2, 8, 8\]; the output has \[1, 2, 8, 8\]"
+        ):
+            runner.launch({"x": x}, stream, {"y": y})
+
+
 def test_launches_of_threads_take_turns(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """They share a context, and shapes and addresses are told it before it runs."""
     inside, runs = Context.execute_async_v3, []

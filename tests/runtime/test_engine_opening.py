@@ -24,6 +24,7 @@ from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.runtime import driver
 from gantk.runtime.engines import choose_engine
 from gantk.runtime.probe import probe_of
+from gantk.runtime.product_log import log
 from gantk.tensors import TensorSpec
 
 
@@ -129,6 +130,16 @@ def test_a_probe_that_is_none_is_refused(lab: Lab) -> None:
     assert (lab.cuda.leaks, lab.trt.alive) == ({}, 0)
 
 
+@pytest.mark.parametrize("name", ["y", "z"])
+def test_every_output_is_judged(lab: Lab, name: str) -> None:
+    x = picture(2, 2, 6, 5)
+    arrays = {"input.x": x, "output.y": 2 * x + 1, "output.z": (2 * x + 1).astype("uint8")}
+    arrays[f"output.{name}"] += 3
+    rewrite(lab, save(arrays))
+    with pytest.raises(GantkError, match=f"computes wrong on sm_89: {name}: .* dB PSNR"):
+        lab.open()
+
+
 def test_only_samples_are_cut_to_what_a_profile_serves(lab: Lab) -> None:
     """Not what all samples share."""
     arrays = {"input.x": picture(2, 2, 4, 4), "input.w": picture(3)}
@@ -164,7 +175,7 @@ def test_only_samples_are_cut_to_what_a_profile_serves(lab: Lab) -> None:
         ((engine_of(),), {"precision": "fp16"}, "has no tensorrt-rtx fp16; it has fp32", "--to"),
         ((engine_of(),), {"form": "adam"}, "has no tensorrt-rtx plain adam; it has fp32", "--to"),
         ((engine_of(backend="tensorrt", version="11.4.0"),), {}, "has no tensorrt-rtx engine", "--to"),
-        ((engine_of(plugins=("libno.so",)),), {}, "wants the plugin library libno.so", "LD_LIBRARY_PATH"),
+        ((engine_of(plugins=("libm.so.6", "libno.so")),), {}, "wants the plugin library libno.so", "LD_LIBRARY_PATH"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_told_before_the_library_sees_it(
@@ -175,6 +186,17 @@ def test_what_does_not_fit_is_told_before_the_library_sees_it(
         lab.open(**options)
     assert re.search(hint, caught.value.hint or "")
     assert lab.trt.calls == []
+
+
+@pytest.mark.parametrize("plugins", [("libm.so.6",), ()])
+def test_plugins_that_are_loaded_are_made_known_to_the_library(lab: Lab, plugins: tuple[str, ...]) -> None:
+    known: list[tuple[Any, str]] = []
+    lab.trt.init_libnvinfer_plugins = lambda *given: known.append(given)  # type: ignore[attr-defined]
+    write_bundle(lab.root, engine_of(plugins=plugins))
+    lab.open().close()
+    assert known == ([(log(lab.trt).logger, "")] if plugins else [])
+    del lab.trt.init_libnvinfer_plugins  # type: ignore[attr-defined]  # As TensorRT for RTX.
+    lab.open().close()
 
 
 def test_no_plugin_is_loaded_for_a_damaged_engine(lab: Lab) -> None:
@@ -226,23 +248,6 @@ def test_what_is_missing_is_built_for_the_gpu_at_hand(lab: Lab) -> None:
     with pytest.raises(GantkError, match="no tensorrt fp32 engine for sm_89") as caught:
         choose_engine(bundle, "tensorrt", "11.4.0", "sm_89", None, None)
     assert caught.value.hint == f"gantk export {lab.root} --to tensorrt"  # Which builds for no other GPU.
-
-
-def test_fp32_is_the_default_among_engines(tmp_path: Path) -> None:
-    files = {(precision, "plain"): networks.generator(precision) for precision in ("fp16", "fp32")}
-    bundle = networks.bundle(tmp_path / "x.gantk", files)
-    engines = tuple(
-        make_engine(
-            variant,
-            {"latent": (1, 4)},
-            plugins=(),
-            file=FileRef.of(f"engines/{variant.precision}.engine", b""),
-        )
-        for variant in bundle.manifest.variants
-    )
-    for held, taken in ((engines, "fp32"), (engines[:1], "fp16")):
-        having = replace(bundle, manifest=replace(bundle.manifest, engines=held))
-        assert choose_engine(having, "tensorrt-rtx", "1.7.1.116", "sm_89", None, None).precision == taken
 
 
 def test_options_widen_what_fits(lab: Lab) -> None:

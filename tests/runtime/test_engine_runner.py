@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from threading import Barrier, Thread
 
 import numpy as np
 import pytest
 
-from engine_lab import Lab, check, picture
+from engine_lab import SMALL, Lab, X, check, picture
+from gantk.bundle import Bundle, ShapeRange, Writer
 from gantk.errors import GantkError
+from gantk.tensors import TensorSpec
 
 
 def test_it_computes_at_every_shape(lab: Lab) -> None:
@@ -274,3 +277,20 @@ def test_out_of_memory_says_how_much(lab: Lab) -> None:
     lab.trt.fail["create_execution_context"] = lab.trt.calls.count("create_execution_context") + 1
     with pytest.raises(GantkError, match=r"a context of .* wants 3\.0 MiB of GPU memory .*as told"):
         lab.open()
+
+
+def test_every_input_has_its_shape(lab: Lab) -> None:
+    w = TensorSpec("w", "float32", ("K",))
+    profile = {**SMALL, "w": ShapeRange((1,), (2,), (3,))}
+    lab.trt.inputs, lab.trt.profiles = (X, w), (profile,)
+    (engine,) = Bundle.read(lab.root).manifest.engines
+    with Writer(lab.root, force=True) as writer:
+        manifest = replace(Bundle.read(lab.root).manifest, inputs=(X, w), probe=None)
+        writer.commit(replace(manifest, engines=(replace(engine, profiles=(profile,)),)))
+    x = picture(1, 2, 8, 8)
+    with lab.open() as runner:
+        for count in (1, 3):
+            made = runner.run({"x": x, "w": np.ones(count, np.float32)})
+            np.testing.assert_allclose(made["y"], 2 * x + 1, rtol=1e-6)
+        with pytest.raises(GantkError, match="asked for is x 1x2x8x8, w 4"):
+            runner.run({"x": x, "w": np.ones(4, np.float32)})

@@ -270,3 +270,9 @@ def test_out_of_pinned_memory(lab: Lab) -> None:
             runner.run({"x": picture(1, 2, 64, 64)})
         assert "ulimit -l" in (caught.value.hint or "")
         check(runner, picture(1, 2, 64, 64))
+
+
+def test_a_context_is_made_without_a_configuration_too(lab: Lab) -> None:
+    lab.trt.fail["create_runtime_config"] = 2  # The first is the cache's own.
+    with lab.open() as runner:
+        check(runner, picture(1, 2, 4, 4))

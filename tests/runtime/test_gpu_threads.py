@@ -213,3 +213,28 @@ def test_each_thread_hears_what_is_said_in_its_own_calls(lab: Lab) -> None:
         in_a_thread(lambda: heard.hear("of a thread of the library's"))
         heard.hear("of its own")
         assert heard.said() == "of a thread of the library's; of its own"
+
+
+def test_a_thread_of_the_librarys_is_heard_by_all_that_listen(lab: Lab) -> None:
+    heard, said = log(lab.trt), {}
+    all_three = threading.Barrier(3, timeout=5)
+
+    def work(name: str) -> None:
+        with heard.listening():
+            all_three.wait()
+            all_three.wait()
+            said[name] = heard.said()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    all_three.wait()
+    in_a_thread(lambda: heard.hear("out of memory"))
+    all_three.wait()
+    for thread in threads:
+        thread.join()
+    assert said == {"one": "out of memory", "two": "out of memory"}
+    with heard.listening():
+        heard.hear("of its own")
+    in_a_thread(lambda: heard.hear("of a call after it"))
+    assert heard.said() == "of its own"

@@ -35,11 +35,11 @@ def give_back(free: Callable[[], None]) -> None:
 
 
 def _settle() -> None:
-    if not _turn.acquire(blocking=False):
-        return  # Whoever has the turn calls this afterwards.
-    try:
-        while _owed:
-            with suppress(GantkError):  # After an error of the GPU all calls fail, these too.
-                _owed.popleft()()
-    finally:
-        _turn.release()
+    # Whoever has the turn calls this afterwards, and looks again once the turn is free: more may have come by then.
+    while _owed and _turn.acquire(blocking=False):
+        try:
+            while _owed:
+                with suppress(GantkError):  # After an error of the GPU all calls fail, these too.
+                    _owed.popleft()()
+        finally:
+            _turn.release()

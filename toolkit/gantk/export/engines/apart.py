@@ -94,6 +94,8 @@ def _run(folder: Path, log: IO[bytes], progress: Progress) -> tuple[int, dict[st
     try:
         result: dict[str, Any] | None = None
         for line in process.stdout:
+            if not line.endswith(b"\n"):
+                break  # It died amid it.
             told = json.loads(line)
             if isinstance(told, dict):
                 result = told
@@ -107,7 +109,8 @@ def _run(folder: Path, log: IO[bytes], progress: Progress) -> tuple[int, dict[st
 
 def _environment() -> dict[str, str]:
     package = str(Path(errors.__file__).resolve().parents[1])
-    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    paths = [package, *map(os.path.abspath, given)]  # The worker is in another folder.
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return {**kept, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONHASHSEED": "0"}
 

@@ -111,6 +111,7 @@ def build(
         asked = asked_targets(product, options.targets, options.options, targets(trt))
         executed = options.executed(precision)
         known = choose_targets(product, executed, asked, targets(trt), found.heavy_layers)
+        served = known or driver.targets_here()
         with telling():
             config = _configure(trt, builder, options, known)
             _add_profiles(builder, config, profiles, where)
@@ -121,11 +122,11 @@ def build(
         if interrupter.raised is not None:
             raise interrupter.raised
         if serialized is None:
-            raise _failure(product, precision, known, where, log(trt).said(), rewrites)
+            raise _failure(product, precision, served, where, log(trt).said(), rewrites)
         return Built(
             bytes(serialized),
             audit(trt, network),
-            known or driver.targets_here(),
+            served,
             None if cache is None else _keep(config, cache),
             rewrites,
         )
@@ -212,7 +213,8 @@ def _serialized(trt: ModuleType, builder: Any, network: Any, config: Any) -> Any
     serialized = builder.build_serialized_network(network, config)
     if serialized is None and "REQUIRE_USER_ALLOCATION" in log(trt).said():
         config.clear_flag(flags.REQUIRE_USER_ALLOCATION)
-        serialized = builder.build_serialized_network(network, config)
+        with log(trt).listening():  # What it said of the flag is no cause any more.
+            serialized = builder.build_serialized_network(network, config)
     return serialized
 
 

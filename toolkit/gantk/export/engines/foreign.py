@@ -20,6 +20,7 @@ from gantk.export.engines.probe import feeds_for, make_probe, probe_sizes
 from gantk.export.engines.progress import Progress, Report
 from gantk.export.int8 import QUANTISED
 from gantk.export.tools import tool_versions
+from gantk.runtime.backends.vendor import vendor_errors
 from gantk.runtime.model import Model, from_bytes, from_path
 
 
@@ -57,7 +58,7 @@ def bundle_onnx(
         UsageError: A PSNR is given, and there is no file to ask it of; or int8 and fp8 lack what to calibrate with.
     """
     model = _whole(from_path(Path(path)))
-    _check_tensors(model)
+    _check_inputs(model)
     if request is not None:
         _check_form(model)
         precisions = (*precisions, *request.precisions)
@@ -119,14 +120,12 @@ def bundle_onnx(
         return writer.commit(manifest)
 
 
-def _check_tensors(model: Model) -> None:
-    """Refuse a file that takes or yields nothing: what it computes is always the same, or is lost."""
-    for kind, specs in (("input", model.inputs), ("output", model.outputs)):
-        if not specs:
-            raise GantkError(
-                f"`{model.where}` has no {kind}, and a bundle's networks have at least one",
-                where=model.where,
-            )
+def _check_inputs(model: Model) -> None:
+    """Refuse a file that takes nothing: what it computes is always the same."""
+    if not model.inputs:
+        raise GantkError(
+            f"`{model.where}` has no input, and a bundle's networks have at least one", where=model.where
+        )
 
 
 def _check_form(model: Model) -> None:
@@ -161,7 +160,13 @@ def _whole(model: Model) -> Model:
         return model
     import onnx
 
-    return from_bytes(onnx.load(model.path).SerializeToString(), model.path)
+    with vendor_errors(
+        f"the weights of `{model.where}` cannot be taken in",
+        model.where,
+        "download them again, should they be cut; one ONNX file holds at most 2 GiB",
+    ):
+        data = onnx.load(model.path).SerializeToString()
+    return from_bytes(data, model.path)
 
 
 def _opset(data: bytes) -> int:

@@ -7,7 +7,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from gantk.bundle import PRECISIONS, Bundle, Engine, Interface, Manifest, Profile, Variant, Writer
+from gantk.bundle import (
+    ENGINE_OPTIONS,
+    PRECISIONS,
+    Bundle,
+    Engine,
+    Interface,
+    Manifest,
+    Profile,
+    Variant,
+    Writer,
+)
 from gantk.errors import UsageError
 from gantk.export.engines.apart import build_apart
 from gantk.export.engines.build import BuildOptions, check_options
@@ -235,7 +245,12 @@ def _build(
     fits_fp16 = any((other.precision, other.form) == ("fp16", variant.form) for other in manifest.variants)
     data, rewrites = adapt(product, data, variant.precision, where, fits_fp16=fits_fp16)
     profiles = request.profiles(manifest, manifest.interface(variant))
-    options = replace(request.options, tf32=request.options.tf32 and variant.precision == "fp32")
+    options = replace(
+        request.options,
+        tf32=request.options.tf32 and variant.precision == "fp32",
+        # The same engine, in whatever order they are named.
+        options=tuple(option for option in ENGINE_OPTIONS if option in request.options.options),
+    )
     built = build_apart(product, data, variant.precision, profiles, options, where, progress)
     assert product.version is not None
     name = name_of(product.name, variant, built.targets, tf32=options.tf32)

@@ -31,7 +31,7 @@ class Interrupter:
 
 
 def make_monitor(trt: ModuleType, progress: Progress, interrupter: Interrupter) -> Any:
-    """An ``IProgressMonitor`` that tells the outermost phases, and stops the build after an exception.
+    """An ``IProgressMonitor`` that tells all phases, also one within another, and stops the build after an exception.
 
     Args:
         trt: The product's module.

@@ -73,7 +73,8 @@ def take_turns() -> None:
             where="--reproducible",
             hint="on Linux as root, or after `ulimit -r 1`, they can",
         ) from None
-    if not ctypes.CDLL(None).personality(_QUERY) & _ADDR_NO_RANDOMIZE:
+    now = ctypes.CDLL(None).personality(_QUERY)
+    if now < 0 or not now & _ADDR_NO_RANDOMIZE:
         raise GantkError(
             "this system gives every process other addresses, and personality(2) may not change that",
             where="--reproducible",
