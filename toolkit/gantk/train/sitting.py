@@ -75,7 +75,8 @@ def begin(
     if config.tensorboard:
         check_tensorboard()
     if is_first():  # Others may come when it has begun to write.
-        run_folder.check_free(Path(config.out), force=force)
+        hint = "--resume goes on with it; --force replaces it"
+        run_folder.check_free(Path(config.out), force=force, hint=hint)
     return launch(_sit, config, kind, False, reporter)
 
 
