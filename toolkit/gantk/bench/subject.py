@@ -17,7 +17,7 @@ from gantk.runtime import registry
 from gantk.runtime.arrays import default_sizes, example_shape, random_array
 from gantk.runtime.model import from_path, slowness
 from gantk.runtime.probe import Probe
-from gantk.runtime.runner import Array, Runner
+from gantk.runtime.runner import Array, Runner, refuse_small
 from gantk.tensors import TensorSpec
 
 Arrays = dict[str, Array]
@@ -150,6 +150,7 @@ def make_cases(
 
     Raises:
         UsageError: A shape does not fit an input, or a free size was not given.
+        GantkError: A picture is smaller than the network takes.
     """
     names = [spec.name for spec in inputs]
     for name, _ in shapes:
@@ -259,6 +260,8 @@ def _make_case(inputs: Sequence[TensorSpec], chosen: Sequence[Shape | None], bat
                 hint=f"choose them, for example --shape {example_shape(spec, sizes)}",
             )
     shapes = {spec.name: spec.concrete(sizes) for spec in inputs}
+    for spec in inputs:
+        refuse_small(spec, shapes[spec.name])
     return Case(shapes, next(iter(shapes.values()), (1,))[0] if inputs[0].shape else 1)
 
 
