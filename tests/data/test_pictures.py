@@ -149,6 +149,18 @@ def test_idx_files_that_are_wrong(tmp_path: Path) -> None:
             load(find_source(path), 28, 1)
 
 
+def test_a_folder_that_may_not_be_looked_into_is_not_empty(unprivileged: Path) -> None:
+    closed = unprivileged / "closed"
+    closed.mkdir()
+    grey(closed / "a.png", 1)
+    closed.chmod(0)
+    try:
+        with pytest.raises(GantkError, match="cannot read `.*closed`: Permission denied"):
+            find_source(closed)
+    finally:
+        closed.chmod(0o700)
+
+
 def test_what_holds_no_pictures(tmp_path: Path) -> None:
     with pytest.raises(GantkError, match="does not exist"):
         find_source(tmp_path / "no")

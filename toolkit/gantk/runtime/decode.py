@@ -101,8 +101,10 @@ def find_pictures(folder: Path, *, without: Path | None = None, hint: str | None
 
     Raises:
         GantkError: There is none.
+        OSError: The folder cannot be read.
     """
     entries, files, seen = 0, [], set() if without is None else {os.path.realpath(without)}
+    os.scandir(folder).close()  # What may not be looked into is not empty; `walk` would pass it by.
     for root, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
         passed_by = Path(root) != folder and "run.json" in names and "checkpoints" in folders
