@@ -22,7 +22,8 @@ from gantk.bundle import (
     ShapeRange,
     Variant,
 )
-from gantk.export.engines.profiles import follows, make_profiles
+from gantk.export.engines.profiles import make_profiles
+from gantk.runtime.following import follows
 
 HASHES = st.binary(max_size=4).map(lambda data: FileRef.of("x", data).sha256)
 

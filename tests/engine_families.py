@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 
 import engine_graphs
 from gantk.bundle import Interface
-from gantk.export.engines.profiles import Follows
 from gantk.export.fold import fold_scales
 from gantk.export.gatys.chain import Chain, StepConfig
 from gantk.export.gatys.graphs import make_adam, make_gradient, make_targets
@@ -26,6 +25,7 @@ from gantk.models import build, configure
 from gantk.models.borders import Bordered
 from gantk.models.vgg import load_vgg19
 from gantk.runtime.arrays import random_feeds
+from gantk.runtime.following import Follows
 from gantk.runtime.model import from_bytes
 from step_networks import CONTENT, LAYERS, make_weights
 

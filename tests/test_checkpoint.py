@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gantk import checkpoint, models
@@ -98,8 +99,20 @@ def test_a_flipped_bit_is_refused(tmp_path_factory: pytest.TempPathFactory, seed
 def test_other_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("other") / "a.safetensors"
     path.write_bytes(data)
-    with pytest.raises(GantkError, match="not a whole checkpoint"):
+    with pytest.raises(GantkError, match="not a whole checkpoint|no checkpoint of gantk"):
         checkpoint.read(path)
+
+
+@pytest.mark.parametrize("name", ["theirs.pth", "theirs.safetensors", "named.safetensors"])
+def test_weights_of_another_program_are_to_be_imported(tmp_path: Path, name: str) -> None:
+    path, weights = tmp_path / name, {"conv1.weight": torch.zeros(3)}
+    if path.suffix == ".pth":
+        torch.save(weights, path)
+    else:
+        save_file(weights, path, {"format": "pt"} if name == "named.safetensors" else None)
+    with pytest.raises(GantkError, match=f"`{name}` is no checkpoint of gantk") as told:
+        checkpoint.load_generator(path)
+    assert told.value.hint is not None and "gantk import -h" in told.value.hint
 
 
 def test_a_run_may_be_called_anything(tmp_path: Path) -> None:

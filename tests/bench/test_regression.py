@@ -111,6 +111,18 @@ def test_the_command_fails_for_what_is_right_no_more_and_writes_what_it_measured
     assert main(arguments) == 0
 
 
+def test_what_was_measured_is_told_where_nothing_can_be_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "old.json").write_text(json.dumps(make_document([make_row("a fp32", 1.0)])))
+    new = make_document([make_row("b fp32", 1.0)])
+    monkeypatch.setattr(run, "compare", lambda *_, **__: new)
+    assert main(["bench", "x.onnx", "--compare", str(tmp_path / "old.json"), "--json", "-"]) == 1
+    output = capsys.readouterr()
+    assert "no contender in common" in output.err
+    assert json.loads(output.out)["rows"] == new["rows"]
+
+
 def test_nothing_in_common_is_an_error() -> None:
     with pytest.raises(GantkError, match="no contender in common"):
         changes(make_document([make_row("a fp32", 1.0)]), make_document([make_row("b fp32", 1.0)]))

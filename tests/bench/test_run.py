@@ -317,13 +317,19 @@ def test_the_command_writes_every_form_and_compares(
         (["--budget", "soon"], 2, "is not a time"),
         (["--batch", "one"], 2, "is not a list of batch sizes"),
         (["--compare", "nowhere.json"], 1, "cannot read"),
+        (["--fail-slower", "5%"], 2, "--fail-slower wants --compare"),
+        (["--html", "{file}/page.html"], 1, "cannot write"),
+        (["--markdown", "{file}/page.md"], 1, "cannot write"),
     ],
 )
 def test_bad_options(
     onnx_file: Path, arguments: list[str], status: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    arguments = [argument.format(file=onnx_file) for argument in arguments]
     assert main(["bench", str(onnx_file), *arguments]) == status
-    assert message in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert message in told
+    assert "round 1" not in told  # Nothing is measured for what cannot be.
 
 
 def test_a_missing_file_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,6 +77,13 @@ def test_shapes_that_do_not_fit(
         make_cases([CONTENT], batch, shapes)
 
 
+def test_pictures_that_are_too_small_are_refused_before_anything_is_loaded() -> None:
+    spec = replace(CONTENT, layout="NCHW", smallest=8)
+    assert make_cases([spec], None, [("content", (1, 3, 8, 9))])
+    with pytest.raises(GantkError, match="picture of 9 x 7 pixels .* at least 8 x 8"):
+        make_cases([spec], None, [("content", (1, 3, 7, 9))])
+
+
 def test_a_fixed_batch_refuses_another() -> None:
     fixed = TensorSpec("latent", "float32", (1, 4))
     assert make_cases([fixed], [1], [])[0].batch == 1

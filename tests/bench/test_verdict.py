@@ -134,5 +134,6 @@ def test_too_few_rounds_are_said() -> None:
     rows[1]["latency_ms"]["p50_ci95"] = None
     said = "5 rounds carry no confidence interval of the p50; give more time with --budget"
     assert warnings(rows, 5) == [said]
+    assert warnings(rows, 1) == [said.replace("5 rounds carry", "1 round carries")]
     rows[1]["status"] = "failed"
     assert warnings(rows, 5) == []

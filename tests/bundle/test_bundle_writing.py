@@ -256,6 +256,14 @@ def test_an_unwritable_folder(unprivileged: Path) -> None:
     assert list(unprivileged.iterdir()) == []
 
 
+def test_an_unwritable_bundle_is_told_before_the_work(unprivileged: Path) -> None:
+    root = networks.bundle(unprivileged / "x.gantk").root
+    root.chmod(0o500)
+    with pytest.raises(GantkError, match="cannot write .*Permission denied"), Writer(root, force=True):
+        pytest.fail("the work has begun")
+    root.chmod(0o700)
+
+
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(GantkError, match="cannot write"):

@@ -113,6 +113,8 @@ def test_engines_are_built_of_a_file_without_a_suffix(gantk: Gantk, onnx_file: P
         ("tiny.onnx --precision fp32 --psnr-min 40", 2, "a PSNR is for files in other precisions"),
         ("tiny.gantk --to tensorrt-rtx --workspace 99999999999999", 2, "less than or equal to 16777216"),
         ("tiny.gantk --to tensorrt-rtx --engine-options fast", 2, "in: --engine-options"),
+        ("tiny.gantk -o flowers.onnx", 2, "hint: -o flowers.gantk\n"),
+        ("--gatys -o step.engine", 2, "hint: -o step.gantk\n"),
         ("tiny.gantk --to tensorrt-rtx -o b.gantk", 2, "or export again with --to onnx,tensorrt-rtx"),
         ("theirs.gantk --to tensorrt-rtx -o b.gantk", 2, "or add them to a copy of the folder"),
     ],

@@ -112,6 +112,7 @@ def test_a_fixed_batch_is_filled_up(gantk: Gantk, tmp_path: Path) -> None:
         ("tiny.gantk --walk -o walk.gif --fps 90", 2, "up to 50"),
         ("tiny.gantk -o taken.png", 1, "`taken.png` exists"),
         ("tiny.gantk -o taken.png/deep.png", 1, "cannot write"),
+        ("nothing -o taken.png/deep.png", 1, "cannot write"),  # Before there is anything to lose.
         ("tiny.gantk --each -o taken.png", 2, "single pictures want a folder"),
         ("tiny.gantk --backend jax", 2, "'jax' is not a backend"),
         ("tiny.gantk --precision fp4", 2, "'fp4' is not a precision"),

@@ -40,23 +40,26 @@ def test_version(gantk: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "says", "command"),
     [
-        ("inof", "Did you mean 'info'"),
-        ("info", "missing argument"),
-        ("info a b", "unexpected extra argument"),
-        ("info --nope a", "no such option: --nope"),
-        ("generate x -n many", "integer"),
-        ("generate x -n 0", "greater than or equal to 1"),
-        ("generate x --backend", "requires an argument"),
+        ("inof", "Did you mean 'info'", "gantk"),
+        ("info", "missing argument", "gantk info"),
+        ("info a b", "unexpected extra argument", "gantk info"),
+        ("info --nope a", "no such option: --nope", "gantk info"),
+        ("generate x -n many", "integer", "gantk generate"),
+        ("generate x -n 0", "greater than or equal to 1", "gantk generate"),
+        ("generate x --backend", "requires an argument", "gantk generate"),
+        ("train gan", "Did you mean 'dcgan'", "gantk train"),
+        ("train dcgan --steps many", "integer", "gantk train dcgan"),
+        ("train dcgan --baths 4", "no such option: --baths", "gantk train dcgan"),
     ],
 )
-def test_usage_errors(gantk: Callable[..., Any], line: str, says: str) -> None:
+def test_usage_errors(gantk: Callable[..., Any], line: str, says: str, command: str) -> None:
     done = gantk(*line.split())
     assert done.status == 2
     assert says in done.err
     assert done.err.startswith("error: ")
-    assert "  hint: gantk " in done.err
+    assert done.err.endswith(f"  hint: {command} -h\n")
     assert done.out == ""
 
 

@@ -50,6 +50,9 @@ def test_a_picture(gantk: Callable[..., object], many: Path, photo: Path) -> Non
     assert "`photo-stylized.jpg` exists" in again.err
     assert "--force" in again.err
     assert gantk("stylize", photo, "--model", many, "--force").status == 0
+    # Said before there is anything to lose, were it only the reading of the picture.
+    lost = gantk("stylize", "nowhere.jpg", "--model", many, "-o", "photo-stylized.jpg/x.jpg")
+    assert (lost.status, "cannot write" in lost.err) == (1, True)
 
 
 def test_of_an_animation_the_first_picture_is_painted_with_a_word(

@@ -48,7 +48,7 @@ def test_runs_of_both_kinds(folder: Path, capsys: pytest.CaptureFixture[str]) ->
         assert (result["run"], result["step"]) == ("runs/flag+odd", 1)
         assert checkpoint.load_generator("runs/flag+odd").config["styles"] == ["flag", "odd"]
         assert main(["train", "style", "--resume", "--out", "runs/flag+odd", "--epochs", "2"]) == 0
-        assert "trained 2 steps" in capsys.readouterr().err  # An epoch has one.
+        assert "trained to step 2 " in capsys.readouterr().err  # An epoch has one.
 
         assert main(["train", "adain", "--styles", "paintings", *QUICK.split()]) == 0
         assert checkpoint.load_generator("runs/paintings").config == {"layer": "relu2_1"}

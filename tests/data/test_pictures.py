@@ -47,6 +47,17 @@ def test_nested_folders_in_order(folder: Path) -> None:
     assert pictures.skipped == ()
 
 
+def test_runs_among_the_pictures_are_passed_by(folder: Path) -> None:
+    run = folder / "runs" / "pictures"
+    grey(run / "samples" / "epoch-0001.png", 200)
+    grey(run / "losses.png", 200)
+    (run / "checkpoints").mkdir()
+    assert find_source(folder).count == 6  # Not a run yet: somebody's folders.
+    (run / "run.json").write_text("{}")
+    assert [path.name for path in find_source(folder).files] == ["a.jpg", "b.PNG", "d.bmp", "c.webp"]
+    assert find_source(run).count == 2  # Who asks for them gets them.
+
+
 def test_broken_files_are_skipped_and_named(folder: Path) -> None:
     (folder / "c.png").write_bytes((folder / "b.PNG").read_bytes()[:-30])
     (folder / "e.jpeg").write_text("hello")
@@ -136,6 +147,18 @@ def test_idx_files_that_are_wrong(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(GantkError, match=words):
             load(find_source(path), 28, 1)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_not_empty(unprivileged: Path) -> None:
+    closed = unprivileged / "closed"
+    closed.mkdir()
+    grey(closed / "a.png", 1)
+    closed.chmod(0)
+    try:
+        with pytest.raises(GantkError, match="cannot read `.*closed`: Permission denied"):
+            find_source(closed)
+    finally:
+        closed.chmod(0o700)
 
 
 def test_what_holds_no_pictures(tmp_path: Path) -> None:

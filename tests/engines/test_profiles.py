@@ -7,7 +7,8 @@ import pytest
 
 from gantk.bundle import STEP_FAMILY, Interface, Manifest, ShapeRange
 from gantk.errors import UsageError
-from gantk.export.engines.profiles import Follows, follows, make_profiles
+from gantk.export.engines.profiles import make_profiles
+from gantk.runtime.following import Follows, follows
 from gantk.tensors import TensorSpec
 
 LATENT = TensorSpec("latent", "float32", ("N", 100), layout="NC")

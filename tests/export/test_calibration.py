@@ -78,7 +78,7 @@ def test_what_is_left_out_is_told(folder: Path) -> None:
 
 
 def test_what_cannot_be_calibrated() -> None:
-    with pytest.raises(UsageError, match="int8 wants pictures to calibrate picture with") as caught:
+    with pytest.raises(UsageError, match="int8 wants pictures to calibrate `picture` with") as caught:
         calibration_feeds((PICTURE,), Calibration())
     assert "--calibrate DIR" in (caught.value.hint or "")
     with pytest.raises(UsageError, match="'guess' is unknown; known are minmax, percentile, entropy"):

@@ -131,7 +131,7 @@ def test_a_network_keeps_its_quality_and_the_search_is_that_of_int8(tmp_path: Pa
 
 def test_pictures_are_wanted_for_fp8_too() -> None:
     picture = TensorSpec("picture", "uint8", ("N", "H", "W", 3), (0.0, 255.0), "NHWC")
-    with pytest.raises(UsageError, match="fp8 wants pictures to calibrate picture with"):
+    with pytest.raises(UsageError, match="fp8 wants pictures to calibrate `picture` with"):
         calibration_feeds((picture,), Calibration(), "fp8")
 
 

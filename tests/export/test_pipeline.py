@@ -216,7 +216,7 @@ def style(tmp_path: Path) -> Path:
 @pytest.mark.usefixtures("untraced")
 def test_what_cannot_be_calibrated_is_refused_first(style: Path, tmp_path: Path) -> None:
     wanted: dict[str, Any] = {"precisions": ("fp32", "fp16", "int8")}
-    with pytest.raises(UsageError, match="int8 wants pictures to calibrate picture with"):
+    with pytest.raises(UsageError, match="int8 wants pictures to calibrate `picture` with"):
         export(style, tmp_path / "x.gantk", **wanted)
     with pytest.raises(GantkError, match="absent` does not exist"):
         export(style, tmp_path / "x.gantk", **wanted, calibration=Calibration(tmp_path / "absent"))

@@ -150,7 +150,8 @@ def test_a_file_becomes_a_run(suffix: str, tmp_path: Path, capsys: pytest.Captur
     assert (record["kind"], record["imported"]["file"]) == ("import", file.name)
 
     assert main(["import", "fast-neural-style", str(file), "-o", str(run)]) == 1
-    assert "holds a run" in capsys.readouterr().err
+    assert "holds a run" in (taken := capsys.readouterr().err)
+    assert "--force" in taken and "--resume" not in taken  # Which this verb has not.
     assert main(["generate", str(run)]) == 1
     assert "makes pictures of pictures; dcgan, mlp make them of latents" in capsys.readouterr().err
     again = ["import", "fast-neural-style", str(file), "-o", str(run), "--force", "--name", "sea"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,14 +19,16 @@ from safetensors.torch import save_file
 import gantk
 from bundle_engines import make_engine, usual_engine
 from fake_half import FakeHalfRunner
+from gantk.bench.subject import describe, make_cases
 from gantk.bundle import STEP_FAMILY, Bundle, Writer
+from gantk.cli.main import main
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.export import verify
 from gantk.export.engines.build import BuildOptions
 from gantk.export.engines.maker import Sources
 from gantk.export.engines.pipeline import EngineRequest
 from gantk.export.engines.probe import with_probe
-from gantk.export.engines.profiles import follows, make_profiles
+from gantk.export.engines.profiles import make_profiles
 from gantk.export.gatys import graphs, pipeline
 from gantk.export.gatys.chain import Chain, StepConfig
 from gantk.export.gatys.draft import StepGraph
@@ -34,6 +37,7 @@ from gantk.export.gatys.reference import compute_gradient, to_arrays
 from gantk.export.opset import BF16_OPSET
 from gantk.export.reference import Feeds, Outputs
 from gantk.models.vgg import load_vgg19
+from gantk.runtime.following import follows
 from gantk.runtime.parity import compare, span_of, threshold_of
 from gantk.runtime.probe import Probe, probe_of
 from gantk.runtime.products import PRODUCTS
@@ -71,6 +75,18 @@ def test_what_a_bundle_says(bundle: Path) -> None:
             parity.passed and parity.psnr_db is not None and parity.psnr_db > 80 for parity in variant.parity
         )
         assert variant.parity[0].sizes == ((64, 80), (37, 51), (95, 48))
+
+
+def test_random_features_have_the_size_that_the_picture_gives_them(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert CONTENT.startswith("relu2_")  # Behind one pooling.
+    assert main(["run", str(bundle), "--shape", "picture=1x3x24x37", "--json", "-"]) == 0
+    shapes = {tensor["name"]: tensor["shape"] for tensor in json.loads(capsys.readouterr().out)["tensors"]}
+    assert shapes[f"content.{CONTENT}"][2:] == [12, 18]
+    subject = describe(bundle)
+    (case,) = make_cases(subject.inputs, None, [("picture", (1, 3, 24, 37))], subject.following)
+    assert case.shapes[f"content.{CONTENT}"][2:] == (12, 18)
 
 
 def test_the_probe_holds_what_pytorch_says(bundle: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from listener import Listener
 
+import gantk
 from gantk import checkpoint
 from gantk.errors import GantkError, UsageError
 from gantk.files import partial_name
@@ -60,6 +61,7 @@ def test_resume_refuses_other_mathematics_and_other_pictures(pictures: Path, tmp
         ("network", "vae", r"network is 'vae'; allowed are dcgan, mlp"),
         ("data", None, r"data is None; str is wanted"),
         ("data", ..., r"data is not there"),
+        ("skip_d_bellow", 0.5, rf"gantk {gantk.__version__} knows no skip_d_bellow"),
     ],
 )
 def test_a_configuration_that_was_edited_is_named(
@@ -71,6 +73,21 @@ def test_a_configuration_that_was_edited_is_named(
     with pytest.raises(GantkError, match=rf"run\.json` cannot be understood: {words}") as raised:
         gan.resume(tmp_path)
     assert raised.value.exit_code == 1
+
+
+def test_a_run_goes_on_from_another_folder(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pictures.parent)
+    run = tmp_path / "run"
+    gan.train(small(Path(pictures.name), run, 3))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        GantkError, match=f"has data `{pictures.name}`, which does not exist from here"
+    ) as told:
+        gan.resume(run, {"steps": 6})
+    assert told.value.hint is not None and told.value.hint.startswith("--data ")
+    assert gan.resume(run, {"steps": 6, "data": str(pictures)}).step == 6
 
 
 def test_a_run_of_a_later_version_is_called_so(pictures: Path, tmp_path: Path) -> None:

@@ -267,3 +267,20 @@ def test_a_run_is_resumed_by_its_own_kind_with_its_own_styles(files: Path, tmp_p
         sitting.resume(StyleTraining, run, {"steps": 4})
     write_style(flag, (RED, BLUE), 8)
     assert sitting.resume(StyleTraining, run, {"steps": 4}).step == 4
+
+
+def test_styles_may_have_moved_but_not_changed_places(files: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    styles = [
+        str(write_style(tmp_path / f"{name}.png", (RED, second), 8))
+        for name, second in (("a", BLUE), ("b", WHITE))
+    ]
+    sitting.begin(StyleTraining, style_config(files, run, styles=tuple(styles), steps=2))
+    (tmp_path / "moved").mkdir()
+    moved = [str(Path(style).rename(tmp_path / "moved" / Path(style).name)) for style in styles]
+    with pytest.raises(GantkError, match=r"has styles `.*a\.png`, which does not exist from here") as told:
+        sitting.resume(StyleTraining, run, {"steps": 3})
+    assert told.value.hint is not None and told.value.hint.startswith("--style ")
+    with pytest.raises(GantkError, match="the styles are not those that the run began with"):
+        sitting.resume(StyleTraining, run, {"steps": 3, "styles": tuple(reversed(moved))})
+    assert sitting.resume(StyleTraining, run, {"steps": 3, "styles": tuple(moved)}).step == 3

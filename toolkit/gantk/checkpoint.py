@@ -238,9 +238,14 @@ def _parse(data: bytes, path: Path) -> Checkpoint:
         digest, _, text = metadata[_ENTRY].partition(" ")
         state = json.loads(text)
         tensors = load_tensors(data)
+    except (KeyError, UnicodeDecodeError) as error:  # No such entry, or no header at all, as in a .pth file.
+        raise GantkError(
+            f"`{path.name}` is no checkpoint of gantk: it holds nothing that gantk wrote",
+            where=str(path),
+            hint="gantk import takes style networks that another program trained: gantk import -h",
+        ) from error
     except (
         ValueError,
-        KeyError,
         TypeError,
         AttributeError,
         RecursionError,

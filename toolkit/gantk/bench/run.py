@@ -90,7 +90,7 @@ def compare(
     subject = describe(Path(path))
     if device is None:
         settings = replace(settings, device=best_device(subject, backends))
-    cases = make_cases(subject.inputs, batch, shapes or ())
+    cases = make_cases(subject.inputs, batch, shapes or (), subject.following)
     contenders, skipped = find(
         subject, backends, precisions, settings.device, settings.threads, modes, torch_precisions
     )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -15,9 +15,10 @@ from gantk.bundle import Bundle, Variant, place_of
 from gantk.errors import UsageError
 from gantk.runtime import registry
 from gantk.runtime.arrays import default_sizes, example_shape, random_array
+from gantk.runtime.following import Follows, follows
 from gantk.runtime.model import from_path, slowness
 from gantk.runtime.probe import Probe
-from gantk.runtime.runner import Array, Runner
+from gantk.runtime.runner import Array, Runner, refuse_small
 from gantk.tensors import TensorSpec
 
 Arrays = dict[str, Array]
@@ -61,6 +62,7 @@ class Subject:
         probe: Inputs with PyTorch's float32 outputs; may be empty.
         about: What the JSON document says of it.
         bundle: That it is, where it is one.
+        following: The symbols whose sizes follow from those of others.
     """
 
     path: Path
@@ -72,6 +74,7 @@ class Subject:
     probe: Probe = field(default_factory=Probe)
     about: dict[str, Any] = field(default_factory=dict)
     bundle: Bundle | None = None
+    following: Mapping[str, Follows] = field(default_factory=dict)
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -138,7 +141,10 @@ def open_engine(path: str, backend: str, precision: str, form: str) -> Runner:
 
 
 def make_cases(
-    inputs: Sequence[TensorSpec], batches: Sequence[int] | None, shapes: Sequence[tuple[str, Shape]]
+    inputs: Sequence[TensorSpec],
+    batches: Sequence[int] | None,
+    shapes: Sequence[tuple[str, Shape]],
+    following: Mapping[str, Follows] | None = None,
 ) -> list[Case]:
     """Every combination of the batch sizes and the shapes asked for.
 
@@ -147,9 +153,11 @@ def make_cases(
         batches: For the first axis of every input that has a symbol there; 1 where `None`.
         shapes: Whole shapes by the input's name; a name may come several times. Pictures of any size for
             which there is none have `gantk.runtime.arrays.PICTURE_SIDE`.
+        following: See `Subject`.
 
     Raises:
         UsageError: A shape does not fit an input, or a free size was not given.
+        GantkError: A picture is smaller than the network takes.
     """
     names = [spec.name for spec in inputs]
     for name, _ in shapes:
@@ -161,7 +169,7 @@ def make_cases(
     sizes: Sequence[int | None] = batches or [None]
     cases: list[Case] = []
     for chosen, batch in product(product(*choices), sizes):
-        case = _make_case(inputs, chosen, batch)
+        case = _make_case(inputs, chosen, batch, following or {})
         if case not in cases:
             cases.append(case)
     return cases
@@ -225,6 +233,7 @@ def _of_bundle(path: Path) -> Subject:
             "config": manifest.config,
         },
         bundle=bundle,
+        following=follows(manifest),
     )
 
 
@@ -233,7 +242,12 @@ def _failures(variant: Variant) -> dict[str, str]:
     return {place_of(v.backend, v.device): v.complaint(variant.file.path) for v in reversed(failed)}
 
 
-def _make_case(inputs: Sequence[TensorSpec], chosen: Sequence[Shape | None], batch: int | None) -> Case:
+def _make_case(
+    inputs: Sequence[TensorSpec],
+    chosen: Sequence[Shape | None],
+    batch: int | None,
+    following: Mapping[str, Follows],
+) -> Case:
     sizes: dict[str, int] = {}
     for spec, shape in zip(inputs, chosen, strict=True):
         if shape is not None:
@@ -246,7 +260,7 @@ def _make_case(inputs: Sequence[TensorSpec], chosen: Sequence[Shape | None], bat
         raise UsageError(
             f"a batch of {batch} was asked for; {inputs[0]} has a batch of {fixed}", where="--batch"
         )
-    sizes = default_sizes(inputs, sizes)
+    sizes = default_sizes(inputs, sizes, following)
     for spec in inputs:
         free = [size for size in spec.shape if isinstance(size, str) and size not in sizes]
         # Exporters give each input's batch a symbol of its own; the first axis is the batch all the same.
@@ -259,6 +273,8 @@ def _make_case(inputs: Sequence[TensorSpec], chosen: Sequence[Shape | None], bat
                 hint=f"choose them, for example --shape {example_shape(spec, sizes)}",
             )
     shapes = {spec.name: spec.concrete(sizes) for spec in inputs}
+    for spec in inputs:
+        refuse_small(spec, shapes[spec.name])
     return Case(shapes, next(iter(shapes.values()), (1,))[0] if inputs[0].shape else 1)
 
 

@@ -84,7 +84,8 @@ def warnings(rows: Sequence[Row], rounds: int) -> list[str]:
             f"{worst['latency_ms']['cv']:.0%}); compare the intervals, not the last digits"
         )
     if rows and any(row["status"] == "ok" and row["latency_ms"]["p50_ci95"] is None for row in rows):
-        found.append(f"{rounds} rounds carry no confidence interval of the p50; give more time with --budget")
+        measured = "1 round carries" if rounds == 1 else f"{rounds} rounds carry"
+        found.append(f"{measured} no confidence interval of the p50; give more time with --budget")
     return found
 
 

@@ -31,7 +31,8 @@ class Parity:
         device: Where it ran, e.g. ``cpu``.
         executed: The precision it really computed in, which on a CPU may not be the file's.
         reference: What it was compared with, e.g. ``torch float32``.
-        max_abs: The largest absolute difference; like the next two, `None` where an output is not finite.
+        max_abs: The largest absolute difference, like the next two of the output with the smallest PSNR; all are
+            `None` where an output is not finite.
         psnr_db: 10 log10(range^2 / mean squared difference) in dB, 200 for equal outputs.
         cosine: The smallest cosine similarity of an output with its reference.
         samples: The number of pictures compared.

@@ -18,6 +18,7 @@ from gantk.bundle.manifest import Manifest
 from gantk.errors import GantkError
 from gantk.files import (
     PARTIAL,
+    check_writable,
     is_locked,
     leads_inside,
     locked,
@@ -76,7 +77,9 @@ class Writer:
                 others = [path for path in self._hidden_folders(parent) if is_locked(path)]
                 if others:
                     raise busy
-                if not self._replaces:
+                if self._replaces:
+                    check_writable(self.root / MANIFEST)  # Now, not after minutes.
+                else:
                     self._folder.mkdir()
                 with ExitStack() as undo:
                     undo.enter_context(locked(self._folder, busy))

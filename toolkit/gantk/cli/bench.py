@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gantk.cli.output import JsonOption, prose, spinner, write_json
-from gantk.errors import UsageError
+from gantk.cli.output import JsonOption, check_target, prose, spinner, write_json
+from gantk.errors import GantkError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from gantk.bench.regression import Change
 
 app = typer.Typer(add_completion=False)
 
@@ -114,23 +112,32 @@ def bench_command(
     json: JsonOption = None,
     markdown: Annotated[
         str | None,
-        typer.Option(metavar="FILE|-", help="Write the result as Markdown.", rich_help_panel=_OUTPUT),
+        typer.Option(
+            metavar="FILE|-",
+            callback=check_target,
+            help="Write the result as Markdown.",
+            rich_help_panel=_OUTPUT,
+        ),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a page with charts.", rich_help_panel=_OUTPUT)
+        Path | None,
+        typer.Option(
+            metavar="FILE", callback=check_target, help="Write a page with charts.", rich_help_panel=_OUTPUT
+        ),
     ] = None,
     compare: Annotated[
         Path | None,
         typer.Option(metavar="OLD.json", help="Compare with an earlier --json.", rich_help_panel=_CHECK),
     ] = None,
     fail_slower: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="SHARE",
-            help="Exit 1 where a p50 is surely slower by more, or a result not right any more.",
+            help="With --compare: exit 1 where a p50 is surely slower by more, or a result not right any more.",
+            show_default="5%",
             rich_help_panel=_CHECK,
         ),
-    ] = "5%",
+    ] = None,
 ) -> int:
     """Compare latency, memory and parity of every way to run a network here.
 
@@ -141,7 +148,9 @@ def bench_command(
     from gantk.bench import regression, run
 
     old = None if compare is None else regression.read_document(compare)
-    limit = regression.parse_share(fail_slower)
+    if fail_slower is not None and compare is None:
+        raise UsageError("--fail-slower wants --compare: slower than what?", hint="--compare OLD.json")
+    limit = regression.parse_share("5%" if fail_slower is None else fail_slower)
     console = prose()
     with spinner(console, "looking for contenders") as show:
 
@@ -165,29 +174,27 @@ def bench_command(
             seed=seed,
             progress=report,
         )
-    slower, lost = ([], []) if old is None else _worse(document, old, compare, limit)
+    errors = [] if old is None else _worse(document, old, compare, limit)
     _write(document, json, markdown, html, everything=everything)
-    if slower:
-        listed = "; ".join(map(str, slower))
-        typer.echo(f"error: slower than in `{compare}` by more than {limit:.1%}: {listed}", err=True)
-    if lost:
-        typer.echo(f"error: right in `{compare}`, and now: {'; '.join(lost)}", err=True)
     if not any(row["status"] == "ok" for row in document["rows"]):
-        typer.echo("error: every contender failed; the reasons are above", err=True)
-        return 1
-    return 1 if slower or lost else 0
+        errors.append("every contender failed; the reasons are above")
+    for error in errors:
+        typer.echo(f"error: {error}", err=True)
+    return 1 if errors else 0
 
 
-def _worse(
-    document: dict[str, Any], old: dict[str, Any], path: Path | None, limit: float
-) -> tuple[list[Change], list[str]]:
-    """What is surely slower than in an older document, and what is not right any more.
+def _worse(document: dict[str, Any], old: dict[str, Any], path: Path | None, limit: float) -> list[str]:
+    """What is surely slower than in an older document, and what is not right any more, in words.
 
-    The comparison goes into the new one and to the terminal.
+    The comparison goes into the new one and to the terminal. Where there is none to make, that is what is returned:
+    what was measured is to be told all the same.
     """
     from gantk.bench import regression
 
-    found, doubts = regression.changes(old, document)
+    try:
+        found, doubts = regression.changes(old, document)
+    except GantkError as error:
+        return [str(error)]
     slower, lost = regression.regressions(found, limit), regression.lost(old, document)
     document["comparison"] = {
         "with": str(path),
@@ -198,7 +205,12 @@ def _worse(
         "doubts": doubts,
     }
     _print_changes(prose(), found, doubts)
-    return slower, lost
+    errors = []
+    if slower:
+        errors.append(f"slower than in `{path}` by more than {limit:.1%}: {'; '.join(map(str, slower))}")
+    if lost:
+        errors.append(f"right in `{path}`, and now: {'; '.join(lost)}")
+    return errors
 
 
 def _write(

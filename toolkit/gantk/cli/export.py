@@ -210,6 +210,7 @@ def export_command(
         "--tiles": tiles,
     }
     precisions = parse_precisions(precision)
+    _check_output(output)
     if gatys:
         refuse_given(
             {"RUN|FILE": source, **making, **quantised},
@@ -261,6 +262,16 @@ def export_command(
             progress=lambda phase, done, steps: show(f"{phase}: {done} of {steps}"),
         )
     tell(console, bundle, json, before)
+
+
+def _check_output(output: Path | None) -> None:
+    """Refuse the name of a single file: who asks for one would look into a folder."""
+    if output is not None and output.suffix.lower() in (".onnx", ".engine", ".plan", ".trt"):
+        raise UsageError(
+            f"`{output}` is the name of a file; what is written is a bundle, a folder that has such files",
+            where="--output",
+            hint=f"-o {output.with_suffix('.gantk')}",
+        )
 
 
 def _existing(source: Path | None) -> Path:

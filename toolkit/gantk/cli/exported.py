@@ -67,11 +67,14 @@ def _print_summary(console: Console, bundle: Bundle, new: Sequence[str]) -> None
             foreign = bundle.manifest.family == FOREIGN_FAMILY
             why = "it came as an ONNX file" if foreign else "nothing here can run it"
             console.print(f"  not compared with PyTorch: {why}")
+        outputs = bundle.manifest.interface(variant).outputs
+        # Losses and gradients have scales of their own: the number is of one of them.
+        where = " in its worst output" if len(outputs) > 1 else ""
         for parity in variant.parity:
             by = (
                 "not finite"
                 if parity.psnr_db is None
-                else f"{parity.psnr_db:.1f} dB, at most {readable(parity.max_abs)} off"
+                else f"{parity.psnr_db:.1f} dB, at most {readable(parity.max_abs)} off{where}"
             )
             verdict = "ok" if parity.passed else f"FAILED, will not be used: {parity.reason}"
             console.print(

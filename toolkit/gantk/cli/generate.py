@@ -10,6 +10,7 @@ import typer
 
 from gantk.cli.output import JsonOption, progress, prose, write_json
 from gantk.errors import GantkError, UsageError
+from gantk.files import check_writable
 
 if TYPE_CHECKING:
     from gantk.generate import Painter
@@ -136,6 +137,7 @@ def generate(
     targets = _targets(output, count, single, walk)
     if not force:
         _refuse_existing(targets)
+    check_writable(targets[0])
     from gantk.generate import labels, latents, open_painter, walk_latents
     from gantk.runtime.pictures import class_columns, grid, save, save_animation
 

@@ -202,12 +202,15 @@ def _report_usage(error: typer.TyperException, arguments: Sequence[str]) -> int:
         typer.echo(message)
         return 2
     what = message[:1].lower() + message[1:].rstrip(".")
-    return _report(UsageError(what, hint=_help_hint(arguments)), arguments)
+    return _report(UsageError(what, hint=f"{_command_of(error, arguments)} -h"), arguments)
 
 
-def _help_hint(arguments: Sequence[str]) -> str:
-    verb = arguments[0] if arguments and arguments[0] in VERBS else None
-    return f"gantk {verb} -h" if verb else "gantk -h"
+def _command_of(error: typer.TyperException, arguments: Sequence[str]) -> str:
+    """What was called wrongly, such as ``gantk train dcgan``."""
+    context: Any = getattr(error, "ctx", None)
+    if context is not None:
+        return str(context.command_path)
+    return f"gantk {arguments[0]}" if arguments and arguments[0] in VERBS else "gantk"
 
 
 def _report(error: GantkError, arguments: Sequence[str]) -> int:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+Target = TypeVar("Target", str | None, Path | None)
 
-def _check_target(target: str | None) -> str | None:
+
+def check_target(target: Target) -> Target:
     """Refuse a file that cannot be written before the work whose result it is to hold."""
-    if target is not None and target != "-":
+    if target is not None and str(target) != "-":
         check_writable(Path(target))
     return target
 
@@ -31,7 +33,7 @@ JsonOption = Annotated[
     typer.Option(
         "--json",
         metavar="FILE|-",
-        callback=_check_target,
+        callback=check_target,
         help="Write the result, or the error, as JSON to a file, or to - for standard output.",
     ),
 ]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from gantk.cli.output import JsonOption, print_table, prose, write_json
 from gantk.errors import GantkError, UsageError
 
 if TYPE_CHECKING:
+    from gantk.runtime.following import Follows
     from gantk.runtime.runner import Array, Runner
     from gantk.tensors import TensorSpec
 
@@ -95,7 +97,7 @@ def run(
     from gantk.runtime.registry import open as open_runner
 
     with open_runner(source, backend, precision, device, form=form, threads=threads) as runner:
-        feeds, random = _feeds(runner, given or [], shape or [], seed)
+        feeds, random = _feeds(runner, given or [], shape or [], seed, _following(source))
         try:
             outputs = runner.run(feeds)
         except GantkError as error:
@@ -118,8 +120,16 @@ def run(
         prose().print(f"wrote {', '.join(map(str, files))}")
 
 
+def _following(source: Path) -> Mapping[str, Follows]:
+    """Which sizes of a bundle's inputs follow from others: random features must fit their picture."""
+    from gantk.bundle import Bundle, is_bundle
+    from gantk.runtime.following import follows
+
+    return follows(Bundle.read(source).manifest) if is_bundle(source) else {}
+
+
 def _feeds(
-    runner: Runner, given: list[str], shapes: list[str], seed: int
+    runner: Runner, given: list[str], shapes: list[str], seed: int, following: Mapping[str, Follows]
 ) -> tuple[dict[str, Array], list[str]]:
     """The inputs, and the names of those that are random."""
     from gantk.runtime.arrays import bound_sizes, load_input, parse_shape, random_feeds
@@ -136,7 +146,7 @@ def _feeds(
     sizes = bound_sizes({**wanted, **{name: array.shape for name, array in loaded.items()}}, runner.inputs)
     missing = [spec for spec in runner.inputs if spec.name not in loaded]
     try:
-        feeds = {**random_feeds(missing, sizes, seed), **loaded}
+        feeds = {**random_feeds(missing, sizes, seed, following), **loaded}
     except (MemoryError, ValueError) as error:
         raise GantkError(
             f"inputs of these shapes do not fit into memory: {error}", where="--shape"

@@ -222,8 +222,8 @@ def stylize(
         str,
         _compute(
             metavar="auto|fp32|bf16",
-            help="That VGG computes in, or with --model its file. auto: bf16 where the hardware computes in it, "
-            "else fp32; with --model what is best here.",
+            help="That VGG computes in. auto: bf16 where the hardware computes in it, else fp32. With --model, of its "
+            "files (also fp16, int8, fp8); auto: fp32 where there is one.",
         ),
     ] = "auto",
     device: Annotated[str, _compute(metavar="auto|cpu|cuda")] = "auto",

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gantk.bench.view import number
 from gantk.cli.bar import Bar
 from gantk.train.reporter import Reporter
 
@@ -28,5 +29,5 @@ class BarReporter(Bar, Reporter):
     def step(self, step: int, total: int, metrics: Mapping[str, Any]) -> None:
         shown = [f"{label} {metrics[name]:.2f}" for name, label in _SHOWN.items() if name in metrics]
         if shown:
-            shown.append(f"{metrics['samples_per_second']:.3g} pictures/s")
+            shown.append(f"{number(metrics['samples_per_second'])} pictures/s")
         self.show("training", step, total, "  ".join(shown))

@@ -29,7 +29,7 @@ from gantk.runtime.pictures import Pixels
 MEMORY_BYTES = 2**30
 """A data set that is larger when decoded goes into a mapped file, which is kept for the next run."""
 
-_HINT = "a folder of pictures, or a MNIST-type idx file, is wanted"
+_HINT = "a folder of pictures, or an MNIST-type idx file, is wanted"
 
 Progress = Callable[[int, int], None]
 """Called with the number of pictures done and the number in all."""

@@ -114,7 +114,7 @@ def calibration_feeds(
     folder = calibration.folder
     if drawn and folder is None:
         raise UsageError(
-            f"{precision} wants pictures to calibrate {', '.join(spec.name for spec in drawn)} with",
+            f"{precision} wants pictures to calibrate {', '.join(f'`{spec.name}`' for spec in drawn)} with",
             where=f"--precision {precision}",
             hint="--calibrate DIR, a folder of pictures such as the network will get",
         )

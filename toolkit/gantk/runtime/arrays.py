@@ -14,6 +14,7 @@ import numpy as np
 
 from gantk.errors import GantkError, UsageError
 from gantk.files import read_bytes, write_bytes
+from gantk.runtime.following import Follows
 from gantk.runtime.pictures import FORMATS, load
 from gantk.runtime.runner import Array, numpy_dtype
 from gantk.runtime.scenes import draw_scenes
@@ -47,17 +48,28 @@ def load_input(spec: TensorSpec, path: str | Path) -> Array:
 
 
 def random_feeds(
-    inputs: Sequence[TensorSpec], sizes: Mapping[str, int] | None = None, seed: int = 0
+    inputs: Sequence[TensorSpec],
+    sizes: Mapping[str, int] | None = None,
+    seed: int = 0,
+    following: Mapping[str, Follows] | None = None,
 ) -> dict[str, Array]:
     """A `random_array` for each input; symbols stand for `sizes`, or where it names none for `default_sizes`."""
-    sizes = default_sizes(inputs, sizes or {})
+    sizes = default_sizes(inputs, sizes or {}, following)
     return {spec.name: random_array(spec, spec.concrete(sizes), seed) for spec in inputs}
 
 
-def default_sizes(inputs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> dict[str, int]:
-    """`sizes`, and `PICTURE_SIDE` for the height and width of pictures that it does not name."""
+def default_sizes(
+    inputs: Sequence[TensorSpec], sizes: Mapping[str, int], following: Mapping[str, Follows] | None = None
+) -> dict[str, int]:
+    """`sizes`; where it does not name them `PICTURE_SIDE` for the height and width of pictures, and what follows."""
     free = [spec.shape[axis] for spec in inputs for axis in spec.picture_axes or ()]
-    return {**{size: PICTURE_SIDE for size in free if isinstance(size, str)}, **sizes}
+    known = {**{size: PICTURE_SIDE for size in free if isinstance(size, str)}, **sizes}
+    made = {
+        name: follow.of(known[follow.source])
+        for name, follow in (following or {}).items()
+        if follow.source in known
+    }
+    return {**made, **known}
 
 
 def random_array(spec: TensorSpec, shape: tuple[int, ...], seed: int = 0) -> Array:

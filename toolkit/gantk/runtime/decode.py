@@ -91,6 +91,9 @@ def has_more(path: Path) -> bool:
 def find_pictures(folder: Path, *, without: Path | None = None, hint: str | None = None) -> list[Path]:
     """The picture files in a folder and its folders, sorted.
 
+    Runs of gantk inside it are passed by: ``runs`` lies among the pictures where it was begun there, and curves and
+    grids of samples are no pictures to learn from.
+
     Args:
         folder: Where to look.
         without: A folder inside it that is passed by.
@@ -98,11 +101,14 @@ def find_pictures(folder: Path, *, without: Path | None = None, hint: str | None
 
     Raises:
         GantkError: There is none.
+        OSError: The folder cannot be read.
     """
     entries, files, seen = 0, [], set() if without is None else {os.path.realpath(without)}
+    os.scandir(folder).close()  # What may not be looked into is not empty; `walk` would pass it by.
     for root, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
-        if real in seen:  # Also a link that leads back up.
+        passed_by = Path(root) != folder and "run.json" in names and "checkpoints" in folders
+        if passed_by or real in seen:  # Also a link that leads back up.
             folders.clear()
             continue
         seen.add(real)

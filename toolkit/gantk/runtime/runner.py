@@ -150,8 +150,7 @@ class Runner(ABC):
                 wanted = sizes.setdefault(wanted, size)  # noqa: PLW2901
             if size != wanted or size == 0:
                 raise _wrong_shape(spec, array.shape, sizes)
-        if spec.smallest > 1:
-            _refuse_small(spec, array.shape)
+        refuse_small(spec, array.shape)
         _refuse_values(spec, array)
         return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
@@ -252,8 +251,14 @@ def _refuse_outside(spec: TensorSpec, array: Array) -> None:
         )
 
 
-def _refuse_small(spec: TensorSpec, shape: tuple[int, ...]) -> None:
-    """Refuse a picture that has too few pixels: backends crash on it, or make rubbish of it."""
+def refuse_small(spec: TensorSpec, shape: tuple[int, ...]) -> None:
+    """Refuse a picture that has too few pixels: backends crash on it, or make rubbish of it.
+
+    Raises:
+        GantkError: Its height or width is less than `TensorSpec.smallest`.
+    """
+    if spec.smallest == 1:
+        return
     assert spec.picture_axes is not None
     height, width = (shape[axis] for axis in spec.picture_axes)
     if min(height, width) < spec.smallest:

@@ -19,7 +19,7 @@ class TrainConfig(RunConfig):
     """A training of a pair of networks against each other.
 
     Args:
-        data: A folder of pictures, or a MNIST-type idx file, or the folder of one.
+        data: A folder of pictures, or an MNIST-type idx file, or the folder of one.
         network: One of `gantk.models.PAIRS`.
         size: The height and width of pictures in pixels; by default 28 for idx files of that size, else 64.
         channels: 1 or 3; by default 1 where the pictures are grey.

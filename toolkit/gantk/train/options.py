@@ -10,6 +10,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from types import UnionType
 from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_hints
 
+import gantk
 from gantk.errors import UsageError
 from gantk.options import check_options
 from gantk.runtime.cores import core_count
@@ -86,7 +87,7 @@ class RunConfig(ABC):
         )
     )
     """What a run may be resumed with another value of. None of it changes what a step computes, but for the
-    number of steps of a run that anneals its learning rates."""
+    number of steps of a run that anneals its learning rates; the content of pictures and styles is compared."""
 
     data: str
     out: str
@@ -144,17 +145,22 @@ class RunConfig(ABC):
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_json` made; fields that this version does not know are left out.
+        """Read what `to_json` made.
 
         JSON has no tuples: what is a list comes back as one.
 
         Raises:
-            UsageError: A field is not there or of another type, or a value is not allowed.
+            UsageError: A field is unknown, not there or of another type, or a value is not allowed.
         """
-        known = {field.name for field in fields(cls)}
-        given: dict[str, Any] = {name: value for name, value in data.items() if name in known}
-        lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-        given |= lists
+        unknown = data.keys() - {field.name for field in fields(cls)}
+        if unknown:  # What it would have changed, going on without it would change.
+            raise UsageError(
+                f"gantk {gantk.__version__} knows no {', '.join(sorted(unknown))}",
+                hint="pip install -U gantk, where a newer one wrote it; else take it out of the file",
+            )
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
+        }
         types = get_type_hints(cls)
         for field in fields(cls):
             if field.name not in given and field.default is MISSING:

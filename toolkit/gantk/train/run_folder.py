@@ -26,7 +26,7 @@ _FOLDERS = (checkpoint.FOLDER, "samples", "tensorboard")
 _OWN = (RUN_FILE, METRICS, "losses.png", "health.png", *_FOLDERS)
 
 
-def check_free(run: Path, *, force: bool) -> None:
+def check_free(run: Path, *, force: bool, hint: str = "--force replaces it") -> None:
     """Refuse a folder that a new run cannot have, before any work is done.
 
     A run that ended before its first checkpoint, as where the memory was full, has nothing to lose.
@@ -36,9 +36,7 @@ def check_free(run: Path, *, force: bool) -> None:
     """
     if (run / RUN_FILE).exists():
         if checkpoint.list_paths(run) and not force:
-            raise GantkError(
-                f"`{run}` holds a run", where=str(run), hint="--resume goes on with it; --force replaces it"
-            )
+            raise GantkError(f"`{run}` holds a run", where=str(run), hint=hint)
     elif run.is_file() or (run.is_dir() and any(run.iterdir())):
         raise GantkError(
             f"`{run}` exists and is not a run; gantk replaces nothing else",

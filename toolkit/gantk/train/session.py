@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from pathlib import Path
@@ -48,7 +49,8 @@ class Session:
         """
         known = run_folder.read(self._run)
         for name, fact in facts.items():
-            if self.fabric.is_global_zero and known.get(name) != fact:
+            # As text, for the order of styles is a part of what was learned.
+            if self.fabric.is_global_zero and json.dumps(known.get(name)) != json.dumps(fact):
                 raise GantkError(
                     f"the {'pictures' if name == 'data' else name} are not those that the run began with",
                     where=str(self._run),

@@ -15,6 +15,7 @@ import torch
 from gantk.checkpoint import RUN_FILE
 from gantk.data import Batches, Pictures, find_source, load
 from gantk.errors import GantkError, UsageError
+from gantk.options import option_of
 from gantk.train import run_folder
 from gantk.train.interrupt import Interruption
 from gantk.train.launch import is_first, launch
@@ -74,7 +75,8 @@ def begin(
     if config.tensorboard:
         check_tensorboard()
     if is_first():  # Others may come when it has begun to write.
-        run_folder.check_free(Path(config.out), force=force)
+        hint = "--resume goes on with it; --force replaces it"
+        run_folder.check_free(Path(config.out), force=force, hint=hint)
     return launch(_sit, config, kind, False, reporter)
 
 
@@ -111,7 +113,9 @@ def resume(
                 hint="leave the option out, or begin a new run with another --out",
             )
     reporter = reporter if reporter and is_first() else Reporter()
-    config = kind.resolve(replace(before, **{**changes, "out": str(run)}), reporter)
+    config = replace(before, **{**changes, "out": str(run)})
+    _check_paths(config, run)
+    config = kind.resolve(config, reporter)
     if config.tensorboard:
         check_tensorboard()
     return launch(_sit, config, kind, True, reporter)
@@ -122,7 +126,23 @@ def _read_config(kind: type[Training[Any]], config: dict[str, Any], run: Path) -
         return kind.config_type.from_json(config)
     except UsageError as error:
         path = run / RUN_FILE
-        raise GantkError(f"`{path}` cannot be understood: {error.what}", where=str(path)) from error
+        raise GantkError(
+            f"`{path}` cannot be understood: {error.what}", where=str(path), hint=error.hint
+        ) from error
+
+
+def _check_paths(config: RunConfig, run: Path) -> None:
+    """Refuse to go on where what a run learned from lies elsewhere now, or was named from another folder."""
+    for name in ("data", "styles", "vgg"):
+        value = getattr(config, name, None) or ()
+        option = "--style" if isinstance(value, tuple) else option_of(name)
+        for path in (value,) if isinstance(value, str) else value:
+            if not Path(path).exists():
+                raise GantkError(
+                    f"the run has {name} `{path}`, which does not exist from here",
+                    where=str(run),
+                    hint=f"{option} says where it is now; what is there must be what the run began with",
+                )
 
 
 def _check_kind(wanted: str, found: str, run: Path) -> None:
@@ -222,10 +242,10 @@ def _load(fabric: Any, config: C, reporter: Reporter) -> tuple[Pictures, C, int]
     counts = gather_all(fabric, torch.tensor([len(pictures), len(pictures.skipped)]))
     fewest, skipped = int(counts[:, 0].min()), int(counts[:, 1].sum())
     if skipped:
-        files = "; ".join(f"`{path}`: {reason}" for path, reason in pictures.skipped[:5])
-        reporter.say(
-            f"skipped {skipped} unreadable file{'s' * (skipped > 1)}: {files}{'; ...' * (skipped > 5)}"
-        )
+        named = pictures.skipped[:5]  # Of this process.
+        files = "; ".join(f"`{path}`: {reason}" for path, reason in named)
+        more = "; ..." * (skipped > len(named))
+        reporter.say(f"skipped {skipped} unreadable file{'s' * (skipped > 1)}: {files}{more}")
     least = int(config.limits["batch"][0])
     if fewest < least:
         raise GantkError(

@@ -56,6 +56,7 @@ class StyleConfig(PaintingConfig):
         "style_size": (16, 4096),
         "variation_weight": (0.0, 1e6),
     }
+    changeable: ClassVar[frozenset[str]] = PaintingConfig.changeable | {"styles"}
 
     styles: tuple[str, ...] = ()
     style_size: int | None = None

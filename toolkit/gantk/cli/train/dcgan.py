@@ -31,7 +31,7 @@ def dcgan(
         str | None,
         typer.Option(
             metavar="DIR|FILE",
-            help="A folder of pictures of any sizes (nested folders too), or a MNIST-type idx file.",
+            help="A folder of pictures of any sizes (nested folders too), or an MNIST-type idx file.",
             show_default="the run's, with --resume",
         ),
     ] = None,
@@ -149,7 +149,7 @@ def dcgan(
     return o.carry_out(
         context,
         "dcgan",
-        {"data": ("--data", "a folder of pictures, or a MNIST-type idx file")},
+        {"data": ("--data", "a folder of pictures, or an MNIST-type idx file")},
         (resolved(Path(data)).name.split(".")[0] or "run") if data else None,
         "gantk generate {run}, gantk export {run}",
     )

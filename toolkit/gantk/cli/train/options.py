@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gantk.bench.view import number
 from gantk.cli.given import given_options
 from gantk.cli.output import prose, write_json
 from gantk.errors import GantkError, UsageError
@@ -207,8 +208,8 @@ def _tell(result: TrainResult, verb: str, next_steps: str, json: str | None) -> 
         )
     else:
         console.print(
-            f"trained {result.step} steps in {result.seconds:.0f} s "
-            f"({result.samples_per_second:.3g} pictures/s); samples and curves are in {result.run}\n"
+            f"trained to step {result.step} in {result.seconds:.0f} s "
+            f"({number(result.samples_per_second)} pictures/s); samples and curves are in {result.run}\n"
             f"next: {next_steps.format(run=quoted)}"
         )
     if json is not None:

@@ -24,9 +24,10 @@ from gantk.export.engines.build import BuildOptions, check_options
 from gantk.export.engines.cells import adapt, asked_targets, choose_targets, lacks, refuse_here
 from gantk.export.engines.maker import Sources
 from gantk.export.engines.probe import with_probe
-from gantk.export.engines.profiles import follows, make_profiles
+from gantk.export.engines.profiles import make_profiles
 from gantk.export.engines.progress import Progress, Report
 from gantk.export.engines.trial import tried
+from gantk.runtime.following import follows
 from gantk.runtime.model import check_choice
 from gantk.runtime.onnx_file import refuse_external
 from gantk.runtime.products import PRODUCTS, Product, gpu_trouble, load, targets

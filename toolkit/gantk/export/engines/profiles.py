@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from gantk.bundle import STEP_FAMILY, Interface, Manifest, Profile, ShapeRange
+from gantk.bundle import Interface, Profile, ShapeRange
 from gantk.errors import UsageError
 from gantk.runtime.arrays import example_shape, parse_shape
+from gantk.runtime.following import Follows
 from gantk.tensors import TensorSpec
 
 BATCHES = (1, 1, 64)
@@ -28,31 +27,6 @@ OPTIONS = ("--min", "--opt", "--max")
 
 Given = dict[str, list[tuple[int, ...]]]
 """The shapes that one option gave each input, a profile each, or one for all."""
-
-
-@dataclass(frozen=True)
-class Follows:
-    """A size that follows from another, as that of features does from the picture's.
-
-    Args:
-        source: The other's symbol.
-        poolings: How often it is halved, rounded down.
-    """
-
-    source: str
-    poolings: int
-
-    def of(self, size: int) -> int:
-        return size >> self.poolings
-
-
-def follows(manifest: Manifest) -> dict[str, Follows]:
-    """What follows from other sizes in a network: of an exported step the sides of its content's features."""
-    layer = re.fullmatch(r"relu([1-5])_[1-4]", str(manifest.config.get("content_layer")))
-    if manifest.family != STEP_FAMILY or layer is None:
-        return {}
-    poolings = int(layer[1]) - 1  # relu4_2 lies behind three.
-    return {"h": Follows("H", poolings), "w": Follows("W", poolings)}
 
 
 def make_profiles(
