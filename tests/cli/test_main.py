@@ -170,7 +170,9 @@ def test_streams_that_are_closed_lead_nowhere(tmp_path: Path, closed: str) -> No
     assert json.loads((tmp_path / "report.json").read_text())["works"]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_interrupted(tmp_path: Path, number: int, status: int) -> None:
     code = "import signal, time, gantk.runtime.describe as d\nfrom gantk.cli.main import main\nimport sys\n"
     # What a shell runs in the background is born deaf to it.
@@ -191,7 +193,9 @@ def test_interrupted(tmp_path: Path, number: int, status: int) -> None:
     assert (told["error"], told["exit_code"]) == ("interrupted", status)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_interrupted_amid_an_import(tmp_path: Path, number: int, status: int) -> None:
     """A library that takes what is raised there for its own fault does not swallow it."""
     (tmp_path / "vendor.py").write_text(

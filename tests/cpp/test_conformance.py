@@ -217,6 +217,12 @@ def test_labels_outside_their_range_are_refused_in_the_same_words(library: Libra
         for labels in ([10], [0, -1, 9, 2**62]):
             feeds = {"x": np.array(labels)}
             assert_same_error(lambda feeds=feeds: cpp.run(feeds), lambda feeds=feeds: python.run(feeds))
+        floats = {"x": np.array([0.5])}
+        assert_same_error(lambda: cpp.run(floats), lambda: python.run(floats))
+        with pytest.raises(GantkError) as caught:
+            python.run(floats)
+        # A picture from 0 to 1 would be black.
+        assert caught.value.hint == "array.astype('int64'), with values from 0 to 9"
         np.testing.assert_array_equal(cpp.run({"x": np.array([0, 9])})["y"], [0, 9])
 
 

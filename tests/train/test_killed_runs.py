@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +102,8 @@ def test_sigkill_and_resume_give_bit_identical_weights(name: str, files: Path, t
 
 
 @pytest.mark.parametrize(
-    ("name", "number"), [("mlp", signal.SIGINT), ("mlp", signal.SIGTERM), ("style", signal.SIGINT)]
+    ("name", "number"),
+    [("mlp", signal.SIGINT), ("mlp", signal.SIGTERM), ("mlp", signal.SIGHUP), ("style", signal.SIGINT)],
 )
 def test_a_signal_ends_cleanly_with_a_checkpoint(
     name: str, number: signal.Signals, files: Path, tmp_path: Path
@@ -120,3 +123,27 @@ def test_a_signal_ends_cleanly_with_a_checkpoint(
     assert (result["interrupted"], result["step"]) == (True, newest)
     assert f"gantk train {kind.verb} --resume --out {run}" in said
     assert not list(run.rglob("*.partial"))
+
+
+def test_what_is_said_to_a_terminal_that_is_gone_fails_nobody() -> None:
+    code = (
+        "import sys\nfrom gantk.train.interrupt import leave_terminal\n"
+        "sys.stdin.read()\nleave_terminal()\nprint('said', flush=True)\nprint('said', file=sys.stderr)"
+    )
+    terminal, side = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=side, stderr=side
+    ) as process:
+        os.close(side)
+        os.close(terminal)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_nohup_holds() -> None:
+    """What it makes a program deaf to stays so."""
+    code = (
+        "import os, signal\nfrom gantk.train.interrupt import Interruption\n"
+        "with Interruption() as told:\n    os.kill(os.getpid(), signal.SIGHUP)\nassert not told.requested"
+    )
+    assert subprocess.run(["nohup", sys.executable, "-c", code], check=False).returncode == 0

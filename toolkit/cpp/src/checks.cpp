@@ -41,6 +41,12 @@ void check_range(const TensorSpec& spec, const TensorView& view) {
               spec.text());
 }
 
+// Pixels are not 0 or 1, which is what a picture from 0 to 1 would become.
+std::string with_range(const TensorSpec& spec) {
+  if (!spec.range) return {};
+  return ", with values from " + formatted(spec.range->first) + " to " + formatted(spec.range->second);
+}
+
 void check_content(const TensorSpec& spec, const TensorView& view) {
   if (view.device != Device::cpu) return;
   check_finite(spec, view);
@@ -90,7 +96,7 @@ void Checks::check(const Entry& entry, const TensorView& view, std::span<std::in
     const std::string wanted(name_of(spec.dtype));
     throw Error(
         "input " + repr(spec.name) + " has dtype " + std::string(name_of(view.dtype)) + "; the network wants " + wanted,
-        spec.text(), "array.astype('" + wanted + "')");
+        spec.text(), "array.astype('" + wanted + "')" + with_range(spec));
   }
   if (view.shape.rank() != entry.axes.size()) fail_shape(entry, view.shape, {});
   for (std::size_t axis = 0; axis < entry.axes.size(); ++axis) {

@@ -8,6 +8,7 @@ import errno
 import math
 import os
 import re
+import signal
 import sys
 import traceback
 import warnings
@@ -42,7 +43,6 @@ VERBS = {
 }
 
 INTERRUPTED = 130
-TERMINATED = 143
 
 # What the optional packages belong to.
 _EXTRAS = {
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 where it worked, 1 where it failed, 2 for wrong usage, 3 where a backend that was asked for is
-        missing, 130 where it was interrupted, 143 where it was told to end.
+        missing, 130 where it was interrupted, 143 where it was told to end, 129 where its terminal was closed.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if quota() < math.inf:
@@ -179,7 +179,7 @@ def _interrupted_status(termination: Termination) -> int:
     # It listens in the place of `termination` while it is open.
     from gantk.train.interrupt import Interruption
 
-    return TERMINATED if termination.came or Interruption.terminated else INTERRUPTED
+    return 128 + (termination.came or Interruption.ended_by or signal.SIGINT)
 
 
 def _drop_output() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C and SIGTERM end a command, and its files are put away; they wait for the end of an import."""
+"""Ctrl-C, SIGTERM and SIGHUP end a command, and its files are put away; they wait for the end of an import."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ _IMPORT = "<frozen importlib._bootstrap"  # How the files of Python's own import
 
 
 class Termination:
-    """While open, SIGTERM ends a command as Ctrl-C does: schedulers and containers send it, and files are put away.
+    """While open, SIGTERM and SIGHUP end a command as Ctrl-C does: files are put away.
+
+    Schedulers and containers send the first, a terminal that is closed the second.
 
     What is raised while a library is imported, the library may take for a fault of its own and go on without: a signal
     that comes then comes again when the import is over. A second Ctrl-C does not wait.
     """
 
     def __init__(self) -> None:
-        self.came = False
-        """Whether SIGTERM did."""
+        self.came: int | None = None
+        """Which of the two did."""
         self._before: dict[int, Any] = {}
         self._again: threading.Timer | None = None
 
@@ -30,6 +32,7 @@ class Termination:
         if threading.current_thread() is threading.main_thread():
             for number, usual in (
                 (signal.SIGTERM, signal.SIG_DFL),
+                (signal.SIGHUP, signal.SIG_DFL),
                 (signal.SIGINT, signal.default_int_handler),
             ):
                 if signal.getsignal(number) == usual:
@@ -39,7 +42,7 @@ class Termination:
     def __exit__(self, *_: object) -> None:
         self._cancel()
         # Once it came, the process is about to end, and nothing shall change its status.
-        if not self.came:
+        if self.came is None:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
 
@@ -52,10 +55,14 @@ class Termination:
                 self._again.start()
             return
         self._cancel()
-        if number == signal.SIGTERM:
+        if number != signal.SIGINT:
             # timeout(1) sends it twice, to us and to our group: the second must not interrupt the putting away.
             signal.signal(number, signal.SIG_IGN)
-            self.came = True
+            self.came = number
+        if number == signal.SIGHUP:
+            from gantk.train.interrupt import leave_terminal
+
+            leave_terminal()
         raise KeyboardInterrupt
 
     def _cancel(self) -> None:

@@ -141,7 +141,7 @@ class Runner(ABC):
             raise GantkError(
                 f"input {spec.name!r} has dtype {array.dtype}; the network wants {spec.dtype}",
                 where=str(spec),
-                hint=f"array.astype('{spec.dtype}')",
+                hint=f"array.astype('{spec.dtype}'){_with_range(spec)}",
             )
         if array.ndim != len(spec.shape):
             raise _wrong_shape(spec, array.shape)
@@ -249,6 +249,11 @@ def _refuse_outside(spec: TensorSpec, array: Array) -> None:
             f"input {spec.name!r} has {bad} of {array.size} values outside {low:g} to {high:g}",
             where=str(spec),
         )
+
+
+def _with_range(spec: TensorSpec) -> str:
+    """Pixels are not 0 or 1, which is what a picture from 0 to 1 would become."""
+    return "" if spec.range is None else ", with values from {:g} to {:g}".format(*spec.range)
 
 
 def refuse_small(spec: TensorSpec, shape: tuple[int, ...]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C and SIGTERM end a training after its step, not within it."""
+"""Ctrl-C, SIGTERM and a terminal that is closed end a training after its step, not within it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ import time
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def leave_terminal() -> None:
+    """Let what is said lead nowhere where it led to a terminal that is gone: else saying it fails, and what follows."""
+    for stream in (1, 2):
+        try:
+            os.write(stream, b"")
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream)
+            os.close(nowhere)
 
 
 class Interruption:
@@ -23,8 +34,8 @@ class Interruption:
         forward: Whether to pass signals on to child processes, which then end by themselves.
     """
 
-    terminated: ClassVar[bool] = False
-    """Whether SIGTERM came to this process while one was open: it is about to end, with that signal's status."""
+    ended_by: ClassVar[int | None] = None
+    """SIGTERM or SIGHUP, where it came to this process while one was open: it is about to end, with its status."""
 
     def __init__(self, *, forward: bool = False) -> None:
         self.requested = False
@@ -34,7 +45,9 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+            deaf = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # By nohup(1).
+            numbers = [number for number in _SIGNALS if number != signal.SIGHUP or not deaf]
+            self._before = {number: signal.signal(number, self._on_signal) for number in numbers}
         return self
 
     def __exit__(
@@ -45,8 +58,10 @@ class Interruption:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if number == signal.SIGTERM:
-            Interruption.terminated = True
+        if number != signal.SIGINT:
+            Interruption.ended_by = number
+        if number == signal.SIGHUP:
+            leave_terminal()
         if self._forward:
             for child in multiprocessing.active_children():
                 if child.pid is not None:
