@@ -63,6 +63,21 @@ def test_ranges_are_those_of_the_arrays(tmp_path: Path, precision: str, largest:
     assert scales == pytest.approx([255 / largest], rel=0.02)
 
 
+def test_arrays_judge_fp16_too(tmp_path: Path) -> None:
+    """Of pixels to 255 a sum leaves the range of fp16, of standard normal ones it does not."""
+    path = saved(
+        tmp_path, file([node("Conv", "x w", "y")], ("N", 4, 8, 8), w=np.full((3, 4, 3, 3), 9, np.float32))
+    )
+    bundle_onnx(path, tmp_path / "x.gantk", precisions=("fp16",))
+    with pytest.raises(GantkError, match="layer `the Conv` reaches .* in float32"):
+        bundle_onnx(
+            path,
+            tmp_path / "y.gantk",
+            precisions=("fp16",),
+            calibration=Calibration(arrays(tmp_path / "arrays", 5)),
+        )
+
+
 def test_an_engine_has_the_rest_in_fp16(rtx: Product, tmp_path: Path) -> None:
     request = EngineRequest((rtx.name,), ("fp16", "int8"), BuildOptions(("sm_89",)))
     engines = bundle_onnx(saved(tmp_path, of_vectors()), tmp_path / "x.gantk", request).manifest.engines

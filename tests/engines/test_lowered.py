@@ -307,7 +307,7 @@ def test_pictures_of_any_size_have_one(tmp_path: Path) -> None:
 
 def test_a_psnr_is_of_something(tmp_path: Path) -> None:
     path = saved(tmp_path, from_bytes(networks.generator(metadata=False)))
-    with pytest.raises(UsageError, match="a PSNR is for files in other precisions"):
+    with pytest.raises(UsageError, match="--psnr-min is for files in other precisions"):
         bundle_onnx(path, tmp_path / "x.gantk", precisions=("fp32",), psnr_min=40)
     with pytest.raises(GantkError, match="dB PSNR, at least 190 dB wanted"):
         bundle_onnx(path, tmp_path / "x.gantk", precisions=("fp16",), psnr_min=190)

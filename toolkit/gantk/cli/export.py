@@ -127,7 +127,7 @@ def export_command(
         typer.Option(
             metavar="DIR",
             help="Pictures such as the network will get, from which int8 and fp8 take the ranges of tensors; "
-            "of an .onnx file arrays, .npy or .npz by the names of its inputs.",
+            "of an .onnx file arrays, .npy or .npz by the names of its inputs, which also judge what is made of it.",
             show_default=False,
             rich_help_panel=_QUANTISED,
         ),

@@ -34,8 +34,8 @@ def bundle_file_into(
             where=str(source),
             hint=f"gantk export {source} --to tensorrt-rtx",
         )
-    if precisions:
-        refuse_unquantised(quantised, precisions)
+    if precisions:  # Arrays judge files in any.
+        refuse_unquantised({**quantised, "--calibrate": None}, precisions)
     from gantk.export.engines.foreign import bundle_onnx
 
     output = output or source.with_suffix(".gantk")

@@ -76,6 +76,11 @@ class CalibrationFeeds:
     unreadable: Sequence[tuple[str, str]] = ()
     unused: str | None = None
 
+    @property
+    def judges(self) -> Sequence[Feeds]:
+        """What judges the file: of too few those that calibrate."""
+        return self.judging or self.calibrating
+
     def told(self, wanted: int) -> str:
         """How many there are of those `wanted`, and what was passed by, as the end of a sentence."""
         used, others = len(self.calibrating), len(self.judging)

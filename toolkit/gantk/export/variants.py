@@ -61,7 +61,7 @@ def make_quantised(
         found: What was found there: see `gantk.export.calibration.calibration_feeds`.
         report: Called with a line at each step.
     """
-    judges = [*network.full.feeds, *(found.judging or found.calibrating)]
+    judges = [*network.full.feeds, *found.judges]
     reference = run_torch(network.module, network.inputs, network.outputs, judges, "fp32")
     data, variant = quantise(
         plain_bytes(network), precision, calibration, found, reference, network.psnr_min, report

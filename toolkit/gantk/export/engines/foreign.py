@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 from gantk.bundle import FOREIGN_FAMILY, Bundle, Interface, Manifest, Variant, Writer, as_printable
 from gantk.errors import GantkError, UsageError
 from gantk.export.array_calibration import array_feeds
-from gantk.export.calibration import Calibration
+from gantk.export.calibration import Calibration, CalibrationFeeds
 from gantk.export.engines.lowered import lower, quantised, random_inputs, reference_of
 from gantk.export.engines.maker import Sources
 from gantk.export.engines.pipeline import SKIPPED_FORMS, EngineRequest, make_engines
@@ -46,7 +46,8 @@ def bundle_onnx(
         output: The bundle's folder.
         request: The engines to build.
         precisions: Of further files to make of a float32 one. Those that engines are asked for in are among them.
-        calibration: Where the ranges of int8 and fp8 files come from (`gantk.export.array_calibration`).
+        calibration: Where the ranges of int8 and fp8 files come from, and what judges all (see
+            `gantk.export.array_calibration`); by default random inputs.
         psnr_min: The smallest PSNR of these against it in dB, in place of each precision's own threshold.
         force: Replace an existing bundle.
         report: Called with a line at each step.
@@ -55,18 +56,21 @@ def bundle_onnx(
     Raises:
         GantkError: It is no ONNX file, is in a form that engines are not built from, cannot be brought to a precision,
             or a build fails: nothing is written.
-        UsageError: A PSNR is given, and there is no file to ask it of; or int8 and fp8 lack what to calibrate with.
+        UsageError: A PSNR or arrays are given, and there is no file to judge; or int8 and fp8 lack arrays.
     """
     model = _whole(from_path(Path(path)))
     _check_inputs(model)
     if request is not None:
         _check_form(model)
         precisions = (*precisions, *request.precisions)
+    calibration = calibration or Calibration()
     others = _others(model, precisions)
-    if psnr_min is not None and not others:
+    given = {"--psnr-min": psnr_min, "--calibrate": calibration.folder}
+    unused = next((option for option, value in given.items() if value is not None and not others), None)
+    if unused is not None:
         raise UsageError(
-            f"a PSNR is for files in other precisions, and of `{model.where}` none is asked for",
-            where="--psnr-min",
+            f"{unused} is for files in other precisions, and of `{model.where}` none is asked for",
+            where=unused,
             hint="--precision fp16",
         )
     with Writer(output, force=force) as writer:
@@ -86,13 +90,10 @@ def bundle_onnx(
         )
         interface = Interface(model.inputs, model.outputs)
         profiles = () if request is None else request.profiles(manifest, interface)
-        sizes, calibration = probe_sizes(model.inputs, profiles), calibration or Calibration()
-        # What can be refused is refused first.
-        ranges = next(
-            (array_feeds(model.inputs, calibration, sizes, p) for p in others if p in QUANTISED), None
-        )
-        if others:
-            reference = reference_of(model, random_inputs(model, sizes))
+        sizes = probe_sizes(model.inputs, profiles)
+        found = _arrays(model, others, calibration, sizes)
+        if others:  # First: it says why nothing can be compared.
+            reference = reference_of(model, random_inputs(model, sizes) if found is None else found.judges)
         probe = make_probe(model, feeds_for(model.inputs, profiles), report)
         if probe is not None:
             manifest = replace(manifest, probe=writer.add("probe.safetensors", probe.dumps()))
@@ -105,8 +106,8 @@ def bundle_onnx(
         for precision in others:
             report(f"{precision}: converting and verifying")
             if precision in QUANTISED:
-                assert ranges is not None
-                data, lowered = quantised(model, precision, calibration, ranges, psnr_min, report)
+                assert found is not None
+                data, lowered = quantised(model, precision, calibration, found, reference, psnr_min, report)
             else:
                 data, lowered = lower(model, precision, reference, psnr_min)
             files[writer.add(lowered.file.path, data)] = data
@@ -118,6 +119,18 @@ def bundle_onnx(
             )
             manifest = make_engines(writer, manifest, sources, request, report, progress)
         return writer.commit(manifest)
+
+
+def _arrays(
+    model: Model, others: Sequence[str], calibration: Calibration, sizes: Mapping[str, int]
+) -> CalibrationFeeds | None:
+    """What int8 and fp8 take their ranges from, and what judges all files; `None` where that is random."""
+    first = next((precision for precision in others if precision in QUANTISED), None)
+    if first is None and calibration.folder is None:
+        return None
+    found = array_feeds(model.inputs, calibration, sizes, first or others[0])
+    reference_of(model, found.calibrating)  # Here a wrong shape is told by name.
+    return found
 
 
 def _check_inputs(model: Model) -> None:

@@ -107,6 +107,7 @@ def quantised(
     precision: str,
     calibration: Calibration,
     found: CalibrationFeeds,
+    reference: Reference,
     psnr_min: float | None,
     report: Report,
 ) -> tuple[bytes, Variant]:
@@ -117,11 +118,10 @@ def quantised(
         precision: ``int8`` or ``fp8``.
         calibration: Where ranges come from.
         found: What was found there, by `gantk.export.array_calibration`.
+        reference: What the file makes of what judges.
         psnr_min: The smallest PSNR against the file in dB, in place of the precision's own threshold.
         report: Called with a line at each step.
     """
-    reference_of(model, found.calibrating)  # Here a wrong shape is told by name.
-    reference = reference_of(model, found.judging or found.calibrating)
     data = _bytes(model, simplified(model, precision), "fp32")
     return quantise(data, precision, calibration, found, reference, psnr_min, report)
 
