@@ -67,6 +67,15 @@ def test_an_engine_is_built_of_it(rtx: Product, tmp_path: Path, precision: str) 
     assert (engine.precision, [layer.precision for layer in engine.heavy_layers]) == (precision, [precision])
 
 
+def test_a_file_that_does_not_build_is_named_with_its_precision(rtx: Product, tmp_path: Path) -> None:
+    odd = file([node("ConvTranspose", "x w", "y", strides=[2, 1])], ("N", 4, 8, 8), w=normal(4, 3, 3, 3))
+    request = EngineRequest((rtx.name,), ("bf16",), BuildOptions(("sm_89",)))
+    with pytest.raises(
+        GantkError, match="layer `the ConvTranspose` of `.*/theirs.onnx in bf16` is a transposed"
+    ):
+        bundle_onnx(saved(tmp_path, odd), tmp_path / "x.gantk", request)
+
+
 def test_batch_normalisations_are_folded() -> None:
     """A variance of 1e-9 is 0 in fp16."""
     network = file(

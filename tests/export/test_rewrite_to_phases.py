@@ -66,6 +66,7 @@ pair = st.tuples(st.integers(1, 5), st.integers(1, 5))
 @example((3, 3), 2, [1, 1, 1, 1], (1, 1), (1, 1), 1, (5, 4), 0)  # CycleGAN's
 @example((4, 4), 1, [0, 0, 0, 0], (0, 0), (1, 1), 1, (1, 1), 0)  # DCGAN's first
 @example((4, 4), 2, [1, 1, 1, 1], (0, 0), (1, 1), 2, (3, 3), 0)
+@example((4, 4), 2, [0, 0, 0, 0], (1, 1), (1, 1), 1, (3, 3), 1)  # A row and a column of the bias alone.
 def test_phases_are_the_same(
     kernel: tuple[int, int],
     stride: int,
@@ -99,6 +100,13 @@ def test_nothing_is_cut_where_the_border_can_be_left_out() -> None:
     new = turned(network(np.ones((4, 6, 3, 3), np.float32), None, pads=[1, 1, 1, 1]))
     assert new is not None
     assert [node.op_type for node in new.graph.node] == ["Conv"]
+
+
+def test_a_bias_that_is_computed_cannot_be_laid_out() -> None:
+    proto = network(np.ones((4, 6, 4, 4), np.float32), np.ones(6, np.float32), strides=[2, 2])
+    proto.graph.node.insert(0, helper.make_node("Neg", ["b"], ["c"]))
+    proto.graph.node[1].input[2] = "c"
+    assert turned(proto) is None
 
 
 @pytest.mark.parametrize(

@@ -89,4 +89,4 @@ def _read(path: Path, inputs: Sequence[TensorSpec]) -> Feeds:
             where=str(path),
             hint=_HINT,
         )
-    return {name: found[name] for name in names}
+    return found

@@ -136,7 +136,7 @@ def probe_sizes(inputs: Sequence[TensorSpec], profiles: Sequence[Profile]) -> di
     Where there is no engine, and nothing says what the four axes of a tensor are, it is taken for pictures.
     """
     sides = dict.fromkeys(
-        (side for spec in inputs if len(spec.shape) == 4 for side in spec.shape[1:] if isinstance(side, str)),
+        (side for spec in inputs if len(spec.shape) == 4 for side in spec.shape if isinstance(side, str)),
         (SIDES[0], SIDES[0], SIDES[0]),
     )
     ranges: Mapping[str, tuple[int, int, int]] = {**sides, **default_sizes(inputs)}

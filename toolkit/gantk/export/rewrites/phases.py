@@ -46,7 +46,6 @@ def _can_turn(node: ir.Node, weight: Float64) -> bool:
     return (
         weight.ndim == 4
         and strides[0] == strides[1]
-        and min(ints(node, "pads") or [0]) >= 0
         and text(node, "auto_pad", "NOTSET") == "NOTSET"
         and not ints(node, "output_shape")
         and not has_computed_bias(node)
@@ -60,8 +59,7 @@ def _turn(graph: ir.Graph, node: ir.Node, weight: Float64) -> None:
     taps = []  # Of the convolution, by axis.
     border, cut = [0] * 4, [0] * 4  # Before rows and columns, then after them.
     for axis, size in enumerate(weight.shape[2:]):
-        wanted = max(size, size - pads[axis + 2] + extra[axis])
-        taps.append(-(-wanted // stride))
+        taps.append(-(-size // stride))
         ends = pads[axis], stride * taps[axis] - size + pads[axis + 2] - extra[axis]
         for place, pixels in zip((axis, axis + 2), ends, strict=True):
             whole = min(pixels // stride, taps[axis] - 1)
