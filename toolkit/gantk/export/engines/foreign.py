@@ -13,12 +13,12 @@ from gantk.bundle import FOREIGN_FAMILY, Bundle, Interface, Manifest, Variant, W
 from gantk.errors import GantkError, UsageError
 from gantk.export.array_calibration import array_feeds
 from gantk.export.calibration import Calibration, CalibrationFeeds
-from gantk.export.engines.lowered import lower, quantised, random_inputs, reference_of
+from gantk.export.engines.lowered import lower, quantisable, random_inputs, reference_of
 from gantk.export.engines.maker import Sources
 from gantk.export.engines.pipeline import SKIPPED_FORMS, EngineRequest, make_engines
 from gantk.export.engines.probe import feeds_for, make_probe, probe_sizes
 from gantk.export.engines.progress import Progress, Report
-from gantk.export.int8 import QUANTISED
+from gantk.export.int8 import QUANTISED, quantise
 from gantk.export.tools import tool_versions
 from gantk.runtime.backends.vendor import vendor_errors
 from gantk.runtime.model import Model, from_bytes, from_path
@@ -107,7 +107,8 @@ def bundle_onnx(
             report(f"{precision}: converting and verifying")
             if precision in QUANTISED:
                 assert found is not None
-                data, lowered = quantised(model, precision, calibration, found, reference, psnr_min, report)
+                full = quantisable(model, precision)
+                data, lowered = quantise(full, precision, calibration, found, reference, psnr_min, report)
             else:
                 data, lowered = lower(model, precision, reference, psnr_min)
             files[writer.add(lowered.file.path, data)] = data

@@ -12,11 +12,8 @@ import onnx_ir as ir
 from gantk.bundle import FileRef, Parity, Variant
 from gantk.errors import BackendMissingError, GantkError
 from gantk.export import verify
-from gantk.export.calibration import Calibration, CalibrationFeeds
 from gantk.export.engines.lowerable import halved, lowerable, simplified
 from gantk.export.engines.probe import cpu_backends
-from gantk.export.engines.progress import Report
-from gantk.export.int8 import quantise
 from gantk.export.layers import first_apart
 from gantk.export.precision import audit_range, convert, expose_intermediates, refuse_overflow
 from gantk.export.reference import Feeds, Reference, picture_sizes
@@ -102,28 +99,9 @@ def lower(
     return data, Variant(ref, precision, "plain", opset, tuple(verdicts))
 
 
-def quantised(
-    model: Model,
-    precision: str,
-    calibration: Calibration,
-    found: CalibrationFeeds,
-    reference: Reference,
-    psnr_min: float | None,
-    report: Report,
-) -> tuple[bytes, Variant]:
-    """A float32 file in int8 or fp8, by arrays such as it will get: see `gantk.export.int8.quantise`.
-
-    Args:
-        model: The file.
-        precision: ``int8`` or ``fp8``.
-        calibration: Where ranges come from.
-        found: What was found there, by `gantk.export.array_calibration`.
-        reference: What the file makes of what judges.
-        psnr_min: The smallest PSNR against the file in dB, in place of the precision's own threshold.
-        report: Called with a line at each step.
-    """
-    data = _bytes(model, simplified(model, precision), "fp32")
-    return quantise(data, precision, calibration, found, reference, psnr_min, report)
+def quantisable(model: Model, precision: str) -> bytes:
+    """A float32 file, simplified, of which `gantk.export.int8.quantise` makes one of int8 or fp8."""
+    return _bytes(model, simplified(model, precision), "fp32")
 
 
 def _bytes(model: Model, graph: ir.Model, precision: str) -> bytes:
