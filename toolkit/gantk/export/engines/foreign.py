@@ -13,7 +13,13 @@ from gantk.bundle import FOREIGN_FAMILY, Bundle, Interface, Manifest, Variant, W
 from gantk.errors import GantkError, UsageError
 from gantk.export.array_calibration import array_feeds
 from gantk.export.calibration import Calibration, CalibrationFeeds
-from gantk.export.engines.lowered import lower, quantisable, random_inputs, reference_of
+from gantk.export.engines.lowered import (
+    lower,
+    quantisable,
+    random_inputs,
+    reference_of,
+    verdicts_on,
+)
 from gantk.export.engines.maker import Sources
 from gantk.export.engines.pipeline import SKIPPED_FORMS, EngineRequest, make_engines
 from gantk.export.engines.probe import feeds_for, make_probe, probe_sizes
@@ -39,7 +45,8 @@ def bundle_onnx(
     """Make a bundle of an ONNX file, with its engines.
 
     There is no PyTorch to compare with: the bundle's probe, by which engines are verified where they can run, holds
-    what the default backend makes of random inputs. Files in other precisions are held against the same.
+    what the default backend makes of random inputs. Other backends, and files in other precisions, are held against the
+    same.
 
     Args:
         path: The file; weights that lie beside it are taken in.
@@ -92,11 +99,16 @@ def bundle_onnx(
         profiles = () if request is None else request.profiles(manifest, interface)
         sizes = probe_sizes(model.inputs, profiles)
         found = _arrays(model, others, calibration, sizes)
-        if others:  # First: it says why nothing can be compared.
-            reference = reference_of(model, random_inputs(model, sizes) if found is None else found.judges)
+        judges = random_inputs(model, sizes) if found is None else found.judges
+        reference = (
+            reference_of(model, judges) if others else None
+        )  # First: it says why nothing can be compared.
         probe = make_probe(model, feeds_for(model.inputs, profiles), report)
         if probe is not None:
-            manifest = replace(manifest, probe=writer.add("probe.safetensors", probe.dumps()))
+            variant = replace(variant, parity=tuple(verdicts_on(model, reference, judges)))
+            manifest = replace(
+                manifest, variants=(variant,), probe=writer.add("probe.safetensors", probe.dumps())
+            )
         elif others:
             raise GantkError(
                 f"there is nothing to compare `{model.where}` in {' or '.join(others)} with",
@@ -106,10 +118,11 @@ def bundle_onnx(
         for precision in others:
             report(f"{precision}: converting and verifying")
             if precision in QUANTISED:
-                assert found is not None
+                assert found is not None and reference is not None
                 full = quantisable(model, precision)
                 data, lowered = quantise(full, precision, calibration, found, reference, psnr_min, report)
             else:
+                assert reference is not None
                 data, lowered = lower(model, precision, reference, psnr_min)
             files[writer.add(lowered.file.path, data)] = data
             manifest = replace(manifest, variants=(*manifest.variants, lowered))

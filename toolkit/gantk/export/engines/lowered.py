@@ -67,6 +67,26 @@ def reference_of(model: Model, feeds: Sequence[Feeds]) -> Reference:
     return Reference(name, tuple(feeds), outputs, spans, picture_sizes(model.inputs, feeds))
 
 
+def verdicts_on(model: Model, reference: Reference | None, feeds: Sequence[Feeds]) -> list[Parity]:
+    """Whether the other backends that work here make of a file what the first one does: one may have it wrong.
+
+    Args:
+        model: The file.
+        reference: From `reference_of`, where it is made already.
+        feeds: What it is made of; there are no verdicts where the file does not run on all of these.
+    """
+    try:
+        reference = reference or reference_of(model, feeds)
+    except GantkError:
+        return []
+    return [
+        verdict
+        for backend in verify.working_backends(model.precision)
+        if not reference.name.startswith(backend)
+        for verdict in verify.measure(model.data, model.precision, backend, [reference], None)
+    ]
+
+
 def lower(
     model: Model, precision: str, reference: Reference, psnr_min: float | None = None
 ) -> tuple[bytes, Variant]:
