@@ -72,7 +72,7 @@ def _print_summary(console: Console, bundle: Bundle, new: Sequence[str]) -> None
         where = " in its worst output" if len(outputs) > 1 else ""
         for parity in variant.parity:
             by = (
-                "not finite"
+                "nothing to compare"
                 if parity.psnr_db is None
                 else f"{parity.psnr_db:.1f} dB, at most {readable(parity.max_abs)} off{where}"
             )
