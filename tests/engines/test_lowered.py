@@ -123,6 +123,25 @@ def test_what_is_computed_of_sizes_stays_exact(precision: str) -> None:
     lowered_to(mean, precision, {"N": 2, "K": 70001})
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_places_are_counted_exactly(precision: str) -> None:
+    """For positional encodings: fp16 has no 2049, of which the sine is another."""
+    places = file(
+        [
+            node("Shape", "x", "size", start=1),
+            node("Squeeze", "size", "one"),
+            node("Cast", "one", "count", to=TensorProto.FLOAT),
+            node("Range", "zero count step", "places"),
+            node("Sin", "places", "wave"),
+            node("Mul", "x wave", "y"),
+        ],
+        ("N", "K"),
+        zero=np.float32(0),
+        step=np.float32(1),
+    )
+    lowered_to(places, precision, {"N": 2, "K": 5000})
+
+
 def test_what_has_float32_alone_is_left_in_it() -> None:
     """A value of a type that an attribute says, and an operator that takes no other."""
     network = file(
