@@ -142,6 +142,30 @@ def test_places_are_counted_exactly(precision: str) -> None:
     lowered_to(places, precision, {"N": 2, "K": 5000})
 
 
+def test_pictures_are_sampled_where_they_should_be() -> None:
+    """Of 1000 columns bf16 tells four apart in the middle of a half, and one from its neighbours nowhere."""
+    columns = np.linspace(-1, 1, 1000, dtype=np.float32)
+    grid = np.stack([columns, np.zeros_like(columns)], -1)[None, None]
+    network = file(
+        [
+            node("Conv", "x w", "h"),
+            node("GlobalMaxPool", "h", "step"),
+            node("Mul", "step tiny", "less"),
+            node("Add", "grid less", "places"),
+            node("GridSample", "h places", "y", align_corners=1),
+        ],
+        (1, 3, 1, 1000),
+        w=np.ones((1, 3, 1, 1), np.float32),
+        grid=grid,
+        tiny=np.float32(1e-5),
+    )
+    graph = lowerable(network, "bf16")
+    kept = {one.op_type for one in graph.graph if one.metadata_props}
+    assert {"GridSample", "Add", "Mul"} <= kept
+    assert "Conv" not in kept
+    lowered_to(network, "bf16", {})
+
+
 def test_what_has_float32_alone_is_left_in_it() -> None:
     """A value of a type that an attribute says, and an operator that takes no other."""
     network = file(

@@ -25,6 +25,9 @@ _TYPES = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
 _FOLDED = 2**26
 """The values that a constant may have, 256 MB of them, which is computed when a graph is simplified."""
 
+_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "GridSample"})
+"""What takes its time, and so is lowered whatever is made of its results."""
+
 _SIZES = (ir.DataType.INT32, ir.DataType.INT64)
 
 
@@ -52,14 +55,15 @@ def simplified(model: Model, precision: str) -> ir.Model:
 def lowerable(model: Model, precision: str) -> ir.Model:
     """The same for `gantk.export.precision.convert`: what has float32 alone is marked `IN_FLOAT`.
 
-    So is all that is computed from the sizes of tensors: 2049 rows are not 2048.
+    So is all that is computed from the sizes of tensors, for 2049 rows are not 2048, and where pictures are sampled:
+    bf16 has no more than 256 places from the middle to the edge.
     """
     graph = simplified(model, precision)
     opset = graph.opset_imports[""]
     for node in graph.graph:
         if not _lowers(node, opset, precision):
             node.metadata_props[IN_FLOAT] = "true"
-    for node in _of_sizes(graph.graph):
+    for node in (*_of_sizes(graph.graph), *_of_places(graph.graph)):
         node.metadata_props[IN_FLOAT] = "true"
     return graph
 
@@ -200,3 +204,16 @@ def _of_sizes(graph: ir.Graph) -> Iterator[ir.Node]:
         elif node.op_type not in FOLLOWERS:
             continue
         yield node
+
+
+def _of_places(graph: ir.Graph) -> set[ir.Node]:
+    """The nodes that sample pictures, which TensorRT has of one type alone, and those that say where."""
+    found = {node for node in graph if node.op_type == "GridSample"}
+    left = [node.inputs[1] for node in found]
+    while left:
+        value = left.pop()
+        node = None if value is None else value.producer()
+        if node is not None and node not in found and node.op_type not in _LAYERS:
+            found.add(node)
+            left += node.inputs
+    return found
