@@ -142,6 +142,26 @@ def test_places_are_counted_exactly(precision: str) -> None:
     lowered_to(places, precision, {"N": 2, "K": 5000})
 
 
+def test_layers_on_places_are_lowered() -> None:
+    """As of networks that paint a picture from coordinates."""
+    network = file(
+        [
+            node("Shape", "x", "size", start=1),
+            node("Cast", "size", "count", to=TensorProto.FLOAT),
+            node("Div", "count most", "share"),
+            node("MatMul", "share w", "h"),
+            node("Sin", "h", "wave"),
+            node("Add", "x wave", "y"),
+        ],
+        ("N", "K"),
+        most=np.float32(100),
+        w=normal(1, 1),
+    )
+    kept = [one.op_type for one in lowerable(network, "fp16").graph if one.metadata_props]
+    assert kept == ["Cast", "Div"]
+    lowered_to(network, "fp16", {"N": 2, "K": 50})
+
+
 def test_pictures_are_sampled_where_they_should_be() -> None:
     """Of 1000 columns bf16 tells four apart in the middle of a half, and one from its neighbours nowhere."""
     columns = np.linspace(-1, 1, 1000, dtype=np.float32)

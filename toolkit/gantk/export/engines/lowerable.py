@@ -197,7 +197,7 @@ def _of_sizes(graph: ir.Graph) -> Iterator[ir.Node]:
         given = [value for value in node.inputs if value is not None]
         if node.op_type == "Cast" and given[0].dtype in _SIZES:
             sizes.update(node.outputs)
-        elif not sizes.intersection(given):
+        elif not sizes.intersection(given) or node.op_type in _LAYERS:
             continue
         elif all(value in sizes or value.const_value is not None for value in given):
             sizes.update(node.outputs)
