@@ -15,13 +15,17 @@ from gantk.runtime.registry import open_model
 
 
 def make_graph(
-    nodes: Sequence[NodeProto], weights: Mapping[str, np.ndarray], inputs: int, outputs: int
+    nodes: Sequence[NodeProto],
+    weights: Mapping[str, np.ndarray],
+    inputs: int,
+    outputs: int,
+    sides: Sequence[int | str] = ("H", "W"),
 ) -> ir.Model:
-    """From ``x``, float32 [N, inputs, H, W], to ``y``, with `outputs` channels."""
+    """From ``x``, float32 [N, inputs, *sides], to ``y``, with `outputs` channels."""
     graph = helper.make_graph(
         nodes,
         "test",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", inputs, "H", "W"])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", inputs, *sides])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", "C", "P", "Q"])],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )

@@ -87,10 +87,11 @@ class Sketch(Draft):
         )
 
     def transposed(self, value: str) -> str:
-        kernel = self.often((4, 4), (3, 3), (4, 3))
+        kernel = self.often((4, 4), (3, 3), (2, 2), (4, 3))
         group = 2 if self.rarely() and self.depth % 2 == 0 else 1
         before, self.depth = self.depth, self.choose.choice([2, 4, 6])
         told = {"dilations": [1, 1], "output_padding": [0, 0]}
+        told = told if kernel != (3, 3) else {"output_padding": [1, 1]}
         odd = {"output_padding": [1, 0]}, {"dilations": [2, 2]}
         how: dict[str, Any] = {**self.often({}, told, *odd), "group": group}
         how["strides"] = self.often([2, 2], [2, 2], [2, 1])

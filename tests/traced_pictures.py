@@ -9,7 +9,8 @@ from torch import nn
 
 from gantk import checkpoint, models
 from gantk.export import pipeline
-from gantk.export.network import Network, serialized
+from gantk.export.network import Network
+from gantk.export.original import serialized
 from gantk.export.precision import convert
 from gantk.export.rewrites import rewrite
 from gantk.models import style
@@ -62,7 +63,7 @@ def prepare(module: nn.Module, *, pictures: bool | None = None) -> Network:
 def file_of(network: Network, names: tuple[str, ...] = (), precision: str = "fp32") -> bytes:
     graph = rewrite(network.traced.graph, names)
     assert graph is not None
-    return serialized(network, convert(graph, precision), precision, "plain")
+    return serialized(network.original, convert(graph, precision), precision, "plain")
 
 
 def feeds_of(network: Network, batch: int, height: int, width: int, seed: int = 7) -> dict[str, np.ndarray]:

@@ -12,8 +12,9 @@ import pytest
 
 from fake_half import FakeHalfRunner
 from gantk.bundle import WHOLLY_NATIVE, Variant
-from gantk.export import variants, verify
-from gantk.export.network import Network, VariantFile
+from gantk.export import rewritten, verify
+from gantk.export.network import Network
+from gantk.export.original import VariantFile
 from gantk.export.reference import Feeds, Outputs
 from gantk.export.torch_reference import run_torch
 from gantk.export.variants import make_variants
@@ -41,7 +42,7 @@ def make(short: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Exp
     library.touch()
     monkeypatch.setenv(OPERATORS, str(library))
     monkeypatch.setattr("gantk.export.network.locate", lambda *_: None)
-    monkeypatch.setattr(variants, "speedup", lambda *_: 1.0)
+    monkeypatch.setattr(rewritten, "speedup", lambda *_: 1.0)
 
     def export(
         how: str, openvino: str | None = "right", precision: str = "bf16", report: Any = silent
@@ -115,7 +116,7 @@ def test_on_a_gpu_nothing_is_tried(make: Export, monkeypatch: pytest.MonkeyPatch
 
 
 def test_another_backends_own_form_stands_beside_it(make: Export, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(variants, "speedup", lambda *_: 1.5)
+    monkeypatch.setattr(rewritten, "speedup", lambda *_: 1.5)
     plain, other, native = make("right")
     assert plain.variant.fastest_on == ()
     assert (other.variant.fastest_on, other.variant.is_native) == (("openvino",), False)

@@ -10,7 +10,7 @@ import pytest
 
 import gantk
 from gantk.bundle import WHOLLY_NATIVE, Bundle
-from gantk.export import export, variants
+from gantk.export import export, rewritten
 from gantk.runtime.model import from_path
 from gantk.runtime.operators import OPERATORS
 from native_build import onnxruntime_library
@@ -40,7 +40,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         backends.append(backend)
         return 1.5
 
-    monkeypatch.setattr(variants, "speedup", speedup)
+    monkeypatch.setattr(rewritten, "speedup", speedup)
     return backends
 
 
@@ -65,7 +65,7 @@ def test_beside_one_stands_the_same_without_operators(
 ) -> None:
     monkeypatch.setenv(OPERATORS, str(onnxruntime_library()))
     monkeypatch.setattr(
-        variants,
+        rewritten,
         "speedup",
         lambda plain, other, *_: (
             0.5 if is_whole(other) else 1.5 + (has_native(other) and not has_native(plain))
@@ -92,7 +92,7 @@ def test_operators_alone_are_tried_against_what_is_fastest(
     monkeypatch.setenv(OPERATORS, str(onnxruntime_library()))
     # Twice as fast as what is fastest otherwise, and four times as fast as the plain one.
     monkeypatch.setattr(
-        variants,
+        rewritten,
         "speedup",
         lambda best, other, *_: (
             1.5 if not is_whole(other) else 2.0 if b"phases" in best or has_native(best) else 4.0

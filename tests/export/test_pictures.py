@@ -164,7 +164,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, layer: str, edit: Callable[[np.ndarra
         tensor.CopyFrom(numpy_helper.from_array(weights, tensor.name))
         return model.SerializeToString()
 
-    monkeypatch.setattr("gantk.export.network.serialize", faulty)
+    monkeypatch.setattr("gantk.export.original.serialize", faulty)
 
 
 def wrong_weight(weight: np.ndarray) -> np.ndarray:

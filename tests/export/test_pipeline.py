@@ -19,7 +19,7 @@ from gantk import checkpoint, models
 from gantk.bundle import WHOLLY_NATIVE, Bundle, Calibrated, Parity
 from gantk.cli.main import main
 from gantk.errors import BackendMissingError, GantkError, UsageError
-from gantk.export import export, int8, speed, variants, verify
+from gantk.export import export, int8, rewritten, speed, verify
 from gantk.export.calibration import Calibration
 from gantk.export.engines.build import BuildOptions
 from gantk.export.engines.pipeline import EngineRequest
@@ -90,7 +90,7 @@ def gains(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     def speedup(plain: bytes, other: bytes, backend: str, inputs: object) -> float:
         return table[backend]
 
-    monkeypatch.setattr(variants, "speedup", speedup)
+    monkeypatch.setattr(rewritten, "speedup", speedup)
     return table
 
 
@@ -114,16 +114,16 @@ def test_the_rewritten_form_is_kept_for_the_backends_on_which_it_is_faster(
 def test_of_alternatives_the_faster_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forms are told apart by their names alone: nothing is exported here."""
     factors = {"a": 1.2, "b": 1.4, "c": 1.01, "d": 0.7, "e": 1.1}
-    monkeypatch.setattr(variants, "STEPS", (("a", "b"), ("c", "d"), ("e",)))
+    monkeypatch.setattr(rewritten, "STEPS", (("a", "b"), ("c", "d"), ("e",)))
     asked: list[tuple[str, ...]] = []
 
-    def gain(self: variants._Trials, before: tuple[str, ...], names: tuple[str, ...], backend: str) -> float:
+    def gain(self: rewritten._Trials, before: tuple[str, ...], names: tuple[str, ...], backend: str) -> float:
         assert names in ((*before, names[-1]), (WHOLLY_NATIVE,))
         asked.append(names)
         return factors.get(names[-1], 0)
 
-    monkeypatch.setattr(variants._Trials, "_gain", gain)
-    trials = variants._Trials(None, None, print, {})  # type: ignore[arg-type]
+    monkeypatch.setattr(rewritten._Trials, "_gain", gain)
+    trials = rewritten._Trials(None, None, (), print, {})  # type: ignore[arg-type]
     choice = trials.choose("onnxruntime")
     assert choice.gains == {"b": 1.4, "e": 1.1}
     assert choice.fastest == choice.portable == ("b", "e")
@@ -134,7 +134,7 @@ def test_a_rewritten_form_that_fails_the_gate_is_left_out_and_said_so(
     source: Path, tmp_path: Path, gains: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gains.update(dict.fromkeys(verify.working_backends("fp32"), 1.5))
-    honest = variants.rewrite
+    honest = rewritten.rewrite
 
     def wrong(graph: ir.Model, names: tuple[str, ...]) -> ir.Model | None:
         other = honest(graph, names)
@@ -143,7 +143,7 @@ def test_a_rewritten_form_that_fails_the_gate_is_left_out_and_said_so(
                 value.const_value = ir.Tensor(-value.const_value.numpy(), name=value.name)
         return other
 
-    monkeypatch.setattr(variants, "rewrite", wrong)
+    monkeypatch.setattr(rewritten, "rewrite", wrong)
     said: list[str] = []
     bundle = export(source, tmp_path / "x.gantk", precisions=("fp32",), report=said.append)
     assert [variant.form for variant in bundle.manifest.variants] == ["plain"]

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx import helper
 
-from export_graphs import close, kinds
+from export_graphs import close, kinds, make_graph, picture
 from gantk.bundle import WHOLLY_NATIVE
 from gantk.export.rewrites import rewrite
 from gantk.runtime.operators import OPERATORS
@@ -81,3 +84,52 @@ def test_a_dense_layer_with_a_bias_for_each_vector_stays_what_it_is(shape: tuple
     other = rewrite(with_bias(*shape), [WHOLLY_NATIVE])
     assert other is not None
     assert kinds(other)[0] == "Gemm"
+
+
+def of_pixels(
+    latent: int = 6, *, after: str = "Relu", bias: bool = True, height: int = 1, **attributes: object
+) -> ir.Model:
+    """A classic DCGAN's beginning: a transposed convolution of one pixel, and one that doubles what it makes."""
+    random = np.random.default_rng(3)
+    weights = {
+        "w": random.standard_normal((latent, 8, 4, 3)),
+        "k": random.standard_normal((8, 3, 4, 4)),
+        **({"b": random.standard_normal(8)} if bias else {}),
+    }
+    inputs = ["x", "w", *(["b"] if bias else [])]
+    nodes = [
+        helper.make_node("ConvTranspose", inputs, ["t"], name="project", **attributes),
+        *([helper.make_node(after, ["t"], ["u"], name="active")] if after else []),
+        helper.make_node(
+            "ConvTranspose", ["u" if after else "t", "k"], ["y"], name="enlarge", strides=[2, 2], pads=[1] * 4
+        ),
+    ]
+    floats = {name: array.astype(np.float32) for name, array in weights.items()}
+    return make_graph(nodes, floats, latent, 3, (height, 1))
+
+
+@pytest.mark.parametrize("after", ["Relu", "Tanh", ""])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_transposed_convolution_of_one_pixel_is_a_dense_layer(after: str, bias: bool) -> None:
+    graph = of_pixels(after=after, bias=bias, strides=[3, 2])
+    other = turned(graph)
+    assert kinds(other)[:3] == ["Reshape", f"NhwcConvolution{'Relu' if after == 'Relu' else ''}", "Reshape"]
+    feeds = {"x": picture(3, 6, 1, 1)}
+    close(outputs(other, feeds), outputs(graph, feeds), 1e-5)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"height": 2},
+        {"pads": [1, 0, 0, 0]},
+        {"output_padding": [1, 0], "strides": [2, 1]},
+        {"output_shape": [4, 3]},
+        {"dilations": [2, 1]},
+        {"auto_pad": "SAME_UPPER"},
+    ],
+    ids=str,
+)
+def test_one_that_is_another_sum_stays_what_it_is(attributes: dict[str, Any]) -> None:
+    graph = of_pixels(**attributes)
+    assert rewrite(graph, [WHOLLY_NATIVE]) is None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from export_graphs import kinds, make_graph, picture, run
-from gantk.export import variants, verify
+from gantk.export import rewritten, verify
 from gantk.export.network import Network
 from gantk.export.precision import IN_HALF, convert
 from gantk.export.rewrites import NATIVE, ONLY_ON, rewrite
@@ -202,7 +202,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         files.append(other)
         return 1.5
 
-    monkeypatch.setattr(variants, "speedup", speedup)
+    monkeypatch.setattr(rewritten, "speedup", speedup)
     return files
 
 
@@ -210,7 +210,7 @@ def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ONNX Runtime alone be here, and say that it computes on a GPU."""
     here = BackendStatus(onnxruntime.NAME, "1.31", ("cuda",))
     monkeypatch.setattr(verify, "BACKENDS", {onnxruntime.NAME: BACKENDS[onnxruntime.NAME]})
-    monkeypatch.setattr(variants, "status", lambda name: here)
+    monkeypatch.setattr(rewritten, "status", lambda name: here)
     monkeypatch.setattr(onnxruntime, "executed", lambda precision, device, **_: precision)
 
 
@@ -238,7 +238,7 @@ def test_on_a_gpu_native_normalisation_is_tried_where_the_operators_are(
     monkeypatch.setenv(OPERATORS, str(onnxruntime_library()))
     name = b"InstanceNormRelu"
     monkeypatch.setattr(
-        variants, "speedup", lambda plain, other, *_: 1.5 + (name in other and name not in plain)
+        rewritten, "speedup", lambda plain, other, *_: 1.5 + (name in other and name not in plain)
     )
     plain, native, portable = make_variants(short, precision, silent)
     assert native.variant.rewrites[-2:] == ("normalization-to-native", "channels-last")
@@ -255,16 +255,16 @@ def test_a_native_form_stands_alone_where_the_same_cannot_be_had_without(
 ) -> None:
     pretend_gpu(monkeypatch)
     monkeypatch.setenv(OPERATORS, str(onnxruntime_library()))
-    name, honest = b"InstanceNormRelu", variants.rewrite
+    name, honest = b"InstanceNormRelu", rewritten.rewrite
     monkeypatch.setattr(
-        variants, "speedup", lambda plain, other, *_: 1.5 + (name in other and name not in plain)
+        rewritten, "speedup", lambda plain, other, *_: 1.5 + (name in other and name not in plain)
     )
 
     def rewrite(graph: ir.Model, names: Sequence[str]) -> ir.Model | None:
         without = "channels-last" in names and not NATIVE & set(names)
         return None if without else honest(graph, names)
 
-    monkeypatch.setattr(variants, "rewrite", rewrite)
+    monkeypatch.setattr(rewritten, "rewrite", rewrite)
     plain, native = make_variants(short, "fp32", silent)
     assert native.variant.is_native
     assert [each.variant.fastest_on for each in (plain, native)] == [(), (f"{onnxruntime.NAME} cuda",)]

@@ -39,7 +39,7 @@ def test_the_speedup_is_the_ratio_of_latencies(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(speed, "open_model", lambda model, backend: runners[model])
     monkeypatch.setattr(speed, "_call", lambda runner, feeds: lambda: runner.latency_s)
     monkeypatch.setattr(speed, "_latency_s", lambda call: call())
-    assert speed.speedup(b"plain", b"other", "onnxruntime", ()) == pytest.approx(1.5)
+    assert speed.speedup(b"plain", b"other", "onnxruntime", [{}]) == pytest.approx(1.5)
     # A backend that computes in another precision than the file's says nothing of it.
     assert speed.speedup(b"cast", b"other", "onnxruntime", ()) is None
 
@@ -74,7 +74,7 @@ def test_all_sizes_count_alike(
         return 2.0 if len(seen) == 1 else 8.0
 
     monkeypatch.setattr(speed, "_ratio", ratio)
-    assert speed.speedup(b"plain", b"other", "onnxruntime", (spec,)) == pytest.approx(
+    assert speed.speedup(b"plain", b"other", "onnxruntime", speed.timed_feeds((spec,))) == pytest.approx(
         4.0 if shapes[1:] else 2.0
     )
     assert seen == shapes

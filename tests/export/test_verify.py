@@ -53,7 +53,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, fault: Callable[[onnx.ModelProto], No
         fault(model)
         return model.SerializeToString()
 
-    monkeypatch.setattr("gantk.export.network.serialize", faulty)
+    monkeypatch.setattr("gantk.export.original.serialize", faulty)
 
 
 def weight_of(model: onnx.ModelProto, layer: str) -> onnx.TensorProto:

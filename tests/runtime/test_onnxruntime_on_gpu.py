@@ -96,7 +96,7 @@ def test_our_normalisation_is_captured_channels_last(tmp_path: Path, monkeypatch
 
     from gantk import models
     from gantk.checkpoint import generator_bytes
-    from gantk.export import export, variants
+    from gantk.export import export, rewritten
     from gantk.runtime.operators import native_operators
 
     if native_operators("cuda") is None:
@@ -104,7 +104,7 @@ def test_our_normalisation_is_captured_channels_last(tmp_path: Path, monkeypatch
     torch.manual_seed(0)
     module: Any = models.build("style", CONFIGS["style"])
     (tmp_path / "x.safetensors").write_bytes(generator_bytes(module.eval()))
-    monkeypatch.setattr(variants, "speedup", lambda plain, other, *_: 1.5 + (b"InstanceNormRelu" in other))
+    monkeypatch.setattr(rewritten, "speedup", lambda plain, other, *_: 1.5 + (b"InstanceNormRelu" in other))
     bundle = export(tmp_path / "x.safetensors", tmp_path / "x.gantk", precisions=("fp32", "fp16"))
     with (
         gantk.open(bundle.root, "onnxruntime", "fp16", "cuda") as runner,

@@ -20,8 +20,9 @@ from gantk.export.engines.profiles import PICTURE_BATCHES, SIDES
 from gantk.export.engines.progress import Progress, Report
 from gantk.export.fold import fold_scales
 from gantk.export.int8 import QUANTISED
-from gantk.export.network import Network, VariantFile
+from gantk.export.network import Network
 from gantk.export.onnx import trace
+from gantk.export.original import VariantFile
 from gantk.export.reference import make_feeds, trial_sizes
 from gantk.export.statistics import make_statistics, with_own_statistics
 from gantk.export.tools import tool_versions

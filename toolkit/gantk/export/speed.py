@@ -29,11 +29,23 @@ ENOUGH_S = 3.0
 """After so long three rounds do: a large network on a slow machine is not to keep its user waiting."""
 
 
-def speedup(plain: bytes, other: bytes, backend: str, inputs: Sequence[TensorSpec]) -> float | None:
+def timed_feeds(inputs: Sequence[TensorSpec]) -> tuple[Feeds, ...]:
+    """The inputs of a network that are timed: batches, or one large picture where it takes pictures of any size."""
+    sizes = trial_sizes(inputs, [PICTURE])
+    return make_feeds(inputs, sizes if len(sizes) == 1 else [{"N": batch} for batch in BATCHES])
+
+
+def speedup(plain: bytes, other: bytes, backend: str, timed: Sequence[Feeds]) -> float | None:
     """How many times as fast the ONNX file `other` is as `plain` on a backend.
 
-    Blocks of calls alternate between the two in one process; of each batch size, or of one large picture, the
-    median of the ratios counts, of all sizes the geometric mean.
+    Blocks of calls alternate between the two in one process; for each of the inputs the median of the ratios counts,
+    of all the geometric mean.
+
+    Args:
+        plain: The one file.
+        other: The other, which takes the same.
+        backend: Runs both.
+        timed: Inputs, a batch each.
 
     Returns:
         The factor, or `None` where the backend computes in another precision than the file's, and so tells
@@ -42,9 +54,7 @@ def speedup(plain: bytes, other: bytes, backend: str, inputs: Sequence[TensorSpe
     with open_model(from_bytes(plain), backend) as a, open_model(from_bytes(other), backend) as b:
         if a.precision != a.file_precision:
             return None
-        sizes = trial_sizes(inputs, [PICTURE])
-        trials = sizes if len(sizes) == 1 else [{"N": batch} for batch in BATCHES]
-        return geometric_mean(_ratio(a, b, feeds) for feeds in make_feeds(inputs, trials))
+        return geometric_mean(_ratio(a, b, feeds) for feeds in timed)
 
 
 def _ratio(a: Runner, b: Runner, feeds: Feeds) -> float:

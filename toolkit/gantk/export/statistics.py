@@ -13,8 +13,9 @@ from gantk.bundle import FileRef, Interface, Variant
 from gantk.errors import GantkError
 from gantk.export import verify
 from gantk.export.engines.progress import Report
-from gantk.export.network import Network, VariantFile, plain_bytes
+from gantk.export.network import Network
 from gantk.export.opset import OPSET
+from gantk.export.original import VariantFile
 from gantk.export.reference import Feeds
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model
@@ -42,7 +43,7 @@ def make_statistics(network: Network, report: Report) -> VariantFile:
             not compute what PyTorch does.
     """
     report("statistics: verifying")
-    proto = onnx.load_from_string(plain_bytes(network))
+    proto = onnx.load_from_string(network.plain_bytes)
     norms = give_statistics(proto)
     add_measured(proto, norms)
     interface = _interface(network, norms)

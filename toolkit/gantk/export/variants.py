@@ -1,24 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ONNX files of one network: each precision's plain form, and a rewritten one where that is faster."""
+"""The ONNX files of a network of PyTorch's: each precision's plain form, and a rewritten one where that is faster."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
-from gantk.bundle import WHOLLY_NATIVE, Parity, Variant, place_of
-from gantk.errors import GantkError
 from gantk.export import verify
 from gantk.export.calibration import Calibration, CalibrationFeeds
 from gantk.export.engines.progress import Report
 from gantk.export.int8 import quantise
-from gantk.export.network import Checks, Network, VariantFile, plain_bytes, verified_file
+from gantk.export.network import Network
+from gantk.export.original import Checks, VariantFile, verified_file
 from gantk.export.precision import audit_range, refuse_overflow
-from gantk.export.rewrites import NATIVE, ONLY_IN, ONLY_ON, STEPS, rewrite
-from gantk.export.speed import PAYS, speedup
+from gantk.export.rewritten import with_rewritten
+from gantk.export.speed import timed_feeds
 from gantk.export.torch_reference import run_torch
-from gantk.runtime.backends.onnxruntime_session import NAME as ONNXRUNTIME
-from gantk.runtime.operators import native_operators
-from gantk.runtime.registry import status
 
 
 def make_variants(
@@ -45,8 +39,11 @@ def make_variants(
         references.append(half)
         of_torch.append(verify.compare_references(half, network.full, precision, network.psnr_min))
     checks = Checks(precision, tuple(references), tuple(of_torch))
-    plain = verified_file(network, network.traced.graph, checks, "plain")
-    return _with_rewritten(network, plain, checks, report) if rewrites else [plain]
+    original = network.original
+    plain = verified_file(original, original.graph, checks, "plain")
+    if not rewrites:
+        return [plain]
+    return with_rewritten(original, plain, checks, timed_feeds(network.inputs), report)
 
 
 def make_quantised(
@@ -64,166 +61,10 @@ def make_quantised(
     judges = [*network.full.feeds, *found.judges]
     reference = run_torch(network.module, network.inputs, network.outputs, judges, "fp32")
     data, variant = quantise(
-        plain_bytes(network), precision, calibration, found, reference, network.psnr_min, report
+        network.plain_bytes, precision, calibration, found, reference, network.psnr_min, report
     )
     return VariantFile(data, variant)
 
 
 def _audit_range(network: Network) -> None:
-    refuse_overflow(audit_range(plain_bytes(network), network.full.feeds, verify.working_backends("fp32")[0]))
-
-
-def _with_rewritten(
-    network: Network, plain: VariantFile, checks: Checks, report: Report
-) -> list[VariantFile]:
-    """The plain file, and for each backend the rewritten one that is fastest on its device here, if one is.
-
-    Beside one with native operators stands the same without, for where their library is not. A backend that has no
-    kernels for the precision itself takes the one of native operators alone.
-    """
-    trials = _Trials(network, checks, report, {(): plain})
-    able = [b for b in verify.measurable_backends(checks.precision) if _failed_on(plain.variant, b) is None]
-    choices = {place_of(backend, status(backend).devices[0]): trials.choose(backend) for backend in able}
-    native = [b for b in verify.native_backends(checks.precision) if trials.runs_natively(b)]
-    for backend in native:
-        choices[place_of(backend, status(backend).devices[0])] = _Choice((WHOLLY_NATIVE,), (), {})
-    if not any(choice.fastest for choice in choices.values()):
-        return [plain]
-    files = []
-    forms = [choice.fastest for choice in choices.values()] + [choice.portable for choice in choices.values()]
-    for names in dict.fromkeys([(), *forms]):
-        file = trials.file(names)
-        if file is None:
-            continue
-        places = {where: c for where, c in choices.items() if names in c.forms}
-        gains = {
-            where: {name: choice.gains[name] for name in names}
-            for where, choice in places.items()
-            if names and choice.gains
-        }
-        files.append(replace(file, variant=replace(file.variant, fastest_on=tuple(places), gains=gains)))
-    return files
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """What is fastest on a backend.
-
-    Args:
-        fastest: The names of the rewrites, in order.
-        portable: Of what is fastest without native operators.
-        gains: How many times as fast each made it; nothing where there was nothing to measure it by.
-    """
-
-    fastest: tuple[str, ...]
-    portable: tuple[str, ...]
-    gains: dict[str, float]
-
-    @property
-    def forms(self) -> tuple[tuple[str, ...], ...]:
-        """Both; without the portable one where nothing but the fastest runs at all."""
-        return (self.fastest, self.portable) if self.gains or not self.fastest else (self.fastest,)
-
-
-@dataclass(frozen=True)
-class _Trials:
-    """The forms of a network in one precision that were tried, whichever backend asked for them first.
-
-    Args:
-        made: The verified file of each, by the names of its rewrites; `None` where there can be none.
-    """
-
-    network: Network
-    checks: Checks
-    report: Report
-    made: dict[tuple[str, ...], VariantFile | None]
-
-    def choose(self, backend: str) -> _Choice:
-        """The rewrites that pay on a backend, with how many times as fast each makes it."""
-        kept: dict[str, float] = {}
-        for step in STEPS:
-            gains = {name: self._gain(tuple(kept), (*kept, name), backend) for name in step}
-            best = max(step, key=lambda name: gains[name])  # Among equals the first, which is the simpler.
-            if gains[best] >= PAYS:
-                kept[best] = round(gains[best], 3)
-        fastest, portable = tuple(kept), tuple(name for name in kept if name not in NATIVE)
-        whole = (WHOLLY_NATIVE,)
-        gain = self._gain(fastest, whole, backend)
-        if gain >= PAYS:
-            over_plain = self._gain((), whole, backend) if fastest else gain
-            kept[WHOLLY_NATIVE] = round(over_plain, 3)
-            fastest = whole
-        return _Choice(fastest, portable, kept)
-
-    def runs_natively(self, backend: str) -> bool:
-        """Whether a backend that has no kernels for the precision computes the network with native operators alone.
-
-        There is nothing there to measure it against.
-        """
-        if not self._may_gain(WHOLLY_NATIVE, backend):
-            return False
-        file = self.file((WHOLLY_NATIVE,))
-        if file is None:
-            return False
-        failed = _failed_on(file.variant, backend)
-        if failed is not None:
-            self.report(f"  {self.checks.precision}: {WHOLLY_NATIVE} is left out, for {failed.reason}")
-            return False
-        self.report(f"  {self.checks.precision} on {backend}: {WHOLLY_NATIVE} makes it run")
-        return True
-
-    def _gain(self, before: tuple[str, ...], names: tuple[str, ...], backend: str) -> float:
-        """How many times as fast `names`, of which the last is new, make it as `before`.
-
-        0 where they cannot be had, or nothing can be told.
-        """
-        if not self._may_gain(names[-1], backend):
-            return 0.0
-        best, tried = self.file(before), self.file(names)
-        if best is None or tried is None or _failed_on(tried.variant, backend) is not None:
-            return 0.0
-        gain = speedup(best.data, tried.data, backend, self.network.inputs)
-        if gain is None:
-            return 0.0
-        than = "" if names[:-1] == before else f" as with {', '.join(before)}"
-        self.report(
-            f"  {tried.variant.precision} on {backend}: {names[-1]} makes it {gain:.2f} times as fast{than}"
-        )
-        return gain
-
-    def file(self, names: tuple[str, ...]) -> VariantFile | None:
-        """The verified file with these rewrites; `None` where there can be none."""
-        if names not in self.made:
-            self.made[names] = self._make(names)
-        return self.made[names]
-
-    def _may_gain(self, name: str, backend: str) -> bool:
-        """Whether there is anything to gain by a rewrite in this precision on a backend."""
-        if self.checks.precision not in ONLY_IN.get(name, (self.checks.precision,)):
-            return False
-        device = status(backend).devices[0]
-        if ONLY_ON.get(name, device) != device:
-            return False
-        if name in NATIVE:
-            return backend == ONNXRUNTIME and native_operators(device) is not None
-        return True
-
-    def _make(self, names: tuple[str, ...]) -> VariantFile | None:
-        """The verified file of a rewritten graph, or `None` where a rewrite finds nothing to do.
-
-        Where the plain file has passed the gate by a hair a rewritten one may not: then it is done without.
-        """
-        graph = rewrite(self.network.traced.graph, names)
-        if graph is None:
-            return None
-        try:
-            file = verified_file(self.network, graph, self.checks, "rewritten")
-        except GantkError as error:
-            self.report(f"  {self.checks.precision}: {names[-1]} is left out, for {error.what}")
-            return None
-        return replace(file, variant=replace(file.variant, rewrites=names))
-
-
-def _failed_on(variant: Variant, backend: str) -> Parity | None:
-    """The verdict that forbids a file where the backend runs here."""
-    return variant.failed_on(backend, status(backend).devices[0])
+    refuse_overflow(audit_range(network.plain_bytes, network.full.feeds, verify.working_backends("fp32")[0]))

@@ -115,7 +115,13 @@ def _simplified(proto: onnx.ModelProto, where: str) -> ir.Model:
     RemoveInitializersFromInputsPass()(graph)  # Old files name weights among their inputs.
     try:
         # Weights are normalised in some graphs, which is to be done in float32.
-        optimizer.optimize(graph, inline=False, input_size_limit=_FOLDED, output_size_limit=_FOLDED)
+        optimizer.optimize_ir(
+            graph,
+            inline=False,
+            input_size_limit=_FOLDED,
+            output_size_limit=_FOLDED,
+            should_fold=_is_filled,
+        )
     except Exception as error:
         raise GantkError(
             f"onnxscript cannot simplify `{where}`: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}",
@@ -123,6 +129,14 @@ def _simplified(proto: onnx.ModelProto, where: str) -> ir.Model:
             hint="leave --precision out: engines compute in the types of the file",
         ) from error
     return graph
+
+
+def _is_filled(node: ir.Node) -> bool | None:
+    """Whether a node fills a tensor with one number, as older exporters begin the amounts of a padding.
+
+    onnxscript would leave it, and then all that follows from it; `None` leaves others to onnxscript.
+    """
+    return True if node.op_type == "ConstantOfShape" else None
 
 
 def _typed(graph: ir.Model, model: Model) -> ir.Model:

@@ -63,7 +63,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("channels-last",),
 )
 """The order of trial; of those in one step at most one is kept, and only where measured to pay: see
-`gantk.export.variants`. `WHOLLY_NATIVE` is tried alone, against what came of these or where nothing else runs."""
+`gantk.export.rewritten`. `WHOLLY_NATIVE` is tried alone, against what came of these or where nothing else runs."""
 
 _FOR_CPUS = ("transposed-to-native", "enlarged-to-native", "convolution-to-native")
 _FOR_GPUS = (

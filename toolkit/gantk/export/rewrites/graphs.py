@@ -129,6 +129,20 @@ def text(node: ir.Node, name: str, default: str) -> str:
     return node.attributes[name].as_string() if name in node.attributes else default
 
 
+def parameters(new: Replacement, convolution: ir.Node, kernel: Float64) -> list[ir.Value]:
+    """The weights and the bias of what takes a convolution's place: its own, but for a kernel of another size.
+
+    Where it has no bias it gets one of zeros: without, ONNX Runtime turns the body of a function into a node whose
+    third input has no name, which its blocked layout leaves out.
+    """
+    weight = convolution.inputs[1]
+    assert weight is not None and weight.shape is not None
+    if tuple(weight.shape) != kernel.shape:
+        weight = new.weight("weight", kernel)
+    outputs = kernel.shape[1 if convolution.op_type == "ConvTranspose" else 0]
+    return [weight, optional(convolution, 2) or new.weight("bias", np.zeros(outputs))]
+
+
 def has_computed_bias(convolution: ir.Node) -> bool:
     """Whether a convolution has a bias that is no constant, and so cannot be laid out anew."""
     bias = optional(convolution, 2)

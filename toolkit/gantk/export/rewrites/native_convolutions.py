@@ -9,24 +9,25 @@ import onnx_ir as ir
 from gantk.export.rewrites.enlarged import bordered, find_places, transposed_kernel
 from gantk.export.rewrites.graphs import (
     SIMD_FLOATS,
+    Float64,
     Replacement,
     constant,
     drop_unused_weights,
     ints,
     is_simple,
     only_user,
-    optional,
     padding_before,
+    parameters,
     text,
 )
-from gantk.export.rewrites.transposed import doubles, is_narrow
+from gantk.export.rewrites.transposed import doubling_kernel, is_narrow
 
 _WITH_RELU = ("Convolution3x3", "TransposedConvolution4x4")
 """Functions that there are with a ReLU too."""
 
 
 def transposed_to_native(graph: ir.Model) -> int:
-    """Turn transposed convolutions of kernel 4, stride 2, padding 1 into `gantk::TransposedConvolution4x4`.
+    """Turn transposed convolutions that double pictures into `gantk::TransposedConvolution4x4`.
 
     With the ReLU that alone follows one, if any. Layers with few output channels, for which there is little to sum,
     stay as they are.
@@ -36,10 +37,11 @@ def transposed_to_native(graph: ir.Model) -> int:
     """
     turned = 0
     for node in [node for node in graph.graph if node.op_type == "ConvTranspose"]:
-        weight = constant(node.inputs[1])
-        if weight is not None and doubles(node, weight) and not is_narrow(weight):
-            _replace(graph, node, (node,), "TransposedConvolution4x4", weight.shape[1])
+        kernel = doubling_kernel(node)
+        if kernel is not None and not is_narrow(kernel):
+            _replace(graph, node, (node,), "TransposedConvolution4x4", kernel)
             turned += 1
+    drop_unused_weights(graph.graph)
     return turned
 
 
@@ -83,9 +85,9 @@ def convolution_to_native(graph: ir.Model) -> int:
             continue
         pad = _reflection_before(node)
         if ints(node, "pads") == [1, 1, 1, 1]:
-            _replace(graph, node, (node,), "Convolution3x3", len(weight))
+            _replace(graph, node, (node,), "Convolution3x3", weight)
         elif pad is not None and ints(node, "pads") in ([], [0, 0, 0, 0]):
-            _replace(graph, node, (pad, node), "ReflectedConvolution3x3", len(weight))
+            _replace(graph, node, (pad, node), "ReflectedConvolution3x3", weight)
         else:
             continue
         turned += 1
@@ -100,13 +102,12 @@ def _reflection_before(node: ir.Node) -> ir.Node | None:
     return pad if pad is not None and around and text(pad, "mode", "constant") == "reflect" else None
 
 
-def _replace(graph: ir.Model, node: ir.Node, chain: tuple[ir.Node, ...], function: str, outputs: int) -> None:
+def _replace(
+    graph: ir.Model, node: ir.Node, chain: tuple[ir.Node, ...], function: str, kernel: Float64
+) -> None:
     """Put a function in the place of a chain that ends with a convolution, and of a ReLU after it if it has one."""
     user = only_user(node.outputs[0])
     if function in _WITH_RELU and user is not None and user.op_type == "Relu":
         chain, function = (*chain, user), f"{function}Relu"
     new = Replacement(graph.graph, node)
-    # Without a bias, ONNX Runtime turns the body into a Conv whose third input has no name, which its blocked layout
-    # leaves out.
-    bias = optional(node, 2) or new.weight("bias", np.zeros(outputs))
-    new.finish(new.call(graph, function, [chain[0].inputs[0], node.inputs[1], bias]), chain)
+    new.finish(new.call(graph, function, [chain[0].inputs[0], *parameters(new, node, kernel)]), chain)

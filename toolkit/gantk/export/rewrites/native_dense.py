@@ -16,22 +16,30 @@ from gantk.export.rewrites.graphs import (
     attribute,
     constant,
     has_computed_bias,
+    ints,
     only_user,
     optional,
+    text,
     with_relu,
 )
 
+_SIZES = ("output_padding", "output_shape", "pads")
+"""The attributes by which a transposed convolution may yield more or less than its kernel makes of a pixel."""
+
 
 def dense_to_native(graph: ir.Model, node: ir.Node) -> bool:
-    """Turn a Gemm into a convolution, where it can be one: whether it could.
+    """Turn a dense layer into a convolution, where a node is one: whether it is.
 
-    The convolution makes the channels of all pixels, those of one pixel together. The vectors are a row of pixels, for
-    a kernel reads the weights anew for each picture.
+    That is a Gemm, or the transposed convolution of single pixels that a DCGAN may begin with. The convolution makes
+    the channels of all pixels, those of one pixel together. The vectors are a row of pixels, for a kernel reads the
+    weights anew for each picture.
     """
-    dense = _dense(node)
+    dense = _gemm(node) if node.op_type == "Gemm" else _of_pixels(node)
     if dense is None:
         return False
-    function = "NhwcConvolutionRelu" if len(dense.nodes) > 2 else "NhwcConvolution"
+    function = (
+        "NhwcConvolutionRelu" if any(one.op_type == "Relu" for one in dense.nodes) else "NhwcConvolution"
+    )
     new = Replacement(graph.graph, node)
     channels, height, width = dense.picture
     outputs, inputs = dense.weight.shape
@@ -59,7 +67,7 @@ class _Dense:
     """A dense layer whose vectors become pictures.
 
     Args:
-        nodes: The layer, a ReLU after it if it has one, and the Reshape; each the only user of the one before.
+        nodes: The layer, a ReLU after it, if any, and the Reshape of a Gemm; each the only user of the one before.
         weight: float64[outputs, inputs].
         bias: float64[outputs].
         picture: Channels, height and width.
@@ -71,7 +79,29 @@ class _Dense:
     picture: tuple[int, int, int]
 
 
-def _dense(node: ir.Node) -> _Dense | None:
+def _of_pixels(node: ir.Node) -> _Dense | None:
+    """A transposed convolution whose pictures have one pixel, and so whose kernel is what it makes of each."""
+    vectors, kernel, bias = node.inputs[0], constant(node.inputs[1]), constant(optional(node, 2))
+    if node.op_type != "ConvTranspose" or kernel is None or kernel.ndim != 4 or has_computed_bias(node):
+        return None
+    if vectors is None or vectors.shape is None or list(vectors.shape[1:]) != [len(kernel), 1, 1]:
+        return None
+    if (
+        any(any(ints(node, name)) for name in _SIZES)
+        or text(node, "auto_pad", "NOTSET") != "NOTSET"
+        or ints(node, "dilations") not in ([], [1, 1])
+    ):
+        return None
+    if attribute(node, "group", 1) != 1:
+        return None
+    channels, height, width = kernel.shape[1:]
+    of_pixels = np.zeros(channels) if bias is None else bias
+    chain, _ = with_relu(node)
+    weight = kernel.reshape(len(kernel), -1).T
+    return _Dense(chain, weight, np.repeat(of_pixels, height * width), (channels, height, width))
+
+
+def _gemm(node: ir.Node) -> _Dense | None:
     chain, _ = with_relu(node)
     reshape = only_user(chain[-1].outputs[0])
     weight, bias = constant(node.inputs[1]), constant(optional(node, 2))

@@ -17,15 +17,18 @@ from gantk.export.rewrites.graphs import (
     ints,
     only_user,
     optional,
+    text,
 )
 
 # By phase: the taps of a kernel of 4 that meet its two inputs, in the order of these.
 _TAPS = {0: [3, 1], 1: [2, 0]}
+# By the kernel's size: the rows and columns of zeros before and after that make it 4.
+_ZEROS = {(4, 4): (0, 0), (3, 3): (0, 1), (2, 2): (1, 1)}
 _ACTIVATIONS = ("Relu", "Tanh", "Sigmoid")
 
 
 def transposed_to_subpixel(graph: ir.Model) -> int:
-    """Turn transposed convolutions of kernel 4, stride 2, padding 1 into four 2x2 ones and a depth-to-space.
+    """Turn transposed convolutions that double pictures (`doubling_kernel`) into four 2x2 ones and a depth-to-space.
 
     Output row 2i + a sums input rows i - 1 and i (a = 0) or i and i + 1 (a = 1), and columns alike, so each
     of the four phases of the output is a 2x2 convolution of the input (Shi et al., arXiv 1609.05158, section
@@ -74,10 +77,10 @@ def transposed_bias_apart(graph: ir.Model) -> int:
 def _turn_all(graph: ir.Model, *, narrow: bool) -> int:
     turned = 0
     for node in [node for node in graph.graph if node.op_type == "ConvTranspose"]:
-        weight = constant(node.inputs[1])
+        weight = doubling_kernel(node)
         if weight is None or has_computed_bias(node):
             continue
-        if doubles(node, weight) and narrow == is_narrow(weight):
+        if narrow == is_narrow(weight):
             _turn(graph.graph, node, weight, joint=narrow)
             turned += 1
     drop_unused_weights(graph.graph)
@@ -89,20 +92,41 @@ def is_narrow(weight: Float64) -> bool:
     return bool(4 * weight.shape[1] <= SIMD_FLOATS)
 
 
-def doubles(node: ir.Node, weight: Float64, border: int = 1) -> bool:
-    """Whether a transposed convolution of kernel 4 and stride 2 takes so many pixels off on each side.
+def doubling_kernel(node: ir.Node, border: int = 1) -> Float64 | None:
+    """The kernel (C_in, C_out, 4, 4) of a transposed convolution of stride 2 that takes so many pixels off each side.
 
-    With one it doubles height and width.
+    With a border of one it doubles height and width. So do a kernel of 3 with an output padding, as CycleGAN has them
+    (Zhu et al., arXiv 1703.10593), and one of 2 without a border, as U-Nets do: they are kernels of 4 with zeros.
+
+    Returns:
+        The kernel, or `None` where the convolution is another one, or its weights are computed.
     """
-    return (
-        weight.shape[2:] == (4, 4)
-        and ints(node, "strides") == [2, 2]
-        and ints(node, "pads") == [border] * 4
-        and ints(node, "dilations") in ([], [1, 1])
-        and ints(node, "output_padding") in ([], [0, 0])
-        and not ints(node, "output_shape")
-        and attribute(node, "group", 1) == 1
-    )
+    weight = constant(node.inputs[1])
+    if (
+        weight is None
+        or weight.ndim != 4
+        or weight.shape[2:] not in _ZEROS
+        or attribute(node, "group", 1) != 1
+    ):
+        return None
+    before, after = _ZEROS[weight.shape[2:]]
+    own = {
+        "strides": ints(node, "strides"),
+        "pads": ints(node, "pads") or [0] * 4,
+        "output_padding": ints(node, "output_padding") or [0, 0],
+        "dilations": ints(node, "dilations") or [1, 1],
+        "output_shape": ints(node, "output_shape"),
+    }
+    wanted = {
+        "strides": [2, 2],
+        "pads": [border - before] * 4,
+        "output_padding": [after - before] * 2,
+        "dilations": [1, 1],
+        "output_shape": [],
+    }
+    if own != wanted or text(node, "auto_pad", "NOTSET") != "NOTSET":
+        return None
+    return np.pad(weight, ((0, 0), (0, 0), (before, after), (before, after)))
 
 
 def _turn(graph: ir.Graph, node: ir.Node, weight: Float64, *, joint: bool) -> None:

@@ -25,14 +25,14 @@ from gantk.export.rewrites.graphs import (
     drop_unused_weights,
     has_computed_bias,
     ints,
-    optional,
+    parameters,
     text,
     with_relu,
 )
 from gantk.export.rewrites.native_borders import Border, border_of, border_to_native
 from gantk.export.rewrites.native_dense import dense_to_native
 from gantk.export.rewrites.native_norm import turn_normalizations
-from gantk.export.rewrites.transposed import doubles
+from gantk.export.rewrites.transposed import doubling_kernel
 from gantk.export.rewrites.transposes import ELEMENTWISE, move_transposes, transposed_shape
 
 MARK = "gantk.wholly_native"
@@ -102,58 +102,69 @@ def _turn_border(graph: ir.Model, pad: ir.Node, border: Border) -> None:
 
 def _turn(graph: ir.Model, node: ir.Node) -> bool:
     """Turn a node into a native convolution, where it can be one."""
-    if node.op_type == "Gemm":
-        return dense_to_native(graph, node)
-    weight = constant(optional(node, 1))
-    if node.op_type == "Conv" and weight is not None and _is_convolution(node, weight):
-        _turn_convolution(graph, node, "NhwcConvolution", weight.shape[0], "strides")
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm"):
+        return False
+    if dense_to_native(graph, node):
         return True
-    if node.op_type == "ConvTranspose" and weight is not None and _is_transposed(node, weight):
-        _turn_convolution(graph, node, "NhwcTransposedConvolution4x4", weight.shape[1], "pads")
-        return True
+    if node.op_type == "Gemm" or has_computed_bias(node):
+        return False
+    if node.op_type == "Conv":
+        return _turn_plain(graph, node)
+    return _turn_transposed(graph, node)
+
+
+def _turn_plain(graph: ir.Model, node: ir.Node) -> bool:
+    kernel, strides = constant(node.inputs[1]), ints(node, "strides") or [1, 1]
+    if kernel is None or not _is_convolution(node, kernel, strides):
+        return False
+    _turn_convolution(graph, node, "NhwcConvolution", kernel, strides=strides)
+    return True
+
+
+def _turn_transposed(graph: ir.Model, node: ir.Node) -> bool:
+    """Turn one that doubles the picture, or one whose border of one pixel it takes off too."""
+    for border in (1, 3):
+        kernel = doubling_kernel(node, border)
+        if kernel is not None:
+            _turn_convolution(graph, node, "NhwcTransposedConvolution4x4", kernel, pads=[border] * 4)
+            return True
     return False
 
 
-def _is_convolution(node: ir.Node, weight: Float64) -> bool:
+def _is_convolution(node: ir.Node, kernel: Float64, strides: list[int]) -> bool:
     return (
-        weight.ndim == 4
-        and (ints(node, "strides") or [1, 1]) in ([1, 1], [2, 2])
+        kernel.ndim == 4
+        and strides in ([1, 1], [2, 2])
         and not any(ints(node, "pads"))
         and ints(node, "dilations") in ([], [1, 1])
         and attribute(node, "group", 1) == 1
         and _is_explicit(node)
-        and not has_computed_bias(node)
     )
-
-
-def _is_transposed(node: ir.Node, weight: Float64) -> bool:
-    """Whether a transposed convolution doubles the picture, or one whose border of one pixel it takes off too."""
-    return (doubles(node, weight) or doubles(node, weight, 3)) and not has_computed_bias(node)
 
 
 def _is_explicit(node: ir.Node) -> bool:
     return text(node, "auto_pad", "NOTSET") == "NOTSET"
 
 
-def _turn_convolution(graph: ir.Model, node: ir.Node, function: str, outputs: int, kept: str) -> None:
+def _turn_convolution(
+    graph: ir.Model, node: ir.Node, function: str, kernel: Float64, **attributes: list[int]
+) -> None:
     """Put a function in the place of a convolution and of a ReLU that alone follows it.
 
     Args:
         graph: That holds it.
         node: The convolution.
         function: Without its ending for a ReLU.
-        outputs: The number of its channels.
-        kept: The attribute that the function has of it.
+        kernel: Its weights, as the function takes them.
+        attributes: Of the function.
     """
     new = Replacement(graph.graph, node)
     chain, ending = with_relu(node)
-    # Without a bias, ONNX Runtime turns the body into a node whose third input has no name.
-    bias = optional(node, 2) or new.weight("bias", np.zeros(outputs))
+    weight, bias = parameters(new, node, kernel)
     last = _channels_last(new, node.inputs[0])
-    result = new.call(
-        graph, f"{function}{ending}", [last, node.inputs[1], bias], **{kept: ints(node, kept) or [1, 1]}
-    )
-    result.type, result.shape = last.type, _of_any_size(last.shape, 3, outputs)
+    result = new.call(graph, f"{function}{ending}", [last, weight, bias], **attributes)
+    assert bias.shape is not None
+    result.type, result.shape = last.type, _of_any_size(last.shape, 3, bias.shape[0])
     new.finish(new.transposed(result, CHANNELS_FIRST), chain)
 
 
@@ -165,7 +176,9 @@ def _channels_last(new: Replacement, value: ir.Value | None) -> ir.Value:
     return last
 
 
-def _of_any_size(shape: ir.Shape | None, channel: int, channels: int | None = None) -> ir.Shape:
+def _of_any_size(
+    shape: ir.Shape | None, channel: int, channels: int | ir.SymbolicDim | None = None
+) -> ir.Shape:
     """The shape of pictures of another height and width.
 
     Args:
