@@ -95,6 +95,26 @@ def test_an_enlargement_and_its_convolution_are_one_layer(
     np.testing.assert_allclose(run(other, x), run(graph, x), atol=2e-5)
 
 
+@pytest.mark.parametrize(
+    ("place", "rounding"),
+    [
+        ("asymmetric", "floor"),
+        ("asymmetric", "round_prefer_floor"),
+        ("half_pixel", "round_prefer_floor"),
+        ("half_pixel", "round_prefer_ceil"),
+        (None, None),
+    ],
+)
+def test_other_exporters_round_otherwise(place: str | None, rounding: str | None) -> None:
+    """Each pixel becomes two by two, whatever is said of it, or nothing is, which is ONNX's default."""
+    graph = enlarged(coordinate_transformation_mode=place, nearest_mode=rounding)
+    x = picture(2, 3, 5, 4)
+    for name in ENLARGED:
+        other = rewrite(graph, [name])
+        assert other is not None
+        np.testing.assert_allclose(run(other, x), run(graph, x), atol=2e-5)
+
+
 @pytest.mark.parametrize("backend", verify.working_backends("fp32"))
 @pytest.mark.parametrize("name", ENLARGED)
 def test_every_backend_computes_the_layer_right(name: str, backend: str) -> None:
@@ -119,6 +139,9 @@ def test_every_backend_computes_the_layer_right(name: str, backend: str) -> None
         {"convolution": {"auto_pad": "SAME_UPPER"}},
         {"coordinate_transformation_mode": "align_corners"},
         {"nearest_mode": "ceil"},
+        {"nearest_mode": "round_prefer_ceil"},
+        {"coordinate_transformation_mode": "half_pixel"},
+        {"coordinate_transformation_mode": "half_pixel", "nearest_mode": "ceil"},
         {"resize_mode": "linear"},
         {"axes": [2, 3, 1, 0]},
     ],
@@ -156,6 +179,11 @@ LAYERS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     "shrink": ("Conv", ["v"], {"pads": [1, 1, 0, 0]}),
     "narrower": ("Conv", ["v"], {"pads": [1, 1, 1, 0]}),
     "double": ("ConvTranspose", ["u"], {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    "double by three": (
+        "ConvTranspose",
+        ["v"],
+        {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]},
+    ),
     "double, and two": ("ConvTranspose", ["u"], {"strides": [2, 2]}),
     "double, and one": ("ConvTranspose", ["u"], {"strides": [2, 2], "pads": [1, 1, 0, 0]}),
     "double, less one": ("ConvTranspose", ["v"], {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
@@ -258,6 +286,7 @@ def test_a_narrow_convolution_is_one_of_four_times_the_width(
         (("grow", "right"), False),
         (("grow", "narrower"), False),
         (("double",), True),
+        (("double by three",), True),
         (("double, and two",), True),
         (("double, and one",), False),
         (("double, less one",), False),

@@ -34,6 +34,12 @@ _TAPS = {0: ([0], [1, 2]), 1: ([0, 1], [2])}
 # By phase: the taps of a transposed kernel of 4 and stride 2 that meet these two.
 _TRANSPOSED_TAPS = {0: (3, 1), 1: (2, 0)}
 
+# By where the pixels of an enlarged picture lie in the small one: how to round so that each pixel becomes two by two.
+_NEAREST = {
+    "asymmetric": ("floor", "round_prefer_floor"),  # At 0, 0.5, 1, 1.5, ...
+    "half_pixel": ("round_prefer_floor", "round_prefer_ceil"),  # At -0.25, 0.25, 0.75, 1.25, ...
+}
+
 
 @dataclass(frozen=True)
 class Place:
@@ -154,11 +160,11 @@ def _mode(pad: ir.Node | None, convolution: ir.Node) -> str | None:
 
 def _doubles(resize: ir.Node) -> bool:
     """Whether each pixel becomes two by two."""
+    place = text(resize, "coordinate_transformation_mode", "half_pixel")
     return (
         enlargement(resize) == [1, 1, 2, 2]
         and text(resize, "mode", "nearest") == "nearest"
-        and text(resize, "coordinate_transformation_mode", "half_pixel") == "asymmetric"
-        and text(resize, "nearest_mode", "round_prefer_floor") == "floor"
+        and text(resize, "nearest_mode", "round_prefer_floor") in _NEAREST.get(place, ())
     )
 
 

@@ -165,6 +165,9 @@ def _doubles(node: ir.Node) -> bool:
     kernel, pads = constant(node.inputs[1]), ints(node, "pads") or [0, 0, 0, 0]
     if kernel is None or ints(node, "strides") != [2, 2] or ints(node, "dilations") not in ([], [1, 1]):
         return False
-    if ints(node, "output_padding") not in ([], [0, 0]) or ints(node, "output_shape"):
+    if ints(node, "output_shape"):
         return False
-    return all((kernel.shape[2 + axis] - pads[axis] - pads[axis + 2]) % 2 == 0 for axis in (0, 1))
+    more = ints(node, "output_padding") or [0, 0]
+    return all(
+        (kernel.shape[2 + axis] + more[axis] - pads[axis] - pads[axis + 2]) % 2 == 0 for axis in (0, 1)
+    )
