@@ -19,6 +19,7 @@ from PIL import Image
 
 import exporter
 from gantk.runtime.operators import OPERATORS
+from gantk.runtime.products import PRODUCTS, Product
 
 # Before anybody imports torch. Threads of the few tests that want two sleep while they wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -141,6 +142,15 @@ def unprivileged() -> Iterator[Path]:
     finally:
         os.seteuid(os.getuid())
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def rtx() -> Product:
+    """The product that builds without a GPU."""
+    product = PRODUCTS["tensorrt-rtx"]
+    if product.version is None:
+        pytest.skip("wants tensorrt-rtx: pip install 'gantk[tensorrt-rtx]'")
+    return product
 
 
 @pytest.fixture(scope="session")

@@ -26,8 +26,8 @@ from gantk.errors import GantkError
 from gantk.export.engines import build as building
 from gantk.export.engines.audit import audit
 from gantk.export.engines.build import BuildOptions, build
-from gantk.export.engines.foreign import bundle_onnx
 from gantk.export.engines.pipeline import EngineRequest
+from gantk.export.foreign.pipeline import bundle_onnx
 from gantk.runtime.probe import probe_of
 from gantk.runtime.products import Product
 from gantk.tensors import TensorSpec

@@ -21,8 +21,8 @@ import networks
 from gantk.bundle import Bundle, Variant
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.export.engines.build import BuildOptions
-from gantk.export.engines.foreign import bundle_onnx
 from gantk.export.engines.pipeline import EngineRequest, add_engines
+from gantk.export.foreign.pipeline import bundle_onnx
 from gantk.runtime import driver, products
 from gantk.runtime.products import Product, targets
 from gantk.runtime.products import load as load_product

@@ -60,6 +60,7 @@ _FOR_OTHERS = "tells how ONNX files are made, and engines are built from those t
     "gantk export runs/flowers -o flowers.gantk --to onnx,tensorrt-rtx\n\n"
     "gantk export flowers.gantk --to tensorrt-rtx --target sm_89,sm_120 --precision fp16\n\n"
     "gantk export mosaic.gantk --to tensorrt-rtx --min picture=1x256x256x3 --max picture=1x1080x1920x3\n\n"
+    "gantk export theirs.onnx -o theirs.gantk\n\n"
     "gantk export theirs.onnx --to tensorrt-rtx --precision fp16",
 )
 def export_command(
@@ -172,7 +173,8 @@ def export_command(
     Every file is compared with PyTorch on every backend that works here, before anything is written. A file
     that is too far off, or yields NaN or one constant, is refused, and the layer at fault is named.
 
-    An .onnx file from elsewhere becomes a bundle with engines, or with fp16 and bf16 files, which are compared with it.
+    An .onnx file from elsewhere becomes a bundle too: rewritten where that is faster here, in other precisions, and as
+    engines, all compared with what the file itself computes.
 
     Engines are strongly typed: their layers compute in the types of the file, and an engine that does not is refused.
     One that cannot run where it is built is called unverified until it has been run with the bundle's probe.
@@ -223,8 +225,12 @@ def export_command(
     source = _existing(source)
     if is_onnx(source):
         files = {"--psnr-min": psnr_min, **quantised} if not precisions else {}
-        refuse_given({**making, **files}, _FOR_OTHERS, hint="leave it out; gantk export RUN makes ONNX files")
-        bundle_file_into(source, output, request, precisions, quantised, psnr_min, force, json)
+        of_runs = {option: value for option, value in making.items() if option != "--no-rewrite"}
+        refuse_given(
+            {**of_runs, **files}, _FOR_OTHERS, hint="leave it out; gantk export RUN makes ONNX files"
+        )
+        rewrites = not no_rewrite
+        bundle_file_into(source, output, request, precisions, quantised, psnr_min, rewrites, force, json)
         return
     if request is not None and is_bundle(source) and ONNX not in listed(to):
         refuse_given(

@@ -24,19 +24,14 @@ def bundle_file_into(
     precisions: Sequence[str],
     quantised: Mapping[str, Any],
     psnr_min: float | None,
+    rewrites: bool,
     force: bool,
     json: str | None,
 ) -> None:
-    """Make a bundle of an ONNX file, with engines or files in other precisions, without PyTorch."""
-    if request is None and not precisions:
-        raise UsageError(
-            f"`{source}` is an ONNX file already; of it can be made engines, and with --precision other ONNX files",
-            where=str(source),
-            hint=f"gantk export {source} --to tensorrt-rtx",
-        )
+    """Make a bundle of an ONNX file, with rewritten files, engines or files in other precisions, without PyTorch."""
     if precisions:  # Arrays judge files in any.
         refuse_unquantised({**quantised, "--calibrate": None}, precisions)
-    from gantk.export.engines.foreign import bundle_onnx
+    from gantk.export.foreign.pipeline import bundle_onnx
 
     output = output or source.with_suffix(".gantk")
     before = manifest_of(output)
@@ -46,6 +41,7 @@ def bundle_file_into(
             output,
             request,
             precisions=precisions,
+            rewrites=rewrites,
             calibration=make_calibration(quantised),
             psnr_min=psnr_min,
             force=force,

@@ -14,11 +14,11 @@ import networks
 from foreign_files import file, node, normal, saved
 from gantk.bundle import Calibrated
 from gantk.errors import GantkError, UsageError
-from gantk.export.array_calibration import array_feeds
 from gantk.export.calibration import Calibration
 from gantk.export.engines.build import BuildOptions
-from gantk.export.engines.foreign import bundle_onnx
 from gantk.export.engines.pipeline import EngineRequest
+from gantk.export.foreign.calibration import array_feeds
+from gantk.export.foreign.pipeline import bundle_onnx
 from gantk.runtime.model import Model, from_bytes
 from gantk.runtime.products import Product
 from gantk.tensors import TensorSpec

@@ -19,13 +19,13 @@ import networks
 from foreign_files import file, node, normal, saved
 from gantk.bundle import Parity
 from gantk.errors import BackendMissingError, GantkError, UsageError
-from gantk.export import verify
-from gantk.export.engines import lowered
+from gantk.export import original, verify
 from gantk.export.engines.build import BuildOptions
-from gantk.export.engines.foreign import bundle_onnx
-from gantk.export.engines.lowerable import lowerable
-from gantk.export.engines.lowered import lower, random_inputs, reference_of
 from gantk.export.engines.pipeline import EngineRequest
+from gantk.export.foreign import lowered
+from gantk.export.foreign.graphs import lowerable
+from gantk.export.foreign.lowered import lower, random_inputs, reference_of
+from gantk.export.foreign.pipeline import bundle_onnx
 from gantk.runtime.model import Model, from_bytes
 from gantk.runtime.products import Product
 from random_graphs import Sketch
@@ -35,9 +35,9 @@ BRANCH = helper.make_graph([], "b", [], [helper.make_tensor_value_info("x", Tens
 
 
 def lowered_to(model: Model, precision: str, sizes: dict[str, int]) -> onnx.ModelProto:
-    data, variant = lower(model, precision, reference_of(model, random_inputs(model, sizes)))
-    assert all(verdict.passed for verdict in variant.parity)
-    return onnx.load_from_string(data)
+    made = lower(model, precision, reference_of(model, random_inputs(model, sizes)))
+    assert all(verdict.passed for verdict in made.variant.parity)
+    return onnx.load_from_string(made.data)
 
 
 def kinds(proto: onnx.ModelProto) -> list[str]:
@@ -269,14 +269,14 @@ def test_the_layer_at_fault_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         v=normal(4, 4),
         w=normal(4, 4),
     )
-    inside = lowered.convert
+    inside = original.convert
 
     def wrong(graph: ir.Model, precision: str) -> ir.Model:
         low = inside(graph, precision)
         next(one for one in low.graph if one.op_type == "Sigmoid").op_type = "Tanh"
         return low
 
-    monkeypatch.setattr(lowered, "convert", wrong)
+    monkeypatch.setattr(original, "convert", wrong)
     with pytest.raises(
         GantkError, match="does not compute on onnxruntime what .*; layer `the Sigmoid` is the first"
     ):
@@ -324,7 +324,7 @@ def test_what_cannot_be_simplified_is_said(monkeypatch: pytest.MonkeyPatch) -> N
     def fails(*_: object, **__: object) -> None:
         raise ValueError("odd\nand more")
 
-    monkeypatch.setattr("onnxscript.optimizer.optimize", fails)
+    monkeypatch.setattr("onnxscript.optimizer.optimize_ir", fails)
     with pytest.raises(GantkError, match="onnxscript cannot simplify `theirs`: ValueError: odd\n"):
         lowerable(file([node("Relu", "x", "y")]), "fp16")
 
@@ -351,8 +351,8 @@ def test_random_networks_compute_the_same(seed: int) -> None:
     model = from_bytes(ir.to_proto(sketch.graph()).SerializeToString())
     reference = reference_of(model, [{"x": sketch.x}])
     for precision in ("fp16", "bf16"):
-        data, _ = lower(model, precision, reference, psnr_min=30 if precision == "bf16" else 45)
-        assert from_bytes(data).precision in (precision, "fp32")  # Where there is no weight.
+        made = lower(model, precision, reference, psnr_min=30 if precision == "bf16" else 45)
+        assert from_bytes(made.data).precision in (precision, "fp32")  # Where there is no weight.
 
 
 def test_what_a_file_cannot_become(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from gantk.export.opset import BF16_OPSET, OPSET
 from gantk.export.precision import DTYPES, FLOAT32_INPUTS, FOLLOWERS, IN_FLOAT
 from gantk.runtime.model import Model
 
-OPSETS = {"fp16": 13, "bf16": BF16_OPSET, "int8": OPSET, "fp8": OPSET}
+OPSETS = {"fp32": OPSET, "fp16": 13, "bf16": BF16_OPSET, "int8": OPSET, "fp8": OPSET}
 """The version of the default domain that a file has at least: the first in which its operators have the type."""
 
 _TYPES = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
@@ -31,7 +31,7 @@ _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "GridSample"})
 _SIZES = (ir.DataType.INT32, ir.DataType.INT64)
 
 
-def simplified(model: Model, precision: str) -> ir.Model:
+def simplified(model: Model, precision: str, least: int = 0) -> ir.Model:
     """The graph of a file, simplified, with the type of every tensor; nodes have names.
 
     Constants are computed, and batch normalisations folded into convolutions, where fp16 would round their variances.
@@ -39,12 +39,14 @@ def simplified(model: Model, precision: str) -> ir.Model:
     Args:
         model: The file, with its weights inside.
         precision: That it is to be brought to.
+        least: The version of the default domain that the graph has at least, if not that of `OPSETS`.
 
     Raises:
         GantkError: It has branches, loops or operators of others, or its types cannot be told.
         BackendMissingError: What simplifies it is not installed.
     """
-    proto = _at_opset(_inlined(onnx.load_from_string(model.data)), OPSETS[precision], model.where)
+    least = max(least, OPSETS[precision])
+    proto = _at_opset(_inlined(onnx.load_from_string(model.data)), least, model.where)
     graph = _typed(_simplified(proto, model.where), model)
     _name(graph.graph)
     for node in graph.graph:
@@ -52,13 +54,15 @@ def simplified(model: Model, precision: str) -> ir.Model:
     return graph
 
 
-def lowerable(model: Model, precision: str) -> ir.Model:
+def lowerable(model: Model, precision: str, least: int = 0) -> ir.Model:
     """The same for `gantk.export.precision.convert`: what has float32 alone is marked `IN_FLOAT`.
 
     So is all that is computed from the sizes of tensors, for 2049 rows are not 2048, and where pictures are sampled:
     bf16 has no more than 256 places from the middle to the edge.
     """
-    graph = simplified(model, precision)
+    graph = simplified(model, precision, least)
+    if precision == "fp32":
+        return graph
     opset = graph.opset_imports[""]
     for node in graph.graph:
         if not _lowers(node, opset, precision):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A float32 ONNX file from elsewhere in another precision, held against what it computes itself."""
+"""A float32 ONNX file from elsewhere in another precision or form, held against what it computes itself."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from gantk.bundle import FileRef, Parity, Variant
+from gantk.bundle import Parity
 from gantk.errors import BackendMissingError, GantkError
 from gantk.export import verify
-from gantk.export.engines.lowerable import halved, lowerable, simplified
 from gantk.export.engines.probe import cpu_backends
+from gantk.export.engines.progress import Report
+from gantk.export.foreign.graphs import halved, lowerable, simplified
 from gantk.export.layers import first_apart
+from gantk.export.opset import OPSET
+from gantk.export.original import Checks, Original, VariantFile, serialized, verified_file
 from gantk.export.precision import audit_range, convert, expose_intermediates, refuse_overflow
 from gantk.export.reference import Feeds, Reference, picture_sizes
-from gantk.export.serialize import serialize
+from gantk.export.rewritten import with_rewritten
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import Model, from_bytes
 from gantk.runtime.parity import span_of
@@ -67,18 +70,8 @@ def reference_of(model: Model, feeds: Sequence[Feeds]) -> Reference:
     return Reference(name, tuple(feeds), outputs, spans, picture_sizes(model.inputs, feeds))
 
 
-def verdicts_on(model: Model, reference: Reference | None, feeds: Sequence[Feeds]) -> list[Parity]:
-    """Whether the other backends that work here make of a file what the first one does: one may have it wrong.
-
-    Args:
-        model: The file.
-        reference: From `reference_of`, where it is made already.
-        feeds: What it is made of; there are no verdicts where the file does not run on all of these.
-    """
-    try:
-        reference = reference or reference_of(model, feeds)
-    except GantkError:
-        return []
+def verdicts_on(model: Model, reference: Reference) -> list[Parity]:
+    """Whether the other backends that work here make of a file what the first one does: one may have it wrong."""
     return [
         verdict
         for backend in verify.working_backends(model.precision)
@@ -87,9 +80,7 @@ def verdicts_on(model: Model, reference: Reference | None, feeds: Sequence[Feeds
     ]
 
 
-def lower(
-    model: Model, precision: str, reference: Reference, psnr_min: float | None = None
-) -> tuple[bytes, Variant]:
+def lower(model: Model, precision: str, reference: Reference, psnr_min: float | None = None) -> VariantFile:
     """A float32 file in another precision, which computes what it does.
 
     Args:
@@ -98,81 +89,86 @@ def lower(
         reference: From `reference_of`.
         psnr_min: The smallest PSNR against it in dB, in place of the precision's own threshold.
 
-    Returns:
-        The new file, and what the manifest says of it.
-
     Raises:
         GantkError: An operator's types cannot be told, a layer leaves fp16's range, or what the new file computes is
             too far off: the layer is named.
         BackendMissingError: No backend runs files of this precision here.
     """
-    graph = lowerable(model, precision)
-    full, low = _bytes(model, graph, "fp32"), convert(graph, precision)
+    original = _original(model, lowerable(model, precision), reference, psnr_min)
     if precision == "fp16":
-        peaks = audit_range(full, reference.feeds, verify.working_backends("fp32")[0])
-        in_half = halved(low.graph)
-        refuse_overflow({layer: peak for layer, peak in peaks.items() if layer in in_half})
-    data = _bytes(model, low, precision)
-    verdicts = _verdicts(model, full, data, precision, reference, psnr_min)
-    opset = graph.opset_imports[""]
-    ref = FileRef.of(f"model.{precision}.onnx", data)
-    return data, Variant(ref, precision, "plain", opset, tuple(verdicts))
-
-
-def quantisable(model: Model, precision: str) -> bytes:
-    """A float32 file, simplified, of which `gantk.export.int8.quantise` makes one of int8 or fp8."""
-    return _bytes(model, simplified(model, precision), "fp32")
-
-
-def _bytes(model: Model, graph: ir.Model, precision: str) -> bytes:
-    facts = {
-        "model": {"family": "onnx", "name": model.name, "config": model.config},
-        "precision": precision,
-        "form": "plain",
-    }
-    return serialize(graph, model.inputs, model.outputs, facts)
-
-
-def _verdicts(
-    model: Model, full: bytes, data: bytes, precision: str, reference: Reference, psnr_min: float | None
-) -> list[Parity]:
-    """What each backend that runs the new file makes of it; refused where the decisive one is wrong."""
-    backends = verify.working_backends(precision)
-    if not backends:
+        _audit_range(original, reference)
+    if not verify.working_backends(precision):
         raise BackendMissingError(
             f"no backend here runs {precision} files, so this one could not be compared with the float32 one",
             where=f"{precision}, {model.where}",
             hint="pip install 'gantk[cpu,openvino]'",
         )
-    verdicts = [
-        verdict
-        for backend in backends
-        for verdict in verify.measure(data, precision, backend, [reference], psnr_min)
-    ]
-    for verdict in verify.decisive(verdicts, precision):
-        if not verdict.passed:
-            layer = _apart(full, data, reference.feeds[0], verdict.backend, precision)
-            raise GantkError(
-                f"the {precision} file does not compute on {verdict.backend} what `{model.where}` does: "
-                f"{verdict.reason}{layer}",
-                where=f"{precision}, {verdict.backend} {verdict.version}",
-                hint="nothing was written; --psnr-min DB accepts less, another --precision may hold",
-            )
-    return verdicts
+    return verified_file(original, original.graph, Checks(precision, (reference,)), "plain")
 
 
-def _apart(full: bytes, data: bytes, feeds: Feeds, backend: str, precision: str) -> str:
-    """The layer at which the new file parts from the float32 one, in words; empty where none can be told."""
+def with_faster(
+    model: Model,
+    plain: VariantFile,
+    reference: Reference,
+    timed: Sequence[Feeds],
+    psnr_min: float | None,
+    report: Report,
+) -> list[VariantFile]:
+    """A file, and what rewrites make of it where they make it faster: see `gantk.export.rewritten.with_rewritten`.
+
+    Args:
+        model: The float32 file.
+        plain: The same, or what `lower` made of it.
+        reference: From `reference_of`.
+        timed: Inputs to measure with.
+        psnr_min: The smallest PSNR against the reference in dB, in place of the precision's own threshold.
+        report: Called with a line for each rewrite, or one that says why none is tried.
+    """
+    precision = plain.variant.precision
+    try:
+        graph = lowerable(model, precision, OPSET)
+    except GantkError as error:
+        report(f"  {precision}: no rewrites are tried, for {error.what}")
+        return [plain]
+    original = _original(model, graph, reference, psnr_min)
+    return with_rewritten(original, plain, Checks(precision, (reference,)), timed, report)
+
+
+def quantisable(model: Model, precision: str) -> bytes:
+    """A float32 file, simplified, of which `gantk.export.int8.quantise` makes one of int8 or fp8."""
+    original = _original(model, simplified(model, precision), None, None)
+    return serialized(original, original.graph, "fp32", "plain")
+
+
+def _original(model: Model, graph: ir.Model, reference: Reference | None, psnr_min: float | None) -> Original:
+    """What files are made of; `reference` is what the layer at fault is found by."""
+    facts = {"family": "onnx", "name": model.name, "config": model.config}
+
+    def locate(data: bytes, backend: str, precision: str) -> tuple[str, float] | None:
+        assert reference is not None
+        full = serialized(original, graph, "fp32", "plain")
+        return _apart(full, data, reference.feeds[0], backend, precision)
+
+    original = Original(graph, model.inputs, model.outputs, facts, psnr_min, locate, f"`{model.where}`")
+    return original
+
+
+def _audit_range(original: Original, reference: Reference) -> None:
+    full = serialized(original, original.graph, "fp32", "plain")
+    peaks = audit_range(full, reference.feeds, verify.working_backends("fp32")[0])
+    in_half = halved(convert(original.graph, "fp16").graph)
+    refuse_overflow({layer: peak for layer, peak in peaks.items() if layer in in_half})
+
+
+def _apart(full: bytes, data: bytes, feeds: Feeds, backend: str, precision: str) -> tuple[str, float] | None:
+    """The layer at which a file parts from the float32 one, and by what share of its largest value."""
     try:
         (right, _), (outputs, exposed) = (_intermediates(one, feeds, backend) for one in (full, data))
     except GantkError:
-        return ""
-    found = first_apart(
+        return None
+    return first_apart(
         outputs, exposed, lambda name, tensor, _: right.get(tensor, right.get(name)), precision
     )
-    if found is None:
-        return ""
-    return f"; layer `{found[0]}` is the first to part, by {found[1]:.2g} of its largest value"
 
 
 def _intermediates(

@@ -13,8 +13,8 @@ import pytest
 
 import gantk
 from gantk.export.engines.build import BuildOptions
-from gantk.export.engines.foreign import bundle_onnx
 from gantk.export.engines.pipeline import EngineRequest
+from gantk.export.foreign.pipeline import bundle_onnx
 from gantk.runtime.products import Product
 
 torch = pytest.importorskip("torch")
