@@ -31,7 +31,7 @@ class Sketch(Draft):
         steps: list[Callable[[str], str]] = [
             *([self.convolved] * 4 + [self.transposed] * 3 + [self.enlarged] * 3 + [self.normalized] * 3),
             *(self.padded, self.cut, self.cut, self.pointwise, self.pointwise, self.scaled, self.joined),
-            *(self.residual, self.residual, self.spread),
+            *(self.residual, self.residual, self.spread, self.beside, self.styled, self.batch_normalized),
         ]
         for _ in range(self.choose.randint(1, 5)):
             self._take(self.choose.choice(steps))
@@ -150,9 +150,10 @@ class Sketch(Draft):
         return self.add("Add", *self.often((value, inside), (inside, value)))
 
     def pointwise(self, value: str) -> str:
-        kind = self.often("Relu", "Tanh", "Sigmoid", "LeakyRelu", "Clip", "Neg")
+        kind = self.often("Relu", "Tanh", "Sigmoid", "LeakyRelu", "Clip", "Neg", "PRelu", "Elu")
         bounds = [self.weight(np.float32(at)) for at in (-0.5, 0.4)] if kind == "Clip" else []
-        return self.add(kind, value, *bounds)
+        slopes = [self.normal(self.depth, 1, 1)] if kind == "PRelu" else []
+        return self.add(kind, value, *bounds, *slopes)
 
     def scaled(self, value: str) -> str:
         shape = self.choose.choice([(), (1,), (self.depth, 1, 1), (1, self.depth, 1, 1)])
@@ -166,6 +167,22 @@ class Sketch(Draft):
         """With itself, or what there was before."""
         other = self.choose.choice([name for name, depth in self.seen if depth == self.depth])
         return self.add(self.often("Add", "Mul"), *self.often((value, other), (other, value)))
+
+    def beside(self, value: str) -> str:
+        """Beside what there was before and is as large, or above it."""
+        other = self.choose.choice([name for name, depth in self.seen if depth == self.depth])
+        axis = self.often(1, -3, 2, 3)
+        self.depth *= 2 if axis in (1, -3) else 1
+        return self.add("Concat", value, other, axis=axis)
+
+    def styled(self, value: str) -> str:
+        """By one value for each channel that is computed of the pictures."""
+        return self.add("Mul", *self.often((value, self.add("GlobalAveragePool", value)), (value, value)))
+
+    def batch_normalized(self, value: str) -> str:
+        scale, offset, mean = (self.normal(self.depth) for _ in range(3))
+        variance = self.weight(np.linspace(0.5, 2, self.depth, dtype=np.float32))
+        return self.add("BatchNormalization", value, scale, offset, mean, variance)
 
     def spread(self, value: str) -> str:
         if self.depth % 4:

@@ -3,29 +3,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
-from gantk.export.rewrites.graphs import CHANNELS_FIRST, CHANNELS_LAST, Replacement, constant, ints, optional
+from gantk.export.rewrites.graphs import (
+    CHANNELS_FIRST,
+    CHANNELS_LAST,
+    Replacement,
+    attribute,
+    constant,
+    ints,
+    optional,
+    text,
+)
 
 ELEMENTWISE = frozenset(
-    {"Abs", "Add", "Cast", "Clip", "Div", "Identity", "LeakyRelu", "Mul", "Neg", "Relu", "Round", "Sigmoid"}
-    | {"Sub", "Tanh"}
+    {"Abs", "Add", "Cast", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity"}
+    | {
+        "LeakyRelu",
+        "Log",
+        "Max",
+        "Min",
+        "Mish",
+        "Mul",
+        "Neg",
+        "PRelu",
+        "Pow",
+        "Reciprocal",
+        "Relu",
+        "Round",
+        "Selu",
+    }
+    | {"Sigmoid", "Sign", "Sin", "Cos", "Softplus", "Softsign", "Sqrt", "Sub", "Tanh", "ThresholdedRelu"}
 )
 """What computes each value for itself, whatever the layout."""
 
 
 def move_transposes(graph: ir.Graph) -> None:
     """Move transposes behind what either layout can compute, so that opposite ones cancel; keep one of equal ones."""
-    made: dict[tuple[ir.Value | None, tuple[int, ...]], ir.Value] = {}
     for node in list(graph):
         if node.op_type == "Transpose":
             _cancel(graph, node)
+        elif node.domain == "" and any(map(_source, node.inputs)):
+            _sink(graph, node)
+    made: dict[tuple[ir.Value | None, tuple[int, ...]], ir.Value] = {}
+    for node in graph:
+        if node.op_type == "Transpose":
             first = made.setdefault((node.inputs[0], tuple(ints(node, "perm"))), node.outputs[0])
             if first is not node.outputs[0] and not node.outputs[0].is_graph_output():
                 node.outputs[0].replace_all_uses_with(first)
-        elif node.domain == "" and node.op_type in (*ELEMENTWISE, "Slice"):
-            _sink(graph, node)
 
 
 def _cancel(graph: ir.Graph, node: ir.Node) -> None:
@@ -47,26 +75,117 @@ def _cancel(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _sink(graph: ir.Graph, node: ir.Node) -> None:
-    """Let a node that reads only transposes of channels last compute in that layout, and transpose its result."""
-    sources = [_source(value) for value in node.inputs]
-    if sources[0] is None and not any(sources):
-        return
-    if node.op_type == "Slice":
-        axes = _cut_axes(node)
-        if axes is None or sources[0] is None:
-            return
-        new = Replacement(graph, node)
-        moved = new.weight("axes", np.array([CHANNELS_FIRST[axis] for axis in axes]))
-        inputs = [sources[0], *node.inputs[1:3], moved, *node.inputs[4:]]
-    elif all(source or _is_scalar(value) for source, value in zip(sources, node.inputs, strict=True)):
-        new = Replacement(graph, node)
-        inputs = [source or value for source, value in zip(sources, node.inputs, strict=True)]
-    else:
+    """Let a node that reads transposes of channels last compute in that layout, and transpose its result."""
+    turn = _value_by_value if node.op_type in ELEMENTWISE else _TURNS.get(node.op_type)
+    new = Replacement(graph, node)
+    value = None if turn is None else turn(new, node)
+    if value is None:
         return
     old = node.outputs[0]
-    value = new.add(node.op_type, inputs, "last", **node.attributes)
     value.type, value.shape = old.type, transposed_shape(old.shape, CHANNELS_LAST)
     new.finish(new.transposed(value, CHANNELS_FIRST))
+
+
+def _value_by_value(new: Replacement, node: ir.Node) -> ir.Value | None:
+    return _with_operands(new, node, **node.attributes)
+
+
+def _joined(new: Replacement, node: ir.Node) -> ir.Value | None:
+    """Concat, along the same axis at its other place."""
+    return _with_operands(new, node, axis=CHANNELS_FIRST[attribute(node, "axis", 1) % 4])
+
+
+def _with_operands(new: Replacement, node: ir.Node, **attributes: int | ir.Attr) -> ir.Value | None:
+    """The same node of operands with channels last."""
+    operands = [_operand(new, value) for value in node.inputs]
+    if any(operand is None and value for operand, value in zip(operands, node.inputs, strict=True)):
+        return None
+    return new.add(node.op_type, operands, "last", **attributes)
+
+
+def _operand(new: Replacement, value: ir.Value | None) -> ir.Value | None:
+    """An operand with channels last: before its transpose, or transposed; `None` where its axes are not known."""
+    source = _source(value)
+    if source is not None or value is None:
+        return source
+    if value.const_value is not None:
+        return _constant_operand(new, value)
+    if value.shape is None or len(value.shape) not in (0, 4):
+        return None
+    if len(value.shape) == 0:
+        return value
+    last = new.transposed(value, CHANNELS_LAST)
+    last.type, last.shape = value.type, transposed_shape(value.shape, CHANNELS_LAST)
+    return last
+
+
+def _constant_operand(new: Replacement, value: ir.Value) -> ir.Value | None:
+    array = constant(value)
+    assert array is not None
+    if array.size == 1 and array.ndim <= 4:
+        return value
+    if array.ndim > 4 or value.dtype != ir.DataType.FLOAT:
+        return None
+    of_four = array.reshape((1,) * (4 - array.ndim) + array.shape)
+    return new.weight(f"{value.name}.last", of_four.transpose(CHANNELS_LAST))
+
+
+def _cut(new: Replacement, node: ir.Node) -> ir.Value | None:
+    """Slice, of the same axes at their other places."""
+    source, axes = _source(node.inputs[0]), _cut_axes(node)
+    if axes is None or source is None:
+        return None
+    moved = new.weight("axes", np.array([CHANNELS_FIRST[axis] for axis in axes]))
+    return new.add("Slice", [source, *node.inputs[1:3], moved, *node.inputs[4:]], "last")
+
+
+def _resized(new: Replacement, node: ir.Node) -> ir.Value | None:
+    """Resize by factors or to sizes that are known; what ONNX Runtime has of channels last."""
+    source, known = _source(node.inputs[0]), text(node, "mode", "nearest") in ("nearest", "linear")
+    if source is None or not known or ints(node, "axes") or optional(node, 1) is not None:
+        return None
+    inputs: list[ir.Value | None] = [source, None]
+    for index, name in ((2, "scales"), (3, "sizes")):
+        value, numbers = optional(node, index), constant(optional(node, index))
+        if value is not None and (numbers is None or len(numbers) != 4):
+            return None
+        turned = (
+            None if numbers is None else numbers[CHANNELS_LAST].astype(np.float32 if index == 2 else np.int64)
+        )
+        inputs.append(None if turned is None else new.weight(name, turned))
+    return new.add("Resize", inputs, "last", **node.attributes)
+
+
+def _spread(new: Replacement, node: ir.Node) -> ir.Value | None:
+    """DepthToSpace, as a transpose of pixels and the blocks of them that channels are."""
+    source = _source(node.inputs[0])
+    depth = None if node.inputs[0] is None or node.inputs[0].shape is None else node.inputs[0].shape[1]
+    if source is None or not isinstance(depth, int):
+        return None
+    block = attribute(node, "blocksize", 1)
+    channels = depth // block**2
+    by_block = text(node, "mode", "DCR") == "DCR"
+    parts = [block, block, channels] if by_block else [channels, block, block]
+    split = new.add("Reshape", [source, new.weight("split", np.array([0, 0, 0, *parts]))], "split")
+    order = [0, 1, 3, 2, 4, 5] if by_block else [0, 1, 4, 2, 5, 3]
+    turned = new.add("Transpose", [split], "turned", perm=order)
+    sides = new.add("Shape", [source], "sides", start=0, end=3)
+    grown = new.add("Mul", [sides, new.weight("blocks", np.array([1, block, block]))], "grown")
+    shape = new.add("Concat", [grown, new.weight("channels", np.array([channels]))], "shape", axis=0)
+    for value in (sides, grown, shape):
+        value.type = ir.TensorType(ir.DataType.INT64)
+    for value in (split, turned):
+        value.type, value.shape = source.type, ir.Shape([None] * 6)
+    return new.add("Reshape", [turned, shape], "last")
+
+
+_TURNS: dict[str, Callable[[Replacement, ir.Node], ir.Value | None]] = {
+    "Concat": _joined,
+    "DepthToSpace": _spread,
+    "Resize": _resized,
+    "Slice": _cut,
+}
+"""What moves values about, and so does it along other axes."""
 
 
 def _source(value: ir.Value | None) -> ir.Value | None:
@@ -85,12 +204,6 @@ def _cut_axes(cut: ir.Node) -> list[int] | None:
         return list(range(known)) if isinstance(known, int) else None
     numbers = constant(axes)
     return None if numbers is None else [int(axis) % 4 for axis in numbers]
-
-
-def _is_scalar(value: ir.Value | None) -> bool:
-    """Whether an operand is one number, or is left out."""
-    number = constant(value)
-    return value is None or (number is not None and number.size == 1)
 
 
 def transposed_shape(shape: ir.Shape | None, axes: list[int]) -> ir.Shape | None:

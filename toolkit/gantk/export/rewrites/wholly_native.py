@@ -38,8 +38,11 @@ from gantk.export.rewrites.transposes import ELEMENTWISE, move_transposes, trans
 MARK = "gantk.wholly_native"
 """The key of a graph's metadata by which its file says that native operators are all that is heavy in it."""
 
-_MOVERS = frozenset({"Cast", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
+_MOVERS = frozenset({"Cast", "Concat", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 """What ONNX Runtime computes in bfloat16 on a CPU."""
+
+_BY_PIXEL = ELEMENTWISE | {"Expand", "Resize"}
+"""What takes little more than a pass, be it in float32."""
 
 
 def channels_last_to_native(graph: ir.Model) -> int:
@@ -56,6 +59,7 @@ def channels_last_to_native(graph: ir.Model) -> int:
         not load the file in bfloat16.
     """
     enlarged_to_transposed(graph)
+    _norms_apart(graph.graph)
     _borders_apart(graph.graph)
     turn_normalizations(graph)
     RemoveUnusedNodesPass()(graph)
@@ -74,6 +78,28 @@ def channels_last_to_native(graph: ir.Model) -> int:
     _mark_floats(graph.graph)
     graph.metadata_props[MARK] = "true"
     return turned
+
+
+def _norms_apart(graph: ir.Graph) -> None:
+    """Let batch normalisations that no convolution has taken in be a product and a sum of each channel."""
+    for node in [node for node in graph if node.op_type == "BatchNormalization"]:
+        pictures, found = node.inputs[0], [constant(value) for value in node.inputs[1:]]
+        known = [array for array in found if array is not None]
+        if (
+            len(known) < 4
+            or attribute(node, "training_mode", 0)
+            or pictures is None
+            or pictures.shape is None
+        ):
+            continue
+        scale, offset, mean, variance = known
+        epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
+        factor = scale / np.sqrt(variance + epsilon)
+        new, by_channel = Replacement(graph, node), (-1, *[1] * (len(pictures.shape) - 2))
+        product = new.add("Mul", [pictures, new.weight("factor", factor.reshape(by_channel))], "Mul")
+        product.type, product.shape = pictures.type, pictures.shape
+        shift = new.weight("shift", (offset - mean * factor).reshape(by_channel))
+        new.finish(new.add("Add", [product, shift], "Add"))
 
 
 def _borders_apart(graph: ir.Graph) -> None:
@@ -219,7 +245,7 @@ def _has_kernel(node: ir.Node) -> bool:
 
     Pictures are only computed with value by value; sums in float32 would take longer than all the rest.
     """
-    if node.domain == DOMAIN or node.op_type in _MOVERS | ELEMENTWISE:
+    if node.domain == DOMAIN or node.op_type in _MOVERS | _BY_PIXEL:
         return True
     return all(
         not _is_float(value) or (value.shape is not None and len(value.shape) < 4) for value in node.outputs
