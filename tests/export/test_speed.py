@@ -101,11 +101,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-@pytest.mark.parametrize(("seconds", "ratio"), [(0.1, 4.0), (0.4, 5.0), (2.0, 2.0)])
+@pytest.mark.parametrize(("seconds", "ratio"), [(0.1, 4.0), (0.4, 5.0), (2.0, 2.0), (11.0, 9.0)])
 def test_a_slow_machine_measures_three_rounds_and_others_five(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, seconds: float, ratio: float
 ) -> None:
-    """Of each the median: of 9, 2 and 1; of 9, 2, 1, 8 too; and of 9, 2, 1, 8 and 4."""
+    """Of each the median: of 9, 2 and 1; of 9, 2, 1, 8 too; and of 9, 2, 1, 8 and 4. Of very long ones one does."""
     ratios = (9.0, 2.0, 1.0, 8.0, 4.0, 1e9)
     latencies = iter([latency for ratio in ratios for latency in (ratio, 1.0)])
     monkeypatch.setattr(speed, "_latency_s", clock.blocks(seconds, latencies))

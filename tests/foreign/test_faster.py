@@ -269,6 +269,11 @@ def test_pictures_are_smaller_where_the_network_is_slow(
     assert shapes(identity("N", 3, "H", "W")) == [shape]
 
 
+def test_of_a_slow_network_single_pictures_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timed, "_latency_s", lambda model, feeds: 0.1 * len(feeds["x"]))
+    assert shapes(identity("N", 3, 256, 256)) == [(1, 3, 256, 256)]
+
+
 def test_a_shape_that_the_network_does_not_take_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     rows = file([node("Reshape", "x s", "y")], ("N", "K"), s=np.array([-1, 17]))

@@ -28,6 +28,9 @@ BLOCK_S = 0.03
 ENOUGH_S = 3.0
 """After so long three rounds do: a large network on a slow machine is not to keep its user waiting."""
 
+LONG_S = 20.0
+"""After so long one round does: its runs take seconds each, in which a machine's disturbances even out."""
+
 
 def timed_feeds(inputs: Sequence[TensorSpec]) -> tuple[Feeds, ...]:
     """The inputs of a network that are timed: batches, or one large picture where it takes pictures of any size."""
@@ -62,10 +65,16 @@ def _ratio(a: Runner, b: Runner, feeds: Feeds) -> float:
     for call in (first, second):
         call()  # The first one of all may take several times as long as the next.
     ratios: list[float] = []
-    end = time.perf_counter() + ENOUGH_S
-    while len(ratios) < 3 or (len(ratios) < ROUNDS and time.perf_counter() < end):
+    start = time.perf_counter()
+    while not _is_enough(len(ratios), time.perf_counter() - start):
         ratios.append(_latency_s(first) / _latency_s(second))
     return median(ratios)
+
+
+def _is_enough(rounds: int, elapsed_s: float) -> bool:
+    return (
+        rounds >= ROUNDS or (rounds >= 3 and elapsed_s >= ENOUGH_S) or (rounds >= 1 and elapsed_s >= LONG_S)
+    )
 
 
 def _call(runner: Runner, feeds: Mapping[str, Array]) -> Callable[[], object]:
