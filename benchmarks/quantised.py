@@ -31,7 +31,7 @@ from gantk.export.calibration import Calibration, calibration_feeds
 from gantk.export.int8 import QUANTISED, Quantiser
 from gantk.export.pipeline import export
 from gantk.export.qdq import LAYERS
-from gantk.export.speed import speedup
+from gantk.export.speed import speedup, timed_feeds
 from gantk.runtime.model import from_bytes
 from gantk.runtime.parity import psnr_db
 from gantk.runtime.registry import open_model
@@ -62,8 +62,8 @@ def quality(made: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def speeds(plain: bytes, data: bytes, bundle: Bundle) -> dict[str, float]:
-    inputs = bundle.manifest.inputs
-    found = {name: speedup(plain, data, name, inputs) for name in verify.working_backends("int8")}
+    timed = timed_feeds(bundle.manifest.inputs)
+    found = {name: speedup(plain, data, name, timed) for name in verify.working_backends("int8")}
     return {name: round(factor, 3) for name, factor in found.items() if factor is not None}
 
 

@@ -53,7 +53,7 @@ def check(seed: int) -> int:
         for name in wanted.keys() & found.keys():  # What has kept its name is what it was.
             array = wanted[name]
             size = np.abs(array).max() + 0.01
-            near = 1e-3 if "fp16" not in names else 3e-2
+            near = 1e-3 if "fp16" not in names else 0.1  # Of what a Clip has left, at worst.
             np.testing.assert_allclose(found[name] / size, array / size, atol=near, err_msg=what)
     return len(made)
 

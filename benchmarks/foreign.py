@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Generators after four papers, exported by PyTorch and given to gantk as files: how many times as fast. Prints JSON.
+
+    python benchmarks/foreign.py > benchmarks/results/foreign.json
+
+Weights are random and sizes the papers', as `torch.onnx.export` writes them at opset 17. For each backend: how many
+times as fast as their file in float32 what `gantk export theirs.onnx --precision fp32,bf16` makes of it is, with the
+operators that `GANTK_ONNXRUNTIME_OPS` or the package has, and by which rewrites. Blocks of calls alternate.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gantk.bench import machine
+from gantk.bundle import Bundle, Variant
+from gantk.export.foreign.pipeline import bundle_onnx
+from gantk.export.foreign.timed import timed_inputs
+from gantk.export.speed import speedup
+from gantk.runtime.model import choose, from_path
+from gantk.runtime.operators import native_operators
+from gantk.runtime.registry import executed, status
+
+BACKENDS = ("onnxruntime", "openvino")
+PRECISIONS = ("fp32", "bf16")
+
+
+def dcgan(latent: int = 100, width: int = 64) -> nn.Module:
+    """Radford et al., arXiv 1511.06434, 64 x 64 pixels."""
+    layers: list[nn.Module] = []
+    widths = [latent, *(width * 2**power for power in (3, 2, 1, 0))]
+    for index, (before, made) in enumerate(pairwise(widths)):
+        how = (1, 0) if index == 0 else (2, 1)
+        layers += [nn.ConvTranspose2d(before, made, 4, *how, bias=False), nn.BatchNorm2d(made), nn.ReLU()]
+    return nn.Sequential(*layers, nn.ConvTranspose2d(width, 3, 4, 2, 1, bias=False), nn.Tanh())
+
+
+class Sum(nn.Module):
+    """What it is given, and what layers make of it."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+def cycle_gan(width: int = 64, blocks: int = 9) -> nn.Module:
+    """Zhu et al., arXiv 1703.10593, section 7.2, for 256 x 256 pixels."""
+
+    def layer(before: int, made: int, kernel: int, stride: int) -> list[nn.Module]:
+        return [nn.Conv2d(before, made, kernel, stride, int(stride > 1)), nn.InstanceNorm2d(made), nn.ReLU()]
+
+    def block(width: int) -> nn.Module:
+        first, second = ([nn.ReflectionPad2d(1), *layer(width, width, 3, 1)] for _ in range(2))
+        return Sum(*first, *second[:-1])
+
+    layers = [nn.ReflectionPad2d(3), *layer(3, width, 7, 1), *layer(width, 2 * width, 3, 2)]
+    layers += [*layer(2 * width, 4 * width, 3, 2), *(block(4 * width) for _ in range(blocks))]
+    for before in (4 * width, 2 * width):
+        layers += [nn.ConvTranspose2d(before, before // 2, 3, 2, 1, output_padding=1)]
+        layers += [nn.InstanceNorm2d(before // 2), nn.ReLU()]
+    return nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7), nn.Tanh())
+
+
+class Pix2Pix(nn.Module):
+    """Isola et al., arXiv 1611.07004, section 6.1.1: the U-Net for 256 x 256 pixels."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        widths = [3, *(width * min(2**power, 8) for power in range(8))]
+        self.down = nn.ModuleList(
+            nn.Sequential(
+                *([nn.LeakyReLU(0.2)] if level else []),
+                nn.Conv2d(widths[level], widths[level + 1], 4, 2, 1),
+                *([nn.BatchNorm2d(widths[level + 1])] if 0 < level < 7 else []),
+            )
+            for level in range(8)
+        )
+        self.up = nn.ModuleList(
+            nn.Sequential(
+                nn.ReLU(),
+                nn.ConvTranspose2d((1 if level == 7 else 2) * widths[level + 1], widths[level], 4, 2, 1),
+                nn.BatchNorm2d(widths[level]) if level else nn.Tanh(),
+                *([nn.Dropout()] if level > 4 else []),
+            )
+            for level in reversed(range(8))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        held = []
+        for layer in self.down:
+            x = layer(x)
+            held.append(x)
+        held.pop()
+        for layer in self.up:
+            x = layer(x)
+            x = torch.cat([x, held.pop()], 1) if held else x
+        return x
+
+
+def srresnet(width: int = 64, blocks: int = 16) -> nn.Module:
+    """Ledig et al., arXiv 1609.04802, figure 4: four times as large, by pixel shuffles."""
+
+    def layer() -> list[nn.Module]:
+        return [nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width)]
+
+    body = [*(Sum(*layer(), nn.PReLU(), *layer()) for _ in range(blocks)), *layer()]
+    layers = [nn.Conv2d(3, width, 9, 1, 4), nn.PReLU(), Sum(*body)]
+    for _ in range(2):
+        layers += [nn.Conv2d(width, 4 * width, 3, 1, 1), nn.PixelShuffle(2), nn.PReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(width, 3, 9, 1, 4))
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[int, str]]] = {
+    "DCGAN, 64 x 64": (dcgan, (1, 100, 1, 1), {0: "N"}),
+    "CycleGAN, 256 x 256": (cycle_gan, (1, 3, 256, 256), {}),
+    "pix2pix, 256 x 256": (Pix2Pix, (1, 3, 256, 256), {}),
+    "SRResNet, 96 x 128 to 384 x 512": (srresnet, (1, 3, 96, 128), {}),
+}
+"""Of each the module, the shape of its input, and which of the axes are free."""
+
+
+def exported(name: str, folder: Path) -> Path:
+    """The ONNX file of a network, with the statistics that a training leaves: none that are 0 and 1."""
+    make, shape, free = NETWORKS[name]
+    torch.manual_seed(0)
+    module = make().eval()
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.1)
+            layer.running_var.uniform_(0.5, 2)
+    path = folder / "theirs.onnx"
+    names = {"input_names": ["x"], "output_names": ["y"], "dynamic_axes": {"x": free, "y": free}}
+    torch.onnx.export(module, (torch.randn(shape),), path, dynamo=False, opset_version=17, **names)
+    return path
+
+
+def chosen(bundle: Bundle, backend: str, precision: str) -> Variant | None:
+    """What a backend runs of a bundle in a precision, if it computes in that."""
+    variant = choose(bundle, precision, None, backend, "cpu")
+    native = variant.is_wholly_native
+    return variant if executed(backend, precision, "cpu", native=native) == precision else None
+
+
+def measured(name: str) -> dict[str, Any]:
+    """How many times as fast as the file in float32 each backend runs what is made of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = exported(name, Path(folder))
+        model = from_path(path)
+        report = lambda line: print(f"{name}: {line.strip()}", file=sys.stderr)  # noqa: E731
+        bundle = bundle_onnx(path, Path(folder) / "theirs.gantk", precisions=PRECISIONS, report=report)
+        timed = timed_inputs(model, ())
+        row: dict[str, Any] = {"inputs": [list(array.shape) for feeds in timed for array in feeds.values()]}
+        for backend in BACKENDS:
+            for precision in PRECISIONS:
+                variant = chosen(bundle, backend, precision)
+                if variant is None:
+                    continue
+                factor = speedup(model.data, bundle.read_file(variant.file), backend, timed)
+                row[f"{backend} {precision}"] = {
+                    "times_as_fast": None if factor is None else round(factor, 2),
+                    "rewrites": list(variant.rewrites),
+                }
+        return row
+
+
+def main() -> None:
+    missing = [backend for backend in BACKENDS if not status(backend).works]
+    if missing or native_operators("cpu") is None:
+        sys.exit(f"{', '.join(missing) or 'gantk_onnxruntime'} is wanted: pip install './kernels'")
+    document = {
+        "benchmark": "foreign",
+        "machine": machine.describe(),
+        "versions": machine.versions("cpu"),
+        "commit": machine.commit(),
+        "networks": {name: measured(name) for name in NETWORKS},
+    }
+    print(json.dumps(document, indent=1))
+
+
+if __name__ == "__main__":
+    main()
