@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 from dataclasses import replace
@@ -127,6 +128,7 @@ def make_trial(backend: str, tmp_path: Path, *, checked: str) -> Trial:
         "gantk_gpu_trial",
         "gantk_gpu_threads",
         "gantk-bench-worker",
+        "gantk-run",
         options=("--preset", "sanitize", *options, *with_clang()),
         root=newer_onnxruntime_root(),
     )
@@ -282,6 +284,8 @@ def test_a_benchmark_times_what_stays_on_the_gpu(trial: Trial, tmp_path: Path) -
         before = log.read_text().count("cuMemcpy")
         assert len(worker.ask(60, do="run", warmup_s=0, block_s=60, most=3)["ns"]) == 3
         worker.ask(60, do="output", path=str(tmp_path / "out.npz"))
+        told = worker.ask(60, do="memory")["gpu_bytes"]
+        assert told is None if trial.backend == "onnxruntime" else told > CONTEXT_BYTES[trial.backend]
         said = log.read_text()
     assert said.count("cuGraphLaunch") == 5  # One to warm up, three that are timed and one for the output.
     assert said.count("cuMemcpy") == before + 1  # Of the output.
@@ -373,6 +377,48 @@ def test_runs_that_end_leave_their_contexts_to_others(trial: Trial) -> None:
     """Four threads have a bound run and another one each at the same time."""
     said = trial.run_threads("cuda", "bound-runs")
     assert 4 <= said.count("  createExecutionContext") <= 8
+
+
+TELLS = re.compile(r"holds (\d+) \+ (\d+) \+ (\d+) bytes")
+CONTEXT_BYTES = {"tensorrt": 3 * 2**20, "tensorrt-rtx": 64}  # What the stand-in says, and is given.
+
+
+def held(said: list[str]) -> tuple[int, int, int]:
+    """What a runner tells of its engine, activations and buffers."""
+    engine, activations, buffers = map(int, TELLS.search("\n".join(said)).groups())  # type: ignore[union-attr]
+    return engine, activations, buffers
+
+
+@pytest.mark.parametrize("trial", PRODUCTS, indirect=True)
+def test_a_runner_tells_the_memory_of_its_contexts(trial: Trial) -> None:
+    """A bound run has one, of batch 2, and a run of batch 3 another; four threads have one each."""
+    latent, picture = 4 * networks.LATENT, 4 * 3 * networks.SIDE**2
+    activations = CONTEXT_BYTES[trial.backend]
+    assert held(trial.run()) == (len(b"engine"), 2 * activations, (2 + 3) * (latent + picture))
+    engine, of_threads, buffers = held(trial.run_threads("cuda", "runs", **TOGETHER))
+    assert (engine, of_threads) == (len(b"engine"), 4 * activations)
+    assert 4 * (latent + picture) <= buffers <= 4 * 4 * (latent + picture)
+
+
+@pytest.mark.parametrize("trial", ["onnxruntime"], indirect=True)
+def test_onnx_runtime_does_not_tell_its_memory(trial: Trial) -> None:
+    assert "  does not tell what it holds" in trial.run()
+
+
+@pytest.mark.parametrize(
+    ("trial", "told"),
+    [
+        ("onnxruntime", ""),
+        ("tensorrt", "GPU memory: 0.0 MiB of weights, 3.0 of activations, 0.0 of buffers\n"),
+        ("tensorrt-rtx", "GPU memory: 0.0 MiB of weights, 0.0 of activations, 0.0 of buffers\n"),
+    ],
+    indirect=["trial"],
+)
+def test_the_command_tells_the_memory_of_an_engine(trial: Trial, told: str) -> None:
+    command = [trial.folder / "tools/gantk-run", trial.bundle, "--backend", trial.backend]
+    everything = {**os.environ, **trial.environment}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=everything)
+    assert done.stderr.partition("\n")[2] == told
 
 
 @pytest.mark.parametrize("trial", ["onnxruntime"], indirect=True)

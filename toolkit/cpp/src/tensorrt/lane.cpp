@@ -38,6 +38,8 @@ Lane::Lane(const Model& model, nvinfer1::ICudaEngine& engine, KernelCache& kerne
   listen();
   make_context(engine);
   if (context_ == nullptr) fail(model_.where, "make a context", "end what else uses the GPU");
+  // What is allocated with the context is as much as its largest shapes want.
+  if (allocation == Allocation::kSTATIC) activation_bytes_ = static_cast<std::size_t>(engine.getDeviceMemorySizeV2());
   staging_.emplace(model_.interface, model_.where, alignment);
 }
 
@@ -122,13 +124,13 @@ void Lane::give_memory(std::span<const TensorView> inputs) {
   given_for_.clear();
   // Where it wants none for these shapes, and for others does, it is still to be given some.
   const std::size_t wanted = std::max<std::size_t>(context_->updateDeviceMemorySizeForShapes(), 1);
-  if (wanted > memory_size_) {
+  if (wanted > activation_bytes()) {
     cuda::synchronize(*stream_);  // A run that was queued may still use the old place.
-    memory_.reset(), memory_size_ = 0;
+    memory_.reset(), activation_bytes_ = 0;
     memory_.reset(reinterpret_cast<void*>(cuda::allocate(wanted, "a context of `" + model_.where + "`")));
-    memory_size_ = wanted;
+    activation_bytes_ = wanted;
   }
-  context_->setDeviceMemoryV2(memory_.get(), static_cast<std::int64_t>(memory_size_));
+  context_->setDeviceMemoryV2(memory_.get(), static_cast<std::int64_t>(activation_bytes()));
   for (const TensorView& input : inputs) given_for_.push_back(input.shape);
   is_new_ = true;
 }

@@ -4,6 +4,7 @@
 
 #include <NvInferRuntime.h>
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <optional>
@@ -37,6 +38,11 @@ class Lane {
 
   void synchronize() const { cuda::synchronize(*stream_); }
 
+  // GPU memory that the context has for what is between the layers, and that inputs and outputs take. Any thread may
+  // ask.
+  std::size_t activation_bytes() const noexcept { return activation_bytes_.load(std::memory_order_relaxed); }
+  std::size_t buffer_bytes() const noexcept { return staging_->size_bytes(); }
+
  private:
   void make_context(nvinfer1::ICudaEngine& engine);
   void bind(std::span<const TensorView> inputs);
@@ -53,7 +59,7 @@ class Lane {
   std::optional<cuda::Stream> stream_;
   // What a run holds between its layers, where the context is given it, and the shapes that it was last given it for.
   std::unique_ptr<void, void (*)(void*) noexcept> memory_{nullptr, cuda::release};
-  std::size_t memory_size_ = 0;
+  std::atomic<std::size_t> activation_bytes_ = 0;
   std::vector<Shape> given_for_;
   bool is_new_ = false;                                      // whether there was no run since
   std::unique_ptr<nvinfer1::IRuntimeConfig> configuration_;  // Lives as long as the context that is made with it.

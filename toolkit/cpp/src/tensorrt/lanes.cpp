@@ -8,6 +8,18 @@ Lanes::Lanes(const Model& model, nvinfer1::ICudaEngine& engine, KernelCache& ker
   idle_.emplace_back(model, engine, kernels, stream);
 }
 
+MemoryBytes Lanes::memory_bytes() const noexcept {
+  MemoryBytes sum;
+  const std::lock_guard lock(mutex_);
+  for (const auto* lanes : {&idle_, &lent_}) {
+    for (const Lane& lane : *lanes) {
+      sum.activations += lane.activation_bytes();
+      sum.buffers += lane.buffer_bytes();
+    }
+  }
+  return sum;
+}
+
 std::list<Lane>::iterator Lanes::take() {
   {
     const std::lock_guard lock(mutex_);

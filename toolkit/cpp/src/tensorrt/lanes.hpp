@@ -16,6 +16,9 @@ class Lanes {
   // `cuda::Current`.
   Lanes(const Model& model, nvinfer1::ICudaEngine& engine, KernelCache& kernels, void* stream);
 
+  // The memory of all lanes, those that run now included; its `engine` is left at 0.
+  MemoryBytes memory_bytes() const noexcept;
+
   // A lane that is the caller's alone as long as this lives: one that nobody uses, else a new one.
   class Loan {
    public:
@@ -38,7 +41,7 @@ class Lanes {
   nvinfer1::ICudaEngine& engine_;
   KernelCache& kernels_;
   void* stream_;
-  std::mutex mutex_;  // of the lists; held by nobody who makes a lane or runs
+  mutable std::mutex mutex_;  // of the lists; held by nobody who makes a lane or runs
   std::list<Lane> idle_, lent_;
 };
 

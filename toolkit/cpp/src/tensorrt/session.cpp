@@ -79,6 +79,7 @@ class EngineSession : public Session {
   ~EngineSession() override;
   void run(std::span<const TensorView> inputs, std::span<Slot> slots) const override;
   std::unique_ptr<Binding> bind(std::span<const TensorView> inputs, std::span<Slot> slots) const override;
+  std::optional<MemoryBytes> memory_bytes() const noexcept override;
 
  private:
   void load();
@@ -140,6 +141,12 @@ void EngineSession::run(std::span<const TensorView> inputs, std::span<Slot> slot
 std::unique_ptr<Binding> EngineSession::bind(std::span<const TensorView> inputs, std::span<Slot> slots) const {
   const cuda::Current current;
   return std::make_unique<BoundRun>(*lanes_, inputs, slots);
+}
+
+std::optional<MemoryBytes> EngineSession::memory_bytes() const noexcept {
+  MemoryBytes held = lanes_->memory_bytes();
+  held.engine = static_cast<std::size_t>(model_.engine->file.size_bytes);
+  return held;
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 
 #include <cstdint>
+#include <cstdio>
 #include <new>
 #include <vector>
 
@@ -57,6 +58,12 @@ inline bool is_right(const Floats& latent, const float* picture) {
     right = right && picture[i] == wanted;
   }
   return right;
+}
+
+inline void tell_memory(const gantk::Runner& runner) {
+  const auto held = runner.memory_bytes();
+  if (held) std::printf("  holds %zu + %zu + %zu bytes\n", held->engine, held->activations, held->buffers);
+  else std::printf("  does not tell what it holds\n");
 }
 
 struct Arrays {

@@ -37,6 +37,7 @@ void run(const gantk::Runner& runner) {
       arrays.latent[0] = static_cast<float>(i);
       runner.run({arrays.feed()}, {arrays.target()});
       judge(arrays);
+      runner.memory_bytes();  // Beside runs, too.
     }
   });
 }
@@ -87,6 +88,7 @@ void share(const std::string& bundle, const std::string& what, const gantk::Opti
   if (what == "runs") run(runner);
   if (what == "bound-runs") run_bound(runner);
   if (what == "queued-runs") queue(runner, driver, static_cast<CUstream>(options.stream));
+  tell_memory(runner);
 }
 
 }  // namespace

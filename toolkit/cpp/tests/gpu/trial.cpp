@@ -31,6 +31,7 @@ void in_main_memory(const gantk::Options& options, const char* bundle) {
   say("run of another shape");
   runner->run({other.feed()}, {other.target()});
   judge(other.latent, other.picture.data());
+  tell_memory(*runner);
   runner.reset();
   one.latent[3] = 200;
   say("bound run without its runner");

@@ -174,6 +174,7 @@ class Engine : public ICudaEngine {
   }
   TensorLocation getTensorLocation(const char*) const noexcept override { return TensorLocation::kDEVICE; }
   std::int32_t getNbOptimizationProfiles() const noexcept override { return 1; }
+  std::int64_t getDeviceMemorySizeV2() const noexcept override { return 3 << 20; }
   IRuntimeConfig* createRuntimeConfig() noexcept override { return new Configuration(); }
   IExecutionContext* createExecutionContext(ExecutionContextAllocationStrategy strategy) noexcept override {
     return make(strategy, nullptr);
