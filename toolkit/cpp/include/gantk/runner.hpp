@@ -8,7 +8,8 @@
 // Threads: `run`, `bind` and the questions are const and any number of threads may call them on one runner at the same
 // time; opening, moving and closing a runner must not overlap with other calls on it. Inputs are read only during the
 // call. A bound run is for one thread at a time. Each runner has weights of its own, so threads had better share one:
-// - ONNX Runtime on a CPU does all runs at once, without a lock; they share `Options::threads` threads.
+// - ONNX Runtime on a CPU does all runs at once, without a lock. They share the `Options::threads` of the runner; for many
+//   callers 1 does most, for more would keep cores busy waiting for each other.
 // - TensorRT does all runs at once, each in a context of its own. There are as many as threads, and bound runs, have
 //   wanted at once; they stay, and `Runner::memory_bytes` tells what they take.
 // - ONNX Runtime on a GPU has one stream, on which threads take turns.
