@@ -18,8 +18,7 @@
 
 namespace gantk::tensorrt {
 
-// One thread at a time uses it, with a `cuda::Current`, which all of it wants but the end. What it is made of outlives
-// it.
+// One thread at a time uses it, with a `cuda::Current`, which only the end has itself. What it is made of outlives it.
 class Lane {
  public:
   // On the caller's stream, or one of its own where that is null.
@@ -38,8 +37,7 @@ class Lane {
 
   void synchronize() const { cuda::synchronize(*stream_); }
 
-  // GPU memory that the context has for what is between the layers, and that inputs and outputs take. Any thread may
-  // ask.
+  // GPU memory that the context has for what is between the layers, and that inputs and outputs take; for any thread.
   std::size_t activation_bytes() const noexcept { return activation_bytes_.load(std::memory_order_relaxed); }
   std::size_t buffer_bytes() const noexcept { return staging_->size_bytes(); }
 

@@ -28,7 +28,8 @@ std::list<Lane>::iterator Lanes::take() {
       return lent_.begin();
     }
   }
-  // Others go on meanwhile, and may make theirs: an engine makes contexts for several threads at once.
+  // Others go on meanwhile, and may make theirs: an engine makes contexts for several threads at once, which since
+  // TensorRT 10 share its profiles.
   std::list<Lane> made;
   made.emplace_back(model_, engine_, kernels_, stream_);
   const std::lock_guard lock(mutex_);

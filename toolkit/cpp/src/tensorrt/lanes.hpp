@@ -12,8 +12,7 @@ namespace gantk::tensorrt {
 // Thread-safe. What it is made of outlives it.
 class Lanes {
  public:
-  // Makes the first lane, so that an engine without memory for one is refused when it is opened; wants a
-  // `cuda::Current`.
+  // Makes the first lane, lest an engine be opened that has no memory for one. Wants a `cuda::Current`.
   Lanes(const Model& model, nvinfer1::ICudaEngine& engine, KernelCache& kernels, void* stream);
 
   // The memory of all lanes, those that run now included; its `engine` is left at 0.
@@ -41,7 +40,7 @@ class Lanes {
   nvinfer1::ICudaEngine& engine_;
   KernelCache& kernels_;
   void* stream_;
-  mutable std::mutex mutex_;  // of the lists; held by nobody who makes a lane or runs
+  mutable std::mutex mutex_;  // of the lists: nobody holds it who makes a lane, or runs
   std::list<Lane> idle_, lent_;
 };
 

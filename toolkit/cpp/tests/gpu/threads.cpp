@@ -29,6 +29,15 @@ void in_threads(const std::function<void(int)>& work) {
   for (std::thread& thread : threads) thread.join();
 }
 
+// What no profile serves, if there are such; a run that fails leaves what it had to others.
+void refuse(const gantk::Runner& runner) {
+  Arrays arrays(5, 0);
+  try {
+    runner.run({arrays.feed()}, {arrays.target()});
+  } catch (const gantk::Error&) {
+  }
+}
+
 // Shapes of their own.
 void run(const gantk::Runner& runner) {
   in_threads([&](int number) {
@@ -39,6 +48,7 @@ void run(const gantk::Runner& runner) {
       judge(arrays);
       runner.memory_bytes();  // Beside runs, too.
     }
+    refuse(runner);
   });
 }
 
@@ -88,6 +98,7 @@ void share(const std::string& bundle, const std::string& what, const gantk::Opti
   if (what == "runs") run(runner);
   if (what == "bound-runs") run_bound(runner);
   if (what == "queued-runs") queue(runner, driver, static_cast<CUstream>(options.stream));
+  if (what == "runs") run(runner);  // By other threads, which find what those before them had.
   tell_memory(runner);
 }
 
