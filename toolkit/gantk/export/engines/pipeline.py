@@ -206,7 +206,7 @@ def make_engines(
             replaced = engines.get(engine.label)
             if replaced is not None and replaced.profiles != engine.profiles:
                 report(
-                    f"  in the place of the one for {_served(replaced)}: several profiles make one engine for both"
+                    f"  in the place of the one for {served(replaced)}: several profiles make one engine for both"
                 )
             engines[engine.label] = engine
         unfit = gpu_trouble(product)
@@ -284,7 +284,7 @@ def missed_targets(
     return [reason for reason in reasons if reason is not None]
 
 
-def _served(engine: Engine) -> str:
+def served(engine: Engine) -> str:
     """The shapes that an engine serves, in words."""
     return "; ".join(
         ", ".join(f"{name} {shapes}" for name, shapes in profile.items()) for profile in engine.profiles

@@ -15,7 +15,7 @@ from gantk.export.engines.audit import QUANTISED
 from gantk.export.engines.cells import adapt
 from gantk.export.engines.graphs import difference
 from gantk.export.engines.maker import Sources
-from gantk.export.engines.pipeline import name_of
+from gantk.export.engines.pipeline import name_of, served
 from gantk.export.engines.probe import with_probe
 from gantk.export.engines.progress import Progress, Report
 from gantk.export.engines.weights import put_weights
@@ -160,7 +160,7 @@ class Refit:
         made: dict[str, Engine] = {}
         for old, trouble in self.left_out:
             report(f"  left out {old.label}, which has the old weights: {trouble.what}")
-        held = self.refittable
+        held = self._one_of_each(report)
         for count, old in enumerate(held, 1):
             new = self._refit(writer, manifest, sources, old)
             done = replace(manifest, engines=tuple(made.values()))
@@ -169,6 +169,21 @@ class Refit:
             report(f"  refitted {new.label}: {new.file.size_bytes / 2**20:.1f} MiB")
             progress("refitting", count, len(held))
         return replace(manifest, engines=tuple(made.values()))
+
+    def _one_of_each(self, report: Report) -> list[Engine]:
+        """What is refitted: of engines that `gantk.open` would not tell apart once they have weights, the first.
+
+        Those that have some, and so are the ones that run so far, come before those that were built without.
+        """
+        held: dict[str, Engine] = {}
+        for old in sorted(self.refittable, key=lambda engine: "strip" in engine.options):
+            other = held.setdefault(_refitted(old).label, old)
+            if other is not old:
+                report(
+                    f"  left out {old.label} for {served(old)}: with its weights it is as the one for {served(other)}, "
+                    "but for the shapes; several profiles make one engine for both"
+                )
+        return list(held.values())
 
     def _refit(self, writer: Writer, manifest: Manifest, sources: Sources, old: Engine) -> Engine:
         """One engine with new weights, in its file."""
@@ -189,19 +204,23 @@ class Refit:
             )
         interface = self.bundle.manifest.interface(before)
         file = EngineFile(self.bundle.read_file(old.file), self.bundle.root / old.file.path, old, interface)
+        new = _refitted(old)
+        name = name_of(product.name, variant, new.targets, tf32=new.tf32)
+        made = writer.add(name, put_weights(product, file, data))
+        return replace(new, file=made, source=variant.file.sha256)
+
+
+def _refitted(old: Engine) -> Engine:
+    """What the manifest says of an engine that has other weights, but for its file and their source."""
+    return replace(
+        old,
         # What the library writes here is only known to run on the GPU at hand.
-        targets = old.targets if "hardware-compatible" in old.options else driver.targets_here()
-        name = name_of(product.name, variant, targets, tf32=old.tf32)
-        return replace(
-            old,
-            file=writer.add(name, put_weights(product, file, data)),
-            targets=targets,
-            source=variant.file.sha256,
-            # The weights are in the engine now.
-            options=tuple(option for option in old.options if option != "strip"),
-            parity=(),
-            probe=None,
-        )
+        targets=old.targets if "hardware-compatible" in old.options else driver.targets_here(),
+        # The weights are in the engine then.
+        options=tuple(option for option in old.options if option != "strip"),
+        parity=(),
+        probe=None,
+    )
 
 
 def _trouble(held: Engine, root: Path) -> GantkError | None:
