@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 from gantk.bundle import Bundle, Engine, Interface, Manifest, Variant, Writer
 from gantk.checkpoint import Generator, load_generator
@@ -102,7 +103,8 @@ class Refit:
             raise GantkError(
                 f"`{root}` has no engine to refit",
                 where=str(root / "manifest.json"),
-                hint=f"gantk export {root} --to tensorrt --engine-options refit builds one, on a machine with a GPU",
+                hint=f"gantk export {quote(str(root))} --to tensorrt --engine-options refit builds one, "
+                "on a machine with a GPU",
             )
         quantised = next((v for v in manifest.variants if v.precision in QUANTISED), None)
         if quantised is not None:
@@ -235,7 +237,8 @@ def _trouble(held: Engine, root: Path) -> GantkError | None:
 def _check(held: Engine, root: Path) -> None:
     """Refuse an engine that was not built refittable, or that this machine does not load."""
     product, where = PRODUCTS[held.backend], str(root / held.file.path)
-    rebuild = f"gantk export {root} --to {product.name} --engine-options refit adds one that is, where there is a GPU"
+    again = f"gantk export {quote(str(root))} --to {product.name} --engine-options refit"
+    rebuild = f"{again} adds one that is, where there is a GPU"
     if "refit" not in held.options:
         options = ", ".join(held.options) or "no option"
         raise GantkError(
