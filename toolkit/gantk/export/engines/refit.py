@@ -16,7 +16,7 @@ from gantk.export.engines.audit import QUANTISED
 from gantk.export.engines.cells import adapt
 from gantk.export.engines.graphs import difference
 from gantk.export.engines.maker import Sources
-from gantk.export.engines.pipeline import name_of, served
+from gantk.export.engines.pipeline import name_of
 from gantk.export.engines.probe import with_probe
 from gantk.export.engines.progress import Progress, Report
 from gantk.export.engines.weights import put_weights
@@ -182,7 +182,7 @@ class Refit:
             other = held.setdefault(_refitted(old).label, old)
             if other is not old:
                 report(
-                    f"  left out {old.label} for {served(old)}: with its weights it is as the one for {served(other)}, "
+                    f"  left out {old.label} for {old.served}: with its weights it is as the one for {other.served}, "
                     "but for the shapes; several profiles make one engine for both"
                 )
         return list(held.values())
