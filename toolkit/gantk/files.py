@@ -48,6 +48,8 @@ def named_errors(path: Path, doing: str, room: str = "make room and run the comm
             hint = "choose a place that you may write to, or change its permissions"
         elif isinstance(error, FileNotFoundError):
             hint = "check the path"
+        elif isinstance(error, FileExistsError) and error.filename not in (None, str(path)):
+            hint = f"`{error.filename}` is in the way of a folder"
         else:
             hint = None
         reason = error.strerror or str(error)
