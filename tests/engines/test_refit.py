@@ -339,11 +339,14 @@ def test_bundles_that_are_not_refitted(sources: Path, trt: FakeTensorRT, tmp_pat
 def test_a_bundle_without_a_checkpoint_is_not_refitted(
     sources: Path, trt: FakeTensorRT, tmp_path: Path
 ) -> None:
-    root = write_bundle(sources, tmp_path / "x.gantk")
-    with Writer(root, force=True) as writer:
-        writer.commit(replace(Bundle.read(root).manifest, checkpoint=None))
-    with pytest.raises(GantkError, match="holds no checkpoint; its network cannot be built again"):
-        refit(root, sources / "two.safetensors")
+    """Whatever engines it has: who is told to build others for it would do so for nothing."""
+    for options in ((), ("refit",)):
+        root = write_bundle(sources, tmp_path / f"{len(options)}.gantk", options=options)
+        with Writer(root, force=True) as writer:
+            writer.commit(replace(Bundle.read(root).manifest, checkpoint=None))
+        with pytest.raises(GantkError, match="holds no checkpoint") as caught:
+            refit(root, sources / "two.safetensors")
+        assert "--engine-options" not in (caught.value.hint or "")
 
 
 def test_without_a_gpu(

@@ -81,7 +81,7 @@ def run(
     form: Annotated[
         str | None,
         typer.Option(
-            help="plain or rewritten; of an exported step also adam or targets.",
+            help="plain or rewritten; of an exported step also adam or targets; statistics where --tiles made it.",
             show_default="the fastest",
             rich_help_panel=_COMPUTE,
         ),

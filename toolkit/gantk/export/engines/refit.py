@@ -96,15 +96,17 @@ class Refit:
 
         Raises:
             BackendMissingError: No product of an engine is installed, or there is no GPU.
-            GantkError: There is no engine that was built refittable, and for this machine.
+            GantkError: It has no checkpoint, a quantised file, or no engine that was built refittable, and for this
+                machine.
         """
         manifest, root = self.bundle.manifest, self.bundle.root
-        if not manifest.engines:
+        # First what no other engine would change.
+        if manifest.checkpoint is None:
             raise GantkError(
-                f"`{root}` has no engine to refit",
+                f"`{root}` holds no checkpoint, whose place another could take; an exported step has none, "
+                "and no ONNX file from elsewhere",
                 where=str(root / "manifest.json"),
-                hint=f"gantk export {quote(str(root))} --to tensorrt --engine-options refit builds one, "
-                "on a machine with a GPU",
+                hint="export it anew, with its engines: gantk export -h",
             )
         quantised = next((v for v in manifest.variants if v.precision in QUANTISED), None)
         if quantised is not None:
@@ -113,6 +115,13 @@ class Refit:
                 "refitted are bundles of fp32, fp16 and bf16",
                 where=str(root / "manifest.json"),
                 hint="gantk export RUN --precision int8 --calibrate DIR measures them anew",
+            )
+        if not manifest.engines:
+            raise GantkError(
+                f"`{root}` has no engine to refit",
+                where=str(root / "manifest.json"),
+                hint=f"gantk export {quote(str(root))} --to tensorrt --engine-options refit builds one, "
+                "on a machine with a GPU",
             )
         if not self.refittable:
             # Rather a reason that lies in this machine than that an engine was not built refittable.
