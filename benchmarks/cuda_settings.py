@@ -24,6 +24,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from gantk.runtime.backends.onnxruntime_session import PROVIDERS  # It turns telemetry off.
+
 HERE = Path(__file__).resolve().parent
 ALGORITHMS, LAYOUTS, TF32 = ("HEURISTIC", "EXHAUSTIVE", "DEFAULT"), ("0", "1"), ("0", "1")
 SECONDS, MOST_CALLS, ENQUEUED = 0.4, 200, 50
@@ -110,7 +112,7 @@ def session_row(model: Any, feeds: dict[str, Any], chosen: dict[str, str]) -> Ro
     stream = calls.stream()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    provider = ("CUDAExecutionProvider", {**chosen, "user_compute_stream": str(int(stream))})
+    provider = (PROVIDERS["cuda"], {**chosen, "user_compute_stream": str(int(stream))})
     session = onnxruntime.InferenceSession(model.data, options, providers=[provider])
     names = [spec.name for spec in model.outputs]
     outputs = session.run(names, feeds)
