@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "dcgan": {"size": 32, "channels": 3, "latent_size": 100, "width": 16},
     "style": {"styles": ["one", "two"], "width": 8, "blocks": 1},
 }
+SHARED = "GANTK_GPU_IS_SHARED"
+"""The environment variable that says that other processes use the GPU too, as `benchmarks/gpu.sh` has it."""
+
 SIZES = [{"N": 1, "H": 33, "W": 50}, {"N": 3, "H": 64, "W": 40}, {"N": 16, "H": 20, "W": 21}]
 
 
@@ -140,4 +144,5 @@ def test_threads_and_memory(bundle: Path) -> None:
         for thread in threads:
             thread.join()
         assert not wrong
-        assert before - torch.cuda.mem_get_info()[0] < 2**27
+        if SHARED not in os.environ:
+            assert before - torch.cuda.mem_get_info()[0] < 2**27
