@@ -263,6 +263,25 @@ def test_a_graph_that_copies_what_is_gone_is_not_launched(
     assert provider.cuda.leaks == {}
 
 
+def test_a_launch_is_no_part_of_a_graph_of_the_callers(
+    runner: CudaRunner, provider: FakeProvider, path: Path
+) -> None:
+    """Its memory between layers would be the next run's too, on another stream."""
+    cuda, (_, theirs) = provider.cuda, provider.cuda.cudaStreamCreateWithFlags(1)
+    x, y = Elsewhere(cuda, latent(2)), Elsewhere(cuda, wanted(path, latent(2)))
+    for _ in range(3):
+        runner.launch({"latent": x}, theirs, {"picture": y})
+        cuda.cudaStreamBeginCapture(theirs, 1)
+        with pytest.raises(GantkError, match="of which a run of ONNX Runtime cannot be a part"):
+            runner.launch({"latent": x}, theirs, {"picture": y})
+        cuda.cudaGraphDestroy(cuda.cudaStreamEndCapture(theirs)[1])
+    np.testing.assert_array_equal(runner.run({"latent": latent(2, 1)})["picture"], wanted(path, latent(2, 1)))
+    runner.synchronize()
+    cuda.cudaStreamDestroy(theirs)
+    for array in (x, y):
+        cuda.cudaFree(array.address)
+
+
 def test_sizes_that_only_a_run_tells(
     provider: FakeProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
