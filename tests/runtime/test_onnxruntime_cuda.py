@@ -93,6 +93,16 @@ def test_shapes_that_come_again_are_graphs(runner: CudaRunner, provider: FakePro
     assert provider.cuda.calls.count("cudaMemcpyAsync") == 2  # While captured: they are in the graph.
 
 
+def test_shapes_that_take_turns_are_graphs(runner: CudaRunner, provider: FakeProvider, path: Path) -> None:
+    """The provider plans its convolutions anew where another shape ran before, which a capture may forbid."""
+    for seed, batch in enumerate((8, 1) * 4):
+        x = latent(batch, seed)
+        np.testing.assert_array_equal(runner.run({"latent": x})["picture"], wanted(path, x))
+    assert provider.cuda.calls.count("cudaStreamBeginCapture") == 2
+    assert provider.cuda.calls.count("cudaGraphLaunch") == 6
+    assert provider.runs == 2 + 2 * 2  # First, and for each graph before and while it is captured.
+
+
 def test_what_the_session_is_told(runner: CudaRunner, provider: FakeProvider) -> None:
     told = dict(provider.settings)
     assert int(told.pop("user_compute_stream")) in provider.cuda.streams

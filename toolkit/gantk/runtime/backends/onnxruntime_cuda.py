@@ -75,6 +75,8 @@ class CudaRunner(GpuRunner):
         kinds = operators_of(model)
         self._captures = repeats_itself(kinds)
         self._buffers = Buffers(calls, model.where)
+        self._ran: Mapping[str, Shape] = {}
+        """The shapes of the last run, for which convolutions are planned."""
         # The session is not to wait for the GPU after a run: events and copies see to the order.
         self._quiet = onnxruntime.RunOptions()
         self._quiet.add_run_config_entry("disable_synchronize_execution_providers", "1")
@@ -240,10 +242,15 @@ class CudaRunner(GpuRunner):
         return binding
 
     def _go(self, work: _Work, enqueue: Callable[[], None]) -> None:
-        work.run(self._cuda, self._stream, enqueue, lambda: self._captured(enqueue))
+        def capture() -> Any:
+            if self._ran != work.shapes:
+                enqueue()  # Convolutions are planned anew, which a capture may forbid.
+            return self._captured(enqueue)
+
+        work.run(self._cuda, self._stream, enqueue, capture)
 
     def _captured(self, enqueue: Callable[[], None]) -> Any:
-        """What is enqueued as a graph; `None` where it cannot be one."""
+        """What is enqueued as a graph, of shapes that were run last; `None` where it cannot be one."""
         if not self._captures:
             return None
         graph = self._cuda.captured(self._stream, enqueue, self._buffers.host_addresses)
@@ -261,6 +268,7 @@ class CudaRunner(GpuRunner):
 
     def _execute(self, work: _Work) -> None:
         assert self._session is not None
+        self._ran = work.shapes
         try:
             self._session.run_with_iobinding(work.binding, self._quiet)
         except Exception as error:
