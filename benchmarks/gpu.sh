@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 out=${1:?usage: benchmarks/gpu.sh OUT [SECONDS]}
 total=${2:-600}
 python=${PYTHON:-python3}
-export PYTHONPATH=toolkit${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONPATH=$PWD/toolkit${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONUNBUFFERED=1 # What is ended leaves what it said.
 mkdir -p "$out"
 work=$(mktemp -d)
@@ -27,6 +27,8 @@ step() { # NAME SECONDS COMMAND...
     fi
     # Python answers no signal while it waits for a GPU that hangs.
     timeout -k 5 "$seconds" "$@" >"$out/$name.log" 2>&1 || echo "$name" >>"$out/failed"
+    # Tests that all leave themselves out, as where a library sees no GPU, are no success.
+    grep -qE '^=+ [0-9]+ skipped' "$out/$name.log" && echo "$name" >>"$out/failed"
     echo "== $name, $((SECONDS - began)) s"
     tail -n 5 "$out/$name.log"
 }
@@ -44,28 +46,30 @@ sanitize() { # TOOL SECONDS
         return
     fi
     step "$1" "$2" "$checker" --tool "$1" --report-api-errors no --error-exitcode 9 --target-processes all \
-        "$python" -m pytest -v -m gpu -p no:cacheprovider tests/kernels/test_on_gpu.py
+        "${pytest[@]}" tests/kernels/test_on_gpu.py
 }
 
 : >"$out/failed"
 timeout -k 5 10 nvidia-smi >"$out/nvidia-smi.txt" 2>&1
+pytest=("$python" -m pytest -v -m gpu -p no:cacheprovider)
 workers=()
 "$python" -c "import xdist" 2>/dev/null && workers=(-n 4 --dist loadfile)
 # The test suite leaves an installed package of operators out where it is not named.
 operators=$("$python" -c "from gantk.runtime.operators import native_operators as n; print(n('cuda') or '')" 2>/dev/null)
 [ -n "$operators" ] && export GANTK_ONNXRUNTIME_OPS=$operators
 
+runtime=tests/runtime/test_onnxruntime_on_gpu.py
 step doctor 15 "$python" -m gantk doctor --json "$out/doctor.json"
-suite dcgan64-cuda 120 dcgan64
+step runtime 45 "${pytest[@]}" "$runtime"
+suite dcgan64-cuda 115 dcgan64
 suite style512-cuda 90 style
-step kernels 90 "$python" benchmarks/kernels/run.py --budget 60 --output "$out/kernels.json"
-export GANTK_GPU_IS_SHARED=1 # How much of its memory is free says nothing of one process then.
-step tests 110 "$python" -m pytest -v -m gpu -p no:cacheprovider "${workers[@]}" tests &
-sanitize memcheck 110 &
-sanitize racecheck 110 &
+step kernels 80 "$python" benchmarks/kernels/run.py --budget 60 --output "$out/kernels.json"
+step tests 100 "${pytest[@]}" "${workers[@]}" --ignore "$runtime" tests &
+sanitize memcheck 100 &
+sanitize racecheck 100 &
 wait
-suite dcgan128-cuda 100 dcgan128
-suite style1024-cuda 75 style
+suite dcgan128-cuda 90 dcgan128
+suite style1024-cuda 65 style
 failed=$(tr '\n' ' ' <"$out/failed")
 echo "$SECONDS s in all; failed: ${failed:-nothing}"
 [ -z "$failed" ]
