@@ -13,6 +13,7 @@ import pytest
 from engine_lab import Elsewhere
 from fake_streams import LEGACY
 from gantk.errors import GantkError
+from gantk.runtime.cuda import POOLED_BYTES
 from gpu_backends import Here
 
 # Bound runs.
@@ -151,6 +152,16 @@ def test_memory_waits_for_all_who_have_seen_it(here: Here) -> None:
             here.cuda.cudaStreamSynchronize(theirs.cuda_stream)  # Which may be done long before the others.
             here.cuda.settle()
             assert read
+
+
+@pytest.mark.parametrize("said", [0, 2**20])
+def test_a_pool_keeps_some_memory_unless_somebody_has_said_how_much(here: Here, said: int) -> None:
+    here.cuda.pool_keeps = said
+    with here.open() as runner:
+        for _ in range(3):
+            here.launch(runner, Elsewhere(here.cuda, here.x(0)), SimpleNamespace(cuda_stream=here.stream()))
+        assert "cudaMallocAsync" in here.cuda.calls
+        assert here.cuda.pool_keeps == (said or POOLED_BYTES)
 
 
 def test_without_pools_memory_waits_as_it_does_everywhere(here: Here) -> None:

@@ -13,6 +13,7 @@ from gantk.kernels.architecture import Target, target_for
 from gantk.kernels.compile import known_architectures
 from gantk.kernels.driver import bindings, call, require_driver
 from gantk.kernels.launch import Device
+from gantk.runtime.cuda import POOLED_BYTES
 
 
 @dataclass(frozen=True)
@@ -84,5 +85,15 @@ def _look_at(ordinal: int) -> GPU:
             capability, attribute("MULTIPROCESSOR_COUNT"), attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
         ),
         target=target,
-        has_pools=bool(attribute("MEMORY_POOLS_SUPPORTED")),
+        has_pools=bool(attribute("MEMORY_POOLS_SUPPORTED")) and _keeps_memory(handle),
     )
+
+
+def _keeps_memory(handle: Any) -> bool:
+    """Let a GPU's pool keep memory that nobody uses, as `gantk.runtime.cuda.Cuda.has_pools` does."""
+    cuda = bindings()
+    kept = cuda.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
+    pool = call("cuDeviceGetDefaultMemPool", handle)
+    if int(call("cuMemPoolGetAttribute", pool, kept)) == 0:
+        call("cuMemPoolSetAttribute", pool, kept, cuda.cuuint64_t(POOLED_BYTES))
+    return True
