@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from gantk.kernels.architecture import Target, target_for
@@ -35,6 +36,17 @@ class GPU:
     device: Device
     target: Target
     has_pools: bool
+
+    @cached_property
+    def uses_pool(self) -> bool:
+        """Whether memory is to be taken from its pool, which keeps what nobody uses: see `gantk.runtime.cuda.Cuda`."""
+        if self.has_pools:
+            cuda = bindings()
+            pool = call("cuDeviceGetDefaultMemPool", self.handle)
+            kept = cuda.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
+            if int(call("cuMemPoolGetAttribute", pool, kept)) == 0:
+                call("cuMemPoolSetAttribute", pool, kept, cuda.cuuint64_t(POOLED_BYTES))
+        return self.has_pools
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -85,15 +97,5 @@ def _look_at(ordinal: int) -> GPU:
             capability, attribute("MULTIPROCESSOR_COUNT"), attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
         ),
         target=target,
-        has_pools=bool(attribute("MEMORY_POOLS_SUPPORTED")) and _keeps_memory(handle),
+        has_pools=bool(attribute("MEMORY_POOLS_SUPPORTED")),
     )
-
-
-def _keeps_memory(handle: Any) -> bool:
-    """Let a GPU's pool keep memory that nobody uses, as `gantk.runtime.cuda.Cuda.has_pools` does."""
-    cuda = bindings()
-    kept = cuda.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
-    pool = call("cuDeviceGetDefaultMemPool", handle)
-    if int(call("cuMemPoolGetAttribute", pool, kept)) == 0:
-        call("cuMemPoolSetAttribute", pool, kept, cuda.cuuint64_t(POOLED_BYTES))
-    return True

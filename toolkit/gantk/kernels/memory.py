@@ -43,7 +43,7 @@ class Memory:
         where = f"{size_bytes / 2**20:.1f} MiB on GPU {gpu.ordinal}"
         with gpu.current():
             _refuse_capture(stream)
-            if gpu.has_pools:
+            if gpu.uses_pool:
                 taken = call("cuMemAllocAsync", size_bytes, stream.handle, where=where)
             else:
                 taken = call("cuMemAlloc", size_bytes, where=where)
