@@ -193,6 +193,26 @@ def test_garbage_in_a_capture_is_given_back_after_it(here: Here, monkeypatch: py
         assert here.cuda.calls.count("cudaGraphInstantiate") == 1
 
 
+@pytest.mark.parametrize("is_lent", [False, True])
+def test_garbage_in_a_capture_of_the_callers_is_given_back_after_it(here: Here, is_lent: bool) -> None:
+    """In a graph only its own memory can be given back, and nothing be waited for."""
+    with here.open() as runner:
+        theirs = SimpleNamespace(cuda_stream=here.stream())
+        y = here.launch(runner, Elsewhere(here.cuda, here.x(0)), theirs)
+        address = y.address
+        if is_lent:
+            y.__dlpack__(stream=here.stream())
+        here.cuda.cudaStreamBeginCapture(theirs.cuda_stream, 1)
+        del y
+        gc.collect()
+        assert address in here.cuda.device
+        here.cuda.cudaGraphDestroy(here.cuda.cudaStreamEndCapture(theirs.cuda_stream)[1])
+    del theirs
+    gc.collect()
+    here.cuda.settle()
+    assert address not in here.cuda.device
+
+
 def test_run_says_what_takes_an_array_that_is_on_the_gpu(here: Here) -> None:
     with here.open() as runner:
         x = Elsewhere(here.cuda, here.x(0))

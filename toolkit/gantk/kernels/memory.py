@@ -17,7 +17,7 @@ from gantk.kernels.driver import bindings, call
 from gantk.kernels.launch import ELEMENT_BYTES
 from gantk.kernels.streams import Stream
 from gantk.runtime import dlpack
-from gantk.runtime.captures import give_back
+from gantk.runtime.captures import NOT_YET, give_back
 from gantk.runtime.lender import Lender
 from gantk.runtime.runner import dtype_named
 from gantk.runtime.views import View, dense
@@ -58,23 +58,31 @@ class Memory:
         self._seen_by.add(stream)
 
 
+def _is_captured(stream: Stream) -> bool:
+    none = bindings().CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE
+    return bool(call("cuStreamIsCapturing", stream.handle) != none)
+
+
 def _refuse_capture(stream: Stream) -> None:
-    active = bindings().CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_ACTIVE
-    if call("cuStreamIsCapturing", stream.handle) == active:
+    if _is_captured(stream):
         raise GantkError(
             "memory is wanted on a stream that is being captured into a graph",
             hint="give `out` and `workspace`, made before",
         )
 
 
-def _free(gpu: GPU, address: int, stream: Stream, seen_by: set[int]) -> None:
+def _free(gpu: GPU, address: int, stream: Stream, seen_by: set[int]) -> str | None:
     with gpu.current():
         if not gpu.has_pools:
             call("cuMemFree", address)
-            return
+            return None
+        # A graph gives back no memory but its own, and to wait for the GPU would spoil the capture.
+        if _is_captured(stream):
+            return NOT_YET
         if seen_by - {stream.handle}:
             call("cuCtxSynchronize")
         call("cuMemFreeAsync", address, stream.handle)
+    return None
 
 
 class DeviceArray(Lender):
