@@ -20,6 +20,7 @@ class Status(Enum):
     cudaErrorMemoryAllocation = 2
     cudaErrorLaunchFailure = 719
     cudaErrorStreamCaptureUnsupported = 900
+    cudaErrorStreamCaptureImplicit = 906
 
 
 class Number(int):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gantk.errors import GantkError
 from gantk.kernels.device import GPU, gpu
-from gantk.kernels.driver import bindings, call
+from gantk.kernels.driver import DriverError, bindings, call
 from gantk.kernels.launch import ELEMENT_BYTES
 from gantk.kernels.streams import Stream
 from gantk.runtime import dlpack
@@ -60,7 +60,12 @@ class Memory:
 
 def _is_captured(stream: Stream) -> bool:
     none = bindings().CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE
-    return bool(call("cuStreamIsCapturing", stream.handle) != none)
+    try:
+        return bool(call("cuStreamIsCapturing", stream.handle) != none)
+    except DriverError as error:
+        if error.status == "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT":  # One that the default stream would wait for is.
+            return True
+        raise
 
 
 def _refuse_capture(stream: Stream) -> None:

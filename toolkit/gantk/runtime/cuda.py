@@ -143,9 +143,10 @@ class Cuda:
         return kind in (kinds.cudaMemoryTypeDevice, kinds.cudaMemoryTypeManaged)
 
     def is_captured(self, stream: int) -> bool:
-        """Whether somebody captures a stream into a graph."""
+        """Whether somebody captures a stream, or one that the default stream would wait for, into a graph."""
         none = self._api.cudaStreamCaptureStatus.cudaStreamCaptureStatusNone
-        return bool(self.call("cudaStreamIsCapturing", stream) != none)
+        status, found = self._api.cudaStreamIsCapturing(stream)
+        return bool(status == self._api.cudaError_t.cudaErrorStreamCaptureImplicit or found != none)
 
     def synchronize_gpu(self) -> None:
         """Wait for all work on the GPU; no stream may be captured meanwhile."""

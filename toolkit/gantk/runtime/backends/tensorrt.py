@@ -188,10 +188,8 @@ class EngineRunner(GpuRunner):
             spec.name: placed[spec.name].array if spec.name in placed else self._handed_over(lane, spec)
             for spec in self.outputs
         }
-        if captured:
-            self._launching = (
-                None  # The graph works with what this lane has by now, which is therefore left as it is.
-            )
+        if captured:  # The graph works with what this lane has by now, which is therefore left as it is.
+            self._launching = None
         else:
             self._note_launch(caller.handle, outputs, out)
         return outputs
