@@ -23,12 +23,13 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import onnxruntime
 from onnx import TensorProto, helper
 
 from gantk.bench.machine import describe
 from gantk.export.functions import DOMAIN, VERSION
 from gantk.export.opset import BF16_OPSET
+from gantk.runtime.backends.onnxruntime_session import PROVIDERS  # It turns telemetry off.
+from gantk.runtime.registry import status
 
 HERE = Path(__file__).resolve().parent
 TYPES: dict[str, tuple[Any, int]] = {
@@ -92,6 +93,8 @@ def layers() -> list[Layer]:
 
 def prepare(layer: Layer, dtype: str, library: Path, threads: int) -> Callable[[], Any]:
     """A call of a file of one node."""
+    import onnxruntime
+
     kind, number = TYPES[dtype]
     rng = np.random.default_rng(0)
     inputs = layer.features[3]
@@ -116,7 +119,7 @@ def prepare(layer: Layer, dtype: str, library: Path, threads: int) -> Callable[[
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     options.register_custom_ops_library(str(library))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, [PROVIDERS["cpu"]])
     features = rng.standard_normal(layer.features).astype(kind)
     raw = features if dtype == "float32" else features.view(np.uint16)
     binding = session.io_binding()
@@ -168,7 +171,7 @@ def main() -> None:
         "schema": 1,
         "benchmark": "convolutions",
         "machine": {**describe(), "threads": options.threads, "load": os.getloadavg()[0]},
-        "onnxruntime": onnxruntime.__version__,
+        "onnxruntime": status("onnxruntime").version,
         "rows": rows,
     }
     options.output.write_text(json.dumps(document, indent=2) + "\n")

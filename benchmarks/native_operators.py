@@ -24,11 +24,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from gantk.export.functions import DOMAIN, VERSION, bodies
 from gantk.export.opset import OPSET
+from gantk.runtime.backends.onnxruntime_session import PROVIDERS  # It turns telemetry off.
+from gantk.runtime.registry import status
 
 HERE = Path(__file__).resolve().parent
 # Channels, and how many times smaller than the picture, of the layers that style is taken from.
@@ -46,6 +47,8 @@ Calls = dict[str, Callable[[], Any]]
 
 def session(model: bytes, feeds: dict[str, Any], library: Path | None, threads: int) -> Callable[[], Any]:
     """A call of a file, with the portable bodies where there is no library."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -53,7 +56,7 @@ def session(model: bytes, feeds: dict[str, Any], library: Path | None, threads: 
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if library is not None:
         options.register_custom_ops_library(str(library))
-    made = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    made = onnxruntime.InferenceSession(model, options, providers=[PROVIDERS["cpu"]])
     return lambda: made.run(None, feeds)
 
 
@@ -256,7 +259,7 @@ def main() -> None:
         "benchmark": "native_operators",
         "machine": {"platform": platform.platform(), "threads": options.threads, "load": os.getloadavg()[0]},
         "clock": "cpu" if options.cpu_time else "wall",
-        "onnxruntime": onnxruntime.__version__,
+        "onnxruntime": status("onnxruntime").version,
         "rows": rows,
     }
     options.output.write_text(json.dumps(document, indent=2) + "\n")

@@ -25,6 +25,7 @@ from typing import Any, cast
 import numpy as np
 
 from gantk.runtime.arrays import random_feeds
+from gantk.runtime.backends.onnxruntime_session import PROVIDERS  # It turns telemetry off.
 from gantk.runtime.model import Model, from_bytes, from_path
 from gantk.runtime.registry import BACKENDS, open_model
 from gantk.runtime.registry import status as status_of
@@ -70,7 +71,7 @@ def direct_cuda_call(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     provider = (
-        "CUDAExecutionProvider",
+        PROVIDERS["cuda"],
         {**settings(model.precision, operators_of(model)), "enable_cuda_graph": "1"},
     )
     session = onnxruntime.InferenceSession(model.data, options, providers=[provider])

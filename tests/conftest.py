@@ -28,6 +28,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # The suite does not depend on whether the package of native operators is installed.
 os.environ.setdefault(OPERATORS, "")
 
+# Tests import ONNX Runtime by themselves too, and it would tell Microsoft (see onnxruntime_session.py).
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 # Dozens of processes import the package, and would compile it anew where nobody may keep what was compiled.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False

@@ -53,6 +53,16 @@ def build_cpp(*targets: str, options: tuple[str, ...] = (), root: Path | None = 
     return build(*targets, options=(*places, *whole, *options), source=SOURCE)
 
 
+def races_of_ours(folder: Path) -> dict[str, str]:
+    """The environment in which ThreadSanitizer tells of races that can be judged; a file for it is written to `folder`.
+
+    ONNX Runtime's threads are not instrumented: what they do inside it cannot be.
+    """
+    suppressions = folder / "suppressions"
+    suppressions.write_text("called_from_lib:libonnxruntime.so\nrace:libonnxruntime.so\n")
+    return {"TSAN_OPTIONS": f"suppressions={suppressions} ignore_noninstrumented_modules=1"}
+
+
 class Options(c.Structure):
     _fields_ = (
         ("backend", c.c_char_p),

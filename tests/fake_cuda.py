@@ -229,7 +229,9 @@ class FakeCuda(FakeGpus):
                 self._enqueue(waiting, Wait(mark))
         return GOOD
 
-    def cudaStreamIsCapturing(self, stream: int) -> tuple[Status, int]:
+    def cudaStreamIsCapturing(self, stream: int) -> tuple[Status, int | None]:
+        if stream == LEGACY and any(self.stream(each).blocking for each in self.recording):
+            return Status.cudaErrorStreamCaptureImplicit, None
         return Status.cudaSuccess, int(stream in self.recording)
 
     def cudaStreamSynchronize(self, stream: int) -> tuple[Status]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: N815
+# ruff: noqa: N802, N815
 """What the fake GPUs of `fake_cuda` hold, and the rules that they watch over."""
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 from fake_streams import LEGACY, FakeStream, Mark, Schedule, Wait
@@ -19,6 +20,11 @@ class Status(Enum):
     cudaErrorMemoryAllocation = 2
     cudaErrorLaunchFailure = 719
     cudaErrorStreamCaptureUnsupported = 900
+    cudaErrorStreamCaptureImplicit = 906
+
+
+class Number(int):
+    """`cuuint64_t`, the driver's own kind."""
 
 
 @dataclass
@@ -67,6 +73,7 @@ class FakeGpus:
     def __init__(self, fail: dict[str, int] | None = None) -> None:
         self.fail = dict(fail or {})
         self.pools = True
+        self.pool_keeps = 0  # Bytes that nobody uses, of the pool of either GPU.
         self.calls: list[str] = []
         self.faults: list[str] = []
         self.device: dict[int, Any] = {}
@@ -107,6 +114,21 @@ class FakeGpus:
                 self.recording[stream].nodes.append(Node(job, kind, source))
             else:
                 self._enqueue(self.stream(stream), job)
+
+    cudaMemPoolAttr = SimpleNamespace(cudaMemPoolAttrReleaseThreshold="kept")
+    cuuint64_t = Number
+
+    def cudaDeviceGetDefaultMemPool(self, gpu: int) -> tuple[Status, int]:
+        assert self.pools
+        return Status.cudaSuccess, 7 + gpu
+
+    def cudaMemPoolGetAttribute(self, pool: int, attribute: str) -> tuple[Status, Any]:
+        return Status.cudaSuccess, Number(self.pool_keeps)
+
+    def cudaMemPoolSetAttribute(self, pool: int, attribute: str, value: Any) -> tuple[Status]:
+        assert isinstance(value, Number), "the bindings take no number of Python's here"
+        self.pool_keeps = int(value)
+        return (Status.cudaSuccess,)
 
     def at(self, address: int) -> Any:
         """The memory from an address to the end of what was allocated there."""

@@ -52,12 +52,14 @@ class FakeBinding:
     def __init__(self, provider: FakeProvider, real: Any) -> None:
         self._cuda, self._provider, self.real = provider.cuda, provider, real
         self._places: list[tuple[int, int]] = []
+        self.shapes: list[list[int]] = []  # Of the inputs.
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
 
     def bind_input(self, name: str, device: str, gpu: int, element: Any, shape: Any, address: int) -> None:
         self._places.append((address, gpu))
+        self.shapes.append(shape)
         if name in self._provider.in_main_memory:
             self._cuda.fault(f"{name} is copied here, and what comes later is not")
         self.real.bind_input(name, device, 0, element, shape, address)
@@ -79,6 +81,7 @@ class FakeSession:
         self._provider, self._real = provider, real
         self._stream = int(provider.settings["user_compute_stream"])
         self._gpu = int(provider.settings.get("device_id", 0))
+        self._planned_for: list[list[int]] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
@@ -102,6 +105,11 @@ class FakeSession:
             return
         assert options.get_run_config_entry("disable_synchronize_execution_providers") == "1"
         self._provider.runs += 1
+        planned, self._planned_for = self._planned_for, binding.shapes
+        if planned != binding.shapes and self._stream in cuda.recording:
+            raise RuntimeError(
+                "[ONNXRuntimeError] : 1 : FAIL : convolutions are planned while the stream is capturing"
+            )
         if self._provider.runs in self._provider.fail:
             raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : not while the stream is capturing")
         cuda.cudaSetDevice(self._gpu)  # As the provider does, which leaves it so.

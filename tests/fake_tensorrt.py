@@ -56,9 +56,7 @@ class ILogger:
 
 
 class IOutputAllocator:
-    def reallocate_output_async(
-        self, name: str, memory: int, size: int, alignment: int, stream: int
-    ) -> int | None:
+    def reallocate_output_async(self, name: str, memory: int, size: int, alignment: int, stream: int) -> int:
         raise NotImplementedError
 
     def notify_shape(self, name: str, shape: tuple[int, ...]) -> None:
@@ -210,6 +208,7 @@ class Context:
         self._allocators: dict[str, IOutputAllocator] = {}
         self._profile = 0
         self._copied_profile = 0  # What is on the GPU: it follows on the stream.
+        self._is_new = True  # What was told last takes effect in the next run.
         self._gpu = engine.gpu
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
@@ -217,8 +216,8 @@ class Context:
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
         if not self._trt.called("set_optimization_profile_async"):
-            return False
-        self._profile, self._shapes = profile, {}
+            raise RuntimeError("Error in set optimization profile async.")  # So the bindings say it.
+        self._profile, self._shapes, self._is_new = profile, {}, True
         me = weakref.ref(self)
         self._trt.cuda.work(stream, lambda: _switch(me(), profile))
         return True
@@ -229,8 +228,13 @@ class Context:
         if not self._trt.profiles[self._profile][name].holds(shape):
             self._trt.logger.log(Severity.ERROR, f"setInputShape: {name} is outside profile {self._profile}")
             return False
-        self._shapes[name] = shape
+        self._shapes[name], self._is_new = shape, True
         return True
+
+    @property
+    def _state(self) -> tuple[object, ...]:
+        """What a graph works with that is captured now."""
+        return self._profile, dict(self._shapes), dict(self._addresses), self._scratch
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         assert len(self._shapes) == len(self._trt.inputs), "shapes of inputs come first"
@@ -285,15 +289,20 @@ class Context:
                 return False
         assert addresses.keys() == {spec.name for spec in (*trt.inputs, *trt.outputs)}
 
-        me, profile, gpu = weakref.ref(self), self._profile, self._gpu
-        of_graph = stream in trt.cuda.recording  # It has all that it wants of the profile.
+        me, profile, gpu, state = weakref.ref(self), self._profile, self._gpu, self._state
+        of_graph = stream in trt.cuda.recording
+        if of_graph and self._is_new:
+            trt.cuda.fault("a context is captured that has not run since it was told something else")
+        self._is_new = False
 
         def run() -> None:
             context = me()
             if context is None:
                 trt.cuda.fault("the context has gone while it ran")
-            if context._copied_profile != profile and not of_graph:
+            if context._copied_profile != profile:
                 trt.cuda.fault("the profile was switched while the context ran")
+            if of_graph and context._state != state:
+                trt.cuda.fault("the context of a graph was told something else")
             if any(trt.cuda.gpu_of(address) != gpu for address in addresses.values()):
                 trt.cuda.fault("the memory is of another GPU")
             if given and len(trt.cuda.at(scratch)) < wanted:
@@ -315,7 +324,8 @@ class Context:
         kept = x[_kept(x)]
         size = kept.size * np.dtype(self._engine._spec(name).dtype).itemsize
         given = self._allocators[name].reallocate_output_async(name, 0, size, 256, stream)
-        if given is None:
+        assert isinstance(given, int), "the bindings complain of anything else"
+        if not given:
             self._trt.logger.log(Severity.ERROR, "Error Code 2: OutOfMemory (no memory for an output)")
             return 0
         assert len(self._trt.cuda.at(given)) >= size

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,11 @@ def test_nothing_there_is_said(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(GantkError, match="has no checkpoint"):
         checkpoint.load_generator(tmp_path)
+
+
+def test_a_hint_can_be_copied_into_a_shell_whatever_the_names(tmp_path: Path) -> None:
+    folder = tmp_path / "my runs; all"
+    folder.mkdir()
+    with pytest.raises(GantkError) as caught:
+        checkpoint.load_generator(folder)
+    assert str(folder) in shlex.split((caught.value.hint or "").partition(" makes one")[0])

@@ -17,6 +17,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,26 +57,45 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("error: this PyTorch cannot use the GPU; install one that is built for CUDA", file=sys.stderr)
         return 1
-    document = run(cases, options.budget, max_autotune=options.max_autotune)
-    write(document, options.output)
+    document = run(
+        cases,
+        options.budget,
+        max_autotune=options.max_autotune,
+        keep=lambda document: write(document, options.output),
+    )
+    print(f"wrote {place_of(document, options.output)}", file=sys.stderr)
     for goal in document["goals"]:
         print(f"Goal {'met' if goal['holds'] else 'NOT met'}: {goal['text']}")
     return 0
 
 
 def write(document: dict[str, Any], output: Path | None) -> None:
-    from gpu_machine import slug
-
     from gantk.files import write_text
 
-    name = slug(document["machine"]["gpu"]["name"])
-    output = output or HERE.parent / "results" / f"kernels-{name}.json"
-    write_text(output, json.dumps(document, indent=1, allow_nan=False) + "\n")
-    print(f"wrote {output}", file=sys.stderr)
+    write_text(place_of(document, output), json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
-def run(cases: list[Case], budget_s: float, *, max_autotune: bool) -> dict[str, Any]:
-    """Measure cases in their order until the time is up; what is left then is named."""
+def place_of(document: dict[str, Any], output: Path | None) -> Path:
+    from gpu_machine import slug
+
+    return output or HERE.parent / "results" / f"kernels-{slug(document['machine']['gpu']['name'])}.json"
+
+
+def run(
+    cases: list[Case],
+    budget_s: float,
+    *,
+    max_autotune: bool,
+    keep: Callable[[dict[str, Any]], None] = lambda document: None,
+) -> dict[str, Any]:
+    """Measure cases in their order until the time is up; what is left then is named.
+
+    Args:
+        cases: What to measure.
+        budget_s: In all.
+        max_autotune: See `contenders`.
+        keep: Given what there is after each case: a run may be ended, or hang, in the next one.
+    """
     import gpu_machine
     import torch
     from gpu_goals import judge
@@ -87,22 +107,8 @@ def run(cases: list[Case], budget_s: float, *, max_autotune: bool) -> dict[str, 
     flush = flush_buffer()
     found_peaks, events_us, samples = peaks(), event_floor_us(flush), [gpu_machine.clocks()]
     rows: list[dict[str, Any]] = []
-    left: list[str] = []
-    for case in cases:
-        if time.monotonic() > until:
-            left.append(case.label)
-            continue
-        try:
-            rows += measure(case, flush, found_peaks, max_autotune=max_autotune)
-            torch.cuda.empty_cache()
-        except (
-            Exception
-        ) as error:  # After an illegal address nothing runs any more; what there is must be kept.
-            rows.append(row(case, "gantk", found_peaks, status="failed", reason=first_line(error)))
-        samples.append(gpu_machine.clocks())
-        print(f"{case.label}: {brief(rows, case)}", file=sys.stderr)
-    clocks = [sample for sample in samples if sample]
-    return {
+    left = [case.label for case in cases]
+    start = {
         "schema": 1,
         "benchmark": "kernels",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -111,11 +117,29 @@ def run(cases: list[Case], budget_s: float, *, max_autotune: bool) -> dict[str, 
         "machine": {**machine.describe(), "gpu": gpu_machine.describe()},
         "peaks": found_peaks,
         "event_floor_us": events_us,
-        "clocks": clocks,
-        "rows": rows,
-        "goals": judge(rows),
-        "warnings": warnings(left, clocks, len(cases)),
     }
+
+    def document() -> dict[str, Any]:
+        clocks = [sample for sample in samples if sample]
+        found = {"rows": rows, "goals": judge(rows), "warnings": warnings(left, clocks, len(cases))}
+        return {**start, "clocks": clocks, **found}
+
+    for case in cases:
+        if time.monotonic() > until:
+            break
+        try:
+            rows += measure(case, flush, found_peaks, max_autotune=max_autotune)
+            torch.cuda.empty_cache()
+        except (
+            Exception
+        ) as error:  # After an illegal address nothing runs any more; what there is must be kept.
+            rows.append(row(case, "gantk", found_peaks, status="failed", reason=first_line(error)))
+        samples.append(gpu_machine.clocks())
+        left.remove(case.label)
+        keep(document())
+        print(f"{case.label}: {brief(rows, case)}", file=sys.stderr)
+    keep(document())
+    return document()
 
 
 def warnings(left: list[str], clocks: list[dict[str, Any]], cases: int) -> list[str]:

@@ -138,10 +138,20 @@ def test_the_gpu_is_the_default_where_it_runs_something(lab: Lab, monkeypatch: p
             "--includeDataTransfers",
         ),
         (
-            {"backend": "tensorrt", "plugins": ("libgantk.so",), "options": ("version-compatible",)},
+            {
+                "backend": "tensorrt",
+                "version": "11.4.0.106",
+                "plugins": ("libgantk.so",),
+                "options": ("version-compatible",),
+            },
             (1, 2, 8, 8),
             "trtexec --loadEngine=x.engine --shapes=x:1x2x8x8 --versionCompatible --dynamicPlugins=libgantk.so "
-            "--useCudaGraph",
+            "--includeDataTransfers",
+        ),
+        (
+            {"backend": "tensorrt", "version": "10.16.1.11"},
+            (1, 2, 8, 8),
+            "trtexec --loadEngine=x.engine --shapes=x:1x2x8x8 --useCudaGraph",
         ),
         ({}, (9, 2, 8, 8), None),
     ],

@@ -8,6 +8,7 @@ import math
 import re
 import subprocess
 import sys
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -205,13 +206,18 @@ def test_a_run_keeps_what_it_has_whatever_happens(monkeypatch: pytest.MonkeyPatc
     sample = {"sm_mhz": 1980.0, "limits": 0}
     monkeypatch.setattr(gpu_machine, "describe", lambda: {"name": "NVIDIA H200", "multiprocessors": 132})
     monkeypatch.setattr(gpu_machine, "clocks", lambda: sample)
-    found = runner.run(cases, 60.0, max_autotune=False)
+    kept: list[dict[str, Any]] = []
+    found = runner.run(cases, 60.0, max_autotune=False, keep=lambda document: kept.append(deepcopy(document)))
     assert [row["status"] for row in found["rows"]] == ["ok"] * 3 + ["failed"] + ["ok"] * 3
     assert found["rows"][3]["reason"] == "RuntimeError: CUDA error: an illegal memory access was encountered"
     assert found["warnings"] == []
+    assert [len(document["rows"]) for document in kept] == [3, 4, 7, 7]
+    assert "before 2 of 3 cases" in kept[0]["warnings"][0]
+    assert kept[-1] == found
     assert len(found["goals"]) == len(gpu_goals.GOALS)
     assert "an illegal memory access" in gpu_table.section(json.loads(json.dumps(found, allow_nan=False)))
-    late = runner.run(cases, -1.0, max_autotune=False)
+    late = runner.run(cases, -1.0, max_autotune=False, keep=kept.append)
+    assert kept[-1] == late
     assert late["rows"] == []
     assert "before 3 of 3 cases" in late["warnings"][0]
 

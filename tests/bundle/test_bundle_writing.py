@@ -266,8 +266,21 @@ def test_an_unwritable_bundle_is_told_before_the_work(unprivileged: Path) -> Non
 
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(GantkError, match="cannot write"):
+    with pytest.raises(GantkError, match="cannot write") as caught:
         networks.bundle(tmp_path / "file" / "x.gantk")
+    assert caught.value.hint == f"`{tmp_path / 'file'}` is in the way of a folder"
+
+
+@pytest.mark.parametrize("what", ["link to nothing", "link to itself", "link to an empty folder", "pipe"])
+def test_what_no_folder_can_be_moved_to_is_refused_before_the_work(tmp_path: Path, what: str) -> None:
+    root = tmp_path / "x.gantk"
+    (tmp_path / "empty").mkdir()
+    if what == "pipe":
+        os.mkfifo(root)
+    else:
+        root.symlink_to({"link to nothing": "none", "link to itself": root.name}.get(what, "empty"))
+    with pytest.raises(GantkError, match="exists and is not a bundle"), Writer(root):
+        pytest.fail("the work has begun")
 
 
 @pytest.mark.parametrize("replaces", [False, True])

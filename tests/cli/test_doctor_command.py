@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -58,6 +59,7 @@ def test_doctor_on_the_cache(gantk: Gantk, tmp_path: Path, monkeypatch: pytest.M
         stream.truncate(2**30)
     assert gantk("doctor", "--json", "-").json["cache"] == {
         "folder": str(tmp_path / "gantk"),
+        "writable": True,
         "data_sets_bytes": 2**30,
         "other_bytes": 2,
         "limit_bytes": 3 * 2**29,
@@ -69,6 +71,25 @@ def test_doctor_on_the_cache(gantk: Gantk, tmp_path: Path, monkeypatch: pytest.M
     done = gantk("doctor")
     assert done.status == 0
     assert "GANTK_DATA_CACHE_GIB is 'much'" in done.out
+
+
+def test_doctor_on_a_cache_that_keeps_nothing(gantk: Gantk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else every training decodes its pictures anew, and nobody knows why."""
+    monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)
+    done = gantk("doctor")
+    assert done.status == 0
+    assert (
+        f"-> nothing is kept from one command to the next, for `{os.devnull}/gantk` cannot be written"
+        in done.out
+    )
+    assert "Everything that gantk uses" not in done.out
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def homeless() -> NoReturn:
+        raise RuntimeError("no home")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert "for this user has no home: XDG_CACHE_HOME=FOLDER" in gantk("doctor").out
 
 
 @pytest.mark.parametrize("verb", ["run", "generate", "stylize"])

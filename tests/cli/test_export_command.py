@@ -184,6 +184,6 @@ def test_what_is_new_is_told_and_what_is_gone(bundle: Path, capsys: pytest.Captu
         made = writer.commit(replace(before, engines=()))
     tell(prose(), made, None, before)
     gone = capsys.readouterr().err
-    assert gone.startswith("gone with the files that they were built from: ")
+    assert gone.startswith("gone: tensorrt-rtx")
     assert "for sm_86; " in gone
-    assert "for sm_89; --to onnx,tensorrt-rtx builds" in gone
+    assert f"for sm_89; gantk export {bundle} --to tensorrt-rtx builds engines" in gone

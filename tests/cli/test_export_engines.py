@@ -59,6 +59,9 @@ def test_a_foreign_file_becomes_a_bundle(gantk: Gantk, onnx_file: Path) -> None:
     [
         ("--to tensorflow", 2, "--to names 'tensorflow'; known are onnx, tensorrt, tensorrt-rtx"),
         ("--to ,", 2, "--to names nothing"),
+        ("--to tensorrt-rtx --target ,", 2, "--target names nothing"),
+        ("--to tensorrt-rtx --engine-options=", 2, "--engine-options names nothing"),
+        ("--target=", 2, "--target is for engines"),
         ("--tf32", 2, "--tf32 is for engines"),
         ("--opt latent=4x4", 2, "--opt is for engines"),
         ("--to tensorrt-rtx --target sm_90", 2, "does not build for sm_90; it has sm_75"),

@@ -29,6 +29,23 @@ def test_run_on_files(gantk: Gantk, bundle: Path, tmp_path: Path) -> None:
     assert done.json["random"] == []
 
 
+def test_outputs_that_are_there_are_not_replaced_unawares(gantk: Gantk, bundle: Path, tmp_path: Path) -> None:
+    """As the other verbs do; and what cannot be written is refused before the network runs."""
+    held = tmp_path / "out" / "picture.npy"
+    held.parent.mkdir()
+    held.write_bytes(b"of somebody")
+    done = gantk("run", bundle, "-o", "out")
+    assert done.status == 1
+    assert "error: `out/picture.npy` exists" in done.err
+    assert "hint: --force replaces it" in done.err
+    assert held.read_bytes() == b"of somebody"
+    assert gantk("run", bundle, "-o", "out", "--force").status == 0
+    assert np.load(held).shape == (1, 3, 8, 8)
+    refused = gantk("run", bundle, "-o", held)
+    assert refused.status == 1
+    assert "random values" not in refused.err
+
+
 def test_run_on_random_values(gantk: Gantk, bundle: Path) -> None:
     first, again, other = (
         gantk("run", bundle, "--shape", "latent=5x4", "--seed", seed, "--json", "-") for seed in (1, 1, 2)

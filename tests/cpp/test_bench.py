@@ -49,6 +49,7 @@ def test_the_worker_speaks_the_protocol(built: Path, tmp_path: Path) -> None:
         assert worker.ask(30, do="output", path=str(tmp_path / "out.npz"))["ns"] > 0
         memory = worker.ask(10, do="memory")
         assert 2**20 < loaded["baseline_rss_bytes"] < memory["rss_bytes"] <= memory["peak_rss_bytes"]
+        assert memory["gpu_bytes"] is None
     with (
         np.load(tmp_path / "out.npz") as arrays,
         gantk.open(tmp_path / "x.gantk", "onnxruntime", threads=1) as runner,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 from dataclasses import replace
@@ -20,7 +21,7 @@ from onnx import helper, numpy_helper
 
 import networks
 from bundle_engines import make_engine
-from cpp_library import SOURCE, build_cpp, onnxruntime_library
+from cpp_library import SOURCE, build_cpp, onnxruntime_library, races_of_ours
 from gantk.bench.process import Worker
 from gantk.bundle import Bundle, FileRef, ShapeRange
 from native_build import newer_onnxruntime_root, with_clang
@@ -62,8 +63,16 @@ class Trial(NamedTuple):
 
     def run(self, fault: str = "", **environment: str) -> list[str]:
         """What is said, line by line, while everything works but for one function."""
-        command = [self.folder / "tests/gpu/gantk_gpu_trial", self.bundle, self.backend]
-        everything = {**os.environ, **self.environment, "STAND_IN_FAULT": fault, **environment}
+        return self.said_by("gpu_trial", STAND_IN_FAULT=fault, **environment)
+
+    def run_threads(self, device: str, what: str, **environment: str) -> list[str]:
+        """The same of a program in which four threads do something at once."""
+        return self.said_by("gpu_threads", device, what, **environment)
+
+    def said_by(self, program: str, *words: str, **environment: str) -> list[str]:
+        command = [self.folder / f"tests/gpu/gantk_{program}", self.bundle, self.backend, *words]
+        everything = {**os.environ, **self.environment, **environment}
+        everything.pop("GANTK_ONNXRUNTIME_OPS", None)  # A program may name operators itself.
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=everything)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout.splitlines()
@@ -106,17 +115,20 @@ def add_engine(bundle: Bundle, product: str) -> None:
     (bundle.root / "manifest.json").write_bytes(manifest.dumps())
 
 
-@pytest.fixture(params=RUNS)
-def trial(request: pytest.FixtureRequest, tmp_path: Path) -> Trial:
-    """A bundle with what a backend runs, and the program that runs it."""
+def make_trial(backend: str, tmp_path: Path, *, checked: str) -> Trial:
+    """A bundle with what a backend runs, and the programs that run it, built with a sanitizer."""
     if not any(path.is_file() for path in CUDA_HEADERS):
         pytest.skip("cuda.h is missing: install the CUDA toolkit")
-    backend: str = request.param
     product = backend if backend in PRODUCTS else "tensorrt"  # One build does for both.
-    options = (f"-DTENSORRT_ROOT={SOURCE}/tests/tensorrt/{PRODUCTS[product][0]}", "-DGANTK_SANITIZE=address")
+    options = (
+        f"-DTENSORRT_ROOT={SOURCE}/tests/tensorrt/{PRODUCTS[product][0]}",
+        f"-DGANTK_SANITIZE={checked}",
+    )
     folder = build_cpp(
         "gantk_gpu_trial",
+        "gantk_gpu_threads",
         "gantk-bench-worker",
+        "gantk-run",
         options=("--preset", "sanitize", *options, *with_clang()),
         root=newer_onnxruntime_root(),
     )
@@ -124,6 +136,11 @@ def trial(request: pytest.FixtureRequest, tmp_path: Path) -> Trial:
     if backend in PRODUCTS:
         add_engine(bundle, backend)
     return Trial(backend, folder, bundle.root)
+
+
+@pytest.fixture(params=RUNS)
+def trial(request: pytest.FixtureRequest, tmp_path: Path) -> Trial:
+    return make_trial(request.param, tmp_path, checked="address")
 
 
 def sections(said: list[str]) -> dict[str, list[str]]:
@@ -267,6 +284,8 @@ def test_a_benchmark_times_what_stays_on_the_gpu(trial: Trial, tmp_path: Path) -
         before = log.read_text().count("cuMemcpy")
         assert len(worker.ask(60, do="run", warmup_s=0, block_s=60, most=3)["ns"]) == 3
         worker.ask(60, do="output", path=str(tmp_path / "out.npz"))
+        told = worker.ask(60, do="memory")["gpu_bytes"]
+        assert told is None if trial.backend == "onnxruntime" else told > CONTEXT_BYTES[trial.backend]
         said = log.read_text()
     assert said.count("cuGraphLaunch") == 5  # One to warm up, three that are timed and one for the output.
     assert said.count("cuMemcpy") == before + 1  # Of the output.
@@ -327,3 +346,95 @@ def test_what_is_read_in_main_memory_is_bound_anew_each_time(trial: Trial) -> No
     assert "RunWithBinding, waits" in sections(said)["bound run"]
     assert sections(said)["bind"][-1] == "wrong"  # It does not run before it is asked to.
     assert_all_is_right(said)
+
+
+TOGETHER = {"STAND_IN_TOGETHER": "4"}
+ALONE = "  others did not come"
+ALL_IS_RIGHT = "0 were wrong, 0 things were not given back"
+
+# With four threads in its runs at once; ONNX Runtime has one stream on a GPU, on which they take turns.
+runs_at_once = pytest.mark.parametrize(
+    ("trial", "device"),
+    [("onnxruntime", "cpu"), ("tensorrt", "cuda"), ("tensorrt-rtx", "cuda")],
+    indirect=["trial"],
+)
+
+
+@runs_at_once
+def test_threads_that_share_a_runner_run_at_once(trial: Trial, device: str) -> None:
+    said = trial.run_threads(device, "runs", **TOGETHER)
+    assert ALONE not in said
+    assert said[-1] == ALL_IS_RIGHT
+
+
+@pytest.mark.parametrize("what", ["runs", "bound-runs", "queued-runs"])
+def test_threads_that_share_a_runner_get_what_is_theirs(trial: Trial, what: str) -> None:
+    assert trial.run_threads("cuda", what)[-1] == ALL_IS_RIGHT
+
+
+@pytest.mark.parametrize("trial", PRODUCTS, indirect=True)
+def test_runs_that_end_leave_their_contexts_to_others(trial: Trial) -> None:
+    """Four threads have a bound run and another one each at the same time."""
+    said = trial.run_threads("cuda", "bound-runs")
+    assert 4 <= said.count("  createExecutionContext") <= 8
+
+
+TELLS = re.compile(r"holds (\d+) \+ (\d+) \+ (\d+) bytes")
+CONTEXT_BYTES = {"tensorrt": 3 * 2**20, "tensorrt-rtx": 64}  # What the stand-in says, and is given.
+
+
+def held(said: list[str]) -> tuple[int, int, int]:
+    """What a runner tells of its engine, activations and buffers."""
+    engine, activations, buffers = map(int, TELLS.search("\n".join(said)).groups())  # type: ignore[union-attr]
+    return engine, activations, buffers
+
+
+@pytest.mark.parametrize("trial", PRODUCTS, indirect=True)
+def test_a_runner_tells_the_memory_of_its_contexts(trial: Trial) -> None:
+    """A bound run has one, of batch 2, and a run of batch 3 another; four threads have one each."""
+    latent, picture = 4 * networks.LATENT, 4 * 3 * networks.SIDE**2
+    activations = CONTEXT_BYTES[trial.backend]
+    assert held(trial.run()) == (len(b"engine"), 2 * activations, (2 + 3) * (latent + picture))
+    engine, of_threads, buffers = held(trial.run_threads("cuda", "runs", **TOGETHER))
+    assert (engine, of_threads) == (len(b"engine"), 4 * activations)
+    assert 4 * (latent + picture) <= buffers <= 4 * 4 * (latent + picture)
+
+
+@pytest.mark.parametrize("trial", ["onnxruntime"], indirect=True)
+def test_onnx_runtime_does_not_tell_its_memory(trial: Trial) -> None:
+    assert "  does not tell what it holds" in trial.run()
+
+
+@pytest.mark.parametrize(
+    ("trial", "told"),
+    [
+        ("onnxruntime", ""),
+        ("tensorrt", "GPU memory: 0.0 MiB of weights, 3.0 of activations, 0.0 of buffers\n"),
+        ("tensorrt-rtx", "GPU memory: 0.0 MiB of weights, 0.0 of activations, 0.0 of buffers\n"),
+    ],
+    indirect=["trial"],
+)
+def test_the_command_tells_the_memory_of_an_engine(trial: Trial, told: str) -> None:
+    command = [trial.folder / "tools/gantk-run", trial.bundle, "--backend", trial.backend]
+    everything = {**os.environ, **trial.environment}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=everything)
+    assert done.stderr.partition("\n")[2] == told
+
+
+@pytest.mark.parametrize("trial", ["onnxruntime"], indirect=True)
+def test_no_session_is_made_while_the_first_one_enters_operators(trial: Trial) -> None:
+    """Into a table of the whole process, which ONNX Runtime reads and writes without a lock."""
+    said = trial.run_threads("cpu", "openings")
+    assert "  sessions are made while operators are entered" not in said
+    assert said[-1] == ALL_IS_RIGHT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", RUNS)
+def test_threads_do_not_race(backend: str, tmp_path: Path) -> None:
+    trial = make_trial(backend, tmp_path, checked="thread")
+    trials = [("cuda", what) for what in ("runs", "bound-runs", "queued-runs")]
+    if backend == "onnxruntime":
+        trials += [("cpu", "runs"), ("cpu", "openings")]
+    for device, what in trials:
+        assert trial.run_threads(device, what, **races_of_ours(tmp_path))[-1] == ALL_IS_RIGHT

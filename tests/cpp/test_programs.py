@@ -12,13 +12,11 @@ from pathlib import Path
 import pytest
 
 import networks
-from cpp_library import SOURCE, build_cpp
+from cpp_library import SOURCE, build_cpp, races_of_ours
 from native_build import CLANG, onnxruntime_library, with_clang
 
 # What can be fuzzed, and how many inputs take a second or two under sanitizers.
 READERS = {"manifest": 1000, "npy": 10000, "probe": 2000}
-# ONNX Runtime's threads are not instrumented: what they do inside it cannot be judged.
-SUPPRESSIONS = "called_from_lib:libonnxruntime.so\nrace:libonnxruntime.so\n"
 
 
 def call(*command: str | Path, **environment: str) -> str:
@@ -113,11 +111,9 @@ def test_threads_do_not_race(tmp_path: Path) -> None:
     options = ("--preset", "threads")
     folder = build_cpp("gantk_unit_tests", "gantk_soak", options=options)
     assert "[  PASSED  ]" in call(folder / "tests/gantk_unit_tests")
-    (tmp_path / "suppressions").write_text(SUPPRESSIONS)
-    bundle = networks.bundle(tmp_path / "x.gantk").root
-    checked = f"suppressions={tmp_path / 'suppressions'} ignore_noninstrumented_modules=1"
+    bundle, ours = networks.bundle(tmp_path / "x.gantk").root, races_of_ours(tmp_path)
     for how in ("shared", "own"):
-        said = json.loads(call(folder / "tests/gantk_soak", bundle, "4000", "8", how, TSAN_OPTIONS=checked))
+        said = json.loads(call(folder / "tests/gantk_soak", bundle, "4000", "8", how, **ours))
         assert said["wrong"] == 0
 
 

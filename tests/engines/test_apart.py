@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import shlex
 import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 from bench_fakes import wait_dead
@@ -79,6 +82,26 @@ def test_a_worker_that_can_write_no_file_says_so(rtx: Product, monkeypatch: pyte
     monkeypatch.setattr("gantk.export.engines.apart.subprocess.Popen", popen)
     data = networks.generator()
     with pytest.raises(GantkError, match="cannot build in `.*gantk-build-.*`: File too large"):
+        build_apart(rtx, data, "fp32", graphs.profiles_of(data), ADA, "x.onnx")
+
+
+def test_what_keeps_a_worker_from_its_work_is_no_bug(rtx: Product, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on files, before there is a worker; and one on processes."""
+    data = networks.generator()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(GantkError, match="cannot build in `.*gantk-build-.*`: File too large") as caught:
+            build_apart(rtx, data, "fp32", graphs.profiles_of(data), ADA, "x.onnx")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "ulimit -f" in (caught.value.hint or "")
+
+    def popen(command: list[str], **options: object) -> NoReturn:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr("gantk.export.engines.apart.subprocess.Popen", popen)
+    with pytest.raises(GantkError, match="cannot start `.*`: Resource temporarily unavailable"):
         build_apart(rtx, data, "fp32", graphs.profiles_of(data), ADA, "x.onnx")
 
 

@@ -125,6 +125,18 @@ def test_a_build_that_fails_says_why(rtx: Product) -> None:
     assert "--workspace" in (caught.value.hint or "")
 
 
+def test_too_little_memory_for_a_build_says_what_takes_less(
+    rtx: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What pictures of 30000 pixels came to; no GPU is there whose memory could be told."""
+    said = "Error Code 2: OutOfMemory (Requested size was 68722841606 bytes.)"
+    monkeypatch.setattr("gantk.export.engines.build._serialized", lambda *given: None)
+    monkeypatch.setattr("gantk.runtime.product_log.Log.said", lambda self: said)
+    with pytest.raises(GantkError, match="68722841606 bytes") as caught:
+        made(rtx, graphs.transposed(np.float32), "fp32")
+    assert "--max" in (caught.value.hint or "")
+
+
 def test_a_profile_that_does_not_suit_is_refused(rtx: Product) -> None:
     data = graphs.transposed(np.float32)
     profiles = ({"x": ShapeRange((1, 8, 16, 16), (1, 8, 16, 16), (1, 8, 16, 16))},)

@@ -26,7 +26,15 @@ import pytest
 from fake_cuda import FakeCuda
 from gantk.export.engines import audit, build, network, progress, weights
 from gantk.runtime import cuda, product_log, products
-from gantk.runtime.backends import kernel_cache, lane, loading, open_outputs, scratch, tensorrt
+from gantk.runtime.backends import (
+    execution,
+    kernel_cache,
+    lane,
+    loading,
+    open_outputs,
+    scratch,
+    tensorrt,
+)
 from gantk.runtime.products import PRODUCTS
 
 MODULES = (
@@ -40,6 +48,7 @@ MODULES = (
     tensorrt,
     loading,
     lane,
+    execution,
     kernel_cache,
     scratch,
     open_outputs,

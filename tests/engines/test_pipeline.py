@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from gantk.export.foreign.pipeline import bundle_onnx
 from gantk.runtime import driver, products
 from gantk.runtime.products import Product, targets
 from gantk.runtime.products import load as load_product
+from tampering import tamper
 
 ADA = BuildOptions(("sm_89",))
 
@@ -123,6 +125,32 @@ def test_a_failure_leaves_the_bundle_as_it_was(rtx: Product, bundle: Path) -> No
     with pytest.raises(GantkError, match="does not exist; a bundle is a folder"):
         add_engines(bundle.with_name("other.gantk"), request())
     assert not bundle.with_name("other.gantk").exists()
+
+
+@pytest.mark.usefixtures("built_once")
+@pytest.mark.parametrize("fault", ["flipped", "missing"])
+def test_nothing_is_built_into_a_damaged_bundle(rtx: Product, bundle: Path, fault: str) -> None:
+    """It would be refused once it is built, or be in a bundle that is not whole."""
+    variant = Bundle.read(bundle).find("fp32")
+    tamper(bundle / variant.file.path, fault, bundle.parent / "outside")
+    told: list[str] = []
+    with pytest.raises(GantkError, match=re.escape(variant.file.path)):
+        add_engines(bundle, request("fp16"), told.append)
+    assert told == []
+
+
+@pytest.mark.usefixtures("built_once")
+def test_an_engine_that_was_removed_is_no_longer_named(rtx: Product, bundle: Path) -> None:
+    """So one that takes too much room is got rid of."""
+    held = {engine.precision: engine for engine in add_engines(bundle, request()).manifest.engines}
+    (bundle / held["fp16"].file.path).unlink()
+    told: list[str] = []
+    made = add_engines(bundle, request("fp32", options=BuildOptions(("sm_120",))), told.append)
+    assert {(engine.precision, engine.targets) for engine in made.manifest.engines} == {
+        ("fp32", ("sm_89",)),
+        ("fp32", ("sm_120",)),
+    }
+    assert any("no longer named: tensorrt-rtx" in line and "fp16" in line for line in told)
 
 
 def test_an_interruption_leaves_the_bundle_as_it_was(rtx: Product, bundle: Path) -> None:

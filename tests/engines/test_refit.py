@@ -157,6 +157,34 @@ def test_in_place_and_of_an_engine_without_weights(sources: Path, trt: FakeTenso
     assert files.isdisjoint(engine.file.path for engine in made.manifest.engines)
 
 
+def test_engines_that_become_one_are_told_apart_in_words(
+    sources: Path, trt: FakeTensorRT, tmp_path: Path
+) -> None:
+    """One without weights for larger batches, beside one with them: `gantk.open` could not choose afterwards."""
+    nine = ({"latent": ShapeRange((9, 16), (9, 16), (9, 16))},)
+    root = write_bundle(
+        sources, tmp_path / "x.gantk", stripped=True, options=("refit", "strip"), profiles=nine
+    )
+    whole = Bundle.read(write_bundle(sources, tmp_path / "whole.gantk"))
+    with Writer(root, force=True) as writer:
+        bundle, lines = Bundle.read(root), []
+        added = [
+            replace(
+                engine,
+                file=writer.add(f"engines/whole-{engine.precision}.engine", whole.read_file(engine.file)),
+            )
+            for engine in whole.manifest.engines
+        ]
+        bundle = writer.commit(replace(bundle.manifest, engines=(*bundle.manifest.engines, *added)))
+    made = refit(root, sources / "two.safetensors", tmp_path / "y.gantk", report=lines.append)
+    check(made, whole)
+    told = [line for line in lines if "left out" in line]
+    assert len(told) == 2
+    assert "left out tensorrt-rtx 1.7.1.116 fp32 (plain, refit, strip) for sm_89 for latent 9x16" in told[0]
+    assert "but for the shapes" in told[0]
+    assert len(list((made.root / "engines").iterdir())) == 2
+
+
 def test_what_was_for_many_gpus_is_for_the_one_at_hand(
     sources: Path, trt: FakeTensorRT, tmp_path: Path
 ) -> None:
@@ -311,11 +339,14 @@ def test_bundles_that_are_not_refitted(sources: Path, trt: FakeTensorRT, tmp_pat
 def test_a_bundle_without_a_checkpoint_is_not_refitted(
     sources: Path, trt: FakeTensorRT, tmp_path: Path
 ) -> None:
-    root = write_bundle(sources, tmp_path / "x.gantk")
-    with Writer(root, force=True) as writer:
-        writer.commit(replace(Bundle.read(root).manifest, checkpoint=None))
-    with pytest.raises(GantkError, match="holds no checkpoint; its network cannot be built again"):
-        refit(root, sources / "two.safetensors")
+    """Whatever engines it has: who is told to build others for it would do so for nothing."""
+    for options in ((), ("refit",)):
+        root = write_bundle(sources, tmp_path / f"{len(options)}.gantk", options=options)
+        with Writer(root, force=True) as writer:
+            writer.commit(replace(Bundle.read(root).manifest, checkpoint=None))
+        with pytest.raises(GantkError, match="holds no checkpoint") as caught:
+            refit(root, sources / "two.safetensors")
+        assert "--engine-options" not in (caught.value.hint or "")
 
 
 def test_without_a_gpu(

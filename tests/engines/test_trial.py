@@ -147,13 +147,15 @@ def test_what_cannot_be_run_here_is_unverified_and_said(lab: Lab) -> None:
     assert line.startswith("  unverified: it could not be run on sm_89, for a context of ")
 
 
+COMPUTING = "  computing what is right for x 3x2x4x4, to judge it by"
 LARGE = {"smallest": ("x=3x2x4x4",), "usual": ("x=3x2x8x8",), "largest": ("x=4x2x16x16",)}
 
 
 @pytest.mark.parametrize("targets", [("sm_89",), ("sm_86", "sm_89"), ("sm_86",)])
 def test_shapes_that_the_bundles_probe_lacks_get_one_of_their_own(lab: Lab, targets: tuple[str, ...]) -> None:
-    bundle, lines = export(lab, *targets, **LARGE)
+    bundle, (first, *lines) = export(lab, *targets, **LARGE)
     (engine,) = bundle.manifest.engines
+    assert first == COMPUTING
     assert lines == (["  verified on sm_89"] if "sm_89" in targets else [])
     assert engine.probe is not None
     assert bundle.manifest.probe is not None
@@ -210,6 +212,7 @@ def test_where_no_probe_can_be_made_it_is_said(lab: Lab) -> None:
     bundle, lines = export(lab, "sm_89", **LARGE)
     assert bundle.manifest.engines[0].probe is None
     assert [line.partition(" `")[0] for line in lines] == [
+        COMPUTING,
         "  without a probe, by which engines are verified:",
         "  unverified: there is no probe of a shape that it serves",
     ]

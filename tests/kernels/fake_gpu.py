@@ -70,6 +70,7 @@ class FakeCuda:
     waits: list[tuple[int, int]] = field(default_factory=list)  # (who waits, for whom)
     tensor_maps: dict[bytes, Any] = field(default_factory=dict)
     retained: dict[int, int] = field(default_factory=dict)
+    pool_keeps: dict[int, int] = field(default_factory=dict)  # Bytes that nobody uses, by pool.
     capturing: bool = False
     relaxed: bool = False
     _failures: dict[str, Any] = field(default_factory=dict)
@@ -165,6 +166,17 @@ class FakeCuda:
         self._unsafe()
 
     # Memory.
+
+    def _cuDeviceGetDefaultMemPool(self, device: Any) -> Any:
+        assert self.gpus[int(device)].pools
+        return real.CUmemoryPool(int(device) + 1)
+
+    def _cuMemPoolGetAttribute(self, pool: Any, attribute: Any) -> Any:
+        return real.cuuint64_t(self.pool_keeps.get(int(pool), 0))
+
+    def _cuMemPoolSetAttribute(self, pool: Any, attribute: Any, value: Any) -> None:
+        assert attribute.name == "CU_MEMPOOL_ATTR_RELEASE_THRESHOLD"
+        self.pool_keeps[int(pool)] = int(value)
 
     def _cuMemAllocAsync(self, size: int, stream: int) -> Any:
         gpu = self._in_context()
@@ -335,7 +347,7 @@ _VALUES = dict.fromkeys(
         "cuDeviceGet", "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain", "cuCtxGetCurrent", "cuCtxPopCurrent",
         "cuMemAllocAsync", "cuMemAlloc", "cuPointerGetAttribute", "cuEventCreate", "cuLibraryLoadData",
         "cuLibraryGetKernel", "cuThreadExchangeStreamCaptureMode", "cuGetErrorString",
-        "cuStreamIsCapturing",
+        "cuStreamIsCapturing", "cuDeviceGetDefaultMemPool", "cuMemPoolGetAttribute",
     ),
     1,
 )  # fmt: skip

@@ -11,6 +11,7 @@ import pytest
 from gantk import kernels
 from gantk.errors import GantkError
 from gantk.runtime import dlpack
+from gantk.runtime.cuda import POOLED_BYTES
 
 pytest.importorskip("cuda.bindings", reason="wants cuda-bindings")
 from fake_gpu import FakeCuda
@@ -44,6 +45,14 @@ def test_results_go_where_out_says(cuda: FakeCuda) -> None:
     assert found[0] is loss
     assert found[1][0] is into
     assert abs(loss.numpy()).max() < 1e-10  # Its own Gram matrix is the target.
+
+
+def test_a_pool_keeps_some_memory_that_nobody_uses(cuda: FakeCuda) -> None:
+    """Else each wait gives all of it back, and taking it anew takes longer than a kernel."""
+    for _ in range(2):
+        kernels.to_device(numbers(2, 4, 3, 5))
+    assert cuda.pool_keeps == {1: POOLED_BYTES}
+    assert cuda.count("cuMemPoolSetAttribute") == 1
 
 
 def test_everything_happens_on_the_callers_stream(cuda: FakeCuda) -> None:

@@ -48,3 +48,19 @@ def test_what_comes_while_the_last_is_given_back_is_not_left(monkeypatch: pytest
     monkeypatch.setattr(captures, "_turn", Turn())
     give_back(lambda: given.append("first"))
     assert given == ["first", "second"]
+
+
+def test_what_has_to_wait_is_given_back_with_something_else() -> None:
+    captured, given = [True], []
+
+    def free() -> str | None:
+        if captured:
+            return captures.NOT_YET
+        return given.append("memory")
+
+    give_back(free)
+    give_back(lambda: given.append("an event"))
+    assert given == ["an event"]
+    captured.clear()
+    give_back(lambda: given.append("another"))
+    assert sorted(given) == ["an event", "another", "memory"]

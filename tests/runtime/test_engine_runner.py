@@ -92,33 +92,14 @@ def test_what_a_product_cannot_tell_of_is_tried(lab: Lab, monkeypatch: pytest.Mo
         assert lab.cuda.calls.count("cudaGraphLaunch") == 2
 
 
-def test_what_the_product_knows_not_to_be_capturable_is_not_tried(lab: Lab) -> None:
-    lab.trt.capturable = False
-    with lab.open() as runner:
-        for seed in range(4):
-            check(runner, picture(1, 2, 8, 8, seed=seed))
-        runner.bind({"x": picture(1, 2, 8, 8)})()
-        assert "cudaStreamBeginCapture" not in lab.cuda.calls
-    assert lab.cuda.leaks == {}
-
-
-def test_every_run_has_the_kernels_of_its_shape(lab: Lab) -> None:
-    """A graph keeps those that it was captured with."""
-    with lab.open() as runner:
-        for _ in range(2):
-            check(runner, picture(1, 2, 8, 8))
-        runner.bind({"x": picture(1, 2, 8, 8)})
-    assert len(lab.trt.eager) == 5
-    assert all(lab.trt.eager)
-
-
 def test_a_context_is_given_memory_for_its_shapes(lab: Lab) -> None:
     with lab.open() as runner:
         small, large = picture(1, 2, 8, 8), picture(1, 2, 20, 20)
         lab.forget()
         for _ in range(3):
             check(runner, small)
-        assert lab.trt.calls.count("update_device_memory_size_for_shapes") == 1
+        # Of the lane's context, and of that of the graph.
+        assert lab.trt.calls.count("update_device_memory_size_for_shapes") == 2
         assert runner.memory_bytes["activations"] == small.size
         check(runner, large)  # It moves, so that the graph of the small one knows a place that is gone.
         assert runner.memory_bytes["activations"] == large.size

@@ -13,6 +13,7 @@ import pytest
 from engine_lab import Elsewhere
 from fake_streams import LEGACY
 from gantk.errors import GantkError
+from gantk.runtime.cuda import POOLED_BYTES
 from gpu_backends import Here
 
 # Bound runs.
@@ -153,6 +154,16 @@ def test_memory_waits_for_all_who_have_seen_it(here: Here) -> None:
             assert read
 
 
+@pytest.mark.parametrize("said", [0, 2**20])
+def test_a_pool_keeps_some_memory_unless_somebody_has_said_how_much(here: Here, said: int) -> None:
+    here.cuda.pool_keeps = said
+    with here.open() as runner:
+        for _ in range(3):
+            here.launch(runner, Elsewhere(here.cuda, here.x(0)), SimpleNamespace(cuda_stream=here.stream()))
+        assert "cudaMallocAsync" in here.cuda.calls
+        assert here.cuda.pool_keeps == (said or POOLED_BYTES)
+
+
 def test_without_pools_memory_waits_as_it_does_everywhere(here: Here) -> None:
     here.cuda.pools = False
     with here.open() as runner:
@@ -180,6 +191,26 @@ def test_garbage_in_a_capture_is_given_back_after_it(here: Here, monkeypatch: py
         runner.bind({here.names[0]: here.x(1)})
         assert address not in here.cuda.device
         assert here.cuda.calls.count("cudaGraphInstantiate") == 1
+
+
+@pytest.mark.parametrize("is_lent", [False, True])
+def test_garbage_in_a_capture_of_the_callers_is_given_back_after_it(here: Here, is_lent: bool) -> None:
+    """In a graph only its own memory can be given back, and nothing be waited for."""
+    with here.open() as runner:
+        theirs = SimpleNamespace(cuda_stream=here.stream())
+        y = here.launch(runner, Elsewhere(here.cuda, here.x(0)), theirs)
+        address = y.address
+        if is_lent:
+            y.__dlpack__(stream=here.stream())
+        here.cuda.cudaStreamBeginCapture(theirs.cuda_stream, 1)
+        del y
+        gc.collect()
+        assert address in here.cuda.device
+        here.cuda.cudaGraphDestroy(here.cuda.cudaStreamEndCapture(theirs.cuda_stream)[1])
+    del theirs
+    gc.collect()
+    here.cuda.settle()
+    assert address not in here.cuda.device
 
 
 def test_run_says_what_takes_an_array_that_is_on_the_gpu(here: Here) -> None:

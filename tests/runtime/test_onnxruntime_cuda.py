@@ -93,6 +93,16 @@ def test_shapes_that_come_again_are_graphs(runner: CudaRunner, provider: FakePro
     assert provider.cuda.calls.count("cudaMemcpyAsync") == 2  # While captured: they are in the graph.
 
 
+def test_shapes_that_take_turns_are_graphs(runner: CudaRunner, provider: FakeProvider, path: Path) -> None:
+    """The provider plans its convolutions anew where another shape ran before, which a capture may forbid."""
+    for seed, batch in enumerate((8, 1) * 4):
+        x = latent(batch, seed)
+        np.testing.assert_array_equal(runner.run({"latent": x})["picture"], wanted(path, x))
+    assert provider.cuda.calls.count("cudaStreamBeginCapture") == 2
+    assert provider.cuda.calls.count("cudaGraphLaunch") == 6
+    assert provider.runs == 2 + 2 * 2  # First, and for each graph before and while it is captured.
+
+
 def test_what_the_session_is_told(runner: CudaRunner, provider: FakeProvider) -> None:
     told = dict(provider.settings)
     assert int(told.pop("user_compute_stream")) in provider.cuda.streams
@@ -261,6 +271,25 @@ def test_a_graph_that_copies_what_is_gone_is_not_launched(
     assert ("cudaGraphLaunch" in provider.cuda.calls) == replays
     provider.cuda.cudaFree(memory.address)
     assert provider.cuda.leaks == {}
+
+
+def test_a_launch_is_no_part_of_a_graph_of_the_callers(
+    runner: CudaRunner, provider: FakeProvider, path: Path
+) -> None:
+    """Its memory between layers would be the next run's too, on another stream."""
+    cuda, (_, theirs) = provider.cuda, provider.cuda.cudaStreamCreateWithFlags(1)
+    x, y = Elsewhere(cuda, latent(2)), Elsewhere(cuda, wanted(path, latent(2)))
+    for _ in range(3):
+        runner.launch({"latent": x}, theirs, {"picture": y})
+        cuda.cudaStreamBeginCapture(theirs, 1)
+        with pytest.raises(GantkError, match="of which a run of ONNX Runtime cannot be a part"):
+            runner.launch({"latent": x}, theirs, {"picture": y})
+        cuda.cudaGraphDestroy(cuda.cudaStreamEndCapture(theirs)[1])
+    np.testing.assert_array_equal(runner.run({"latent": latent(2, 1)})["picture"], wanted(path, latent(2, 1)))
+    runner.synchronize()
+    cuda.cudaStreamDestroy(theirs)
+    for array in (x, y):
+        cuda.cudaFree(array.address)
 
 
 def test_sizes_that_only_a_run_tells(

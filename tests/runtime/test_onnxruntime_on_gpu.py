@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     torch.manual_seed(0)
     module: Any = models.build(request.param, CONFIGS[request.param])
     (folder / "x.safetensors").write_bytes(generator_bytes(module.eval()))
-    return export(folder / "x.safetensors", folder / "x.gantk", precisions=("fp32", "fp16")).root
+    precisions = "fp32", "fp16"
+    return export(folder / "x.safetensors", folder / "x.gantk", precisions=precisions, rewrites=False).root
 
 
 def feeds_of(runner: Any, size: dict[str, int], seed: int) -> dict[str, Array]:
@@ -140,4 +142,5 @@ def test_threads_and_memory(bundle: Path) -> None:
         for thread in threads:
             thread.join()
         assert not wrong
-        assert before - torch.cuda.mem_get_info()[0] < 2**27
+        if "PYTEST_XDIST_WORKER" not in os.environ:  # Others use the GPU too, whose memory this is.
+            assert before - torch.cuda.mem_get_info()[0] < 2**27

@@ -25,11 +25,25 @@ _SILENCING = (
 )
 
 
-@pytest.mark.parametrize("code", ["gantk.open('x.onnx', 'onnxruntime').close()", "gantk.available()"])
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "gantk.open('x.onnx', 'onnxruntime').close()",
+        "gantk.available()",
+        "import convolutions",
+        "import native_operators as b; b.session(open('x.onnx', 'rb').read(), {}, None, 1)",
+        "import cuda_settings, overhead, onnxruntime",
+    ],
+)
 def test_nothing_is_noted_for_anybody(tmp_path: Path, code: str) -> None:
     (tmp_path / "x.onnx").write_bytes(networks.generator())
     kept = {name: value for name, value in os.environ.items() if name not in _SILENCING}
-    environment = {**kept, "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    folders = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    paths = os.pathsep.join([str(BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**kept, **folders, "PYTHONPATH": paths}
     subprocess.run(
         [sys.executable, "-c", f"import gantk; {code}"], cwd=tmp_path, env=environment, check=True, timeout=60
     )

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -128,7 +129,7 @@ def read_newest(run: Path) -> tuple[Checkpoint, Path, list[GantkError]]:
     raise GantkError(
         f"`{run}` has no checkpoint",
         where=str(run / FOLDER),
-        hint=f"gantk train KIND --out {run} with --resume, or with --data and --force; gantk train -h",
+        hint=f"gantk train KIND --out {quote(str(run))} with --resume, or with --data and --force; gantk train -h",
     )
 
 
@@ -150,7 +151,8 @@ def load_generator(path: str | os.PathLike[str]) -> Generator:
             raise GantkError(
                 f"`{path}` is neither a run nor a bundle: it has no {RUN_FILE}, {FOLDER}/ or manifest.json",
                 where=str(path),
-                hint=f"gantk train dcgan --data DIR --out {path} makes one; so do the others in gantk train -h",
+                hint=f"gantk train dcgan --data DIR --out {quote(str(path))} makes one; so do the others in "
+                "gantk train -h",
             )
         checkpoint, path, _ = read_newest(path)
     else:
@@ -193,7 +195,7 @@ def _from_bundle(path: Path) -> Generator:
         raise GantkError(
             f"`{path}` holds no checkpoint; its network cannot be built again",
             where=str(path),
-            hint=f"gantk export {path} --to tensorrt-rtx builds engines of the files that it has",
+            hint=f"gantk export {quote(str(path))} --to tensorrt-rtx builds engines of the files that it has",
         )
     file = path / manifest.checkpoint.path
     checkpoint = _parse(bundle.read_file(manifest.checkpoint), file)

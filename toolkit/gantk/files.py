@@ -20,7 +20,6 @@ from gantk.errors import GantkError
 PARTIAL = ".partial"
 """The suffix of a file or folder that is being written; what carries it may be deleted."""
 
-
 ANOTHER_PLACE = "TMPDIR=FOLDER names a place with more room"
 """The hint where temporary files have none."""
 
@@ -48,6 +47,10 @@ def named_errors(path: Path, doing: str, room: str = "make room and run the comm
             hint = "choose a place that you may write to, or change its permissions"
         elif isinstance(error, FileNotFoundError):
             hint = "check the path"
+        elif error.errno == errno.EFBIG:
+            hint = "`ulimit -f` says how large files may be, and the file system has a limit of its own"
+        elif isinstance(error, FileExistsError) and error.filename not in (None, str(path)):
+            hint = f"`{error.filename}` is in the way of a folder"
         else:
             hint = None
         reason = error.strerror or str(error)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
@@ -79,7 +80,7 @@ def open_painter(
     if backend not in ("auto", "torch") or precision not in (None, "fp32") or device not in (None, "cpu"):
         raise UsageError(
             f"`{path}` is not a bundle: PyTorch paints it, in fp32 on the CPU",
-            hint=f"gantk export {path} -o X.gantk makes one, for every backend and precision",
+            hint=f"gantk export {quote(str(path))} -o X.gantk makes one, for every backend and precision",
         )
     return _of_run(path, threads or core_count())
 
@@ -205,7 +206,7 @@ def _generator_specs(runner: Runner, path: Path) -> tuple[TensorSpec, TensorSpec
             f"`{path}` is not a generator, from float latents of a fixed size, and labels where it has classes, "
             f"to pictures; it has {had}",
             where=str(path),
-            hint=f"gantk run {path} runs any network",
+            hint=f"gantk run {quote(str(path))} runs any network",
         )
     return latent, label, picture
 
@@ -227,7 +228,7 @@ def _of_run(path: Path, threads: int) -> Painter:
             f"`{path}` is a network of the family {generator.family!r}, which makes pictures of pictures; "
             f"{', '.join(PAIRS)} make them of latents",
             where=str(path),
-            hint=f"gantk export {path} -o X.gantk, then gantk stylize PICTURE --model X.gantk",
+            hint=f"gantk export {quote(str(path))} -o X.gantk, then gantk stylize PICTURE --model X.gantk",
         )
     torch.set_num_threads(threads)
 

@@ -152,6 +152,11 @@ gantk_device gantk_runner_device(const gantk_runner *runner) {
   return static_cast<gantk_device>(runner->runner.device());
 }
 
+gantk_memory gantk_runner_memory_bytes(const gantk_runner *runner) {
+  const auto [engine, activations, buffers] = runner->runner.memory_bytes().value_or(gantk::MemoryBytes{});
+  return {engine, activations, buffers};
+}
+
 size_t gantk_runner_input_count(const gantk_runner *runner) { return runner->runner.inputs().size(); }
 size_t gantk_runner_output_count(const gantk_runner *runner) { return runner->runner.outputs().size(); }
 gantk_spec gantk_runner_input(const gantk_runner *runner, size_t index) {

@@ -3,6 +3,7 @@
 // so that programs start without one, and declared here, so that gantk is built without CUDA's headers.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -96,17 +97,18 @@ class Buffer {
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   ~Buffer() { clear(); }
-  bool holds(std::size_t size) const noexcept { return host_ != nullptr && size <= size_; }
+  bool holds(std::size_t size) const noexcept { return host_ != nullptr && size <= size_bytes(); }
   void reserve(std::size_t size, const std::string& what);  // what it held is lost
   Address device() const noexcept { return device_; }
   void* host() const noexcept { return host_; }
+  std::size_t size_bytes() const noexcept { return size_.load(std::memory_order_relaxed); }  // Any thread may ask.
 
  private:
   void clear() noexcept;
 
   Address device_ = 0;
   void* host_ = nullptr;
-  std::size_t size_ = 0;
+  std::atomic<std::size_t> size_ = 0;
 };
 
 }  // namespace gantk::cuda

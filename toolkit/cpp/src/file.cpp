@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -66,6 +67,20 @@ int write_synced(int file, std::string_view text) {
     text.remove_prefix(count > 0 ? static_cast<std::size_t>(count) : 0);
   }
   return ::fsync(file) == 0 ? 0 : errno;
+}
+
+// The home of this process's user; empty where it has none.
+std::string home_folder() {
+  if (const char* home = std::getenv("HOME")) return home;
+  std::array<char, 4096> text;
+  passwd entry{}, *user = nullptr;
+  const bool found = ::getpwuid_r(::getuid(), &entry, text.data(), text.size(), &user) == 0 && user != nullptr;
+  return found ? user->pw_dir : "";
+}
+
+std::string find_cache_folder() {
+  const char* base = std::getenv("XDG_CACHE_HOME");
+  return (base != nullptr && *base != '\0' ? base : home_folder() + "/.cache") + "/gantk";
 }
 
 }  // namespace
@@ -139,16 +154,9 @@ void write_text(const std::string& path, const std::string& text) {
   fail(path, status, "write");
 }
 
-std::string cache_folder() {
-  if (const char* base = std::getenv("XDG_CACHE_HOME"); base != nullptr && *base != '\0') {
-    return std::string(base) + "/gantk";
-  }
-  const char* home = std::getenv("HOME");
-  if (home == nullptr) {
-    const passwd* user = ::getpwuid(::getuid());
-    home = user == nullptr ? "" : user->pw_dir;
-  }
-  return std::string(home) + "/.cache/gantk";
+const std::string& cache_folder() {
+  static const auto& folder = *new std::string(find_cache_folder());
+  return folder;
 }
 
 }  // namespace gantk

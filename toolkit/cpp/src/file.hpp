@@ -28,6 +28,8 @@ Bytes read_bytes(const std::string& path, std::int64_t limit_bytes, Sha256* hash
 // Writes a whole file, making its folders: readers see the old file or the new one, also when the machine dies.
 void write_text(const std::string& path, const std::string& text);
 
-std::string cache_folder();  // the user's, as `gantk.files.cache_folder` has it
+// The user's, as `gantk.files.cache_folder` has it. The environment is read once, when the first engine is opened: who
+// changes it later, in whatever thread, is not in the way.
+const std::string& cache_folder();
 
 }  // namespace gantk

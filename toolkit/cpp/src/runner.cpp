@@ -110,6 +110,8 @@ const std::string& Runner::precision() const { return state().opened.precision; 
 const std::string& Runner::file_precision() const { return state().opened.file_precision; }
 Device Runner::device() const { return state().opened.device; }
 
+std::optional<MemoryBytes> Runner::memory_bytes() const { return state().session()->memory_bytes(); }
+
 const std::vector<std::pair<std::string, std::string>>& Runner::passed_over() const {
   return state().opened.passed_over;
 }

@@ -48,9 +48,15 @@ void* Staging::twin(std::size_t index, const TensorSpec& spec, const TensorView&
   return reinterpret_cast<void*>(twins_[index].device());
 }
 
+std::size_t Staging::size_bytes() const noexcept {
+  std::size_t sum = 0;
+  for (const cuda::Buffer& twin : twins()) sum += twin.size_bytes();
+  return sum;
+}
+
 bool Staging::keeps(const void* address) const {
-  const std::span twins(twins_.get(), interface_.inputs.size() + interface_.outputs.size());
-  return std::any_of(twins.begin(), twins.end(), [&](const auto& twin) { return twin.host() == address; });
+  const auto all = twins();
+  return std::any_of(all.begin(), all.end(), [&](const auto& twin) { return twin.host() == address; });
 }
 
 void Staging::stage(std::span<const TensorView> inputs) {

@@ -33,6 +33,9 @@ class Staging {
   void* input(std::size_t index, const TensorView& array, cuda::StreamHandle stream);
   void* output(std::size_t index, const TensorView& array, cuda::StreamHandle stream);
 
+  // GPU memory that the twins take; any thread may ask, without a `cuda::Current`.
+  std::size_t size_bytes() const noexcept;
+
   // Whether an address is of pinned memory here.
   bool keeps(const void* address) const;
 
@@ -44,6 +47,9 @@ class Staging {
  private:
   void* twin(std::size_t index, const TensorSpec& spec, const TensorView& array, cuda::StreamHandle stream);
   cuda::Buffer& twin_of(const Slot& slot) { return twins_[interface_.inputs.size() + slot.index]; }
+  std::span<const cuda::Buffer> twins() const {
+    return {twins_.get(), interface_.inputs.size() + interface_.outputs.size()};
+  }
 
   const Interface& interface_;
   std::string where_;

@@ -37,6 +37,8 @@ class AddOne : public Session {
     }
   }
 
+  std::optional<MemoryBytes> memory_bytes() const noexcept override { return MemoryBytes{1, 2, 3}; }
+
   static inline std::atomic<const void*> read_from = nullptr;  // by the last run
 };
 

@@ -67,6 +67,8 @@ static void check_interface(const gantk_runner *runner) {
   CHECK(picture.has_range && picture.low == -1.0 && picture.high == 1.0);
   CHECK(gantk_runner_input(runner, 1).name == NULL);
   CHECK(strcmp(gantk_runner_backend(runner), "onnxruntime") == 0 && gantk_runner_device(runner) == GANTK_CPU);
+  gantk_memory held = gantk_runner_memory_bytes(runner);
+  CHECK(held.engine == 0 && held.activations == 0 && held.buffers == 0);
 }
 
 static void check_bound_runs(gantk_runner *runner) {

@@ -30,7 +30,7 @@ double ms_since(Clock::time_point start) {
 }
 
 // The resident memory of this process now and at its highest.
-Json memory() {
+Json resident_memory() {
   std::ifstream status("/proc/self/status");
   std::map<std::string, std::size_t> kib;
   for (std::string line; std::getline(status, line);) {
@@ -66,7 +66,7 @@ class Worker {
   Json load(const Json& request) {
     const Json& options = request.at("options");
     const auto text = [&](const char* key) { return options.value(key, Json()).is_string() ? options[key] : Json(""); };
-    const auto baseline = memory()["rss_bytes"];
+    const auto baseline = resident_memory()["rss_bytes"];
     const auto start = Clock::now();
     runner_ = gantk::Runner::open(options.at("path").get<std::string>(), {
                                                                              .backend = text("backend"),
@@ -108,6 +108,14 @@ class Worker {
     return {{"ns", time_calls(request.at("block_s"), most)}};
   }
 
+  // Of this process, and of the GPU by what the runner says of itself, where it does.
+  Json memory() const {
+    Json found = resident_memory();
+    const auto held = runner_ ? runner_->memory_bytes() : std::nullopt;
+    found["gpu_bytes"] = held ? Json(held->engine + held->activations + held->buffers) : Json();
+    return found;
+  }
+
   Json output(const Json& request) {
     const auto durations = time_calls(0.0, 1);
     std::vector<std::pair<std::string, gantk::TensorView>> arrays;
@@ -147,7 +155,7 @@ Json answer(Worker& worker, const Json& request) {
   if (action == "feed") return worker.feed(request);
   if (action == "run") return worker.run(request);
   if (action == "output") return worker.output(request);
-  if (action == "memory") return memory();
+  if (action == "memory") return worker.memory();
   throw gantk::Error("'" + action + "' is not a request; known are load, feed, run, output, memory, quit");
 }
 

@@ -102,6 +102,15 @@ void make_folder(const std::string& folder) {
   if (fault) throw gantk::Error("cannot write to `" + folder + "`: " + fault.message(), folder, "check the path");
 }
 
+// What it takes of the GPU, where the backend tells.
+void tell_memory(const gantk::Runner& runner) {
+  const auto held = runner.memory_bytes();
+  if (!held) return;
+  const auto mib = [](std::size_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
+  std::fprintf(stderr, "GPU memory: %.1f MiB of weights, %.1f of activations, %.1f of buffers\n", mib(held->engine),
+               mib(held->activations), mib(held->buffers));
+}
+
 void run(const Arguments& arguments) {
   const auto runner = gantk::Runner::open(arguments.bundle, arguments.options);
   std::cerr << runner.name() << " by " << runner.backend() << " " << runner.version() << " in " << runner.precision()
@@ -109,7 +118,7 @@ void run(const Arguments& arguments) {
   if (arguments.inputs.empty()) {
     for (const auto& spec : runner.inputs()) std::cout << "input  " << spec.text() << "\n";
     for (const auto& spec : runner.outputs()) std::cout << "output " << spec.text() << "\n";
-    return;
+    return tell_memory(runner);
   }
   std::deque<gantk::Tensor> tensors;
   std::vector<gantk::Feed> feeds;
@@ -128,6 +137,7 @@ void run(const Arguments& arguments) {
     gantk::npy::write(path, tensor.view());
     std::cout << path << "\n";
   }
+  tell_memory(runner);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote
 
 from gantk.bench.contender import Contender, Lineup, Skipped, is_wanted, title_of
 from gantk.bench.subject import Subject
@@ -32,7 +33,7 @@ def engine_contenders(
     """
     bundle = subject.bundle
     if bundle is None or all(engine.backend != name for engine in bundle.manifest.engines):
-        reason = f"there is no engine of it (gantk export {subject.path} --to {name})"
+        reason = f"there is no engine of it (gantk export {quote(str(subject.path))} --to {name})"
         return [], [Skipped(name, reason)] if asked else []
     here = status(name)
     if not here.works:

@@ -21,7 +21,8 @@ before it loads a library that may print. It ends when it is told to, when its i
     {"do": "output", "path": "FILE.npz"}
         call once and write the outputs to this file -> {"ns": the duration of that call}
     {"do": "memory"}
-        -> {"rss_bytes", "peak_rss_bytes"}; the peak is since the start of the process
+        -> {"rss_bytes", "peak_rss_bytes", "gpu_bytes"}; the peak is since the start of the process; of the GPU what the
+           runner says of itself, null where it does not
     {"do": "quit"}
         -> {}, and the worker ends
 

@@ -14,12 +14,13 @@ from gantk.tensors import TensorSpec
 Shape = tuple[int, ...]
 
 # What makes each tool do what the runner does: copies in and out, and one CUDA graph. TensorRT's "Command-Line
-# Programs", and "Performance Benchmarking" of TensorRT for RTX, whose tool captures a graph by itself. Its engines want
-# their memory given.
+# Programs", and "Performance Benchmarking" of TensorRT for RTX, whose tool captures a graph by itself, as trtexec does
+# from TensorRT 11 on, when both leave the copies out. Engines of TensorRT for RTX want their memory given.
 _TOOLS = {
-    "tensorrt": ("trtexec", "--useCudaGraph"),
+    "tensorrt": ("trtexec", "--includeDataTransfers"),
     "tensorrt-rtx": ("tensorrt_rtx", "--allocationStrategy=runtime", "--includeDataTransfers"),
 }
+_TRTEXEC_10 = ("trtexec", "--useCudaGraph")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class VendorTool:
         )
         if profile is None:
             return None
-        program, *flags = _TOOLS[self.engine.backend]
+        is_old = self.engine.backend == "tensorrt" and self.engine.version.startswith("10.")
+        program, *flags = _TRTEXEC_10 if is_old else _TOOLS[self.engine.backend]
         words = [program, f"--loadEngine={self.path}"]
         # Inputs whose sizes are fixed take none.
         free = [

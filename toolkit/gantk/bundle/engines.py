@@ -191,6 +191,13 @@ class Engine:
         return f"{self.backend} {self.version} {self.precision}{tf32} ({self.form}{options}) for {targets}"
 
     @property
+    def served(self) -> str:
+        """The shapes that it serves, in words."""
+        return "; ".join(
+            ", ".join(f"{name} {shapes}" for name, shapes in profile.items()) for profile in self.profiles
+        )
+
+    @property
     def executed(self) -> str:
         """What it computes in, one of `ENGINE_PRECISIONS`."""
         return "tf32" if self.tf32 else self.precision

@@ -52,9 +52,11 @@ class Writer:
             self._replaces = is_bundle(self.root)
             if self._replaces and not force:
                 raise GantkError(f"`{self.root}` exists", where=str(self.root), hint="--force replaces it")
-            if not self._replaces and (
-                self.root.is_file() or (self.root.is_dir() and any(self.root.iterdir()))
-            ):
+            # A new bundle can be moved to where an empty folder is, and not to a link, a pipe or the like.
+            free = not os.path.lexists(self.root) or (
+                self.root.is_dir() and not self.root.is_symlink() and not any(self.root.iterdir())
+            )
+            if not self._replaces and not free:
                 raise GantkError(
                     f"`{self.root}` exists and is not a bundle; gantk replaces nothing else",
                     where=str(self.root),

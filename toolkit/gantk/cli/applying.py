@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gantk.cli.output import progress, prose, tell_of_more, write_json
-from gantk.errors import GantkError, UsageError
-from gantk.files import check_writable, resolved
+from gantk.cli.output import check_outputs, progress, prose, tell_of_more, write_json
+from gantk.errors import UsageError
+from gantk.files import resolved
 
 if TYPE_CHECKING:
     from gantk.stylize.painter import Painter
@@ -122,7 +122,7 @@ def _picture(request: Request, painter: Painter, suffix: str | None) -> dict[str
     if output.is_dir():
         output = output / f"{source.stem}{suffix or own}"
     check_suffix(output, FORMATS)
-    _check_output(output, force=request.force)
+    check_outputs([output], force=request.force)
     picture = read(source, request.size)
     with _strip_bar(painter):
         write(output, painter.paint(picture), request.quality)
@@ -206,7 +206,7 @@ def _video(request: Request, painter: Painter) -> dict[str, Any]:
     source = request.inputs[0]
     own = source.suffix.lower() if source.suffix.lower() in FORMATS else ".mp4"
     output = request.output or Path(f"{source.stem}-stylized{own}")
-    _check_output(output, force=request.force)
+    check_outputs([output], force=request.force)
     with progress() as bar:
         task = bar.add_task("frames", total=None, note="")
         result = stylize_video(
@@ -258,12 +258,6 @@ def _suffix(name: str | None) -> str | None:
         known = ", ".join(each[1:] for each in FORMATS)
         raise UsageError(f"{name!r} is not a picture format; known are {known}", where="--format")
     return suffix
-
-
-def _check_output(output: Path, *, force: bool) -> None:
-    if output.exists() and not force:
-        raise GantkError(f"`{output}` exists", where=str(output), hint="--force replaces it")
-    check_writable(output)
 
 
 def _say(text: str, painter: Painter) -> None:

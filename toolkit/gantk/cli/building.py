@@ -115,6 +115,14 @@ def parse_precisions(text: str | None) -> tuple[str, ...]:
     return () if text is None else _known("--precision", text, PRECISIONS)
 
 
+def _given_names(option: str, text: str | None) -> tuple[str, ...]:
+    """The names that an option was given; none where it was not given, lest an empty variable stand for all."""
+    names = listed(text)
+    if text is not None and not names:
+        raise UsageError(f"{option} names nothing", where=option, hint="leave it out, or name some")
+    return names
+
+
 def _known(option: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
     """The names that an option was given, each once, of those that are known."""
     names = listed(text)
@@ -139,7 +147,7 @@ def make_request(to: str, precision: str | None, given: dict[str, Any]) -> Engin
     """
     products = tuple(name for name in _known("--to", to, (ONNX, *ENGINE_BACKENDS)) if name != ONNX)
     if not products:
-        stray = next((option for option, value in given.items() if value), None)
+        stray = next((option for option, value in given.items() if value or value == ""), None)
         if stray is not None:
             raise UsageError(f"{stray} is for engines", where=stray, hint="--to onnx,tensorrt-rtx")
         return None
@@ -151,10 +159,10 @@ def make_request(to: str, precision: str | None, given: dict[str, Any]) -> Engin
         products,
         parse_precisions(precision),
         BuildOptions(
-            targets=listed(given["--target"]),
+            targets=_given_names("--target", given["--target"]),
             tf32=given["--tf32"],
             workspace_bytes=None if workspace is None else workspace * 2**20,
-            options=listed(given["--engine-options"]),
+            options=_given_names("--engine-options", given["--engine-options"]),
             plugins=not given["--no-plugins"],
             reproducible=given["--reproducible"],
         ),

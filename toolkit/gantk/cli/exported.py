@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import typer
@@ -40,21 +41,22 @@ def tell(console: Console, bundle: Bundle, json: str | None, before: Manifest | 
     manifest = bundle.manifest
     new = [ref.path for ref in manifest.files if ref.path not in held]
     _print_summary(console, bundle, new)
-    _print_lost(console, before, manifest)
+    _print_lost(console, before, bundle)
     if json is not None:
         write_json({"bundle": str(bundle.root), "new_files": new, "manifest": manifest.to_json()}, json)
     else:
         typer.echo(bundle.root)
 
 
-def _print_lost(console: Console, before: Manifest | None, manifest: Manifest) -> None:
-    """An engine belongs to the file that it was built from, and goes with it."""
-    kept = {engine.label for engine in manifest.engines}
-    lost = [engine.label for engine in before.engines if engine.label not in kept] if before else []
+def _print_lost(console: Console, before: Manifest | None, bundle: Bundle) -> None:
+    """Engines that a bundle had: one belongs to the file that it was built from, and goes with it."""
+    kept = {engine.label for engine in bundle.manifest.engines}
+    lost = [engine for engine in before.engines if engine.label not in kept] if before else []
     if lost:
+        products = ",".join(dict.fromkeys(engine.backend for engine in lost))
         console.print(
-            f"gone with the files that they were built from: {'; '.join(lost)}; "
-            "--to onnx,tensorrt-rtx builds engines of the new ones"
+            f"gone: {'; '.join(engine.label for engine in lost)}; "
+            f"gantk export {quote(str(bundle.root))} --to {products} builds engines of the files that are there now"
         )
 
 

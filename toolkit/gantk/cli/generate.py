@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gantk.cli.output import JsonOption, progress, prose, write_json
-from gantk.errors import GantkError, UsageError
-from gantk.files import check_writable
+from gantk.cli.output import JsonOption, check_outputs, progress, prose, write_json
+from gantk.errors import UsageError
 
 if TYPE_CHECKING:
     from gantk.generate import Painter
@@ -135,9 +134,7 @@ def generate(
     output = output or Path("walk.webp" if walk else "pictures" if each else "grid.png")
     count = count or (16 if walk else 64)
     targets = _targets(output, count, single, walk)
-    if not force:
-        _refuse_existing(targets)
-    check_writable(targets[0])
+    check_outputs(targets, force=force)
     from gantk.generate import labels, latents, open_painter, walk_latents
     from gantk.runtime.pictures import class_columns, grid, save, save_animation
 
@@ -191,12 +188,6 @@ def _targets(output: Path, count: int, single: bool, walk: bool) -> list[Path]:
         return [output / f"{index:0{max(4, len(str(count - 1)))}d}.png" for index in range(count)]
     check_suffix(output, ANIMATED_FORMATS if walk else FORMATS)
     return [output]
-
-
-def _refuse_existing(targets: list[Path]) -> None:
-    existing = next((target for target in targets if target.exists()), None)
-    if existing is not None:
-        raise GantkError(f"`{existing}` exists", where=str(existing), hint="--force replaces it")
 
 
 def _painted(painter: Painter, given: Array, of_class: Array | None, batch: int) -> Pixels:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import typer
@@ -60,7 +61,7 @@ def optimise_command(model: Path, given: Mapping[str, Any], preset: Mapping[str,
     if not styles:
         raise UsageError(
             "--style is missing: a picture in the style; the model is a step of an optimisation towards one",
-            hint=f"gantk stylize {contents[0]} --style PICTURE --model {model}",
+            hint=f"gantk stylize {quote(str(contents[0]))} --style PICTURE --model {quote(str(model))}",
         )
     options = {
         _RENAMED.get(name, name): value for name, value in given.items() if name not in (*_HOW, *_WHAT)

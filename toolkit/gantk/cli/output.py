@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from gantk.errors import GantkError
 from gantk.files import check_writable, write_text
 
 if TYPE_CHECKING:
@@ -26,6 +27,18 @@ def check_target(target: Target) -> Target:
     if target is not None and str(target) != "-":
         check_writable(Path(target))
     return target
+
+
+def check_outputs(files: Sequence[Path], *, force: bool) -> None:
+    """Refuse files that are there, unless they may be replaced, and a folder that takes none, before the work.
+
+    Raises:
+        GantkError: One exists, or the first cannot be written.
+    """
+    existing = next((file for file in files if file.exists()), None)
+    if existing is not None and not force:
+        raise GantkError(f"`{existing}` exists", where=str(existing), hint="--force replaces it")
+    check_writable(files[0])
 
 
 JsonOption = Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gantk.cli.output import JsonOption, print_table, prose, write_json
+from gantk.cli.output import JsonOption, check_outputs, print_table, prose, write_json
 from gantk.errors import GantkError, UsageError
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ def run(
             rich_help_panel=_INPUTS,
         ),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files that exist.", rich_help_panel=_INPUTS)
+    ] = False,
     backend: Annotated[
         str,
         typer.Option(help="onnxruntime, openvino, tensorrt, tensorrt-rtx or auto.", rich_help_panel=_COMPUTE),
@@ -78,7 +81,7 @@ def run(
     form: Annotated[
         str | None,
         typer.Option(
-            help="plain or rewritten; of an exported step also adam or targets.",
+            help="plain or rewritten; of an exported step also adam or targets; statistics where --tiles made it.",
             show_default="the fastest",
             rich_help_panel=_COMPUTE,
         ),
@@ -93,10 +96,12 @@ def run(
     json: JsonOption = None,
 ) -> None:
     """Run a bundle or an ONNX file once, on arrays from files or on random ones, and say what came out."""
-    from gantk.runtime.arrays import save_outputs, summary
+    from gantk.runtime.arrays import output_files, save_outputs, summary
     from gantk.runtime.registry import open as open_runner
 
     with open_runner(source, backend, precision, device, form=form, threads=threads) as runner:
+        if output_dir is not None:
+            check_outputs(output_files(output_dir, [spec.name for spec in runner.outputs]), force=force)
         feeds, random = _feeds(runner, given or [], shape or [], seed, _following(source))
         try:
             outputs = runner.run(feeds)

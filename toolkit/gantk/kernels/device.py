@@ -7,12 +7,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from gantk.kernels.architecture import Target, target_for
 from gantk.kernels.compile import known_architectures
 from gantk.kernels.driver import bindings, call, require_driver
 from gantk.kernels.launch import Device
+from gantk.runtime.cuda import POOLED_BYTES
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,17 @@ class GPU:
     device: Device
     target: Target
     has_pools: bool
+
+    @cached_property
+    def uses_pool(self) -> bool:
+        """Whether memory is to be taken from its pool, which keeps what nobody uses: see `gantk.runtime.cuda.Cuda`."""
+        if self.has_pools:
+            cuda = bindings()
+            pool = call("cuDeviceGetDefaultMemPool", self.handle)
+            kept = cuda.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
+            if int(call("cuMemPoolGetAttribute", pool, kept)) == 0:
+                call("cuMemPoolSetAttribute", pool, kept, cuda.cuuint64_t(POOLED_BYTES))
+        return self.has_pools
 
     @contextmanager
     def current(self) -> Iterator[None]:

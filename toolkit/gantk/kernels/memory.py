@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from gantk.errors import GantkError
 from gantk.kernels.device import GPU, gpu
-from gantk.kernels.driver import bindings, call
+from gantk.kernels.driver import DriverError, bindings, call
 from gantk.kernels.launch import ELEMENT_BYTES
 from gantk.kernels.streams import Stream
 from gantk.runtime import dlpack
-from gantk.runtime.captures import give_back
+from gantk.runtime.captures import NOT_YET, give_back
 from gantk.runtime.lender import Lender
 from gantk.runtime.runner import dtype_named
 from gantk.runtime.views import View, dense
@@ -43,7 +43,7 @@ class Memory:
         where = f"{size_bytes / 2**20:.1f} MiB on GPU {gpu.ordinal}"
         with gpu.current():
             _refuse_capture(stream)
-            if gpu.has_pools:
+            if gpu.uses_pool:
                 taken = call("cuMemAllocAsync", size_bytes, stream.handle, where=where)
             else:
                 taken = call("cuMemAlloc", size_bytes, where=where)
@@ -58,23 +58,36 @@ class Memory:
         self._seen_by.add(stream)
 
 
+def _is_captured(stream: Stream) -> bool:
+    none = bindings().CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE
+    try:
+        return bool(call("cuStreamIsCapturing", stream.handle) != none)
+    except DriverError as error:
+        if error.status == "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT":  # One that the default stream would wait for is.
+            return True
+        raise
+
+
 def _refuse_capture(stream: Stream) -> None:
-    active = bindings().CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_ACTIVE
-    if call("cuStreamIsCapturing", stream.handle) == active:
+    if _is_captured(stream):
         raise GantkError(
             "memory is wanted on a stream that is being captured into a graph",
             hint="give `out` and `workspace`, made before",
         )
 
 
-def _free(gpu: GPU, address: int, stream: Stream, seen_by: set[int]) -> None:
+def _free(gpu: GPU, address: int, stream: Stream, seen_by: set[int]) -> str | None:
     with gpu.current():
         if not gpu.has_pools:
             call("cuMemFree", address)
-            return
+            return None
+        # A graph gives back no memory but its own, and to wait for the GPU would spoil the capture.
+        if _is_captured(stream):
+            return NOT_YET
         if seen_by - {stream.handle}:
             call("cuCtxSynchronize")
         call("cuMemFreeAsync", address, stream.handle)
+    return None
 
 
 class DeviceArray(Lender):

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from gantk.errors import GantkError
@@ -11,6 +10,7 @@ from gantk.kernels.cache import kernel_cache
 from gantk.kernels.compile import nvrtc_version
 from gantk.kernels.device import gpu
 from gantk.runtime.backends.vendor import installed
+from gantk.runtime.cache import may_write
 from gantk.runtime.driver import probe
 
 _PACKAGES = ("cuda-bindings", "nvidia-cuda-nvrtc", "pycuda")
@@ -68,13 +68,8 @@ def _cache() -> dict[str, Any] | None:
     cache = kernel_cache()
     if cache is None:
         return None
-    folder = cache.folder
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    by_effective_user = os.access in os.supports_effective_ids
-    writable = os.access(folder, os.W_OK | os.X_OK, effective_ids=by_effective_user)
     return {
         "folder": str(cache.folder),
         "size_bytes": cache.size_bytes(),
-        "writable": folder.is_dir() and writable,
+        "writable": may_write(cache.folder),
     }

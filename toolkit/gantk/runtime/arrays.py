@@ -146,18 +146,23 @@ def bound_sizes(shapes: Mapping[str, tuple[int, ...]], inputs: Sequence[TensorSp
     return sizes
 
 
-def save_outputs(folder: str | Path, outputs: Mapping[str, Array]) -> list[Path]:
-    """Write each output as ``NAME.npy``; each appears whole or not at all."""
-    written: list[Path] = []
-    for name, array in outputs.items():
+def output_files(folder: str | Path, names: Sequence[str]) -> list[Path]:
+    """The file of each output: ``NAME.npy``, with what of the name a file may be called."""
+    files: list[Path] = []
+    for name in names:
         path = Path(folder) / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[:100].lstrip('.') or 'output'}.npy"
-        if path in written:
-            path = path.with_name(f"{path.stem}-{len(written)}.npy")
+        files.append(path.with_name(f"{path.stem}-{len(files)}.npy") if path in files else path)
+    return files
+
+
+def save_outputs(folder: str | Path, outputs: Mapping[str, Array]) -> list[Path]:
+    """Write each output to its file (see `output_files`), which appears whole or not at all."""
+    files = output_files(folder, list(outputs))
+    for path, array in zip(files, outputs.values(), strict=True):
         stream = io.BytesIO()
         np.save(stream, array, allow_pickle=False)
         write_bytes(path, stream.getvalue())
-        written.append(path)
-    return written
+    return files
 
 
 def summary(name: str, array: Array) -> dict[str, Any]:

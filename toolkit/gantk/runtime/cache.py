@@ -55,8 +55,8 @@ def examine() -> dict[str, Any] | None:
     """The cache folder as a JSON object; `None` for a user without a home.
 
     Returns:
-        ``folder``; ``data_sets_bytes`` and ``other_bytes``, what data sets and all else take; ``limit_bytes`` of the
-        former, or `None` and the ``reason``.
+        ``folder``; whether it is ``writable``; ``data_sets_bytes`` and ``other_bytes``, what data sets and all else
+        take; ``limit_bytes`` of the former, or `None` and the ``reason``.
     """
     try:
         folder = cache_folder()
@@ -74,11 +74,20 @@ def examine() -> dict[str, Any] | None:
                 every += Path(root, name).lstat().st_size
     return {
         "folder": str(folder),
+        "writable": may_write(folder),
         "data_sets_bytes": data_sets,
         "other_bytes": every - data_sets,
         "limit_bytes": limit,
         "reason": reason,
     }
+
+
+def may_write(folder: Path) -> bool:
+    """Whether a folder takes files, or can be made; nothing is tried."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    by_effective_user = os.access in os.supports_effective_ids
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK, effective_ids=by_effective_user)
 
 
 def _data_sets(folder: Path) -> list[tuple[float, int, Path]]:

@@ -17,12 +17,16 @@ from typing import Any
 import numpy as np
 
 from gantk.errors import BackendMissingError, GantkError
+from gantk.runtime import driver_context
 from gantk.runtime.captures import capturing
 from gantk.runtime.driver_context import DriverContext
 from gantk.runtime.graphs import refuse_stale_copies
 from gantk.runtime.runner import Array
 
 HOST_TO_DEVICE, DEVICE_TO_HOST = "HostToDevice", "DeviceToHost"
+
+POOLED_BYTES = 2**28
+"""How much memory a GPU's pool keeps that nobody uses."""
 
 
 def bindings() -> Any:
@@ -63,9 +67,20 @@ class Cuda:
 
     @cached_property
     def has_pools(self) -> bool:
-        """Whether the GPU at home has memory in the order of a stream."""
+        """Whether the GPU at home has memory in the order of a stream.
+
+        By default its pool gives all back that nobody uses whenever somebody waits for the GPU, and to take memory anew
+        takes longer than a small network: it is told to keep some, unless somebody has told it already.
+        """
         wanted = self._api.cudaDeviceAttr.cudaDevAttrMemoryPoolsSupported
-        return bool(self.call("cudaDeviceGetAttribute", wanted, self.home.ordinal))
+        if not self.call("cudaDeviceGetAttribute", wanted, self.home.ordinal):
+            return False
+        kept = self._api.cudaMemPoolAttr.cudaMemPoolAttrReleaseThreshold
+        pool = self.call("cudaDeviceGetDefaultMemPool", self.home.ordinal)
+        if int(self.call("cudaMemPoolGetAttribute", pool, kept)) == 0:
+            number = driver_context.bindings().cuuint64_t(POOLED_BYTES)
+            self.call("cudaMemPoolSetAttribute", pool, kept, number)
+        return True
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Call a function of the bindings; what it yields besides its status.
@@ -128,9 +143,10 @@ class Cuda:
         return kind in (kinds.cudaMemoryTypeDevice, kinds.cudaMemoryTypeManaged)
 
     def is_captured(self, stream: int) -> bool:
-        """Whether somebody captures a stream into a graph."""
+        """Whether somebody captures a stream, or one that the default stream would wait for, into a graph."""
         none = self._api.cudaStreamCaptureStatus.cudaStreamCaptureStatusNone
-        return bool(self.call("cudaStreamIsCapturing", stream) != none)
+        status, found = self._api.cudaStreamIsCapturing(stream)
+        return bool(status == self._api.cudaError_t.cudaErrorStreamCaptureImplicit or found != none)
 
     def synchronize_gpu(self) -> None:
         """Wait for all work on the GPU; no stream may be captured meanwhile."""

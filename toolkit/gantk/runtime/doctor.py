@@ -99,8 +99,7 @@ def _advice(report: dict[str, Any]) -> list[str]:
         advice.append(f"engines want a TensorRT product: {rtx}{PRODUCTS['tensorrt'].install}")
     if report["native_operators"]["reason"] is not None:
         advice.append(f"{report['native_operators']['reason']}: {report['native_operators']['hint']}")
-    if report["cache"] is not None and report["cache"]["reason"] is not None:
-        advice.append(report["cache"]["reason"])
+    advice += _cache_advice(report["cache"])
     if not report["works"]:
         advice.insert(0, "no backend works here: pip install 'gantk[cpu,openvino]'")
     if report["driver"]["works"] and "onnxruntime-gpu" not in packages:
@@ -115,6 +114,19 @@ def _advice(report: dict[str, Any]) -> list[str]:
         if free < LOW_DISK_BYTES:
             advice.append(f"only {free / 2**20:.0f} MiB are free at `{folder}`")
     return advice
+
+
+def _cache_advice(found: dict[str, Any] | None) -> list[str]:
+    """What to do about the cache, without which all works that can be made or fetched again."""
+    another = "XDG_CACHE_HOME=FOLDER names another place"
+    if found is None:
+        return [f"nothing is kept from one command to the next, for this user has no home: {another}"]
+    unkept = (
+        f"nothing is kept from one command to the next, for `{found['folder']}` cannot be written: {another}"
+    )
+    return [
+        reason for reason in (found["reason"], None if found["writable"] else unkept) if reason is not None
+    ]
 
 
 def _cpu() -> dict[str, Any]:

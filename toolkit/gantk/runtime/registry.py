@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from types import ModuleType
 
 from gantk.bundle import ENGINE_BACKENDS, ENGINE_PRECISIONS, FORMS, PRECISIONS, Bundle, is_bundle
@@ -200,7 +201,7 @@ def _open_engine(
         raise GantkError(
             f"{backend} runs the engines of a bundle, and `{path}` is none",
             where=str(path),
-            hint=f"gantk export {path} --to {backend}",
+            hint=f"gantk export {quote(str(path))} --to {backend}",
         )
     return import_module(ENGINE_MODULE).open_engine(Bundle.read(path), backend, precision, form)  # type: ignore[no-any-return]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 
 import numpy as np
@@ -67,7 +68,7 @@ class StyleNetwork:
             raise GantkError(
                 f"`{path}` is not a style network, from pictures to pictures; it has {had}",
                 where=str(path),
-                hint=f"gantk run {path} runs any network",
+                hint=f"gantk run {quote(str(path))} runs any network",
             )
         self.picture = inputs["picture"]
         self.takes_style_picture = "style" in inputs

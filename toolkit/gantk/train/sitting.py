@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 import torch
@@ -156,7 +157,7 @@ def _check_kind(wanted: str, found: str, run: Path) -> None:
         raise GantkError(
             f"`{run}` is a run of `gantk train {found}`, not of `gantk train {wanted}`",
             where=str(run),
-            hint=f"gantk train {found} --resume --out {run}",
+            hint=f"gantk train {found} --resume --out {quote(str(run))}",
         )
 
 

@@ -66,6 +66,9 @@ class Session {
     (void)inputs, (void)outputs;
     return nullptr;
   }
+
+  // The GPU memory that it holds, where it can tell. Threads may run it meanwhile.
+  virtual std::optional<MemoryBytes> memory_bytes() const noexcept { return std::nullopt; }
 };
 
 class Backend {

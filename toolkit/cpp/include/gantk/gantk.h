@@ -17,7 +17,9 @@
  * other array.
  *
  * Threads: any number may call gantk_runner_run*, gantk_runner_bind and the questions on one runner at the same time;
- * freeing it must not overlap with them. A bound run, an error or an outputs object belongs to one thread at a time.
+ * freeing it must not overlap with them. Their runs are under way at once, but for ONNX Runtime's on a GPU; what else
+ * gantk/runner.hpp says of threads goes for C too. A bound run, an error or an outputs object belongs to one thread at a
+ * time.
  */
 #ifndef GANTK_H
 #define GANTK_H
@@ -103,6 +105,13 @@ typedef struct {
   const char *symbols[GANTK_MOST_AXES]; /* NULL where the size is fixed */
 } gantk_spec;
 
+/* GPU memory that a runner holds, in bytes. */
+typedef struct {
+  size_t engine;      /* the weights */
+  size_t activations; /* what its contexts have for what is between the layers */
+  size_t buffers;     /* what it has copied inputs to, and copies outputs from */
+} gantk_memory;
+
 GANTK_C_API uint32_t gantk_abi_version(void);
 GANTK_C_API const char *gantk_version(void);
 GANTK_C_API gantk_options gantk_options_default(void);
@@ -124,6 +133,9 @@ GANTK_C_API const char *gantk_runner_version(const gantk_runner *runner);   /* t
 GANTK_C_API const char *gantk_runner_precision(const gantk_runner *runner); /* that it really computes in */
 GANTK_C_API const char *gantk_runner_file_precision(const gantk_runner *runner);
 GANTK_C_API gantk_device gantk_runner_device(const gantk_runner *runner);
+
+/* What it holds now, of TensorRT's engines; all zero where the backend does not tell. */
+GANTK_C_API gantk_memory gantk_runner_memory_bytes(const gantk_runner *runner);
 
 GANTK_C_API size_t gantk_runner_input_count(const gantk_runner *runner);
 GANTK_C_API size_t gantk_runner_output_count(const gantk_runner *runner);

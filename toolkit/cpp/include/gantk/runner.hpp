@@ -5,14 +5,22 @@
 //   auto outputs = runner.run({{"picture", picture.view()}});
 //   std::span<const std::uint8_t> pixels = outputs["stylized"].values<std::uint8_t>();
 //
-// Threads: `run` and `bind` are const and any number of threads may call them on one runner at the same time; opening,
-// moving and closing a runner must not overlap with other calls on it. Inputs are read only during the call. A bound run
-// is for one thread at a time.
+// Threads: `run`, `bind` and the questions are const and any number of threads may call them on one runner at the same
+// time; opening, moving and closing a runner must not overlap with other calls on it. Inputs are read only during the
+// call. A bound run is for one thread at a time. Each runner has weights of its own, so threads had better share one:
+// - ONNX Runtime on a CPU does all runs at once, without a lock. They share the `Options::threads` of the runner; for many
+//   callers 1 does most, for more would keep cores busy waiting for each other.
+// - TensorRT does all runs at once, each in a context of its own. There are as many as threads, and bound runs, have
+//   wanted at once; they stay, and `Runner::memory_bytes` tells what they take.
+// - ONNX Runtime on a GPU has one stream, on which threads take turns.
+// Bundles may be opened by several threads too. That reads environment variables, which are set before.
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -36,6 +44,13 @@ struct Options {
   int threads = 0;               // for one operation on a CPU; 0: all cores that this process may use
   void* stream = nullptr;        // the caller's cudaStream_t, on which work is queued; null: one of the backend's,
                                  // which waits for what is on CUDA's default stream
+};
+
+// GPU memory that a runner holds, in bytes.
+struct MemoryBytes {
+  std::size_t engine = 0;       // the weights
+  std::size_t activations = 0;  // what its contexts have for what is between the layers
+  std::size_t buffers = 0;      // what it has copied inputs to, and copies outputs from
 };
 
 // An input, by name.
@@ -112,6 +127,9 @@ class GANTK_API Runner {
   const std::string& file_precision() const;  // of the file it runs
   Device device() const;
 
+  // What it holds now, of TensorRT's engines; nothing where the backend does not tell. Other threads may run meanwhile.
+  std::optional<MemoryBytes> memory_bytes() const;
+
   // The backends that "auto" tried before this one, and why each did not do.
   const std::vector<std::pair<std::string, std::string>>& passed_over() const;
 
@@ -136,7 +154,7 @@ class GANTK_API Runner {
     return bind(std::span(feeds.begin(), feeds.size()), std::span(targets.begin(), targets.size()));
   }
 
-  // Gives back what the backend holds. Closing twice is harmless; running afterwards is an error.
+  // Gives back what the backend holds. Closing twice is harmless; to run afterwards, or to ask for memory, is an error.
   void close() noexcept;
 
  private:

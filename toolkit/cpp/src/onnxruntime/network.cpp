@@ -2,6 +2,8 @@
 #include "onnxruntime/network.hpp"
 
 #include <mutex>
+#include <set>
+#include <shared_mutex>
 
 #include "gantk/error.hpp"
 #include "onnxruntime/interface.hpp"
@@ -17,21 +19,26 @@ const Ort::Env& environment() {
   return env;
 }
 
-// The first session that brings operators enters their domain into a table of the whole process, which ONNX Runtime
-// does without a lock: no other one that brings them is made meanwhile.
-Ort::Session make_session(const Model& model, const Ort::SessionOptions& options, bool has_operators) {
-  static std::once_flag first;
-  Ort::Session made{nullptr};
-  const auto make = [&] { made = {environment(), model.bytes.view().data(), model.bytes.size(), options}; };
-  if (has_operators) std::call_once(first, make);
-  if (made == nullptr) make();
+// The first session that brings a library's operators enters their domain into a table of the whole process, which
+// every session reads while it is made. ONNX Runtime has no lock for that: the first one is made alone.
+Ort::Session make_session(const Model& model, const Ort::SessionOptions& options, const std::string& operators) {
+  static auto& table = *new std::shared_mutex;
+  static auto& entered = *new std::set<std::string>{""};  // the libraries whose domains it has, or none
+  const auto make = [&] { return Ort::Session(environment(), model.bytes.view().data(), model.bytes.size(), options); };
+  {
+    const std::shared_lock beside_others(table);
+    if (entered.contains(operators)) return make();
+  }
+  const std::unique_lock alone(table);
+  Ort::Session made = make();
+  entered.insert(operators);
   return made;
 }
 
 Ort::Session load(const Model& model, const Options& chosen, void* stream) {
   const Ort::SessionOptions options = session_options(model, chosen, stream);
   try {
-    return make_session(model, options, !chosen.operators.empty());
+    return make_session(model, options, chosen.operators);
   } catch (const Ort::Exception& error) {
     throw Error("ONNX Runtime cannot load `" + model.where + "`: " + message_of(error), model.where);
   }

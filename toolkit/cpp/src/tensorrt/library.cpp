@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 
+#include "gantk/error.hpp"
 #include "text.hpp"
 
 namespace gantk::tensorrt {
@@ -81,6 +82,9 @@ std::unique_ptr<nvinfer1::IRuntime> create_runtime() {
 
 void listen() { heard().clear(); }
 
-std::string said() { return shortened(heard().empty() ? "it gave no reason" : heard()); }
+void fail(const std::string& where, const std::string& doing, const std::string& hint) {
+  const std::string said = shortened(heard().empty() ? "it gave no reason" : heard());
+  throw Error("`" + where + "` cannot " + doing + ": " + said, where, hint);
+}
 
 }  // namespace gantk::tensorrt

@@ -28,8 +28,8 @@ const Library& library();
 // A runtime of the library, which must have been loaded; null where it refuses.
 std::unique_ptr<nvinfer1::IRuntime> create_runtime();
 
-// Calls of this thread from here on are listened to; `said()` has the errors since, on one line.
+// Calls of this thread from here on are listened to; `fail` throws an Error that has the errors since, on one line.
 void listen();
-std::string said();
+[[noreturn]] void fail(const std::string& where, const std::string& doing, const std::string& hint = {});
 
 }  // namespace gantk::tensorrt

@@ -3,6 +3,8 @@
 // tells on standard output what it is asked to do, and fails in the function that the environment names.
 #include "driver.hpp"
 
+#include <chrono>
+#include <condition_variable>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -10,6 +12,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <string>
 #include <utility>
@@ -45,6 +48,9 @@ struct CUgraphExec_st {
 
 namespace {
 
+std::recursive_mutex mutex;  // Of all that follows: threads are let in one by one.
+using Lock = std::lock_guard<std::recursive_mutex>;
+
 std::set<const void*> live;  // What was handed out and is to be given back.
 
 // Null names the default one.
@@ -64,23 +70,27 @@ CUresult tell(const char* function) {
 
 template <class Made>
 Made* made(Made* object) {
+  const Lock lock(mutex);
   live.insert(object);
   return object;
 }
 
 template <class Made>
 CUresult end(Made* object) {
+  const Lock lock(mutex);
   if (live.erase(object) == 0) return CUDA_ERROR_INVALID_VALUE;
   delete object;
   return CUDA_SUCCESS;
 }
 
 CUresult end_memory(void* memory) {
+  const Lock lock(mutex);
   if (live.erase(memory) == 0) return CUDA_ERROR_INVALID_VALUE;
   return std::free(memory), CUDA_SUCCESS;
 }
 
 CUresult add(CUstream given, CUgraphNode_st work) {
+  const Lock lock(mutex);
   const CUstream stream = stream_of(given);
   (stream->captured != nullptr ? *stream->captured : stream->queue).push_back(std::move(work));
   return CUDA_SUCCESS;
@@ -144,6 +154,7 @@ CUresult cuStreamCreate(CUstream* stream, unsigned flags) {
 }
 CUresult cuStreamDestroy(CUstream stream) { return end(stream); }
 CUresult cuStreamSynchronize(CUstream given) {
+  const Lock lock(mutex);
   const CUstream stream = stream_of(given);
   if (stream->captured != nullptr) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   if (const CUresult status = tell("cuStreamSynchronize"); status != CUDA_SUCCESS) return status;
@@ -153,16 +164,19 @@ CUresult cuStreamSynchronize(CUstream given) {
   return CUDA_SUCCESS;
 }
 CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus* status) {
+  const Lock lock(mutex);
   *status = stream->captured == nullptr ? CU_STREAM_CAPTURE_STATUS_NONE : CU_STREAM_CAPTURE_STATUS_ACTIVE;
   return CUDA_SUCCESS;
 }
 CUresult cuEventCreate(CUevent* event, unsigned) { return *event = made(new CUevent_st), CUDA_SUCCESS; }
 CUresult cuEventRecord(CUevent event, CUstream stream) {
+  const Lock lock(mutex);
   *event = {stream_of(stream), std::make_shared<bool>(false)};
   add(stream, {[reached = event->is_reached] { *reached = true; }});
   return tell("cuEventRecord");
 }
 CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
+  const Lock lock(mutex);
   if (const CUresult status = tell("cuStreamWaitEvent"); status != CUDA_SUCCESS) return status;
   return add(stream, {[awaited = *event] {
                while (!*awaited.is_reached) awaited.stream->step();
@@ -170,6 +184,7 @@ CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
 }
 CUresult cuEventDestroy(CUevent event) { return end(event); }
 CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode mode) {
+  const Lock lock(mutex);
   // What others do meanwhile would fail, or end it.
   if (mode != CU_STREAM_CAPTURE_MODE_THREAD_LOCAL || stream->waits_for_others) return CUDA_ERROR_INVALID_VALUE;
   if (const CUresult status = tell("cuStreamBeginCapture"); status != CUDA_SUCCESS) return status;
@@ -177,6 +192,7 @@ CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode mode) {
   return CUDA_SUCCESS;
 }
 CUresult cuStreamEndCapture(CUstream stream, CUgraph* graph) {
+  const Lock lock(mutex);
   const std::unique_ptr<Work> work(std::exchange(stream->captured, nullptr));
   if (const CUresult status = tell("cuStreamEndCapture"); status != CUDA_SUCCESS) return status;
   *graph = made(new CUgraph_st{std::move(*work)});
@@ -188,6 +204,7 @@ CUresult cuGraphInstantiateWithFlags(CUgraphExec* executable, CUgraph graph, uns
   return CUDA_SUCCESS;
 }
 CUresult cuGraphLaunch(CUgraphExec executable, CUstream stream) {
+  const Lock lock(mutex);
   if (const CUresult status = tell("cuGraphLaunch"); status != CUDA_SUCCESS) return status;
   for (const auto& each : executable->work) add(stream, each);
   return CUDA_SUCCESS;
@@ -208,6 +225,20 @@ CUresult cuGraphExecDestroy(CUgraphExec executable) { return end(executable); }
 CUresult stand_in_launch(CUstream stream, CUhostFn function, void* data) {
   return add(stream, {[=] { function(data); }});
 }
-std::size_t stand_in_live() { return live.size(); }
+std::size_t stand_in_live() {
+  const Lock lock(mutex);
+  return live.size();
+}
+
+void stand_in_meet() {
+  static std::mutex here;
+  static std::condition_variable all_are_here;
+  static int missing = std::getenv("STAND_IN_TOGETHER") == nullptr ? 0 : std::atoi(std::getenv("STAND_IN_TOGETHER"));
+  std::unique_lock lock(here);
+  if (missing > 0 && --missing == 0) all_are_here.notify_all();
+  if (all_are_here.wait_for(lock, std::chrono::seconds(5), [] { return missing <= 0; })) return;
+  missing = 0;
+  std::printf("  others did not come\n");
+}
 
 }  // extern "C"

@@ -13,4 +13,7 @@ CUresult stand_in_launch(CUstream stream, CUhostFn function, void* data);
 
 // How many things were handed out and not given back.
 std::size_t stand_in_live();
+
+// Waits, once, until as many threads are here as STAND_IN_TOGETHER says; tells where they do not come.
+void stand_in_meet();
 }

@@ -3,81 +3,19 @@
 // the driver tell what is asked of them between the lines of this.
 //
 //   gantk_gpu_trial BUNDLE BACKEND
-#include <dlfcn.h>
-
 #include <cstdio>
-#include <new>
 #include <optional>
 #include <vector>
 
-#include "driver.hpp"
-#include "gantk/runner.hpp"
+#include "arrays.hpp"
 
 namespace {
 
-constexpr std::int64_t latent_size = 4, pixels = 3 * 8 * 8;
-
-// Memory that begins as CUDA's does.
-template <class T>
-struct Aligned {
-  using value_type = T;
-  static constexpr std::align_val_t alignment{512};
-  T* allocate(std::size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), alignment)); }
-  void deallocate(T* memory, std::size_t) { ::operator delete(memory, alignment); }
-  friend bool operator==(Aligned, Aligned) { return true; }
-};
-
-using Floats = std::vector<float, Aligned<float>>;
-
-// The functions of the stand-in for the driver.
-struct Driver {
-  template <class Function>
-  Function* find(const char* name) const {
-    return reinterpret_cast<Function*>(::dlsym(library, name));
-  }
-
-  void* library = ::dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-  decltype(&cuStreamCreate) create = find<decltype(cuStreamCreate)>("cuStreamCreate");
-  decltype(&cuStreamDestroy) destroy = find<decltype(cuStreamDestroy)>("cuStreamDestroy_v2");
-  decltype(&cuStreamSynchronize) wait = find<decltype(cuStreamSynchronize)>("cuStreamSynchronize");
-  decltype(&stand_in_launch) launch = find<decltype(stand_in_launch)>("stand_in_launch");
-  decltype(&stand_in_live) live = find<decltype(stand_in_live)>("stand_in_live");
-
-  // Doubles a value when the stream comes to it.
-  void double_on(CUstream stream, float& value) const {
-    launch(stream, [](void* given) { *static_cast<float*>(given) *= 2; }, &value);
-  }
-};
+using namespace gantk::testing;
 
 void say(const char* what) { std::printf("%s\n", what); }
 
-// Whether each pixel is its index and the sum of its latent vector.
-bool is_right(const Floats& latent, const float* picture) {
-  bool right = true;
-  for (std::size_t i = 0; i < latent.size() / latent_size * pixels; ++i) {
-    float wanted = static_cast<float>(i % pixels);
-    for (std::size_t j = 0; j < latent_size; ++j) wanted += latent[i / pixels * latent_size + j];
-    right = right && picture[i] == wanted;
-  }
-  return right;
-}
-
 void judge(const Floats& latent, const float* picture) { say(is_right(latent, picture) ? "right" : "wrong"); }
-
-struct Arrays {
-  Arrays(std::int64_t count, float first) : batch(count), latent(count * latent_size), picture(count * pixels) {
-    for (std::size_t i = 0; i < latent.size(); ++i) latent[i] = first + static_cast<float>(i);
-  }
-  gantk::Feed feed(gantk::Device device = gantk::Device::cpu) const {
-    return {"latent", {latent.data(), gantk::DType::float32, {batch, latent_size}, device}};
-  }
-  gantk::Target target(gantk::Device device = gantk::Device::cpu) {
-    return {"picture", {picture.data(), gantk::DType::float32, {batch, 3, 8, 8}, device}};
-  }
-
-  std::int64_t batch;
-  Floats latent, picture;
-};
 
 // From main memory and back.
 void in_main_memory(const gantk::Options& options, const char* bundle) {
@@ -93,6 +31,7 @@ void in_main_memory(const gantk::Options& options, const char* bundle) {
   say("run of another shape");
   runner->run({other.feed()}, {other.target()});
   judge(other.latent, other.picture.data());
+  tell_memory(*runner);
   runner.reset();
   one.latent[3] = 200;
   say("bound run without its runner");

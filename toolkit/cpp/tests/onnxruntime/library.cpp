@@ -4,14 +4,17 @@
 #include <dlfcn.h>
 #include <onnxruntime_c_api.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <list>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "../gpu/driver.hpp"
@@ -35,6 +38,8 @@ struct Binding {
   bool is_pending = false, has_run = false;
 };
 
+std::mutex mutex;  // Of all that follows.
+
 // What is alive, by what the library knows it by.
 std::map<const OrtSessionOptions*, CUstream> told;
 std::map<const OrtSession*, CUstream> streams;
@@ -46,6 +51,12 @@ struct Run {
   std::shared_ptr<Binding> binding;
 };
 std::list<Run> runs;  // A graph may do any of them again.
+
+// Those that bring operators; how many sessions are being made, how many of them enter the operators' domain into the
+// table of the process, and whether it is there.
+std::set<const OrtSessionOptions*> with_operators;
+int made_now = 0, entering = 0;
+bool is_entered = false;
 
 bool is_named(const char* variable, const char* name) {
   const char* value = std::getenv(variable);
@@ -84,17 +95,42 @@ OrtStatus* update_cuda_option(OrtCUDAProviderOptionsV2* options, const char* key
 }
 void release_cuda_options(OrtCUDAProviderOptionsV2* options) noexcept { delete options; }
 OrtStatus* append_cuda(OrtSessionOptions* options, const OrtCUDAProviderOptionsV2* cuda) noexcept {
+  const std::lock_guard lock(mutex);
   return told[options] = cuda->stream, nullptr;
 }
 
+// A domain is entered slowly, so that others come meanwhile; none may, for ONNX Runtime has no lock for that.
 OrtStatus* create_session(const OrtEnv* env, const void* file, std::size_t size, const OrtSessionOptions* options,
                           OrtSession** made) noexcept {
+  std::unique_lock lock(mutex);
+  const bool enters = with_operators.contains(options) && !is_entered;
+  ++made_now, entering += enters;
+  if (entering > 0 && made_now > 1) std::printf("  sessions are made while operators are entered\n");
+  lock.unlock();
+  if (enters) std::this_thread::sleep_for(std::chrono::milliseconds(50));
   OrtStatus* status = real->CreateSessionFromArray(env, file, size, options, made);
+  lock.lock();
+  --made_now, entering -= enters, is_entered |= enters;
   if (status == nullptr && told.contains(options)) streams[*made] = told[options];
   return status;
 }
+OrtStatus* register_operators(OrtSessionOptions* options, const char*) noexcept {
+  const std::lock_guard lock(mutex);
+  with_operators.insert(options);
+  return nullptr;
+}
+void release_session_options(OrtSessionOptions* options) noexcept {
+  {
+    const std::lock_guard lock(mutex);
+    told.erase(options), with_operators.erase(options);
+  }
+  real->ReleaseSessionOptions(options);
+}
 void release_session(OrtSession* session) noexcept {
-  streams.erase(session);
+  {
+    const std::lock_guard lock(mutex);
+    streams.erase(session);
+  }
   real->ReleaseSession(session);
 }
 
@@ -126,22 +162,29 @@ OrtStatus* get_places(const OrtSession* session, const OrtMemoryInfo** places, s
 #endif
 
 OrtStatus* add_run_config(OrtRunOptions* options, const char* key, const char* value) noexcept {
+  const std::lock_guard lock(mutex);
   if (std::strcmp(key, "disable_synchronize_execution_providers") == 0 && *value == '1') quiet.insert(options);
   return real->AddRunConfigEntry(options, key, value);
 }
 void release_run_options(OrtRunOptions* options) noexcept {
+  const std::lock_guard lock(mutex);
   quiet.erase(options);
   real->ReleaseRunOptions(options);
 }
 
 OrtStatus* create_binding(OrtSession* session, OrtIoBinding** made) noexcept {
   OrtStatus* status = real->CreateIoBinding(session, made);
+  const std::lock_guard lock(mutex);
   if (status == nullptr) bindings[*made] = std::make_shared<Binding>(*made);
   return status;
 }
-void release_binding(OrtIoBinding* binding) noexcept { bindings.erase(binding); }
+void release_binding(OrtIoBinding* binding) noexcept {
+  const std::lock_guard lock(mutex);
+  bindings.erase(binding);
+}
 
 OrtStatus* run_with_binding(OrtSession* session, const OrtRunOptions* options, const OrtIoBinding* given) noexcept {
+  const std::lock_guard lock(mutex);
   static bool has_spoiled_a_capture = false;
   const std::shared_ptr<Binding>& binding = bindings.at(given);
   const CUstream stream = streams.at(session);
@@ -173,6 +216,14 @@ OrtStatus* run_with_binding(OrtSession* session, const OrtRunOptions* options, c
   return nullptr;
 }
 
+// On the CPU.
+OrtStatus* run(OrtSession* session, const OrtRunOptions* options, const char* const* input_names,
+               const OrtValue* const* inputs, std::size_t input_count, const char* const* output_names,
+               std::size_t output_count, OrtValue** outputs) noexcept {
+  stand_in_meet();
+  return real->Run(session, options, input_names, inputs, input_count, output_names, output_count, outputs);
+}
+
 const OrtApi* make_api(std::uint32_t version) {
   void* library = ::dlopen(std::getenv("STAND_IN_ONNXRUNTIME"), RTLD_NOW | RTLD_LOCAL);
   const auto base = reinterpret_cast<const OrtApiBase* (*)()>(::dlsym(library, "OrtGetApiBase"))();
@@ -196,6 +247,9 @@ const OrtApi* make_api(std::uint32_t version) {
   api.CreateIoBinding = create_binding;
   api.ReleaseIoBinding = release_binding;
   api.RunWithBinding = run_with_binding;
+  api.Run = run;
+  api.RegisterCustomOpsLibrary_V2 = register_operators;
+  api.ReleaseSessionOptions = release_session_options;
   return &api;
 }
 

@@ -77,6 +77,7 @@ class ICudaEngine {
   virtual TensorIOMode getTensorIOMode(const char* name) const noexcept = 0;
   virtual TensorLocation getTensorLocation(const char* name) const noexcept = 0;
   virtual std::int32_t getNbOptimizationProfiles() const noexcept = 0;
+  virtual std::int64_t getDeviceMemorySizeV2() const noexcept = 0;
   virtual IRuntimeConfig* createRuntimeConfig() noexcept = 0;
   virtual IExecutionContext* createExecutionContext(ExecutionContextAllocationStrategy strategy) noexcept = 0;
   virtual IExecutionContext* createExecutionContext(IRuntimeConfig* configuration) noexcept = 0;

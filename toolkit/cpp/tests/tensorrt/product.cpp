@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The library of a TensorRT product, whose every engine is latent: float32[N x 4] -> picture: float32[N x 3 x 8 x 8], each
-// pixel its index and the sum of the sample's latent vector. It refuses what the real one does not survive.
+// The library of a TensorRT product, whose every engine is latent: float32[N x 4] -> picture: float32[N x 3 x 8 x 8],
+// each pixel its index and the sum of the sample's latent vector. It refuses what the real one does not survive.
 #include <NvInferRuntime.h>
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <list>
+#include <mutex>
 #include <numeric>
 #include <string>
 #include <string_view>
@@ -56,7 +57,10 @@ class Kernels : public IRuntimeCache {
     std::string bytes_;
   };
 
-  IHostMemory* serialize() const noexcept override { return new Blob("k" + batches_ + "!"); }
+  IHostMemory* serialize() const noexcept override {
+    const std::lock_guard lock(mutex_);
+    return new Blob("k" + batches_ + "!");
+  }
   bool deserialize(const void* blob, std::size_t size) noexcept override {
     const std::string_view bytes(static_cast<const char*>(blob), size);
     std::printf("  deserialize %.*s\n", static_cast<int>(size), bytes.data());
@@ -67,6 +71,7 @@ class Kernels : public IRuntimeCache {
 
   // Each is compiled once.
   void want(std::int64_t batch) const {
+    const std::lock_guard lock(mutex_);
     const char digit = static_cast<char>('0' + batch);
     if (batches_.find(digit) != batches_.npos) return;
     std::printf("  compiles for batch %c\n", digit);
@@ -74,6 +79,7 @@ class Kernels : public IRuntimeCache {
   }
 
  private:
+  mutable std::mutex mutex_;  // Contexts of several threads share them.
   mutable std::string batches_;
 };
 
@@ -114,6 +120,7 @@ class Context : public IExecutionContext {
       logger_.log(ILogger::Severity::kERROR, "the stand-in does not run");
       return false;
     }
+    if (!is_captured) stand_in_meet();
     if (kernels_ != nullptr) kernels_->want(batch_);
     runs_.push_back({latent_, picture_, batch_, !is_captured});
     return stand_in_launch(stream, compute, &runs_.back()) == CUDA_SUCCESS;
@@ -167,6 +174,7 @@ class Engine : public ICudaEngine {
   }
   TensorLocation getTensorLocation(const char*) const noexcept override { return TensorLocation::kDEVICE; }
   std::int32_t getNbOptimizationProfiles() const noexcept override { return 1; }
+  std::int64_t getDeviceMemorySizeV2() const noexcept override { return 3 << 20; }
   IRuntimeConfig* createRuntimeConfig() noexcept override { return new Configuration(); }
   IExecutionContext* createExecutionContext(ExecutionContextAllocationStrategy strategy) noexcept override {
     return make(strategy, nullptr);
@@ -178,6 +186,7 @@ class Engine : public ICudaEngine {
 
  private:
   IExecutionContext* make(ExecutionContextAllocationStrategy strategy, const Kernels* kernels) {
+    std::printf("  createExecutionContext\n");
     return new Context(logger_, strategy == ExecutionContextAllocationStrategy::kUSER_MANAGED, kernels);
   }
 

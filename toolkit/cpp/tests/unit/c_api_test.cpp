@@ -51,6 +51,13 @@ TEST_F(CApiTest, RunsIntoTheCallersMemoryAndAllocatesNothing) {
   EXPECT_EQ(y_[5], 7);
 }
 
+TEST_F(CApiTest, TellsWhatTheBackendHolds) {
+  const auto [engine, activations, buffers] = gantk_runner_memory_bytes(runner_);
+  EXPECT_EQ(engine, 1u);
+  EXPECT_EQ(activations, 2u);
+  EXPECT_EQ(buffers, 3u);
+}
+
 TEST_F(CApiTest, SaysThatThereIsNoMemory) {
   gantk_outputs* outputs = nullptr;
   testing::is_full = true;

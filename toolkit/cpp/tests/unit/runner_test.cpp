@@ -135,6 +135,7 @@ TEST_F(RunnerTest, IsClosedOnce) {
   runner.close();
   runner.close();
   EXPECT_NE(refusal([&] { runner.run({{"x", view_}}); }).find("the runner is closed"), std::string::npos);
+  EXPECT_NE(refusal([&] { runner.memory_bytes(); }).find("the runner is closed"), std::string::npos);
   EXPECT_EQ(outputs["y"].values<float>()[0], 2);  // Outputs outlive the runner.
   Runner moved = std::move(runner);
   EXPECT_NE(refusal([&] { runner.inputs(); }).find("moved to another variable"), std::string::npos);

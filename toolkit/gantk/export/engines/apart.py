@@ -21,7 +21,7 @@ from gantk.export.engines.audit import Audit
 from gantk.export.engines.build import BuildOptions, Built
 from gantk.export.engines.progress import Progress
 from gantk.export.engines.worker import ENGINE, MODEL, REQUEST
-from gantk.files import temporary_folder
+from gantk.files import ANOTHER_PLACE, named_errors, temporary_folder
 from gantk.runtime.products import Product
 
 _LAST_LINES = 3
@@ -54,8 +54,9 @@ def build_apart(
         "options": asdict(options),
     }
     with temporary_folder("build") as folder:
-        (folder / MODEL).write_bytes(data)
-        (folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")
+        with named_errors(folder, "build in", ANOTHER_PLACE):  # As the worker says it.
+            (folder / MODEL).write_bytes(data)
+            (folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")
         with (folder / "log").open("w+b") as log:
             status, result = _run(folder, log, progress)
             if result is None:
@@ -81,15 +82,16 @@ def _run(folder: Path, log: IO[bytes], progress: Progress) -> tuple[int, dict[st
     Returns:
         Its exit status, and its result unless it died before.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gantk.export.engines.worker"],
-        cwd=folder,
-        env=_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        start_new_session=True,  # Ctrl-C reaches us alone, and what it starts ends with it.
-    )
+    with named_errors(Path(sys.executable), "start"):  # A limit on processes, or too little memory.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gantk.export.engines.worker"],
+            cwd=folder,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C reaches us alone, and what it starts ends with it.
+        )
     assert process.stdout is not None
     try:
         result: dict[str, Any] | None = None

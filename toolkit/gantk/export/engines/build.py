@@ -243,6 +243,8 @@ def _failure(
     elif is_shortage(said) and not product.ahead_of_time:
         said = f"{said}; of the GPU's memory {Cuda(cuda.bindings()).memory()}"
         hint = "end what else uses the GPU, or let it use less with --workspace MIB"
+    elif is_shortage(said):
+        hint = "smaller shapes, with --opt and --max, take less memory"
     elif "deconv" in said and precision == "bf16":
         hint = "bf16 transposed convolutions do not build, those of a fp16 file do: gantk export RUN --precision fp16"
     return GantkError(

@@ -6,13 +6,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gantk.bundle import PRECISIONS, HeavyLayer
+from gantk.bundle import PRECISIONS, Engine, HeavyLayer
 from gantk.errors import GantkError, UsageError
 from gantk.runtime import driver
 from gantk.runtime.products import Product
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from gantk.export.engines.build import BuildOptions
 
 OLDEST_TARGET = {"bf16": 80, "tf32": 80, "fp8": 89}
 """Of a precision, the first compute capability whose matrix units have it; of the others any will do."""
@@ -127,6 +129,16 @@ def choose_targets(
         target, reason = next(iter(refused.items()))
         raise UsageError(reason, where="--target", hint=_instead(product, target, layers))
     return tuple(target for target, reason in reasons.items() if reason is None)
+
+
+def missed_targets(
+    product: Product, engine: Engine, known: Sequence[str], options: BuildOptions
+) -> list[str]:
+    """Why an engine is not for some architectures of its product, where it should be for all that can be had."""
+    if not product.ahead_of_time or options.targets or "refit" in options.options:
+        return []
+    reasons = (lacks(product, engine.executed, target, engine.heavy_layers) for target in known)
+    return [reason for reason in reasons if reason is not None]
 
 
 def _instead(product: Product, target: str, layers: Sequence[HeavyLayer]) -> str:

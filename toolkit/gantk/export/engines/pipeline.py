@@ -21,7 +21,7 @@ from gantk.bundle import (
 from gantk.errors import UsageError
 from gantk.export.engines.apart import build_apart
 from gantk.export.engines.build import BuildOptions, check_options
-from gantk.export.engines.cells import adapt, asked_targets, choose_targets, lacks, refuse_here
+from gantk.export.engines.cells import adapt, asked_targets, choose_targets, missed_targets, refuse_here
 from gantk.export.engines.maker import Sources
 from gantk.export.engines.probe import with_probe
 from gantk.export.engines.profiles import make_profiles
@@ -154,7 +154,7 @@ def add_engines(
         progress: Told how far each build is.
 
     Raises:
-        GantkError: It is no bundle, lacks a precision, or a build fails: the bundle stays as it was.
+        GantkError: It is no bundle, is damaged, lacks a precision, or a build fails: the bundle stays as it was.
         UsageError: See `EngineRequest.check`; or shapes that do not suit the inputs.
         BackendMissingError: See there.
     """
@@ -163,8 +163,26 @@ def add_engines(
         Bundle.read(root).find(precision)
     with Writer(root, force=True) as writer:
         bundle = Bundle.read(root)  # Again, for now nobody else writes it.
-        manifest = make_engines(writer, bundle.manifest, Sources.of(bundle), request, report, progress)
+        held = _held(bundle, report)
+        manifest = make_engines(writer, held, Sources.of(bundle), request, report, progress)
         return writer.commit(manifest)
+
+
+def _held(bundle: Bundle, report: Report) -> Manifest:
+    """What a bundle has of its manifest: engines whose files are gone are no longer named.
+
+    Raises:
+        GantkError: Another file is missing or damaged, which is said before a build rather than after it.
+    """
+    manifest = bundle.manifest
+    for ref in manifest.files:
+        if all(ref != engine.file for engine in manifest.engines):
+            bundle.read_file(ref)
+    there = [engine for engine in manifest.engines if (bundle.root / engine.file.path).is_file()]
+    for engine in manifest.engines:
+        if engine not in there:
+            report(f"  no longer named: {engine.label}, for `{engine.file.path}` is gone")
+    return replace(manifest, engines=tuple(there))
 
 
 def make_engines(
@@ -206,7 +224,7 @@ def make_engines(
             replaced = engines.get(engine.label)
             if replaced is not None and replaced.profiles != engine.profiles:
                 report(
-                    f"  in the place of the one for {_served(replaced)}: several profiles make one engine for both"
+                    f"  in the place of the one for {replaced.served}: several profiles make one engine for both"
                 )
             engines[engine.label] = engine
         unfit = gpu_trouble(product)
@@ -271,23 +289,6 @@ def _build(
         heavy_layers=built.found.heavy_layers,
         timing_cache=built.timing_cache,
         workspace_bytes=options.workspace_bytes,
-    )
-
-
-def missed_targets(
-    product: Product, engine: Engine, known: Sequence[str], options: BuildOptions
-) -> list[str]:
-    """Why an engine is not for some architectures of its product, where it should be for all that can be had."""
-    if not product.ahead_of_time or options.targets or "refit" in options.options:
-        return []
-    reasons = (lacks(product, engine.executed, target, engine.heavy_layers) for target in known)
-    return [reason for reason in reasons if reason is not None]
-
-
-def _served(engine: Engine) -> str:
-    """The shapes that an engine serves, in words."""
-    return "; ".join(
-        ", ".join(f"{name} {shapes}" for name, shapes in profile.items()) for profile in engine.profiles
     )
 
 

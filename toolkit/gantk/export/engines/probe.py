@@ -51,6 +51,11 @@ def with_probe(
         if manifest.family == STEP_FAMILY and engine.form != "targets":
             known = Probe.read(bundle, manifest.probe)
             feeds = _of_a_step(feeds, known, _most_exact(manifest, sources, "targets"))
+        largest = max(feeds, key=lambda name: feeds[name].size)
+        shape = "x".join(map(str, feeds[largest].shape))
+        report(
+            f"  computing what is right for {largest} {shape}, to judge it by"
+        )  # Of large pictures for minutes.
         probe = make_probe(model, feeds, report)
     except GantkError as error:
         report(f"  without a probe, by which engines are verified: {error.what}")

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 from gantk.bundle import Bundle, Engine, Interface, Manifest, Variant, Writer
 from gantk.checkpoint import Generator, load_generator
@@ -95,14 +96,17 @@ class Refit:
 
         Raises:
             BackendMissingError: No product of an engine is installed, or there is no GPU.
-            GantkError: There is no engine that was built refittable, and for this machine.
+            GantkError: It has no checkpoint, a quantised file, or no engine that was built refittable, and for this
+                machine.
         """
         manifest, root = self.bundle.manifest, self.bundle.root
-        if not manifest.engines:
+        # First what no other engine would change.
+        if manifest.checkpoint is None:
             raise GantkError(
-                f"`{root}` has no engine to refit",
+                f"`{root}` holds no checkpoint, whose place another could take; an exported step has none, "
+                "and no ONNX file from elsewhere",
                 where=str(root / "manifest.json"),
-                hint=f"gantk export {root} --to tensorrt --engine-options refit builds one, on a machine with a GPU",
+                hint="export it anew, with its engines: gantk export -h",
             )
         quantised = next((v for v in manifest.variants if v.precision in QUANTISED), None)
         if quantised is not None:
@@ -111,6 +115,13 @@ class Refit:
                 "refitted are bundles of fp32, fp16 and bf16",
                 where=str(root / "manifest.json"),
                 hint="gantk export RUN --precision int8 --calibrate DIR measures them anew",
+            )
+        if not manifest.engines:
+            raise GantkError(
+                f"`{root}` has no engine to refit",
+                where=str(root / "manifest.json"),
+                hint=f"gantk export {quote(str(root))} --to tensorrt --engine-options refit builds one, "
+                "on a machine with a GPU",
             )
         if not self.refittable:
             # Rather a reason that lies in this machine than that an engine was not built refittable.
@@ -160,7 +171,7 @@ class Refit:
         made: dict[str, Engine] = {}
         for old, trouble in self.left_out:
             report(f"  left out {old.label}, which has the old weights: {trouble.what}")
-        held = self.refittable
+        held = self._one_of_each(report)
         for count, old in enumerate(held, 1):
             new = self._refit(writer, manifest, sources, old)
             done = replace(manifest, engines=tuple(made.values()))
@@ -169,6 +180,21 @@ class Refit:
             report(f"  refitted {new.label}: {new.file.size_bytes / 2**20:.1f} MiB")
             progress("refitting", count, len(held))
         return replace(manifest, engines=tuple(made.values()))
+
+    def _one_of_each(self, report: Report) -> list[Engine]:
+        """What is refitted: of engines that `gantk.open` would not tell apart once they have weights, the first.
+
+        Those that have some, and so are the ones that run so far, come before those that were built without.
+        """
+        held: dict[str, Engine] = {}
+        for old in sorted(self.refittable, key=lambda engine: "strip" in engine.options):
+            other = held.setdefault(_refitted(old).label, old)
+            if other is not old:
+                report(
+                    f"  left out {old.label} for {old.served}: with its weights it is as the one for {other.served}, "
+                    "but for the shapes; several profiles make one engine for both"
+                )
+        return list(held.values())
 
     def _refit(self, writer: Writer, manifest: Manifest, sources: Sources, old: Engine) -> Engine:
         """One engine with new weights, in its file."""
@@ -189,19 +215,23 @@ class Refit:
             )
         interface = self.bundle.manifest.interface(before)
         file = EngineFile(self.bundle.read_file(old.file), self.bundle.root / old.file.path, old, interface)
+        new = _refitted(old)
+        name = name_of(product.name, variant, new.targets, tf32=new.tf32)
+        made = writer.add(name, put_weights(product, file, data))
+        return replace(new, file=made, source=variant.file.sha256)
+
+
+def _refitted(old: Engine) -> Engine:
+    """What the manifest says of an engine that has other weights, but for its file and their source."""
+    return replace(
+        old,
         # What the library writes here is only known to run on the GPU at hand.
-        targets = old.targets if "hardware-compatible" in old.options else driver.targets_here()
-        name = name_of(product.name, variant, targets, tf32=old.tf32)
-        return replace(
-            old,
-            file=writer.add(name, put_weights(product, file, data)),
-            targets=targets,
-            source=variant.file.sha256,
-            # The weights are in the engine now.
-            options=tuple(option for option in old.options if option != "strip"),
-            parity=(),
-            probe=None,
-        )
+        targets=old.targets if "hardware-compatible" in old.options else driver.targets_here(),
+        # The weights are in the engine then.
+        options=tuple(option for option in old.options if option != "strip"),
+        parity=(),
+        probe=None,
+    )
 
 
 def _trouble(held: Engine, root: Path) -> GantkError | None:
@@ -216,7 +246,8 @@ def _trouble(held: Engine, root: Path) -> GantkError | None:
 def _check(held: Engine, root: Path) -> None:
     """Refuse an engine that was not built refittable, or that this machine does not load."""
     product, where = PRODUCTS[held.backend], str(root / held.file.path)
-    rebuild = f"gantk export {root} --to {product.name} --engine-options refit adds one that is, where there is a GPU"
+    again = f"gantk export {quote(str(root))} --to {product.name} --engine-options refit"
+    rebuild = f"{again} adds one that is, where there is a GPU"
     if "refit" not in held.options:
         options = ", ".join(held.options) or "no option"
         raise GantkError(

@@ -29,8 +29,6 @@ _HASH_BYTES = hashlib.sha256().digest_size
 class KernelCache:
     """An engine's compiled kernels: read when it is made, handed to each context, written when there are more.
 
-    Its contexts have no memory of their own: engines that can be captured want it given (see `Scratch`).
-
     The file is the library's bytes behind their SHA-256. The library sees none whose hash is another, and itself
     rejects those of another GPU, driver or release; in either case it compiles again, and nothing is said.
 
@@ -44,32 +42,36 @@ class KernelCache:
         self._trt, self._engine, self._path, self._known = trt, engine, path, b""
         self._ran: set[Hashable] = set()
         self._lock = Lock()
-        # Configurations must live as long as the contexts that were made with them.
-        configuration = engine.create_runtime_config()
-        self._configurations = [configuration]
+        # It must live as long as the contexts that are made with it.
+        self._configuration = configuration = engine.create_runtime_config()
         self._cache = None if configuration is None else configuration.create_runtime_cache()
         blob = _read(path)
         if blob and self._cache is not None and self._cache.deserialize(blob):
             self._known = blob
+        if configuration is not None:
+            self._configure(configuration)
 
-    def context(self) -> Any:
-        """A new context that takes its kernels from here, and leaves here those that it compiles.
+    def _configure(self, configuration: Any) -> None:
+        """Say how contexts are made: with kernels from here, and leaving here those that they compile.
 
         A shape's own kernels are compiled before its first run. Without that others would run until they are there,
         and stay for good in a CUDA graph that is captured meanwhile.
         """
         trt = self._trt
         given = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        configuration = self._engine.create_runtime_config()
-        if configuration is None:
-            return self._engine.create_execution_context(given)
-        self._configurations.append(configuration)
         configuration.set_execution_context_allocation_strategy(given)
         eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         configuration.dynamic_shapes_kernel_specialization_strategy = eager
         if self._cache is not None:  # If it is refused, kernels are compiled again.
             configuration.set_runtime_cache(self._cache)
-        return self._engine.create_execution_context(configuration)
+
+    def context(self) -> Any:
+        """A new context, without memory of its own; `None` where there can be none."""
+        if self._configuration is None:
+            return self._engine.create_execution_context(
+                self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            )
+        return self._engine.create_execution_context(self._configuration)
 
     def ran(self, shapes: Hashable) -> None:
         """Write the kernels of shapes that a context has run with: services are killed, and never closed."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One execution context of an engine, with its stream, its memory and a CUDA graph for each shape."""
+"""A stream on which an engine's runs follow each other, with their memory and a CUDA graph for each shape."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import ModuleType
 from typing import Any
 
@@ -13,11 +13,12 @@ import numpy as np
 from gantk.errors import GantkError, UnbindableError
 from gantk.runtime.backends import plans
 from gantk.runtime.backends.buffers import Buffers
+from gantk.runtime.backends.execution import Execution
 from gantk.runtime.backends.kernel_cache import KernelCache
 from gantk.runtime.backends.open_outputs import OpenOutputs
 from gantk.runtime.backends.plans import Plan, Plans, Shape
 from gantk.runtime.backends.scratch import Scratch
-from gantk.runtime.cuda import Cuda, is_shortage
+from gantk.runtime.cuda import Cuda
 from gantk.runtime.engines import EngineFile
 from gantk.runtime.product_log import log
 from gantk.runtime.runner import Array, numpy_dtype
@@ -25,7 +26,7 @@ from gantk.tensors import TensorSpec
 
 
 class Lane:
-    """A context and all that it needs; one thread at a time uses it.
+    """A context and all that it needs, and one more for each graph; one thread at a time uses it.
 
     Args:
         trt: The product's module.
@@ -43,34 +44,25 @@ class Lane:
         engine: Any,
         kernels: KernelCache | None,
     ) -> None:
-        self._cuda, self._inputs, self._outputs = cuda, file.inputs, file.outputs
+        self._trt, self._cuda, self._engine, self._kernels = trt, cuda, engine, kernels
+        self._inputs, self._outputs = file.inputs, file.outputs
         self._profiles, self._heard, self._where = file.engine.profiles, log(trt), file.where
         self.open = OpenOutputs(trt, cuda, file.where)
         self._buffers = Buffers(cuda, file.where)
         self._plans = Plans[Plan](cuda)
         self._bound: Plan | None = None
-        self._profile = 0
-        self._context_bytes = int(
-            engine.device_memory_size_v2
-        )  # What it takes, or wants for its largest shapes.
-        # Contexts that a kernel cache makes have no memory of their own.
-        self._scratch = None if kernels is None else Scratch(cuda, file.where)
-        self._scratch_for: object = None
-        self._kernels, self._is_new = kernels, False
+        self._most_bytes = int(engine.device_memory_size_v2)
+        self._scratch = Scratch(cuda, self._most_bytes, file.where, self._plans.drop_graphs)
         self.stream = cuda.stream()
         with ExitStack() as undo:
             undo.callback(cuda.destroy_stream, self.stream)
-            with self._heard.listening():
-                self._context = engine.create_execution_context() if kernels is None else kernels.context()
-                if self._context is None:
-                    what = f"a context of `{self._where}`"
-                    raise cuda.shortage(self._context_bytes, what, self._heard.said())
+            self._own = self._new_execution()
             undo.pop_all()
 
     @property
     def activation_bytes(self) -> int:
-        """GPU memory that the context has for what is between the layers."""
-        return self._context_bytes if self._scratch is None else self._scratch.size_bytes
+        """GPU memory for what is between the layers."""
+        return self._scratch.size_bytes
 
     @property
     def buffer_bytes(self) -> int:
@@ -106,13 +98,8 @@ class Lane:
             addresses: Of every input, and of every output whose size is known, in GPU memory.
             stream: CUDA's.
         """
-        self._give_addresses(addresses)
-        self._execute(stream)
-
-    def hold_memory(self) -> None:
-        """Leave memory where it is: a graph of the caller's knows it."""
-        if self._scratch is not None:
-            self._scratch.hold()
+        self._own.give_addresses(addresses)
+        self._execute(self._own, stream)
 
     def output_shapes(self, shapes: Mapping[str, Shape], stream: Any) -> dict[str, Shape]:
         """The shapes of the outputs, given those of the inputs; sides that only the run tells are below 0.
@@ -121,8 +108,9 @@ class Lane:
             shapes: Of the inputs.
             stream: On which the run will be, after those that are under way: for them the profile stays.
         """
-        self._bind(plans.choose(self._profiles, shapes, self._where), shapes, stream)
-        return {spec.name: self._output_shape(spec) for spec in self._outputs}
+        self._bound = None
+        self._own.bind(plans.choose(self._profiles, shapes, self._where), shapes, stream)
+        return {spec.name: self._own.shape_of(spec.name, self.open) for spec in self._outputs}
 
     def known_shapes(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
         """As `output_shapes`, for a run on the stream of the lane.
@@ -140,17 +128,38 @@ class Lane:
                 )
         return found
 
+    def capture(self, enqueue: Callable[[], None]) -> Any:
+        """What is enqueued on the stream as a graph, which holds while the lane is given nothing else to do; `None`
+        where the engine cannot be captured."""
+        if not self._own.is_capturable(self.stream):
+            return None
+        return self._cuda.captured(self.stream, enqueue)
+
     def close(self) -> None:
         """Give everything back, whatever fails on the way."""
         with ExitStack() as stack:
             stack.callback(self._cuda.destroy_stream, self.stream)
             stack.callback(self.open.close)
             stack.callback(self._buffers.close)
-            if self._scratch is not None:
-                stack.callback(self._scratch.close)
+            stack.callback(self._scratch.close)
             stack.callback(self._plans.clear)
-            stack.callback(setattr, self, "_context", None)
+            stack.callback(delattr, self, "_own")
             stack.callback(self._cuda.synchronize, self.stream)  # A run that failed may be under way.
+
+    def _new_execution(self) -> Execution:
+        """A context for runs on the stream of the lane.
+
+        Raises:
+            GantkError: The library makes none.
+        """
+        with self._heard.listening():
+            given = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            kernels = self._kernels
+            context = kernels.context() if kernels else self._engine.create_execution_context(given)
+            if context is None:
+                what = f"a context of `{self._where}`"
+                raise self._cuda.shortage(self._most_bytes, what, self._heard.said())
+        return Execution(context, self._scratch, self._kernels, self._cuda, self._heard, self._where)
 
     def _planned(self, shapes: dict[str, Shape]) -> Plan:
         """The plan for some input shapes, with memory for them."""
@@ -158,48 +167,13 @@ class Lane:
         plan = self._plans.get(key)
         if plan is None:
             profile = plans.choose(self._profiles, shapes, self._where)
-            self._bind(profile, shapes, self.stream)
-            outputs = {spec.name: self._output_shape(spec) for spec in self._outputs}
+            self._bound = None
+            self._own.bind(profile, shapes, self.stream)
+            outputs = {spec.name: self._own.shape_of(spec.name, self.open) for spec in self._outputs}
             plan = Plan(profile, {**shapes, **outputs}, captures=not self.open)
             self._reserve(plan)
             self._plans.keep(key, plan)
-            self._give_addresses(self._buffers.addresses)
-            self._bound = plan
         return plan
-
-    def _bind(self, profile: int, shapes: Mapping[str, Shape], stream: Any) -> None:
-        """Tell the context which shapes come; addresses follow."""
-        self._bound = None  # Where this fails, the context has neither the old shapes nor the new ones.
-        self._shapes, self._is_new = (profile, *shapes.values()), True
-        with self._heard.listening():
-            if profile != self._profile:
-                if not self._context.set_optimization_profile_async(profile, int(stream)):
-                    raise self._failure("switch to another profile")
-                self._cuda.synchronize(stream)
-                self._profile = profile
-            for name, shape in shapes.items():
-                if not self._context.set_input_shape(name, shape):
-                    raise self._failure(f"take {name} of shape {'x'.join(map(str, shape))}")
-        if self._scratch is not None:
-            self._give_scratch(self._scratch, self._shapes, stream)
-
-    def _give_scratch(self, scratch: Scratch, wanted_for: object, stream: Any) -> None:
-        """Give the context its memory, once for shapes that come again and again."""
-
-        def moving() -> None:
-            self._cuda.synchronize(stream)
-            self._plans.drop_graphs()
-
-        if self._scratch_for != wanted_for:
-            self._scratch_for = None
-            scratch.give(self._context, moving)
-            self._scratch_for = wanted_for
-
-    def _output_shape(self, spec: TensorSpec) -> Shape:
-        shape = tuple(int(size) for size in self._context.get_tensor_shape(spec.name))
-        if any(size < 0 for size in shape) and not self.open.attach(self._context, spec.name):
-            raise self._failure(f"take an allocator for {spec.name}")
-        return shape
 
     @property
     def _sized(self) -> list[TensorSpec]:
@@ -216,54 +190,43 @@ class Lane:
                 self._plans.clear()
                 self._buffers.reserve(spec.name, plan.size_bytes(spec))
 
-    def _give_addresses(self, addresses: Mapping[str, int]) -> None:
-        for name, address in addresses.items():
-            if not self._context.set_tensor_address(name, address):
-                raise self._failure(f"take an address for {name}")
-
     def _enqueue(self, plan: Plan) -> None:
         """Enqueue the copies and the run of a plan, binding it first where another was."""
         if self._bound is not plan:
-            self._bind(
-                plan.profile, {spec.name: plan.shapes[spec.name] for spec in self._inputs}, self.stream
-            )
-            self._give_addresses(self._buffers.addresses)
+            self._bound = None
+            self._bind(self._own, plan)
             self._bound = plan
+        self._run_between_copies(self._own, plan)
+
+    def _bind(self, execution: Execution, plan: Plan) -> None:
+        execution.bind(
+            plan.profile, {spec.name: plan.shapes[spec.name] for spec in self._inputs}, self.stream
+        )
+        execution.give_addresses(self._buffers.addresses)
+
+    def _run_between_copies(self, execution: Execution, plan: Plan) -> None:
         for spec in self._inputs:
             self._buffers.copy_in(spec.name, plan.size_bytes(spec), self.stream)
-        self._execute(self.stream)
+        self._execute(execution, self.stream)
         for spec in self._outputs:
             if spec.name not in self.open:
                 self._buffers.copy_out(spec.name, plan.size_bytes(spec), self.stream)
 
-    def _execute(self, stream: Any) -> None:
-        with self._heard.listening():
-            if not self._context.execute_async_v3(int(stream)):
-                raise self.open.failure() or self._failure("run")
-        if self._is_new and self._kernels is not None:
-            self._kernels.ran(self._shapes)
-        self._is_new = False
-
-    def capture(self, enqueue: Callable[[], None]) -> Any:
-        """What is enqueued on the stream as a graph; `None` where the engine cannot be captured."""
-        # TensorRT for RTX can say beforehand; with TensorRT, a capture has to fail.
-        if hasattr(self._context, "is_stream_capturable") and not self._context.is_stream_capturable(
-            int(self.stream)
-        ):
-            return None
-        return self._cuda.captured(self.stream, enqueue)
+    def _execute(self, execution: Execution, stream: Any) -> None:
+        if not execution.run(stream):
+            raise self.open.failure() or execution.failure("run")
 
     def _captured(self, plan: Plan) -> Any:
-        """The work of a plan as a graph; `None` where the engine cannot be captured."""
-        # Binding may synchronise, which a capture forbids.
-        if self._bound is not plan:
-            self._enqueue(plan)
+        """The work of a plan as a graph, with a context of its own; `None` where there cannot be one."""
+        with suppress(GantkError):  # Without a graph the plan still runs, or says why not.
+            execution = self._new_execution()
+            self._bind(execution, plan)
+            if not execution.is_capturable(self.stream):
+                return None
+            # What a context was told takes effect in its next run, which may do what a capture forbids.
+            self._run_between_copies(execution, plan)
             self._cuda.synchronize(self.stream)
-        return self.capture(lambda: self._enqueue(plan))
-
-    def _failure(self, doing: str) -> GantkError:
-        said, hint = self._heard.said(), None
-        if is_shortage(said):
-            said = f"{said}; of the GPU's memory {self._cuda.memory()}"
-            hint = "end what else uses the GPU, or give smaller pictures"
-        return GantkError(f"`{self._where}` cannot {doing}: {said}", where=self._where, hint=hint)
+            graph = self._cuda.captured(self.stream, lambda: self._run_between_copies(execution, plan))
+            plan.keeps = None if graph is None else execution
+            return graph
+        return None

@@ -7,7 +7,7 @@ import weakref
 from dataclasses import dataclass
 
 from gantk.errors import GantkError
-from gantk.runtime.captures import give_back
+from gantk.runtime.captures import NOT_YET, give_back
 from gantk.runtime.cuda import Cuda
 from gantk.runtime.streams import Stream
 
@@ -64,11 +64,15 @@ def _refuse_capture(cuda: Cuda, stream: Stream | None) -> None:
         )
 
 
-def _free(cuda: Cuda, address: int, use: _Use) -> None:
+def _free(cuda: Cuda, address: int, use: _Use) -> str | None:
     with cuda.current():
+        # A graph gives back no memory but its own, and to wait for the GPU would spoil the capture.
+        if use.stream is not None and cuda.is_captured(use.stream.handle):
+            return NOT_YET
         if use.stream is not None and not use.by_others:
             cuda.free_on(address, use.stream.handle)
-            return
+            return None
         if use.stream is not None:
             cuda.synchronize_gpu()
         cuda.free(address)
+    return None

@@ -21,6 +21,7 @@ from gantk.runtime.backends.onnxruntime_session import (
     PROVIDERS,
     facts,
     make_session,
+    obstacle_to_binding,
     session_options,
 )
 from gantk.runtime.backends.onnxruntime_settings import operators_of, repeats_itself, settings
@@ -31,7 +32,6 @@ from gantk.runtime.model import Model
 from gantk.runtime.operators import native_operators
 from gantk.runtime.runner import Array, numpy_dtype
 from gantk.runtime.streams import Stream
-from gantk.tensors import TensorSpec
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -75,6 +75,8 @@ class CudaRunner(GpuRunner):
         kinds = operators_of(model)
         self._captures = repeats_itself(kinds)
         self._buffers = Buffers(calls, model.where)
+        self._ran: Mapping[str, Shape] = {}
+        """The shapes of the last run, for which convolutions are planned."""
         # The session is not to wait for the GPU after a run: events and copies see to the order.
         self._quiet = onnxruntime.RunOptions()
         self._quiet.add_run_config_entry("disable_synchronize_execution_providers", "1")
@@ -87,7 +89,7 @@ class CudaRunner(GpuRunner):
         with ExitStack() as undo:
             undo.callback(calls.destroy_stream, self._stream)
             session = _session(model, threads, self.operators, chosen)
-            self._obstacle = _obstacle(session, self.inputs, self.outputs)
+            self._obstacle = obstacle_to_binding(session, self.inputs, self.outputs)
             undo.pop_all()
         self._session: onnxruntime.InferenceSession | None = session
 
@@ -109,13 +111,21 @@ class CudaRunner(GpuRunner):
 
         Raises:
             GantkError: An array is missing, not on the GPU, of the wrong dtype or shape, not contiguous or not
-                aligned; an array of `out` shares memory with another; or the run fails.
+                aligned; an array of `out` shares memory with another; the stream is being captured into a graph; or
+                the run fails.
             UnbindableError: The network cannot be bound to memory.
         """
         caller, out = Stream.of(stream), out or {}
         with self._cuda.current():
             if self._session is None:
                 raise self._closed()
+            if self._cuda.is_captured(caller.handle):
+                # What a run holds between its layers is the next run's too, and the caller's graph waits for none.
+                raise GantkError(
+                    "the stream is being captured into a graph, of which a run of ONNX Runtime cannot be a part",
+                    where=self._where,
+                    hint="bind(...) makes a graph of a run",
+                )
             seen, given = self._seen(feeds, caller.handle)
             shapes = {name: array.shape for name, array in given.items()}
             sizes = self._output_shapes(shapes)
@@ -232,10 +242,15 @@ class CudaRunner(GpuRunner):
         return binding
 
     def _go(self, work: _Work, enqueue: Callable[[], None]) -> None:
-        work.run(self._cuda, self._stream, enqueue, lambda: self._captured(enqueue))
+        def capture() -> Any:
+            if self._ran != work.shapes:
+                enqueue()  # Convolutions are planned anew, which a capture may forbid.
+            return self._captured(enqueue)
+
+        work.run(self._cuda, self._stream, enqueue, capture)
 
     def _captured(self, enqueue: Callable[[], None]) -> Any:
-        """What is enqueued as a graph; `None` where it cannot be one."""
+        """What is enqueued as a graph, of shapes that were run last; `None` where it cannot be one."""
         if not self._captures:
             return None
         graph = self._cuda.captured(self._stream, enqueue, self._buffers.host_addresses)
@@ -253,6 +268,7 @@ class CudaRunner(GpuRunner):
 
     def _execute(self, work: _Work) -> None:
         assert self._session is not None
+        self._ran = work.shapes
         try:
             self._session.run_with_iobinding(work.binding, self._quiet)
         except Exception as error:
@@ -274,21 +290,3 @@ def _session(
     onnxruntime.preload_dlls()
     options = session_options(model, "cuda", threads, operators)
     return make_session(model, options, PROVIDERS["cuda"], chosen)
-
-
-def _obstacle(
-    session: onnxruntime.InferenceSession, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
-) -> str | None:
-    """Why a session cannot be bound to memory on the GPU; `None` where it can be."""
-    told = {side for spec in inputs for side in spec.shape if isinstance(side, str)}
-    if any(isinstance(side, str) and side not in told for spec in outputs for side in spec.shape):
-        return "the sizes of the outputs are told by a run alone, so their memory cannot be given"
-    # What an operator wants in main memory, as Clip its limits, is copied when it is bound, and a graph keeps what it
-    # was then.
-    places = zip(session.get_inputs(), session.get_input_memory_infos(), strict=True)
-    here = [repr(node.name) for node, memory in places if memory.name == "Cpu"]
-    if here:
-        return (
-            f"ONNX Runtime wants {', '.join(here)} in main memory, so it cannot be bound to memory on the GPU"
-        )
-    return None

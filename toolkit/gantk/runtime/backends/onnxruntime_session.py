@@ -12,6 +12,7 @@ from gantk.errors import BackendMissingError
 from gantk.runtime.backends.vendor import check_interface, vendor_errors
 from gantk.runtime.model import Model
 from gantk.runtime.operators import INSTALL, OPERATORS, native_operators
+from gantk.tensors import TensorSpec
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -124,6 +125,24 @@ def register(options: Any, operators: Path) -> None:
     hint = f"build them again ({INSTALL}), or do without: {OPERATORS}="
     with vendor_errors(f"ONNX Runtime cannot load the operators of `{operators}`", str(operators), hint):
         options.register_custom_ops_library(str(operators))
+
+
+def obstacle_to_binding(
+    session: onnxruntime.InferenceSession, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+) -> str | None:
+    """Why a session cannot be bound to memory on the GPU; `None` where it can be."""
+    told = {side for spec in inputs for side in spec.shape if isinstance(side, str)}
+    if any(isinstance(side, str) and side not in told for spec in outputs for side in spec.shape):
+        return "the sizes of the outputs are told by a run alone, so their memory cannot be given"
+    # What an operator wants in main memory, as Clip its limits, is copied when it is bound, and a graph keeps what it
+    # was then.
+    places = zip(session.get_inputs(), session.get_input_memory_infos(), strict=True)
+    here = [repr(node.name) for node, memory in places if memory.name == "Cpu"]
+    if here:
+        return (
+            f"ONNX Runtime wants {', '.join(here)} in main memory, so it cannot be bound to memory on the GPU"
+        )
+    return None
 
 
 def _tensors(arguments: list[Any]) -> dict[str, str]:

@@ -66,8 +66,8 @@ class OpenOutputs:
             self._held[name] = Held()
         return True
 
-    def reallocate(self, name: str, size_bytes: int) -> int | None:
-        """GPU memory for an output, as the library asks for it; `None`, as it wants, where there is not enough."""
+    def reallocate(self, name: str, size_bytes: int) -> int:
+        """GPU memory for an output, as the library asks for it; 0, as it wants, where there is not enough."""
         held = self._held[name]
         if held.device and held.device_bytes >= size_bytes:
             return held.device
@@ -78,7 +78,7 @@ class OpenOutputs:
             held.device_bytes = max(size_bytes, 1)
         except GantkError as error:  # Nothing may be raised through the library's frames.
             self._failed = error
-            return None
+            return 0
         return held.device
 
     def _note(self, name: str, shape: Shape) -> None:
@@ -128,7 +128,7 @@ class OpenOutputs:
 
 
 def _make_allocator(
-    trt: ModuleType, reallocate: Callable[[str, int], int | None], note: Callable[[str, Shape], None]
+    trt: ModuleType, reallocate: Callable[[str, int], int], note: Callable[[str, Shape], None]
 ) -> Any:
     """An object of a class that the product's own allocator is the base of."""
 
@@ -136,12 +136,12 @@ def _make_allocator(
         def __init__(self) -> None:
             trt.IOutputAllocator.__init__(self)  # The bindings want it called by name.
 
-        def reallocate_output(self, name: str, memory: int, size: int, alignment: int) -> int | None:
+        def reallocate_output(self, name: str, memory: int, size: int, alignment: int) -> int:
             return reallocate(name, int(size))  # CUDA aligns to 256 bytes, the most that is asked for.
 
         def reallocate_output_async(
             self, name: str, memory: int, size: int, alignment: int, stream: int
-        ) -> int | None:
+        ) -> int:
             return reallocate(name, int(size))
 
         def notify_shape(self, name: str, shape: Any) -> None:

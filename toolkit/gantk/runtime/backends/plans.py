@@ -31,6 +31,7 @@ class Plan:
         runs: How often it ran.
         graph: The captured work, from the second run on.
         captures: Whether it has not been found that it cannot be captured.
+        keeps: What the graph works with, and outlives it.
     """
 
     profile: int
@@ -38,6 +39,7 @@ class Plan:
     runs: int = 0
     graph: Any = None
     captures: bool = True
+    keeps: Any = None
 
     def size_bytes(self, spec: TensorSpec) -> int:
         """Of an input or output of these shapes."""
@@ -103,6 +105,7 @@ class Plans(Generic[P]):
         graph, plan.graph = plan.graph, None
         if graph is not None:
             self._cuda.destroy_graph(graph)
+        plan.keeps = None
 
 
 def choose(profiles: Sequence[Profile], shapes: Mapping[str, Shape], where: str) -> int:

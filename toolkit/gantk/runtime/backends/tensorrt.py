@@ -141,6 +141,8 @@ class EngineRunner(GpuRunner):
                 live until the run is done. The run waits for the work on it that its library tells of.
             stream: The caller's CUDA stream: one of torch, CuPy or pycuda, anything with ``__cuda_stream__``, or a
                 handle. Runs of one runner follow each other, also on different streams; `run` may go on beside them.
+                Before one that is captured into a graph, launch the same shapes once: the library may do then what a
+                capture forbids. Each such graph has a context, and its memory, until the runner is closed.
             out: The same for outputs, in other memory; those that it does not name are made. Their memory is taken
                 and given back in the order of the stream, which waits for nothing; with a bare handle, of a stream
                 that may be gone by then, that waits for the GPU.
@@ -186,8 +188,8 @@ class EngineRunner(GpuRunner):
             spec.name: placed[spec.name].array if spec.name in placed else self._handed_over(lane, spec)
             for spec in self.outputs
         }
-        if captured:
-            lane.hold_memory()
+        if captured:  # The graph works with what this lane has by now, which is therefore left as it is.
+            self._launching = None
         else:
             self._note_launch(caller.handle, outputs, out)
         return outputs
