@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from fake_gpus import Capture, Event, FakeGpus, Node, Status
-from fake_streams import FakeStream, Mark, Wait
+from fake_streams import LEGACY, FakeStream, Mark, Wait
 
 TOTAL_BYTES = 2**30
 ALIGNMENT = 512
@@ -230,7 +230,7 @@ class FakeCuda(FakeGpus):
         return GOOD
 
     def cudaStreamIsCapturing(self, stream: int) -> tuple[Status, int | None]:
-        if stream == LEGACY and any(self.stream(each).blocking for each in self.recording):
+        if stream in (0, LEGACY) and any(self.stream(each).blocking for each in self.recording):
             return Status.cudaErrorStreamCaptureImplicit, None
         return Status.cudaSuccess, int(stream in self.recording)
 

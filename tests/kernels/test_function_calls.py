@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 
 import numpy as np
 import pytest
@@ -127,6 +128,31 @@ def test_nothing_is_forbidden_while_a_graph_is_captured(cuda: FakeCuda) -> None:
     assert cuda.allocated == held
     assert error(out.numpy(), gram(given)) < 2e-6
     np.testing.assert_allclose(value.numpy(), variation(given, "l1", 0)[0], rtol=1e-5)
+
+
+def test_the_default_stream_is_captured_with_one_that_it_would_wait_for(cuda: FakeCuda) -> None:
+    """CUDA says so by an error; memory of that stream is neither taken nor given back meanwhile."""
+    features = kernels.to_device(numbers(1, 40, 8, 9))
+    garbage = [kernels.gram_matrix(features)]
+    before = dict(cuda.allocated)
+    with cuda.failing("cuStreamIsCapturing", "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT"):
+        with pytest.raises(GantkError, match="captured into a graph"):
+            kernels.gram_matrix(features)
+        garbage.clear()
+        gc.collect()
+        assert cuda.allocated == before
+    del features
+    gc.collect()
+    assert not cuda.allocated
+
+
+def test_a_stream_that_is_gone_is_an_error(cuda: FakeCuda) -> None:
+    features = kernels.to_device(numbers(1, 40, 8, 9))
+    with (
+        cuda.failing("cuStreamIsCapturing", "CUDA_ERROR_INVALID_HANDLE"),
+        pytest.raises(GantkError, match="INVALID_HANDLE"),
+    ):
+        kernels.gram_matrix(features)
 
 
 def test_the_real_bindings_take_what_the_fake_was_given(cuda: FakeCuda) -> None:

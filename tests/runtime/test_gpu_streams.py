@@ -194,11 +194,18 @@ def test_garbage_in_a_capture_is_given_back_after_it(here: Here, monkeypatch: py
 
 
 @pytest.mark.parametrize("is_lent", [False, True])
-def test_garbage_in_a_capture_of_the_callers_is_given_back_after_it(here: Here, is_lent: bool) -> None:
-    """In a graph only its own memory can be given back, and nothing be waited for."""
+@pytest.mark.parametrize("on_default", [False, True])
+def test_garbage_in_a_capture_of_the_callers_is_given_back_after_it(
+    here: Here, on_default: bool, is_lent: bool
+) -> None:
+    """In a graph only its own memory can be given back, and nothing be waited for.
+
+    CUDA's default stream would wait for one that blocks, and so is captured with it.
+    """
     with here.open() as runner:
-        theirs = SimpleNamespace(cuda_stream=here.stream())
-        y = here.launch(runner, Elsewhere(here.cuda, here.x(0)), theirs)
+        theirs = SimpleNamespace(cuda_stream=here.stream(flags=0))
+        made_on = SimpleNamespace(cuda_stream=0) if on_default else theirs
+        y = here.launch(runner, Elsewhere(here.cuda, here.x(0)), made_on)
         address = y.address
         if is_lent:
             y.__dlpack__(stream=here.stream())

@@ -63,7 +63,9 @@ def _is_captured(stream: Stream) -> bool:
     try:
         return bool(call("cuStreamIsCapturing", stream.handle) != none)
     except DriverError as error:
-        if error.status == "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT":  # One that the default stream would wait for is.
+        if (
+            error.status == "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT"
+        ):  # One that the default stream would wait for is.
             return True
         raise
 
