@@ -24,6 +24,10 @@ constexpr std::array new_every_time = {
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "If", "Loop",
     "Scan"};
 
+// For how long threads wait for more work with a loop that keeps a core busy; by default it is some 40 ms after each run,
+// which whatever the program does next has a core less for. Releases that do not know it ignore it.
+constexpr const char* spin_duration_us[] = {"session.intra_op.spin_duration_us", "200"};
+
 bool has_any(const std::set<std::string>& kinds, std::span<const char* const> wanted) {
   return std::any_of(wanted.begin(), wanted.end(), [&](const char* kind) { return kinds.contains(kind); });
 }
@@ -78,6 +82,7 @@ Ort::SessionOptions session_options(const Model& model, const Options& chosen, v
   Ort::SessionOptions options;
   add_operators(options, device, chosen.operators);
   options.SetIntraOpNumThreads(chosen.threads);
+  options.AddConfigEntry(spin_duration_us[0], spin_duration_us[1]);
   options.SetExecutionMode(ORT_SEQUENTIAL);
   // A pattern is one more block for all tensors of a run, beside those that the arena had given to the first run.
   options.DisableMemPattern();

@@ -27,6 +27,11 @@ CPU_ONLY = "gantk.cpu_only"
 # their Privacy.md says. That is for users to decide; the variable is read when the library is loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+# ONNX Runtime's threads wait for more work in a loop that keeps a core busy, by default for some 40 ms after each run,
+# and whatever the program does next on few cores takes several times as long. So many microseconds do for the gaps
+# within a run and between calls (benchmarks/waiting_threads.py). Releases that do not know the setting ignore it.
+WAIT, WAIT_US = "session.intra_op.spin_duration_us", 200
+
 _NUMPY_NAMES = {"float": "float32", "double": "float64"}
 
 
@@ -78,6 +83,7 @@ def session_options(
             options.add_session_config_entry(CPU_ONLY, "0")
         register(options, operators)
     options.intra_op_num_threads = threads
+    options.add_session_config_entry(WAIT, str(WAIT_US))
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     # A pattern is one more block for all tensors of a run, beside those that the arena had given to the first run.
     options.enable_mem_pattern = False
