@@ -41,8 +41,10 @@ template <typename Element>
 struct Tensors {
     const Element *features, *packed;  // Weights in the order that the function wants.
     Element* result;
-    const Element* bias = nullptr;  // [outputs].
-    bool relu = false;              // Negative results become 0.
+    const Element* bias = nullptr;    // [outputs].
+    bool relu = false;                // Negative results become 0.
+    const Element* slopes = nullptr;  // [outputs]: negative results are multiplied with these; not with `relu`.
+    const Element* others = nullptr;  // As many as results, and added to them after that.
 };
 
 // Sums of products, whatever the kernel. Weights are [outputs, inputs, kernel_height, kernel_width], transposed

@@ -2,8 +2,6 @@
 // Every result is a sum over runs of features: a row of a kernel meets neighbouring pixels, whose channels lie one
 // after another. A transposed convolution has a *part* for the results of even and of odd rows and columns.
 #include <algorithm>
-#include <limits>
-#include <vector>
 
 #include "nhwc_loops.hpp"
 #include "nhwc_narrow.hpp"
@@ -42,11 +40,13 @@ template <typename Element>
 class Direct {
   public:
     Direct(const Convolution& shape, const Tensors<Element>& tensors)
-        : shape_(shape), tensors_(tensors), kernel_(shape), inner_{tensors.features, shape.height, shape.width} {
+        : shape_(shape),
+          tensors_(tensors),
+          endings_(shape, tensors),
+          kernel_(shape),
+          inner_{tensors.features, shape.height, shape.width} {
         high_ = shape.transposed ? shape.height + 2 * shape.border() - 2 : shape.result_height();
         wide_ = shape.transposed ? shape.width + 2 * shape.border() - 2 : shape.result_width();
-        bias_.resize(static_cast<std::size_t>(vectors_of(shape.outputs) * kVector));
-        if (tensors.bias) widen(kElement<Element>, tensors.bias, 0, shape.outputs, bias_.data());
     }
 
     // Whether runs leave the features, or want a border.
@@ -108,16 +108,15 @@ class Direct {
         const Runs runs{kernel_.rows, inner_.width * inputs, kernel_.words};
         loops<Element>().convolve(
             places, count, runs, tensors_.packed + part * kernel_.size(outputs) + kernel_.size(output),
-            std::min(kBlock, outputs - output),
-            {bias_.data() + output, tensors_.relu ? 0.0f : -std::numeric_limits<float>::infinity()}, results);
+            std::min(kBlock, outputs - output), endings_.from(output), results);
     }
 
     const Convolution& shape_;
     const Tensors<Element>& tensors_;
+    Endings<Element> endings_;
     Kernel<Element> kernel_;
     Bordered<Element> inner_;
     int64_t high_, wide_;
-    std::vector<float> bias_;
 };
 
 }  // namespace

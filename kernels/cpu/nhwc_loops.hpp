@@ -6,7 +6,9 @@
 // outputs lie as [words][vectors][16] words.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 #include <vector>
 
@@ -27,10 +29,40 @@ constexpr cpu::Element kElement = std::is_same_v<Element, float> ? cpu::Element:
 
 constexpr std::int64_t vectors_of(std::int64_t outputs) { return divide_up(outputs, kVector); }
 
-// What belongs to outputs: `bias` is padded to whole vectors.
+// What becomes of sums, whose first output is that of `bias` and `slopes`; these are padded to whole vectors.
+template <typename Element>
 struct Ending {
     const float* bias;
-    float floor;  // The least that a result may be.
+    float floor;            // The least that a result may be, where there are no slopes.
+    const float* slopes;    // What negative ones are multiplied with, or null.
+    const Element* others;  // What is added to the results from `results` on, or null.
+    const Element* results;
+};
+
+// What belongs to all outputs of a convolution, in float32 and in whole vectors.
+template <typename Element>
+class Endings {
+  public:
+    Endings(const Convolution& shape, const Tensors<Element>& tensors)
+        : tensors_(tensors), bias_(padded(shape, tensors.bias)), slopes_(padded(shape, tensors.slopes)) {
+        if (tensors.slopes == nullptr) slopes_.clear();
+    }
+
+    // From an output on.
+    Ending<Element> from(std::int64_t output) const {
+        return {bias_.data() + output, tensors_.relu ? 0.0f : -std::numeric_limits<float>::infinity(),
+                slopes_.empty() ? nullptr : slopes_.data() + output, tensors_.others, tensors_.result};
+    }
+
+  private:
+    static std::vector<float> padded(const Convolution& shape, const Element* values) {
+        std::vector<float> made(static_cast<std::size_t>(vectors_of(shape.outputs) * kVector));
+        if (values != nullptr) widen(kElement<Element>, values, 0, shape.outputs, made.data());
+        return made;
+    }
+
+    const Tensors<Element>& tensors_;
+    std::vector<float> bias_, slopes_;
 };
 
 // What is summed for a pixel: `segments` runs of so many words of features, `stride` elements apart.
@@ -54,7 +86,7 @@ template <typename Element>
 struct Loops {
     // Results of `count` pixels: `outputs` channels each, at `results`, from the features at `places`.
     void (*convolve)(const Element* const* places, std::int64_t count, const Runs& runs, const Element* weights,
-                     std::int64_t outputs, const Ending& ending, Element* const* results);
+                     std::int64_t outputs, const Ending<Element>& ending, Element* const* results);
 
     // Sums [narrow_rows(outputs)][outputs][kVector] of as many rows of results, kVector pixels each, from `planes` on.
     // Weights are [words][kernel_height][kernel_width][outputs] words.
@@ -71,10 +103,10 @@ struct Loops {
     void (*transform_features)(const Element* const* places, std::int64_t channels, Element* frequencies,
                                std::int64_t stride);
 
-    // A^T m A + bias of so many channels; sums of frequencies are `stride` floats apart. Of a transposed convolution
+    // A^T m A of so many channels, with its ending; sums of frequencies are `stride` floats apart. Of a transposed convolution
     // `phase` is 0 to 3, otherwise -1. Results go to 4 x 4 pixels; those that are null are dropped.
     void (*transform_sums)(const float* sums, std::int64_t stride, int phase, std::int64_t channels,
-                           const Ending& ending, Element* const* results);
+                           const Ending<Element>& ending, Element* const* results);
 
     // Adds to each channel's sum what its values are above `first`, and to `squares` the square of that.
     void (*add_moments)(const Element* values, std::int64_t pixels, std::int64_t channels, const float* first,

@@ -42,15 +42,47 @@ GANTK_TARGET inline void accumulate(const Element* const (&rows)[kPixels], int64
     }
 }
 
-GANTK_TARGET inline void finish(const Floats& sum, const Ending& ending, int64_t at, Element* result) {
-    const Floats floor = Floats{} + ending.floor;
-    const Floats value = sum + *reinterpret_cast<const StoredFloats*>(ending.bias + at);
-    store(value < floor ? floor : value, result);  // NaN stays.
+// Sums of the outputs from `at` on, without what is added to them.
+GANTK_TARGET inline void activate(const Floats& sum, const Ending<Element>& ending, int64_t at, Floats& value) {
+    value = sum + *reinterpret_cast<const StoredFloats*>(ending.bias + at);
+    if (ending.slopes != nullptr) {
+        value = value < Floats{} ? value * *reinterpret_cast<const StoredFloats*>(ending.slopes + at) : value;
+    } else {
+        const Floats floor = Floats{} + ending.floor;
+        value = value < floor ? floor : value;  // NaN stays.
+    }
+}
+
+GANTK_TARGET inline void finish(const Floats& sum, const Ending<Element>& ending, int64_t at, Element* result) {
+    Floats value;
+    activate(sum, ending, at, value);
+    if (ending.others != nullptr) {
+        Floats other;
+        load(ending.others + (result - ending.results), other);
+        value += other;
+    }
+    store(value, result);
+}
+
+// Fewer than a register has.
+GANTK_TARGET inline void finish_some(const Floats& sum, const Ending<Element>& ending, int64_t at, int64_t count,
+                                     Element* result) {
+    Floats value;
+    activate(sum, ending, at, value);
+    Element whole[kLanes] = {};
+    if (ending.others != nullptr) {
+        for (int64_t i = 0; i < count; ++i) whole[i] = ending.others[result - ending.results + i];
+        Floats other;
+        load(whole, other);
+        value += other;
+    }
+    store(value, whole);
+    for (int64_t i = 0; i < count; ++i) result[i] = whole[i];
 }
 
 template <int kPixels, int kRegisters>
 GANTK_TARGET inline void convolve_pixels(const Element* const* places, const Runs& runs, const Element* weights,
-                                         int64_t apart, int64_t outputs, const Ending& ending, int64_t first,
+                                         int64_t apart, int64_t outputs, const Ending<Element>& ending, int64_t first,
                                          Element* const* results) {
     Sums<kPixels, kRegisters> sums;
     clear<kPixels, kRegisters>(sums);
@@ -64,13 +96,10 @@ GANTK_TARGET inline void convolve_pixels(const Element* const* places, const Run
     for (int r = 0; r < kPixels; ++r)
         for (int v = 0; v < kRegisters; ++v) {
             const int64_t at = first + v * kLanes, rest = outputs - at;
-            if (rest >= kLanes) {
+            if (rest >= kLanes)
                 finish(sums[r][v], ending, at, results[r] + at);
-            } else {
-                Element whole[kLanes];
-                finish(sums[r][v], ending, at, whole);
-                for (int64_t i = 0; i < rest; ++i) results[r][at + i] = whole[i];
-            }
+            else
+                finish_some(sums[r][v], ending, at, rest, results[r] + at);
         }
 }
 
@@ -95,7 +124,7 @@ constexpr int kPixelsOf = kRegisters * 2 > kMostAtOnce ? 6 : 12;
 
 template <int kPixels, int kRegisters>
 GANTK_TARGET inline void convolve_some(const Element* const*& places, int64_t& count, const Runs& runs,
-                                       const Element* weights, int64_t apart, int64_t outputs, const Ending& ending,
+                                       const Element* weights, int64_t apart, int64_t outputs, const Ending<Element>& ending,
                                        int64_t first, Element* const*& results) {
     for (; count >= kPixels; count -= kPixels, places += kPixels, results += kPixels)
         convolve_pixels<kPixels, kRegisters>(places, runs, weights, apart, outputs, ending, first, results);
@@ -103,7 +132,7 @@ GANTK_TARGET inline void convolve_some(const Element* const*& places, int64_t& c
 
 template <int kRegisters>
 GANTK_TARGET inline void convolve_registers(const Element* const* places, int64_t count, const Runs& runs,
-                                            const Element* weights, int64_t outputs, const Ending& ending,
+                                            const Element* weights, int64_t outputs, const Ending<Element>& ending,
                                             Element* const* results) {
     constexpr int kHere = kAtOnce<kRegisters>;
     constexpr int64_t kApart = kRegisters * kOfRegister;
@@ -218,7 +247,7 @@ GANTK_ENTRY void transform_features(const Element* const* places, int64_t channe
 
 // Sums of one row and of one column of frequencies may be lacking.
 template <int kLackingRow, int kLackingColumn>
-GANTK_TARGET inline void make_results(const float* sums, int64_t stride, int64_t channels, const Ending& ending,
+GANTK_TARGET inline void make_results(const float* sums, int64_t stride, int64_t channels, const Ending<Element>& ending,
                               Element* const* results) {
     for (int64_t channel = 0; channel < channels; channel += kLanes) {
         Floats rows[kSide][kReach];
@@ -243,7 +272,7 @@ GANTK_TARGET inline void make_results(const float* sums, int64_t stride, int64_t
 }
 
 GANTK_ENTRY void convolve(const Element* const* places, int64_t count, const Runs& runs, const Element* weights,
-                          int64_t outputs, const Ending& ending, Element* const* results) {
+                          int64_t outputs, const Ending<Element>& ending, Element* const* results) {
     switch (vectors_of(outputs)) {
         case 1:
             return convolve_registers<kParts>(places, count, runs, weights, outputs, ending, results);
@@ -270,7 +299,7 @@ GANTK_ENTRY void multiply(const Element* rows, int64_t count, int64_t stride, in
     }
 }
 
-GANTK_ENTRY void transform_sums(const float* sums, int64_t stride, int phase, int64_t channels, const Ending& ending,
+GANTK_ENTRY void transform_sums(const float* sums, int64_t stride, int phase, int64_t channels, const Ending<Element>& ending,
                                 Element* const* results) {
     constexpr int kEven = kReach - 1, kOdd = 0;  // The frequency that even and odd results lack.
     switch (phase) {

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 
 #include "tasks.hpp"
 
@@ -28,7 +27,8 @@ int64_t size_of(const Convolution& shape) {
 template <typename Element>
 class Narrow {
   public:
-    Narrow(const Convolution& shape, const Tensors<Element>& tensors) : shape_(shape), tensors_(tensors) {
+    Narrow(const Convolution& shape, const Tensors<Element>& tensors)
+        : shape_(shape), tensors_(tensors), endings_(shape, tensors) {
         kernel_height_ = shape.transposed ? 2 : shape.kernel_height;
         kernel_width_ = shape.transposed ? 2 : shape.kernel_width;
         scale_ = shape.transposed ? 2 : 1;
@@ -44,7 +44,6 @@ class Narrow {
         // Part 3 begins one row and one column further.
         rows_ = tile_ + kernel_height_ - 1 + scale_ - 1;
         stride_ = divide_up(std::min(wide_, kTileColumns), kVector) * kVector + kernel_width_ - 1 + scale_ - 1;
-        if (tensors.bias) widen(kElement<Element>, tensors.bias, 0, shape.outputs, bias_);
     }
 
     int64_t tasks() const { return shape_.count * down_ * across_; }
@@ -98,24 +97,30 @@ class Narrow {
     void write(int64_t picture, int64_t y, int64_t x, const float (&sums)[2][kMostBand * kMostNarrow * kVector],
                int64_t row) const {
         const int64_t outputs = shape_.outputs, count = std::min(kVector, wide_ - x) * scale_;
-        const float floor = tensors_.relu ? 0.0f : -std::numeric_limits<float>::infinity();
-        float pixels[2 * kVector * kMostNarrow];
+        const int64_t at = (picture * shape_.result_height() + y) * shape_.result_width() + x * scale_;
+        const Ending<Element> ending = endings_.from(0);
+        float pixels[2 * kVector * kMostNarrow], others[2 * kVector * kMostNarrow] = {};
+        if (ending.others != nullptr)
+            widen(kElement<Element>, ending.others, at * outputs, count * outputs, others);
         for (int64_t i = 0; i < count; ++i)
             for (int64_t k = 0; k < outputs; ++k) {
-                const float value = sums[i % scale_][(row * outputs + k) * kVector + i / scale_] + bias_[k];
-                pixels[i * outputs + k] = value < floor ? floor : value;  // NaN stays.
+                float value = sums[i % scale_][(row * outputs + k) * kVector + i / scale_] + ending.bias[k];
+                if (ending.slopes != nullptr)
+                    value = value < 0 ? value * ending.slopes[k] : value;
+                else
+                    value = value < ending.floor ? ending.floor : value;  // NaN stays.
+                pixels[i * outputs + k] = value + others[i * outputs + k];
             }
-        const int64_t at = (picture * shape_.result_height() + y) * shape_.result_width() + x * scale_;
         narrow(kElement<Element>, pixels, count * outputs, tensors_.result, at * outputs);
     }
 
     const Convolution& shape_;
     const Tensors<Element>& tensors_;
+    Endings<Element> endings_;
     int64_t kernel_height_, kernel_width_, scale_;  // Of a part; results of a part lie so far apart.
     int64_t high_, wide_;                           // Results of a part.
     int64_t words_, band_, tile_, down_, across_;   // Rows of a band and of a tile; tiles.
     int64_t rows_, stride_;                         // Of planes.
-    float bias_[kMostNarrow] = {};
 };
 
 }  // namespace

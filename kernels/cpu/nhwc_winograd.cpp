@@ -2,7 +2,6 @@
 // Winograd's filters for channels last: features of a *tile* of 6 x 6 pixels become 36 frequencies, all channels of
 // each next to each other, and so do sums. The points, phases and products are those of winograd_parts.hpp.
 #include <algorithm>
-#include <limits>
 #include <vector>
 
 #include "nhwc_loops.hpp"
@@ -66,10 +65,8 @@ class Call {
         : shape_(shape),
           tensors_(tensors),
           plan_(shape),
-          zeros_(static_cast<std::size_t>(shape.inputs)),
-          bias_(static_cast<std::size_t>(shape.outputs)) {
-        if (tensors.bias) widen(kElement<Element>, tensors.bias, 0, shape.outputs, bias_.data());
-    }
+          endings_(shape, tensors),
+          zeros_(static_cast<std::size_t>(shape.inputs)) {}
 
     const Plan<Element>& plan() const { return plan_; }
 
@@ -122,8 +119,7 @@ class Call {
     void finish(int64_t tile, int64_t output, int64_t outputs, const float* sums) const {
         const Place place = place_of(tile);
         const int64_t scale = shape_.transposed ? 2 : 1;
-        const Ending ending{bias_.data() + output,
-                            tensors_.relu ? 0.0f : -std::numeric_limits<float>::infinity()};
+        const Ending<Element> ending = endings_.from(output);
         for (int64_t phase = 0; phase < plan_.phases; ++phase) {
             Element* results[kSide * kSide];
             for (int64_t i = 0; i < kSide * kSide; ++i) {
@@ -142,8 +138,8 @@ class Call {
     const Convolution& shape_;
     const Tensors<Element>& tensors_;
     Plan<Element> plan_;
+    Endings<Element> endings_;
     std::vector<Element> zeros_;
-    std::vector<float> bias_;
 };
 
 }  // namespace

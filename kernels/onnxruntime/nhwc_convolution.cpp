@@ -2,8 +2,12 @@
 // NhwcConvolution <strides> (features T[N, H, W, C], weights T[K, C, h, w], bias T[K]?) => (result T[N, H', W', K])
 // NhwcTransposedConvolution4x4 <pads> (features T[N, H, W, C], weights T[C, K, 4, 4], bias T[K]?)
 //     => (result T[N, 2H, 2W, K]), or 4 rows and columns less where the pads are 3 instead of 1
-// NhwcConvolutionRelu, NhwcTransposedConvolution4x4Relu: the same, and negative results become 0. T is float32 or
-// bfloat16.
+// NhwcConvolutionRelu, NhwcTransposedConvolution4x4Relu: the same, and negative results become 0.
+// NhwcConvolutionPRelu, NhwcTransposedConvolution4x4PRelu (..., bias, slopes T[K]): the same, and negative results are
+//     multiplied with slopes.
+// NhwcConvolutionSum, NhwcTransposedConvolution4x4Sum (..., bias, others T[N, H', W', K]): the same, and others are
+//     added.
+// T is float32 or bfloat16.
 #include "../cpu/nhwc.hpp"
 #include "kernel.hpp"
 #include "packed.hpp"
@@ -43,11 +47,14 @@ const T* data_of(const Ort::ConstValue& value) {
     return static_cast<const T*>(value.GetTensorRawData());
 }
 
+// What becomes of results.
+enum class End { none, relu, prelu, sum };
+
 // Weights that no file stores are packed in every call.
 template <typename T>
 class NhwcConvolution : public Kernel {
   public:
-    NhwcConvolution(const Making& making, bool transposed, bool relu) : transposed_(transposed), relu_(relu) {
+    NhwcConvolution(const Making& making, bool transposed, End end) : transposed_(transposed), end_(end) {
         if (transposed)
             padding_ = of_all_sides(making.info, "pads", 4, 1);
         else
@@ -65,8 +72,11 @@ class NhwcConvolution : public Kernel {
     void compute(Ort::KernelContext& context) const override {
         const auto features = context.GetInput(0), weights = context.GetInput(1);
         const nhwc::Convolution shape = whole_shape(features, weights);
-        nhwc::Tensors<T> tensors{data_of<T>(features), nullptr, nullptr, bias_of(context, shape), relu_};
-        auto result = context.GetOutput(0, {shape.count, shape.result_height(), shape.result_width(), shape.outputs});
+        const Shape made_shape{shape.count, shape.result_height(), shape.result_width(), shape.outputs};
+        nhwc::Tensors<T> tensors{data_of<T>(features), nullptr, nullptr, bias_of(context, shape), end_ == End::relu};
+        if (end_ == End::prelu) tensors.slopes = given(context, "slopes", {shape.outputs});
+        if (end_ == End::sum) tensors.others = given(context, "others", made_shape);
+        auto result = context.GetOutput(0, made_shape);
         tensors.result = static_cast<T*>(result.GetTensorMutableRawData());
         const bool winograd = pays<T>(shape);
         const Way<T>& way = kWays<T>[winograd];
@@ -139,30 +149,46 @@ class NhwcConvolution : public Kernel {
         return data_of<T>(bias);
     }
 
-    bool transposed_, relu_;
+    // What the ending wants.
+    static const T* given(Ort::KernelContext& context, const char* name, const Shape& wanted) {
+        const auto value = context.GetInput(3);
+        const Shape shape = value.GetTensorTypeAndShapeInfo().GetShape();
+        if (shape != wanted)
+            throw Error(std::string(name) + " have shape " + text_of(shape) + "; " + text_of(wanted) + " is wanted");
+        return data_of<T>(value);
+    }
+
+    bool transposed_;
+    End end_;
     std::int64_t stride_ = 1, padding_ = 0;
     std::shared_ptr<Buffers> buffers_ = Buffers::shared();
     std::unique_ptr<Stored> stored_[2];  // For each way; null where no file stores them.
 };
 
-template <bool kTransposed, bool kRelu>
+template <bool kTransposed, End kEnd>
 Signature nhwc_signature(const char* name) {
     const auto make = [](const Making& making) -> std::unique_ptr<Kernel> {
         if (making.element == Element::float32)
-            return std::make_unique<NhwcConvolution<float>>(making, kTransposed, kRelu);
-        return std::make_unique<NhwcConvolution<nhwc::Bfloat>>(making, kTransposed, kRelu);
+            return std::make_unique<NhwcConvolution<float>>(making, kTransposed, kEnd);
+        return std::make_unique<NhwcConvolution<nhwc::Bfloat>>(making, kTransposed, kEnd);
     };
     // Sizes depend on attributes, which cannot be asked for there.
     const auto infer = [](Ort::ShapeInferContext&, Ort::ShapeInferContext::Shape (&)[2]) {};
-    const std::vector<Type> inputs(3, Type::element);
-    return {name, inputs, {Type::element}, make, nullptr, infer, 2, {Element::float32, Element::bfloat16}};
+    constexpr bool kWantsMore = kEnd == End::prelu || kEnd == End::sum;
+    const std::vector<Type> inputs(kWantsMore ? 4 : 3, Type::element);
+    const std::size_t required = kWantsMore ? 4 : 2;
+    return {name, inputs, {Type::element}, make, nullptr, infer, required, {Element::float32, Element::bfloat16}};
 }
 
 }  // namespace
 
-const Signature kNhwcConvolution = nhwc_signature<false, false>("NhwcConvolution");
-const Signature kNhwcConvolutionRelu = nhwc_signature<false, true>("NhwcConvolutionRelu");
-const Signature kNhwcTransposedConvolution = nhwc_signature<true, false>("NhwcTransposedConvolution4x4");
-const Signature kNhwcTransposedConvolutionRelu = nhwc_signature<true, true>("NhwcTransposedConvolution4x4Relu");
+const Signature kNhwcConvolution = nhwc_signature<false, End::none>("NhwcConvolution");
+const Signature kNhwcConvolutionRelu = nhwc_signature<false, End::relu>("NhwcConvolutionRelu");
+const Signature kNhwcConvolutionPRelu = nhwc_signature<false, End::prelu>("NhwcConvolutionPRelu");
+const Signature kNhwcConvolutionSum = nhwc_signature<false, End::sum>("NhwcConvolutionSum");
+const Signature kNhwcTransposedConvolution = nhwc_signature<true, End::none>("NhwcTransposedConvolution4x4");
+const Signature kNhwcTransposedConvolutionRelu = nhwc_signature<true, End::relu>("NhwcTransposedConvolution4x4Relu");
+const Signature kNhwcTransposedConvolutionPRelu = nhwc_signature<true, End::prelu>("NhwcTransposedConvolution4x4PRelu");
+const Signature kNhwcTransposedConvolutionSum = nhwc_signature<true, End::sum>("NhwcTransposedConvolution4x4Sum");
 
 }  // namespace gantk::onnxruntime

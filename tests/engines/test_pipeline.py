@@ -203,7 +203,7 @@ def test_no_room_for_a_build(rtx: Product, bundle: Path, monkeypatch: pytest.Mon
         return honest(path, data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(GantkError, match="cannot write temporary files in `.*`: No space left") as caught:
+    with pytest.raises(GantkError, match="cannot build in `.*`: No space left") as caught:
         add_engines(bundle, request("fp32"))
     assert "TMPDIR" in (caught.value.hint or "")
 

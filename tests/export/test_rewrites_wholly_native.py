@@ -161,9 +161,10 @@ def test_a_convolution_of_any_size(
     ]
     graph = make_graph(nodes, weights, inputs, made)
     other = turned(graph)
-    convolution = "NhwcConvolution" + ("Relu" if after == "Relu" else "")
+    taken_in = {"Relu": "Relu", "LeakyRelu": "PRelu"}
+    convolution = f"NhwcConvolution{taken_in.get(after, '')}"
     border = ["BorderedBlocks"] if any(pads) else []
-    end = [] if after == "Relu" else [after]
+    end = [] if after in taken_in else [after]
     assert kinds(other) == ["Transpose", *border, convolution, *end, "Transpose"]
     x = picture(2, inputs, height, width)
     wanted = run(graph, x)

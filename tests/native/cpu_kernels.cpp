@@ -9,6 +9,7 @@
 #include "draw.hpp"
 #include "gram.hpp"
 #include "pooling.hpp"
+#include "prelu.hpp"
 #include "threads.hpp"
 #include "variation.hpp"
 
@@ -155,6 +156,20 @@ void test_pooling(const Pooling& shape) {
         check("gradient of pooling", {element, planes, height, width}, found[at], wanted[at], 0, 0);
 }
 
+void test_prelu(const Rectified& shape) {
+    const auto [element, pixels, channels] = shape;
+    const Tensor values(element, pixels * channels), slopes(element, channels);
+    std::vector<unsigned char> made(values.bytes.size(), 0xff);
+    prelu(shape, values.bytes.data(), slopes.bytes.data(), made.data(), kThreads);
+    const std::vector<float> found = read(element, made);
+    const double rounding = element == Element::float32 ? 1e-7 : element == Element::float16 ? 1e-3 : 4e-3;
+    for (std::size_t at = 0; at < found.size(); ++at) {
+        const double value = values.values[at], slope = slopes.values[at % std::size_t(channels)];
+        const double wanted = value < 0 ? value * slope : value;
+        check("slope of negative values", {element, pixels, channels, 1}, found[at], wanted, std::abs(wanted), rounding);
+    }
+}
+
 }  // namespace
 
 int main() {
@@ -171,6 +186,11 @@ int main() {
                 ++shapes;
             }
         test_gram({element, 1, 130, 20});
+        for (const auto& [pixels, channels] : std::vector<std::pair<int64_t, int64_t>>{
+                 {1, 1}, {5, 3}, {4097, 1}, {1400, 64}, {16, 5000}, {40000, 3}}) {
+            test_prelu({element, pixels, channels});
+            ++shapes;
+        }
         for (const VariationKind kind : {VariationKind::l1, VariationKind::l2, VariationKind::isotropic})
             for (const auto& [height, width] : std::vector<std::pair<int64_t, int64_t>>{{1, 1},
                                                                                         {1, 9},

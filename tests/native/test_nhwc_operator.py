@@ -22,6 +22,7 @@ from native_sessions import load
 Array = np.ndarray[Any, Any]
 PLAIN, TRANSPOSED = "NhwcConvolution", "NhwcTransposedConvolution4x4"
 TYPES = ("float32", "bfloat16")
+ENDINGS = ("", "Relu", "PRelu", "Sum")
 # Of the results' root mean square: the largest error and its own root mean square, by sums of products and by
 # Winograd's method, whose frequencies are rounded to bfloat16 too.
 PRODUCTS = {"float32": (1e-5, 1.5e-6), "bfloat16": (0.015, 2.9e-3)}
@@ -85,16 +86,21 @@ def rounded(array: Array) -> Array:
     return array.astype(ml_dtypes.bfloat16).astype(np.float32)
 
 
-def draw(trial: Trial) -> dict[str, Array]:
-    """Features, weights and a bias that bfloat16 holds, in float32."""
+def draw(trial: Trial, ending: str = "") -> dict[str, Array]:
+    """Features, weights, a bias and what an ending wants, in float32, as bfloat16 holds it."""
     rng = np.random.default_rng(sum(trial.features))
     taps = 4 if trial.pads else trial.kernel[0] * trial.kernel[1]
     scale = (2 / (trial.features[3] * taps)) ** 0.5
-    return {
+    feeds = {
         "features": rounded(rng.standard_normal(trial.features)),
         "weights": rounded(rng.standard_normal(trial.weights) * scale),
         "bias": rounded(rng.standard_normal(trial.outputs)),
     }
+    if ending == "PRelu":
+        feeds["slopes"] = rounded(0.3 * rng.standard_normal(trial.outputs))
+    if ending == "Sum":
+        feeds["others"] = rounded(rng.standard_normal(convolve(trial, **dict(list(feeds.items())[:2])).shape))
+    return feeds
 
 
 def model(
@@ -149,27 +155,36 @@ def convolve(trial: Trial, features: Array, weights: Array) -> Array:
     return np.einsum("nchwij,kcij->nhwk", strided, weights, optimize=True)
 
 
-def assert_close(found: Array, sums: Array, relu: bool, tolerances: tuple[float, float]) -> None:
-    """`sums` are what comes before the ReLU."""
-    wanted = np.maximum(sums, 0) if relu else sums
+def ended(sums: Array, ending: str, feeds: dict[str, Array]) -> Array:
+    """What becomes of sums with their bias."""
+    if ending == "Relu":
+        return np.maximum(sums, 0)
+    if ending == "PRelu":
+        return np.where(sums < 0, sums * feeds["slopes"].astype(np.float64), sums)
+    return sums + feeds["others"].astype(np.float64) if ending == "Sum" else sums
+
+
+def assert_close(found: Array, sums: Array, wanted: Array, tolerances: tuple[float, float]) -> None:
+    """`wanted` is what becomes of `sums`, of whose size the tolerances are."""
     assert found.shape == wanted.shape
-    off, size = found - wanted, float(np.sqrt(np.mean(sums**2)))
+    off, size = found - wanted, float(np.sqrt(np.mean(np.maximum(sums**2, wanted**2))))
     assert np.abs(off).max() <= tolerances[0] * size
     assert np.sqrt(np.mean(off**2)) <= tolerances[1] * size
 
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("stored", [True, False], ids=["stored", "given"])
-@pytest.mark.parametrize("relu", ["", "Relu"])
+@pytest.mark.parametrize("ending", ENDINGS)
 @by_trial
-def test_values(library: Path, trial: Trial, relu: str, stored: bool, dtype: str) -> None:
-    feeds = draw(trial)
-    kept = {name: feeds[name] for name in ("weights", "bias")} if stored else {}
-    data = model(trial.function + relu, trial.attributes, [*feeds], kept, dtype)
+def test_values(library: Path, trial: Trial, ending: str, stored: bool, dtype: str) -> None:
+    feeds = draw(trial, ending)
+    kept = {name: feeds[name] for name in ("weights", "bias", "slopes") if name in feeds} if stored else {}
+    data = model(trial.function + ending, trial.attributes, [*feeds], kept, dtype)
     sums = convolve(trial, feeds["features"], feeds["weights"]) + feeds["bias"].astype(np.float64)
     given = {name: array for name, array in feeds.items() if name not in kept}
     made = [load(data, library, threads).run(None, given)[0] for threads in (1, 3)]
-    assert_close(made[0], sums, bool(relu), (WINOGRAD if trial.winograd else PRODUCTS)[dtype])
+    tolerances = (WINOGRAD if trial.winograd else PRODUCTS)[dtype]
+    assert_close(made[0], sums, ended(sums, ending, feeds), tolerances)
     np.testing.assert_array_equal(made[0], made[1])  # The number of threads decides nothing.
 
 
@@ -184,13 +199,13 @@ def test_winograds_method_is_chosen(library: Path, trial: Trial) -> None:
     assert np.sqrt(np.mean((found - sums) ** 2)) > PRODUCTS["bfloat16"][1] * np.sqrt(np.mean(sums**2))
 
 
-@pytest.mark.parametrize("relu", ["", "Relu"])
+@pytest.mark.parametrize("ending", ENDINGS)
 @by_trial
-def test_the_body(trial: Trial, relu: str) -> None:
-    feeds = draw(trial)
-    session = load(model(trial.function + relu, trial.attributes, [*feeds], {}, "float32", body=True), None)
+def test_the_body(trial: Trial, ending: str) -> None:
+    feeds = draw(trial, ending)
+    session = load(model(trial.function + ending, trial.attributes, [*feeds], {}, "float32", body=True), None)
     sums = convolve(trial, feeds["features"], feeds["weights"]) + feeds["bias"].astype(np.float64)
-    assert_close(session.run(None, feeds)[0], sums, bool(relu), PRODUCTS["float32"])
+    assert_close(session.run(None, feeds)[0], sums, ended(sums, ending, feeds), PRODUCTS["float32"])
 
 
 @pytest.mark.parametrize("function", [PLAIN, TRANSPOSED])
@@ -203,7 +218,7 @@ def test_attributes_and_bias_may_be_left_out(library: Path, function: str) -> No
         for dtype, used in (("bfloat16", library), ("float32", library), ("float32", None)):
             session = load(model(function, {}, names, kept, dtype, body=used is None), used)
             (found,) = session.run(None, {"features": feeds["features"]})
-            assert_close(found, sums, False, PRODUCTS[dtype])
+            assert_close(found, sums, sums, PRODUCTS[dtype])
 
 
 def test_many_threads_share_a_session_at_many_sizes(library: Path) -> None:
@@ -215,7 +230,8 @@ def test_many_threads_share_a_session_at_many_sizes(library: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(lambda features: session.run(None, {"features": features})[0], pictures * 3))
     for found, trial, features in zip(made, sizes * 3, pictures * 3, strict=True):
-        assert_close(found, convolve(trial, features, kept["weights"]), False, WINOGRAD["bfloat16"])
+        sums = convolve(trial, features, kept["weights"])
+        assert_close(found, sums, sums, WINOGRAD["bfloat16"])
 
 
 def test_sessions_for_gpus_keep_the_body(library: Path, tmp_path: Path) -> None:
@@ -231,6 +247,18 @@ def test_sessions_for_gpus_keep_the_body(library: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "attributes", "shapes", "text"),
     [
+        (
+            f"{PLAIN}PRelu",
+            {},
+            ((1, 4, 4, 3), (4, 3, 3, 3), (4,), (1, 1, 4)),
+            r"slopes have shape \[1, 1, 4\]; \[4\] is wanted",
+        ),
+        (
+            f"{PLAIN}Sum",
+            {},
+            ((1, 4, 4, 3), (4, 3, 3, 3), (4,), (1, 4, 4, 4)),
+            r"others have shape \[1, 4, 4, 4\]; \[1, 2, 2, 4\] is wanted",
+        ),
         (PLAIN, {}, ((2, 3), (4, 3, 3, 3), (4,)), r"features have shape \[2, 3\]; N x H x W x C is wanted"),
         (PLAIN, {}, ((1, 4, 4, 3), (4, 3, 3), (4,)), r"weights have shape \[4, 3, 3\]; K x C x h x w is wanted"),
         (
@@ -261,7 +289,8 @@ def test_sessions_for_gpus_keep_the_body(library: Path, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_bad_input(library: Path, function: str, attributes: dict[str, Any], shapes: Any, text: str) -> None:
-    names = ["features", "weights", "bias"]
+    more = {f"{PLAIN}PRelu": ["slopes"], f"{PLAIN}Sum": ["others"]}
+    names = ["features", "weights", "bias", *more.get(function, [])]
     with pytest.raises(Exception, match=text):
         session = load(model(function, attributes, names, {}), library)
         session.run(
@@ -282,3 +311,27 @@ def test_bad_stored_weights_are_told_when_the_session_is_made(library: Path) -> 
     kept = {"weights": np.ones((4, 3, 1, 1), np.float32)}
     with pytest.raises(Exception, match=r"weights have shape \[4, 3, 1, 1\]; C x K x 4 x 4 is wanted"):
         load(model(TRANSPOSED, {}, ["features", "weights"], kept), library)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 5, 7, 3), (1, 33, 40, 64), (1, 2, 3, 5000)], ids=str)
+def test_negative_values_are_multiplied(library: Path, shape: tuple[int, int, int, int], dtype: str) -> None:
+    rng = np.random.default_rng(shape[3])
+    feeds = {
+        "features": rounded(rng.standard_normal(shape)),
+        "slopes": rounded(rng.standard_normal(shape[3])),
+    }
+    wanted = np.where(feeds["features"] < 0, feeds["features"] * feeds["slopes"], feeds["features"])
+    data = model("NhwcPRelu", {}, [*feeds], {}, dtype)
+    made = [load(data, library, threads).run(None, feeds)[0] for threads in (1, 3)]
+    np.testing.assert_array_equal(made[0], rounded(wanted) if dtype == "bfloat16" else wanted)
+    np.testing.assert_array_equal(made[0], made[1])
+    body = load(model("NhwcPRelu", {}, [*feeds], {}, "float32", body=True), None)
+    np.testing.assert_array_equal(body.run(None, feeds)[0], wanted)
+
+
+def test_slopes_are_of_the_channels(library: Path) -> None:
+    session = load(model("NhwcPRelu", {}, ["features", "slopes"], {}), library)
+    feeds = {"features": np.ones((1, 2, 3, 4), np.float32), "slopes": np.ones(3, np.float32)}
+    with pytest.raises(Exception, match=r"slopes have shape \[3\]; \[4\] belongs to features \[1, 2, 3, 4\]"):
+        session.run(None, feeds)

@@ -21,6 +21,12 @@
         Of stride 2, with channels last. `pads` are of ConvTranspose: all 1 if not given, and the picture doubles, or
         all 3, and it lacks the two outermost pixels of that on each side.
     NhwcConvolutionRelu, NhwcTransposedConvolution4x4Relu: the same, and negative results become 0.
+    NhwcConvolutionPRelu, NhwcTransposedConvolution4x4PRelu (..., bias, slopes T[K]): the same, and negative results are
+        multiplied with slopes.
+    NhwcConvolutionSum, NhwcTransposedConvolution4x4Sum (..., bias, others T[N, h, w, K]): the same, and others are
+        added.
+    NhwcPRelu (features T[N, H, W, C], slopes T[C]) => (result T[N, H, W, C])
+        Negative values are multiplied with the slope of their channel (He et al., arXiv 1502.01852).
     BiasRelu (features T[N, H, W, C], bias float32[C]) => (result T[N, H, W, C])
         features + bias, and negative results become 0.
     Sizes <factor, growth> (sizes int64[2]) => (result int64[2])
@@ -41,21 +47,40 @@ _NHWC_CONVOLUTIONS = {
 }
 
 _NHWC_CONVOLUTION = """
-%(name)s <%(attribute)s> (features, weights, bias) => (result)
+%(name)s%(ending)s <%(attribute)s> (features, weights, bias%(input)s) => (result)
 {
     planes = Transpose <perm = [0, 3, 1, 2]> (features)
     sums = %(operator)s (planes, weights, bias)
-    result = Transpose <perm = [0, 2, 3, 1]> (sums)
+    %(end)s
+    result = Transpose <perm = [0, 2, 3, 1]> (ended)
 }
 """
 
-_NHWC_CONVOLUTION_RELU = """
-%(name)sRelu <%(attribute)s> (features, weights, bias) => (result)
+# By what comes after the name: the input that it adds, and what it does.
+_NHWC_ENDS = {
+    "": ("", "ended = Identity (sums)"),
+    "Relu": ("", "ended = Relu (sums)"),
+    "PRelu": (
+        ", slopes",
+        """
+    sides = Constant <value_ints = [1, 2]> ()
+    by_channel = Unsqueeze (slopes, sides)
+    ended = PRelu (sums, by_channel)
+""",
+    ),
+    "Sum": (
+        ", others",
+        """
+    other_planes = Transpose <perm = [0, 3, 1, 2]> (others)
+    ended = Add (sums, other_planes)
+""",
+    ),
+}
+
+_NHWC_PRELU = """
+NhwcPRelu (features, slopes) => (result)
 {
-    planes = Transpose <perm = [0, 3, 1, 2]> (features)
-    sums = %(operator)s (planes, weights, bias)
-    active = Relu (sums)
-    result = Transpose <perm = [0, 2, 3, 1]> (active)
+    result = PRelu (features, slopes)
 }
 """
 
@@ -154,10 +179,19 @@ _NORM_ENDS = {
 
 TEXTS = (
     *(
-        text % {"name": name, "attribute": attribute, "operator": operator}
+        _NHWC_CONVOLUTION
+        % {
+            "name": name,
+            "ending": ending,
+            "attribute": attribute,
+            "operator": operator,
+            "input": more,
+            "end": end,
+        }
         for name, (attribute, operator) in _NHWC_CONVOLUTIONS.items()
-        for text in (_NHWC_CONVOLUTION, _NHWC_CONVOLUTION_RELU)
+        for ending, (more, end) in _NHWC_ENDS.items()
     ),
+    _NHWC_PRELU,
     *(
         _INSTANCE_NORM
         % {

@@ -183,6 +183,21 @@ def with_relu(node: ir.Node) -> tuple[tuple[ir.Node, ...], str]:
     return ((node, user), "Relu") if user is not None and user.op_type == "Relu" else ((node,), "")
 
 
+def is_as_large(value: ir.Value, pictures: ir.Value) -> bool:
+    """Whether a tensor is one of as many pictures, and not one value for each channel, or one picture for all."""
+    shape, known = value.shape, pictures.shape
+    if value.const_value is not None or shape is None or known is None or len(shape) != 4:
+        return False
+    return shape[1] == known[1] and (shape[0] == 1) == (known[0] == 1) and 1 not in (shape[2], shape[3])
+
+
+def other_input(node: ir.Node, value: ir.Value) -> ir.Value:
+    first, second = node.inputs
+    other = second if first is value else first
+    assert other is not None
+    return other
+
+
 def is_simple(convolution: ir.Node) -> bool:
     """Whether a convolution of pictures has stride 1, no dilation, and one group."""
     weight = convolution.inputs[1]

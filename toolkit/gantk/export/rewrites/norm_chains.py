@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from gantk.export.rewrites.graphs import constant, only_user, optional, text
+from gantk.export.rewrites.graphs import constant, is_as_large, only_user, optional, other_input, text
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def _chain(norm: ir.Node, taken: Sequence[ir.Node]) -> Chain:
     if user is not None and user.op_type == "Relu":
         end = "Relu"
     elif user is not None and user.op_type == "Add" and user not in taken:
-        added = _other_input(user, nodes[-1].outputs[0])
-        if _is_as_large(added, norm.outputs[0]):
+        added = other_input(user, nodes[-1].outputs[0])
+        if is_as_large(added, norm.outputs[0]):
             end, others = "Sum", added
     if end and user is not None:
         nodes.append(user)
@@ -79,14 +79,6 @@ def _chain(norm: ir.Node, taken: Sequence[ir.Node]) -> Chain:
 
 def _is_picture(value: ir.Value | None) -> bool:
     return value is not None and value.shape is not None and len(value.shape) == 4
-
-
-def _is_as_large(value: ir.Value, pictures: ir.Value) -> bool:
-    """Whether a tensor is one of as many pictures, and not one value for each channel, or one picture for all."""
-    shape, known = value.shape, pictures.shape
-    if value.const_value is not None or shape is None or known is None or len(shape) != 4:
-        return False
-    return shape[1] == known[1] and (shape[0] == 1) == (known[0] == 1) and 1 not in (shape[2], shape[3])
 
 
 def _cut(norm: ir.Node) -> list[ir.Node]:
@@ -131,8 +123,8 @@ def _of_each_picture(norm: ir.Node) -> _Own | None:
     total = None if product is None or product.op_type != "Mul" else only_user(product.outputs[0])
     if product is None or total is None or total.op_type != "Add":
         return None
-    scale = _by_channel(_other_input(product, norm.outputs[0]), norm)
-    offset = _by_channel(_other_input(total, product.outputs[0]), norm)
+    scale = _by_channel(other_input(product, norm.outputs[0]), norm)
+    offset = _by_channel(other_input(total, product.outputs[0]), norm)
     return None if scale is None or offset is None else _Own(scale, offset, product, total)
 
 
@@ -146,10 +138,3 @@ def _by_channel(value: ir.Value, norm: ir.Node) -> ir.Value | None:
         return None
     axes = constant(node.inputs[1])
     return flat if axes is not None and axes.tolist() in ([2, 3], [-2, -1]) else None
-
-
-def _other_input(node: ir.Node, value: ir.Value) -> ir.Value:
-    first, second = node.inputs
-    other = second if first is value else first
-    assert other is not None
-    return other

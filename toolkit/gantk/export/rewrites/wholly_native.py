@@ -14,7 +14,9 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from gantk.export.functions import DOMAIN
 from gantk.export.precision import IN_FLOAT
+from gantk.export.rewrites.endings import ending_of, slopes_to_native
 from gantk.export.rewrites.enlarged import enlarged_to_transposed
+from gantk.export.rewrites.folded import fold_factors, order_blocks
 from gantk.export.rewrites.graphs import (
     CHANNELS_FIRST,
     CHANNELS_LAST,
@@ -27,7 +29,6 @@ from gantk.export.rewrites.graphs import (
     ints,
     parameters,
     text,
-    with_relu,
 )
 from gantk.export.rewrites.native_borders import Border, border_of, border_to_native
 from gantk.export.rewrites.native_dense import dense_to_native
@@ -50,15 +51,18 @@ def channels_last_to_native(graph: ir.Model) -> int:
 
     Enlargements before convolutions become transposed convolutions (`gantk.export.rewrites.enlarged`), normalisations
     `gantk::InstanceNorm` (`gantk.export.rewrites.native_norm`), other borders `gantk::BorderedBlocks`, and convolutions
-    `gantk::NhwcConvolution` or `gantk::NhwcTransposedConvolution4x4`, with the ReLU that alone follows one. A dense
-    layer that makes pictures of vectors is a convolution of single pixels. Of the transposes between these none is
-    left; what is computed value by value at the ends is done in the same layout, and marked `IN_FLOAT`.
+    `gantk::NhwcConvolution` or `gantk::NhwcTransposedConvolution4x4`, with the activation or the sum that alone follows
+    one (`gantk.export.rewrites.endings`); what else multiplies negative values is `gantk::NhwcPRelu`. A dense layer
+    that makes pictures of vectors is a convolution of single pixels. Of the transposes between these none is left; what
+    is computed value by value at the ends is done in the same layout, and marked `IN_FLOAT`.
 
     Returns:
         The number of convolutions turned; 0 where anything else is computed of pictures, for then ONNX Runtime could
         not load the file in bfloat16.
     """
     enlarged_to_transposed(graph)
+    fold_factors(graph.graph)
+    order_blocks(graph.graph)
     _norms_apart(graph.graph)
     _borders_apart(graph.graph)
     turn_normalizations(graph)
@@ -68,6 +72,8 @@ def channels_last_to_native(graph: ir.Model) -> int:
         if border is not None and _is_float(node.inputs[0]):
             _turn_border(graph, node, border)
     turned = sum(_turn(graph, node) for node in list(graph.graph))
+    for node in list(graph.graph):
+        slopes_to_native(graph, node)
     move_transposes(graph.graph)
     RemoveUnusedNodesPass()(graph)
     drop_unused_weights(graph.graph)
@@ -175,23 +181,24 @@ def _is_explicit(node: ir.Node) -> bool:
 def _turn_convolution(
     graph: ir.Model, node: ir.Node, function: str, kernel: Float64, **attributes: list[int]
 ) -> None:
-    """Put a function in the place of a convolution and of a ReLU that alone follows it.
+    """Put a function in the place of a convolution and of what it takes in after that.
 
     Args:
         graph: That holds it.
         node: The convolution.
-        function: Without its ending for a ReLU.
+        function: Without its ending.
         kernel: Its weights, as the function takes them.
         attributes: Of the function.
     """
-    new = Replacement(graph.graph, node)
-    chain, ending = with_relu(node)
+    ending = ending_of(node, kernel.shape[1 if node.op_type == "ConvTranspose" else 0])
+    new = Replacement(graph.graph, ending.place)
     weight, bias = parameters(new, node, kernel)
     last = _channels_last(new, node.inputs[0])
-    result = new.call(graph, f"{function}{ending}", [last, weight, bias], **attributes)
+    inputs = [last, weight, bias, *ending.inputs(new)]
+    result = new.call(graph, f"{function}{ending.name}", inputs, **attributes)
     assert bias.shape is not None
     result.type, result.shape = last.type, _of_any_size(last.shape, 3, bias.shape[0])
-    new.finish(new.transposed(result, CHANNELS_FIRST), chain)
+    new.finish(new.transposed(result, CHANNELS_FIRST), ending.nodes)
 
 
 def _channels_last(new: Replacement, value: ir.Value | None) -> ir.Value:
