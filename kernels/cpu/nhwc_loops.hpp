@@ -44,8 +44,8 @@ template <typename Element>
 class Endings {
   public:
     Endings(const Convolution& shape, const Tensors<Element>& tensors)
-        : tensors_(tensors), bias_(padded(shape, tensors.bias)), slopes_(padded(shape, tensors.slopes)) {
-        if (tensors.slopes == nullptr) slopes_.clear();
+        : tensors_(tensors), bias_(padded(shape, tensors.bias)) {
+        if (tensors.slopes != nullptr) slopes_ = padded(shape, tensors.slopes);
     }
 
     // From an output on.

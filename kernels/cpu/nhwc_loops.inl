@@ -82,8 +82,9 @@ GANTK_TARGET inline void finish_some(const Floats& sum, const Ending<Element>& e
 
 template <int kPixels, int kRegisters>
 GANTK_TARGET inline void convolve_pixels(const Element* const* places, const Runs& runs, const Element* weights,
-                                         int64_t apart, int64_t outputs, const Ending<Element>& ending, int64_t first,
+                                         int64_t apart, int64_t outputs, const Ending<Element>& given, int64_t first,
                                          Element* const* results) {
+    const Ending<Element> ending = given;  // Its own, which no result that is stored can change.
     Sums<kPixels, kRegisters> sums;
     clear<kPixels, kRegisters>(sums);
     const Element* rows[kPixels];
@@ -247,8 +248,9 @@ GANTK_ENTRY void transform_features(const Element* const* places, int64_t channe
 
 // Sums of one row and of one column of frequencies may be lacking.
 template <int kLackingRow, int kLackingColumn>
-GANTK_TARGET inline void make_results(const float* sums, int64_t stride, int64_t channels, const Ending<Element>& ending,
-                              Element* const* results) {
+GANTK_TARGET inline void make_results(const float* sums, int64_t stride, int64_t channels,
+                                      const Ending<Element>& given, Element* const* results) {
+    const Ending<Element> ending = given;  // Its own, which no result that is stored can change.
     for (int64_t channel = 0; channel < channels; channel += kLanes) {
         Floats rows[kSide][kReach];
         for (int j = 0; j < kReach; ++j) {

@@ -99,7 +99,7 @@ class Narrow {
         const int64_t outputs = shape_.outputs, count = std::min(kVector, wide_ - x) * scale_;
         const int64_t at = (picture * shape_.result_height() + y) * shape_.result_width() + x * scale_;
         const Ending<Element> ending = endings_.from(0);
-        float pixels[2 * kVector * kMostNarrow], others[2 * kVector * kMostNarrow] = {};
+        float pixels[2 * kVector * kMostNarrow], others[2 * kVector * kMostNarrow];
         if (ending.others != nullptr)
             widen(kElement<Element>, ending.others, at * outputs, count * outputs, others);
         for (int64_t i = 0; i < count; ++i)
@@ -109,7 +109,7 @@ class Narrow {
                     value = value < 0 ? value * ending.slopes[k] : value;
                 else
                     value = value < ending.floor ? ending.floor : value;  // NaN stays.
-                pixels[i * outputs + k] = value + others[i * outputs + k];
+                pixels[i * outputs + k] = ending.others != nullptr ? value + others[i * outputs + k] : value;
             }
         narrow(kElement<Element>, pixels, count * outputs, tensors_.result, at * outputs);
     }
