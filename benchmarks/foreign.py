@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generators after four papers, exported by PyTorch and given to gantk as files: how many times as fast. Prints JSON.
+"""Generators after five papers, exported by PyTorch and given to gantk as files: how many times as fast. Prints JSON.
 
     python benchmarks/foreign.py > benchmarks/results/foreign.json
 
@@ -122,11 +122,48 @@ def srresnet(width: int = 64, blocks: int = 16) -> nn.Module:
     return nn.Sequential(*layers, nn.Conv2d(width, 3, 9, 1, 4))
 
 
+class Dense(nn.Module):
+    """Five convolutions, each of which reads what all before it made, and a fifth of the last added to the first."""
+
+    def __init__(self, width: int, grown: int) -> None:
+        super().__init__()
+        made = [grown] * 4 + [width]
+        self.layers = nn.ModuleList(
+            nn.Conv2d(width + index * grown, count, 3, 1, 1) for index, count in enumerate(made)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        held = [x]
+        for layer in self.layers:
+            y = layer(torch.cat(held, 1))
+            held.append(nn.functional.leaky_relu(y, 0.2))
+        return x + 0.2 * y
+
+
+class Scaled(Sum):
+    """What it is given, and a fifth of what layers make of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0.2 * self.layers(x)
+
+
+def real_esrgan(width: int = 64, grown: int = 32, blocks: int = 6) -> nn.Module:
+    """Wang et al., arXiv 2107.10833 and 1809.00219, section 3.1: four times as large; six blocks are for drawings."""
+    body = [Scaled(*(Dense(width, grown) for _ in range(3))) for _ in range(blocks)]
+    layers = [nn.Conv2d(3, width, 3, 1, 1), Sum(*body, nn.Conv2d(width, width, 3, 1, 1))]
+    for _ in range(2):
+        layers += [nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, 1, 1), nn.LeakyReLU(0.2)]
+    return nn.Sequential(
+        *layers, nn.Conv2d(width, width, 3, 1, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, 3, 3, 1, 1)
+    )
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[int, str]]] = {
     "DCGAN, 64 x 64": (dcgan, (1, 100, 1, 1), {0: "N"}),
     "CycleGAN, 256 x 256": (cycle_gan, (1, 3, 256, 256), {}),
     "pix2pix, 256 x 256": (Pix2Pix, (1, 3, 256, 256), {}),
     "SRResNet, 96 x 128 to 384 x 512": (srresnet, (1, 3, 96, 128), {}),
+    "Real-ESRGAN of 6 blocks, 64 x 64 to 256 x 256": (real_esrgan, (1, 3, 64, 64), {}),
 }
 """Of each the module, the shape of its input, and which of the axes are free."""
 

@@ -14,25 +14,26 @@ namespace gantk::cpu::nhwc {
 using Bfloat = std::uint16_t;  // The upper half of a float's bits. An Element below is this or float.
 
 // Features [count, height, width, inputs] become [count, result_height(), result_width(), outputs]. All sizes are at
-// least 1, and the kernel lies within the features.
+// least 1, and the kernel lies within the features and the `padding` of zeros around them.
 //
 // A transposed one has kernels of 4 x 4 and stride 2. With a padding of 1 it makes twice the height and width; with a
 // padding of 3, which crops two more of each side, no result misses a feature, and there are at least 3 rows and
-// columns of these. Others have no padding.
+// columns of these.
 struct Convolution {
     std::int64_t count, height, width, inputs, outputs;
     std::int64_t kernel_height = 3, kernel_width = 3, stride = 1;
     bool transposed = false;
     std::int64_t padding = 0;
 
-    // Rows and columns of zeros around the features of a transposed one.
-    std::int64_t border() const { return transposed && padding == 1 ? 1 : 0; }
+    // Rows and columns of zeros around the features.
+    std::int64_t border() const { return !transposed ? padding : padding == 1 ? 1 : 0; }
     std::int64_t result_height() const { return result_of(height, kernel_height); }
     std::int64_t result_width() const { return result_of(width, kernel_width); }
 
   private:
     std::int64_t result_of(std::int64_t size, std::int64_t kernel) const {
-        return transposed ? 2 * (size + 2 * border() - 2) : (size - kernel) / stride + 1;
+        const std::int64_t bordered = size + 2 * border();
+        return transposed ? 2 * (bordered - 2) : (bordered - kernel) / stride + 1;
     }
 };
 

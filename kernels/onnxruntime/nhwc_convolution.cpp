@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// NhwcConvolution <strides> (features T[N, H, W, C], weights T[K, C, h, w], bias T[K]?) => (result T[N, H', W', K])
+// NhwcConvolution <strides, pads> (features T[N, H, W, C], weights T[K, C, h, w], bias T[K]?)
+//     => (result T[N, H', W', K])
 // NhwcTransposedConvolution4x4 <pads> (features T[N, H, W, C], weights T[C, K, 4, 4], bias T[K]?)
 //     => (result T[N, 2H, 2W, K]), or 4 rows and columns less where the pads are 3 instead of 1
 // NhwcConvolutionRelu, NhwcTransposedConvolution4x4Relu: the same, and negative results become 0.
@@ -55,11 +56,10 @@ template <typename T>
 class NhwcConvolution : public Kernel {
   public:
     NhwcConvolution(const Making& making, bool transposed, End end) : transposed_(transposed), end_(end) {
-        if (transposed)
-            padding_ = of_all_sides(making.info, "pads", 4, 1);
-        else
-            stride_ = of_all_sides(making.info, "strides", 2, 1);
+        padding_ = of_all_sides(making.info, "pads", 4, transposed ? 1 : 0);
+        if (!transposed) stride_ = of_all_sides(making.info, "strides", 2, 1);
         if (stride_ < 1) throw Error("strides are below 1");
+        if (padding_ < 0) throw Error("pads are below 0");
         if (transposed && padding_ != 1 && padding_ != 3)
             throw Error("the pads of a transposed convolution are 1 or 3");
         int constant = 0;
@@ -131,7 +131,8 @@ class NhwcConvolution : public Kernel {
         shape.count = given[0];
         shape.height = given[1];
         shape.width = given[2];
-        const bool holds_kernel = given[1] >= shape.kernel_height && given[2] >= shape.kernel_width;
+        const bool holds_kernel = given[1] + 2 * padding_ >= shape.kernel_height &&
+                                  given[2] + 2 * padding_ >= shape.kernel_width;
         if (transposed_ ? shape.result_height() < 1 || shape.result_width() < 1 : !holds_kernel)
             throw Error("features have shape " + text_of(given) + ", which is too small for kernels of " +
                         std::to_string(shape.kernel_height) + " x " + std::to_string(shape.kernel_width));

@@ -71,7 +71,7 @@ constexpr Way<T> kDirect{"direct",
                          nhwc::direct_weights_bytes<T>,
                          nhwc::direct_weights<T>,
                          nhwc::direct_convolution<T>,
-                         kWide<T> ? 1e-5 : 0.015,
+                         kWide<T> ? 1e-5 : 0.02,
                          kWide<T> ? 1.5e-6 : 2.9e-3};
 template <typename T>
 constexpr Way<T> kWinograd{"Winograd",
@@ -149,7 +149,8 @@ struct Case {
 
     // The feature, a row or a column, that a tap of a result meets, or -1.
     int64_t met(int64_t result, int64_t tap, int64_t features_here) const {
-        if (!shape.transposed) return result * shape.stride + tap;
+        const int64_t at = result * shape.stride + tap - shape.padding;
+        if (!shape.transposed) return at < 0 || at >= features_here ? -1 : at;
         const int64_t twice = result + shape.padding - tap;
         return twice < 0 || twice % 2 != 0 || twice / 2 >= features_here ? -1 : twice / 2;
     }
@@ -261,6 +262,11 @@ Convolution plain(int64_t count, int64_t height, int64_t width, int64_t inputs, 
     return {count, height, width, inputs, outputs, kernel_height, kernel_width, stride};
 }
 
+Convolution padded(Convolution shape, int64_t padding) {
+    shape.padding = padding;
+    return shape;
+}
+
 Convolution transposed(int64_t count, int64_t height, int64_t width, int64_t inputs, int64_t outputs,
                        int64_t padding) {
     return {count, height, width, inputs, outputs, 4, 4, 2, true, padding};
@@ -275,6 +281,10 @@ int test_all() {
         plain(1, 7, 40, 2, 7, 1, 3, 3),  plain(1, 6, 7, 3, 130, 3, 3),    plain(2, 20, 21, 32, 48, 3, 3),
         plain(1, 3, 3, 16, 16, 3, 3),    plain(3, 8, 6, 48, 80, 3, 3),    plain(1, 40, 35, 16, 32, 3, 3),
         plain(1, 40, 140, 5, 4, 3, 5),   plain(2, 35, 20, 6, 6, 3, 3),   plain(1, 9, 30, 2, 8, 1, 1),
+        padded(plain(1, 1, 1, 16, 16, 3, 3), 1),    padded(plain(2, 13, 9, 32, 48, 3, 3), 1),
+        padded(plain(1, 6, 40, 16, 16, 3, 3), 2),   padded(plain(1, 11, 13, 3, 32, 9, 9), 4),
+        padded(plain(2, 12, 11, 5, 20, 4, 4, 2), 1), padded(plain(1, 17, 15, 32, 3, 9, 9), 4),
+        padded(plain(2, 35, 20, 7, 6, 3, 3), 1),    padded(plain(1, 3, 140, 2, 1, 3, 5), 7),
     };
     const std::vector<Convolution> doubled{
         transposed(1, 1, 1, 1, 1, 1),    transposed(1, 3, 3, 1, 1, 3),   transposed(2, 7, 9, 48, 3, 1),

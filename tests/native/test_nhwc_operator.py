@@ -39,6 +39,7 @@ class Trial:
         kernel: Height and width.
         stride: Of one that is not transposed.
         pads: Of one that is transposed; 0 if it is not.
+        zeros: Rows and columns around the features of one that is not.
         winograd: Whether Winograd's method is chosen.
     """
 
@@ -48,6 +49,7 @@ class Trial:
     stride: int = 1
     pads: int = 0
     winograd: bool = False
+    zeros: int = 0
 
     @property
     def function(self) -> str:
@@ -55,7 +57,9 @@ class Trial:
 
     @property
     def attributes(self) -> dict[str, list[int]]:
-        return {"pads": [self.pads] * 4} if self.pads else {"strides": [self.stride] * 2}
+        if self.pads:
+            return {"pads": [self.pads] * 4}
+        return {"strides": [self.stride] * 2, **({"pads": [self.zeros] * 4} if self.zeros else {})}
 
     @property
     def weights(self) -> tuple[int, ...]:
@@ -73,6 +77,10 @@ TRIALS = [
     Trial((1, 12, 11, 16), 64, stride=2),
     Trial((2, 9, 23, 4), 5, stride=2),
     Trial((16, 1, 1, 100), 130, (1, 1)),
+    Trial((2, 20, 21, 32), 48, winograd=True, zeros=1),
+    Trial((1, 2, 2, 16), 16, zeros=1),
+    Trial((1, 9, 12, 3), 32, (4, 4), 2, zeros=1),
+    Trial((1, 9, 12, 32), 3, (9, 9), zeros=4),
     Trial((2, 7, 7, 32), 32, pads=1, winograd=True),
     Trial((1, 21, 18, 16), 80, pads=3, winograd=True),
     Trial((3, 4, 4, 48), 32, pads=1),
@@ -150,6 +158,8 @@ def convolve(trial: Trial, features: Array, weights: Array) -> Array:
         border = 3 - trial.pads
         features = np.pad(spread, ((0, 0), (0, 0), (border, border), (border, border)))
         weights = weights[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+    around = (trial.zeros, trial.zeros)
+    features = np.pad(features, ((0, 0), (0, 0), around, around))
     windows = np.lib.stride_tricks.sliding_window_view(features, weights.shape[2:], (2, 3))
     strided = windows[:, :, :: trial.stride, :: trial.stride]
     return np.einsum("nchwij,kcij->nhwk", strided, weights, optimize=True)
@@ -271,6 +281,8 @@ def test_sessions_for_gpus_keep_the_body(library: Path, tmp_path: Path) -> None:
         (PLAIN, {}, ((1, 4, 4, 3), (4, 3, 3, 3), (3,)), r"the bias has shape \[3\]; \[4\] belongs to weights of 4"),
         (PLAIN, {"strides": [1, 2]}, None, r"`strides` are \[1, 2\]; alike ones are wanted"),
         (PLAIN, {"strides": [-1, -1]}, None, "strides are below 1"),
+        (PLAIN, {"pads": [-1] * 4}, None, "pads are below 0"),
+        (PLAIN, {"pads": [1, 1, 0, 1]}, None, r"`pads` are \[1, 1, 0, 1\]; alike ones are wanted"),
         (PLAIN, {"strides": [1, 1, 1]}, None, "`strides` is no list of 2 integers"),
         (TRANSPOSED, {"pads": [2] * 4}, None, "the pads of a transposed convolution are 1 or 3"),
         (TRANSPOSED, {"pads": [3] * 4}, ((1, 2, 9, 3), (3, 4, 4, 4), (4,)), r"\[1, 2, 9, 3\], which is too small"),

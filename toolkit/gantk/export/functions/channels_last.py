@@ -14,8 +14,10 @@
         `others_pads`, which are amounts of Pad too, none above 0.
     BorderedBlocks <to_blocksize, mode, pads> (features T[N, H, W, C]) => (result T[N, h', w', t^2 C])
         Only the border and the blocks of an InstanceNorm.
-    NhwcConvolution <strides> (features T[N, H, W, C], weights T[K, C, kh, kw], bias T[K]?) => (result T[N, h, w, K])
-        With channels last, without a border. `strides` are those of rows and of columns, 1 if not given.
+    NhwcConvolution <strides, pads> (features T[N, H, W, C], weights T[K, C, kh, kw], bias T[K]?)
+            => (result T[N, h, w, K])
+        With channels last. `strides` are those of rows and of columns, 1 if not given; `pads` are of Conv, for all
+        sides alike, and none if not given.
     NhwcTransposedConvolution4x4 <pads> (features T[N, H, W, C], weights T[C, K, 4, 4], bias T[K]?)
             => (result T[N, h, w, K])
         Of stride 2, with channels last. `pads` are of ConvTranspose: all 1 if not given, and the picture doubles, or
@@ -37,9 +39,12 @@ Instance normalisation is that of Ulyanov, Vedaldi and Lempitsky (arXiv 1607.080
 
 from __future__ import annotations
 
-# By name: its attribute, and the operator that it is with channels first.
+# By name: its attributes, and the operator that it is with channels first.
 _NHWC_CONVOLUTIONS = {
-    "NhwcConvolution": ("strides: ints = [1, 1]", "Conv <strides: ints = @strides>"),
+    "NhwcConvolution": (
+        "strides: ints = [1, 1], pads: ints = [0, 0, 0, 0]",
+        "Conv <strides: ints = @strides, pads: ints = @pads>",
+    ),
     "NhwcTransposedConvolution4x4": (
         "pads: ints = [1, 1, 1, 1]",
         "ConvTranspose <kernel_shape = [4, 4], strides = [2, 2], pads: ints = @pads>",

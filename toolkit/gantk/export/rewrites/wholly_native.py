@@ -20,6 +20,7 @@ from gantk.export.rewrites.folded import fold_factors, order_blocks
 from gantk.export.rewrites.graphs import (
     CHANNELS_FIRST,
     CHANNELS_LAST,
+    SIMD_FLOATS,
     Float64,
     Replacement,
     attribute,
@@ -38,6 +39,9 @@ from gantk.export.rewrites.transposes import ELEMENTWISE, move_transposes, trans
 
 MARK = "gantk.wholly_native"
 """The key of a graph's metadata by which its file says that native operators are all that is heavy in it."""
+
+FEW_OUTPUTS = 8
+"""As `kMostNarrow` of kernels/cpu/nhwc_loops.hpp."""
 
 _MOVERS = frozenset({"Cast", "Concat", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 """What ONNX Runtime computes in bfloat16 on a CPU."""
@@ -109,10 +113,12 @@ def _norms_apart(graph: ir.Graph) -> None:
 
 
 def _borders_apart(graph: ir.Graph) -> None:
-    """Let the zeros around what a convolution reads be a padding of its own, which an InstanceNorm may do."""
+    """Let the zeros around what a convolution would copy be a padding of its own, which an InstanceNorm may do."""
     for node in [node for node in graph if node.op_type == "Conv"]:
         amounts = ints(node, "pads")
         if not any(amounts) or len(amounts) != 4 or min(amounts) < 0 or not _is_explicit(node):
+            continue
+        if _pads_for_nothing(node):
             continue
         new = Replacement(graph, node)
         pads = new.weight("pads", np.array([0, 0, *amounts[:2], 0, 0, *amounts[2:]]))
@@ -149,7 +155,8 @@ def _turn_plain(graph: ir.Model, node: ir.Node) -> bool:
     kernel, strides = constant(node.inputs[1]), ints(node, "strides") or [1, 1]
     if kernel is None or not _is_convolution(node, kernel, strides):
         return False
-    _turn_convolution(graph, node, "NhwcConvolution", kernel, strides=strides)
+    pads = ints(node, "pads") or [0] * 4
+    _turn_convolution(graph, node, "NhwcConvolution", kernel, strides=strides, pads=pads)
     return True
 
 
@@ -167,11 +174,25 @@ def _is_convolution(node: ir.Node, kernel: Float64, strides: list[int]) -> bool:
     return (
         kernel.ndim == 4
         and strides in ([1, 1], [2, 2])
-        and not any(ints(node, "pads"))
+        and (not any(ints(node, "pads")) or _pads_for_nothing(node))
         and ints(node, "dilations") in ([], [1, 1])
         and attribute(node, "group", 1) == 1
         and _is_explicit(node)
     )
+
+
+def _pads_for_nothing(node: ir.Node) -> bool:
+    """Whether a native convolution reads zeros around its features without a copy of them.
+
+    Winograd's method does, and so do lanes of pixels, for few outputs.
+    """
+    kernel, pads = constant(node.inputs[1]), ints(node, "pads")
+    if kernel is None or kernel.ndim != 4 or ints(node, "strides") not in ([], [1, 1]):
+        return False
+    if len(set(pads)) != 1 or pads[0] < 0:
+        return False
+    outputs, inputs, *sides = kernel.shape
+    return outputs <= FEW_OUTPUTS or (sides == [3, 3] and outputs % SIMD_FLOATS == inputs % SIMD_FLOATS == 0)
 
 
 def _is_explicit(node: ir.Node) -> bool:
