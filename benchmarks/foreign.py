@@ -212,6 +212,25 @@ def measured(name: str) -> dict[str, Any]:
         return row
 
 
+def section(document: dict[str, Any]) -> str:
+    """The table: a network a line."""
+    columns = [f"{backend} {precision}" for backend in BACKENDS for precision in PRECISIONS]
+    lines = [
+        f"| times as fast as the file in fp32 | {' | '.join(columns)} |",
+        f"| :--- |{' ---: |' * len(columns)}",
+    ]
+    for name, row in document["networks"].items():
+        found = [row.get(column, {}).get("times_as_fast") for column in columns]
+        cells = ["-" if factor is None else f"{factor:.2f}" for factor in found]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    versions = ", ".join(
+        f"{package} {document['versions'][package]}"
+        for package in ("onnxruntime", "openvino", "gantk's operators")
+    )
+    machine_words = f"{document['machine']['cpu']}, {document['machine']['usable_cores']} cores"
+    return "\n".join([*lines, "", f"- {machine_words}; {versions}; commit {document['commit']}.", ""])
+
+
 def main() -> None:
     missing = [backend for backend in BACKENDS if not status(backend).works]
     if missing or native_operators("cpu") is None:

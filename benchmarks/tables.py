@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the tables of README.md and benchmarks/README.md from benchmarks/results/*.json; --check only looks."""
+"""Write the tables of the documents from benchmarks/results/*.json; --check only looks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = HERE.parent
 BRIEF = ROOT / "README.md"
 """Has no goals and nothing of the runner's own work: those are in the other document."""
 
-DOCUMENTS = (HERE / "README.md", BRIEF)
+DOCUMENTS = (HERE / "README.md", ROOT / "docs/foreign.md", BRIEF)
 ON_A_GPU = ("dcgan64-cuda", "dcgan128-cuda", "style512-cuda", "style1024-cuda")
 COLUMNS = ("", "contender", "p50 ms", "95 % CI", "pictures/s", "vs torch", "peak MiB", "load ms", "parity")
 
@@ -70,6 +70,10 @@ def section(document: dict[str, Any], *, brief: bool = False) -> str:
         from cuda_settings import section as section_of_settings
 
         return section_of_settings(document)
+    if document.get("benchmark") == "foreign":
+        from foreign import section as section_of_files
+
+        return section_of_files(document)
     if document.get("benchmark") == "gpu_kernels":
         from gpu_kernels import section as section_of_kernels
 

@@ -13,7 +13,7 @@ from gantk.export.rewrites.graphs import (
     CHANNELS_LAST,
     Float64,
     Replacement,
-    constant,
+    by_channel,
     is_as_large,
     only_user,
     other_input,
@@ -70,12 +70,7 @@ def slopes_of(node: ir.Node, channels: int) -> Float64 | None:
     if node.op_type == "LeakyRelu":
         alpha = node.attributes["alpha"].as_float() if "alpha" in node.attributes else 0.01
         return np.full(channels, alpha)
-    slopes = constant(node.inputs[1]) if node.op_type == "PRelu" else None
-    if slopes is None or slopes.size not in (1, channels):
-        return None
-    by_channel = (1, channels, 1, 1)
-    alike = slopes.size == 1 or (1,) * (4 - slopes.ndim) + slopes.shape == by_channel
-    return np.broadcast_to(slopes.ravel(), channels) if alike else None
+    return by_channel(node.inputs[1], channels) if node.op_type == "PRelu" else None
 
 
 def slopes_to_native(graph: ir.Model, node: ir.Node) -> None:

@@ -11,6 +11,7 @@ from gantk.export.rewrites.graphs import (
     Float64,
     Replacement,
     attribute,
+    by_channel,
     constant,
     has_computed_bias,
     only_user,
@@ -30,7 +31,7 @@ def fold_factors(graph: ir.Graph) -> None:
         if node.op_type == "ConvTranspose" and attribute(node, "group", 1) != 1:
             continue
         axis = int(node.op_type == "ConvTranspose")
-        factors = _by_channel(other_input(product, node.outputs[0]), kernel.shape[axis])
+        factors = by_channel(other_input(product, node.outputs[0]), kernel.shape[axis])
         if factors is not None:
             new = Replacement(graph, node)
             by_axis = factors.reshape([-1 if index == axis else 1 for index in range(kernel.ndim)])
@@ -121,12 +122,3 @@ def _again(new: Replacement, convolution: ir.Node, kernel: Float64, bias: Float6
     made = new.add(convolution.op_type, inputs, convolution.op_type, **convolution.attributes)
     made.type, made.shape = convolution.outputs[0].type, convolution.outputs[0].shape
     return made
-
-
-def _by_channel(value: ir.Value, channels: int) -> Float64 | None:
-    """A constant that is one number, or one for each channel."""
-    array = constant(value)
-    if array is None or array.size not in (1, channels) or array.ndim > 4:
-        return None
-    alike = array.size == 1 or (1,) * (4 - array.ndim) + array.shape == (1, channels, 1, 1)
-    return np.broadcast_to(array.ravel(), channels) if alike else None

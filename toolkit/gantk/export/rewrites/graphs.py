@@ -112,6 +112,15 @@ def constant(value: ir.Value | None) -> Float64 | None:
     return array
 
 
+def by_channel(value: ir.Value | None, channels: int) -> Float64 | None:
+    """A constant of pictures that is one number, or one for each channel; `None` where it is none."""
+    array = constant(value)
+    if array is None or array.size not in (1, channels) or array.ndim > 4:
+        return None
+    alike = array.size == 1 or (1,) * (4 - array.ndim) + array.shape == (1, channels, 1, 1)
+    return np.broadcast_to(array.ravel(), channels) if alike else None
+
+
 def optional(node: ir.Node, index: int) -> ir.Value | None:
     """An input that a node may lack."""
     return node.inputs[index] if index < len(node.inputs) else None
