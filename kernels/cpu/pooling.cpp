@@ -2,6 +2,7 @@
 #include "pooling.hpp"
 
 #include <algorithm>
+#include <vector>
 
 #include "clones.hpp"
 
@@ -88,6 +89,22 @@ void for_lines(const Pooling& shape, const void* features, const Parallel& paral
     });
 }
 
+constexpr int64_t kRunFloats = 1 << 10;  // Of the windows of a run, unless one has more channels.
+
+GANTK_INLINE float larger(float maximum, float value) {
+    return maximum < value || value != value ? value : maximum;
+}
+
+// Of windows next to each other, over so many pixels; what a window lacks of an odd row or column it has twice.
+GANTK_CLONES void pool_run(const float* above, const float* below, int64_t windows, int64_t channels, int64_t pixels,
+                           float* pooled) {
+    for (int64_t window = 0; window < windows; ++window, pooled += channels) {
+        const int64_t left = 2 * window * channels, right = std::min(2 * window + 1, pixels - 1) * channels;
+        for (int64_t c = 0; c < channels; ++c)
+            pooled[c] = larger(larger(above[left + c], above[right + c]), larger(below[left + c], below[right + c]));
+    }
+}
+
 }  // namespace
 
 void max_pool(const Pooling& shape, const void* features, void* pooled, const Parallel& parallel) {
@@ -118,6 +135,25 @@ void max_pool_gradient(const Pooling& shape, const void* gradient, const void* f
             narrow(shape.element, kZeros, std::min(2 * kWindows, shape.width - x), features_gradient, row + x);
     };
     for_lines(shape, features, parallel, spread, end);
+}
+
+void nhwc_max_pool(const NhwcPooling& shape, const void* features, void* pooled, const Parallel& parallel) {
+    const int64_t high = shape.result_height(), wide = shape.result_width(), channels = shape.channels;
+    const int64_t run = std::max<int64_t>(kRunFloats / channels, 1);
+    for_each(parallel, shape.count * high, [&](int64_t index) {
+        const int64_t first = index / high * shape.height, y = index % high * 2;
+        const int64_t rows[2]{first + y, first + std::min(y + 1, shape.height - 1)};
+        std::vector<float> held(static_cast<std::size_t>(5 * run * channels));
+        float* const given[2]{held.data(), held.data() + 2 * run * channels};
+        float* const made = held.data() + 4 * run * channels;
+        for (int64_t x = 0; x < wide; x += run) {
+            const int64_t windows = std::min(run, wide - x), pixels = std::min(2 * windows, shape.width - 2 * x);
+            for (int i = 0; i < 2; ++i)
+                widen(shape.element, features, (rows[i] * shape.width + 2 * x) * channels, pixels * channels, given[i]);
+            pool_run(given[0], given[1], windows, channels, pixels, made);
+            narrow(shape.element, made, windows * channels, pooled, (index * wide + x) * channels);
+        }
+    });
 }
 
 }  // namespace gantk::cpu

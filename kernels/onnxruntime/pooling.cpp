@@ -2,6 +2,7 @@
 // MaxPool2x2 (features T[N, C, H, W]) => (pooled T[N, C, h, w])
 // MaxPool2x2Grad (gradient T[N, C, h, w], features T[N, C, H, W], pooled T[N, C, h, w])
 //     => (features_gradient T[N, C, H, W]), h = floor(H / 2), w = floor(W / 2)
+// NhwcMaxPool2x2 <ceil_mode> (features T[N, H, W, C]) => (pooled T[N, h, w, C]), or with 1 as many as half a window makes
 #include "../cpu/pooling.hpp"
 #include "kernel.hpp"
 
@@ -61,6 +62,26 @@ class MaxPoolGradCpu : public Kernel {
     Element element_;
 };
 
+class NhwcMaxPoolCpu : public Kernel {
+  public:
+    explicit NhwcMaxPoolCpu(const Making& making)
+        : element_(making.element), ceil_(int_attribute(making.info, "ceil_mode", 0) != 0) {}
+
+    void compute(Ort::KernelContext& context) const override {
+        const auto features = context.GetInput(0);
+        const Shape shape = shape_of(features, "features", 4, false, "N x H x W x C");
+        const cpu::NhwcPooling pooling{element_, shape[0], shape[1], shape[2], shape[3], ceil_};
+        if (pooling.result_height() < 1 || pooling.result_width() < 1)
+            throw Error("features have shape " + text_of(shape) + "; at least 2 rows and 2 columns are wanted");
+        auto pooled = context.GetOutput(0, {shape[0], pooling.result_height(), pooling.result_width(), shape[3]});
+        cpu::nhwc_max_pool(pooling, features.GetTensorRawData(), pooled.GetTensorMutableRawData(), threads_of(context));
+    }
+
+  private:
+    Element element_;
+    bool ceil_;
+};
+
 }  // namespace
 
 const Signature kMaxPool{"MaxPool2x2",
@@ -86,5 +107,15 @@ const Signature kMaxPoolGrad{"MaxPool2x2Grad",
                              [](Ort::ShapeInferContext& context, Ort::ShapeInferContext::Shape (&shapes)[2]) {
                                  shapes[0] = context.GetInputShape(1);
                              }};
+
+const Signature kNhwcMaxPool{"NhwcMaxPool2x2",
+                             {Type::element},
+                             {Type::element},
+                             [](const Making& making) -> std::unique_ptr<Kernel> {
+                                 return std::make_unique<NhwcMaxPoolCpu>(making);
+                             },
+                             nullptr,
+                             // Sizes depend on an attribute, which cannot be asked for there.
+                             [](Ort::ShapeInferContext&, Ort::ShapeInferContext::Shape (&)[2]) {}};
 
 }  // namespace gantk::onnxruntime

@@ -285,3 +285,51 @@ def test_zeros_around_pictures_are_copied_only_where_they_have_to_be(
     assert ("BorderedBlocks" not in kinds(other)) == own
     x = picture(2, 3, 8, 7)
     close(run(other, x), run(graph, x), 3e-6)
+
+
+REDUCED: dict[str, Step] = {
+    "a mean": lambda d, v: d.add("GlobalAveragePool", v),
+    "a maximum": lambda d, v: d.add("GlobalMaxPool", v),
+    "a mean of rows and columns": lambda d, v: d.add("ReduceMean", v, d.weight(np.array([2, 3]))),
+    "a sum from the last": lambda d, v: d.add("ReduceSum", v, d.weight(np.array([-1, -2]))),
+    "a maximum of columns and rows": lambda d, v: d.add("ReduceMax", v, d.weight(np.array([3, 2]))),
+}
+
+
+@pytest.mark.parametrize("name", REDUCED)
+def test_attention_to_channels_is_computed_in_the_layout_of_its_features(name: str) -> None:
+    """As of Zhang et al., arXiv 1807.02758, section 3.3."""
+    draft = Draft(3, 0)
+    features = draft.conv("x", 3, 4)
+    value = draft.add("Relu", draft.conv(REDUCED[name](draft, features), 4, 2, 1))
+    gate = draft.add("Sigmoid", draft.conv(value, 2, 4, 1))
+    draft.conv(draft.add("Mul", features, gate), 4, 3)
+    graph = draft.graph()
+    other = turned(graph)
+    assert kinds(other).count("Transpose") == 2
+    x = picture(2, 3, 8, 7)
+    close(run(other, x), run(graph, x), 3e-6)
+
+
+@pytest.mark.parametrize("how", [{"axes": [3]}, {"axes": [1]}, {"axes": [2, 3], "keepdims": 0}])
+def test_other_reductions_are_computed_as_they_are(how: dict[str, object]) -> None:
+    draft = Draft(3, 0)
+    features = draft.conv("x", 3, 4)
+    axes = draft.weight(np.array(how["axes"]))
+    keeps = {name: value for name, value in how.items() if name != "axes"}
+    value = draft.add("ReduceMean", features, axes, **keeps)
+    draft.add("Tanh", draft.add("Unsqueeze", value, axes) if keeps else value)
+    graph = draft.graph()
+    other = rewrite(graph, [WHOLLY_NATIVE])
+    assert other is not None
+    x = picture(2, 3, 8, 7)
+    close(run(other, x), run(graph, x), 3e-6)
+
+
+@pytest.mark.parametrize("ceil", [0, 1])
+def test_maxima_of_windows_are_native(ceil: int) -> None:
+    draft = Draft(3, 0)
+    how = {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": ceil}
+    value = draft.add("MaxPool", draft.add("Relu", draft.conv("x", 3, 4)), **how)
+    draft.conv(value, 4, 3, 1)
+    check(draft.graph(), ["NhwcConvolutionRelu", "NhwcMaxPool2x2", "NhwcConvolution"])

@@ -338,12 +338,26 @@ def test_a_network_with_anything_else_of_pictures_is_left_alone(
     assert rewrite(draft.graph(), [WHOLLY_NATIVE]) is None
 
 
-def test_a_network_without_convolutions_or_with_poolings_is_left_alone() -> None:
+def test_a_network_without_convolutions_is_left_alone() -> None:
     draft = Draft(3, 0)
     draft.add("Relu", "x")
     assert rewrite(draft.graph(), [WHOLLY_NATIVE]) is None
-    adain = onnx.shape_inference.infer_shapes(onnx.load_from_string(adain_encoder_network()))
-    assert rewrite(ir.from_proto(adain), [WHOLLY_NATIVE]) is None
+
+
+def test_the_statistics_of_a_style_are_computed_in_the_layout_of_its_features() -> None:
+    proto = onnx.shape_inference.infer_shapes(onnx.load_from_string(adain_encoder_network()), data_prop=True)
+    graph = ir.from_proto(proto)
+    other = turned(graph)
+    assert kinds(other).count("NhwcMaxPool2x2") == 2
+    assert not {"MaxPool", "GlobalAveragePool"} & set(kinds(other))
+    random = np.random.default_rng(0)
+    feeds = {
+        "picture": random.integers(0, 256, (2, 13, 10, 3), np.uint8),
+        "style": random.integers(0, 256, (2, 9, 12, 3), np.uint8),
+        "alpha": np.array([0.3, 1], np.float32),
+    }
+    wanted = outputs(graph, feeds).astype(int)
+    assert np.abs(outputs(other, feeds) - wanted).max() <= 1
 
 
 # --- in bfloat16 ------------------------------------------------------------------------------------------------------

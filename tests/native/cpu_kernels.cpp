@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CPU kernels on buffers of exactly their sizes, on several threads, against float64. Built with
 // sanitizers.
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -156,6 +158,27 @@ void test_pooling(const Pooling& shape) {
         check("gradient of pooling", {element, planes, height, width}, found[at], wanted[at], 0, 0);
 }
 
+void test_nhwc_pooling(const NhwcPooling& shape) {
+    const auto [element, count, height, width, channels, ceil] = shape;
+    const int64_t high = shape.result_height(), wide = shape.result_width();
+    const Tensor features(element, count * height * width * channels);
+    std::vector<unsigned char> pooled(std::size_t(count * high * wide * channels) *
+                                          std::size_t(gantk::kernels::element_bytes(element)),
+                                      0xff);
+    nhwc_max_pool(shape, features.bytes.data(), pooled.data(), kThreads);
+    const std::vector<float> found = read(element, pooled);
+    for (int64_t at = 0; at < int64_t(found.size()); ++at) {
+        const int64_t c = at % channels, x = at / channels % wide, row = at / channels / wide;
+        float wanted = -INFINITY;
+        for (int64_t i = 2 * (row % high); i < std::min(2 * (row % high) + 2, height); ++i)
+            for (int64_t j = 2 * x; j < std::min(2 * x + 2, width); ++j) {
+                const int64_t pixel = (row / high * height + i) * width + j;
+                wanted = std::max(wanted, features.values[std::size_t(pixel * channels + c)]);
+            }
+        check("maximum", {element, height, width, channels}, found[std::size_t(at)], wanted, 0, 0);
+    }
+}
+
 void test_prelu(const Rectified& shape) {
     const auto [element, pixels, channels] = shape;
     const Tensor values(element, pixels * channels), slopes(element, channels);
@@ -186,6 +209,13 @@ int main() {
                 ++shapes;
             }
         test_gram({element, 1, 130, 20});
+        for (const auto& [height, width, channels] : std::vector<std::array<int64_t, 3>>{
+                 {2, 2, 1}, {3, 3, 5}, {5, 41, 64}, {6, 7, 3000}, {2, 1500, 3}, {1, 1, 4}})
+            for (const bool ceil : {false, true}) {
+                if (!ceil && height < 2) continue;
+                test_nhwc_pooling({element, 2, height, width, channels, ceil});
+                ++shapes;
+            }
         for (const auto& [pixels, channels] : std::vector<std::pair<int64_t, int64_t>>{
                  {1, 1}, {5, 3}, {4097, 1}, {1400, 64}, {16, 5000}, {40000, 3}}) {
             test_prelu({element, pixels, channels});

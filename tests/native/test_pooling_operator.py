@@ -93,3 +93,41 @@ def test_bad_input(library: Path, features: tuple[int, ...], gradient: tuple[int
     }
     with pytest.raises(Exception, match=text):
         session(library).run(None, feeds)
+
+
+def nhwc_session(library: Path | None, dtype: str, ceil: int) -> Any:
+    kind = TYPES[dtype]
+    nodes = [
+        helper.make_node("Cast", ["features"], ["narrow"], to=kind),
+        helper.make_node("NhwcMaxPool2x2", ["narrow"], ["pooled"], domain=DOMAIN, ceil_mode=ceil),
+        helper.make_node("Cast", ["pooled"], ["wide"], to=TensorProto.FLOAT),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("features", "wide")]
+    proto = helper.make_model(
+        helper.make_graph(nodes, "pooling", values[:1], values[1:]),
+        functions=bodies(OPSET) if library is None else [],
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)],
+        ir_version=10,
+    )
+    return load(proto.SerializeToString(), library, threads=2)
+
+
+@pytest.mark.parametrize("ceil", [0, 1])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_with_channels_last(library: Path, dtype: str, ceil: int) -> None:
+    for height, width, channels in [(2, 2, 1), (3, 2, 5), (5, 7, 64), (66, 9, 3), (3, 2047, 2), (2, 3, 1500)]:
+        rng = torch.Generator().manual_seed(height)
+        x = torch.randn((2, channels, height, width), generator=rng).to(getattr(torch, dtype)).float()
+        x[0, 0, 1, 1] = torch.nan
+        wanted = F.max_pool2d(x, 2, ceil_mode=bool(ceil)).permute(0, 2, 3, 1).numpy()
+        feeds = {"features": x.permute(0, 2, 3, 1).contiguous().numpy()}
+        np.testing.assert_array_equal(nhwc_session(library, dtype, ceil).run(None, feeds)[0], wanted)
+        if dtype == "float32":
+            feeds["features"][0, 1, 1, 0] = 0  # ONNX Runtime's own takes NaN for the smallest.
+            wanted = F.max_pool2d(x.nan_to_num(0), 2, ceil_mode=bool(ceil)).permute(0, 2, 3, 1).numpy()
+            np.testing.assert_array_equal(nhwc_session(None, dtype, ceil).run(None, feeds)[0], wanted)
+
+
+def test_with_channels_last_there_has_to_be_a_window(library: Path) -> None:
+    with pytest.raises(Exception, match=r"\[1, 1, 4, 3\]; at least 2 rows and 2 columns are wanted"):
+        nhwc_session(library, "float32", 0).run(None, {"features": np.ones((1, 1, 4, 3), np.float32)})

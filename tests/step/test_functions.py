@@ -179,6 +179,7 @@ def test_a_body_is_in_the_opset_of_its_model() -> None:
         "NhwcTransposedConvolution4x4PRelu",
         "NhwcTransposedConvolution4x4Sum",
         "NhwcPRelu",
+        "NhwcMaxPool2x2",
         "InstanceNorm",
         "InstanceNormRelu",
         "InstanceNormSum",

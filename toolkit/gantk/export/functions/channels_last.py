@@ -29,6 +29,9 @@
         added.
     NhwcPRelu (features T[N, H, W, C], slopes T[C]) => (result T[N, H, W, C])
         Negative values are multiplied with the slope of their channel (He et al., arXiv 1502.01852).
+    NhwcMaxPool2x2 <ceil_mode> (features T[N, H, W, C]) => (pooled T[N, h, w, C])
+        The maximum of windows of 2 x 2, side by side. An odd last row or column is in none, or with a `ceil_mode` of 1
+        in windows of its own.
     BiasRelu (features T[N, H, W, C], bias float32[C]) => (result T[N, H, W, C])
         features + bias, and negative results become 0.
     Sizes <factor, growth> (sizes int64[2]) => (result int64[2])
@@ -86,6 +89,15 @@ _NHWC_PRELU = """
 NhwcPRelu (features, slopes) => (result)
 {
     result = PRelu (features, slopes)
+}
+"""
+
+_NHWC_MAX_POOL = """
+NhwcMaxPool2x2 <ceil_mode: int = 0> (features) => (pooled)
+{
+    planes = Transpose <perm = [0, 3, 1, 2]> (features)
+    maxima = MaxPool <kernel_shape = [2, 2], strides = [2, 2], ceil_mode: int = @ceil_mode> (planes)
+    pooled = Transpose <perm = [0, 2, 3, 1]> (maxima)
 }
 """
 
@@ -197,6 +209,7 @@ TEXTS = (
         for ending, (more, end) in _NHWC_ENDS.items()
     ),
     _NHWC_PRELU,
+    _NHWC_MAX_POOL,
     *(
         _INSTANCE_NORM
         % {

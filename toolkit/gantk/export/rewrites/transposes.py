@@ -179,9 +179,29 @@ def _spread(new: Replacement, node: ir.Node) -> ir.Value | None:
     return new.add("Reshape", [turned, shape], "last")
 
 
+def _reduced(new: Replacement, node: ir.Node) -> ir.Value | None:
+    """A sum, mean or maximum of rows and columns, each a pixel."""
+    source, axes = _source(node.inputs[0]), sorted(axis % 4 for axis in _reduced_axes(node))
+    if source is None or axes != [2, 3] or not attribute(node, "keepdims", 1):
+        return None
+    inputs = [source, new.weight("axes", np.array([1, 2]))]
+    return new.add(_WHOLE_PICTURES.get(node.op_type, node.op_type), inputs, "last", keepdims=1)
+
+
+def _reduced_axes(node: ir.Node) -> list[int]:
+    if node.op_type in _WHOLE_PICTURES:
+        return [2, 3]
+    numbers = constant(optional(node, 1))
+    return ints(node, "axes") if numbers is None else [int(number) for number in numbers]
+
+
+_WHOLE_PICTURES = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
+"""What is made of each channel of a picture, and the reduction that it is."""
+
 _TURNS: dict[str, Callable[[Replacement, ir.Node], ir.Value | None]] = {
     "Concat": _joined,
     "DepthToSpace": _spread,
+    **dict.fromkeys((*_WHOLE_PICTURES, "ReduceMax", "ReduceMean", "ReduceSum"), _reduced),
     "Resize": _resized,
     "Slice": _cut,
 }

@@ -46,7 +46,7 @@ FEW_OUTPUTS = 8
 _MOVERS = frozenset({"Cast", "Concat", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 """What ONNX Runtime computes in bfloat16 on a CPU."""
 
-_BY_PIXEL = ELEMENTWISE | {"Expand", "Resize"}
+_BY_PASS = ELEMENTWISE | {"Expand", "ReduceMax", "ReduceMean", "ReduceSum", "Resize"}
 """What takes little more than a pass, be it in float32."""
 
 
@@ -56,9 +56,10 @@ def channels_last_to_native(graph: ir.Model) -> int:
     Enlargements before convolutions become transposed convolutions (`gantk.export.rewrites.enlarged`), normalisations
     `gantk::InstanceNorm` (`gantk.export.rewrites.native_norm`), other borders `gantk::BorderedBlocks`, and convolutions
     `gantk::NhwcConvolution` or `gantk::NhwcTransposedConvolution4x4`, with the activation or the sum that alone follows
-    one (`gantk.export.rewrites.endings`); what else multiplies negative values is `gantk::NhwcPRelu`. A dense layer
-    that makes pictures of vectors is a convolution of single pixels. Of the transposes between these none is left; what
-    is computed value by value at the ends is done in the same layout, and marked `IN_FLOAT`.
+    one (`gantk.export.rewrites.endings`); what else multiplies negative values is `gantk::NhwcPRelu`, and maxima are
+    `gantk::NhwcMaxPool2x2`. A dense layer that makes pictures of vectors is a convolution of single pixels. Of the
+    transposes between these none is left; what is computed value by value, or of whole pictures, is done in the same
+    layout, and marked `IN_FLOAT`.
 
     Returns:
         The number of convolutions turned; 0 where anything else is computed of pictures, for then ONNX Runtime could
@@ -78,6 +79,7 @@ def channels_last_to_native(graph: ir.Model) -> int:
     turned = sum(_turn(graph, node) for node in list(graph.graph))
     for node in list(graph.graph):
         slopes_to_native(graph, node)
+        _pooling_to_native(graph, node)
     move_transposes(graph.graph)
     RemoveUnusedNodesPass()(graph)
     drop_unused_weights(graph.graph)
@@ -168,6 +170,30 @@ def _turn_transposed(graph: ir.Model, node: ir.Node) -> bool:
             _turn_convolution(graph, node, "NhwcTransposedConvolution4x4", kernel, pads=[border] * 4)
             return True
     return False
+
+
+def _pooling_to_native(graph: ir.Model, node: ir.Node) -> None:
+    """Let maxima of windows of 2 x 2, side by side, be native too."""
+    if (
+        node.op_type != "MaxPool"
+        or len(node.outputs) > 1
+        or not _is_explicit(node)
+        or any(ints(node, "pads"))
+    ):
+        return
+    if (
+        ints(node, "kernel_shape") != [2, 2]
+        or ints(node, "strides") != [2, 2]
+        or attribute(node, "storage_order", 0)
+    ):
+        return
+    if ints(node, "dilations") not in ([], [1, 1]):
+        return
+    new = Replacement(graph.graph, node)
+    last = _channels_last(new, node.inputs[0])
+    result = new.call(graph, "NhwcMaxPool2x2", [last], ceil_mode=attribute(node, "ceil_mode", 0))
+    result.type, result.shape = last.type, _of_any_size(last.shape, 3)
+    new.finish(new.transposed(result, CHANNELS_FIRST))
 
 
 def _is_convolution(node: ir.Node, kernel: Float64, strides: list[int]) -> bool:
@@ -271,9 +297,9 @@ def _spell_out(graph: ir.Model) -> None:
 def _has_kernel(node: ir.Node) -> bool:
     """Whether ONNX Runtime, with gantk's operators, computes a node of a bfloat16 file, be it in float32.
 
-    Pictures are only computed with value by value; sums in float32 would take longer than all the rest.
+    Of pictures that is what is a pass: sums of products in float32 would take longer than all the rest.
     """
-    if node.domain == DOMAIN or node.op_type in _MOVERS | _BY_PIXEL:
+    if node.domain == DOMAIN or node.op_type in _MOVERS | _BY_PASS:
         return True
     return all(
         not _is_float(value) or (value.shape is not None and len(value.shape) < 4) for value in node.outputs
