@@ -91,17 +91,19 @@ void for_lines(const Pooling& shape, const void* features, const Parallel& paral
 
 constexpr int64_t kRunFloats = 1 << 10;  // Of the windows of a run, unless one has more channels.
 
-GANTK_INLINE float larger(float maximum, float value) {
-    return maximum < value || value != value ? value : maximum;
-}
-
-// Of windows next to each other, over so many pixels; what a window lacks of an odd row or column it has twice.
+// Of windows next to each other, over so many pixels; what a window lacks of an odd row or column it has twice. A run is
+// followed by room for a vector.
 GANTK_CLONES void pool_run(const float* above, const float* below, int64_t windows, int64_t channels, int64_t pixels,
                            float* pooled) {
-    for (int64_t window = 0; window < windows; ++window, pooled += channels) {
+    for (int64_t window = 0; window < windows; ++window) {
         const int64_t left = 2 * window * channels, right = std::min(2 * window + 1, pixels - 1) * channels;
-        for (int64_t c = 0; c < channels; ++c)
-            pooled[c] = larger(larger(above[left + c], above[right + c]), larger(below[left + c], below[right + c]));
+        for (int64_t c = 0; c < channels; c += kLanes) {  // What lies past the last channel is written over by the next.
+            Lanes maximum = load(above + left + c);
+            raise(maximum, load(above + right + c));
+            raise(maximum, load(below + left + c));
+            raise(maximum, load(below + right + c));
+            *reinterpret_cast<Lanes*>(pooled + window * channels + c) = maximum;
+        }
     }
 }
 
@@ -143,9 +145,9 @@ void nhwc_max_pool(const NhwcPooling& shape, const void* features, void* pooled,
     for_each(parallel, shape.count * high, [&](int64_t index) {
         const int64_t first = index / high * shape.height, y = index % high * 2;
         const int64_t rows[2]{first + y, first + std::min(y + 1, shape.height - 1)};
-        std::vector<float> held(static_cast<std::size_t>(5 * run * channels));
-        float* const given[2]{held.data(), held.data() + 2 * run * channels};
-        float* const made = held.data() + 4 * run * channels;
+        std::vector<float> held(static_cast<std::size_t>(5 * run * channels + 3 * kLanes));
+        float* const given[2]{held.data(), held.data() + 2 * run * channels + kLanes};
+        float* const made = given[1] + 2 * run * channels + kLanes;
         for (int64_t x = 0; x < wide; x += run) {
             const int64_t windows = std::min(run, wide - x), pixels = std::min(2 * windows, shape.width - 2 * x);
             for (int i = 0; i < 2; ++i)
