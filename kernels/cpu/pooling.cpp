@@ -98,10 +98,11 @@ GANTK_CLONES void pool_run(const float* above, const float* below, int64_t windo
     for (int64_t window = 0; window < windows; ++window) {
         const int64_t left = 2 * window * channels, right = std::min(2 * window + 1, pixels - 1) * channels;
         for (int64_t c = 0; c < channels; c += kLanes) {  // What lies past the last channel is written over by the next.
-            Lanes maximum = load(above + left + c);
-            raise(maximum, load(above + right + c));
-            raise(maximum, load(below + left + c));
-            raise(maximum, load(below + right + c));
+            Lanes maximum = *reinterpret_cast<const Lanes*>(above + left + c);
+            for (const float* from : {above + right + c, below + left + c, below + right + c}) {
+                const Lanes value = *reinterpret_cast<const Lanes*>(from);  // No reference: to Clang those are aligned.
+                raise(maximum, value);
+            }
             *reinterpret_cast<Lanes*>(pooled + window * channels + c) = maximum;
         }
     }
