@@ -3,9 +3,10 @@
 
     python benchmarks/foreign.py > benchmarks/results/foreign.json
 
-Weights are random and sizes the papers', as `torch.onnx.export` writes them at opset 17. For each backend: how many
-times as fast as their file in float32 what `gantk export theirs.onnx --precision fp32,bf16` makes of it is, with the
-operators that `GANTK_ONNXRUNTIME_OPS` or the package has, and by which rewrites. Blocks of calls alternate.
+Weights are random and sizes the papers', as `torch.onnx.export` writes them at opset 17. For each backend: how long their
+file takes, and how many times as fast what `gantk export theirs.onnx --precision fp32,bf16` makes of it is, with the
+operators that `GANTK_ONNXRUNTIME_OPS` or the package has, and by which rewrites. Blocks of calls alternate; of two
+batches the factor is the geometric mean, the time that of the first.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -25,10 +28,11 @@ from gantk.bench import machine
 from gantk.bundle import Bundle, Variant
 from gantk.export.foreign.pipeline import bundle_onnx
 from gantk.export.foreign.timed import timed_inputs
+from gantk.export.reference import Feeds
 from gantk.export.speed import speedup
-from gantk.runtime.model import choose, from_path
+from gantk.runtime.model import Model, choose, from_path
 from gantk.runtime.operators import native_operators
-from gantk.runtime.registry import executed, status
+from gantk.runtime.registry import executed, open_model, status
 
 BACKENDS = ("onnxruntime", "openvino")
 PRECISIONS = ("fp32", "bf16")
@@ -159,7 +163,7 @@ def real_esrgan(width: int = 64, grown: int = 32, blocks: int = 6) -> nn.Module:
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[int, str]]] = {
-    "DCGAN, 64 x 64": (dcgan, (1, 100, 1, 1), {0: "N"}),
+    "DCGAN, 64 x 64, batch 1 and 16": (dcgan, (1, 100, 1, 1), {0: "N"}),
     "CycleGAN, 256 x 256": (cycle_gan, (1, 3, 256, 256), {}),
     "pix2pix, 256 x 256": (Pix2Pix, (1, 3, 256, 256), {}),
     "SRResNet, 96 x 128 to 384 x 512": (srresnet, (1, 3, 96, 128), {}),
@@ -190,6 +194,19 @@ def chosen(bundle: Bundle, backend: str, precision: str) -> Variant | None:
     return variant if executed(backend, precision, "cpu", native=native) == precision else None
 
 
+def latency_ms(model: Model, backend: str, feeds: Feeds) -> float:
+    """The median of a second of calls."""
+    times: list[float] = []
+    with open_model(model, backend) as runner:
+        runner.run(feeds)
+        end = time.perf_counter() + 1
+        while time.perf_counter() < end or len(times) < 5:
+            start = time.perf_counter()
+            runner.run(feeds)
+            times.append(time.perf_counter() - start)
+    return 1e3 * median(times)
+
+
 def measured(name: str) -> dict[str, Any]:
     """How many times as fast as the file in float32 each backend runs what is made of it."""
     with tempfile.TemporaryDirectory() as folder:
@@ -200,6 +217,7 @@ def measured(name: str) -> dict[str, Any]:
         timed = timed_inputs(model, ())
         row: dict[str, Any] = {"inputs": [list(array.shape) for feeds in timed for array in feeds.values()]}
         for backend in BACKENDS:
+            row[f"{backend} ms"] = round(latency_ms(model, backend, timed[0]), 3)
             for precision in PRECISIONS:
                 variant = chosen(bundle, backend, precision)
                 if variant is None:
@@ -214,21 +232,20 @@ def measured(name: str) -> dict[str, Any]:
 
 def section(document: dict[str, Any]) -> str:
     """The table: a network a line."""
-    columns = [f"{backend} {precision}" for backend in BACKENDS for precision in PRECISIONS]
-    lines = [
-        f"| times as fast as the file in fp32 | {' | '.join(columns)} |",
-        f"| :--- |{' ---: |' * len(columns)}",
-    ]
+    columns = [name for backend in BACKENDS for name in (f"{backend}, the file", *PRECISIONS)]
+    lines = [f"| network | {' | '.join(columns)} |", f"| :--- |{' ---: |' * len(columns)}"]
     for name, row in document["networks"].items():
-        found = [row.get(column, {}).get("times_as_fast") for column in columns]
-        cells = ["-" if factor is None else f"{factor:.2f}" for factor in found]
+        cells = []
+        for backend in BACKENDS:
+            cells.append(f"{row[f'{backend} ms']:.3g} ms")
+            for precision in PRECISIONS:
+                factor = row.get(f"{backend} {precision}", {}).get("times_as_fast")
+                cells.append("-" if factor is None else f"{factor:.2f}x")
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    versions = ", ".join(
-        f"{package} {document['versions'][package]}"
-        for package in ("onnxruntime", "openvino", "gantk's operators")
-    )
-    machine_words = f"{document['machine']['cpu']}, {document['machine']['usable_cores']} cores"
-    return "\n".join([*lines, "", f"- {machine_words}; {versions}; commit {document['commit']}.", ""])
+    packages = ("onnxruntime", "openvino", "gantk's operators")
+    versions = ", ".join(f"{package} {document['versions'][package]}" for package in packages)
+    where = f"{document['machine']['cpu']}, {document['machine']['usable_cores']} cores"
+    return "\n".join([*lines, "", f"- {where}; {versions}; commit {document['commit']}.", ""])
 
 
 def main() -> None:
