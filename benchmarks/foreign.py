@@ -3,9 +3,9 @@
 
     python benchmarks/foreign.py > benchmarks/results/foreign.json
 
-Weights are random and sizes the papers', as `torch.onnx.export` writes them at opset 17. For each backend: how long their
-file takes, and how many times as fast what `gantk export theirs.onnx --precision fp32,bf16` makes of it is, with the
-operators that `GANTK_ONNXRUNTIME_OPS` or the package has, and by which rewrites. Blocks of calls alternate; of two
+Weights are random and sizes the papers', as `torch.onnx.export` writes them at opset 17. For each backend: how long
+their file takes, and how many times as fast what `gantk export theirs.onnx --precision fp32,bf16` makes of it is, with
+the operators that `GANTK_ONNXRUNTIME_OPS` or the package has, and by which rewrites. Blocks of calls alternate; of two
 batches the factor is the geometric mean, the time that of the first.
 """
 
