@@ -28,7 +28,7 @@ CPU_ONLY = "gantk.cpu_only"
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # ONNX Runtime's threads wait for more work in a loop that keeps a core busy, by default for some 40 ms after each run,
-# and whatever the program does next on few cores takes several times as long. So many microseconds do for the gaps
+# and whatever the program does next on few cores takes up to twice as long. So many microseconds do for the gaps
 # within a run and between calls (benchmarks/waiting_threads.py). Releases that do not know the setting ignore it.
 WAIT, WAIT_US = "session.intra_op.spin_duration_us", 200
 
