@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from export_graphs import close, kinds, picture, run
 from gantk.bundle import WHOLLY_NATIVE
 from gantk.export.rewrites import rewrite
+from gantk.export.rewrites.folded import fold_factors, order_blocks
+from gantk.export.rewrites.graphs import by_channel
 from gantk.runtime.operators import OPERATORS
 from norm_graphs import Draft
-from wholly_native import turned
+from wholly_native import generator, outputs, turned
 
 Step = Callable[[Draft, str], str]
 OF_PICTURES = {"Transpose"}
@@ -71,11 +73,15 @@ def test_slopes_are_taken_in(name: str, transposed: bool) -> None:
     check(draft.graph(), [f"{function}PRelu"])
 
 
-@pytest.mark.parametrize("shape", [(6, 1), (4, 6, 5), (6, 5), (5,)], ids=str)
-def test_slopes_of_rows_and_columns_are_not(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("channels", [4, 5, 6])  # As many as there are columns and rows, too.
+@pytest.mark.parametrize("shape", [(6, 1), (6, 5), (5,)], ids=str)
+@pytest.mark.parametrize("kind", ["PRelu", "Mul"])
+def test_slopes_and_factors_of_rows_and_columns_are_not(
+    kind: str, shape: tuple[int, ...], channels: int
+) -> None:
     draft = Draft(3, 0)
-    prelu(*shape)(draft, draft.conv("x", 3, 4))
-    check(draft.graph(), ["NhwcConvolution", "PRelu"])
+    draft.add(kind, draft.conv("x", 3, channels), draft.normal(*shape))
+    check(draft.graph(), ["NhwcConvolution", kind])
 
 
 def test_slopes_that_are_computed_are_not() -> None:
@@ -167,13 +173,6 @@ def test_a_scaled_transposed_convolution_is_one() -> None:
     value = draft.add("ConvTranspose", "x", draft.normal(3, 4, 4, 4), draft.normal(4), **how)
     draft.add("Relu", draft.add("Mul", value, draft.normal(4, 1, 1)))
     check(draft.graph(), ["NhwcTransposedConvolution4x4Relu"])
-
-
-@pytest.mark.parametrize("shape", [(5,), (6, 1), (1, 1, 1, 5)], ids=str)
-def test_factors_of_rows_and_columns_stay(shape: tuple[int, ...]) -> None:
-    draft = Draft(3, 0)
-    draft.add("Mul", draft.conv("x", 3, 4), draft.normal(*shape))
-    check(draft.graph(), ["NhwcConvolution", "Mul"])
 
 
 AFTER_BLOCKS: dict[str, tuple[list[Step], str]] = {
@@ -269,6 +268,7 @@ def test_residual_networks_equal_what_they_replace(
         (5, 8, 3, {"pads": [2] * 4}, True),  # By lanes of pixels.
         (16, 3, 9, {"pads": [4] * 4}, True),
         (5, 9, 3, {"pads": [1] * 4}, False),
+        (5, 16, 3, {"pads": [1] * 4}, False),
         (16, 16, 5, {"pads": [2] * 4}, False),
         (16, 16, 3, {"pads": [1] * 4, "strides": [2, 2]}, False),
         (16, 16, 3, {"pads": [1, 1, 0, 1]}, False),
@@ -333,3 +333,72 @@ def test_maxima_of_windows_are_native(ceil: int) -> None:
     value = draft.add("MaxPool", draft.add("Relu", draft.conv("x", 3, 4)), **how)
     draft.conv(value, 4, 3, 1)
     check(draft.graph(), ["NhwcConvolutionRelu", "NhwcMaxPool2x2", "NhwcConvolution"])
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"kernel_shape": [3, 3]},
+        {"kernel_shape": [2, 3]},
+        {"strides": [1, 1]},
+        {"strides": [2, 1]},
+        {"pads": [1, 0, 1, 0]},
+        {"dilations": [2, 2]},
+        {"auto_pad": "SAME_UPPER"},
+    ],
+)
+def test_other_maxima_are_not(how: dict[str, object]) -> None:
+    draft = Draft(3, 0)
+    windows = {"kernel_shape": [2, 2], "strides": [2, 2], **how}
+    draft.conv(draft.add("MaxPool", draft.conv("x", 3, 4), **windows), 4, 3, 1)
+    assert rewrite(draft.graph(), [WHOLLY_NATIVE]) is None
+
+
+def test_slopes_of_vectors_stay_what_they_are() -> None:
+    graph = generator(16, 4, 3, after="LeakyRelu")
+    other = rewrite(graph, [WHOLLY_NATIVE])
+    assert other is not None
+    assert "LeakyRelu" in kinds(other)
+    feeds = {"latent": np.random.default_rng(0).standard_normal((2, 6)).astype(np.float32)}
+    close(outputs(other, feeds), outputs(graph, feeds), 1e-5)
+
+
+def test_pictures_of_unknown_channels_stay_what_they_are() -> None:
+    draft = Draft(3, 0)
+    draft.conv(leaky(alpha=0.2)(draft, "x"), 3, 4)
+    graph = draft.graph()
+    for value in (graph.graph.inputs[0], next(iter(graph.graph)).outputs[0]):
+        value.shape = ir.Shape(["N", "C", "H", "W"])
+    other = rewrite(graph, [WHOLLY_NATIVE])
+    assert other is not None
+    assert "LeakyRelu" in kinds(other)
+
+
+@pytest.mark.parametrize("name", ["groups", "a computed bias"])
+def test_what_weights_cannot_take_in_stays(name: str) -> None:
+    """Where a whole network is not native for another reason, it is not for this one either."""
+    draft = Draft(4, 0)
+    bias = draft.add("Neg", draft.normal(8))
+    if name == "groups":
+        value = draft.add("Conv", "x", draft.normal(8, 2, 3, 3), group=2)
+    else:
+        value = draft.add("Conv", "x", draft.normal(8, 4, 3, 3), bias)
+    value = draft.add("DepthToSpace", value, blocksize=2, mode="CRD")
+    draft.add("Mul", value, draft.weight(np.float32(0.5)))
+    graph = draft.graph()
+    other = ir.from_proto(ir.to_proto(graph))
+    fold_factors(other.graph)
+    order_blocks(other.graph)
+    x = picture(2, 4, 8, 7)
+    close(run(other, x), run(graph, x), 3e-6)
+    assert kinds(other) == kinds(graph)
+
+
+def test_a_constant_of_more_axes_is_not_one_by_channel() -> None:
+    def value(*shape: int) -> ir.Value:
+        tensor = ir.Tensor(np.ones(shape, np.float32), name="w")
+        return ir.Value(name="w", const_value=tensor)
+
+    assert by_channel(value(1, 1, 1, 1), 4) is not None
+    assert by_channel(value(1, 1, 1, 1, 1), 4) is None
+    assert by_channel(None, 4) is None

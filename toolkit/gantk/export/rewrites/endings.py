@@ -60,7 +60,7 @@ def ending_of(convolution: ir.Node, channels: int) -> Ending:
     slopes = slopes_of(user, channels)
     if slopes is not None:
         return Ending(chain, "PRelu", slopes=slopes)
-    if user.op_type == "Add" and user.domain == "" and is_as_large(other_input(user, result), result):
+    if user.op_type == "Add" and is_as_large(other_input(user, result), result):
         return Ending(chain, "Sum", others=other_input(user, result))
     return Ending((convolution,))
 
