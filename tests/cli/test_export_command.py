@@ -37,18 +37,30 @@ NETWORK_OPTIONS = (
 
 @needs_rtx
 @pytest.mark.parametrize("given", NETWORK_OPTIONS)
-@pytest.mark.parametrize("kind", ["bundle", "onnx_file"])
-def test_options_of_networks_are_refused_for_engines(
-    gantk: Gantk, request: pytest.FixtureRequest, kind: str, given: str
-) -> None:
-    source: Path = request.getfixturevalue(kind)
-    if kind == "onnx_file" and given == "--no-rewrite":
-        pytest.skip("of such a file ONNX files are made too")
-    done = gantk("export", source, "--to", "tensorrt-rtx", *given.split())
+def test_options_of_networks_are_refused_for_engines(gantk: Gantk, bundle: Path, given: str) -> None:
+    done = gantk("export", bundle, "--to", "tensorrt-rtx", *given.split())
     option = given.split(maxsplit=1)[0]
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith(f"error: {option} tells how ONNX files are made")
     assert f"in: {option}\n" in done.err
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("--pictures", "--pictures is of networks that gantk traces"),
+        ("--no-pictures", "--no-pictures is of networks that gantk traces"),
+        ("--tiles", "--tiles is of networks that gantk traces"),
+        ("--calibrate-count 5", "--calibrate-count is for int8 and fp8, and asked for are fp32"),
+        ("--calibration entropy", "--calibration is for int8 and fp8, and asked for are fp32"),
+    ],
+)
+def test_options_that_say_nothing_of_a_file_are_refused(
+    gantk: Gantk, onnx_file: Path, given: str, says: str
+) -> None:
+    done = gantk("export", onnx_file, *given.split())
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith(f"error: {says}")
 
 
 @pytest.mark.parametrize("given", NETWORK_OPTIONS[-3:])
@@ -108,9 +120,9 @@ def test_engines_are_built_of_a_file_without_a_suffix(gantk: Gantk, onnx_file: P
         ("tiny.gantk --precision fp32,fp64", 2, "--precision names 'fp64'"),
         ("tiny.onnx --to tensorrt-rtx --precision banana", 2, "--precision names 'banana'"),
         ("tiny.onnx --precision fp16 --calibrate-count 3", 2, "--calibrate-count is for int8 and fp8"),
-        ("tiny.onnx --precision fp32 --calibrate .", 2, "--calibrate is for files in other precisions"),
+        ("tiny.onnx --no-rewrite --calibrate .", 2, "--calibrate is for what is made of a file"),
         ("tiny.onnx --precision int8 --calibrate none -o b.gantk", 1, "`none` does not exist"),
-        ("tiny.onnx --precision fp32 --psnr-min 40", 2, "--psnr-min is for files in other precisions"),
+        ("tiny.onnx --no-rewrite --psnr-min 40", 2, "--psnr-min is for what is made of a file"),
         ("tiny.gantk --to tensorrt-rtx --workspace 99999999999999", 2, "less than or equal to 16777216"),
         ("tiny.gantk --to tensorrt-rtx --engine-options fast", 2, "in: --engine-options"),
         ("tiny.gantk -o flowers.onnx", 2, "hint: -o flowers.gantk\n"),

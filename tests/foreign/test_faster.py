@@ -18,6 +18,7 @@ from foreign_files import file, node, normal, saved
 from gantk.bundle import WHOLLY_NATIVE, Bundle, Profile, ShapeRange
 from gantk.errors import BackendMissingError
 from gantk.export import rewritten, verify
+from gantk.export.calibration import Calibration
 from gantk.export.foreign import timed
 from gantk.export.foreign.graphs import simplified
 from gantk.export.foreign.pipeline import bundle_onnx
@@ -45,6 +46,21 @@ def bundled(tmp_path: Path, model: Model, *precisions: str, lines: list[str] | N
 
 
 # --- what becomes of files --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("pays")
+def test_what_is_faster_is_judged_by_arrays_and_as_strictly_as_is_said(tmp_path: Path) -> None:
+    """Also where nothing is brought to another precision."""
+    (tmp_path / "arrays").mkdir()
+    for seed in range(8):
+        np.save(tmp_path / "arrays" / f"{seed}.npy", networks.latents(2, seed))
+    path = saved(tmp_path, from_bytes(networks.generator(metadata=False)))
+    given = Calibration(folder=tmp_path / "arrays", count=4)
+    bundle = bundle_onnx(path, tmp_path / "x.gantk", calibration=given)
+    assert {tuple(parity.batches) for v in bundle.manifest.variants for parity in v.parity} == {(2, 2, 2)}
+    assert bundle.find("fp32", "rewritten")
+    strict = bundle_onnx(path, tmp_path / "y.gantk", psnr_min=199)
+    assert [variant.form for variant in strict.manifest.variants] == ["plain"]
 
 
 @pytest.mark.usefixtures("pays")

@@ -224,11 +224,8 @@ def export_command(
     refuse_given(step, "wants --gatys", hint="gantk export -h")
     source = _existing(source)
     if is_onnx(source):
-        files = {"--psnr-min": psnr_min, **quantised} if not precisions else {}
         of_runs = {option: value for option, value in making.items() if option != "--no-rewrite"}
-        refuse_given(
-            {**of_runs, **files}, _FOR_OTHERS, hint="leave it out; gantk export RUN makes ONNX files"
-        )
+        refuse_given(of_runs, "is of networks that gantk traces, and a file is as it is", hint="leave it out")
         rewrites = not no_rewrite
         bundle_file_into(source, output, request, precisions, quantised, psnr_min, rewrites, force, json)
         return

@@ -29,8 +29,9 @@ def bundle_file_into(
     json: str | None,
 ) -> None:
     """Make a bundle of an ONNX file, with rewritten files, engines or files in other precisions, without PyTorch."""
-    if precisions:  # Arrays judge files in any.
-        refuse_unquantised({**quantised, "--calibrate": None}, precisions)
+    refuse_unquantised(
+        {**quantised, "--calibrate": None}, precisions or ("fp32",)
+    )  # Arrays judge files in any.
     from gantk.export.foreign.pipeline import bundle_onnx
 
     output = output or source.with_suffix(".gantk")

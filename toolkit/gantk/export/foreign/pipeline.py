@@ -81,7 +81,8 @@ def bundle_onnx(
         precisions = (*precisions, *request.precisions)
     others = _others(model, precisions)
     calibration = calibration or Calibration()
-    _check_judged(model, others, psnr_min, calibration)
+    if not others and not (rewrites and _is_plain(model)):
+        _refuse_judges(model, psnr_min, calibration)
     with Writer(output, force=force) as writer:
         report(f"reading {path}")
         manifest = _manifest(writer, model)
@@ -202,15 +203,13 @@ def _called(model: Model, variant: Variant) -> str:
     return model.where if variant.precision == model.precision else f"{model.where} in {variant.precision}"
 
 
-def _check_judged(
-    model: Model, others: Sequence[str], psnr_min: float | None, calibration: Calibration
-) -> None:
+def _refuse_judges(model: Model, psnr_min: float | None, calibration: Calibration) -> None:
     """Refuse what judges files where there are none to judge."""
     given = {"--psnr-min": psnr_min, "--calibrate": calibration.folder}
-    unused = next((option for option, value in given.items() if value is not None and not others), None)
+    unused = next((option for option, value in given.items() if value is not None), None)
     if unused is not None:
         raise UsageError(
-            f"{unused} is for files in other precisions, and of `{model.where}` none is asked for",
+            f"{unused} is for what is made of a file, and of `{model.where}` nothing is",
             where=unused,
             hint="--precision fp16",
         )
@@ -223,7 +222,7 @@ def _arrays(
     first = next((precision for precision in others if precision in QUANTISED), None)
     if first is None and calibration.folder is None:
         return None
-    found = array_feeds(model.inputs, calibration, sizes, first or others[0])
+    found = array_feeds(model.inputs, calibration, sizes, first or model.precision)
     reference_of(model, found.calibrating)  # Here a wrong shape is told by name.
     return found
 

@@ -120,7 +120,7 @@ def _borders_apart(graph: ir.Graph) -> None:
         amounts = ints(node, "pads")
         if not any(amounts) or len(amounts) != 4 or min(amounts) < 0 or not _is_explicit(node):
             continue
-        if _pads_for_nothing(node):
+        if _has_free_padding(node):
             continue
         new = Replacement(graph, node)
         pads = new.weight("pads", np.array([0, 0, *amounts[:2], 0, 0, *amounts[2:]]))
@@ -200,14 +200,14 @@ def _is_convolution(node: ir.Node, kernel: Float64, strides: list[int]) -> bool:
     return (
         kernel.ndim == 4
         and strides in ([1, 1], [2, 2])
-        and (not any(ints(node, "pads")) or _pads_for_nothing(node))
+        and (not any(ints(node, "pads")) or _has_free_padding(node))
         and ints(node, "dilations") in ([], [1, 1])
         and attribute(node, "group", 1) == 1
         and _is_explicit(node)
     )
 
 
-def _pads_for_nothing(node: ir.Node) -> bool:
+def _has_free_padding(node: ir.Node) -> bool:
     """Whether a native convolution reads zeros around its features without a copy of them.
 
     Winograd's method does, and so do lanes of pixels, for few outputs.
