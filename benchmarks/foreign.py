@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generators after five papers, exported by PyTorch and given to gantk as files: how many times as fast. Prints JSON.
+"""Generators after six papers, exported by PyTorch and given to gantk as files: how many times as fast. Prints JSON.
 
     python benchmarks/foreign.py > benchmarks/results/foreign.json
 
@@ -33,6 +33,7 @@ from gantk.export.speed import speedup
 from gantk.runtime.model import Model, choose, from_path
 from gantk.runtime.operators import native_operators
 from gantk.runtime.registry import executed, open_model, status
+from style_gan2 import StyleGAN2
 
 BACKENDS = ("onnxruntime", "openvino")
 PRECISIONS = ("fp32", "bf16")
@@ -168,6 +169,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[int, st
     "pix2pix, 256 x 256": (Pix2Pix, (1, 3, 256, 256), {}),
     "SRResNet, 96 x 128 to 384 x 512": (srresnet, (1, 3, 96, 128), {}),
     "Real-ESRGAN of 6 blocks, 64 x 64 to 256 x 256": (real_esrgan, (1, 3, 64, 64), {}),
+    "StyleGAN2, 256 x 256": (StyleGAN2, (1, 512), {}),
 }
 """Of each the module, the shape of its input, and which of the axes are free."""
 

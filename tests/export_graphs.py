@@ -20,12 +20,13 @@ def make_graph(
     inputs: int,
     outputs: int,
     sides: Sequence[int | str] = ("H", "W"),
+    batch: int | str = "N",
 ) -> ir.Model:
-    """From ``x``, float32 [N, inputs, *sides], to ``y``, with `outputs` channels."""
+    """From ``x``, float32 [batch, inputs, *sides], to ``y``, with `outputs` channels."""
     graph = helper.make_graph(
         nodes,
         "test",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", inputs, *sides])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, inputs, *sides])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", "C", "P", "Q"])],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from style_gan2 import StyleGAN2
+
 
 class Residual(nn.Module):
     def __init__(self, width: int, norm: type[nn.Module]) -> None:
@@ -199,6 +201,7 @@ NETWORKS = {
     "upscaler": (Upscaler, pictures(16), "pictures"),
     "self_attention": (SelfAttention, (LATENT,), "batch"),
     "modulated": (Modulated, (LATENT,), "batch"),
+    "style_gan2": (lambda: StyleGAN2(16, 64, 8, 16), (LATENT,), "fixed"),
     "style_swap": (StyleSwap, pictures(32, 48), "fixed"),
     "embedded": (Embedded, (LATENT, torch.tensor([1, 2])), "batch"),
     "modern": (Modern, pictures(32), "batch"),

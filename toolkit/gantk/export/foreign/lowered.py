@@ -20,6 +20,7 @@ from gantk.export.opset import OPSET
 from gantk.export.original import Checks, Original, VariantFile, serialized, verified_file
 from gantk.export.precision import audit_range, convert, expose_intermediates, refuse_overflow
 from gantk.export.reference import Feeds, Reference, picture_sizes
+from gantk.export.rewrites.modulated import modulated_to_features
 from gantk.export.rewritten import with_rewritten
 from gantk.runtime.arrays import random_feeds
 from gantk.runtime.model import Model, from_bytes
@@ -135,8 +136,13 @@ def with_faster(
 
 
 def quantisable(model: Model, precision: str) -> bytes:
-    """A float32 file, simplified, of which `gantk.export.int8.quantise` makes one of int8 or fp8."""
-    original = _original(model, simplified(model, precision), None, None)
+    """A float32 file, simplified, of which `gantk.export.int8.quantise` makes one of int8 or fp8.
+
+    Weights that are modulated for each picture are constants, for others have no ranges.
+    """
+    graph = simplified(model, precision)
+    modulated_to_features(graph)
+    original = _original(model, graph, None, None)
     return serialized(original, original.graph, "fp32", "plain")
 
 

@@ -12,6 +12,8 @@ from gantk.export.rewrites.blocks import narrow_to_blocks
 from gantk.export.rewrites.channels_last import channels_last
 from gantk.export.rewrites.eights import narrow_to_eights
 from gantk.export.rewrites.enlarged import enlarged_to_subpixel, enlarged_to_transposed
+from gantk.export.rewrites.filters import filters_to_depthwise
+from gantk.export.rewrites.modulated import modulated_to_features
 from gantk.export.rewrites.narrow import narrow_to_phases
 from gantk.export.rewrites.native_bias import bias_relu_to_native
 from gantk.export.rewrites.native_convolutions import (
@@ -29,6 +31,8 @@ from gantk.export.rewrites.transposed import (
 from gantk.export.rewrites.wholly_native import channels_last_to_native
 
 REWRITES: dict[str, Callable[[ir.Model], int]] = {
+    "modulated-to-features": modulated_to_features,
+    "filters-to-depthwise": filters_to_depthwise,
     "normalized-bias": normalized_bias,
     "narrow-transposed-to-subpixel": narrow_transposed_to_subpixel,
     "transposed-to-subpixel": transposed_to_subpixel,
@@ -50,6 +54,8 @@ REWRITES: dict[str, Callable[[ir.Model], int]] = {
 """What may make a graph faster; each returns how many places it changed."""
 
 STEPS: tuple[tuple[str, ...], ...] = (
+    ("modulated-to-features",),
+    ("filters-to-depthwise",),
     ("normalized-bias",),
     ("narrow-transposed-to-subpixel",),
     ("transposed-to-subpixel", "transposed-to-native"),

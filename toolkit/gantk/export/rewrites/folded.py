@@ -10,6 +10,7 @@ from gantk.export.rewrites.endings import slopes_of
 from gantk.export.rewrites.graphs import (
     Float64,
     Replacement,
+    alone_before,
     attribute,
     by_channel,
     constant,
@@ -81,10 +82,10 @@ def _after_slopes(graph: ir.Graph, shuffle: ir.Node) -> ir.Node:
 def _reorder(graph: ir.Graph, shuffle: ir.Node) -> None:
     """Let the convolution before a shuffle make the channels of a pixel together."""
     chain = [shuffle]
-    before = _alone_before(shuffle)
+    before = alone_before(shuffle)
     if before is not None and before.op_type in ("PRelu", "Relu"):
         chain.insert(0, before)
-        before = _alone_before(before)
+        before = alone_before(before)
     kernel = None if before is None or before.op_type != "Conv" else constant(before.inputs[1])
     if before is None or kernel is None or has_computed_bias(before) or attribute(before, "group", 1) != 1:
         return
@@ -105,13 +106,6 @@ def _reorder(graph: ir.Graph, shuffle: ir.Node) -> None:
     new.finish(
         new.add("DepthToSpace", [value], "DepthToSpace", blocksize=block, mode="DCR"), (before, *chain)
     )
-
-
-def _alone_before(node: ir.Node) -> ir.Node | None:
-    """The node whose result this one alone reads."""
-    value = node.inputs[0]
-    before = None if value is None else value.producer()
-    return before if before is not None and only_user(before.outputs[0]) is node else None
 
 
 def _again(new: Replacement, convolution: ir.Node, kernel: Float64, bias: Float64 | None) -> ir.Value:

@@ -138,6 +138,12 @@ def text(node: ir.Node, name: str, default: str) -> str:
     return node.attributes[name].as_string() if name in node.attributes else default
 
 
+def axes_of(reduction: ir.Node) -> list[int]:
+    """The axes along which a node reduces tensors, an attribute or an input; none where they are not known."""
+    numbers = constant(optional(reduction, 1))
+    return ints(reduction, "axes") if numbers is None else [int(number) for number in numbers]
+
+
 def parameters(new: Replacement, convolution: ir.Node, kernel: Float64) -> list[ir.Value]:
     """The weights and the bias of what takes a convolution's place: its own, but for a kernel of another size.
 
@@ -180,6 +186,13 @@ def enlargement(resize: ir.Node) -> list[float] | None:
     return None if scales is None or len(scales) != 4 or ints(resize, "axes") else scales.tolist()
 
 
+def alone_before(node: ir.Node) -> ir.Node | None:
+    """The node whose result this one alone reads."""
+    value = node.inputs[0]
+    before = None if value is None else value.producer()
+    return before if before is not None and only_user(before.outputs[0]) is node else None
+
+
 def only_user(value: ir.Value) -> ir.Node | None:
     """The node that alone uses a value."""
     users = [user for user, _ in value.uses()]
@@ -217,8 +230,13 @@ def is_simple(convolution: ir.Node) -> bool:
         and ints(convolution, "strides") in ([], [1, 1])
         and ints(convolution, "dilations") in ([], [1, 1])
         and attribute(convolution, "group", 1) == 1
-        and text(convolution, "auto_pad", "NOTSET") == "NOTSET"
+        and is_explicit(convolution)
     )
+
+
+def is_explicit(node: ir.Node) -> bool:
+    """Whether a convolution or a pooling says itself what lies around pictures."""
+    return text(node, "auto_pad", "NOTSET") == "NOTSET"
 
 
 def add_body(graph: ir.Model, function: str) -> None:
@@ -234,3 +252,12 @@ def drop_unused_weights(graph: ir.Graph) -> None:
     for name, value in list(graph.initializers.items()):
         if not value.uses():
             del graph.initializers[name]
+
+
+def fill_types(graph: ir.Graph) -> None:
+    """Fill in the types of results, which rewrites leave out where they are those of the first operand."""
+    for node in graph:
+        first = node.inputs[0] if node.inputs else None
+        if first is not None and node.op_type != "Cast":
+            for value in node.outputs:
+                value.type = value.type or first.type

@@ -17,9 +17,9 @@ from gantk.export.rewrites.graphs import (
     constant,
     has_computed_bias,
     ints,
+    is_explicit,
     only_user,
     optional,
-    text,
     with_relu,
 )
 
@@ -88,7 +88,7 @@ def _of_pixels(node: ir.Node) -> _Dense | None:
         return None
     if (
         any(any(ints(node, name)) for name in _SIZES)
-        or text(node, "auto_pad", "NOTSET") != "NOTSET"
+        or not is_explicit(node)
         or ints(node, "dilations") not in ([], [1, 1])
     ):
         return None

@@ -14,8 +14,8 @@ from gantk.export.rewrites.graphs import (
     drop_unused_weights,
     has_computed_bias,
     ints,
+    is_explicit,
     optional,
-    text,
 )
 
 _END = np.iinfo(np.int64).max
@@ -46,7 +46,7 @@ def _can_turn(node: ir.Node, weight: Float64) -> bool:
     return (
         weight.ndim == 4
         and strides[0] == strides[1]
-        and text(node, "auto_pad", "NOTSET") == "NOTSET"
+        and is_explicit(node)
         and not ints(node, "output_shape")
         and not has_computed_bias(node)
     )

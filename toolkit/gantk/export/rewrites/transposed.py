@@ -15,9 +15,9 @@ from gantk.export.rewrites.graphs import (
     drop_unused_weights,
     has_computed_bias,
     ints,
+    is_explicit,
     only_user,
     optional,
-    text,
 )
 
 # By phase: the taps of a kernel of 4 that meet its two inputs, in the order of these.
@@ -124,7 +124,7 @@ def doubling_kernel(node: ir.Node, border: int = 1) -> Float64 | None:
         "dilations": [1, 1],
         "output_shape": [],
     }
-    if own != wanted or text(node, "auto_pad", "NOTSET") != "NOTSET":
+    if own != wanted or not is_explicit(node):
         return None
     return np.pad(weight, ((0, 0), (0, 0), (before, after), (before, after)))
 

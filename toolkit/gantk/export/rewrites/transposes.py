@@ -13,6 +13,7 @@ from gantk.export.rewrites.graphs import (
     CHANNELS_LAST,
     Replacement,
     attribute,
+    axes_of,
     constant,
     ints,
     optional,
@@ -167,18 +168,12 @@ def _spread(new: Replacement, node: ir.Node) -> ir.Value | None:
 
 def _reduced(new: Replacement, node: ir.Node) -> ir.Value | None:
     """A sum, mean or maximum of rows and columns, each a pixel."""
-    source, axes = _source(node.inputs[0]), sorted(axis % 4 for axis in _reduced_axes(node))
+    source = _source(node.inputs[0])
+    axes = [2, 3] if node.op_type in _WHOLE_PICTURES else sorted(axis % 4 for axis in axes_of(node))
     if source is None or axes != [2, 3] or not attribute(node, "keepdims", 1):
         return None
     inputs = [source, new.weight("axes", np.array([1, 2]))]
     return new.add(_WHOLE_PICTURES.get(node.op_type, node.op_type), inputs, "last", keepdims=1)
-
-
-def _reduced_axes(node: ir.Node) -> list[int]:
-    if node.op_type in _WHOLE_PICTURES:
-        return [2, 3]
-    numbers = constant(optional(node, 1))
-    return ints(node, "axes") if numbers is None else [int(number) for number in numbers]
 
 
 _WHOLE_PICTURES = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}

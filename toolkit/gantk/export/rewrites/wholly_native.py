@@ -26,10 +26,11 @@ from gantk.export.rewrites.graphs import (
     attribute,
     constant,
     drop_unused_weights,
+    fill_types,
     has_computed_bias,
     ints,
+    is_explicit,
     parameters,
-    text,
 )
 from gantk.export.rewrites.native_borders import Border, border_of, border_to_native
 from gantk.export.rewrites.native_dense import dense_to_native
@@ -83,7 +84,7 @@ def channels_last_to_native(graph: ir.Model) -> int:
     move_transposes(graph.graph)
     RemoveUnusedNodesPass()(graph)
     drop_unused_weights(graph.graph)
-    _fill_types(graph.graph)
+    fill_types(graph.graph)
     _spell_out(graph)
     if not turned or not all(_has_kernel(node) for node in graph.graph):
         return 0
@@ -118,7 +119,7 @@ def _borders_apart(graph: ir.Graph) -> None:
     """Let the zeros around what a convolution would copy be a padding of its own, which an InstanceNorm may do."""
     for node in [node for node in graph if node.op_type == "Conv"]:
         amounts = ints(node, "pads")
-        if not any(amounts) or len(amounts) != 4 or min(amounts) < 0 or not _is_explicit(node):
+        if not any(amounts) or len(amounts) != 4 or min(amounts) < 0 or not is_explicit(node):
             continue
         if _has_free_padding(node):
             continue
@@ -174,12 +175,7 @@ def _turn_transposed(graph: ir.Model, node: ir.Node) -> bool:
 
 def _pooling_to_native(graph: ir.Model, node: ir.Node) -> None:
     """Let maxima of windows of 2 x 2, side by side, be native too."""
-    if (
-        node.op_type != "MaxPool"
-        or len(node.outputs) > 1
-        or not _is_explicit(node)
-        or any(ints(node, "pads"))
-    ):
+    if node.op_type != "MaxPool" or len(node.outputs) > 1 or not is_explicit(node) or any(ints(node, "pads")):
         return
     if (
         ints(node, "kernel_shape") != [2, 2]
@@ -203,7 +199,7 @@ def _is_convolution(node: ir.Node, kernel: Float64, strides: list[int]) -> bool:
         and (not any(ints(node, "pads")) or _has_free_padding(node))
         and ints(node, "dilations") in ([], [1, 1])
         and attribute(node, "group", 1) == 1
-        and _is_explicit(node)
+        and is_explicit(node)
     )
 
 
@@ -219,10 +215,6 @@ def _has_free_padding(node: ir.Node) -> bool:
         return False
     outputs, inputs, *sides = kernel.shape
     return outputs <= FEW_OUTPUTS or (sides == [3, 3] and outputs % SIMD_FLOATS == inputs % SIMD_FLOATS == 0)
-
-
-def _is_explicit(node: ir.Node) -> bool:
-    return text(node, "auto_pad", "NOTSET") == "NOTSET"
 
 
 def _turn_convolution(
@@ -272,15 +264,6 @@ def _of_any_size(
     if channels is not None:
         sizes[channel] = channels
     return ir.Shape(sizes)
-
-
-def _fill_types(graph: ir.Graph) -> None:
-    """Fill in the types of results, which earlier rewrites leave out where they move or border pictures."""
-    for node in graph:
-        first = node.inputs[0] if node.inputs else None
-        if first is not None and node.op_type != "Cast":
-            for value in node.outputs:
-                value.type = value.type or first.type
 
 
 def _spell_out(graph: ir.Model) -> None:
