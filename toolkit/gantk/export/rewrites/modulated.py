@@ -147,14 +147,14 @@ def _turn(graph: ir.Graph, convolution: ir.Node) -> bool:
 
 def _skip_reshapes(last: ir.Node) -> None:
     """Let a tensor that is reshaped to what it was be read as it was: pictures, after they were groups."""
-    made, value = last.outputs[0], last.inputs[0] if last.inputs else None
-    node: ir.Node | None = last
-    while node is not None and node.op_type == "Reshape":
+    made = last.outputs[0]
+    value, node = made, last if last.op_type == "Reshape" else None
+    while node is not None and node.op_type == "Reshape" and node.inputs[0] is not None:
         value = node.inputs[0]
-        node = None if value is None else value.producer()
-    if last.op_type == "Reshape" and value is not None and made.shape is not None and made.shape.is_static():
-        if made.shape == value.shape and not made.is_graph_output():
-            made.replace_all_uses_with(value)
+        node = value.producer()
+    known = made.shape is not None and made.shape.is_static() and made.shape == value.shape
+    if known and value is not made and not made.is_graph_output():
+        made.replace_all_uses_with(value)
 
 
 def _turn_sum(graph: ir.Graph, total: ir.Node) -> None:
