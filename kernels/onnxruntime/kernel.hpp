@@ -120,6 +120,7 @@ extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation, kMaxPool, 
     kConvolutionRelu, kConvolutionReluGrad, kReflectedConvolution, kTransposedConvolution, kTransposedConvolutionRelu,
     kNhwcConvolution, kNhwcConvolutionRelu, kNhwcConvolutionPRelu, kNhwcConvolutionSum, kNhwcTransposedConvolution,
     kNhwcTransposedConvolutionRelu, kNhwcTransposedConvolutionPRelu, kNhwcTransposedConvolutionSum, kNhwcPRelu,
-    kNhwcMaxPool, kInstanceNorm, kInstanceNormRelu, kInstanceNormSum, kBorderedBlocks, kBiasRelu, kSizes;
+    kNhwcMaxPool, kNhwcAffine, kNhwcAffineSum, kNhwcAffinePRelu, kNhwcAffineSumPRelu, kInstanceNorm, kInstanceNormRelu,
+    kInstanceNormSum, kBorderedBlocks, kBiasRelu, kSizes;
 
 }  // namespace gantk::onnxruntime

@@ -120,7 +120,7 @@ struct Domain {
                  &kConvolutionReluGrad, &kTransposedConvolution, &kTransposedConvolutionRelu, &kNhwcConvolution,
                  &kNhwcConvolutionRelu, &kNhwcConvolutionPRelu, &kNhwcConvolutionSum, &kNhwcTransposedConvolution,
                  &kNhwcTransposedConvolutionRelu, &kNhwcTransposedConvolutionPRelu, &kNhwcTransposedConvolutionSum,
-                 &kNhwcPRelu, &kNhwcMaxPool});
+                 &kNhwcPRelu, &kNhwcMaxPool, &kNhwcAffine, &kNhwcAffineSum, &kNhwcAffinePRelu, &kNhwcAffineSumPRelu});
         if (cpu_only || kInstanceNorm.cuda)
             add({&kInstanceNorm, &kInstanceNormRelu, &kInstanceNormSum, &kBorderedBlocks, &kBiasRelu});
         add({&kSizes});

@@ -53,9 +53,13 @@ FP16_LIMIT = 2.0**15
 FLOAT32_INPUTS = {
     "Resize": (1, 2),
     "BiasRelu": (1,),
+    "NhwcAffine": (1, 2),
+    "NhwcAffineSum": (1, 2),
+    "NhwcAffinePRelu": (1, 2, 3),
+    "NhwcAffineSumPRelu": (1, 2, 4),
     **dict.fromkeys(("InstanceNorm", "InstanceNormRelu", "InstanceNormSum"), (3, 4)),
 }
-"""Sizes, scales and offsets whose type the operator fixes."""
+"""Sizes, scales, offsets and slopes whose type the operator fixes."""
 
 
 def convert(graph: ir.Model, precision: str) -> ir.Model:

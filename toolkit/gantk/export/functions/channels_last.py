@@ -32,6 +32,14 @@
     NhwcMaxPool2x2 <ceil_mode> (features T[N, H, W, C]) => (pooled T[N, h, w, C])
         The maximum of windows of 2 x 2, side by side. An odd last row or column is in none, or with a `ceil_mode` of 1
         in windows of its own.
+    NhwcAffine (features T[N, H, W, C], factors float32[M, C], offsets float32[M, C]) => (result T[N, H, W, C])
+        features * factors + offsets, computed in float32: a factor and an offset for each channel, alike for all
+        pictures, where M is 1, or of each picture its own, where M is N (StyleGAN2's demodulation, class-conditional
+        batch normalisation, FiLM, attention to channels).
+    NhwcAffineSum (..., others T[P, H, W, Q]): the same, and others are added; P is 1 or N, and Q is C, or 1 for one
+        number for each pixel (StyleGAN2's noise).
+    NhwcAffinePRelu (..., slopes float32[C]): the same, and negative results are multiplied with slopes.
+    NhwcAffineSumPRelu (..., others, slopes): the same, and others are added, then negative results multiplied.
     BiasRelu (features T[N, H, W, C], bias float32[C]) => (result T[N, H, W, C])
         features + bias, and negative results become 0.
     Sizes <factor, growth> (sizes int64[2]) => (result int64[2])
@@ -100,6 +108,33 @@ NhwcMaxPool2x2 <ceil_mode: int = 0> (features) => (pooled)
     pooled = Transpose <perm = [0, 2, 3, 1]> (maxima)
 }
 """
+
+_NHWC_AFFINE = """
+NhwcAffine%(name)s (features, factors, offsets%(input)s) => (result)
+{
+    wide = Cast <to = 1> (features)
+    sides = Constant <value_ints = [1, 2]> ()
+    by_channel = Unsqueeze (factors, sides)
+    scaled = Mul (wide, by_channel)
+    shift = Unsqueeze (offsets, sides)
+    shifted = Add (scaled, shift)
+    %(end)s
+    result = CastLike (ended, features)
+}
+"""
+
+_SUM = """
+    wide_others = Cast <to = 1> (others)
+    sums = Add (shifted, wide_others)
+"""
+
+# By what comes after the name: the inputs that it adds, and what it does.
+_AFFINE_ENDS = {
+    "": ("", "ended = Identity (shifted)"),
+    "Sum": (", others", f"{_SUM}    ended = Identity (sums)"),
+    "PRelu": (", slopes", "ended = PRelu (shifted, slopes)"),
+    "SumPRelu": (", others, slopes", f"{_SUM}    ended = PRelu (sums, slopes)"),
+}
 
 # A border, zeros up to whole blocks, and blocks as channels, which come last.
 _BLOCKS = """
@@ -210,6 +245,7 @@ TEXTS = (
     ),
     _NHWC_PRELU,
     _NHWC_MAX_POOL,
+    *(_NHWC_AFFINE % {"name": name, "input": more, "end": end} for name, (more, end) in _AFFINE_ENDS.items()),
     *(
         _INSTANCE_NORM
         % {

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+// All is done by *runs*: neighbouring pixels, for which the numbers of channels are repeated, so that a run is one loop
+// however few channels there are.
+#include "affine.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <type_traits>
+#include <vector>
+#ifdef GANTK_X86_64
+#include <immintrin.h>
+#endif
+
+#include "clones.hpp"
+#include "nhwc_loops.hpp"
+
+namespace gantk::cpu {
+namespace {
+
+using nhwc::Bfloat;
+using std::int64_t;
+
+constexpr int64_t kRun = 1024;      // Values of a run, unless one pixel has more: all it needs stays in the first cache.
+constexpr int64_t kTask = 1 << 16;  // Of a task.
+constexpr int64_t kRoom = 16;       // What any vector may reach past a run.
+
+// Factors, offsets and slopes are followed by room for a vector; others and slopes may be null.
+template <typename T>
+struct Run {
+    const T* features;
+    const float *factors, *offsets;
+    const T* others;
+    const float* slopes;
+    T* result;
+    int64_t count;
+};
+
+template <typename T>
+struct Loops {
+    void (*apply)(const Run<T>& run);
+    void (*spread)(const T* numbers, int64_t pixels, int64_t channels, T* to);
+};
+
+#define GANTK_ENTRY GANTK_CLONES
+#define GANTK_TARGET __attribute__((always_inline))
+#include "nhwc_vectors.inl"
+
+namespace floats {
+
+using Element = float;
+
+GANTK_TARGET inline void load(const float* from, Floats& values) { values = *reinterpret_cast<const StoredFloats*>(from); }
+GANTK_TARGET inline void store(const Floats& values, float* to) { *reinterpret_cast<StoredFloats*>(to) = values; }
+
+#include "affine_loops.inl"
+
+}  // namespace floats
+
+namespace bfloats {
+
+using Element = Bfloat;
+
+GANTK_TARGET inline void load(const Bfloat* from, Floats& values) {
+    values =
+        reinterpret_cast<Floats>(__builtin_convertvector(*reinterpret_cast<const StoredHalves*>(from), Words) << 16);
+}
+// Rounded to nearest, ties to even.
+GANTK_TARGET inline void store(const Floats& values, Bfloat* to) {
+    const Words bits = reinterpret_cast<Words>(values);
+    const Words rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16, quiet = bits >> 16 | 0x40u;
+    *reinterpret_cast<StoredHalves*>(to) =
+        __builtin_convertvector((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded, Halves);
+}
+
+#include "affine_loops.inl"
+
+}  // namespace bfloats
+
+#undef GANTK_ENTRY
+#undef GANTK_TARGET
+
+#ifdef GANTK_X86_64
+// Values are rounded by one instruction; in float32 vectors of 16 lanes gain nothing.
+namespace rounding {
+
+using Element = Bfloat;
+constexpr int kLanes = 16;
+#include "nhwc_vectors.inl"
+
+#define GANTK_ENTRY __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
+#define GANTK_TARGET GANTK_ENTRY __attribute__((always_inline))
+
+GANTK_TARGET inline void load(const Bfloat* from, Floats& values) {
+    values =
+        reinterpret_cast<Floats>(__builtin_convertvector(*reinterpret_cast<const StoredHalves*>(from), Words) << 16);
+}
+GANTK_TARGET inline void store(const Floats& values, Bfloat* to) {
+    *reinterpret_cast<StoredHalves*>(to) =
+        reinterpret_cast<Halves>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(values)));
+}
+
+#include "affine_loops.inl"
+
+}  // namespace rounding
+#endif
+
+template <typename T>
+const Loops<T>& loops() {
+    if constexpr (std::is_same_v<T, float>) {
+        return floats::kLoops;
+    } else {
+#ifdef GANTK_X86_64
+        if (&nhwc::processor() == &nhwc::kAvx512Bf16) return rounding::kLoops;
+#endif
+        return bfloats::kLoops;
+    }
+}
+
+// Pictures that share what they meet, or have all of it, are one.
+Affine joined(const Affine& shape, const AffineTensors& tensors) {
+    if (shape.own_factors || (tensors.others != nullptr && !shape.own_others)) return shape;
+    Affine one = shape;
+    one.count = 1;
+    one.pixels *= shape.count;
+    return one;
+}
+
+// T is float or Bfloat, which are computed with where they lie; float16 is widened to float run by run.
+template <typename T>
+class Pass {
+  public:
+    Pass(const Affine& shape, const AffineTensors& tensors)
+        : s_(joined(shape, tensors)),
+          t_(tensors),
+          widens_(shape.element == Element::float16),
+          run_(std::clamp<int64_t>(kRun / s_.channels, 1, s_.pixels)),
+          task_(std::max<int64_t>(kTask / (run_ * s_.channels), 1) * run_),
+          tasks_(divide_up(s_.pixels, task_)) {}
+
+    int64_t tasks() const { return s_.count * tasks_; }
+
+    void apply(int64_t task) const {
+        const int64_t picture = task / tasks_, first = task % tasks_ * task_;
+        const int64_t own = s_.own_factors ? picture * s_.channels : 0;
+        const std::vector<float> factors = repeated(t_.factors, own, 1.0f);
+        const std::vector<float> offsets = repeated(t_.offsets, own, -0.0f);  // With which every zero keeps its sign.
+        const std::vector<float> slopes = t_.slopes ? repeated(t_.slopes, 0, 0.0f) : std::vector<float>();
+        Room room(*this);
+        for (int64_t pixel = first; pixel < std::min(first + task_, s_.pixels); pixel += run_) {
+            const int64_t pixels = std::min(run_, s_.pixels - pixel);
+            const int64_t at = (picture * s_.pixels + pixel) * s_.channels;
+            Run<T> run{};
+            run.count = pixels * s_.channels;
+            run.features = read(t_.features, at, run.count, room.features);
+            run.factors = factors.data();
+            run.offsets = offsets.data();
+            run.slopes = t_.slopes ? slopes.data() : nullptr;
+            if (t_.others) run.others = others(s_.own_others ? picture * s_.pixels + pixel : pixel, pixels, room);
+            run.result = widens_ ? room.features.data() : static_cast<T*>(t_.result) + at;
+            loops_.apply(run);
+            if constexpr (kWide)
+                if (widens_) narrow(s_.element, run.result, run.count, t_.result, at);
+        }
+    }
+
+  private:
+    static constexpr bool kWide = std::is_same_v<T, float>;
+
+    // For what cannot be computed with where it lies.
+    struct Room {
+        std::vector<T> features, others, numbers;
+
+        explicit Room(const Pass& pass)
+            : features(pass.size(pass.widens_)),
+              others(pass.size(pass.t_.others && (pass.widens_ || pass.s_.pixelwise))),
+              numbers(pass.size(pass.widens_ && pass.s_.pixelwise)) {}
+    };
+
+    std::size_t size(bool needed = true) const {
+        return needed ? static_cast<std::size_t>(run_ * s_.channels + kRoom) : 0;
+    }
+
+    // The channels' numbers from `first` on, for each pixel of a run.
+    std::vector<float> repeated(const float* values, int64_t first, float otherwise) const {
+        std::vector<float> made(size(), otherwise);
+        if (values == nullptr) return made;
+        const int64_t all = run_ * s_.channels;
+        std::copy_n(values + first, s_.channels, made.data());
+        for (int64_t done = s_.channels; done < all; done *= 2)
+            std::copy_n(made.data(), std::min(done, all - done), made.data() + done);
+        return made;
+    }
+
+    const T* read(const void* values, int64_t first, int64_t count, std::vector<T>& room) const {
+        if constexpr (kWide)
+            if (widens_) {
+                widen(s_.element, values, first, count, room.data());
+                return room.data();
+            }
+        return static_cast<const T*>(values) + first;
+    }
+
+    const T* others(int64_t pixel, int64_t pixels, Room& room) const {
+        if (!s_.pixelwise) return read(t_.others, pixel * s_.channels, pixels * s_.channels, room.others);
+        loops_.spread(read(t_.others, pixel, pixels, room.numbers), pixels, s_.channels, room.others.data());
+        return room.others.data();
+    }
+
+    const Affine s_;
+    const AffineTensors& t_;
+    const Loops<T>& loops_ = loops<T>();
+    bool widens_;
+    int64_t run_, task_, tasks_;  // Pixels of a run and of a task, and tasks of a picture.
+};
+
+template <typename T>
+void apply(const Affine& shape, const AffineTensors& tensors, const Parallel& parallel) {
+    const Pass<T> pass(shape, tensors);
+    for_each(parallel, pass.tasks(), [&](int64_t task) { pass.apply(task); });
+}
+
+}  // namespace
+
+void affine(const Affine& shape, const AffineTensors& tensors, const Parallel& parallel) {
+    const auto pass = shape.element == Element::bfloat16 ? apply<Bfloat> : apply<float>;
+    pass(shape, tensors, parallel);
+}
+
+}  // namespace gantk::cpu
