@@ -14,26 +14,30 @@ namespace gantk::cpu::nhwc {
 using Bfloat = std::uint16_t;  // The upper half of a float's bits. An Element below is this or float.
 
 // Features [count, height, width, inputs] become [count, result_height(), result_width(), outputs]. All sizes are at
-// least 1, and the kernel lies within the features and the `padding` of zeros around them.
+// least 1, and the kernel lies within the features and the zeros around them: `before` rows above them and columns to
+// the left, and `after` rows and columns on the other sides.
 //
-// A transposed one has kernels of 4 x 4 and stride 2. With a padding of 1 it makes twice the height and width; with a
-// padding of 3, which crops two more of each side, no result misses a feature, and there are at least 3 rows and
-// columns of these.
+// A transposed one has kernels of 4 x 4 and stride 2, and so many rows and columns are cut from what these make: 1 and
+// 1, which leaves twice the height and width, 1 and 0, which leaves one row and column more, or 3 and 3, so that no
+// result misses a feature, and there are at least 3 rows and columns of these.
 struct Convolution {
     std::int64_t count, height, width, inputs, outputs;
     std::int64_t kernel_height = 3, kernel_width = 3, stride = 1;
     bool transposed = false;
-    std::int64_t padding = 0;
+    std::int64_t before = 0, after = 0;
 
-    // Rows and columns of zeros around the features.
-    std::int64_t border() const { return !transposed ? padding : padding == 1 ? 1 : 0; }
+    // Rows and columns of zeros that are read around the features.
+    std::int64_t border_before() const { return border(before); }
+    std::int64_t border_after() const { return border(after); }
+    // Results of a transposed one are summed apart for even and for odd rows and columns, which lie so far apart.
+    std::int64_t scale() const { return transposed ? 2 : 1; }
     std::int64_t result_height() const { return result_of(height, kernel_height); }
     std::int64_t result_width() const { return result_of(width, kernel_width); }
 
   private:
+    std::int64_t border(std::int64_t padding) const { return transposed ? (3 - padding) / 2 : padding; }
     std::int64_t result_of(std::int64_t size, std::int64_t kernel) const {
-        const std::int64_t bordered = size + 2 * border();
-        return transposed ? 2 * (bordered - 2) : (bordered - kernel) / stride + 1;
+        return transposed ? 2 * (size - 1) + kernel - before - after : (size + before + after - kernel) / stride + 1;
     }
 };
 

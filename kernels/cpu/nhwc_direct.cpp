@@ -44,66 +44,70 @@ class Direct {
           tensors_(tensors),
           endings_(shape, tensors),
           kernel_(shape),
-          inner_{tensors.features, shape.height, shape.width} {
-        high_ = shape.transposed ? shape.height + 2 * shape.border() - 2 : shape.result_height();
-        wide_ = shape.transposed ? shape.width + 2 * shape.border() - 2 : shape.result_width();
-    }
+          inner_{tensors.features, shape.height, shape.width},
+          copied_height_(shape.height + shape.border_before() + shape.border_after()),
+          copied_width_(shape.width + shape.border_before() + shape.border_after()) {}
 
     // Whether runs leave the features, or want a border.
     bool wants_copy() const {
-        return shape_.border() > 0 || kernel_.columns * shape_.inputs % kTogether<Element> != 0;
+        return copied_width_ > shape_.width || kernel_.columns * shape_.inputs % kTogether<Element> != 0;
     }
     std::size_t copy_bytes() const {
-        return static_cast<std::size_t>(shape_.count * copied_picture() + kBehind) * sizeof(Element);
+        return static_cast<std::size_t>(copied() + kBehind) * sizeof(Element);
     }
     void copy(Element* to, const Parallel& parallel) {
-        const int64_t border = shape_.border(), line = shape_.width * shape_.inputs;
-        const Bordered<Element> made{to, shape_.height + 2 * border, shape_.width + 2 * border};
-        const int64_t wide = made.width * shape_.inputs;
-        for_each(parallel, shape_.count * made.height, [&](int64_t row) {
+        const int64_t line = shape_.width * shape_.inputs, wide = copied_width_ * shape_.inputs;
+        const int64_t before = shape_.border_before(), left = before * shape_.inputs;
+        for_each(parallel, shape_.count * copied_height_, [&](int64_t row) {
             Element* const into = to + row * wide;
-            const int64_t picture = row / made.height, y = row % made.height - border;
+            const int64_t picture = row / copied_height_, y = row % copied_height_ - before;
             if (y < 0 || y >= shape_.height) {
                 std::fill_n(into, wide, Element{0});
                 return;
             }
-            std::fill_n(into, border * shape_.inputs, Element{0});
-            std::copy_n(tensors_.features + (picture * shape_.height + y) * line, line, into + border * shape_.inputs);
-            std::fill_n(into + wide - border * shape_.inputs, border * shape_.inputs, Element{0});
+            std::fill_n(into, left, Element{0});
+            std::copy_n(tensors_.features + (picture * shape_.height + y) * line, line, into + left);
+            std::fill(into + left + line, into + wide, Element{0});
         });
-        std::fill_n(to + shape_.count * copied_picture(), kBehind, Element{0});
-        inner_ = made;
+        std::fill_n(to + copied(), kBehind, Element{0});
+        inner_ = {to, copied_height_, copied_width_};
     }
 
     void convolve(const Parallel& parallel) const {
-        const int64_t all = shape_.count * high_ * wide_, chunks = divide_up(all, kChunk);
-        const int64_t blocks = divide_up(shape_.outputs, kBlock);
+        const int64_t chunks = divide_up(pixels_of(0), kChunk), blocks = divide_up(shape_.outputs, kBlock);
         for_each(parallel, chunks * kernel_.parts * blocks, [&](int64_t task) {
-            const int64_t first = task / (kernel_.parts * blocks) * kChunk;
-            convolve_chunk(task / blocks % kernel_.parts, task % blocks * kBlock, first,
-                           std::min(kChunk, all - first));
+            convolve_chunk(task / blocks % kernel_.parts, task % blocks * kBlock,
+                           task / (kernel_.parts * blocks) * kChunk);
         });
     }
 
   private:
     static constexpr int64_t kBehind = kTogether<Element> - 1;  // What the last run reads beyond the last feature.
 
-    int64_t copied_picture() const {
-        const int64_t border = shape_.border();
-        return (shape_.height + 2 * border) * (shape_.width + 2 * border) * shape_.inputs;
-    }
+    int64_t copied() const { return shape_.count * copied_height_ * copied_width_ * shape_.inputs; }
 
-    void convolve_chunk(int64_t part, int64_t output, int64_t first, int64_t count) const {
+    // Rows and columns of the results of a part, of which the first has the most.
+    int64_t high_of(int64_t part) const { return divide_up(shape_.result_height() - part / 2, shape_.scale()); }
+    int64_t wide_of(int64_t part) const { return divide_up(shape_.result_width() - part % 2, shape_.scale()); }
+    int64_t pixels_of(int64_t part) const { return shape_.count * high_of(part) * wide_of(part); }
+
+    void convolve_chunk(int64_t part, int64_t output, int64_t first) const {
         const int64_t inputs = shape_.inputs, outputs = shape_.outputs;
-        const int64_t step = shape_.transposed ? 1 : shape_.stride, scale = shape_.transposed ? 2 : 1;
-        const int64_t a = part / 2, b = part % 2;
+        const int64_t step = shape_.transposed ? 1 : shape_.stride, scale = shape_.scale();
+        const int64_t a = part / 2, b = part % 2, high = high_of(part), wide = wide_of(part);
+        const int64_t all_high = shape_.result_height(), all_wide = shape_.result_width();
+        int64_t picture = first / wide / high, y = first / wide % high, x = first % wide;
+        const int64_t count = std::min(kChunk, pixels_of(part) - first);  // There may be none left.
         const Element* places[kChunk];
         Element* results[kChunk];
         for (int64_t i = 0; i < count; ++i) {
-            const int64_t row = (first + i) / wide_, picture = row / high_, y = row % high_, x = (first + i) % wide_;
             const int64_t from_row = picture * inner_.height + y * step + a;
             places[i] = inner_.first + (from_row * inner_.width + x * step + b) * inputs;
-            results[i] = tensors_.result + ((row * scale + a) * wide_ * scale + x * scale + b) * outputs + output;
+            const int64_t to_row = picture * all_high + y * scale + a;
+            results[i] = tensors_.result + (to_row * all_wide + x * scale + b) * outputs + output;
+            if (++x < wide) continue;
+            x = 0;
+            if (++y == high) y = 0, ++picture;
         }
         const Runs runs{kernel_.rows, inner_.width * inputs, kernel_.words};
         loops<Element>().convolve(
@@ -116,7 +120,7 @@ class Direct {
     Endings<Element> endings_;
     Kernel<Element> kernel_;
     Bordered<Element> inner_;
-    int64_t high_, wide_;
+    int64_t copied_height_, copied_width_;
 };
 
 }  // namespace

@@ -31,9 +31,9 @@ class Narrow {
         : shape_(shape), tensors_(tensors), endings_(shape, tensors) {
         kernel_height_ = shape.transposed ? 2 : shape.kernel_height;
         kernel_width_ = shape.transposed ? 2 : shape.kernel_width;
-        scale_ = shape.transposed ? 2 : 1;
-        high_ = shape.result_height() / scale_;
-        wide_ = shape.result_width() / scale_;
+        scale_ = shape.scale();
+        high_ = divide_up(shape.result_height(), scale_);
+        wide_ = divide_up(shape.result_width(), scale_);
         words_ = divide_up(shape.inputs, kTogether<Element>);
         band_ = loops<Element>().narrow_rows(shape.outputs);
         const auto bands = [&](int64_t rows) { return divide_up(rows, band_) * band_; };
@@ -53,7 +53,7 @@ class Narrow {
         const int64_t picture = task / across_ / down_, top = task / across_ % down_ * tile_;
         const int64_t left = task % across_ * kTileColumns, right = std::min(left + kTileColumns, wide_);
         for (int64_t row = 0; row < rows_; ++row)
-            fill(picture, top + row - shape_.border(), left - shape_.border(), plane_row(planes, row));
+            fill(picture, top + row - shape_.border_before(), left - shape_.border_before(), plane_row(planes, row));
         for (int64_t row = top; row < std::min(top + tile_, high_); row += band_)
             for (int64_t x = left; x < right; x += kVector)
                 for (int64_t a = 0; a < scale_; ++a)
@@ -89,14 +89,14 @@ class Narrow {
             loops<Element>().convolve_narrow(
                 planes + b * kOne, {kernel_height_, kernel_width_, words_, stride_},
                 tensors_.packed + (a * scale_ + b) * size_of<Element>(shape_), shape_.outputs, sums[b]);
-        for (int64_t i = 0; i < std::min(band_, high_ - row); ++i)
-            write(picture, (row + i) * scale_ + a, x, sums, i);
+        const int64_t end = std::min(shape_.result_height(), (row + band_) * scale_);
+        for (int64_t y = row * scale_ + a, i = 0; y < end; y += scale_, ++i) write(picture, y, x, sums, i);
     }
 
     // Pixels from `scale * x` on, of as many columns as there are.
     void write(int64_t picture, int64_t y, int64_t x, const float (&sums)[2][kMostBand * kMostNarrow * kVector],
                int64_t row) const {
-        const int64_t outputs = shape_.outputs, count = std::min(kVector, wide_ - x) * scale_;
+        const int64_t outputs = shape_.outputs, count = std::min(kVector * scale_, shape_.result_width() - x * scale_);
         const int64_t at = (picture * shape_.result_height() + y) * shape_.result_width() + x * scale_;
         const Ending<Element> ending = endings_.from(0);
         float pixels[2 * kVector * kMostNarrow], others[2 * kVector * kMostNarrow];
@@ -118,7 +118,7 @@ class Narrow {
     const Tensors<Element>& tensors_;
     Endings<Element> endings_;
     int64_t kernel_height_, kernel_width_, scale_;  // Of a part; results of a part lie so far apart.
-    int64_t high_, wide_;                           // Results of a part.
+    int64_t high_, wide_;                           // Results of the part that has the most.
     int64_t words_, band_, tile_, down_, across_;   // Rows of a band and of a tile; tiles.
     int64_t rows_, stride_;                         // Of planes.
 };

@@ -36,13 +36,11 @@ int64_t product_size(const Convolution& shape) { return shape.inputs * shape.out
 
 template <typename Element>
 struct Plan {
-    int64_t high, wide, down, across, tiles, blocks, block, phases, features_stride, sums_stride;
+    int64_t down, across, tiles, blocks, block, phases, features_stride, sums_stride;
 
     explicit Plan(const Convolution& shape) : phases(phases_of(shape)) {
-        high = shape.height + 2 * shape.border() - 2;
-        wide = shape.width + 2 * shape.border() - 2;
-        down = divide_up(high, kSide);
-        across = divide_up(wide, kSide);
+        down = divide_up(shape.result_height(), kSide * shape.scale());
+        across = divide_up(shape.result_width(), kSide * shape.scale());
         tiles = shape.count * down * across;
         // An even number, for threads are.
         blocks = 2 * divide_up(tiles, 2 * (shape.transposed ? kTransposedTiles : kTiles<Element>));
@@ -93,10 +91,11 @@ class Call {
     }
 
     void transform(int64_t tile, Element* frequencies) const {
-        const Place place = place_of(tile);
+        Place place = place_of(tile);
+        place.y -= shape_.border_before(), place.x -= shape_.border_before();
         const Element* places[kFrequencies];
         for (int64_t i = 0; i < kFrequencies; ++i) {
-            const int64_t y = place.y + i / kReach - shape_.border(), x = place.x + i % kReach - shape_.border();
+            const int64_t y = place.y + i / kReach, x = place.x + i % kReach;
             const bool inside = y >= 0 && y < shape_.height && x >= 0 && x < shape_.width;
             const int64_t at = (place.picture * shape_.height + y) * shape_.width + x;
             places[i] = inside ? tensors_.features + at * shape_.inputs : zeros_.data();
@@ -118,15 +117,15 @@ class Call {
 
     void finish(int64_t tile, int64_t output, int64_t outputs, const float* sums) const {
         const Place place = place_of(tile);
-        const int64_t scale = shape_.transposed ? 2 : 1;
+        const int64_t scale = shape_.scale(), high = shape_.result_height(), wide = shape_.result_width();
         const Ending<Element> ending = endings_.from(output);
         for (int64_t phase = 0; phase < plan_.phases; ++phase) {
             Element* results[kSide * kSide];
             for (int64_t i = 0; i < kSide * kSide; ++i) {
-                const int64_t y = place.y + i / kSide, x = place.x + i % kSide;
-                const int64_t row = (place.picture * plan_.high + y) * scale + phase / 2;
-                const int64_t at = (row * plan_.wide + x) * scale + phase % 2;
-                const bool inside = y < plan_.high && x < plan_.wide;
+                const int64_t y = (place.y + i / kSide) * scale + phase / 2;
+                const int64_t x = (place.x + i % kSide) * scale + phase % 2;
+                const int64_t at = (place.picture * high + y) * wide + x;
+                const bool inside = y < high && x < wide;
                 results[i] = inside ? tensors_.result + at * shape_.outputs + output : nullptr;
             }
             loops<Element>().transform_sums(sums + phase * kFrequencies * plan_.sums_stride, plan_.sums_stride,

@@ -2,7 +2,7 @@
 // NhwcConvolution <strides, pads> (features T[N, H, W, C], weights T[K, C, h, w], bias T[K]?)
 //     => (result T[N, H', W', K])
 // NhwcTransposedConvolution4x4 <pads> (features T[N, H, W, C], weights T[C, K, 4, 4], bias T[K]?)
-//     => (result T[N, 2H, 2W, K]), or 4 rows and columns less where the pads are 3 instead of 1
+//     => (result T[N, 2H, 2W, K]); with pads of [1, 1, 0, 0] one row and column more, of 3 four less
 // NhwcConvolutionRelu, NhwcTransposedConvolution4x4Relu: the same, and negative results become 0.
 // NhwcConvolutionPRelu, NhwcTransposedConvolution4x4PRelu (..., bias, slopes T[K]): the same, and negative results are
 //     multiplied with slopes.
@@ -56,12 +56,9 @@ template <typename T>
 class NhwcConvolution : public Kernel {
   public:
     NhwcConvolution(const Making& making, bool transposed, End end) : transposed_(transposed), end_(end) {
-        padding_ = of_all_sides(making.info, "pads", 4, transposed ? 1 : 0);
-        if (!transposed) stride_ = of_all_sides(making.info, "strides", 2, 1);
+        if (!transposed) stride_ = of_both_axes(making.info, "strides");
         if (stride_ < 1) throw Error("strides are below 1");
-        if (padding_ < 0) throw Error("pads are below 0");
-        if (transposed && padding_ != 1 && padding_ != 3)
-            throw Error("the pads of a transposed convolution are 1 or 3");
+        read_pads(making.info);
         int constant = 0;
         const auto weights = Ort::ConstKernelInfo(making.info).GetTensorConstantInput(1, &constant);
         if (constant == 0) return;
@@ -94,14 +91,25 @@ class NhwcConvolution : public Kernel {
     }
 
   private:
-    // One number that all sides have.
-    static std::int64_t of_all_sides(const OrtKernelInfo* info, const char* name, std::size_t count,
-                                     std::int64_t otherwise) {
-        const Shape values = ints_attribute(info, name, count);
-        if (values == Shape(count, 0)) return otherwise;
-        if (values != Shape(count, values[0]))
+    // One number that rows and columns have, 1 if not given.
+    static std::int64_t of_both_axes(const OrtKernelInfo* info, const char* name) {
+        const Shape values = ints_attribute(info, name, 2);
+        if (values == Shape{0, 0}) return 1;
+        if (values[0] != values[1])
             throw Error(std::string("`") + name + "` are " + text_of(values) + "; alike ones are wanted");
         return values[0];
+    }
+
+    void read_pads(const OrtKernelInfo* info) {
+        const Shape given = ints_attribute(info, "pads", 4), ones(4, 1), threes(4, 3), uneven{1, 1, 0, 0};
+        const Shape pads = transposed_ && given == Shape(4, 0) ? ones : given;
+        if (transposed_ && pads != ones && pads != uneven && pads != threes)
+            throw Error("`pads` are " + text_of(pads) + "; " + text_of(ones) + ", " + text_of(uneven) + " or " +
+                        text_of(threes) + " are wanted");
+        if (pads[0] != pads[1] || pads[2] != pads[3])
+            throw Error("`pads` are " + text_of(pads) + "; rows and columns are wanted alike");
+        before_ = pads[0], after_ = pads[2];
+        if (before_ < 0 || after_ < 0) throw Error("pads are below 0");
     }
 
     // What weights tell, with nothing known of features.
@@ -115,7 +123,8 @@ class NhwcConvolution : public Kernel {
         kernel.kernel_width = shape[3];
         kernel.stride = transposed_ ? 2 : stride_;
         kernel.transposed = transposed_;
-        kernel.padding = padding_;
+        kernel.before = before_;
+        kernel.after = after_;
         return kernel;
     }
 
@@ -131,8 +140,8 @@ class NhwcConvolution : public Kernel {
         shape.count = given[0];
         shape.height = given[1];
         shape.width = given[2];
-        const bool holds_kernel = given[1] + 2 * padding_ >= shape.kernel_height &&
-                                  given[2] + 2 * padding_ >= shape.kernel_width;
+        const std::int64_t around = before_ + after_;
+        const bool holds_kernel = given[1] + around >= shape.kernel_height && given[2] + around >= shape.kernel_width;
         if (transposed_ ? shape.result_height() < 1 || shape.result_width() < 1 : !holds_kernel)
             throw Error("features have shape " + text_of(given) + ", which is too small for kernels of " +
                         std::to_string(shape.kernel_height) + " x " + std::to_string(shape.kernel_width));
@@ -161,7 +170,7 @@ class NhwcConvolution : public Kernel {
 
     bool transposed_;
     End end_;
-    std::int64_t stride_ = 1, padding_ = 0;
+    std::int64_t stride_ = 1, before_ = 0, after_ = 0;
     std::shared_ptr<Buffers> buffers_ = Buffers::shared();
     std::unique_ptr<Stored> stored_[2];  // For each way; null where no file stores them.
 };

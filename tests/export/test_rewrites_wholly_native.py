@@ -24,6 +24,7 @@ from gantk.export.rewrites.graphs import add_body
 from gantk.runtime.model import from_bytes
 from gantk.runtime.operators import OPERATORS
 from gantk.runtime.registry import open_model
+from native_build import onnxruntime_library
 from norm_graphs import Draft, Layer, network
 from style_networks import adain_encoder_network, style_network
 from wholly_native import generator, outputs, turned
@@ -163,7 +164,8 @@ def test_a_convolution_of_any_size(
     other = turned(graph)
     taken_in = {"Relu": "Relu", "LeakyRelu": "PRelu"}
     convolution = f"NhwcConvolution{taken_in.get(after, '')}"
-    border = ["BorderedBlocks"] if any(pads) else []
+    free = stride == 1 and pads[0] == pads[1] and pads[2] == pads[3]
+    border = ["BorderedBlocks"] if any(pads) and not free else []
     end = [] if after in taken_in else [after]
     assert kinds(other) == ["Transpose", *border, convolution, *end, "Transpose"]
     x = picture(2, inputs, height, width)
@@ -192,6 +194,47 @@ def test_an_enlargement_is_one_transposed_convolution(mode: str) -> None:
     assert kinds(other).count("BorderedBlocks") == edge
     x = picture(2, 3, 5, 7)
     close(run(other, x), run(graph, x), 1e-5)
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["body", "native"])
+@pytest.mark.parametrize("channels", [3, 16])
+@pytest.mark.parametrize(
+    ("kernel", "how", "pads"),
+    [
+        ((4, 4), {"pads": [1] * 4}, [1] * 4),
+        ((3, 3), {"pads": [1] * 4, "output_padding": [1, 1]}, [1] * 4),
+        ((2, 2), {}, [1] * 4),
+        ((1, 1), {"output_padding": [1, 1]}, [1] * 4),
+        ((2, 4), {"pads": [0, 1, 0, 1]}, [1] * 4),
+        ((4, 4), {"pads": [1, 1, 0, 0]}, [1, 1, 0, 0]),
+        ((4, 4), {"pads": [1] * 4, "output_padding": [1, 1]}, [1, 1, 0, 0]),
+        ((3, 3), {}, [1, 1, 0, 0]),
+        ((3, 2), {"output_padding": [0, 1]}, [1, 1, 0, 0]),
+        ((4, 4), {"pads": [3] * 4}, [3] * 4),
+        ((3, 3), {"pads": [3] * 4, "output_padding": [1, 1]}, [3] * 4),
+    ],
+    ids=str,
+)
+def test_a_transposed_convolution_of_stride_2_is_one_of_kernel_4(
+    kernel: tuple[int, int],
+    how: dict[str, Any],
+    pads: list[int],
+    channels: int,
+    native: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draft = Draft(channels, 0)
+    weights = [draft.normal(channels, channels, *kernel), draft.normal(channels)]
+    draft.add("Relu", draft.add("ConvTranspose", "x", *weights, strides=[2, 2], **how))
+    graph = draft.graph()
+    other = turned(graph)
+    assert kinds(other) == ["Transpose", "NhwcTransposedConvolution4x4Relu", "Transpose"]
+    assert list(other.graph[1].attributes["pads"].as_ints()) == pads
+    x = picture(2, channels, 16, 11)  # Of more tiles than one.
+    wanted = run(graph, x)
+    if native:
+        monkeypatch.setenv(OPERATORS, str(onnxruntime_library()))
+    close(run(other, x), wanted, 1e-5)
 
 
 def test_what_is_cut_and_computed_value_by_value_has_channels_last_too() -> None:
@@ -281,6 +324,12 @@ def test_other_transposes_and_borders_of_pixels_stay() -> None:
             "ConvTranspose",
             {"strides": [2, 2], "pads": [3] * 4},
         ),
+        (
+            "NhwcTransposedConvolution4x4",
+            {"pads": [1, 1, 0, 0]},
+            "ConvTranspose",
+            {"strides": [2, 2], "pads": [1, 1, 0, 0]},
+        ),
     ],
 )
 def test_bodies_have_defaults_and_do_without_a_bias(
@@ -320,7 +369,10 @@ def test_bodies_have_defaults_and_do_without_a_bias(
         ("Conv", {"strides": [3, 3]}),
         ("Conv", {"auto_pad": "SAME_UPPER"}),
         ("ConvTranspose", {"strides": [2, 2], "pads": [2, 2, 2, 2]}),
-        ("ConvTranspose", {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}),
+        ("ConvTranspose", {"strides": [2, 2]}),
+        ("ConvTranspose", {"strides": [2, 2], "pads": [1, 1, 0, 1]}),
+        ("ConvTranspose", {"strides": [2, 2], "pads": [1, 1, 1, 1], "dilations": [2, 2]}),
+        ("ConvTranspose", {"strides": [2, 2], "pads": [1, 1, 1, 1], "auto_pad": "SAME_UPPER"}),
         ("ConvTranspose", {"pads": [1, 1, 1, 1]}),
         ("MaxPool", {"kernel_shape": [2, 2]}),
         ("LRN", {"size": 3}),

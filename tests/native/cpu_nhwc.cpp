@@ -25,9 +25,9 @@ int failures = 0;
 
 void check(bool holds, const char* what, const Convolution& s, double found) {
     if (holds) return;
-    std::fprintf(stderr, "%s: [%ld, %ld, %ld, %ld] to %ld channels, %ld x %ld, stride %ld, padding %ld: %g\n", what,
-                 long(s.count), long(s.height), long(s.width), long(s.inputs), long(s.outputs), long(s.kernel_height),
-                 long(s.kernel_width), long(s.stride), long(s.padding), found);
+    std::fprintf(stderr, "%s: [%ld, %ld, %ld, %ld] to %ld channels, %ld x %ld, stride %ld, pads %ld and %ld: %g\n",
+                 what, long(s.count), long(s.height), long(s.width), long(s.inputs), long(s.outputs),
+                 long(s.kernel_height), long(s.kernel_width), long(s.stride), long(s.before), long(s.after), found);
     ++failures;
 }
 
@@ -149,9 +149,9 @@ struct Case {
 
     // The feature, a row or a column, that a tap of a result meets, or -1.
     int64_t met(int64_t result, int64_t tap, int64_t features_here) const {
-        const int64_t at = result * shape.stride + tap - shape.padding;
+        const int64_t at = result * shape.stride + tap - shape.before;
         if (!shape.transposed) return at < 0 || at >= features_here ? -1 : at;
-        const int64_t twice = result + shape.padding - tap;
+        const int64_t twice = result + shape.before - tap;
         return twice < 0 || twice % 2 != 0 || twice / 2 >= features_here ? -1 : twice / 2;
     }
 
@@ -262,14 +262,20 @@ Convolution plain(int64_t count, int64_t height, int64_t width, int64_t inputs, 
     return {count, height, width, inputs, outputs, kernel_height, kernel_width, stride};
 }
 
-Convolution padded(Convolution shape, int64_t padding) {
-    shape.padding = padding;
+Convolution padded(Convolution shape, int64_t before, int64_t after) {
+    shape.before = before;
+    shape.after = after;
     return shape;
 }
+Convolution padded(const Convolution& shape, int64_t padding) { return padded(shape, padding, padding); }
 
+Convolution transposed(int64_t count, int64_t height, int64_t width, int64_t inputs, int64_t outputs, int64_t before,
+                       int64_t after) {
+    return padded({count, height, width, inputs, outputs, 4, 4, 2, true}, before, after);
+}
 Convolution transposed(int64_t count, int64_t height, int64_t width, int64_t inputs, int64_t outputs,
                        int64_t padding) {
-    return {count, height, width, inputs, outputs, 4, 4, 2, true, padding};
+    return transposed(count, height, width, inputs, outputs, padding, padding);
 }
 
 template <typename T>
@@ -285,6 +291,8 @@ int test_all() {
         padded(plain(1, 6, 40, 16, 16, 3, 3), 2),   padded(plain(1, 11, 13, 3, 32, 9, 9), 4),
         padded(plain(2, 12, 11, 5, 20, 4, 4, 2), 1), padded(plain(1, 17, 15, 32, 3, 9, 9), 4),
         padded(plain(2, 35, 20, 7, 6, 3, 3), 1),    padded(plain(1, 3, 140, 2, 1, 3, 5), 7),
+        padded(plain(2, 13, 9, 32, 48, 3, 3), 2, 0), padded(plain(2, 12, 11, 5, 20, 4, 4, 2), 0, 3),
+        padded(plain(2, 35, 20, 7, 6, 3, 3), 0, 1),
     };
     const std::vector<Convolution> doubled{
         transposed(1, 1, 1, 1, 1, 1),    transposed(1, 3, 3, 1, 1, 3),   transposed(2, 7, 9, 48, 3, 1),
@@ -292,6 +300,11 @@ int test_all() {
         transposed(2, 7, 7, 32, 32, 1),  transposed(2, 7, 9, 32, 32, 3), transposed(1, 1, 1, 16, 16, 1),
         transposed(17, 4, 4, 48, 80, 1), transposed(1, 21, 18, 16, 16, 3), transposed(1, 2, 9, 20, 70, 1),
         transposed(1, 40, 70, 3, 8, 1),  transposed(2, 6, 140, 2, 4, 3),
+        // One row and column more: of a tile, of a task, of a vector or of a band of its own too.
+        transposed(1, 1, 1, 1, 1, 1, 0),   transposed(2, 7, 9, 48, 3, 1, 0),  transposed(2, 5, 4, 7, 5, 1, 0),
+        transposed(1, 4, 5, 6, 9, 1, 0),   transposed(2, 7, 7, 32, 32, 1, 0), transposed(1, 1, 1, 16, 16, 1, 0),
+        transposed(3, 8, 12, 16, 80, 1, 0), transposed(17, 4, 4, 48, 80, 1, 0), transposed(1, 2, 9, 20, 70, 1, 0),
+        transposed(2, 31, 127, 2, 8, 1, 0), transposed(1, 32, 128, 3, 2, 1, 0), transposed(1, 3, 63, 1, 20, 1, 0),
     };
     for (const auto* list : {&shapes, &doubled})
         for (const Convolution& shape : *list) test_shape<T>(shape);
@@ -301,6 +314,7 @@ int test_all() {
     for (const End& end : {kRelu, kSlopes}) {
         test_not_finite(plain(1, 21, 45, 16, 16, 3, 3), kDirect<T>, end, 1);
         test_not_finite(transposed(1, 21, 25, 16, 16, 1), kDirect<T>, end, 1);
+        test_not_finite(transposed(1, 21, 25, 16, 16, 1, 0), kDirect<T>, end, 1);
         test_not_finite(plain(1, 21, 45, 3, 3, 3, 3), kDirect<T>, end, 1);
         test_not_finite(plain(1, 21, 45, 3, 16, 3, 3), kDirect<T>, end, kWide<T> ? 1 : 2);
         test_not_finite(plain(1, 21, 45, 16, 16, 3, 3), kWinograd<T>, end, 5);

@@ -38,8 +38,9 @@ class Trial:
         outputs: Channels of the result.
         kernel: Height and width.
         stride: Of one that is not transposed.
-        pads: Of one that is transposed; 0 if it is not.
-        zeros: Rows and columns around the features of one that is not.
+        before: The pads above and to the left.
+        after: Those below and to the right.
+        transposed: Whether it is.
         winograd: Whether Winograd's method is chosen.
     """
 
@@ -47,24 +48,36 @@ class Trial:
     outputs: int
     kernel: tuple[int, int] = (3, 3)
     stride: int = 1
-    pads: int = 0
+    before: int = 0
+    after: int = 0
+    transposed: bool = False
     winograd: bool = False
-    zeros: int = 0
 
     @property
     def function(self) -> str:
-        return TRANSPOSED if self.pads else PLAIN
+        return TRANSPOSED if self.transposed else PLAIN
 
     @property
     def attributes(self) -> dict[str, list[int]]:
-        if self.pads:
-            return {"pads": [self.pads] * 4}
-        return {"strides": [self.stride] * 2, **({"pads": [self.zeros] * 4} if self.zeros else {})}
+        pads = [self.before] * 2 + [self.after] * 2
+        own = {"strides": [self.stride] * 2} if self.stride > 1 else {}
+        return {**own, **({"pads": pads} if any(pads) else {})}
 
     @property
     def weights(self) -> tuple[int, ...]:
         inputs = self.features[3]
-        return (inputs, self.outputs, 4, 4) if self.pads else (self.outputs, inputs, *self.kernel)
+        return (inputs, self.outputs, 4, 4) if self.transposed else (self.outputs, inputs, *self.kernel)
+
+
+def around(features: tuple[int, int, int, int], outputs: int, pads: int, **how: Any) -> Trial:
+    """With the same pads on all sides."""
+    return Trial(features, outputs, before=pads, after=pads, **how)
+
+
+def transposed(
+    features: tuple[int, int, int, int], outputs: int, before: int, after: int, **how: Any
+) -> Trial:
+    return Trial(features, outputs, (4, 4), before=before, after=after, transposed=True, **how)
 
 
 TRIALS = [
@@ -77,15 +90,20 @@ TRIALS = [
     Trial((1, 12, 11, 16), 64, stride=2),
     Trial((2, 9, 23, 4), 5, stride=2),
     Trial((16, 1, 1, 100), 130, (1, 1)),
-    Trial((2, 20, 21, 32), 48, winograd=True, zeros=1),
-    Trial((1, 2, 2, 16), 16, zeros=1),
-    Trial((1, 9, 12, 3), 32, (4, 4), 2, zeros=1),
-    Trial((1, 9, 12, 32), 3, (9, 9), zeros=4),
-    Trial((2, 7, 7, 32), 32, pads=1, winograd=True),
-    Trial((1, 21, 18, 16), 80, pads=3, winograd=True),
-    Trial((3, 4, 4, 48), 32, pads=1),
-    Trial((2, 7, 9, 48), 3, pads=1),
-    Trial((1, 3, 4, 7), 9, pads=3),
+    around((2, 20, 21, 32), 48, 1, winograd=True),
+    around((1, 2, 2, 16), 16, 1),
+    around((1, 9, 12, 3), 32, 1, kernel=(4, 4), stride=2),
+    around((1, 9, 12, 32), 3, 4, kernel=(9, 9)),
+    Trial((2, 20, 21, 32), 48, before=0, after=2, winograd=True),
+    Trial((1, 9, 12, 3), 32, stride=2, before=0, after=1),
+    transposed((2, 7, 7, 32), 32, 1, 1, winograd=True),
+    transposed((1, 21, 18, 16), 80, 3, 3, winograd=True),
+    transposed((3, 4, 4, 48), 32, 1, 1),
+    transposed((2, 7, 9, 48), 3, 1, 1),
+    transposed((1, 3, 4, 7), 9, 3, 3),
+    transposed((2, 8, 7, 32), 32, 1, 0, winograd=True),
+    transposed((1, 3, 4, 48), 20, 1, 0),
+    transposed((2, 7, 9, 48), 3, 1, 0),
 ]
 by_trial = pytest.mark.parametrize("trial", TRIALS, ids=str)
 
@@ -97,7 +115,7 @@ def rounded(array: Array) -> Array:
 def draw(trial: Trial, ending: str = "") -> dict[str, Array]:
     """Features, weights, a bias and what an ending wants, in float32, as bfloat16 holds it."""
     rng = np.random.default_rng(sum(trial.features))
-    taps = 4 if trial.pads else trial.kernel[0] * trial.kernel[1]
+    taps = 4 if trial.transposed else trial.kernel[0] * trial.kernel[1]
     scale = (2 / (trial.features[3] * taps)) ** 0.5
     feeds = {
         "features": rounded(rng.standard_normal(trial.features)),
@@ -151,15 +169,14 @@ def model(
 def convolve(trial: Trial, features: Array, weights: Array) -> Array:
     features = features.astype(np.float64).transpose(0, 3, 1, 2)
     weights = weights.astype(np.float64)
-    if trial.pads:
+    border = (trial.before, trial.after)
+    if trial.transposed:
         # Zeros between the features and around them, and the kernel turned around.
         spread = np.zeros((*features.shape[:2], 2 * features.shape[2] - 1, 2 * features.shape[3] - 1))
         spread[:, :, ::2, ::2] = features
-        border = 3 - trial.pads
-        features = np.pad(spread, ((0, 0), (0, 0), (border, border), (border, border)))
+        features, border = spread, (3 - trial.before, 3 - trial.after)
         weights = weights[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-    around = (trial.zeros, trial.zeros)
-    features = np.pad(features, ((0, 0), (0, 0), around, around))
+    features = np.pad(features, ((0, 0), (0, 0), border, border))
     windows = np.lib.stride_tricks.sliding_window_view(features, weights.shape[2:], (2, 3))
     strided = windows[:, :, :: trial.stride, :: trial.stride]
     return np.einsum("nchwij,kcij->nhwk", strided, weights, optimize=True)
@@ -220,7 +237,7 @@ def test_the_body(trial: Trial, ending: str) -> None:
 
 @pytest.mark.parametrize("function", [PLAIN, TRANSPOSED])
 def test_attributes_and_bias_may_be_left_out(library: Path, function: str) -> None:
-    trial = Trial((1, 6, 7, 8), 20, pads=int(function == TRANSPOSED))
+    trial = Trial((1, 6, 7, 8), 20) if function == PLAIN else transposed((1, 6, 7, 8), 20, 1, 1)
     feeds = draw(trial)
     kept = {"weights": feeds["weights"]}
     sums = convolve(trial, feeds["features"], feeds["weights"])
@@ -282,9 +299,15 @@ def test_sessions_for_gpus_keep_the_body(library: Path, tmp_path: Path) -> None:
         (PLAIN, {"strides": [1, 2]}, None, r"`strides` are \[1, 2\]; alike ones are wanted"),
         (PLAIN, {"strides": [-1, -1]}, None, "strides are below 1"),
         (PLAIN, {"pads": [-1] * 4}, None, "pads are below 0"),
-        (PLAIN, {"pads": [1, 1, 0, 1]}, None, r"`pads` are \[1, 1, 0, 1\]; alike ones are wanted"),
+        (PLAIN, {"pads": [0, 0, -1, -1]}, None, "pads are below 0"),
+        (PLAIN, {"pads": [1, 1, 0, 1]}, None, r"`pads` are \[1, 1, 0, 1\]; rows and columns are wanted alike"),
         (PLAIN, {"strides": [1, 1, 1]}, None, "`strides` is no list of 2 integers"),
-        (TRANSPOSED, {"pads": [2] * 4}, None, "the pads of a transposed convolution are 1 or 3"),
+        (
+            TRANSPOSED,
+            {"pads": [0, 0, 1, 1]},
+            None,
+            r"`pads` are \[0, 0, 1, 1\]; \[1, 1, 1, 1\], \[1, 1, 0, 0\] or \[3, 3, 3, 3\] are wanted",
+        ),
         (TRANSPOSED, {"pads": [3] * 4}, ((1, 2, 9, 3), (3, 4, 4, 4), (4,)), r"\[1, 2, 9, 3\], which is too small"),
         (
             TRANSPOSED,

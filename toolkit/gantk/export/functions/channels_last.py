@@ -16,12 +16,13 @@
         Only the border and the blocks of an InstanceNorm.
     NhwcConvolution <strides, pads> (features T[N, H, W, C], weights T[K, C, kh, kw], bias T[K]?)
             => (result T[N, h, w, K])
-        With channels last. `strides` are those of rows and of columns, 1 if not given; `pads` are of Conv, for all
-        sides alike, and none if not given.
+        With channels last. `strides` are those of rows and of columns, 1 if not given; `pads` are of Conv, for rows
+        and columns alike, and none if not given.
     NhwcTransposedConvolution4x4 <pads> (features T[N, H, W, C], weights T[C, K, 4, 4], bias T[K]?)
             => (result T[N, h, w, K])
-        Of stride 2, with channels last. `pads` are of ConvTranspose: all 1 if not given, and the picture doubles, or
-        all 3, and it lacks the two outermost pixels of that on each side.
+        Of stride 2, with channels last. `pads` are of ConvTranspose: all 1 if not given, and the picture doubles;
+        [1, 1, 0, 0], and it has one row and one column more below and to the right; or all 3, and it lacks the two
+        outermost pixels of the double on each side.
     NhwcConvolutionRelu, NhwcTransposedConvolution4x4Relu: the same, and negative results become 0.
     NhwcConvolutionPRelu, NhwcTransposedConvolution4x4PRelu (..., bias, slopes T[K]): the same, and negative results are
         multiplied with slopes.

@@ -22,8 +22,6 @@ from gantk.export.rewrites.graphs import (
 
 # By phase: the taps of a kernel of 4 that meet its two inputs, in the order of these.
 _TAPS = {0: [3, 1], 1: [2, 0]}
-# By the kernel's size: the rows and columns of zeros before and after that make it 4.
-_ZEROS = {(4, 4): (0, 0), (3, 3): (0, 1), (2, 2): (1, 1)}
 _ACTIVATIONS = ("Relu", "Tanh", "Sigmoid")
 
 
@@ -92,41 +90,37 @@ def is_narrow(weight: Float64) -> bool:
     return bool(4 * weight.shape[1] <= SIMD_FLOATS)
 
 
-def doubling_kernel(node: ir.Node, border: int = 1) -> Float64 | None:
-    """The kernel (C_in, C_out, 4, 4) of a transposed convolution of stride 2 that takes so many pixels off each side.
+def doubling_kernel(node: ir.Node, before: int = 1, after: int = 1) -> Float64 | None:
+    """The kernel (C_in, C_out, 4, 4) of a transposed convolution of stride 2 with such pads, if there is one.
 
-    With a border of one it doubles height and width. So do a kernel of 3 with an output padding, as CycleGAN has them
-    (Zhu et al., arXiv 1703.10593), and one of 2 without a border, as U-Nets do: they are kernels of 4 with zeros.
+    With pads of one it doubles height and width. So do a kernel of 3 with an output padding, as CycleGAN has them
+    (Zhu et al., arXiv 1703.10593), and one of 2 without pads, as U-Nets do: they are kernels of 4 with zeros. A kernel
+    of 3 without pads, as StyleGAN2 has it (Karras et al., arXiv 1912.04958), is one with a pad of one before.
+
+    Args:
+        node: The convolution.
+        before: Rows and columns that are taken off what the kernel of 4 makes, above and to the left.
+        after: Below and to the right.
 
     Returns:
         The kernel, or `None` where the convolution is another one, or its weights are computed.
     """
     weight = constant(node.inputs[1])
-    if (
-        weight is None
-        or weight.ndim != 4
-        or weight.shape[2:] not in _ZEROS
-        or attribute(node, "group", 1) != 1
-    ):
+    if weight is None or weight.ndim != 4 or attribute(node, "group", 1) != 1:
         return None
-    before, after = _ZEROS[weight.shape[2:]]
-    own = {
-        "strides": ints(node, "strides"),
-        "pads": ints(node, "pads") or [0] * 4,
-        "output_padding": ints(node, "output_padding") or [0, 0],
-        "dilations": ints(node, "dilations") or [1, 1],
-        "output_shape": ints(node, "output_shape"),
-    }
-    wanted = {
-        "strides": [2, 2],
-        "pads": [border - before] * 4,
-        "output_padding": [after - before] * 2,
-        "dilations": [1, 1],
-        "output_shape": [],
-    }
-    if own != wanted or not is_explicit(node):
+    if ints(node, "strides") != [2, 2] or ints(node, "dilations") not in ([], [1, 1]):
         return None
-    return np.pad(weight, ((0, 0), (0, 0), (before, after), (before, after)))
+    if ints(node, "output_shape") or not is_explicit(node):
+        return None
+    pads, more = ints(node, "pads") or [0] * 4, ints(node, "output_padding") or [0, 0]
+    zeros = [(0, 0), (0, 0)]
+    for axis, size in enumerate(weight.shape[2:]):
+        first = before - pads[axis]
+        last = after - pads[axis + 2] + more[axis]
+        if min(first, last) < 0 or first + size + last != 4:
+            return None
+        zeros.append((first, last))
+    return np.pad(weight, zeros)
 
 
 def _turn(graph: ir.Graph, node: ir.Node, weight: Float64, *, joint: bool) -> None:

@@ -164,11 +164,12 @@ def _turn_plain(graph: ir.Model, node: ir.Node) -> bool:
 
 
 def _turn_transposed(graph: ir.Model, node: ir.Node) -> bool:
-    """Turn one that doubles the picture, or one whose border of one pixel it takes off too."""
-    for border in (1, 3):
-        kernel = doubling_kernel(node, border)
+    """Turn one that doubles the picture, adds a row and a column to that, or takes the double of a border off it."""
+    for before, after in ((1, 1), (1, 0), (3, 3)):
+        kernel = doubling_kernel(node, before, after)
         if kernel is not None:
-            _turn_convolution(graph, node, "NhwcTransposedConvolution4x4", kernel, pads=[border] * 4)
+            pads = [before, before, after, after]
+            _turn_convolution(graph, node, "NhwcTransposedConvolution4x4", kernel, pads=pads)
             return True
     return False
 
@@ -211,7 +212,7 @@ def _has_free_padding(node: ir.Node) -> bool:
     kernel, pads = constant(node.inputs[1]), ints(node, "pads")
     if kernel is None or kernel.ndim != 4 or ints(node, "strides") not in ([], [1, 1]):
         return False
-    if len(set(pads)) != 1 or pads[0] < 0:
+    if pads[0] != pads[1] or pads[2] != pads[3] or min(pads) < 0:
         return False
     outputs, inputs, *sides = kernel.shape
     return outputs <= FEW_OUTPUTS or (sides == [3, 3] and outputs % SIMD_FLOATS == inputs % SIMD_FLOATS == 0)
