@@ -80,9 +80,15 @@ class Operator : public Ort::CustomOpBase<Operator, Kernel, true> {
                                                       : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
             for (std::size_t index = 0; index < signature.outputs.size(); ++index) {
                 const auto type = resolved(signature.outputs[index], given);
-                if (!shapes[index].empty())
-                    Ort::ThrowOnError(wrapped.SetOutputShape(index, shapes[index], type));
+                if (is_told(shapes[index])) Ort::ThrowOnError(wrapped.SetOutputShape(index, shapes[index], type));
             }
+        });
+    }
+
+    // ONNX Runtime takes the -1 of a size that is not known for a size: two of them would be alike.
+    static bool is_told(const Ort::ShapeInferContext::Shape& shape) {
+        return !shape.empty() && std::all_of(shape.begin(), shape.end(), [](const auto& size) {
+            return !size.IsInt() || size.AsInt() >= 0;
         });
     }
 

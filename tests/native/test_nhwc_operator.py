@@ -370,3 +370,17 @@ def test_slopes_are_of_the_channels(library: Path) -> None:
     feeds = {"features": np.ones((1, 2, 3, 4), np.float32), "slopes": np.ones(3, np.float32)}
     with pytest.raises(Exception, match=r"slopes have shape \[3\]; \[4\] belongs to features \[1, 2, 3, 4\]"):
         session.run(None, feeds)
+
+
+def test_sizes_that_are_not_known_are_not_told(library: Path) -> None:
+    """ONNX Runtime takes -1 for a size as any other, and gives pictures the memory of ones that are as large."""
+    pictures = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, None, None, 3])
+    slopes = helper.make_tensor_value_info("slopes", TensorProto.FLOAT, [3])
+    made = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    node = helper.make_node("NhwcPRelu", ["x", "slopes"], ["y"], domain=DOMAIN)
+    proto = helper.make_model(
+        helper.make_graph([node], "slopes", [pictures, slopes], [made]),
+        opset_imports=[helper.make_opsetid("", BF16_OPSET), helper.make_opsetid(DOMAIN, VERSION)],
+        ir_version=10,
+    )
+    assert -1 not in load(proto.SerializeToString(), library).get_outputs()[0].shape

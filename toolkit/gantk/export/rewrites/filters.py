@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
 from gantk.export.rewrites.graphs import (
     Float64,
@@ -19,7 +19,6 @@ from gantk.export.rewrites.graphs import (
     attribute,
     constant,
     drop_unused_weights,
-    fill_types,
     has_computed_bias,
     ints,
     is_explicit,
@@ -49,7 +48,7 @@ def filters_to_depthwise(graph: ir.Model) -> int:
             turned, node = turned + (made is not None), made or node
     RemoveUnusedNodesPass()(graph)
     drop_unused_weights(graph.graph)
-    fill_types(graph.graph)
+    ShapeInferencePass()(graph)
     return turned
 
 

@@ -23,23 +23,55 @@ from gantk.export.rewrites.graphs import (
 
 
 def fold_factors(graph: ir.Graph) -> None:
-    """Let each convolution make what a product with a constant makes of its results, as residuals are scaled by."""
-    for node in [node for node in graph if node.op_type in ("Conv", "ConvTranspose")]:
-        product = only_user(node.outputs[0])
-        kernel = constant(node.inputs[1])
-        if product is None or product.op_type != "Mul" or kernel is None or has_computed_bias(node):
+    """Let each convolution make what constants make of its results, as residuals are scaled and biases added."""
+    for found in [node for node in graph if node.op_type in ("Conv", "ConvTranspose")]:
+        node: ir.Node | None = found
+        while node is not None:
+            node = _with_constant(graph, node)
+
+
+def _with_constant(graph: ir.Graph, node: ir.Node) -> ir.Node | None:
+    """A convolution that multiplies its results or adds to them, as what alone reads these did."""
+    user, kernel = only_user(node.outputs[0]), constant(node.inputs[1])
+    if user is None or user.op_type not in ("Add", "Mul") or kernel is None or has_computed_bias(node):
+        return None
+    if node.op_type == "ConvTranspose" and attribute(node, "group", 1) != 1:
+        return None
+    axis = int(node.op_type == "ConvTranspose")
+    numbers = by_channel(other_input(user, node.outputs[0]), kernel.shape[axis])
+    if numbers is None:
+        return None
+    new, bias = Replacement(graph, node), constant(optional(node, 2))
+    if user.op_type == "Add":
+        bias = numbers if bias is None else bias + numbers
+    else:
+        kernel = kernel * numbers.reshape([-1 if index == axis else 1 for index in range(kernel.ndim)])
+        bias = None if bias is None else bias * numbers
+    made = _again(new, node, kernel, bias)
+    new.finish(made, (node, user))
+    return made.producer()
+
+
+def factors_behind_filters(graph: ir.Graph) -> None:
+    """Let factors of channels multiply what a depthwise convolution yields and not what it reads.
+
+    There they may be one pass with what follows, as StyleGAN2's demodulations, blurs, noise and activations are.
+    """
+    for node in [node for node in graph if node.op_type == "Conv" and attribute(node, "group", 1) > 1]:
+        product, kernel, made = alone_before(node), constant(node.inputs[1]), node.outputs[0]
+        if product is None or product.op_type != "Mul" or kernel is None or optional(node, 2) is not None:
             continue
-        if node.op_type == "ConvTranspose" and attribute(node, "group", 1) != 1:
-            continue
-        axis = int(node.op_type == "ConvTranspose")
-        factors = by_channel(other_input(product, node.outputs[0]), kernel.shape[axis])
-        if factors is not None:
+        first, second = product.inputs
+        for pictures, factors in ((first, second), (second, first)):
+            if pictures is None or factors is None or factors.shape is None or made.shape is None:
+                continue
+            if len(kernel) != attribute(node, "group", 1) or list(factors.shape[1:]) != [len(kernel), 1, 1]:
+                continue
             new = Replacement(graph, node)
-            by_axis = factors.reshape([-1 if index == axis else 1 for index in range(kernel.ndim)])
-            bias = constant(optional(node, 2))
-            new.finish(
-                _again(new, node, kernel * by_axis, None if bias is None else bias * factors), (node, product)
-            )
+            filtered = new.add("Conv", [pictures, *node.inputs[1:]], "Conv", **node.attributes)
+            filtered.type, filtered.shape = made.type, made.shape
+            new.finish(new.add("Mul", [filtered, factors], "Mul"), (product, node))
+            break
 
 
 def order_blocks(graph: ir.Graph) -> None:

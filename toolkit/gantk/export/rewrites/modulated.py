@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
 from gantk.export.precision import IN_FLOAT
 from gantk.export.rewrites.graphs import (
@@ -27,7 +27,6 @@ from gantk.export.rewrites.graphs import (
     axes_of,
     constant,
     drop_unused_weights,
-    fill_types,
     ints,
     optional,
 )
@@ -107,7 +106,7 @@ def modulated_to_features(graph: ir.Model) -> int:
             _skip_reshapes(node)
         RemoveUnusedNodesPass()(graph)
         drop_unused_weights(graph.graph)
-        fill_types(graph.graph)
+        ShapeInferencePass()(graph)
     return turned
 
 

@@ -111,7 +111,7 @@ def _gemm(node: ir.Node) -> _Dense | None:
     factors = [node.attributes[name].as_float() for name in ("alpha", "beta") if name in node.attributes]
     if attribute(node, "transA", 0) or not attribute(node, "transB", 0) or set(factors) - {1.0}:
         return None
-    if len(shape) != 4 or math.prod(shape[1:]) != len(weight):
+    if len(shape) != 4 or math.prod(shape[1:]) != len(weight) or (shape[2:] == 1).all():
         return None
     channels, height, width = (int(size) for size in shape[1:])
     row = (1, len(weight))

@@ -33,6 +33,8 @@ def move_transposes(graph: ir.Graph) -> None:
     for node in list(graph):
         if node.op_type == "Transpose":
             _cancel(graph, node)
+        elif node.op_type == "Squeeze":
+            _squeeze(graph, node)
         elif node.domain == "" and any(map(_source, node.inputs)):
             _sink(graph, node)
     made: dict[tuple[ir.Value | None, tuple[int, ...]], ir.Value] = {}
@@ -59,6 +61,14 @@ def _cancel(graph: ir.Graph, node: ir.Node) -> None:
         old.replace_all_uses_with(source)
     elif source.producer() is not None and not source.is_graph_output():
         Replacement(graph, node).stand_for(old, source)
+
+
+def _squeeze(graph: ir.Graph, node: ir.Node) -> None:
+    """Let a node that takes rows and columns out of pictures of one pixel do so of channels last."""
+    source, sides = _source(node.inputs[0]), constant(optional(node, 1))
+    if source is not None and sides is not None and sides.tolist() == [2, 3]:
+        new = Replacement(graph, node)
+        new.finish(new.add("Squeeze", [source, new.weight("sides", np.array([1, 2]))], "last"))
 
 
 def _sink(graph: ir.Graph, node: ir.Node) -> None:

@@ -16,7 +16,8 @@ from gantk.export.functions import DOMAIN
 from gantk.export.precision import IN_FLOAT
 from gantk.export.rewrites.endings import ending_of, slopes_to_native
 from gantk.export.rewrites.enlarged import enlarged_to_transposed
-from gantk.export.rewrites.folded import fold_factors, order_blocks
+from gantk.export.rewrites.filters import filters_to_depthwise
+from gantk.export.rewrites.folded import factors_behind_filters, fold_factors, order_blocks
 from gantk.export.rewrites.graphs import (
     CHANNELS_FIRST,
     CHANNELS_LAST,
@@ -32,6 +33,8 @@ from gantk.export.rewrites.graphs import (
     is_explicit,
     parameters,
 )
+from gantk.export.rewrites.modulated import modulated_to_features
+from gantk.export.rewrites.native_affine import affine_to_native
 from gantk.export.rewrites.native_borders import Border, border_of, border_to_native
 from gantk.export.rewrites.native_dense import dense_to_native
 from gantk.export.rewrites.native_norm import turn_normalizations
@@ -66,7 +69,10 @@ def channels_last_to_native(graph: ir.Model) -> int:
         The number of convolutions turned; 0 where anything else is computed of pictures, for then ONNX Runtime could
         not load the file in bfloat16.
     """
+    modulated_to_features(graph)
+    filters_to_depthwise(graph)
     enlarged_to_transposed(graph)
+    factors_behind_filters(graph.graph)
     fold_factors(graph.graph)
     order_blocks(graph.graph)
     _norms_apart(graph.graph)
@@ -78,6 +84,7 @@ def channels_last_to_native(graph: ir.Model) -> int:
         if border is not None and _is_float(node.inputs[0]):
             _turn_border(graph, node, border)
     turned = sum(_turn(graph, node) for node in list(graph.graph))
+    affine_to_native(graph)
     for node in list(graph.graph):
         slopes_to_native(graph, node)
         _pooling_to_native(graph, node)
