@@ -41,13 +41,22 @@ struct Loops {
     void (*spread)(const T* numbers, int64_t pixels, int64_t channels, T* to);
 };
 
+namespace plain {
+
 #define GANTK_ENTRY GANTK_CLONES
 #define GANTK_TARGET __attribute__((always_inline))
+
+#ifdef __aarch64__  // Compilers take comparisons of vectors of two registers apart.
+constexpr int kLanes = 4;
+#else
+constexpr int kLanes = cpu::kLanes;
+#endif
 #include "nhwc_vectors.inl"
 
 namespace floats {
 
 using Element = float;
+using Stored = StoredFloats;
 
 GANTK_TARGET inline void load(const float* from, Floats& values) { values = *reinterpret_cast<const StoredFloats*>(from); }
 GANTK_TARGET inline void store(const Floats& values, float* to) { *reinterpret_cast<StoredFloats*>(to) = values; }
@@ -59,6 +68,7 @@ GANTK_TARGET inline void store(const Floats& values, float* to) { *reinterpret_c
 namespace bfloats {
 
 using Element = Bfloat;
+using Stored = StoredHalves;
 
 GANTK_TARGET inline void load(const Bfloat* from, Floats& values) {
     values =
@@ -76,23 +86,28 @@ GANTK_TARGET inline void store(const Floats& values, Bfloat* to) {
 
 }  // namespace bfloats
 
+}  // namespace plain
+
 #undef GANTK_ENTRY
 #undef GANTK_TARGET
 
 #ifdef GANTK_X86_64
-// Values are rounded by one instruction; in float32 vectors of 16 lanes gain nothing.
+// Values are rounded by one instruction, which takes what is below the least normal number for 0. In float32 vectors of
+// 16 lanes gain nothing.
 namespace rounding {
 
-using Element = Bfloat;
 constexpr int kLanes = 16;
 #include "nhwc_vectors.inl"
+using Element = Bfloat;
+using Stored = StoredHalves;
 
 #define GANTK_ENTRY __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
 #define GANTK_TARGET GANTK_ENTRY __attribute__((always_inline))
 
+// GCC 12 makes five instructions of __builtin_convertvector, and warns of what is not masked.
 GANTK_TARGET inline void load(const Bfloat* from, Floats& values) {
-    values =
-        reinterpret_cast<Floats>(__builtin_convertvector(*reinterpret_cast<const StoredHalves*>(from), Words) << 16);
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    values = reinterpret_cast<Floats>(reinterpret_cast<Words>(_mm512_maskz_cvtepu16_epi32(0xffff, halves)) << 16);
 }
 GANTK_TARGET inline void store(const Floats& values, Bfloat* to) {
     *reinterpret_cast<StoredHalves*>(to) =
@@ -107,12 +122,12 @@ GANTK_TARGET inline void store(const Floats& values, Bfloat* to) {
 template <typename T>
 const Loops<T>& loops() {
     if constexpr (std::is_same_v<T, float>) {
-        return floats::kLoops;
+        return plain::floats::kLoops;
     } else {
 #ifdef GANTK_X86_64
         if (&nhwc::processor() == &nhwc::kAvx512Bf16) return rounding::kLoops;
 #endif
-        return bfloats::kLoops;
+        return plain::bfloats::kLoops;
     }
 }
 
@@ -133,7 +148,7 @@ class Pass {
         : s_(joined(shape, tensors)),
           t_(tensors),
           widens_(shape.element == Element::float16),
-          run_(std::clamp<int64_t>(kRun / s_.channels, 1, s_.pixels)),
+          run_(run_of(s_)),
           task_(std::max<int64_t>(kTask / (run_ * s_.channels), 1) * run_),
           tasks_(divide_up(s_.pixels, task_)) {}
 
@@ -165,6 +180,12 @@ class Pass {
 
   private:
     static constexpr bool kWide = std::is_same_v<T, float>;
+
+    // Whole pixels, and whole vectors where there are few channels.
+    static int64_t run_of(const Affine& shape) {
+        const int64_t pixels = kRun / shape.channels, left = pixels > kRoom ? pixels % kRoom : 0;
+        return std::clamp<int64_t>(pixels - left, 1, shape.pixels);
+    }
 
     // For what cannot be computed with where it lies.
     struct Room {

@@ -80,7 +80,7 @@ Signature affine_signature(const char* name) {
     const auto infer = [](Ort::ShapeInferContext& context, Ort::ShapeInferContext::Shape (&shapes)[2]) {
         shapes[0] = context.GetInputShape(0);
     };
-    return {name, inputs, {Type::element}, make, nullptr, infer};
+    return in_place({name, inputs, {Type::element}, make, nullptr, infer});
 }
 
 }  // namespace

@@ -155,6 +155,45 @@ def test_the_body(ending: str, own: bool) -> None:
             assert_close(session(None, ending, dtype).run(None, feeds)[0], feeds, dtype)
 
 
+@pytest.mark.parametrize("shape", [(1, 3, 5, 6), (2, 40, 41, 64)], ids=str)
+@pytest.mark.parametrize("read_again", [False, True])
+def test_features_are_written_over_only_where_nothing_reads_them_again(
+    library: Path, shape: tuple[int, int, int, int], read_again: bool
+) -> None:
+    """ONNX Runtime hands over their memory where it knows that the result is as large."""
+    nodes = [
+        helper.make_node("Neg", ["x"], ["features"]),
+        helper.make_node("NhwcAffine", ["features", "factors", "offsets"], ["scaled"], domain=DOMAIN),
+        helper.make_node("NhwcPRelu", ["scaled", "slopes"], ["rectified"], domain=DOMAIN),
+        helper.make_node("Sub", ["rectified", "features" if read_again else "zero"], ["result"]),
+    ]
+    sizes = {"x": shape, "factors": (1, shape[3]), "offsets": (1, shape[3]), "slopes": shape[3:], "zero": ()}
+    feeds = {
+        name: np.random.default_rng(len(size)).standard_normal(size).astype(np.float32)
+        for name, size in sizes.items()
+    }
+    values = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, size)
+        for name, size in {
+            **sizes,
+            **dict.fromkeys(("features", "scaled", "rectified", "result"), shape),
+        }.items()
+    }
+    graph = helper.make_graph(
+        nodes,
+        "places",
+        [values[name] for name in sizes],
+        [values["result"]],
+        value_info=[values[name] for name in ("features", "scaled", "rectified")],
+    )
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    (found,) = load(proto.SerializeToString(), library).run(None, feeds)
+    scaled = -feeds["x"] * feeds["factors"] + feeds["offsets"]
+    rectified = np.where(scaled < 0, scaled * feeds["slopes"], scaled)
+    np.testing.assert_allclose(found, rectified + (feeds["x"] if read_again else -feeds["zero"]), atol=2e-6)
+
+
 @pytest.mark.parametrize("dtype", TYPES)
 def test_what_is_not_finite_stays(library: Path, dtype: str) -> None:
     feeds = draw((1, 3, 5, 6), "PRelu", dtype)
