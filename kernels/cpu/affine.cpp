@@ -20,7 +20,7 @@ namespace {
 using nhwc::Bfloat;
 using std::int64_t;
 
-constexpr int64_t kRun = 1024;      // Values of a run, unless one pixel has more: all it needs stays in the first cache.
+constexpr int64_t kRun = 1024;      // Values of a run, unless a pixel has more: all it needs stays in the first cache.
 constexpr int64_t kTask = 1 << 16;  // Of a task.
 constexpr int64_t kRoom = 16;       // What any vector may reach past a run.
 
@@ -58,7 +58,9 @@ namespace floats {
 using Element = float;
 using Stored = StoredFloats;
 
-GANTK_TARGET inline void load(const float* from, Floats& values) { values = *reinterpret_cast<const StoredFloats*>(from); }
+GANTK_TARGET inline void load(const float* from, Floats& values) {
+    values = *reinterpret_cast<const StoredFloats*>(from);
+}
 GANTK_TARGET inline void store(const Floats& values, float* to) { *reinterpret_cast<StoredFloats*>(to) = values; }
 
 #include "affine_loops.inl"
@@ -156,30 +158,27 @@ class Pass {
 
     void apply(int64_t task) const {
         const int64_t picture = task / tasks_, first = task % tasks_ * task_;
-        const int64_t own = s_.own_factors ? picture * s_.channels : 0;
-        const std::vector<float> factors = repeated(t_.factors, own, 1.0f);
-        const std::vector<float> offsets = repeated(t_.offsets, own, -0.0f);  // With which every zero keeps its sign.
-        const std::vector<float> slopes = t_.slopes ? repeated(t_.slopes, 0, 0.0f) : std::vector<float>();
-        Room room(*this);
-        for (int64_t pixel = first; pixel < std::min(first + task_, s_.pixels); pixel += run_) {
-            const int64_t pixels = std::min(run_, s_.pixels - pixel);
-            const int64_t at = (picture * s_.pixels + pixel) * s_.channels;
-            Run<T> run{};
-            run.count = pixels * s_.channels;
-            run.features = read(t_.features, at, run.count, room.features);
-            run.factors = factors.data();
-            run.offsets = offsets.data();
-            run.slopes = t_.slopes ? slopes.data() : nullptr;
-            if (t_.others) run.others = others(s_.own_others ? picture * s_.pixels + pixel : pixel, pixels, room);
-            run.result = widens_ ? room.features.data() : static_cast<T*>(t_.result) + at;
-            loops_.apply(run);
-            if constexpr (kWide)
-                if (widens_) narrow(s_.element, run.result, run.count, t_.result, at);
-        }
+        Held held(*this, s_.own_factors ? picture * s_.channels : 0);
+        for (int64_t pixel = first; pixel < std::min(first + task_, s_.pixels); pixel += run_)
+            apply_run(picture, pixel, std::min(run_, s_.pixels - pixel), held);
     }
 
   private:
     static constexpr bool kWide = std::is_same_v<T, float>;
+
+    // What a task has in memory of its own: numbers that are repeated, and what cannot be computed with where it lies.
+    struct Held {
+        std::vector<float> factors, offsets, slopes;
+        std::vector<T> features, others, numbers;
+
+        Held(const Pass& pass, int64_t first_factor)
+            : factors(pass.repeated(pass.t_.factors, first_factor, 1.0f)),
+              offsets(pass.repeated(pass.t_.offsets, first_factor, -0.0f)),  // With which every zero keeps its sign.
+              slopes(pass.t_.slopes ? pass.repeated(pass.t_.slopes, 0, 1.0f) : std::vector<float>()),
+              features(pass.widens_ ? pass.size() : 0),
+              others(pass.t_.others && (pass.widens_ || pass.s_.pixelwise) ? pass.size() : 0),
+              numbers(pass.widens_ && pass.s_.pixelwise ? pass.size() : 0) {}
+    };
 
     // Whole pixels, and whole vectors where there are few channels.
     static int64_t run_of(const Affine& shape) {
@@ -187,18 +186,22 @@ class Pass {
         return std::clamp<int64_t>(pixels - left, 1, shape.pixels);
     }
 
-    // For what cannot be computed with where it lies.
-    struct Room {
-        std::vector<T> features, others, numbers;
+    // Values of a run, and room for a vector.
+    std::size_t size() const { return static_cast<std::size_t>(run_ * s_.channels + kRoom); }
 
-        explicit Room(const Pass& pass)
-            : features(pass.size(pass.widens_)),
-              others(pass.size(pass.t_.others && (pass.widens_ || pass.s_.pixelwise))),
-              numbers(pass.size(pass.widens_ && pass.s_.pixelwise)) {}
-    };
-
-    std::size_t size(bool needed = true) const {
-        return needed ? static_cast<std::size_t>(run_ * s_.channels + kRoom) : 0;
+    void apply_run(int64_t picture, int64_t pixel, int64_t pixels, Held& held) const {
+        const int64_t at = (picture * s_.pixels + pixel) * s_.channels;
+        Run<T> run{};
+        run.count = pixels * s_.channels;
+        run.features = read(t_.features, at, run.count, held.features);
+        run.factors = held.factors.data();
+        run.offsets = held.offsets.data();
+        run.slopes = t_.slopes ? held.slopes.data() : nullptr;
+        if (t_.others) run.others = others(s_.own_others ? picture * s_.pixels + pixel : pixel, pixels, held);
+        run.result = widens_ ? held.features.data() : static_cast<T*>(t_.result) + at;
+        loops_.apply(run);
+        if constexpr (kWide)
+            if (widens_) narrow(s_.element, run.result, run.count, t_.result, at);
     }
 
     // The channels' numbers from `first` on, for each pixel of a run.
@@ -221,10 +224,10 @@ class Pass {
         return static_cast<const T*>(values) + first;
     }
 
-    const T* others(int64_t pixel, int64_t pixels, Room& room) const {
-        if (!s_.pixelwise) return read(t_.others, pixel * s_.channels, pixels * s_.channels, room.others);
-        loops_.spread(read(t_.others, pixel, pixels, room.numbers), pixels, s_.channels, room.others.data());
-        return room.others.data();
+    const T* others(int64_t pixel, int64_t pixels, Held& held) const {
+        if (!s_.pixelwise) return read(t_.others, pixel * s_.channels, pixels * s_.channels, held.others);
+        loops_.spread(read(t_.others, pixel, pixels, held.numbers), pixels, s_.channels, held.others.data());
+        return held.others.data();
     }
 
     const Affine s_;

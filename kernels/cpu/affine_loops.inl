@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The loops of affine.cpp, for one kind of processor and one type. The file that includes this defines Element, Stored, a vector
-// of kLanes of these in memory, GANTK_TARGET, which all that is inlined is compiled for, GANTK_ENTRY, which entry points are, and `load` and `store`.
+// The loops of affine.cpp, for one kind of processor and one type. The file that includes this defines Element; Stored,
+// a vector of kLanes of these in memory; GANTK_TARGET, which all that is inlined is compiled for; GANTK_ENTRY, which
+// entry points are; and `load` and `store`.
 
 template <bool kAdds, bool kRectifies>
 GANTK_TARGET inline void apply_vector(const Run<Element>& run, int64_t at, const Element* features,
