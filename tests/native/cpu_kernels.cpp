@@ -228,7 +228,7 @@ void test_affine(const Affine& shape) {
 
 // NaN stays, and so do infinities and the sign of zero, where nothing is scaled.
 void test_rectified_specials(Element element) {
-    const float values[]{NAN, -NAN, INFINITY, -INFINITY, 0.0f, -0.0f, 1, -1}, slopes[8]{2, 2, 2, 2, 2, 2, 2, 2};
+    const float values[]{NAN, -NAN, INFINITY, -INFINITY, 0.0f, -0.0f, 1, -1}, slopes[8]{-2, -2, -2, -2, -2, -2, -2, -2};
     std::vector<unsigned char> features(8 * std::size_t(gantk::kernels::element_bytes(element)));
     narrow(element, values, 8, features.data(), 0);
     AffineTensors tensors{features.data(), features.data()};
@@ -236,7 +236,7 @@ void test_rectified_specials(Element element) {
     affine({element, 1, 1, 8}, tensors, kThreads);
     const std::vector<float> found = read(element, features);
     for (std::size_t i = 0; i < 8; ++i) {
-        const float wanted = values[i] < 0 ? 2 * values[i] : values[i];
+        const float wanted = values[i] < 0 ? -2 * values[i] : values[i];
         const bool alike = std::isnan(wanted) ? std::isnan(found[i])
                                               : found[i] == wanted && std::signbit(found[i]) == std::signbit(wanted);
         check("a special value", {element, 1, 1, 8}, alike, 1, 0, 0);
