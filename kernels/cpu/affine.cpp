@@ -20,7 +20,7 @@ namespace {
 using nhwc::Bfloat;
 using std::int64_t;
 
-constexpr int64_t kRun = 1024;      // Values of a run, unless one pixel has more: all it needs stays in the first cache.
+constexpr int64_t kRun = 1024;      // Values of a run, unless a pixel has more: all it needs stays in the first cache.
 constexpr int64_t kTask = 1 << 16;  // Of a task.
 constexpr int64_t kRoom = 16;       // What any vector may reach past a run.
 
@@ -41,15 +41,26 @@ struct Loops {
     void (*spread)(const T* numbers, int64_t pixels, int64_t channels, T* to);
 };
 
+namespace plain {
+
 #define GANTK_ENTRY GANTK_CLONES
 #define GANTK_TARGET __attribute__((always_inline))
+
+#ifdef __aarch64__  // Compilers take comparisons of vectors of two registers apart.
+constexpr int kLanes = 4;
+#else
+constexpr int kLanes = cpu::kLanes;
+#endif
 #include "nhwc_vectors.inl"
 
 namespace floats {
 
 using Element = float;
+using Stored = StoredFloats;
 
-GANTK_TARGET inline void load(const float* from, Floats& values) { values = *reinterpret_cast<const StoredFloats*>(from); }
+GANTK_TARGET inline void load(const float* from, Floats& values) {
+    values = *reinterpret_cast<const StoredFloats*>(from);
+}
 GANTK_TARGET inline void store(const Floats& values, float* to) { *reinterpret_cast<StoredFloats*>(to) = values; }
 
 #include "affine_loops.inl"
@@ -59,6 +70,7 @@ GANTK_TARGET inline void store(const Floats& values, float* to) { *reinterpret_c
 namespace bfloats {
 
 using Element = Bfloat;
+using Stored = StoredHalves;
 
 GANTK_TARGET inline void load(const Bfloat* from, Floats& values) {
     values =
@@ -76,23 +88,28 @@ GANTK_TARGET inline void store(const Floats& values, Bfloat* to) {
 
 }  // namespace bfloats
 
+}  // namespace plain
+
 #undef GANTK_ENTRY
 #undef GANTK_TARGET
 
 #ifdef GANTK_X86_64
-// Values are rounded by one instruction; in float32 vectors of 16 lanes gain nothing.
+// Values are rounded by one instruction, which takes what is below the least normal number for 0. In float32 vectors of
+// 16 lanes gain nothing.
 namespace rounding {
 
-using Element = Bfloat;
 constexpr int kLanes = 16;
 #include "nhwc_vectors.inl"
+using Element = Bfloat;
+using Stored = StoredHalves;
 
 #define GANTK_ENTRY __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
 #define GANTK_TARGET GANTK_ENTRY __attribute__((always_inline))
 
+// GCC 12 makes five instructions of __builtin_convertvector, and warns of what is not masked.
 GANTK_TARGET inline void load(const Bfloat* from, Floats& values) {
-    values =
-        reinterpret_cast<Floats>(__builtin_convertvector(*reinterpret_cast<const StoredHalves*>(from), Words) << 16);
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    values = reinterpret_cast<Floats>(reinterpret_cast<Words>(_mm512_maskz_cvtepu16_epi32(0xffff, halves)) << 16);
 }
 GANTK_TARGET inline void store(const Floats& values, Bfloat* to) {
     *reinterpret_cast<StoredHalves*>(to) =
@@ -107,18 +124,18 @@ GANTK_TARGET inline void store(const Floats& values, Bfloat* to) {
 template <typename T>
 const Loops<T>& loops() {
     if constexpr (std::is_same_v<T, float>) {
-        return floats::kLoops;
+        return plain::floats::kLoops;
     } else {
 #ifdef GANTK_X86_64
         if (&nhwc::processor() == &nhwc::kAvx512Bf16) return rounding::kLoops;
 #endif
-        return bfloats::kLoops;
+        return plain::bfloats::kLoops;
     }
 }
 
 // Pictures that share what they meet, or have all of it, are one.
 Affine joined(const Affine& shape, const AffineTensors& tensors) {
-    if (shape.own_factors || (tensors.others != nullptr && !shape.own_others)) return shape;
+    if (shape.own_factors || shape.own_offsets || (tensors.others != nullptr && !shape.own_others)) return shape;
     Affine one = shape;
     one.count = 1;
     one.pixels *= shape.count;
@@ -133,7 +150,7 @@ class Pass {
         : s_(joined(shape, tensors)),
           t_(tensors),
           widens_(shape.element == Element::float16),
-          run_(std::clamp<int64_t>(kRun / s_.channels, 1, s_.pixels)),
+          run_(run_of(s_)),
           task_(std::max<int64_t>(kTask / (run_ * s_.channels), 1) * run_),
           tasks_(divide_up(s_.pixels, task_)) {}
 
@@ -141,51 +158,59 @@ class Pass {
 
     void apply(int64_t task) const {
         const int64_t picture = task / tasks_, first = task % tasks_ * task_;
-        const int64_t own = s_.own_factors ? picture * s_.channels : 0;
-        const std::vector<float> factors = repeated(t_.factors, own, 1.0f);
-        const std::vector<float> offsets = repeated(t_.offsets, own, -0.0f);  // With which every zero keeps its sign.
-        const std::vector<float> slopes = t_.slopes ? repeated(t_.slopes, 0, 0.0f) : std::vector<float>();
-        Room room(*this);
-        for (int64_t pixel = first; pixel < std::min(first + task_, s_.pixels); pixel += run_) {
-            const int64_t pixels = std::min(run_, s_.pixels - pixel);
-            const int64_t at = (picture * s_.pixels + pixel) * s_.channels;
-            Run<T> run{};
-            run.count = pixels * s_.channels;
-            run.features = read(t_.features, at, run.count, room.features);
-            run.factors = factors.data();
-            run.offsets = offsets.data();
-            run.slopes = t_.slopes ? slopes.data() : nullptr;
-            if (t_.others) run.others = others(s_.own_others ? picture * s_.pixels + pixel : pixel, pixels, room);
-            run.result = widens_ ? room.features.data() : static_cast<T*>(t_.result) + at;
-            loops_.apply(run);
-            if constexpr (kWide)
-                if (widens_) narrow(s_.element, run.result, run.count, t_.result, at);
-        }
+        Held held(*this, picture);
+        for (int64_t pixel = first; pixel < std::min(first + task_, s_.pixels); pixel += run_)
+            apply_run(picture, pixel, std::min(run_, s_.pixels - pixel), held);
     }
 
   private:
     static constexpr bool kWide = std::is_same_v<T, float>;
 
-    // For what cannot be computed with where it lies.
-    struct Room {
+    // What a task has in memory of its own: numbers that are repeated, and what cannot be computed with where it lies.
+    struct Held {
+        std::vector<float> factors, offsets, slopes;
         std::vector<T> features, others, numbers;
 
-        explicit Room(const Pass& pass)
-            : features(pass.size(pass.widens_)),
-              others(pass.size(pass.t_.others && (pass.widens_ || pass.s_.pixelwise))),
-              numbers(pass.size(pass.widens_ && pass.s_.pixelwise)) {}
+        Held(const Pass& pass, int64_t picture)
+            : factors(pass.repeated(pass.t_.factors, pass.s_.own_factors ? picture : 0, 1.0f)),
+              // With -0 every zero keeps its sign.
+              offsets(pass.repeated(pass.t_.offsets, pass.s_.own_offsets ? picture : 0, -0.0f)),
+              slopes(pass.t_.slopes ? pass.repeated(pass.t_.slopes, 0, 1.0f) : std::vector<float>()),
+              features(pass.widens_ ? pass.size() : 0),
+              others(pass.t_.others && (pass.widens_ || pass.s_.pixelwise) ? pass.size() : 0),
+              numbers(pass.widens_ && pass.s_.pixelwise ? pass.size() : 0) {}
     };
 
-    std::size_t size(bool needed = true) const {
-        return needed ? static_cast<std::size_t>(run_ * s_.channels + kRoom) : 0;
+    // Whole pixels, and whole vectors where there are few channels.
+    static int64_t run_of(const Affine& shape) {
+        const int64_t pixels = kRun / shape.channels, left = pixels > kRoom ? pixels % kRoom : 0;
+        return std::clamp<int64_t>(pixels - left, 1, shape.pixels);
     }
 
-    // The channels' numbers from `first` on, for each pixel of a run.
-    std::vector<float> repeated(const float* values, int64_t first, float otherwise) const {
+    // Values of a run, and room for a vector.
+    std::size_t size() const { return static_cast<std::size_t>(run_ * s_.channels + kRoom); }
+
+    void apply_run(int64_t picture, int64_t pixel, int64_t pixels, Held& held) const {
+        const int64_t at = (picture * s_.pixels + pixel) * s_.channels;
+        Run<T> run{};
+        run.count = pixels * s_.channels;
+        run.features = read(t_.features, at, run.count, held.features);
+        run.factors = held.factors.data();
+        run.offsets = held.offsets.data();
+        run.slopes = t_.slopes ? held.slopes.data() : nullptr;
+        if (t_.others) run.others = others(s_.own_others ? picture * s_.pixels + pixel : pixel, pixels, held);
+        run.result = widens_ ? held.features.data() : static_cast<T*>(t_.result) + at;
+        loops_.apply(run);
+        if constexpr (kWide)
+            if (widens_) narrow(s_.element, run.result, run.count, t_.result, at);
+    }
+
+    // The channels' numbers of a picture, for each pixel of a run.
+    std::vector<float> repeated(const float* values, int64_t picture, float otherwise) const {
         std::vector<float> made(size(), otherwise);
         if (values == nullptr) return made;
         const int64_t all = run_ * s_.channels;
-        std::copy_n(values + first, s_.channels, made.data());
+        std::copy_n(values + picture * s_.channels, s_.channels, made.data());
         for (int64_t done = s_.channels; done < all; done *= 2)
             std::copy_n(made.data(), std::min(done, all - done), made.data() + done);
         return made;
@@ -200,10 +225,10 @@ class Pass {
         return static_cast<const T*>(values) + first;
     }
 
-    const T* others(int64_t pixel, int64_t pixels, Room& room) const {
-        if (!s_.pixelwise) return read(t_.others, pixel * s_.channels, pixels * s_.channels, room.others);
-        loops_.spread(read(t_.others, pixel, pixels, room.numbers), pixels, s_.channels, room.others.data());
-        return room.others.data();
+    const T* others(int64_t pixel, int64_t pixels, Held& held) const {
+        if (!s_.pixelwise) return read(t_.others, pixel * s_.channels, pixels * s_.channels, held.others);
+        loops_.spread(read(t_.others, pixel, pixels, held.numbers), pixels, s_.channels, held.others.data());
+        return held.others.data();
     }
 
     const Affine s_;

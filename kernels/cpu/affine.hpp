@@ -11,7 +11,8 @@ namespace gantk::cpu {
 struct Affine {
     Element element;
     std::int64_t count, pixels, channels;
-    bool own_factors = false;  // Each picture has factors and offsets of its own.
+    bool own_factors = false;  // Each picture has factors of its own.
+    bool own_offsets = false;  // And offsets.
     bool own_others = false;   // Each picture has others of its own.
     bool pixelwise = false;    // Others are one number for each pixel.
 };
@@ -22,7 +23,7 @@ struct AffineTensors {
     const void* features;
     void* result;
     const float* factors = nullptr;  // [count or 1, channels], or all 1.
-    const float* offsets = nullptr;  // The same, or none.
+    const float* offsets = nullptr;  // [count or 1, channels], or none.
     const void* others = nullptr;    // [count or 1, pixels, channels or 1], or none.
     const float* slopes = nullptr;   // [channels], or none. NaN stays NaN.
 };

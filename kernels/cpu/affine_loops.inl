@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The loops of affine.cpp, for one kind of processor and one type. The file that includes this defines Element, kLanes,
-// GANTK_TARGET, which all that is inlined is compiled for, GANTK_ENTRY, which entry points are, and `load` and `store`.
+// The loops of affine.cpp, for one kind of processor and one type. The file that includes this defines Element; Stored,
+// a vector of kLanes of these in memory; GANTK_TARGET, which all that is inlined is compiled for; GANTK_ENTRY, which
+// entry points are; and `load` and `store`.
 
 template <bool kAdds, bool kRectifies>
 GANTK_TARGET inline void apply_vector(const Run<Element>& run, int64_t at, const Element* features,
@@ -44,9 +45,11 @@ GANTK_ENTRY void apply(const Run<Element>& run) {
 // The number of each pixel for all its channels. What lies past the last channel is written over by the next pixel;
 // after the last one there is room for a vector.
 GANTK_ENTRY void spread(const Element* numbers, int64_t pixels, int64_t channels, Element* to) {
-    for (int64_t pixel = 0; pixel < pixels; ++pixel, to += channels)
+    for (int64_t pixel = 0; pixel < pixels; ++pixel, to += channels) {
+        const Stored number = Stored{} + numbers[pixel];
         for (int64_t channel = 0; channel < channels; channel += kLanes)
-            for (int lane = 0; lane < kLanes; ++lane) to[channel + lane] = numbers[pixel];
+            *reinterpret_cast<Stored*>(to + channel) = number;
+    }
 }
 
 constexpr Loops<Element> kLoops{apply, spread};

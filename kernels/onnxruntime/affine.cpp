@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// NhwcAffine (features T[N, H, W, C], factors float32[M, C], offsets float32[M, C]) => (result T[N, H, W, C])
+// NhwcAffine (features T[N, H, W, C], factors float32[M, C], offsets float32[L, C]) => (result T[N, H, W, C])
 // NhwcAffineSum (..., others T[P, H, W, Q]): the same, and others are added.
 // NhwcAffinePRelu (..., slopes float32[C]): the same, and negative results are multiplied with slopes.
 // NhwcAffineSumPRelu (..., others, slopes): the same, others are added, and then negative ones multiplied.
-// M and P are 1 or N, Q is 1 or C.
+// L, M and P are 1 or N, Q is 1 or C.
 #include "../cpu/affine.hpp"
 #include "kernel.hpp"
 
@@ -20,8 +20,7 @@ class NhwcAffine : public Kernel {
         const Shape shape = shape_of(features, "features", 4, false, "N x H x W x C");
         cpu::Affine what{element_, shape[0], shape[1] * shape[2], shape[3]};
         what.own_factors = each_has_own(factors, "factors", shape);
-        if (each_has_own(offsets, "offsets", shape) != what.own_factors)
-            throw Error("factors and offsets have different shapes");
+        what.own_offsets = each_has_own(offsets, "offsets", shape);
         cpu::AffineTensors tensors{features.GetTensorRawData(), nullptr, factors.GetTensorData<float>(),
                                    offsets.GetTensorData<float>()};
         if (adds_) {
@@ -80,7 +79,7 @@ Signature affine_signature(const char* name) {
     const auto infer = [](Ort::ShapeInferContext& context, Ort::ShapeInferContext::Shape (&shapes)[2]) {
         shapes[0] = context.GetInputShape(0);
     };
-    return {name, inputs, {Type::element}, make, nullptr, infer};
+    return in_place({name, inputs, {Type::element}, make, nullptr, infer});
 }
 
 }  // namespace

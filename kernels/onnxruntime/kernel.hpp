@@ -111,10 +111,17 @@ struct Signature {
     void (*infer)(Ort::ShapeInferContext& context, Ort::ShapeInferContext::Shape (&shapes)[2]);
     std::size_t required = inputs.size();  // Inputs after these may be left out.
     std::vector<Element> elements = {Element::float32, Element::float16, Element::bfloat16};  // That there are kernels for.
+    bool in_place = false;  // The first output may take the memory of the first input.
 
     // Whether there are kernels for several types.
     bool is_generic() const { return std::find(inputs.begin(), inputs.end(), Type::element) != inputs.end(); }
 };
+
+// The same, and ONNX Runtime may hand over the first input's memory for the first output.
+inline Signature in_place(Signature signature) {
+    signature.in_place = true;
+    return signature;
+}
 
 extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation, kMaxPool, kMaxPoolGrad, kConvolution,
     kConvolutionRelu, kConvolutionReluGrad, kReflectedConvolution, kTransposedConvolution, kTransposedConvolutionRelu,

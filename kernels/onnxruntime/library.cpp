@@ -32,6 +32,9 @@ class Operator : public Ort::CustomOpBase<Operator, Kernel, true> {
     Operator(const Signature& signature, Element element, const char* provider, Make make)
         : signature_(&signature), element_(element), provider_(provider), make_(make) {
         InferOutputShapeFn = &Operator::infer;
+        if (!signature.in_place) return;
+        GetMayInplace = &Operator::places;
+        ReleaseMayInplace = [](int*, int*) {};
     }
 
     OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const noexcept {
@@ -90,6 +93,13 @@ class Operator : public Ort::CustomOpBase<Operator, Kernel, true> {
         return !shape.empty() && std::all_of(shape.begin(), shape.end(), [](const auto& size) {
             return !size.IsInt() || size.AsInt() >= 0;
         });
+    }
+
+    // Where the first input is not read again, its memory is warm, and half as much is touched.
+    static std::size_t places(int** inputs, int** outputs) {
+        static int first = 0;
+        *inputs = *outputs = &first;
+        return 1;
     }
 
     static ONNXTensorElementDataType type_of(OrtShapeInferContext* context, std::ptrdiff_t input) {

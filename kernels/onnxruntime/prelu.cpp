@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // NhwcPRelu (features T[N, H, W, C], slopes T[C]) => (result T[N, H, W, C])
-#include "../cpu/prelu.hpp"
+#include "../cpu/affine.hpp"
 #include "kernel.hpp"
 
 namespace gantk::onnxruntime {
@@ -18,8 +18,11 @@ class NhwcPRelu : public Kernel {
             throw Error("slopes have shape " + text_of(given) + "; " + text_of(wanted) + " belongs to features " +
                         text_of(shape));
         auto result = context.GetOutput(0, shape);
-        cpu::prelu({element_, shape[0] * shape[1] * shape[2], shape[3]}, features.GetTensorRawData(),
-                   slopes.GetTensorRawData(), result.GetTensorMutableRawData(), threads_of(context));
+        std::vector<float> wide(static_cast<std::size_t>(shape[3]));
+        cpu::widen(element_, slopes.GetTensorRawData(), 0, shape[3], wide.data());
+        cpu::AffineTensors tensors{features.GetTensorRawData(), result.GetTensorMutableRawData()};
+        tensors.slopes = wide.data();
+        cpu::affine({element_, shape[0], shape[1] * shape[2], shape[3]}, tensors, threads_of(context));
     }
 
   private:
@@ -28,15 +31,14 @@ class NhwcPRelu : public Kernel {
 
 }  // namespace
 
-const Signature kNhwcPRelu{"NhwcPRelu",
-                           {Type::element, Type::element},
-                           {Type::element},
-                           [](const Making& making) -> std::unique_ptr<Kernel> {
-                               return std::make_unique<NhwcPRelu>(making);
-                           },
-                           nullptr,
-                           [](Ort::ShapeInferContext& context, Ort::ShapeInferContext::Shape (&shapes)[2]) {
-                               shapes[0] = context.GetInputShape(0);
-                           }};
+const Signature kNhwcPRelu =
+    in_place({"NhwcPRelu",
+              {Type::element, Type::element},
+              {Type::element},
+              [](const Making& making) -> std::unique_ptr<Kernel> { return std::make_unique<NhwcPRelu>(making); },
+              nullptr,
+              [](Ort::ShapeInferContext& context, Ort::ShapeInferContext::Shape (&shapes)[2]) {
+                  shapes[0] = context.GetInputShape(0);
+              }});
 
 }  // namespace gantk::onnxruntime

@@ -10,6 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from gantk.errors import GantkError
+from gantk.export.functions import DOMAIN, VERSION, bodies
+from gantk.export.opset import OPSET
 from gantk.export.precision import audit_range, convert, expose_intermediates, refuse_overflow
 from gantk.runtime.model import from_bytes
 from gantk.runtime.registry import open_model
@@ -48,6 +50,16 @@ def norm_graph() -> ir.Model:
     ]
     weights = {"k": np.float32([1000.0]), "g": np.ones(2, np.float32), "b": np.zeros(2, np.float32)}
     return graph_of(nodes, weights)
+
+
+def affine_graph(ending: str, weights: dict[str, np.ndarray]) -> ir.Model:
+    node = helper.make_node(f"NhwcAffine{ending}", ["x", *weights], ["y"], name="last", domain=DOMAIN)
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", "H", "W", 2]) for name in "xy")
+    stored = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
+    graph = helper.make_graph([node], "test", [x], [y], stored)
+    model = helper.make_model(graph, functions=bodies(OPSET), opset_imports=opsets, ir_version=10)
+    return ir.from_proto(model)
 
 
 def run(graph: ir.Model, x: np.ndarray) -> np.ndarray:
@@ -294,3 +306,22 @@ def test_an_output_that_is_made_pixels_too_is_cast_for_itself() -> None:
     types = {output.name: output.dtype for output in lowered.graph.outputs}
     assert types == {"y": ir.DataType.FLOAT, "Cast.out": ir.DataType.UINT8}
     onnx.checker.check_model(ir.to_proto(lowered), full_check=True)
+
+
+@pytest.mark.parametrize("precision", LOW)
+@pytest.mark.parametrize(
+    ("ending", "added"),
+    [("", []), ("Sum", ["others"]), ("PRelu", ["slopes"]), ("SumPRelu", ["others", "slopes"])],
+)
+def test_what_an_operator_takes_as_float32_stays_so(ending: str, added: list[str], precision: str) -> None:
+    shapes = {"factors": (1, 2), "offsets": (1, 2), "others": (1, 3, 4, 1), "slopes": (2,)}
+    names = ["factors", "offsets", *added]
+    graph = affine_graph(ending, {name: np.full(shapes[name], 0.3, np.float32) for name in names})
+    low = convert(graph, precision)
+    (node,) = (node for node in low.graph if node.op_type != "Cast")
+    lower = ir.DataType(LOW[precision])
+    wanted = [lower if name in ("x", "others") else ir.DataType.FLOAT for name in ("x", *names)]
+    assert [value.dtype for value in node.inputs if value is not None] == wanted
+    if precision == "fp16":  # In bf16 ONNX Runtime has no bodies to run.
+        x = np.random.default_rng(0).standard_normal((2, 3, 4, 2)).astype(np.float32)
+        np.testing.assert_allclose(run(low, x), run(graph, x), atol=2e-3)

@@ -8,10 +8,11 @@
 #include <cstring>
 #include <vector>
 
+#include "affine.hpp"
 #include "draw.hpp"
 #include "gram.hpp"
+#include "nhwc_loops.hpp"
 #include "pooling.hpp"
-#include "prelu.hpp"
 #include "threads.hpp"
 #include "variation.hpp"
 
@@ -179,17 +180,66 @@ void test_nhwc_pooling(const NhwcPooling& shape) {
     }
 }
 
-void test_prelu(const Rectified& shape) {
-    const auto [element, pixels, channels] = shape;
-    const Tensor values(element, pixels * channels), slopes(element, channels);
-    std::vector<unsigned char> made(values.bytes.size(), 0xff);
-    prelu(shape, values.bytes.data(), slopes.bytes.data(), made.data(), kThreads);
+// Every combination of what features meet, by the loops of every processor that this one can be.
+void test_affine(Affine shape, int combination) {
+    const auto bit = [&](int which) { return (combination >> which & 1) != 0; };
+    shape.own_factors = bit(0);
+    shape.own_others = bit(1);
+    shape.pixelwise = bit(2);
+    const auto [element, count, pixels, channels, own_factors, own_others, pixelwise] = shape;
+    const bool scales = bit(3), adds = bit(4), rectifies = bit(5);
+    const int64_t sets = own_factors ? count : 1, width = pixelwise ? 1 : channels;
+    const Tensor features(element, count * pixels * channels), factors(Element::float32, sets * channels),
+        offsets(Element::float32, sets * channels), others(element, (own_others ? count : 1) * pixels * width),
+        slopes(Element::float32, channels);
+    std::vector<unsigned char> made(features.bytes.size(), 0xff), replaced = features.bytes;
+    AffineTensors tensors{features.bytes.data(), made.data()};
+    if (scales) tensors.factors = factors.values.data(), tensors.offsets = offsets.values.data();
+    if (adds) tensors.others = others.bytes.data();
+    if (rectifies) tensors.slopes = slopes.values.data();
+    affine(shape, tensors, kThreads);
+    tensors.features = tensors.result = replaced.data();
+    affine(shape, tensors, kThreads);
+    const Features named{element, count, pixels, channels};
+    check("affine in place", named, std::memcmp(made.data(), replaced.data(), made.size()), 0, 0, 0);
+
     const std::vector<float> found = read(element, made);
-    const double rounding = element == Element::float32 ? 1e-7 : element == Element::float16 ? 1e-3 : 4e-3;
-    for (std::size_t at = 0; at < found.size(); ++at) {
-        const double value = values.values[at], slope = slopes.values[at % std::size_t(channels)];
-        const double wanted = value < 0 ? value * slope : value;
-        check("slope of negative values", {element, pixels, channels, 1}, found[at], wanted, std::abs(wanted), rounding);
+    const double rounding = element == Element::float32 ? 0 : element == Element::float16 ? 0x1p-11 : 0x1p-8;
+    for (int64_t at = 0; at < int64_t(found.size()); ++at) {
+        const int64_t c = at % channels, pixel = at / channels, picture = pixel / pixels;
+        const std::size_t set = std::size_t(own_factors ? picture * channels + c : c);
+        const int64_t other = (own_others ? pixel : pixel % pixels) * width + (pixelwise ? 0 : c);
+        const double terms[] = {features.values[std::size_t(at)] * (scales ? double{factors.values[set]} : 1),
+                                scales ? offsets.values[set] : 0, adds ? others.values[std::size_t(other)] : 0};
+        double wanted = terms[0] + terms[1] + terms[2];
+        if (rectifies && wanted < 0) wanted *= slopes.values[std::size_t(c)];
+        const double size = std::abs(terms[0]) + std::abs(terms[1]) + std::abs(terms[2]);
+        check("affine", named, found[std::size_t(at)], wanted, 1, 3e-7 * size + rounding * std::abs(wanted));
+    }
+}
+
+void test_affine(const Affine& shape) {
+    for (const nhwc::Processor* processor : nhwc::processors()) {
+        nhwc::choose(*processor);
+        for (int combination = 0; combination < 64; ++combination) test_affine(shape, combination);
+    }
+    nhwc::choose(*nhwc::processors().front());
+}
+
+// NaN stays, and so do infinities and the sign of zero, where nothing is scaled.
+void test_rectified_specials(Element element) {
+    const float values[]{NAN, -NAN, INFINITY, -INFINITY, 0.0f, -0.0f, 1, -1}, slopes[8]{-2, -2, -2, -2, -2, -2, -2, -2};
+    std::vector<unsigned char> features(8 * std::size_t(gantk::kernels::element_bytes(element)));
+    narrow(element, values, 8, features.data(), 0);
+    AffineTensors tensors{features.data(), features.data()};
+    tensors.slopes = slopes;
+    affine({element, 1, 1, 8}, tensors, kThreads);
+    const std::vector<float> found = read(element, features);
+    for (std::size_t i = 0; i < 8; ++i) {
+        const float wanted = values[i] < 0 ? -2 * values[i] : values[i];
+        const bool alike = std::isnan(wanted) ? std::isnan(found[i])
+                                              : found[i] == wanted && std::signbit(found[i]) == std::signbit(wanted);
+        check("a special value", {element, 1, 1, 8}, alike, 1, 0, 0);
     }
 }
 
@@ -216,11 +266,14 @@ int main() {
                 test_nhwc_pooling({element, 2, height, width, channels, ceil});
                 ++shapes;
             }
-        for (const auto& [pixels, channels] : std::vector<std::pair<int64_t, int64_t>>{
-                 {1, 1}, {5, 3}, {4097, 1}, {1400, 64}, {16, 5000}, {40000, 3}}) {
-            test_prelu({element, pixels, channels});
+        for (const auto& [count, pixels, channels] : std::vector<std::array<int64_t, 3>>{
+                 {1, 1, 1}, {3, 1, 5}, {2, 5, 3}, {2, 40, 64}, {3, 70, 17}, {2, 3, 1500}}) {
+            test_affine({element, count, pixels, channels});
             ++shapes;
         }
+        test_affine({element, 2, 30000, 3}, 0b111111);  // More than a task.
+        test_affine({element, 2, 30000, 3}, 0b111000);
+        test_rectified_specials(element);
         for (const VariationKind kind : {VariationKind::l1, VariationKind::l2, VariationKind::isotropic})
             for (const auto& [height, width] : std::vector<std::pair<int64_t, int64_t>>{{1, 1},
                                                                                         {1, 9},

@@ -33,10 +33,10 @@
     NhwcMaxPool2x2 <ceil_mode> (features T[N, H, W, C]) => (pooled T[N, h, w, C])
         The maximum of windows of 2 x 2, side by side. An odd last row or column is in none, or with a `ceil_mode` of 1
         in windows of its own.
-    NhwcAffine (features T[N, H, W, C], factors float32[M, C], offsets float32[M, C]) => (result T[N, H, W, C])
+    NhwcAffine (features T[N, H, W, C], factors float32[M, C], offsets float32[L, C]) => (result T[N, H, W, C])
         features * factors + offsets, computed in float32: a factor and an offset for each channel, alike for all
-        pictures, where M is 1, or of each picture its own, where M is N (StyleGAN2's demodulation, class-conditional
-        batch normalisation, FiLM, attention to channels).
+        pictures, where M or L is 1, or of each picture its own, where it is N (StyleGAN2's demodulation,
+        class-conditional batch normalisation, FiLM, attention to channels).
     NhwcAffineSum (..., others T[P, H, W, Q]): the same, and others are added; P is 1 or N, and Q is C, or 1 for one
         number for each pixel (StyleGAN2's noise).
     NhwcAffinePRelu (..., slopes float32[C]): the same, and negative results are multiplied with slopes.
