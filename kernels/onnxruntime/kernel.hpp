@@ -119,7 +119,8 @@ struct Signature {
 extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation, kMaxPool, kMaxPoolGrad, kConvolution,
     kConvolutionRelu, kConvolutionReluGrad, kReflectedConvolution, kTransposedConvolution, kTransposedConvolutionRelu,
     kNhwcConvolution, kNhwcConvolutionRelu, kNhwcConvolutionPRelu, kNhwcConvolutionSum, kNhwcTransposedConvolution,
-    kNhwcTransposedConvolutionRelu, kNhwcTransposedConvolutionPRelu, kNhwcTransposedConvolutionSum, kNhwcPRelu,
-    kNhwcMaxPool, kInstanceNorm, kInstanceNormRelu, kInstanceNormSum, kBorderedBlocks, kBiasRelu, kSizes;
+    kNhwcTransposedConvolutionRelu, kNhwcTransposedConvolutionPRelu, kNhwcTransposedConvolutionSum,
+    kNhwcDepthwiseConvolution, kNhwcDepthwiseConvolutionRelu, kNhwcDepthwiseConvolutionPRelu, kNhwcPRelu, kNhwcMaxPool,
+    kInstanceNorm, kInstanceNormRelu, kInstanceNormSum, kBorderedBlocks, kBiasRelu, kSizes;
 
 }  // namespace gantk::onnxruntime

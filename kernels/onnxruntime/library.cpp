@@ -120,6 +120,7 @@ struct Domain {
                  &kConvolutionReluGrad, &kTransposedConvolution, &kTransposedConvolutionRelu, &kNhwcConvolution,
                  &kNhwcConvolutionRelu, &kNhwcConvolutionPRelu, &kNhwcConvolutionSum, &kNhwcTransposedConvolution,
                  &kNhwcTransposedConvolutionRelu, &kNhwcTransposedConvolutionPRelu, &kNhwcTransposedConvolutionSum,
+                 &kNhwcDepthwiseConvolution, &kNhwcDepthwiseConvolutionRelu, &kNhwcDepthwiseConvolutionPRelu,
                  &kNhwcPRelu, &kNhwcMaxPool});
         if (cpu_only || kInstanceNorm.cuda)
             add({&kInstanceNorm, &kInstanceNormRelu, &kInstanceNormSum, &kBorderedBlocks, &kBiasRelu});
