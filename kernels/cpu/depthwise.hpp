@@ -32,8 +32,8 @@ struct DepthwiseTensors {
     const Element* slopes = nullptr;  // [channels]: negative results are multiplied with these; not with `relu`.
 };
 
-// Weights [channels, 1, kernel_height, kernel_width] in the order that the convolution wants. Of the shape only channels,
-// kernel and stride matter.
+// Weights [channels, 1, kernel_height, kernel_width] in the order that the convolution wants. Of the shape only
+// channels, kernel and stride matter.
 template <typename Element>
 std::vector<float> depthwise_weights(const Depthwise& shape, const Element* weights);
 

@@ -122,19 +122,19 @@ GANTK_TARGET inline void convolve_pixels(const Element* features, const Patches&
     }
 }
 
-// The last ones are computed twice where there are too few.
 template <int kPixels>
-GANTK_TARGET inline void convolve_run(const Element* features, const Patches& shape, const float* weights,
-                                      int64_t count, const Ending<Element>& ending, Element* results) {
-    for (int64_t at = 0; at < count; at += kPixels) {
-        const int64_t first = at + kPixels <= count ? at : count - kPixels;
-        convolve_pixels<kPixels>(features + first * shape.from_pixel, shape, weights, ending,
-                                 results + first * shape.from_result);
+GANTK_TARGET inline void convolve_run(const Element*& features, const Patches& shape, const float* weights,
+                                      int64_t& count, const Ending<Element>& ending, Element*& results) {
+    for (; count >= kPixels; count -= kPixels) {
+        convolve_pixels<kPixels>(features, shape, weights, ending, results);
+        features += kPixels * shape.from_pixel;
+        results += kPixels * shape.from_result;
     }
 }
 
 GANTK_ENTRY void convolve_channels(const Element* features, const Patches& shape, const float* weights, int64_t count,
                                    const Ending<Element>& ending, Element* results) {
-    if (count >= kPatches) return convolve_run<kPatches>(features, shape, weights, count, ending, results);
+    convolve_run<kPatches>(features, shape, weights, count, ending, results);
+    convolve_run<kPatches / 2>(features, shape, weights, count, ending, results);
     convolve_run<1>(features, shape, weights, count, ending, results);
 }
