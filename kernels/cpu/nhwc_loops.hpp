@@ -81,7 +81,17 @@ struct Scaling {
     float floor;
 };
 
-// Channels are multiples of kVector, but for those of `convolve`.
+// What pixels next to each other meet of features in a convolution of each channel by itself: a kernel of so many rows
+// and taps in each, those that lie within the pictures. Distances are in elements.
+struct Patches {
+    std::int64_t rows, taps;
+    std::int64_t kernel_height, kernel_width;     // With what lies outside.
+    std::int64_t from_row, from_tap, from_pixel;  // To what the next one meets.
+    std::int64_t from_result, from_result_row;    // To the next one.
+    std::int64_t blocks, last;                    // Of kVector channels, and where the last one begins.
+};
+
+// Channels are multiples of kVector, but for those of `convolve` and `convolve_channels`.
 template <typename Element>
 struct Loops {
     // Results of `count` pixels: `outputs` channels each, at `results`, from the features at `places`.
@@ -115,7 +125,18 @@ struct Loops {
     // (values - means) * factors + offsets, at least `floor`, + others unless they are null.
     void (*scale)(const Element* values, const Element* others, std::int64_t pixels, std::int64_t channels,
                   const Scaling& scaling, Element* results);
+
+    // Results of `count` pixels, from `features` on. Weights are [blocks][kernel_height][kernel_width][kVector], from
+    // the first tap on; they, the bias and the slopes are in the order of `lane_of`. Nothing is added.
+    void (*convolve_channels)(const Element* features, const Patches& shape, const float* weights, std::int64_t count,
+                              const Ending<Element>& ending, Element* results);
 };
+
+// Of a block of kVector channels: of bfloat16 the even ones come first, then the odd ones.
+template <typename Element>
+constexpr std::int64_t lane_of(std::int64_t place) {
+    return kTogether<Element> == 1 ? place : place / 2 + place % 2 * (kVector / 2);
+}
 
 // Of both elements, for one kind of processor.
 struct Processor {

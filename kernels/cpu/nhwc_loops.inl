@@ -368,5 +368,8 @@ GANTK_ENTRY void scale(const Element* values, const Element* others, int64_t pix
         scale_channels<false>(values, others, pixels, channels, scaling, results);
 }
 
+#include "depthwise_loops.inl"
+
 constexpr Loops<Element> kLoops{convolve,           convolve_narrow, narrow_rows, multiply,
-                                transform_features, transform_sums,  add_moments, scale};
+                                transform_features, transform_sums,  add_moments, scale,
+                                convolve_channels};

@@ -186,12 +186,14 @@ void test_affine(Affine shape, int combination) {
     shape.own_factors = bit(0);
     shape.own_others = bit(1);
     shape.pixelwise = bit(2);
-    const auto [element, count, pixels, channels, own_factors, own_others, pixelwise] = shape;
+    shape.own_offsets = bit(6);
+    const auto [element, count, pixels, channels, own_factors, own_offsets, own_others, pixelwise] = shape;
     const bool scales = bit(3), adds = bit(4), rectifies = bit(5);
-    const int64_t sets = own_factors ? count : 1, width = pixelwise ? 1 : channels;
-    const Tensor features(element, count * pixels * channels), factors(Element::float32, sets * channels),
-        offsets(Element::float32, sets * channels), others(element, (own_others ? count : 1) * pixels * width),
-        slopes(Element::float32, channels);
+    const int64_t width = pixelwise ? 1 : channels;
+    const Tensor features(element, count * pixels * channels),
+        factors(Element::float32, (own_factors ? count : 1) * channels),
+        offsets(Element::float32, (own_offsets ? count : 1) * channels),
+        others(element, (own_others ? count : 1) * pixels * width), slopes(Element::float32, channels);
     std::vector<unsigned char> made(features.bytes.size(), 0xff), replaced = features.bytes;
     AffineTensors tensors{features.bytes.data(), made.data()};
     if (scales) tensors.factors = factors.values.data(), tensors.offsets = offsets.values.data();
@@ -207,10 +209,12 @@ void test_affine(Affine shape, int combination) {
     const double rounding = element == Element::float32 ? 0 : element == Element::float16 ? 0x1p-11 : 0x1p-8;
     for (int64_t at = 0; at < int64_t(found.size()); ++at) {
         const int64_t c = at % channels, pixel = at / channels, picture = pixel / pixels;
-        const std::size_t set = std::size_t(own_factors ? picture * channels + c : c);
+        const std::size_t shared = std::size_t(c), own = std::size_t(picture * channels + c);
         const int64_t other = (own_others ? pixel : pixel % pixels) * width + (pixelwise ? 0 : c);
-        const double terms[] = {features.values[std::size_t(at)] * (scales ? double{factors.values[set]} : 1),
-                                scales ? offsets.values[set] : 0, adds ? others.values[std::size_t(other)] : 0};
+        const double factor = scales ? factors.values[own_factors ? own : shared] : 1;
+        const double terms[] = {features.values[std::size_t(at)] * factor,
+                                scales ? offsets.values[own_offsets ? own : shared] : 0,
+                                adds ? others.values[std::size_t(other)] : 0};
         double wanted = terms[0] + terms[1] + terms[2];
         if (rectifies && wanted < 0) wanted *= slopes.values[std::size_t(c)];
         const double size = std::abs(terms[0]) + std::abs(terms[1]) + std::abs(terms[2]);
@@ -221,7 +225,7 @@ void test_affine(Affine shape, int combination) {
 void test_affine(const Affine& shape) {
     for (const nhwc::Processor* processor : nhwc::processors()) {
         nhwc::choose(*processor);
-        for (int combination = 0; combination < 64; ++combination) test_affine(shape, combination);
+        for (int combination = 0; combination < 128; ++combination) test_affine(shape, combination);
     }
     nhwc::choose(*nhwc::processors().front());
 }
@@ -271,8 +275,8 @@ int main() {
             test_affine({element, count, pixels, channels});
             ++shapes;
         }
-        test_affine({element, 2, 30000, 3}, 0b111111);  // More than a task.
-        test_affine({element, 2, 30000, 3}, 0b111000);
+        test_affine({element, 2, 30000, 3}, 0b1111111);  // More than a task.
+        test_affine({element, 2, 30000, 3}, 0b0111000);
         test_rectified_specials(element);
         for (const VariationKind kind : {VariationKind::l1, VariationKind::l2, VariationKind::isotropic})
             for (const auto& [height, width] : std::vector<std::pair<int64_t, int64_t>>{{1, 1},

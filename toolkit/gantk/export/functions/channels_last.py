@@ -28,6 +28,11 @@
         multiplied with slopes.
     NhwcConvolutionSum, NhwcTransposedConvolution4x4Sum (..., bias, others T[N, h, w, K]): the same, and others are
         added.
+    NhwcDepthwiseConvolution <group, strides, pads> (features T[N, H, W, C], weights T[C, 1, kh, kw], bias T[C]?)
+            => (result T[N, h, w, C])
+        Of each channel by itself. `group` is their number, which a body cannot ask for; `strides` are alike, 1 if not
+        given; `pads` are of Conv, each of its own, and none if not given.
+    NhwcDepthwiseConvolutionRelu, NhwcDepthwiseConvolutionPRelu (..., bias, slopes T[C]): as those of NhwcConvolution.
     NhwcPRelu (features T[N, H, W, C], slopes T[C]) => (result T[N, H, W, C])
         Negative values are multiplied with the slope of their channel (He et al., arXiv 1502.01852).
     NhwcMaxPool2x2 <ceil_mode> (features T[N, H, W, C]) => (pooled T[N, h, w, C])
@@ -60,6 +65,10 @@ _NHWC_CONVOLUTIONS = {
     "NhwcTransposedConvolution4x4": (
         "pads: ints = [1, 1, 1, 1]",
         "ConvTranspose <kernel_shape = [4, 4], strides = [2, 2], pads: ints = @pads>",
+    ),
+    "NhwcDepthwiseConvolution": (
+        "group: int = 1, strides: ints = [1, 1], pads: ints = [0, 0, 0, 0]",
+        "Conv <group: int = @group, strides: ints = @strides, pads: ints = @pads>",
     ),
 }
 
@@ -243,6 +252,7 @@ TEXTS = (
         }
         for name, (attribute, operator) in _NHWC_CONVOLUTIONS.items()
         for ending, (more, end) in _NHWC_ENDS.items()
+        if (name, ending) != ("NhwcDepthwiseConvolution", "Sum")
     ),
     _NHWC_PRELU,
     _NHWC_MAX_POOL,

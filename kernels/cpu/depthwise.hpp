@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// Convolutions of each channel by itself, with channels last, on a CPU, of float32 or of bfloat16.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "nhwc.hpp"
+#include "parallel.hpp"
+
+namespace gantk::cpu::nhwc {
+
+// Features [count, height, width, channels] become [count, result_height(), result_width(), channels]. All sizes are at
+// least 1, and the kernel lies within the features and the zeros around them.
+struct Depthwise {
+    std::int64_t count, height, width, channels;
+    std::int64_t kernel_height = 3, kernel_width = 3, stride = 1;
+    std::int64_t top = 0, left = 0, bottom = 0, right = 0;  // Rows and columns of zeros.
+
+    std::int64_t result_height() const { return (top + height + bottom - kernel_height) / stride + 1; }
+    std::int64_t result_width() const { return (left + width + right - kernel_width) / stride + 1; }
+};
+
+// What such a convolution reads and makes.
+template <typename Element>
+struct DepthwiseTensors {
+    const Element* features;
+    const float* packed;  // From depthwise_weights.
+    Element* result;
+    const Element* bias = nullptr;    // [channels].
+    bool relu = false;                // Negative results become 0.
+    const Element* slopes = nullptr;  // [channels]: negative results are multiplied with these; not with `relu`.
+};
+
+// Weights [channels, 1, kernel_height, kernel_width] in the order that the convolution wants. Of the shape only
+// channels, kernel and stride matter.
+template <typename Element>
+std::vector<float> depthwise_weights(const Depthwise& shape, const Element* weights);
+
+// A value that is not finite spoils the results whose kernels meet it.
+template <typename Element>
+void depthwise_convolution(const Depthwise& shape, const DepthwiseTensors<Element>& tensors, const Parallel& parallel);
+
+}  // namespace gantk::cpu::nhwc
