@@ -363,7 +363,7 @@ def test_bodies_have_defaults_and_do_without_a_bias(
 @pytest.mark.parametrize(
     ("kind", "attributes"),
     [
-        ("Conv", {"group": 3}),
+        ("Conv", {"group": 2}),
         ("Conv", {"dilations": [2, 2]}),
         ("Conv", {"strides": [1, 2]}),
         ("Conv", {"strides": [3, 3]}),

@@ -219,6 +219,14 @@ def _of_channels(new: Replacement, numbers: _Numbers, name: str) -> ir.Value:
     """Numbers as the function takes them, [1 or N, C]."""
     if isinstance(numbers, np.ndarray):
         return new.weight(name, numbers[None])
+    before = numbers.producer()
+    source = None if before is None or before.op_type != "Reshape" else before.inputs[0]
+    if (
+        source is not None
+        and source.shape is not None
+        and list(source.shape) == list(numbers.shape or [])[:2]
+    ):
+        return source
     sides = new.weight(f"{name}.sides", np.array([2, 3]))
     made = new.add("Squeeze", [numbers, sides], name)
     made.type = numbers.type

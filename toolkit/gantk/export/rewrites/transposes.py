@@ -177,13 +177,13 @@ def _spread(new: Replacement, node: ir.Node) -> ir.Value | None:
 
 
 def _reduced(new: Replacement, node: ir.Node) -> ir.Value | None:
-    """A sum, mean or maximum of rows and columns, each a pixel."""
+    """A sum, mean or maximum, along the same axes at their other places."""
     source = _source(node.inputs[0])
-    axes = [2, 3] if node.op_type in _WHOLE_PICTURES else sorted(axis % 4 for axis in axes_of(node))
-    if source is None or axes != [2, 3] or not attribute(node, "keepdims", 1):
+    axes = [2, 3] if node.op_type in _WHOLE_PICTURES else axes_of(node)
+    if source is None or not axes or not attribute(node, "keepdims", 1):
         return None
-    inputs = [source, new.weight("axes", np.array([1, 2]))]
-    return new.add(_WHOLE_PICTURES.get(node.op_type, node.op_type), inputs, "last", keepdims=1)
+    moved = new.weight("axes", np.array(sorted(CHANNELS_FIRST[axis % 4] for axis in axes)))
+    return new.add(_WHOLE_PICTURES.get(node.op_type, node.op_type), [source, moved], "last", keepdims=1)
 
 
 _WHOLE_PICTURES = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}

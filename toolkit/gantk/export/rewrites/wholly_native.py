@@ -14,7 +14,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from gantk.export.functions import DOMAIN
 from gantk.export.precision import IN_FLOAT
-from gantk.export.rewrites.endings import ending_of, slopes_to_native
+from gantk.export.rewrites.endings import Ending, ending_of, slopes_to_native
 from gantk.export.rewrites.enlarged import enlarged_to_transposed
 from gantk.export.rewrites.filters import filters_to_depthwise
 from gantk.export.rewrites.folded import factors_behind_filters, fold_factors, order_blocks
@@ -128,7 +128,7 @@ def _borders_apart(graph: ir.Graph) -> None:
         amounts = ints(node, "pads")
         if not any(amounts) or len(amounts) != 4 or min(amounts) < 0 or not is_explicit(node):
             continue
-        if _has_free_padding(node):
+        if _is_depthwise(node) or _has_free_padding(node):
             continue
         new = Replacement(graph, node)
         pads = new.weight("pads", np.array([0, 0, *amounts[:2], 0, 0, *amounts[2:]]))
@@ -156,9 +156,9 @@ def _turn(graph: ir.Model, node: ir.Node) -> bool:
         return True
     if node.op_type == "Gemm" or has_computed_bias(node):
         return False
-    if node.op_type == "Conv":
-        return _turn_plain(graph, node)
-    return _turn_transposed(graph, node)
+    if node.op_type == "ConvTranspose":
+        return _turn_transposed(graph, node)
+    return _turn_depthwise(graph, node) if _is_depthwise(node) else _turn_plain(graph, node)
 
 
 def _turn_plain(graph: ir.Model, node: ir.Node) -> bool:
@@ -168,6 +168,24 @@ def _turn_plain(graph: ir.Model, node: ir.Node) -> bool:
     pads = ints(node, "pads") or [0] * 4
     _turn_convolution(graph, node, "NhwcConvolution", kernel, strides=strides, pads=pads)
     return True
+
+
+def _turn_depthwise(graph: ir.Model, node: ir.Node) -> bool:
+    """Turn one that sees a channel at a time."""
+    kernel = constant(node.inputs[1])
+    assert kernel is not None
+    how = {"strides": ints(node, "strides") or [1, 1], "pads": ints(node, "pads") or [0] * 4}
+    _turn_convolution(graph, node, "NhwcDepthwiseConvolution", kernel, group=len(kernel), **how)
+    return True
+
+
+def _is_depthwise(node: ir.Node) -> bool:
+    """Whether a convolution sees a channel at a time, and makes one of it."""
+    kernel, strides = constant(node.inputs[1]), ints(node, "strides") or [1, 1]
+    if kernel is None or kernel.ndim != 4 or kernel.shape[1] != 1 or len(kernel) == 1:
+        return False
+    plain = len(set(strides)) == 1 and ints(node, "dilations") in ([], [1, 1]) and is_explicit(node)
+    return plain and attribute(node, "group", 1) == len(kernel) and min(ints(node, "pads"), default=0) >= 0
 
 
 def _turn_transposed(graph: ir.Model, node: ir.Node) -> bool:
@@ -226,7 +244,7 @@ def _has_free_padding(node: ir.Node) -> bool:
 
 
 def _turn_convolution(
-    graph: ir.Model, node: ir.Node, function: str, kernel: Float64, **attributes: list[int]
+    graph: ir.Model, node: ir.Node, function: str, kernel: Float64, **attributes: int | list[int]
 ) -> None:
     """Put a function in the place of a convolution and of what it takes in after that.
 
@@ -238,6 +256,8 @@ def _turn_convolution(
         attributes: Of the function.
     """
     ending = ending_of(node, kernel.shape[1 if node.op_type == "ConvTranspose" else 0])
+    if ending.others is not None and "group" in attributes:  # There is no sum of a depthwise one.
+        ending = Ending((node,))
     new = Replacement(graph.graph, ending.place)
     weight, bias = parameters(new, node, kernel)
     last = _channels_last(new, node.inputs[0])

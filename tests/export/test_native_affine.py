@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is computed value by value between convolutions, as one pass of a native operator, proven equal."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from export_graphs import close, kinds, make_graph, picture, run
+from gantk.bundle import WHOLLY_NATIVE
+from gantk.export.rewrites import rewrite
+from norm_graphs import Draft
+
+CHANNELS, SIDES = 4, (5, 6)
+STEPS = [
+    *(
+        "factor",
+        "factors",
+        "own factors",
+        "offset",
+        "offsets",
+        "own offsets",
+        "noise",
+        "own noise",
+        "pictures",
+    ),
+    *("relu", "slope", "slopes", "gain", "gains", "negative gain", "sigmoid"),
+]
+
+
+class Chain(Draft):
+    """Two convolutions, and what lies between."""
+
+    def __init__(self, batch: int | str = 2) -> None:
+        super().__init__(CHANNELS, 0)
+        self.batch = batch
+        self.start = self.conv("x", CHANNELS, CHANNELS, 3, pads=[1, 1, 1, 1])
+        self.value = self.start
+
+    def uniform(self, *shape: int) -> str:
+        return self.weight(self._random.uniform(0.5, 1.5, shape).astype(np.float32))
+
+    def style(self) -> str:
+        """Of each picture, for each channel."""
+        means = self.add("ReduceMean", self.start, self.weight(np.array([2, 3])), keepdims=1)
+        return self.add("Sigmoid", self.conv(means, CHANNELS, CHANNELS, 1))
+
+    def step(self, name: str) -> None:
+        height, width = SIDES
+        operands = {
+            "factor": ("Mul", self.uniform),
+            "factors": ("Mul", lambda: self.normal(CHANNELS, 1, 1)),
+            "own factors": ("Mul", self.style),
+            "offset": ("Add", lambda: self.normal(1)),
+            "offsets": ("Add", lambda: self.normal(1, CHANNELS, 1, 1)),
+            "own offsets": ("Add", self.style),
+            "noise": ("Add", lambda: self.normal(1, 1, height, width)),
+            "own noise": (
+                "Add",
+                lambda: self.add("ReduceMax", self.start, self.weight(np.array([1])), keepdims=1),
+            ),
+            "pictures": ("Add", lambda: self.add("Sigmoid", self.start)),
+            "gain": ("Mul", lambda: self.weight(np.array(2**0.5, np.float32))),
+            "gains": ("Mul", lambda: self.uniform(CHANNELS, 1, 1)),
+            "negative gain": ("Mul", lambda: self.weight(np.array(-1, np.float32))),
+        }
+        if name in operands:
+            kind, make = operands[name]
+            operand = make()
+            inputs = [self.value, operand] if len(self.nodes) % 2 else [operand, self.value]
+            self.value = self.add(kind, *inputs)
+        elif name == "slope":
+            self.value = self.add("LeakyRelu", self.value, alpha=0.2)
+        elif name == "slopes":
+            self.value = self.add("PRelu", self.value, self.normal(CHANNELS, 1, 1))
+        else:
+            self.value = self.add({"relu": "Relu", "sigmoid": "Sigmoid"}[name], self.value)
+
+    def graph(self, steps: tuple[str, ...]) -> ir.Model:
+        for name in steps:
+            self.step(name)
+        self.conv(self.value, CHANNELS, CHANNELS, 3, pads=[1, 1, 1, 1])
+        self.nodes[-1].output[0] = "y"
+        return make_graph(self.nodes, self.weights, CHANNELS, CHANNELS, SIDES, self.batch)
+
+
+def turned(steps: tuple[str, ...], batch: int | str = 2) -> list[str]:
+    """The operators that are left, once they have been seen to compute the same."""
+    graph = Chain(batch).graph(steps)
+    other = rewrite(graph, [WHOLLY_NATIVE])
+    assert other is not None
+    x = picture(2, CHANNELS, *SIDES)
+    close(run(other, x), run(graph, x), 1e-5)
+    return kinds(other)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(STEPS), min_size=1, max_size=6), st.sampled_from([2, "N"]))
+def test_whatever_lies_between_convolutions_is_the_same(steps: list[str], batch: int | str) -> None:
+    turned(tuple(steps), batch)
+
+
+@pytest.mark.parametrize(
+    ("steps", "operator"),
+    [
+        # StyleGAN2: a demodulation, noise, bias, activation and gain.
+        (("own factors", "noise", "offsets", "slope", "gain"), "NhwcAffineSumPRelu"),
+        (("own factors", "own offsets", "relu"), "NhwcAffinePRelu"),  # BigGAN: a norm of its class.
+        (("own factors", "pictures"), "NhwcAffineSum"),  # Attention to channels, and a residual.
+        (("own factors", "own noise", "offset", "factor"), "NhwcAffineSum"),  # Which the factor is behind.
+        (("own factors", "slopes", "gains"), "NhwcAffinePRelu"),
+        (("own factors", "negative gain"), "NhwcAffine"),
+    ],
+)
+def test_it_is_one_pass(steps: tuple[str, ...], operator: str) -> None:
+    left = turned(steps)
+    between = [kind for kind in left if kind.startswith("NhwcAffine")]
+    assert between[0] == operator
+    assert len(between) == 1 + ("factor" in steps)
+    assert not {"PRelu", "LeakyRelu", "Relu"} & set(left)
+    assert left.count("Transpose") == 2
+
+
+def test_a_negative_gain_is_not_one_of_what_is_rectified() -> None:
+    assert [kind for kind in turned(("own factors", "slope", "negative gain")) if "Affine" in kind] == [
+        "NhwcAffinePRelu",
+        "NhwcAffine",
+    ]
+
+
+def test_pixels_are_not_for_bfloat16() -> None:
+    """What is computed before the first convolution and behind the last stays."""
+    draft = Chain()
+    start = draft.add("Mul", "x", draft.normal(CHANNELS, 1, 1))
+    draft.value = draft.conv(draft.conv(start, CHANNELS, CHANNELS), CHANNELS, CHANNELS)
+    draft.step("own factors")
+    draft.add("LeakyRelu", draft.value)
+    draft.nodes[-1].output[0] = "y"
+    del draft.nodes[0]
+    graph = make_graph(draft.nodes, draft.weights, CHANNELS, CHANNELS, SIDES, 2)
+    other = rewrite(graph, [WHOLLY_NATIVE])
+    assert other is not None
+    assert not any(kind.startswith("NhwcAffine") for kind in kinds(other))
