@@ -15,7 +15,7 @@ using Bfloat = std::uint16_t;  // The upper half of a float's bits. An Element b
 
 // Features [count, height, width, inputs] become [count, result_height(), result_width(), outputs]. All sizes are at
 // least 1, and the kernel lies within the features and the zeros around them: `before` rows above them and columns to
-// the left, and `after` rows and columns on the other sides.
+// the left, and `after` rows and columns on the other sides. Its rows and columns lie `dilation` pixels apart.
 //
 // A transposed one has kernels of 4 x 4 and stride 2, and so many rows and columns are cut from what these make: 1 and
 // 1, which leaves twice the height and width, 1 and 0, which leaves one row and column more, or 3 and 3, so that no
@@ -25,19 +25,23 @@ struct Convolution {
     std::int64_t kernel_height = 3, kernel_width = 3, stride = 1;
     bool transposed = false;
     std::int64_t before = 0, after = 0;
+    std::int64_t dilation = 1;  // Of one that is not transposed.
 
     // Rows and columns of zeros that are read around the features.
     std::int64_t border_before() const { return border(before); }
     std::int64_t border_after() const { return border(after); }
     // Results of a transposed one are summed apart for even and for odd rows and columns, which lie so far apart.
     std::int64_t scale() const { return transposed ? 2 : 1; }
+    // From the first pixel that a kernel of this height or width meets to the last.
+    std::int64_t reach_of(std::int64_t kernel) const { return (kernel - 1) * dilation + 1; }
     std::int64_t result_height() const { return result_of(height, kernel_height); }
     std::int64_t result_width() const { return result_of(width, kernel_width); }
 
   private:
     std::int64_t border(std::int64_t padding) const { return transposed ? (3 - padding) / 2 : padding; }
     std::int64_t result_of(std::int64_t size, std::int64_t kernel) const {
-        return transposed ? 2 * (size - 1) + kernel - before - after : (size + before + after - kernel) / stride + 1;
+        if (transposed) return 2 * (size - 1) + kernel - before - after;
+        return (size + before + after - reach_of(kernel)) / stride + 1;
     }
 };
 
@@ -53,7 +57,7 @@ struct Tensors {
 };
 
 // Sums of products, whatever the kernel. Weights are [outputs, inputs, kernel_height, kernel_width], transposed
-// [inputs, outputs, 4, 4]; of the shape only outputs, inputs, kernel and kind matter to what is packed.
+// [inputs, outputs, 4, 4]; of the shape only outputs, inputs, kernel, dilation and kind matter to what is packed.
 //
 // A value that is not finite spoils the results that it belongs to and, of bfloat16 with an odd number of inputs,
 // those of the column before.
@@ -71,8 +75,10 @@ void direct_convolution(const Convolution& shape, const Tensors<Element>& tensor
 // inputs and outputs are multiples of 16. Of bfloat16 frequencies of features and of weights are rounded too, which
 // costs some 10 dB against sums of products.
 //
-// A value that is not finite spoils the tile of 4 x 4 results, 8 x 8 transposed, that it is read for.
+// A value that is not finite spoils the tile of 4 x 4 results, 8 x 8 transposed, that it is read for. Results of a
+// tile lie `dilation` apart.
 bool has_winograd(const Convolution& shape);
+std::int64_t winograd_tiles(const Convolution& shape);
 template <typename Element>
 std::size_t winograd_weights_bytes(const Convolution& shape);
 template <typename Element>

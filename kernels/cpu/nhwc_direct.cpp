@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every result is a sum over runs of features: a row of a kernel meets neighbouring pixels, whose channels lie one
-// after another. A transposed convolution has a *part* for the results of even and of odd rows and columns.
+// after another. Those that a dilated one meets do not, and each is a run. A transposed convolution has a *part* for
+// the results of even and of odd rows and columns.
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "nhwc_loops.hpp"
 #include "nhwc_narrow.hpp"
@@ -17,16 +20,18 @@ constexpr int64_t kChunk = 192;                     // Pixels of a task.
 // Depends on the kernel alone, and so do packed weights.
 template <typename Element>
 struct Kernel {
-    int64_t rows, columns, parts = 1;  // Of each part.
-    int64_t words;                     // Of a run.
+    int64_t rows, across = 1, parts = 1;  // Runs across a row of each part.
+    int64_t columns, words;               // Of a run.
 
     explicit Kernel(const Convolution& shape) : rows(shape.kernel_height), columns(shape.kernel_width) {
         if (shape.transposed) rows = columns = 2, parts = 4;
+        if (shape.dilation > 1) std::swap(across, columns);
         words = divide_up(columns * shape.inputs, kTogether<Element>);
     }
 
+    int64_t runs() const { return rows * across; }
     // Of weights of so many outputs.
-    int64_t size(int64_t count) const { return rows * words * vectors_of(count) * kVector * kTogether<Element>; }
+    int64_t size(int64_t count) const { return runs() * words * vectors_of(count) * kVector * kTogether<Element>; }
 };
 
 // Features, or a copy with zeros around and behind them.
@@ -74,9 +79,14 @@ class Direct {
     }
 
     void convolve(const Parallel& parallel) const {
+        const int64_t next = shape_.dilation * shape_.inputs, below = inner_.width - (kernel_.across - 1);
+        std::vector<int64_t> steps;
+        for (int64_t run = 1; run <= kernel_.runs(); ++run)
+            steps.push_back(run % kernel_.across == 0 ? below * next : next);
+        const Runs runs{kernel_.runs(), steps.data(), kernel_.words};
         const int64_t chunks = divide_up(pixels_of(0), kChunk), blocks = divide_up(shape_.outputs, kBlock);
         for_each(parallel, chunks * kernel_.parts * blocks, [&](int64_t task) {
-            convolve_chunk(task / blocks % kernel_.parts, task % blocks * kBlock,
+            convolve_chunk(runs, task / blocks % kernel_.parts, task % blocks * kBlock,
                            task / (kernel_.parts * blocks) * kChunk);
         });
     }
@@ -91,7 +101,7 @@ class Direct {
     int64_t wide_of(int64_t part) const { return divide_up(shape_.result_width() - part % 2, shape_.scale()); }
     int64_t pixels_of(int64_t part) const { return shape_.count * high_of(part) * wide_of(part); }
 
-    void convolve_chunk(int64_t part, int64_t output, int64_t first) const {
+    void convolve_chunk(const Runs& runs, int64_t part, int64_t output, int64_t first) const {
         const int64_t inputs = shape_.inputs, outputs = shape_.outputs;
         const int64_t step = shape_.transposed ? 1 : shape_.stride, scale = shape_.scale();
         const int64_t a = part / 2, b = part % 2, high = high_of(part), wide = wide_of(part);
@@ -109,7 +119,6 @@ class Direct {
             x = 0;
             if (++y == high) y = 0, ++picture;
         }
-        const Runs runs{kernel_.rows, inner_.width * inputs, kernel_.words};
         loops<Element>().convolve(
             places, count, runs, tensors_.packed + part * kernel_.size(outputs) + kernel_.size(output),
             std::min(kBlock, outputs - output), endings_.from(output), results);
@@ -132,7 +141,7 @@ std::size_t direct_weights_bytes(const Convolution& shape) {
     return static_cast<std::size_t>(kernel.parts * kernel.size(shape.outputs)) * sizeof(Element);
 }
 
-// [parts][blocks][rows][words][vectors][16] words.
+// [parts][blocks][runs][words][vectors][16] words.
 template <typename Element>
 void direct_weights(const Convolution& shape, const Element* weights, Element* packed, const Parallel& parallel) {
     if (is_narrow(shape)) return narrow_weights(shape, weights, packed);
@@ -142,13 +151,14 @@ void direct_weights(const Convolution& shape, const Element* weights, Element* p
         const int64_t part = task / blocks, begin = task % blocks * kBlock;
         const int64_t wide = vectors_of(std::min(kBlock, shape.outputs - begin)) * kVector;
         Element* to = packed + part * kernel.size(shape.outputs) + kernel.size(begin);
-        for (int64_t row = 0; row < kernel.rows; ++row)
+        for (int64_t run = 0; run < kernel.runs(); ++run)
             for (int64_t word = 0; word < kernel.words; ++word)
                 for (int64_t output = begin; output < begin + wide; ++output)
                     for (int64_t i = 0; i < kTogether<Element>; ++i) {
                         const int64_t at = word * kTogether<Element> + i;
-                        const int64_t column = at / shape.inputs, input = at % shape.inputs;
-                        const bool exists = output < shape.outputs && column < kernel.columns;
+                        const int64_t row = run / kernel.across, input = at % shape.inputs;
+                        const int64_t column = run % kernel.across + at / shape.inputs;
+                        const bool exists = output < shape.outputs && at / shape.inputs < kernel.columns;
                         *to++ = exists ? weight_of(shape, weights, part, output, row, column, input) : Element{0};
                     }
     });

@@ -65,9 +65,11 @@ class Endings {
     std::vector<float> bias_, slopes_;
 };
 
-// What is summed for a pixel: `segments` runs of so many words of features, `stride` elements apart.
+// What is summed for a pixel: `count` runs of so many words of features; to the next it is so many elements.
 struct Runs {
-    std::int64_t segments, stride, words;
+    std::int64_t count;
+    const std::int64_t* steps;
+    std::int64_t words;
 };
 
 // A convolution of planes: features are [rows][words][stride] words.

@@ -89,10 +89,10 @@ GANTK_TARGET inline void convolve_pixels(const Element* const* places, const Run
     clear<kPixels, kRegisters>(sums);
     const Element* rows[kPixels];
     for (int r = 0; r < kPixels; ++r) rows[r] = places[r];
-    for (int64_t segment = 0; segment < runs.segments; ++segment) {
+    for (int64_t run = 0; run < runs.count; ++run) {
         accumulate<kPixels, kRegisters>(rows, runs.words, weights, apart, sums);
         weights += runs.words * apart;
-        for (int r = 0; r < kPixels; ++r) rows[r] += runs.stride;
+        for (int r = 0; r < kPixels; ++r) rows[r] += runs.steps[run];
     }
     for (int r = 0; r < kPixels; ++r)
         for (int v = 0; v < kRegisters; ++v) {

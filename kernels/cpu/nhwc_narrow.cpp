@@ -102,15 +102,17 @@ class Narrow {
         float pixels[2 * kVector * kMostNarrow], others[2 * kVector * kMostNarrow];
         if (ending.others != nullptr)
             widen(kElement<Element>, ending.others, at * outputs, count * outputs, others);
-        for (int64_t i = 0; i < count; ++i)
+        for (int64_t i = 0; i < count; ++i) {
+            const float* const pixel = sums[i % scale_] + row * outputs * kVector + i / scale_;
             for (int64_t k = 0; k < outputs; ++k) {
-                float value = sums[i % scale_][(row * outputs + k) * kVector + i / scale_] + ending.bias[k];
+                float value = pixel[k * kVector] + ending.bias[k];
                 if (ending.slopes != nullptr)
                     value = value < 0 ? value * ending.slopes[k] : value;
                 else
                     value = value < ending.floor ? ending.floor : value;  // NaN stays.
                 pixels[i * outputs + k] = ending.others != nullptr ? value + others[i * outputs + k] : value;
             }
+        }
         narrow(kElement<Element>, pixels, count * outputs, tensors_.result, at * outputs);
     }
 

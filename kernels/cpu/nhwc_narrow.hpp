@@ -22,7 +22,7 @@ Element weight_of(const Convolution& shape, const Element* weights, std::int64_t
 }
 
 inline bool is_narrow(const Convolution& shape) {
-    return shape.outputs <= kMostNarrow && (shape.stride == 1 || shape.transposed);
+    return shape.outputs <= kMostNarrow && (shape.transposed || (shape.stride == 1 && shape.dilation == 1));
 }
 
 template <typename Element>

@@ -34,14 +34,24 @@ bool has_product(const Convolution& shape, int64_t frequency, int64_t phase) {
 // Weights of one product: [blocks][words][vectors][16] words.
 int64_t product_size(const Convolution& shape) { return shape.inputs * shape.outputs; }
 
+// Tiles of so many rows or columns of results, and where one begins. A dilated convolution is one of every `dilation`th
+// pixel from each of the first on, whose tiles lie in between each other.
+int64_t tiles_of(const Convolution& shape, int64_t results) {
+    const int64_t side = kSide * shape.dilation, pixels = divide_up(results, shape.scale());
+    return pixels / side * shape.dilation + std::min(pixels % side, shape.dilation);
+}
+int64_t start_of(const Convolution& shape, int64_t tile) {
+    return tile / shape.dilation * kSide * shape.dilation + tile % shape.dilation;
+}
+
 template <typename Element>
 struct Plan {
     int64_t down, across, tiles, blocks, block, phases, features_stride, sums_stride;
 
     explicit Plan(const Convolution& shape) : phases(phases_of(shape)) {
-        down = divide_up(shape.result_height(), kSide * shape.scale());
-        across = divide_up(shape.result_width(), kSide * shape.scale());
-        tiles = shape.count * down * across;
+        down = tiles_of(shape, shape.result_height());
+        across = tiles_of(shape, shape.result_width());
+        tiles = winograd_tiles(shape);
         // An even number, for threads are.
         blocks = 2 * divide_up(tiles, 2 * (shape.transposed ? kTransposedTiles : kTiles<Element>));
         block = divide_up(tiles, blocks);
@@ -87,7 +97,7 @@ class Call {
 
     Place place_of(int64_t tile) const {
         const int64_t row = tile / plan_.across;
-        return {row / plan_.down, row % plan_.down * kSide, tile % plan_.across * kSide};
+        return {row / plan_.down, start_of(shape_, row % plan_.down), start_of(shape_, tile % plan_.across)};
     }
 
     void transform(int64_t tile, Element* frequencies) const {
@@ -95,7 +105,7 @@ class Call {
         place.y -= shape_.border_before(), place.x -= shape_.border_before();
         const Element* places[kFrequencies];
         for (int64_t i = 0; i < kFrequencies; ++i) {
-            const int64_t y = place.y + i / kReach, x = place.x + i % kReach;
+            const int64_t y = place.y + i / kReach * shape_.dilation, x = place.x + i % kReach * shape_.dilation;
             const bool inside = y >= 0 && y < shape_.height && x >= 0 && x < shape_.width;
             const int64_t at = (place.picture * shape_.height + y) * shape_.width + x;
             places[i] = inside ? tensors_.features + at * shape_.inputs : zeros_.data();
@@ -122,8 +132,8 @@ class Call {
         for (int64_t phase = 0; phase < plan_.phases; ++phase) {
             Element* results[kSide * kSide];
             for (int64_t i = 0; i < kSide * kSide; ++i) {
-                const int64_t y = (place.y + i / kSide) * scale + phase / 2;
-                const int64_t x = (place.x + i % kSide) * scale + phase % 2;
+                const int64_t y = (place.y + i / kSide * shape_.dilation) * scale + phase / 2;
+                const int64_t x = (place.x + i % kSide * shape_.dilation) * scale + phase % 2;
                 const int64_t at = (place.picture * high + y) * wide + x;
                 const bool inside = y < high && x < wide;
                 results[i] = inside ? tensors_.result + at * shape_.outputs + output : nullptr;
@@ -147,6 +157,10 @@ bool has_winograd(const Convolution& shape) {
     const bool kernel = shape.transposed ||
                         (shape.kernel_height == 3 && shape.kernel_width == 3 && shape.stride == 1);
     return kernel && shape.inputs % kVector == 0 && shape.outputs % kVector == 0;
+}
+
+int64_t winograd_tiles(const Convolution& shape) {
+    return shape.count * tiles_of(shape, shape.result_height()) * tiles_of(shape, shape.result_width());
 }
 
 template <typename Element>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// NhwcConvolution <strides, pads> (features T[N, H, W, C], weights T[K, C, h, w], bias T[K]?)
+// NhwcConvolution <strides, pads, dilations> (features T[N, H, W, C], weights T[K, C, h, w], bias T[K]?)
 //     => (result T[N, H', W', K])
 // NhwcTransposedConvolution4x4 <pads> (features T[N, H, W, C], weights T[C, K, 4, 4], bias T[K]?)
 //     => (result T[N, 2H, 2W, K]); with pads of [1, 1, 0, 0] one row and column more, of 3 four less
@@ -20,15 +20,19 @@ namespace nhwc = cpu::nhwc;
 
 // Winograd's method reads four times the weights, 6.25 times transposed: they cost more than it saves in products
 // where few tiles share them, unless they stay in the second cache.
-constexpr std::int64_t kNhwcTileSide = 4, kFewNhwcTiles = 4, kManyNhwcTiles = 24;
+constexpr std::int64_t kFewNhwcTiles = 4, kManyNhwcTiles = 24;
 constexpr std::size_t kCachedWeights = 4 << 20;
+
+// So many of a tile's 16 results, or 64, must lie in the picture: with 9 products each, or 4, they would take more than
+// its 36, or 100. Where dilations are nearly as large as the picture, few do.
+constexpr std::int64_t kFewNhwcResults = 5, kFewTransposedResults = 28;
 
 template <typename T>
 bool pays(const nhwc::Convolution& shape) {
     if (!nhwc::has_winograd(shape)) return false;
-    const std::int64_t side = kNhwcTileSide * (shape.transposed ? 2 : 1);
-    const std::int64_t tiles = shape.count * cpu::divide_up(shape.result_height(), side) *
-                               cpu::divide_up(shape.result_width(), side);
+    const std::int64_t tiles = nhwc::winograd_tiles(shape);
+    const std::int64_t results = shape.count * shape.result_height() * shape.result_width();
+    if (results < tiles * (shape.transposed ? kFewTransposedResults : kFewNhwcResults)) return false;
     return tiles >= (nhwc::winograd_weights_bytes<T>(shape) > kCachedWeights ? kManyNhwcTiles : kFewNhwcTiles);
 }
 
@@ -56,8 +60,12 @@ template <typename T>
 class NhwcConvolution : public Kernel {
   public:
     NhwcConvolution(const Making& making, bool transposed, End end) : transposed_(transposed), end_(end) {
-        if (!transposed) stride_ = of_both_axes(making.info, "strides");
+        if (!transposed) {
+            stride_ = of_both_axes(making.info, "strides");
+            dilation_ = of_both_axes(making.info, "dilations");
+        }
         if (stride_ < 1) throw Error("strides are below 1");
+        if (dilation_ < 1) throw Error("dilations are below 1");
         read_pads(making.info);
         int constant = 0;
         const auto weights = Ort::ConstKernelInfo(making.info).GetTensorConstantInput(1, &constant);
@@ -125,6 +133,7 @@ class NhwcConvolution : public Kernel {
         kernel.transposed = transposed_;
         kernel.before = before_;
         kernel.after = after_;
+        kernel.dilation = dilation_;
         return kernel;
     }
 
@@ -141,10 +150,12 @@ class NhwcConvolution : public Kernel {
         shape.height = given[1];
         shape.width = given[2];
         const std::int64_t around = before_ + after_;
-        const bool holds_kernel = given[1] + around >= shape.kernel_height && given[2] + around >= shape.kernel_width;
+        const bool holds_kernel = given[1] + around >= shape.reach_of(shape.kernel_height) &&
+                                  given[2] + around >= shape.reach_of(shape.kernel_width);
         if (transposed_ ? shape.result_height() < 1 || shape.result_width() < 1 : !holds_kernel)
             throw Error("features have shape " + text_of(given) + ", which is too small for kernels of " +
-                        std::to_string(shape.kernel_height) + " x " + std::to_string(shape.kernel_width));
+                        std::to_string(shape.kernel_height) + " x " + std::to_string(shape.kernel_width) +
+                        (dilation_ > 1 ? " with dilations of " + std::to_string(dilation_) : ""));
         return shape;
     }
 
@@ -170,7 +181,7 @@ class NhwcConvolution : public Kernel {
 
     bool transposed_;
     End end_;
-    std::int64_t stride_ = 1, before_ = 0, after_ = 0;
+    std::int64_t stride_ = 1, before_ = 0, after_ = 0, dilation_ = 1;
     std::shared_ptr<Buffers> buffers_ = Buffers::shared();
     std::unique_ptr<Stored> stored_[2];  // For each way; null where no file stores them.
 };

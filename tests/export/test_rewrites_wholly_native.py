@@ -134,6 +134,7 @@ def test_layers_with_normalisation_equal_what_they_replace(
     made=st.integers(1, 5),
     kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     stride=st.integers(1, 2),
+    dilation=st.sampled_from([1, 1, 2]),
     pads=st.lists(st.integers(0, 2), min_size=4, max_size=4),
     bias=st.booleans(),
     after=st.sampled_from(["Relu", "Tanh", "LeakyRelu"]),
@@ -145,17 +146,20 @@ def test_a_convolution_of_any_size(
     made: int,
     kernel: tuple[int, int],
     stride: int,
+    dilation: int,
     pads: list[int],
     bias: bool,
     after: str,
     height: int,
     width: int,
 ) -> None:
+    assume(dilation * (kernel[0] - 1) < height + pads[0] + pads[2])
+    assume(dilation * (kernel[1] - 1) < width + pads[1] + pads[3])
     random = np.random.default_rng(0)
     weights = {"w": random.standard_normal((made, inputs, *kernel)).astype(np.float32)}
     if bias:
         weights["b"] = random.standard_normal(made).astype(np.float32)
-    how = {"strides": [stride, stride], "pads": pads}
+    how = {"strides": [stride, stride], "pads": pads, "dilations": [dilation, dilation]}
     nodes = [
         helper.make_node("Conv", ["x", *weights], ["t"], name="conv", **how),
         helper.make_node(after, ["t"], ["y"], name="after"),
@@ -164,13 +168,34 @@ def test_a_convolution_of_any_size(
     other = turned(graph)
     taken_in = {"Relu": "Relu", "LeakyRelu": "PRelu"}
     convolution = f"NhwcConvolution{taken_in.get(after, '')}"
-    free = stride == 1 and pads[0] == pads[1] and pads[2] == pads[3]
+    free = stride == dilation == 1 and pads[0] == pads[1] and pads[2] == pads[3]
     border = ["BorderedBlocks"] if any(pads) and not free else []
     end = [] if after in taken_in else [after]
     assert kinds(other) == ["Transpose", *border, convolution, *end, "Transpose"]
     x = picture(2, inputs, height, width)
     wanted = run(graph, x)
     assume(np.abs(wanted).max() > 0.01)
+    close(run(other, x), wanted, 1e-5)
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["body", "native"])
+@pytest.mark.parametrize("dilation", [2, 4, 16])
+@pytest.mark.parametrize(("channels", "free"), [(16, True), (20, False)])
+def test_a_dilated_convolution(
+    channels: int, free: bool, dilation: int, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those that fill in what is missing (Iizuka et al., ACM Transactions on Graphics 36:4)."""
+    draft = Draft(channels, 0)
+    how = {"dilations": [dilation] * 2, "pads": [dilation] * 4}
+    draft.add("Relu", draft.conv("x", channels, channels, **how))
+    graph = draft.graph()
+    other = turned(graph)
+    border = [] if free else ["BorderedBlocks"]
+    assert kinds(other) == ["Transpose", *border, "NhwcConvolutionRelu", "Transpose"]
+    x = picture(2, channels, 20, 23)
+    wanted = run(graph, x)
+    if native:
+        monkeypatch.setenv(OPERATORS, str(onnxruntime_library()))
     close(run(other, x), wanted, 1e-5)
 
 
@@ -317,6 +342,7 @@ def test_other_transposes_and_borders_of_pixels_stay() -> None:
     [
         ("NhwcConvolution", {}, "Conv", {}),
         ("NhwcConvolution", {"strides": [2, 1]}, "Conv", {"strides": [2, 1]}),
+        ("NhwcConvolution", {"dilations": [1, 2]}, "Conv", {"dilations": [1, 2]}),
         ("NhwcTransposedConvolution4x4", {}, "ConvTranspose", {"strides": [2, 2], "pads": [1] * 4}),
         (
             "NhwcTransposedConvolution4x4",
@@ -364,7 +390,7 @@ def test_bodies_have_defaults_and_do_without_a_bias(
     ("kind", "attributes"),
     [
         ("Conv", {"group": 2}),
-        ("Conv", {"dilations": [2, 2]}),
+        ("Conv", {"dilations": [1, 2]}),
         ("Conv", {"strides": [1, 2]}),
         ("Conv", {"strides": [3, 3]}),
         ("Conv", {"auto_pad": "SAME_UPPER"}),
@@ -382,9 +408,9 @@ def test_bodies_have_defaults_and_do_without_a_bias(
 def test_a_network_with_anything_else_of_pictures_is_left_alone(
     kind: str, attributes: dict[str, object]
 ) -> None:
-    draft = Draft(3, 0)
-    value = draft.add("Relu", draft.conv("x", 3, 3))
-    kernel = {"Conv": (3, 3 // int(attributes.get("group", 1)), 3, 3), "ConvTranspose": (3, 3, 4, 4)}  # type: ignore[call-overload]
+    draft = Draft(4, 0)
+    value = draft.add("Relu", draft.conv("x", 4, 4))
+    kernel = {"Conv": (4, 2 if "group" in attributes else 4, 3, 3), "ConvTranspose": (4, 4, 4, 4)}
     weights = [draft.normal(*kernel[kind])] if kind in kernel else []
     draft.add(kind, value, *weights, **attributes)
     assert rewrite(draft.graph(), [WHOLLY_NATIVE]) is None

@@ -25,9 +25,11 @@ int failures = 0;
 
 void check(bool holds, const char* what, const Convolution& s, double found) {
     if (holds) return;
-    std::fprintf(stderr, "%s: [%ld, %ld, %ld, %ld] to %ld channels, %ld x %ld, stride %ld, pads %ld and %ld: %g\n",
+    std::fprintf(stderr, "%s: [%ld, %ld, %ld, %ld] to %ld channels, %ld x %ld, stride %ld, dilation %ld, "
+                 "pads %ld and %ld: %g\n",
                  what, long(s.count), long(s.height), long(s.width), long(s.inputs), long(s.outputs),
-                 long(s.kernel_height), long(s.kernel_width), long(s.stride), long(s.before), long(s.after), found);
+                 long(s.kernel_height), long(s.kernel_width), long(s.stride), long(s.dilation), long(s.before),
+                 long(s.after), found);
     ++failures;
 }
 
@@ -149,7 +151,7 @@ struct Case {
 
     // The feature, a row or a column, that a tap of a result meets, or -1.
     int64_t met(int64_t result, int64_t tap, int64_t features_here) const {
-        const int64_t at = result * shape.stride + tap - shape.before;
+        const int64_t at = result * shape.stride + tap * shape.dilation - shape.before;
         if (!shape.transposed) return at < 0 || at >= features_here ? -1 : at;
         const int64_t twice = result + shape.before - tap;
         return twice < 0 || twice % 2 != 0 || twice / 2 >= features_here ? -1 : twice / 2;
@@ -231,7 +233,7 @@ void test_not_finite(const Convolution& shape, const Way<T>& way, const End& end
     const int64_t y = shape.height / 2, x = shape.width / 2, scale = shape.transposed ? 2 : 1;
     given.features[std::size_t((y * shape.width + x) * shape.inputs + shape.inputs / 2)] = kNaN<T>;
     const std::vector<T> after = given.run(true, end, kThreads);
-    const int64_t wide = shape.result_width(), off = shape.transposed ? 0 : shape.kernel_width / 2;
+    const int64_t wide = shape.result_width(), off = shape.transposed ? 0 : shape.reach_of(shape.kernel_width) / 2;
     bool any = false;
     for (int64_t i = 0; i < int64_t(after.size()); ++i) {
         const int64_t row = i / shape.outputs / wide / scale, column = i / shape.outputs % wide / scale;
@@ -267,6 +269,11 @@ Convolution padded(Convolution shape, int64_t before, int64_t after) {
     shape.after = after;
     return shape;
 }
+Convolution dilated(Convolution shape, int64_t dilation, int64_t padding = 0) {
+    shape.dilation = dilation;
+    shape.before = shape.after = padding;
+    return shape;
+}
 Convolution padded(const Convolution& shape, int64_t padding) { return padded(shape, padding, padding); }
 
 Convolution transposed(int64_t count, int64_t height, int64_t width, int64_t inputs, int64_t outputs, int64_t before,
@@ -294,6 +301,14 @@ int test_all() {
         padded(plain(2, 13, 9, 32, 48, 3, 3), 2, 0), padded(plain(2, 12, 11, 5, 20, 4, 4, 2), 0, 3),
         padded(plain(2, 35, 20, 7, 6, 3, 3), 0, 1),
     };
+    const std::vector<Convolution> apart{
+        dilated(plain(1, 5, 5, 16, 16, 3, 3), 2),        dilated(plain(2, 13, 9, 32, 48, 3, 3), 2, 2),
+        dilated(plain(1, 20, 23, 16, 80, 3, 3), 3, 3),   dilated(plain(1, 17, 40, 16, 16, 3, 3), 4, 4),
+        dilated(plain(1, 9, 7, 16, 32, 3, 3), 8, 8),     dilated(plain(2, 35, 20, 6, 6, 3, 3), 2, 2),
+        dilated(plain(1, 9, 33, 3, 130, 3, 3), 4, 4),    dilated(plain(1, 12, 11, 5, 20, 4, 2), 3, 1),
+        dilated(plain(2, 15, 12, 7, 20, 3, 3, 2), 2, 2), dilated(plain(1, 3, 3, 16, 16, 1, 1), 5),
+        dilated(plain(1, 9, 23, 4, 5, 1, 3, 3), 2, 1),   dilated(plain(1, 1, 1, 16, 16, 3, 3), 16, 16),
+    };
     const std::vector<Convolution> doubled{
         transposed(1, 1, 1, 1, 1, 1),    transposed(1, 3, 3, 1, 1, 3),   transposed(2, 7, 9, 48, 3, 1),
         transposed(2, 5, 4, 7, 5, 1),    transposed(1, 3, 4, 4, 2, 3),   transposed(1, 4, 5, 6, 9, 1),
@@ -306,7 +321,7 @@ int test_all() {
         transposed(3, 8, 12, 16, 80, 1, 0), transposed(17, 4, 4, 48, 80, 1, 0), transposed(1, 2, 9, 20, 70, 1, 0),
         transposed(2, 31, 127, 2, 8, 1, 0), transposed(1, 32, 128, 3, 2, 1, 0), transposed(1, 3, 63, 1, 20, 1, 0),
     };
-    for (const auto* list : {&shapes, &doubled})
+    for (const auto* list : {&shapes, &apart, &doubled})
         for (const Convolution& shape : *list) test_shape<T>(shape);
     test_no_memory(transposed(1, 4, 4, 16, 16, 1), kDirect<T>);
     if (!kWide<T>) test_no_memory(plain(1, 8, 8, 3, 16, 3, 3), kDirect<T>);  // An odd number of channels is copied.
@@ -317,10 +332,12 @@ int test_all() {
         test_not_finite(transposed(1, 21, 25, 16, 16, 1, 0), kDirect<T>, end, 1);
         test_not_finite(plain(1, 21, 45, 3, 3, 3, 3), kDirect<T>, end, 1);
         test_not_finite(plain(1, 21, 45, 3, 16, 3, 3), kDirect<T>, end, kWide<T> ? 1 : 2);
+        test_not_finite(dilated(plain(1, 21, 45, 16, 16, 3, 3), 3), kDirect<T>, end, 3);
         test_not_finite(plain(1, 21, 45, 16, 16, 3, 3), kWinograd<T>, end, 5);
+        test_not_finite(dilated(plain(1, 21, 45, 16, 16, 3, 3), 2), kWinograd<T>, end, 10);
         test_not_finite(transposed(1, 21, 25, 16, 16, 1), kWinograd<T>, end, 5);
     }
-    return int(shapes.size() + doubled.size());
+    return int(shapes.size() + apart.size() + doubled.size());
 }
 
 }  // namespace

@@ -40,6 +40,7 @@ class Trial:
         stride: Of one that is not transposed.
         before: The pads above and to the left.
         after: Those below and to the right.
+        dilation: Of one that is not transposed.
         transposed: Whether it is.
         winograd: Whether Winograd's method is chosen.
     """
@@ -50,6 +51,7 @@ class Trial:
     stride: int = 1
     before: int = 0
     after: int = 0
+    dilation: int = 1
     transposed: bool = False
     winograd: bool = False
 
@@ -60,8 +62,12 @@ class Trial:
     @property
     def attributes(self) -> dict[str, list[int]]:
         pads = [self.before] * 2 + [self.after] * 2
-        own = {"strides": [self.stride] * 2} if self.stride > 1 else {}
-        return {**own, **({"pads": pads} if any(pads) else {})}
+        given = {
+            "strides": [self.stride] * 2 if self.stride > 1 else [],
+            "dilations": [self.dilation] * 2 if self.dilation > 1 else [],
+            "pads": pads if any(pads) else [],
+        }
+        return {name: numbers for name, numbers in given.items() if numbers}
 
     @property
     def weights(self) -> tuple[int, ...]:
@@ -96,6 +102,11 @@ TRIALS = [
     around((1, 9, 12, 32), 3, 4, kernel=(9, 9)),
     Trial((2, 20, 21, 32), 48, before=0, after=2, winograd=True),
     Trial((1, 9, 12, 3), 32, stride=2, before=0, after=1),
+    around((2, 20, 21, 32), 48, 2, dilation=2, winograd=True),
+    around((1, 13, 30, 16), 32, 4, dilation=4, winograd=True),
+    around((1, 9, 7, 16), 32, 8, dilation=8),  # A tile of each pixel.
+    around((2, 11, 9, 5), 20, 3, dilation=3, stride=2),
+    Trial((2, 9, 11, 7), 3, (2, 3), dilation=2),
     transposed((2, 7, 7, 32), 32, 1, 1, winograd=True),
     transposed((1, 21, 18, 16), 80, 3, 3, winograd=True),
     transposed((3, 4, 4, 48), 32, 1, 1),
@@ -177,8 +188,9 @@ def convolve(trial: Trial, features: Array, weights: Array) -> Array:
         features, border = spread, (3 - trial.before, 3 - trial.after)
         weights = weights[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
     features = np.pad(features, ((0, 0), (0, 0), border, border))
-    windows = np.lib.stride_tricks.sliding_window_view(features, weights.shape[2:], (2, 3))
-    strided = windows[:, :, :: trial.stride, :: trial.stride]
+    reach = tuple((size - 1) * trial.dilation + 1 for size in weights.shape[2:])
+    windows = np.lib.stride_tricks.sliding_window_view(features, reach, (2, 3))
+    strided = windows[:, :, :: trial.stride, :: trial.stride, :: trial.dilation, :: trial.dilation]
     return np.einsum("nchwij,kcij->nhwk", strided, weights, optimize=True)
 
 
@@ -298,6 +310,14 @@ def test_sessions_for_gpus_keep_the_body(library: Path, tmp_path: Path) -> None:
         (PLAIN, {}, ((1, 4, 4, 3), (4, 3, 3, 3), (3,)), r"the bias has shape \[3\]; \[4\] belongs to weights of 4"),
         (PLAIN, {"strides": [1, 2]}, None, r"`strides` are \[1, 2\]; alike ones are wanted"),
         (PLAIN, {"strides": [-1, -1]}, None, "strides are below 1"),
+        (PLAIN, {"dilations": [1, 2]}, None, r"`dilations` are \[1, 2\]; alike ones are wanted"),
+        (PLAIN, {"dilations": [-1, -1]}, None, "dilations are below 1"),
+        (
+            PLAIN,
+            {"dilations": [2, 2]},
+            ((1, 4, 9, 3), (4, 3, 3, 3), (4,)),
+            r"\[1, 4, 9, 3\], which is too small for kernels of 3 x 3 with dilations of 2",
+        ),
         (PLAIN, {"pads": [-1] * 4}, None, "pads are below 0"),
         (PLAIN, {"pads": [0, 0, -1, -1]}, None, "pads are below 0"),
         (PLAIN, {"pads": [1, 1, 0, 1]}, None, r"`pads` are \[1, 1, 0, 1\]; rows and columns are wanted alike"),

@@ -14,10 +14,10 @@
         `others_pads`, which are amounts of Pad too, none above 0.
     BorderedBlocks <to_blocksize, mode, pads> (features T[N, H, W, C]) => (result T[N, h', w', t^2 C])
         Only the border and the blocks of an InstanceNorm.
-    NhwcConvolution <strides, pads> (features T[N, H, W, C], weights T[K, C, kh, kw], bias T[K]?)
+    NhwcConvolution <strides, pads, dilations> (features T[N, H, W, C], weights T[K, C, kh, kw], bias T[K]?)
             => (result T[N, h, w, K])
-        With channels last. `strides` are those of rows and of columns, 1 if not given; `pads` are of Conv, for rows
-        and columns alike, and none if not given.
+        With channels last. `strides`, `dilations` and `pads` are of Conv, for rows and columns alike: 1, 1 and none if
+        not given.
     NhwcTransposedConvolution4x4 <pads> (features T[N, H, W, C], weights T[C, K, 4, 4], bias T[K]?)
             => (result T[N, h, w, K])
         Of stride 2, with channels last. `pads` are of ConvTranspose: all 1 if not given, and the picture doubles;
@@ -59,8 +59,8 @@ from __future__ import annotations
 # By name: its attributes, and the operator that it is with channels first.
 _NHWC_CONVOLUTIONS = {
     "NhwcConvolution": (
-        "strides: ints = [1, 1], pads: ints = [0, 0, 0, 0]",
-        "Conv <strides: ints = @strides, pads: ints = @pads>",
+        "strides: ints = [1, 1], pads: ints = [0, 0, 0, 0], dilations: ints = [1, 1]",
+        "Conv <strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations>",
     ),
     "NhwcTransposedConvolution4x4": (
         "pads: ints = [1, 1, 1, 1]",

@@ -163,10 +163,11 @@ def _turn(graph: ir.Model, node: ir.Node) -> bool:
 
 def _turn_plain(graph: ir.Model, node: ir.Node) -> bool:
     kernel, strides = constant(node.inputs[1]), ints(node, "strides") or [1, 1]
-    if kernel is None or not _is_convolution(node, kernel, strides):
+    pads, dilations = ints(node, "pads") or [0] * 4, ints(node, "dilations") or [1, 1]
+    if kernel is None or not _is_convolution(node, kernel, strides, dilations):
         return False
-    pads = ints(node, "pads") or [0] * 4
-    _turn_convolution(graph, node, "NhwcConvolution", kernel, strides=strides, pads=pads)
+    how = {"strides": strides, "pads": pads, "dilations": dilations}
+    _turn_convolution(graph, node, "NhwcConvolution", kernel, **how)
     return True
 
 
@@ -218,12 +219,12 @@ def _pooling_to_native(graph: ir.Model, node: ir.Node) -> None:
     new.finish(new.transposed(result, CHANNELS_FIRST))
 
 
-def _is_convolution(node: ir.Node, kernel: Float64, strides: list[int]) -> bool:
+def _is_convolution(node: ir.Node, kernel: Float64, strides: list[int], dilations: list[int]) -> bool:
     return (
         kernel.ndim == 4
         and strides in ([1, 1], [2, 2])
         and (not any(ints(node, "pads")) or _has_free_padding(node))
-        and ints(node, "dilations") in ([], [1, 1])
+        and len(set(dilations)) == 1
         and attribute(node, "group", 1) == 1
         and is_explicit(node)
     )
@@ -232,7 +233,7 @@ def _is_convolution(node: ir.Node, kernel: Float64, strides: list[int]) -> bool:
 def _has_free_padding(node: ir.Node) -> bool:
     """Whether a native convolution reads zeros around its features without a copy of them.
 
-    Winograd's method does, and so do lanes of pixels, for few outputs.
+    Winograd's method does, and so do lanes of pixels, for few outputs and pixels side by side.
     """
     kernel, pads = constant(node.inputs[1]), ints(node, "pads")
     if kernel is None or kernel.ndim != 4 or ints(node, "strides") not in ([], [1, 1]):
@@ -240,7 +241,9 @@ def _has_free_padding(node: ir.Node) -> bool:
     if pads[0] != pads[1] or pads[2] != pads[3] or min(pads) < 0:
         return False
     outputs, inputs, *sides = kernel.shape
-    return outputs <= FEW_OUTPUTS or (sides == [3, 3] and outputs % SIMD_FLOATS == inputs % SIMD_FLOATS == 0)
+    if outputs <= FEW_OUTPUTS and ints(node, "dilations") in ([], [1, 1]):
+        return True
+    return sides == [3, 3] and outputs % SIMD_FLOATS == inputs % SIMD_FLOATS == 0
 
 
 def _turn_convolution(
