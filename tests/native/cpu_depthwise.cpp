@@ -60,7 +60,7 @@ struct Case {
           slopes(rounded<T>(draw(s.channels))) {}
 
     std::vector<T> run(bool biased, End end, const Parallel& parallel) const {
-        const std::vector<float> packed = nhwc::depthwise_weights(shape, weights.data());
+        const std::vector<nhwc::DepthwiseLanes> packed = nhwc::depthwise_weights(shape, weights.data());
         const int64_t pixels = shape.count * shape.result_height() * shape.result_width();
         std::vector<T> result(std::size_t(pixels * shape.channels), rounded<T>({NAN})[0]);
         nhwc::depthwise_convolution<T>(
