@@ -14,6 +14,8 @@ namespace {
 
 using std::int64_t;
 
+static_assert(sizeof(DepthwiseLanes) == kVector * sizeof(float));
+
 constexpr int64_t kFew = 32;  // Pixels that are copied at a time.
 constexpr int64_t kTaskProducts = 1 << 18, kTaskRows = 4;  // The least that a task makes.
 
@@ -32,16 +34,16 @@ class Blocks {
         return std::max<int64_t>(std::min(block * kVector, lanes() - kVector), 0);
     }
 
-    // Values [channels][taps] as [count()][taps][kVector].
-    std::vector<float> packed(const Element* values, int64_t taps) const {
-        std::vector<float> given(static_cast<std::size_t>(channels_ * taps)),
-            made(static_cast<std::size_t>(count() * taps * kVector));
+    // Values [channels][taps] as lanes [count()][taps].
+    std::vector<DepthwiseLanes> packed(const Element* values, int64_t taps) const {
+        std::vector<float> given(static_cast<std::size_t>(channels_ * taps));
+        std::vector<DepthwiseLanes> made(static_cast<std::size_t>(count() * taps));
         if (values != nullptr) widen(kElement<Element>, values, 0, channels_ * taps, given.data());
         for (int64_t block = 0; block < count(); ++block)
             for (int64_t place = 0; place < std::min(kVector, lanes()); ++place) {
                 const float* const from = given.data() + (first(block) + place) % channels_ * taps;
-                float* const to = made.data() + block * taps * kVector + lane_of<Element>(place);
-                for (int64_t tap = 0; tap < taps; ++tap) to[tap * kVector] = from[tap];
+                DepthwiseLanes* const to = made.data() + block * taps;
+                for (int64_t tap = 0; tap < taps; ++tap) to[tap].values[lane_of<Element>(place)] = from[tap];
             }
         return made;
     }
@@ -71,8 +73,8 @@ class Convolving {
           high_(shape.result_height()),
           wide_(shape.result_width()) {
         if (tensors.slopes != nullptr) slopes_ = blocks_.packed(tensors.slopes, 1);
-        ending_ = {bias_.data(), tensors.relu ? 0.0f : -std::numeric_limits<float>::infinity(),
-                   tensors.slopes != nullptr ? slopes_.data() : nullptr, nullptr, nullptr};
+        ending_ = {bias_.front().values, tensors.relu ? 0.0f : -std::numeric_limits<float>::infinity(),
+                   tensors.slopes != nullptr ? slopes_.front().values : nullptr, nullptr, nullptr};
         const int64_t products = wide_ * shape.channels * shape.kernel_height * shape.kernel_width;
         rows_ = std::max(divide_up(kTaskProducts, products), kTaskRows);
         first_ = std::min(divide_up(shape.left, shape.stride), wide_);
@@ -175,13 +177,13 @@ class Convolving {
         return tensors_.result + ((picture * high_ + y) * wide_ + x) * shape_.channels;
     }
     const float* weights_at(int64_t i, int64_t j) const {
-        return tensors_.packed + (i * shape_.kernel_width + j) * kVector;
+        return tensors_.packed[i * shape_.kernel_width + j].values;
     }
 
     const Depthwise& shape_;
     const DepthwiseTensors<Element>& tensors_;
     Blocks<Element> blocks_;
-    std::vector<float> bias_, slopes_;
+    std::vector<DepthwiseLanes> bias_, slopes_;
     Ending<Element> ending_;
     int64_t high_, wide_, rows_, first_, last_;
 };
@@ -189,7 +191,7 @@ class Convolving {
 }  // namespace
 
 template <typename Element>
-std::vector<float> depthwise_weights(const Depthwise& shape, const Element* weights) {
+std::vector<DepthwiseLanes> depthwise_weights(const Depthwise& shape, const Element* weights) {
     return Blocks<Element>(shape).packed(weights, shape.kernel_height * shape.kernel_width);
 }
 
@@ -199,8 +201,8 @@ void depthwise_convolution(const Depthwise& shape, const DepthwiseTensors<Elemen
     for_each(parallel, convolving.tasks(), [&](int64_t task) { convolving.convolve(task); });
 }
 
-template std::vector<float> depthwise_weights(const Depthwise&, const float*);
-template std::vector<float> depthwise_weights(const Depthwise&, const Bfloat*);
+template std::vector<DepthwiseLanes> depthwise_weights(const Depthwise&, const float*);
+template std::vector<DepthwiseLanes> depthwise_weights(const Depthwise&, const Bfloat*);
 template void depthwise_convolution(const Depthwise&, const DepthwiseTensors<float>&, const Parallel&);
 template void depthwise_convolution(const Depthwise&, const DepthwiseTensors<Bfloat>&, const Parallel&);
 

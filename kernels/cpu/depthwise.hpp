@@ -21,11 +21,16 @@ struct Depthwise {
     std::int64_t result_width() const { return (left + width + right - kernel_width) / stride + 1; }
 };
 
+// Lanes that are read at a time: no vector of them lies across two lines of the cache.
+struct alignas(64) DepthwiseLanes {
+    float values[16];
+};
+
 // What such a convolution reads and makes.
 template <typename Element>
 struct DepthwiseTensors {
     const Element* features;
-    const float* packed;  // From depthwise_weights.
+    const DepthwiseLanes* packed;  // From depthwise_weights.
     Element* result;
     const Element* bias = nullptr;    // [channels].
     bool relu = false;                // Negative results become 0.
@@ -35,7 +40,7 @@ struct DepthwiseTensors {
 // Weights [channels, 1, kernel_height, kernel_width] in the order that the convolution wants. Of the shape only
 // channels, kernel and stride matter.
 template <typename Element>
-std::vector<float> depthwise_weights(const Depthwise& shape, const Element* weights);
+std::vector<DepthwiseLanes> depthwise_weights(const Depthwise& shape, const Element* weights);
 
 // A value that is not finite spoils the results whose kernels meet it.
 template <typename Element>

@@ -11,6 +11,7 @@ namespace gantk::onnxruntime {
 namespace {
 
 using cpu::nhwc::Depthwise;
+using cpu::nhwc::DepthwiseLanes;
 
 // What becomes of results.
 enum class DepthwiseEnd { none, relu, prelu };
@@ -34,7 +35,7 @@ class NhwcDepthwiseConvolution : public Kernel {
     void compute(Ort::KernelContext& context) const override {
         const auto features = context.GetInput(0), weights = context.GetInput(1);
         const Depthwise shape = whole_shape(features, weights);
-        const std::vector<float> made = stored_.empty() ? packed(weights) : std::vector<float>();
+        const auto made = stored_.empty() ? packed(weights) : std::vector<DepthwiseLanes>();
         cpu::nhwc::DepthwiseTensors<T> tensors{data(features), (stored_.empty() ? made : stored_).data(), nullptr};
         tensors.bias = by_channel(context, 2, "the bias has", shape.channels);
         tensors.relu = end_ == DepthwiseEnd::relu;
@@ -65,7 +66,7 @@ class NhwcDepthwiseConvolution : public Kernel {
         return {1, 1, 1, shape[0], shape[2], shape[3], stride_, pads_[0], pads_[1], pads_[2], pads_[3]};
     }
 
-    std::vector<float> packed(const Ort::ConstValue& weights) const {
+    std::vector<DepthwiseLanes> packed(const Ort::ConstValue& weights) const {
         return depthwise_weights(kernel_of(weights), data(weights));
     }
 
@@ -100,7 +101,7 @@ class NhwcDepthwiseConvolution : public Kernel {
     std::int64_t group_;
     Shape pads_;
     std::int64_t stride_;
-    std::vector<float> stored_;  // Empty where no file stores weights.
+    std::vector<DepthwiseLanes> stored_;  // Empty where no file stores weights.
 };
 
 template <DepthwiseEnd kEnd>

@@ -60,7 +60,7 @@ struct Case {
           slopes(rounded<T>(draw(s.channels))) {}
 
     std::vector<T> run(bool biased, End end, const Parallel& parallel) const {
-        const std::vector<float> packed = nhwc::depthwise_weights(shape, weights.data());
+        const std::vector<nhwc::DepthwiseLanes> packed = nhwc::depthwise_weights(shape, weights.data());
         const int64_t pixels = shape.count * shape.result_height() * shape.result_width();
         std::vector<T> result(std::size_t(pixels * shape.channels), rounded<T>({NAN})[0]);
         nhwc::depthwise_convolution<T>(
@@ -137,6 +137,23 @@ void test_not_finite(Case<T> given) {
     }
 }
 
+// Sums halfway between two bfloat16 become the even one.
+void test_ties() {
+    Case<Bfloat> given({1, 2, 9, 24, 1, 1});
+    std::vector<float> features(given.features.size()), wanted(given.features.size());
+    for (std::size_t i = 0; i < features.size(); ++i) {
+        features[i] = (i % 3 == 0 ? -1.0f : 1.0f) * (1 + float(i % 128) * 0x1p-7f);
+        wanted[i] = features[i] + 0x1p-8f;
+    }
+    given.features = rounded<Bfloat>(features);
+    given.weights = rounded<Bfloat>(std::vector<float>(given.weights.size(), 1.0f));
+    given.bias = rounded<Bfloat>(std::vector<float>(given.bias.size(), 0x1p-8f));
+    for (const nhwc::Processor* each : nhwc::processors()) {
+        nhwc::choose(*each);
+        check(given.run(true, End::none, kThreads) == rounded<Bfloat>(wanted), each->name, given.shape, 0);
+    }
+}
+
 template <typename T>
 void test_shape(const Depthwise& shape) {
     const Case<T> given(shape);
@@ -180,6 +197,7 @@ int main() {
         test_shape<float>(shape);
         test_shape<Bfloat>(shape);
     }
+    test_ties();
     std::printf("%zu shapes on %zu kinds of processors, %d wrong\n", 2 * shapes.size(), nhwc::processors().size(),
                 failures);
     return failures == 0 ? 0 : 1;
