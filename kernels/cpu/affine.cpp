@@ -24,6 +24,9 @@ constexpr int64_t kRun = 1024;      // Values of a run, unless a pixel has more:
 constexpr int64_t kTask = 1 << 16;  // Of a task.
 constexpr int64_t kRoom = 16;       // What any vector may reach past a run.
 
+// What becomes of results.
+enum class End { none, slopes, silu };
+
 // Factors, offsets and slopes are followed by room for a vector; others and slopes may be null.
 template <typename T>
 struct Run {
@@ -33,6 +36,7 @@ struct Run {
     const float* slopes;
     T* result;
     int64_t count;
+    End end;
 };
 
 template <typename T>
@@ -52,6 +56,7 @@ constexpr int kLanes = 4;
 constexpr int kLanes = cpu::kLanes;
 #endif
 #include "nhwc_vectors.inl"
+#include "exponential.inl"
 
 namespace floats {
 
@@ -105,6 +110,8 @@ using Stored = StoredHalves;
 
 #define GANTK_ENTRY __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
 #define GANTK_TARGET GANTK_ENTRY __attribute__((always_inline))
+
+#include "exponential.inl"
 
 // GCC 12 makes five instructions of __builtin_convertvector, and warns of what is not masked.
 GANTK_TARGET inline void load(const Bfloat* from, Floats& values) {
@@ -194,6 +201,7 @@ class Pass {
         const int64_t at = (picture * s_.pixels + pixel) * s_.channels;
         Run<T> run{};
         run.count = pixels * s_.channels;
+        run.end = s_.silu ? End::silu : t_.slopes ? End::slopes : End::none;
         run.features = read(t_.features, at, run.count, held.features);
         run.factors = held.factors.data();
         run.offsets = held.offsets.data();

@@ -15,10 +15,11 @@ struct Affine {
     bool own_offsets = false;  // And offsets.
     bool own_others = false;   // Each picture has others of its own.
     bool pixelwise = false;    // Others are one number for each pixel.
+    bool silu = false;         // Results y become y * sigmoid(y).
 };
 
 // The result is features * factors + offsets + others, where negative multiplied with slopes; it may take the features'
-// place. Computed in float32, and rounded once.
+// place; with `silu` there are no slopes. Computed in float32, and rounded once.
 struct AffineTensors {
     const void* features;
     void* result;

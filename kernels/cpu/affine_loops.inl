@@ -3,7 +3,7 @@
 // a vector of kLanes of these in memory; GANTK_TARGET, which all that is inlined is compiled for; GANTK_ENTRY, which
 // entry points are; and `load` and `store`.
 
-template <bool kAdds, bool kRectifies>
+template <bool kAdds, End kEnd>
 GANTK_TARGET inline void apply_vector(const Run<Element>& run, int64_t at, const Element* features,
                                       const Element* others, Element* result) {
     Floats value;
@@ -15,31 +15,41 @@ GANTK_TARGET inline void apply_vector(const Run<Element>& run, int64_t at, const
         load(others, other);
         value += other;
     }
-    if (kRectifies)
+    if (kEnd == End::slopes)
         value = value < Floats{} ? value * *reinterpret_cast<const StoredFloats*>(run.slopes + at) : value;
+    if (kEnd == End::silu) silu(value);
     store(value, result);
 }
 
 // By value: what is stored could be a part of what there is a reference to.
-template <bool kAdds, bool kRectifies>
+template <bool kAdds, End kEnd>
 GANTK_TARGET inline void apply_vectors(Run<Element> run) {
     const int64_t left = run.count % kLanes, whole = run.count - left;
     for (int64_t at = 0; at < whole; at += kLanes)
-        apply_vector<kAdds, kRectifies>(run, at, run.features + at, kAdds ? run.others + at : nullptr, run.result + at);
+        apply_vector<kAdds, kEnd>(run, at, run.features + at, kAdds ? run.others + at : nullptr, run.result + at);
     if (left == 0) return;
     Element given[kLanes] = {}, added[kLanes] = {}, made[kLanes];
     const std::size_t bytes = static_cast<std::size_t>(left) * sizeof(Element);
     std::memcpy(given, run.features + whole, bytes);
     if (kAdds) std::memcpy(added, run.others + whole, bytes);
-    apply_vector<kAdds, kRectifies>(run, whole, given, added, made);
+    apply_vector<kAdds, kEnd>(run, whole, given, added, made);
     std::memcpy(run.result + whole, made, bytes);
 }
 
+template <End kEnd>
+GANTK_TARGET inline void apply_end(const Run<Element>& run) {
+    run.others != nullptr ? apply_vectors<true, kEnd>(run) : apply_vectors<false, kEnd>(run);
+}
+
 GANTK_ENTRY void apply(const Run<Element>& run) {
-    if (run.others != nullptr)
-        run.slopes != nullptr ? apply_vectors<true, true>(run) : apply_vectors<true, false>(run);
-    else
-        run.slopes != nullptr ? apply_vectors<false, true>(run) : apply_vectors<false, false>(run);
+    switch (run.end) {
+        case End::none:
+            return apply_end<End::none>(run);
+        case End::slopes:
+            return apply_end<End::slopes>(run);
+        case End::silu:
+            return apply_end<End::silu>(run);
+    }
 }
 
 // The number of each pixel for all its channels. What lies past the last channel is written over by the next pixel;

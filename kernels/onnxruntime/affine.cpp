@@ -3,6 +3,7 @@
 // NhwcAffineSum (..., others T[P, H, W, Q]): the same, and others are added.
 // NhwcAffinePRelu (..., slopes float32[C]): the same, and negative results are multiplied with slopes.
 // NhwcAffineSumPRelu (..., others, slopes): the same, others are added, and then negative ones multiplied.
+// NhwcAffineSilu, NhwcAffineSumSilu: as without it, and results y become y * sigmoid(y).
 // L, M and P are 1 or N, Q is 1 or C.
 #include "../cpu/affine.hpp"
 #include "kernel.hpp"
@@ -10,10 +11,12 @@
 namespace gantk::onnxruntime {
 namespace {
 
+// What becomes of results.
+enum class AffineEnd { none, prelu, silu };
+
 class NhwcAffine : public Kernel {
   public:
-    NhwcAffine(const Making& making, bool adds, bool rectifies)
-        : element_(making.element), adds_(adds), rectifies_(rectifies) {}
+    NhwcAffine(const Making& making, bool adds, AffineEnd end) : element_(making.element), adds_(adds), end_(end) {}
 
     void compute(Ort::KernelContext& context) const override {
         const auto features = context.GetInput(0), factors = context.GetInput(1), offsets = context.GetInput(2);
@@ -28,7 +31,8 @@ class NhwcAffine : public Kernel {
             add(others, shape, what);
             tensors.others = others.GetTensorRawData();
         }
-        if (rectifies_) {
+        what.silu = end_ == AffineEnd::silu;
+        if (end_ == AffineEnd::prelu) {
             const auto slopes = context.GetInput(adds_ ? 4 : 3);
             expect(sizes_of(slopes) == Shape{shape[3]}, slopes, "slopes", text_of({shape[3]}) + " is wanted");
             tensors.slopes = slopes.GetTensorData<float>();
@@ -65,16 +69,17 @@ class NhwcAffine : public Kernel {
     }
 
     Element element_;
-    bool adds_, rectifies_;
+    bool adds_;
+    AffineEnd end_;
 };
 
-template <bool kAdds, bool kRectifies>
+template <bool kAdds, AffineEnd kEnd>
 Signature affine_signature(const char* name) {
     std::vector<Type> inputs{Type::element, Type::float32, Type::float32};
     if (kAdds) inputs.push_back(Type::element);
-    if (kRectifies) inputs.push_back(Type::float32);
+    if (kEnd == AffineEnd::prelu) inputs.push_back(Type::float32);
     const auto make = [](const Making& making) -> std::unique_ptr<Kernel> {
-        return std::make_unique<NhwcAffine>(making, kAdds, kRectifies);
+        return std::make_unique<NhwcAffine>(making, kAdds, kEnd);
     };
     const auto infer = [](Ort::ShapeInferContext& context, Ort::ShapeInferContext::Shape (&shapes)[2]) {
         shapes[0] = context.GetInputShape(0);
@@ -84,9 +89,11 @@ Signature affine_signature(const char* name) {
 
 }  // namespace
 
-const Signature kNhwcAffine = affine_signature<false, false>("NhwcAffine");
-const Signature kNhwcAffineSum = affine_signature<true, false>("NhwcAffineSum");
-const Signature kNhwcAffinePRelu = affine_signature<false, true>("NhwcAffinePRelu");
-const Signature kNhwcAffineSumPRelu = affine_signature<true, true>("NhwcAffineSumPRelu");
+const Signature kNhwcAffine = affine_signature<false, AffineEnd::none>("NhwcAffine");
+const Signature kNhwcAffineSum = affine_signature<true, AffineEnd::none>("NhwcAffineSum");
+const Signature kNhwcAffinePRelu = affine_signature<false, AffineEnd::prelu>("NhwcAffinePRelu");
+const Signature kNhwcAffineSumPRelu = affine_signature<true, AffineEnd::prelu>("NhwcAffineSumPRelu");
+const Signature kNhwcAffineSilu = affine_signature<false, AffineEnd::silu>("NhwcAffineSilu");
+const Signature kNhwcAffineSumSilu = affine_signature<true, AffineEnd::silu>("NhwcAffineSumSilu");
 
 }  // namespace gantk::onnxruntime

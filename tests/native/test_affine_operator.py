@@ -25,7 +25,14 @@ TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16
 # Of a result, its own rounding.
 ROUNDING = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 # By what comes after the name: the inputs that it adds.
-ENDINGS = {"": (), "Sum": ("others",), "PRelu": ("slopes",), "SumPRelu": ("others", "slopes")}
+ENDINGS = {
+    "": (),
+    "Sum": ("others",),
+    "PRelu": ("slopes",),
+    "SumPRelu": ("others", "slopes"),
+    "Silu": (),
+    "SumSilu": ("others",),
+}
 # Around a vector, a run and a task: of pixels, of channels.
 SHAPES = [
     (1, 1, 1, 1),
@@ -97,17 +104,19 @@ def session(library: Path | None, ending: str, dtype: str = "float32", threads: 
     return load(proto.SerializeToString(), library, threads, **more)
 
 
-def reference(feeds: dict[str, Array]) -> tuple[Array, Array]:
+def reference(feeds: dict[str, Array], ending: str) -> tuple[Array, Array]:
     """The result in float64, and the sum of its terms' sizes."""
     wide = {name: array.astype(np.float64) for name, array in feeds.items()}
     scaled = wide["features"] * wide["factors"][:, None, None]
     offsets, others = wide["offsets"][:, None, None], wide.get("others", np.zeros(()))
     made, size = scaled + offsets + others, abs(scaled) + abs(offsets) + abs(others)
+    if "Silu" in ending:
+        return made / (1 + np.exp(-made)), size
     return np.where(made < 0, made * wide["slopes"], made) if "slopes" in wide else made, size
 
 
-def assert_close(found: Array, feeds: dict[str, Array], dtype: str) -> None:
-    wanted, size = reference(feeds)
+def assert_close(found: Array, feeds: dict[str, Array], ending: str, dtype: str) -> None:
+    wanted, size = reference(feeds, ending)
     assert found.shape == wanted.shape
     assert (np.abs(found - wanted) <= 2.0**-22 * size + ROUNDING[dtype] * np.abs(wanted) + 2.0**-25).all()
 
@@ -121,7 +130,7 @@ def test_values(library: Path, shape: tuple[int, int, int, int], ending: str, dt
         for others in [(True, True), (False, True), (True, False), (False, False)]:
             feeds = draw(shape, ending, dtype, own, others)
             made = [each.run(None, feeds)[0] for each in sessions]
-            assert_close(made[0], feeds, dtype)
+            assert_close(made[0], feeds, ending, dtype)
             np.testing.assert_array_equal(made[0], made[1])  # The number of threads decides nothing.
             if "Sum" not in ending:
                 break
@@ -144,7 +153,7 @@ def test_any_shape(
     others: tuple[bool, bool],
 ) -> None:
     feeds = draw(shape, ending, dtype, own, others)
-    assert_close(session(library, ending, dtype, 2).run(None, feeds)[0], feeds, dtype)
+    assert_close(session(library, ending, dtype, 2).run(None, feeds)[0], feeds, ending, dtype)
 
 
 @pytest.mark.parametrize("own", list(itertools.product((False, True), repeat=2)))
@@ -153,7 +162,7 @@ def test_the_body(ending: str, own: tuple[bool, bool]) -> None:
     for dtype in ("float32", "float16"):
         for others in [(True, True), (False, False)]:
             feeds = draw((2, 5, 7, 3), ending, dtype, own, others)
-            assert_close(session(None, ending, dtype).run(None, feeds)[0], feeds, dtype)
+            assert_close(session(None, ending, dtype).run(None, feeds)[0], feeds, ending, dtype)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 5, 6), (2, 40, 41, 64)], ids=str)
@@ -207,10 +216,45 @@ def test_what_is_not_finite_stays(library: Path, dtype: str) -> None:
     assert np.isfinite(made[0, 1:]).all()
 
 
-def test_sessions_for_gpus_keep_the_body(library: Path, tmp_path: Path) -> None:
-    session(library, "SumPRelu", optimised=tmp_path / "optimised.onnx", settings={CPU_ONLY: "0"})
+def silu(library: Path | None, values: Array, dtype: str) -> Array:
+    feeds = {
+        "features": values.reshape(1, 1, -1, 1),
+        "factors": np.ones((1, 1), np.float32),
+        "offsets": np.full((1, 1), -0.0, np.float32),  # Which leaves the sign of zero.
+    }
+    made: Array = session(library, "Silu", dtype).run(None, feeds)[0]
+    return made.reshape(-1)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_silu_over_the_whole_range(library: Path, dtype: str) -> None:
+    """Errors are relative, even where the result is all but 0."""
+    far = np.geomspace(1e-30, 3e38 if dtype != "float16" else 6e4, 20000, dtype=np.float32)
+    near = np.linspace(-100, 100, 100003, dtype=np.float32)
+    values = narrowed(np.concatenate([near, far, -far]), dtype)
+    found = silu(library, values, dtype)
+    wide = values.astype(np.float64)
+    with np.errstate(over="ignore"):
+        wanted = wide / (1 + np.exp(-wide))
+    least = {"float32": 3e-37, "float16": 2.0**-25, "bfloat16": 3e-37}[dtype]
+    assert (np.abs(found - wanted) <= (6e-7 + ROUNDING[dtype]) * np.abs(wanted) + least).all()
+    assert (found[values < -200] == 0).all() and np.signbit(found[values < -200]).all()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_silu_of_what_is_not_finite(library: Path, dtype: str) -> None:
+    """Of -infinity it is -infinity times 0."""
+    found = silu(library, np.array([np.nan, -np.nan, np.inf, -np.inf, 0, -0.0, 3], np.float32), dtype)
+    np.testing.assert_array_equal(found[:6], [np.nan, np.nan, np.inf, np.nan, 0, 0])
+    assert list(np.signbit(found[4:6])) == [False, True]
+    assert found[6] == pytest.approx(2.857722, rel=2.0**-8)
+
+
+@pytest.mark.parametrize(("ending", "part"), [("SumPRelu", "PRelu"), ("SumSilu", "Add")])
+def test_sessions_for_gpus_keep_the_body(library: Path, tmp_path: Path, ending: str, part: str) -> None:
+    session(library, ending, optimised=tmp_path / "optimised.onnx", settings={CPU_ONLY: "0"})
     left = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
-    assert "PRelu" in left and "NhwcAffineSumPRelu" not in left
+    assert part in left and f"NhwcAffine{ending}" not in left
 
 
 @pytest.mark.parametrize(

@@ -46,12 +46,19 @@
         number for each pixel (StyleGAN2's noise).
     NhwcAffinePRelu (..., slopes float32[C]): the same, and negative results are multiplied with slopes.
     NhwcAffineSumPRelu (..., others, slopes): the same, and others are added, then negative results multiplied.
+    NhwcAffineSilu, NhwcAffineSumSilu: as without it, and results y become y * sigmoid(y).
+    NhwcGroupNorm <groups, epsilon> (features T[N, H, W, C], scale float32[C], offset float32[C])
+            => (result T[N, H, W, C])
+        Group normalisation: the values of each picture's `groups` groups of neighbouring channels have mean 0 and
+        variance 1 before they are scaled; C is a multiple of `groups`.
+    NhwcGroupNormSilu: the same, and results y become y * sigmoid(y).
     BiasRelu (features T[N, H, W, C], bias float32[C]) => (result T[N, H, W, C])
         features + bias, and negative results become 0.
     Sizes <factor, growth> (sizes int64[2]) => (result int64[2])
         sizes * factor + growth, which ONNX Runtime computes on the CPU even where it would take it to a GPU and back.
 
-Instance normalisation is that of Ulyanov, Vedaldi and Lempitsky (arXiv 1607.08022).
+Instance normalisation is that of Ulyanov, Vedaldi and Lempitsky (arXiv 1607.08022), group normalisation that of Wu and
+He (arXiv 1803.08494).
 """
 
 from __future__ import annotations
@@ -138,13 +145,51 @@ _SUM = """
     sums = Add (shifted, wide_others)
 """
 
+_SILU = """
+    gate = Sigmoid (%(given)s)
+    ended = Mul (%(given)s, gate)
+"""
+
 # By what comes after the name: the inputs that it adds, and what it does.
 _AFFINE_ENDS = {
     "": ("", "ended = Identity (shifted)"),
     "Sum": (", others", f"{_SUM}    ended = Identity (sums)"),
     "PRelu": (", slopes", "ended = PRelu (shifted, slopes)"),
     "SumPRelu": (", others, slopes", f"{_SUM}    ended = PRelu (sums, slopes)"),
+    "Silu": ("", _SILU % {"given": "shifted"}),
+    "SumSilu": (", others", f"{_SUM}{_SILU % {'given': 'sums'}}"),
 }
+
+_GROUP_NORM = """
+NhwcGroupNorm%(name)s <groups, epsilon: float = 1e-5> (features, scale, offset) => (result)
+{
+    wide = Cast <to = 1> (features)
+    sizes = Shape (wide)
+    same = Constant <value_ints = [0, 0, 0]> ()
+    number = Constant <value_int: int = @groups> ()
+    rest = Constant <value_ints = [-1]> ()
+    groups = Reshape (number, rest)
+    split = Concat <axis = 0> (same, groups, rest)
+    parts = Reshape (wide, split)
+    others = Constant <value_ints = [1, 2, 4]> ()
+    mean = ReduceMean (parts, others)
+    centred = Sub (parts, mean)
+    squares = Mul (centred, centred)
+    variance = ReduceMean (squares, others)
+    smoothing = Constant <value_float: float = @epsilon> ()
+    smoothed = Add (variance, smoothing)
+    deviation = Sqrt (smoothed)
+    normal = Div (centred, deviation)
+    pictures = Reshape (normal, sizes)
+    scaled = Mul (pictures, scale)
+    shifted = Add (scaled, offset)
+    %(end)s
+    result = CastLike (ended, features)
+}
+"""
+
+# By what comes after the name.
+_GROUP_NORM_ENDS = {"": "ended = Identity (shifted)", "Silu": _SILU % {"given": "shifted"}}
 
 # A border, zeros up to whole blocks, and blocks as channels, which come last.
 _BLOCKS = """
@@ -257,6 +302,7 @@ TEXTS = (
     _NHWC_PRELU,
     _NHWC_MAX_POOL,
     *(_NHWC_AFFINE % {"name": name, "input": more, "end": end} for name, (more, end) in _AFFINE_ENDS.items()),
+    *(_GROUP_NORM % {"name": name, "end": end} for name, end in _GROUP_NORM_ENDS.items()),
     *(
         _INSTANCE_NORM
         % {
