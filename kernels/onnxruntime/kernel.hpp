@@ -128,7 +128,7 @@ extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation, kMaxPool, 
     kNhwcConvolution, kNhwcConvolutionRelu, kNhwcConvolutionPRelu, kNhwcConvolutionSum, kNhwcTransposedConvolution,
     kNhwcTransposedConvolutionRelu, kNhwcTransposedConvolutionPRelu, kNhwcTransposedConvolutionSum,
     kNhwcDepthwiseConvolution, kNhwcDepthwiseConvolutionRelu, kNhwcDepthwiseConvolutionPRelu, kNhwcPRelu, kNhwcMaxPool,
-    kNhwcAffine, kNhwcAffineSum, kNhwcAffinePRelu, kNhwcAffineSumPRelu, kInstanceNorm, kInstanceNormRelu,
-    kInstanceNormSum, kBorderedBlocks, kBiasRelu, kSizes;
+    kNhwcAffine, kNhwcAffineSum, kNhwcAffinePRelu, kNhwcAffineSumPRelu, kNhwcLayerNorm, kNhwcGate, kInstanceNorm,
+    kInstanceNormRelu, kInstanceNormSum, kBorderedBlocks, kBiasRelu, kSizes;
 
 }  // namespace gantk::onnxruntime

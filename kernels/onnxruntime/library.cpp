@@ -137,7 +137,8 @@ struct Domain {
                  &kNhwcConvolutionRelu, &kNhwcConvolutionPRelu, &kNhwcConvolutionSum, &kNhwcTransposedConvolution,
                  &kNhwcTransposedConvolutionRelu, &kNhwcTransposedConvolutionPRelu, &kNhwcTransposedConvolutionSum,
                  &kNhwcDepthwiseConvolution, &kNhwcDepthwiseConvolutionRelu, &kNhwcDepthwiseConvolutionPRelu,
-                 &kNhwcPRelu, &kNhwcMaxPool, &kNhwcAffine, &kNhwcAffineSum, &kNhwcAffinePRelu, &kNhwcAffineSumPRelu});
+                 &kNhwcPRelu, &kNhwcMaxPool, &kNhwcAffine, &kNhwcAffineSum, &kNhwcAffinePRelu, &kNhwcAffineSumPRelu,
+                 &kNhwcLayerNorm, &kNhwcGate});
         if (cpu_only || kInstanceNorm.cuda)
             add({&kInstanceNorm, &kInstanceNormRelu, &kInstanceNormSum, &kBorderedBlocks, &kBiasRelu});
         add({&kSizes});

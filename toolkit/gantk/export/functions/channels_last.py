@@ -46,6 +46,10 @@
         number for each pixel (StyleGAN2's noise).
     NhwcAffinePRelu (..., slopes float32[C]): the same, and negative results are multiplied with slopes.
     NhwcAffineSumPRelu (..., others, slopes): the same, and others are added, then negative results multiplied.
+    NhwcLayerNorm <epsilon> (features T[N, H, W, C], scale float32[C], offset float32[C]) => (result T[N, H, W, C])
+        Each pixel is normalised over its channels (Ba, Kiros and Hinton, arXiv 1607.06450), computed in float32.
+    NhwcGate (features T[N, H, W, 2C]) => (result T[N, H, W, C])
+        The first half of the channels times the second (Chen et al., arXiv 2204.04676).
     BiasRelu (features T[N, H, W, C], bias float32[C]) => (result T[N, H, W, C])
         features + bias, and negative results become 0.
     Sizes <factor, growth> (sizes int64[2]) => (result int64[2])
@@ -145,6 +149,23 @@ _AFFINE_ENDS = {
     "PRelu": (", slopes", "ended = PRelu (shifted, slopes)"),
     "SumPRelu": (", others, slopes", f"{_SUM}    ended = PRelu (sums, slopes)"),
 }
+
+_NHWC_LAYER_NORM = """
+NhwcLayerNorm <epsilon: float = 1e-5> (features, scale, offset) => (result)
+{
+    wide = Cast <to = 1> (features)
+    normal = LayerNormalization <axis = -1, epsilon: float = @epsilon> (wide, scale, offset)
+    result = CastLike (normal, features)
+}
+"""
+
+_NHWC_GATE = """
+NhwcGate (features) => (result)
+{
+    first, second = Split <axis = -1, num_outputs = 2> (features)
+    result = Mul (first, second)
+}
+"""
 
 # A border, zeros up to whole blocks, and blocks as channels, which come last.
 _BLOCKS = """
@@ -257,6 +278,8 @@ TEXTS = (
     _NHWC_PRELU,
     _NHWC_MAX_POOL,
     *(_NHWC_AFFINE % {"name": name, "input": more, "end": end} for name, (more, end) in _AFFINE_ENDS.items()),
+    _NHWC_LAYER_NORM,
+    _NHWC_GATE,
     *(
         _INSTANCE_NORM
         % {
