@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <limits>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "element.hpp"
@@ -93,7 +94,15 @@ struct Patches {
     std::int64_t blocks, last;                    // Of kVector channels, and where the last one begins.
 };
 
-// Channels are multiples of kVector, but for those of `convolve` and `convolve_channels`.
+// What normalises each pixel over its channels, from one pixel to the next so many elements. Where channels are fewer
+// than kVector, as much as these lack lies before those of each pixel, and before scale and offset.
+struct PixelNorm {
+    std::int64_t channels, apart;
+    const float *scale, *offset;
+    float epsilon;
+};
+
+// Channels are multiples of kVector, but for those of `convolve`, `convolve_channels`, `normalize` and `gate`.
 template <typename Element>
 struct Loops {
     // Results of `count` pixels: `outputs` channels each, at `results`, from the features at `places`.
@@ -132,6 +141,12 @@ struct Loops {
     // the first tap on; they, the bias and the slopes are in the order of `lane_of`. Nothing is added.
     void (*convolve_channels)(const Element* features, const Patches& shape, const float* weights, std::int64_t count,
                               const Ending<Element>& ending, Element* results);
+
+    // (values - mean) / sqrt(variance + epsilon) * scale + offset; results lie as values do, and may take their place.
+    void (*normalize)(const Element* values, std::int64_t pixels, const PixelNorm& norm, Element* results);
+
+    // The first half of each pixel's features times the second, which has so many channels, too.
+    void (*gate)(const Element* features, std::int64_t pixels, std::int64_t channels, Element* results);
 };
 
 // Of a block of kVector channels: of bfloat16 the even ones come first, then the odd ones.

@@ -369,7 +369,8 @@ GANTK_ENTRY void scale(const Element* values, const Element* others, int64_t pix
 }
 
 #include "depthwise_loops.inl"
+#include "pixel_loops.inl"
 
 constexpr Loops<Element> kLoops{convolve,           convolve_narrow, narrow_rows, multiply,
                                 transform_features, transform_sums,  add_moments, scale,
-                                convolve_channels};
+                                convolve_channels,  normalize,       gate};

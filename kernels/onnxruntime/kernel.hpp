@@ -129,7 +129,7 @@ extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation, kMaxPool, 
     kNhwcTransposedConvolutionRelu, kNhwcTransposedConvolutionPRelu, kNhwcTransposedConvolutionSum,
     kNhwcDepthwiseConvolution, kNhwcDepthwiseConvolutionRelu, kNhwcDepthwiseConvolutionPRelu, kNhwcPRelu, kNhwcMaxPool,
     kNhwcAffine, kNhwcAffineSum, kNhwcAffinePRelu, kNhwcAffineSumPRelu, kNhwcAffineSilu, kNhwcAffineSumSilu,
-    kNhwcGroupNorm, kNhwcGroupNormSilu, kInstanceNorm, kInstanceNormRelu, kInstanceNormSum, kBorderedBlocks, kBiasRelu,
-    kSizes;
+    kNhwcGroupNorm, kNhwcGroupNormSilu, kNhwcLayerNorm, kNhwcGate, kInstanceNorm, kInstanceNormRelu, kInstanceNormSum,
+    kBorderedBlocks, kBiasRelu, kSizes;
 
 }  // namespace gantk::onnxruntime

@@ -138,7 +138,8 @@ struct Domain {
                  &kNhwcTransposedConvolutionRelu, &kNhwcTransposedConvolutionPRelu, &kNhwcTransposedConvolutionSum,
                  &kNhwcDepthwiseConvolution, &kNhwcDepthwiseConvolutionRelu, &kNhwcDepthwiseConvolutionPRelu,
                  &kNhwcPRelu, &kNhwcMaxPool, &kNhwcAffine, &kNhwcAffineSum, &kNhwcAffinePRelu, &kNhwcAffineSumPRelu,
-                 &kNhwcAffineSilu, &kNhwcAffineSumSilu, &kNhwcGroupNorm, &kNhwcGroupNormSilu});
+                 &kNhwcAffineSilu, &kNhwcAffineSumSilu, &kNhwcGroupNorm, &kNhwcGroupNormSilu, &kNhwcLayerNorm,
+                 &kNhwcGate});
         if (cpu_only || kInstanceNorm.cuda)
             add({&kInstanceNorm, &kInstanceNormRelu, &kInstanceNormSum, &kBorderedBlocks, &kBiasRelu});
         add({&kSizes});

@@ -191,6 +191,8 @@ def test_a_body_is_in_the_opset_of_its_model() -> None:
         "NhwcAffineSumSilu",
         "NhwcGroupNorm",
         "NhwcGroupNormSilu",
+        "NhwcLayerNorm",
+        "NhwcGate",
         "InstanceNorm",
         "InstanceNormRelu",
         "InstanceNormSum",

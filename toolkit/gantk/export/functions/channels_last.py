@@ -52,6 +52,10 @@
         Group normalisation: the values of each picture's `groups` groups of neighbouring channels have mean 0 and
         variance 1 before they are scaled; C is a multiple of `groups`.
     NhwcGroupNormSilu: the same, and results y become y * sigmoid(y).
+    NhwcLayerNorm <epsilon> (features T[N, H, W, C], scale float32[C], offset float32[C]) => (result T[N, H, W, C])
+        Each pixel is normalised over its channels (Ba, Kiros and Hinton, arXiv 1607.06450), computed in float32.
+    NhwcGate (features T[N, H, W, 2C]) => (result T[N, H, W, C])
+        The first half of the channels times the second (Chen et al., arXiv 2204.04676).
     BiasRelu (features T[N, H, W, C], bias float32[C]) => (result T[N, H, W, C])
         features + bias, and negative results become 0.
     Sizes <factor, growth> (sizes int64[2]) => (result int64[2])
@@ -191,6 +195,23 @@ NhwcGroupNorm%(name)s <groups, epsilon: float = 1e-5> (features, scale, offset) 
 # By what comes after the name.
 _GROUP_NORM_ENDS = {"": "ended = Identity (shifted)", "Silu": _SILU % {"given": "shifted"}}
 
+_NHWC_LAYER_NORM = """
+NhwcLayerNorm <epsilon: float = 1e-5> (features, scale, offset) => (result)
+{
+    wide = Cast <to = 1> (features)
+    normal = LayerNormalization <axis = -1, epsilon: float = @epsilon> (wide, scale, offset)
+    result = CastLike (normal, features)
+}
+"""
+
+_NHWC_GATE = """
+NhwcGate (features) => (result)
+{
+    first, second = Split <axis = -1, num_outputs = 2> (features)
+    result = Mul (first, second)
+}
+"""
+
 # A border, zeros up to whole blocks, and blocks as channels, which come last.
 _BLOCKS = """
     amounts = Constant <value_ints: ints = @pads> ()
@@ -303,6 +324,8 @@ TEXTS = (
     _NHWC_MAX_POOL,
     *(_NHWC_AFFINE % {"name": name, "input": more, "end": end} for name, (more, end) in _AFFINE_ENDS.items()),
     *(_GROUP_NORM % {"name": name, "end": end} for name, end in _GROUP_NORM_ENDS.items()),
+    _NHWC_LAYER_NORM,
+    _NHWC_GATE,
     *(
         _INSTANCE_NORM
         % {

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is computed pixel by pixel over channels in ONNX Runtime, normalisation and gates, against float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from gantk.export.functions import DOMAIN, VERSION, bodies
+from gantk.export.opset import OPSET
+from gantk.runtime.backends.onnxruntime_session import CPU_ONLY
+from native_sessions import load
+
+Array = np.ndarray[Any, Any]
+TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
+# Of a result, its own rounding.
+ROUNDING = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+INPUTS = {"NhwcLayerNorm": ("features", "scale", "offset"), "NhwcGate": ("features",)}
+# Around a vector, a group of pixels, a run and a task: of pixels, of channels; those of a gate are twice as many.
+SHAPES = [
+    (1, 1, 1, 1),
+    (3, 1, 1, 7),
+    (2, 5, 7, 3),
+    (1, 9, 11, 16),
+    (1, 3, 5, 17),
+    (2, 33, 40, 64),
+    (1, 300, 301, 1),
+    (2, 150, 149, 3),
+    (1, 67, 71, 24),
+    (2, 3, 5, 1030),
+    (1, 1, 2, 70000),
+]
+
+
+def narrowed(array: Array, dtype: str) -> Array:
+    """What a tensor of a type holds of some values, in float32."""
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
+    return array.astype(kind).astype(np.float32)
+
+
+def draw(shape: tuple[int, int, int, int], dtype: str = "float32", mean: float = 0.0) -> dict[str, Array]:
+    """Inputs of an NhwcLayerNorm, whose features are what the type holds."""
+    rng = np.random.default_rng(sum(shape))
+    return {
+        "features": narrowed(rng.standard_normal(shape) + mean, dtype),
+        "scale": rng.standard_normal(shape[3]).astype(np.float32),
+        "offset": rng.standard_normal(shape[3]).astype(np.float32),
+    }
+
+
+def draw_halves(shape: tuple[int, int, int, int], dtype: str = "float32") -> dict[str, Array]:
+    """The input of an NhwcGate that makes a shape."""
+    return {"features": draw((*shape[:3], 2 * shape[3]), dtype)["features"]}
+
+
+def session(
+    library: Path | None,
+    operator: str,
+    dtype: str = "float32",
+    threads: int = 1,
+    epsilon: float | None = None,
+    **more: Any,
+) -> Any:
+    """What goes in and comes out is float32; without a library the node has its body."""
+    names = INPUTS[operator]
+    options = {} if epsilon is None else {"epsilon": epsilon}
+    nodes = [
+        helper.make_node("Cast", ["features"], ["low"], to=TYPES[dtype]),
+        helper.make_node(operator, ["low", *names[1:]], ["made"], domain=DOMAIN, **options),
+        helper.make_node("Cast", ["made"], ["result"], to=TensorProto.FLOAT),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "pixels",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names],
+        [helper.make_tensor_value_info("result", TensorProto.FLOAT, None)],
+    )
+    proto = helper.make_model(
+        graph,
+        functions=bodies(OPSET) if library is None or more else [],
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)],
+        ir_version=10,
+    )
+    return load(proto.SerializeToString(), library, threads, **more)
+
+
+def assert_normalized(found: Array, feeds: dict[str, Array], dtype: str, epsilon: float = 1e-5) -> None:
+    """Off by its rounding, and by that of the mean, in float32."""
+    wide = {name: array.astype(np.float64) for name, array in feeds.items()}
+    mean = wide["features"].mean(axis=3, keepdims=True)
+    deviation = np.sqrt(wide["features"].var(axis=3, keepdims=True) + epsilon)
+    scaled = (wide["features"] - mean) / deviation * wide["scale"]
+    wanted = scaled + wide["offset"]
+    lost = np.abs(scaled) + np.abs(wide["offset"]) + (1 + np.abs(mean)) / deviation * np.abs(wide["scale"])
+    assert found.shape == wanted.shape
+    assert (np.abs(found - wanted) <= 2.0**-21 * lost + ROUNDING[dtype] * np.abs(wanted) + 2.0**-25).all()
+
+
+def assert_gated(found: Array, features: Array, dtype: str) -> None:
+    channels = features.shape[3] // 2
+    wanted = features[..., :channels].astype(np.float64) * features[..., channels:]
+    assert found.shape == wanted.shape
+    assert (np.abs(found - wanted) <= ROUNDING[dtype] * np.abs(wanted) + 2.0**-25).all()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_values(library: Path, shape: tuple[int, int, int, int], dtype: str) -> None:
+    for operator, feeds in {
+        "NhwcLayerNorm": draw(shape, dtype),
+        "NhwcGate": draw_halves(shape, dtype),
+    }.items():
+        made = [session(library, operator, dtype, threads).run(None, feeds)[0] for threads in (1, 3)]
+        if operator == "NhwcGate":
+            assert_gated(made[0], feeds["features"], dtype)
+        else:
+            assert_normalized(made[0], feeds, dtype)
+        np.testing.assert_array_equal(made[0], made[1])  # The number of threads decides nothing.
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 20), st.integers(1, 20), st.integers(1, 70)),
+    dtype=st.sampled_from(list(TYPES)),
+    mean=st.sampled_from([0.0, -3.0, 100.0]),
+    epsilon=st.sampled_from([1e-6, 1e-5, 0.1]),
+)
+def test_any_shape(
+    library: Path, shape: tuple[int, int, int, int], dtype: str, mean: float, epsilon: float
+) -> None:
+    feeds = draw(shape, dtype, mean)
+    (made,) = session(library, "NhwcLayerNorm", dtype, 2, epsilon).run(None, feeds)
+    assert_normalized(made, feeds, dtype, epsilon)
+    feeds = draw_halves(shape, dtype)
+    assert_gated(session(library, "NhwcGate", dtype, 2).run(None, feeds)[0], feeds["features"], dtype)
+
+
+@pytest.mark.parametrize("channels", [3, 32, 1000])
+def test_a_large_mean_costs_no_precision(library: Path, channels: int) -> None:
+    """Squares of 100 would leave a variance of 1 with three digits."""
+    feeds = draw((1, 30, 30, channels), mean=100.0)
+    feeds |= {"scale": np.ones(channels, np.float32), "offset": np.zeros(channels, np.float32)}
+    (made,) = session(library, "NhwcLayerNorm").run(None, feeds)
+    wide = feeds["features"].astype(np.float64)
+    wanted = (wide - wide.mean(axis=3, keepdims=True)) / np.sqrt(wide.var(axis=3, keepdims=True) + 1e-5)
+    assert np.abs(made - wanted).max() < (
+        3e-4 if channels == 3 else 3e-5
+    )  # Of three, deviations may be small.
+
+
+def test_equal_channels_become_the_offset(library: Path) -> None:
+    feeds = draw((2, 3, 5, 48))
+    feeds["features"][:] = feeds["features"][..., :1]
+    (made,) = session(library, "NhwcLayerNorm").run(None, feeds)
+    np.testing.assert_allclose(made, np.broadcast_to(feeds["offset"], made.shape), atol=2e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("epsilon", [None, 0.1])
+def test_the_bodies(epsilon: float | None, dtype: str) -> None:
+    feeds = draw((2, 5, 7, 6), dtype)
+    (made,) = session(None, "NhwcLayerNorm", dtype, epsilon=epsilon).run(None, feeds)
+    assert_normalized(made, feeds, dtype, epsilon or 1e-5)
+    feeds = draw_halves((2, 5, 7, 3), dtype)
+    assert_gated(session(None, "NhwcGate", dtype).run(None, feeds)[0], feeds["features"], dtype)
+
+
+@pytest.mark.parametrize("channels", [5, 40, 64])
+@pytest.mark.parametrize("read_again", [False, True])
+def test_features_are_written_over_only_where_nothing_reads_them_again(
+    library: Path, channels: int, read_again: bool
+) -> None:
+    shape = (2, 20, 21, channels)
+    nodes = [
+        helper.make_node("Neg", ["x"], ["features"]),
+        helper.make_node("NhwcLayerNorm", ["features", "scale", "offset"], ["normal"], domain=DOMAIN),
+        helper.make_node("Sub", ["normal", "features" if read_again else "zero"], ["result"]),
+    ]
+    sizes = {"x": shape, "scale": (channels,), "offset": (channels,), "zero": ()}
+    values = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, size)
+        for name, size in {**sizes, **dict.fromkeys(("features", "normal", "result"), shape)}.items()
+    }
+    graph = helper.make_graph(
+        nodes,
+        "places",
+        [values[name] for name in sizes],
+        [values["result"]],
+        value_info=[values["features"], values["normal"]],
+    )
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    given = draw(shape)
+    x = -given["features"]
+    feeds = {"x": x, "scale": given["scale"], "offset": given["offset"], "zero": np.zeros((), np.float32)}
+    (made,) = load(proto.SerializeToString(), library).run(None, feeds)
+    assert_normalized(made - x if read_again else made, given, "float32")
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("channels", [6, 40])
+def test_what_is_not_finite_spoils_its_pixel_alone(library: Path, channels: int, dtype: str) -> None:
+    feeds = draw((1, 3, 5, channels), dtype)
+    feeds["features"][0, 1, 1:3, -1] = [np.nan, np.inf]
+    (made,) = session(library, "NhwcLayerNorm", dtype).run(None, feeds)
+    spoilt = np.zeros((1, 3, 5), bool)
+    spoilt[0, 1, 1:3] = True
+    np.testing.assert_array_equal(np.isnan(made).any(axis=3), spoilt)
+    assert np.isnan(made[0, 1, 1]).all()
+    (gated,) = session(library, "NhwcGate", dtype).run(None, {"features": feeds["features"]})
+    np.testing.assert_array_equal(
+        np.argwhere(~np.isfinite(gated)), [[0, 1, x, channels // 2 - 1] for x in (1, 2)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("operator", "standard"), [("NhwcLayerNorm", "LayerNormalization"), ("NhwcGate", "Split")]
+)
+def test_sessions_for_gpus_keep_the_body(library: Path, tmp_path: Path, operator: str, standard: str) -> None:
+    session(library, operator, optimised=tmp_path / "optimised.onnx", settings={CPU_ONLY: "0"})
+    left = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
+    assert standard in left and operator not in left
+
+
+@pytest.mark.parametrize(("height", "wanted"), [(3, [2, 3, 4, 5]), ("H", None)])
+def test_shapes_are_inferred(library: Path, height: int | str, wanted: list[int] | None) -> None:
+    nodes = [
+        helper.make_node("NhwcGate", ["x"], ["gated"], domain=DOMAIN),
+        helper.make_node("NhwcLayerNorm", ["gated", "scale", "offset"], ["result"], domain=DOMAIN),
+    ]
+    sizes: dict[str, list[int | str]] = {"x": [2, height, 4, 10], "scale": [5], "offset": [5]}
+    result = helper.make_tensor_value_info("result", 0, None)
+    result.ClearField("type")
+    graph = helper.make_graph(
+        nodes,
+        "shapes",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in sizes.items()],
+        [result],
+    )
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    (found,) = load(proto.SerializeToString(), library).get_outputs()
+    assert found.type == "tensor(float)"
+    assert wanted is None or found.shape == wanted
+
+
+@pytest.mark.parametrize(
+    ("operator", "name", "shape", "text"),
+    [
+        ("NhwcLayerNorm", "features", (2, 3), r"features have shape \[2, 3\]; N x H x W x C is wanted"),
+        ("NhwcLayerNorm", "scale", (4,), r"the scale has shape \[4\]; \[5\] belongs to features \[2, 3, 4, 5\]"),
+        ("NhwcLayerNorm", "offset", (1, 5), r"the offset has shape \[1, 5\]; \[5\] belongs to features"),
+        ("NhwcGate", "features", (2, 3, 4), r"features have shape \[2, 3, 4\]; N x H x W x 2C is wanted"),
+        ("NhwcGate", "features", (2, 3, 4, 7), r"features \[2, 3, 4, 7\] have 7 channels; an even number is wanted"),
+    ],
+)  # fmt: skip
+def test_bad_input(library: Path, operator: str, name: str, shape: tuple[int, ...], text: str) -> None:
+    feeds = {given: array for given, array in draw((2, 3, 4, 5)).items() if given in INPUTS[operator]}
+    with pytest.raises(Exception, match=text):
+        session(library, operator).run(None, feeds | {name: np.ones(shape, np.float32)})
