@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generators after six papers, exported by PyTorch and given to gantk as files: how many times as fast. Prints JSON.
+"""Generators after eight papers, exported by PyTorch and given to gantk as files: how many times as fast. Prints JSON.
 
     python benchmarks/foreign.py > benchmarks/results/foreign.json
 
@@ -33,6 +33,8 @@ from gantk.export.speed import speedup
 from gantk.runtime.model import Model, choose, from_path
 from gantk.runtime.operators import native_operators
 from gantk.runtime.registry import executed, open_model, status
+from latent_decoder import decoder
+from naf_net import NAFNet
 from style_gan2 import StyleGAN2
 
 BACKENDS = ("onnxruntime", "openvino")
@@ -170,6 +172,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[int, st
     "SRResNet, 96 x 128 to 384 x 512": (srresnet, (1, 3, 96, 128), {}),
     "Real-ESRGAN of 6 blocks, 64 x 64 to 256 x 256": (real_esrgan, (1, 3, 64, 64), {}),
     "StyleGAN2, 256 x 256": (StyleGAN2, (1, 512), {}),
+    "latent diffusion's decoder, 32 x 32 to 128 x 128": (decoder, (1, 4, 32, 32), {}),
+    "NAFNet, 256 x 256": (NAFNet, (1, 3, 256, 256), {}),
 }
 """Of each the module, the shape of its input, and which of the axes are free."""
 

@@ -205,6 +205,36 @@ def with_relu(node: ir.Node) -> tuple[tuple[ir.Node, ...], str]:
     return ((node, user), "Relu") if user is not None and user.op_type == "Relu" else ((node,), "")
 
 
+def silu_after(value: ir.Value) -> tuple[ir.Node, ir.Node] | None:
+    """The nodes that alone read a value, and multiply it with its sigmoid (SiLU, Elfwing et al., arXiv 1702.03118)."""
+    users = [user for user, _ in value.uses()]
+    sigmoid = next((user for user in users if user.op_type == "Sigmoid"), None)
+    product = None if sigmoid is None else only_user(sigmoid.outputs[0])
+    if sigmoid is None or product is None or product.op_type != "Mul" or value.is_graph_output():
+        return None
+    return (sigmoid, product) if len(users) == 2 and product in users else None
+
+
+def squared(value: ir.Value) -> ir.Value | None:
+    """What a value is the square of."""
+    node = value.producer()
+    first, second = node.inputs if node is not None and len(node.inputs) == 2 else (None, None)
+    if node is not None and node.op_type == "Mul" and first is second:
+        return first
+    exponent = constant(second)
+    power = (
+        node is not None and node.op_type == "Pow" and exponent is not None and exponent.tolist() in (2, [2])
+    )
+    return first if power else None
+
+
+def channels_of(value: ir.Value | None) -> int | None:
+    """The channels of pictures; `None` of anything else, or where their number is not known."""
+    shape = None if value is None else value.shape
+    channels = None if shape is None or len(shape) != 4 else shape[1]
+    return channels if isinstance(channels, int) else None
+
+
 def is_as_large(value: ir.Value, pictures: ir.Value) -> bool:
     """Whether a tensor is one of as many pictures, and not one value for each channel, or one picture for all."""
     shape, known = value.shape, pictures.shape

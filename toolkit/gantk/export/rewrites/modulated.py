@@ -29,6 +29,7 @@ from gantk.export.rewrites.graphs import (
     drop_unused_weights,
     ints,
     optional,
+    squared,
 )
 
 _MOVERS = frozenset({"Expand", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
@@ -198,14 +199,7 @@ def _squared(total: ir.Node) -> ir.Value | None:
     given = total.inputs[0] if total.inputs else None
     if total.op_type == "ReduceSumSquare":
         return given
-    squares = given.producer() if given is not None and total.op_type == "ReduceSum" else None
-    if squares is None:
-        return None
-    first, second = squares.inputs if len(squares.inputs) == 2 else (None, None)
-    if squares.op_type == "Mul" and first is second:
-        return first
-    exponent = constant(second)
-    return first if squares.op_type == "Pow" and exponent is not None and exponent.tolist() == 2 else None
+    return None if given is None or total.op_type != "ReduceSum" else squared(given)
 
 
 def _weights_of(value: ir.Value | None, pictures: int, *, transposed: bool) -> _Weights | None:

@@ -26,8 +26,9 @@ from gantk.export.rewrites.graphs import (
     is_as_large,
     only_user,
     other_input,
+    silu_after,
 )
-from gantk.export.rewrites.transposes import transposed_shape
+from gantk.export.rewrites.transposes import last_of
 
 _Numbers: TypeAlias = Float64 | ir.Value
 """Of each channel, [C], or of each channel of each picture, [N, C, 1, 1]."""
@@ -45,6 +46,7 @@ class _Chain:
         others: What is added after that: pictures, or one number for each pixel.
         slopes: What negative results are multiplied with then.
         gain: What results are multiplied with at last; none is negative.
+        silu: Results are multiplied with their sigmoid, instead of all that.
     """
 
     pictures: ir.Value
@@ -54,6 +56,7 @@ class _Chain:
     others: ir.Value | None = None
     slopes: Float64 | None = None
     gain: Float64 | None = None
+    silu: bool = False
 
     @property
     def value(self) -> ir.Value:
@@ -62,6 +65,8 @@ class _Chain:
 
     def take(self, node: ir.Node) -> bool:
         """Take in a node that reads the last value, if it can be."""
+        if self.silu:
+            return False
         if node.op_type in ("Add", "Mul"):
             taken = self._combine(node.op_type, other_input(node, self.value))
         else:
@@ -157,7 +162,11 @@ def _chain_from(node: ir.Node) -> _Chain | None:
         chain, user = _Chain(pictures, channels), node
         while user is not None and chain.take(user):
             user = only_user(chain.value)
-        if chain.steps or chain.others is not None or node.op_type == "Relu":
+        silu = silu_after(chain.value) if chain.slopes is None else None
+        if silu is not None and (chain.nodes or node in silu):
+            chain.nodes += silu
+            chain.silu = True
+        if chain.steps or chain.others is not None or chain.silu or node.op_type == "Relu":
             return chain
     return None
 
@@ -178,7 +187,7 @@ def _turn(graph: ir.Model, chain: _Chain) -> None:
             factors = _combined(new, kind, factors, numbers, f"factors.{index}")
         offsets = _combined(new, kind, offsets, numbers, f"offsets.{index}")
     inputs = [
-        _last(new, chain.pictures),
+        last_of(new, chain.pictures),
         _of_channels(new, factors, "factors"),
         _of_channels(new, offsets, "offsets"),
     ]
@@ -186,7 +195,9 @@ def _turn(graph: ir.Model, chain: _Chain) -> None:
     if chain.others is not None:
         name += "Sum"
         inputs.append(_others(new, chain.others, chain.gain))
-    if chain.slopes is not None:
+    if chain.silu:
+        name += "Silu"
+    elif chain.slopes is not None:
         name += "PRelu"
         inputs.append(new.weight("slopes", chain.slopes))
     result = new.call(graph, name, inputs)
@@ -233,15 +244,9 @@ def _of_channels(new: Replacement, numbers: _Numbers, name: str) -> ir.Value:
     return made
 
 
-def _last(new: Replacement, value: ir.Value) -> ir.Value:
-    last = new.transposed(value, CHANNELS_LAST)
-    last.type, last.shape = value.type, transposed_shape(value.shape, CHANNELS_LAST)
-    return last
-
-
 def _others(new: Replacement, others: ir.Value, gain: Float64 | None) -> ir.Value:
     known = constant(others)
     if known is None:
-        return _last(new, others)
+        return last_of(new, others)
     scaled = known if gain is None else known * (gain[:1] if np.ptp(gain) == 0 else gain).reshape(-1, 1, 1)
     return new.weight("others", scaled.transpose(CHANNELS_LAST))

@@ -111,9 +111,7 @@ def _operand(new: Replacement, value: ir.Value | None) -> ir.Value | None:
         return None
     if len(value.shape) == 0:
         return value
-    last = new.transposed(value, CHANNELS_LAST)
-    last.type, last.shape = value.type, transposed_shape(value.shape, CHANNELS_LAST)
-    return last
+    return last_of(new, value)
 
 
 def _constant_operand(new: Replacement, value: ir.Value) -> ir.Value | None:
@@ -215,6 +213,14 @@ def _cut_axes(cut: ir.Node) -> list[int] | None:
         return list(range(known)) if isinstance(known, int) else None
     numbers = constant(axes)
     return None if numbers is None else [int(axis) % 4 for axis in numbers]
+
+
+def last_of(new: Replacement, value: ir.Value | None) -> ir.Value:
+    """Pictures with channels last."""
+    assert value is not None
+    last = new.transposed(value, CHANNELS_LAST)
+    last.type, last.shape = value.type, transposed_shape(value.shape, CHANNELS_LAST)
+    return last
 
 
 def transposed_shape(shape: ir.Shape | None, axes: list[int]) -> ir.Shape | None:

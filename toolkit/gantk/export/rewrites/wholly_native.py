@@ -20,7 +20,6 @@ from gantk.export.rewrites.filters import filters_to_depthwise
 from gantk.export.rewrites.folded import factors_behind_filters, fold_factors, order_blocks
 from gantk.export.rewrites.graphs import (
     CHANNELS_FIRST,
-    CHANNELS_LAST,
     SIMD_FLOATS,
     Float64,
     Replacement,
@@ -36,10 +35,11 @@ from gantk.export.rewrites.graphs import (
 from gantk.export.rewrites.modulated import modulated_to_features
 from gantk.export.rewrites.native_affine import affine_to_native
 from gantk.export.rewrites.native_borders import Border, border_of, border_to_native
+from gantk.export.rewrites.native_channel_norm import channel_norms_to_native
 from gantk.export.rewrites.native_dense import dense_to_native
 from gantk.export.rewrites.native_norm import turn_normalizations
 from gantk.export.rewrites.transposed import doubling_kernel
-from gantk.export.rewrites.transposes import ELEMENTWISE, move_transposes, transposed_shape
+from gantk.export.rewrites.transposes import ELEMENTWISE, last_of, move_transposes
 
 MARK = "gantk.wholly_native"
 """The key of a graph's metadata by which its file says that native operators are all that is heavy in it."""
@@ -75,6 +75,7 @@ def channels_last_to_native(graph: ir.Model) -> int:
     factors_behind_filters(graph.graph)
     fold_factors(graph.graph)
     order_blocks(graph.graph)
+    channel_norms_to_native(graph)
     _norms_apart(graph.graph)
     _borders_apart(graph.graph)
     turn_normalizations(graph)
@@ -142,7 +143,7 @@ def _borders_apart(graph: ir.Graph) -> None:
 
 def _turn_border(graph: ir.Model, pad: ir.Node, border: Border) -> None:
     new = Replacement(graph.graph, pad)
-    last = _channels_last(new, pad.inputs[0])
+    last = last_of(new, pad.inputs[0])
     bordered = border_to_native(graph, new, last, border)
     bordered.type, bordered.shape = last.type, _of_any_size(last.shape, 3)
     new.finish(new.transposed(bordered, CHANNELS_FIRST))
@@ -213,7 +214,7 @@ def _pooling_to_native(graph: ir.Model, node: ir.Node) -> None:
     if ints(node, "dilations") not in ([], [1, 1]):
         return
     new = Replacement(graph.graph, node)
-    last = _channels_last(new, node.inputs[0])
+    last = last_of(new, node.inputs[0])
     result = new.call(graph, "NhwcMaxPool2x2", [last], ceil_mode=attribute(node, "ceil_mode", 0))
     result.type, result.shape = last.type, _of_any_size(last.shape, 3)
     new.finish(new.transposed(result, CHANNELS_FIRST))
@@ -263,20 +264,12 @@ def _turn_convolution(
         ending = Ending((node,))
     new = Replacement(graph.graph, ending.place)
     weight, bias = parameters(new, node, kernel)
-    last = _channels_last(new, node.inputs[0])
+    last = last_of(new, node.inputs[0])
     inputs = [last, weight, bias, *ending.inputs(new)]
     result = new.call(graph, f"{function}{ending.name}", inputs, **attributes)
     assert bias.shape is not None
     result.type, result.shape = last.type, _of_any_size(last.shape, 3, bias.shape[0])
     new.finish(new.transposed(result, CHANNELS_FIRST), ending.nodes)
-
-
-def _channels_last(new: Replacement, value: ir.Value | None) -> ir.Value:
-    """Pictures with channels last."""
-    assert value is not None
-    last = new.transposed(value, CHANNELS_LAST)
-    last.type, last.shape = value.type, transposed_shape(value.shape, CHANNELS_LAST)
-    return last
 
 
 def _of_any_size(

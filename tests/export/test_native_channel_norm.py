@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Normalisations over channels and products of halves as native operators, proven equal to what exporters write."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from export_graphs import close, kinds, make_graph, picture, run
+from gantk.bundle import WHOLLY_NATIVE
+from gantk.export.rewrites import rewrite
+from norm_graphs import Draft
+
+CHANNELS, SIDES = 8, (5, 6)
+
+
+class Normalised(Draft):
+    """Two convolutions, and what lies between."""
+
+    def __init__(self, batch: int | str = "N") -> None:
+        super().__init__(CHANNELS, 0)
+        self.batch = batch
+        self.value = self.conv("x", CHANNELS, CHANNELS, 3, pads=[1, 1, 1, 1])
+
+    def vector(self, size: int = CHANNELS) -> str:
+        return self.weight(self._random.uniform(0.5, 1.5, (size, 1, 1)).astype(np.float32))
+
+    def affine(self) -> None:
+        self.value = self.add("Mul", self.vector(), self.value)
+        self.value = self.add("Add", self.value, self.vector())
+
+    def silu(self) -> None:
+        self.value = self.add("Mul", self.value, self.add("Sigmoid", self.value))
+
+    def group_norm(self, groups: int, *, asks: bool = False, shape: tuple[int, ...] | None = None) -> None:
+        """With scales of groups, which few have, and the shape of pictures asked for or known."""
+        known = shape or (0, CHANNELS, *SIDES)
+        back = self.add("Shape", self.value) if asks else self.weight(np.array(known))
+        split = self.add("Reshape", self.value, self.weight(np.array([0, groups, -1])))
+        weights = [self.weight(self._random.uniform(0.5, 1.5, groups).astype(np.float32)) for _ in range(2)]
+        norm = self.add("InstanceNormalization", split, *weights, epsilon=0.01)
+        self.value = self.add("Reshape", norm, back)
+
+    def layer_norm(self, *, power: bool, inverse: bool, axis: int = 1) -> None:
+        axes = self.weight(np.array([axis]))
+        centred = self.add("Sub", self.value, self.add("ReduceMean", self.value, axes, keepdims=1))
+        other = self.weight(np.array(2, np.float32)) if power else centred
+        squares = self.add("Pow" if power else "Mul", centred, other)
+        sums = self.add("ReduceMean", squares, axes, keepdims=1)
+        root = self.add("Sqrt", self.add("Add", self.weight(np.array(0.01, np.float32)), sums))
+        if inverse:
+            self.value = self.add("Mul", self.add("Reciprocal", root), centred)
+        else:
+            self.value = self.add("Div", centred, root)
+
+    def halves(self, *, split: bool, bounds: tuple[tuple[int, int], ...] = ((0, 4), (4, 2**62))) -> list[str]:
+        if split:
+            first = self.add("Split", self.value, axis=1, num_outputs=2)
+            self.nodes[-1].output.append(f"{first}.second")
+            return [first, f"{first}.second"]
+        one = self.weight(np.array([1]))
+        return [
+            self.add("Slice", self.value, *(self.weight(np.array([at])) for at in ends), one)
+            for ends in bounds
+        ]
+
+    def gate(self, halves: list[str]) -> None:
+        self.value = self.conv(self.add("Mul", *halves), CHANNELS // 2, CHANNELS, 1)
+
+    def graph(self) -> ir.Model:
+        self.conv(self.value, CHANNELS, CHANNELS, 3, pads=[1, 1, 1, 1])
+        self.nodes[-1].output[0] = "y"
+        return make_graph(self.nodes, self.weights, CHANNELS, CHANNELS, SIDES, self.batch)
+
+
+def turned(draft: Normalised) -> list[str]:
+    """The operators that are left, once they have been seen to compute the same."""
+    graph = draft.graph()
+    other = rewrite(graph, [WHOLLY_NATIVE])
+    assert other is not None
+    x = picture(2, CHANNELS, *SIDES)
+    close(run(other, x), run(graph, x), 1e-5)
+    return kinds(other)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.sampled_from([1, 2, 4, 8]), st.sampled_from([2, "N"]), *[st.booleans()] * 3)
+def test_group_norm_is_one_operator(
+    groups: int, batch: int | str, asks: bool, affine: bool, silu: bool
+) -> None:
+    draft = Normalised(batch)
+    draft.group_norm(groups, asks=asks or batch == "N")
+    if affine:
+        draft.affine()
+    if silu:
+        draft.silu()
+    end = "Silu" if silu else ""
+    assert turned(draft) == [
+        "Transpose",
+        "NhwcConvolution",
+        f"NhwcGroupNorm{end}",
+        "NhwcConvolution",
+        "Transpose",
+    ]
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(*[st.booleans()] * 3)
+def test_layer_norm_is_one_operator(power: bool, inverse: bool, affine: bool) -> None:
+    draft = Normalised()
+    draft.layer_norm(power=power, inverse=inverse)
+    if affine:
+        draft.affine()
+    assert turned(draft) == ["Transpose", "NhwcConvolution", "NhwcLayerNorm", "NhwcConvolution", "Transpose"]
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("turn", [False, True])
+def test_a_product_of_halves_is_one_operator(split: bool, turn: bool) -> None:
+    draft = Normalised()
+    halves = draft.halves(split=split)
+    draft.gate(halves[::-1] if turn else halves)
+    assert "NhwcGate" in turned(draft)
+
+
+@pytest.mark.parametrize(
+    "bounds", [((0, 4), (0, 4)), ((0, 4), (3, 7)), ((4, 8), (4, 2**62)), ((0, -4), (4, 8))], ids=str
+)
+def test_other_products_stay(bounds: tuple[tuple[int, int], ...]) -> None:
+    draft = Normalised()
+    draft.gate(draft.halves(split=False, bounds=bounds))
+    assert "NhwcGate" not in turned(draft)
+
+
+def test_silu_alone_is_one_operator() -> None:
+    draft = Normalised()
+    draft.silu()
+    assert "NhwcAffineSilu" in turned(draft)
+
+
+def test_silu_ends_a_pass() -> None:
+    draft = Normalised()
+    draft.value = draft.add("Tanh", draft.value)
+    draft.affine()
+    draft.value = draft.add("Add", draft.value, "x")
+    draft.silu()
+    draft.affine()
+    left = turned(draft)
+    assert [kind for kind in left if "Affine" in kind] == ["NhwcAffineSumSilu", "NhwcAffine"]
+
+
+@pytest.mark.parametrize("kind", ["rows", "another shape", "other squares"])
+def test_what_is_no_such_norm_stays(kind: str) -> None:
+    draft = Normalised(2)
+    if kind == "rows":
+        draft.layer_norm(power=True, inverse=False, axis=2)
+    elif kind == "another shape":
+        draft.group_norm(2, shape=(2, CHANNELS, SIDES[1], SIDES[0]))
+        draft.value = draft.add("Reshape", draft.value, draft.weight(np.array([2, CHANNELS, *SIDES])))
+    else:  # The deviation of something else.
+        mean = draft.add("ReduceMean", draft.value, draft.weight(np.array([1])), keepdims=1)
+        centred = draft.add("Sub", draft.value, mean)
+        squares = draft.add("ReduceMean", draft.add("Mul", "x", "x"), draft.weight(np.array([1])), keepdims=1)
+        root = draft.add("Sqrt", draft.add("Add", squares, draft.weight(np.array(0.01, np.float32))))
+        draft.value = draft.add("Div", centred, root)
+    graph = draft.graph()
+    other = rewrite(graph, [WHOLLY_NATIVE]) or graph
+    x = picture(2, CHANNELS, *SIDES)
+    close(run(other, x), run(graph, x), 1e-5)
+    assert not {"NhwcLayerNorm", "NhwcGroupNorm"} & set(kinds(other))
