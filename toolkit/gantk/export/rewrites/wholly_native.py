@@ -57,13 +57,17 @@ _BY_PASS = ELEMENTWISE | {"Expand", "ReduceMax", "ReduceMean", "ReduceSum", "Res
 def channels_last_to_native(graph: ir.Model) -> int:
     """Turn a network into native operators that have channels last, all of it.
 
-    Enlargements before convolutions become transposed convolutions (`gantk.export.rewrites.enlarged`), normalisations
-    `gantk::InstanceNorm` (`gantk.export.rewrites.native_norm`), other borders `gantk::BorderedBlocks`, and convolutions
-    `gantk::NhwcConvolution` or `gantk::NhwcTransposedConvolution4x4`, with the activation or the sum that alone follows
-    one (`gantk.export.rewrites.endings`); what else multiplies negative values is `gantk::NhwcPRelu`, and maxima are
-    `gantk::NhwcMaxPool2x2`. A dense layer that makes pictures of vectors is a convolution of single pixels. Of the
-    transposes between these none is left; what is computed value by value, or of whole pictures, is done in the same
-    layout, and marked `IN_FLOAT`.
+    - Convolutions become `gantk::NhwcConvolution`, `NhwcDepthwiseConvolution` or `NhwcTransposedConvolution4x4`, with
+      the activation or the sum that alone follows one (`gantk.export.rewrites.endings`). Before that modulated ones
+      get constant weights, filters of single channels are told to be depthwise (`modulated`, `filters`), enlargements
+      before convolutions become transposed ones (`enlarged`), and dense layers that make pictures of vectors become
+      convolutions of single pixels.
+    - Normalisations become `InstanceNorm` (`native_norm`), `NhwcGroupNorm` or `NhwcLayerNorm` (`native_channel_norm`),
+      other borders `BorderedBlocks`, maxima `NhwcMaxPool2x2`.
+    - What is computed value by value between these becomes `NhwcAffine` and its kin (`native_affine`), `NhwcPRelu` or
+      `NhwcGate`; the rest, and what is computed of whole pictures, is done in the same layout, and marked `IN_FLOAT`.
+
+    Of the transposes between these none is left.
 
     Returns:
         The number of convolutions turned; 0 where anything else is computed of pictures, for then ONNX Runtime could
