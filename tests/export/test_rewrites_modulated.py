@@ -156,6 +156,32 @@ def test_sums_of_squares_that_something_else_reads_are_right() -> None:
     assert kinds(other).count("ReduceSumSquare") == 1
 
 
+def test_a_style_may_be_one_number() -> None:
+    draft = Modulated(2, 3, 4)
+    weights = draft.add("Mul", draft.normal(1, 4, 3, 3, 3), draft.style(1, 2, 1, 1, 1, 1))
+    sums = draft.add("ReduceSumSquare", weights, draft.weight(np.array([2, 3, 4])), keepdims=1)
+    other = turned(draft.convolve(draft.add("Div", weights, draft.add("Sqrt", sums))), draft.features())
+    assert "ReduceSumSquare" not in kinds(other)
+
+
+def test_a_style_may_be_one_for_all_pictures() -> None:
+    """Then their sums of squares are as many as there are pictures, and stay."""
+    draft = Modulated(2, 3, 4)
+    first = draft.add("Slice", draft.style(3), *(draft.weight(np.array([at])) for at in (0, 1, 0)))
+    kernel = draft.add("Expand", draft.normal(1, 4, 3, 3, 3), draft.weight(np.array([2, 4, 3, 3, 3])))
+    weights = draft.add("Mul", kernel, draft.shaped(first, 1, 1, 3, 1, 1))
+    sums = draft.add("ReduceSumSquare", weights, draft.weight(np.array([2, 3, 4])), keepdims=1)
+    turned(draft.convolve(draft.add("Div", weights, draft.add("Sqrt", sums))), draft.features())
+
+
+def test_groups_of_several_pictures_are_no_pictures() -> None:
+    draft = Modulated(2, 6, 4)
+    weights = draft.add("Mul", draft.normal(1, 4, 3, 3, 3), draft.style(3, 2, 1, 3, 1, 1))
+    draft.add("Conv", "x", draft.shaped(weights, 8, 3, 3, 3), group=2)
+    draft.nodes[-1].output[0] = "y"
+    assert rewrite(make_graph(draft.nodes, draft.weights, 6, 8, (5, 6), 2), NAMES) is None
+
+
 def test_squares_of_styles_do_not_leave_float16() -> None:
     """The square of a style of 300 is more than fp16 holds; demodulated weights are small."""
     draft = Modulated(1, 4, 4)

@@ -115,7 +115,7 @@ def test_a_blur_is_one_depthwise_convolution(
     channels=st.integers(1, 2 * FEW_CHANNELS),
     form=FORMS,
     by=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    kernel=st.tuples(st.integers(3, 6), st.integers(3, 6)),
+    kernel=st.tuples(st.integers(3, 5), st.integers(3, 6)),
     data=st.data(),
     bias=st.booleans(),
 )
@@ -137,6 +137,9 @@ def test_an_enlargement_is_one_transposed_convolution(
     other = rewrite(graph, NAMES)
     assert other is not None
     assert kinds(other) == ["ConvTranspose", "Identity"]
+    kernels = other.graph.node(0).inputs[1]
+    assert kernels is not None
+    assert kernels.shape == (channels, channels if channels <= FEW_CHANNELS else 1, *kernel)
     close(run(other, draft.features()), run(graph, draft.features()), 1e-5)
 
 
@@ -171,6 +174,23 @@ def test_pictures_are_not_taken_for_channels() -> None:
     other = rewrite(graph, NAMES)
     assert other is not None
     close(run(other, draft.features()), run(graph, draft.features()), 1e-5)
+
+
+def test_channels_of_zeros_stay() -> None:
+    draft = Filter(2, 2, (5, 6), "groups")
+    wide = draft.add("Pad", "x", draft.weight(np.array([0, 1, 0, 0, 0, 0, 0, 0])))
+    draft.channels = 3
+    graph = draft.filter(wide, (3, 3))
+    graph.graph.inputs[0].shape = ir.Shape([2, 2, 5, 6])
+    assert rewrite(graph, NAMES) is None
+
+
+def test_pictures_that_are_laid_on_their_side_stay() -> None:
+    draft = Filter(2, 3, (5, 6), "pictures")
+    value = draft.add("Conv", draft.shaped("x", 6, 1, 5, 6), draft.normal(1, 1, 3, 3))
+    draft.add("Identity", draft.shaped(value, 2, 3, 4, 3))
+    draft.nodes[-1].output[0] = "y"
+    assert rewrite(make_graph(draft.nodes, draft.weights, 3, 3, (5, 6), 2), NAMES) is None
 
 
 def test_a_stride_stays() -> None:
