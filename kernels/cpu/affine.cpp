@@ -99,17 +99,41 @@ GANTK_TARGET inline void store(const Floats& values, Bfloat* to) {
 #undef GANTK_TARGET
 
 #ifdef GANTK_X86_64
-// Values are rounded by one instruction, which takes what is below the least normal number for 0. In float32 vectors of
-// 16 lanes gain nothing.
-namespace rounding {
+namespace wide {
 
 constexpr int kLanes = 16;
 #include "nhwc_vectors.inl"
-using Element = Bfloat;
-using Stored = StoredHalves;
+
+#define GANTK_TARGET GANTK_ENTRY __attribute__((always_inline))
+
+// For SiLU alone: what waits for memory gains nothing.
+namespace floats {
+
+#define GANTK_ENTRY __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+
+using Element = float;
+using Stored = StoredFloats;
+
+#include "exponential.inl"
+
+GANTK_TARGET inline void load(const float* from, Floats& values) {
+    values = *reinterpret_cast<const StoredFloats*>(from);
+}
+GANTK_TARGET inline void store(const Floats& values, float* to) { *reinterpret_cast<StoredFloats*>(to) = values; }
+
+#include "affine_loops.inl"
+
+#undef GANTK_ENTRY
+
+}  // namespace floats
+
+// Values are rounded by one instruction, which takes what is below the least normal number for 0.
+namespace bfloats {
 
 #define GANTK_ENTRY __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
-#define GANTK_TARGET GANTK_ENTRY __attribute__((always_inline))
+
+using Element = Bfloat;
+using Stored = StoredHalves;
 
 #include "exponential.inl"
 
@@ -125,16 +149,24 @@ GANTK_TARGET inline void store(const Floats& values, Bfloat* to) {
 
 #include "affine_loops.inl"
 
-}  // namespace rounding
+}  // namespace bfloats
+
+}  // namespace wide
 #endif
 
 template <typename T>
-const Loops<T>& loops() {
+const Loops<T>& loops([[maybe_unused]] const Affine& shape) {
+#ifdef GANTK_X86_64
+    const bool rounds = &nhwc::processor() == &nhwc::kAvx512Bf16;
+#endif
     if constexpr (std::is_same_v<T, float>) {
+#ifdef GANTK_X86_64
+        if (shape.silu && (rounds || &nhwc::processor() == &nhwc::kAvx512)) return wide::floats::kLoops;
+#endif
         return plain::floats::kLoops;
     } else {
 #ifdef GANTK_X86_64
-        if (&nhwc::processor() == &nhwc::kAvx512Bf16) return rounding::kLoops;
+        if (rounds) return wide::bfloats::kLoops;
 #endif
         return plain::bfloats::kLoops;
     }
@@ -156,6 +188,7 @@ class Pass {
     Pass(const Affine& shape, const AffineTensors& tensors)
         : s_(joined(shape, tensors)),
           t_(tensors),
+          loops_(loops<T>(s_)),
           widens_(shape.element == Element::float16),
           run_(run_of(s_)),
           task_(std::max<int64_t>(kTask / (run_ * s_.channels), 1) * run_),
@@ -241,7 +274,7 @@ class Pass {
 
     const Affine s_;
     const AffineTensors& t_;
-    const Loops<T>& loops_ = loops<T>();
+    const Loops<T>& loops_;
     bool widens_;
     int64_t run_, task_, tasks_;  // Pixels of a run and of a task, and tasks of a picture.
 };

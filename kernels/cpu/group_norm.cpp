@@ -16,7 +16,7 @@ namespace {
 using nhwc::Bfloat;
 using std::int64_t;
 
-constexpr int64_t kRun = 4096;      // Values that are summed at a time, unless a row has more: they stay in the first cache.
+constexpr int64_t kRun = 4096;      // Values that are summed at a time, unless a row has more.
 constexpr int64_t kTask = 1 << 16;  // Of a task.
 
 // What some pixels of one group come to.
@@ -121,7 +121,9 @@ class Measure {
         const int64_t channels = s_.channels / s_.groups;
         const double each = 1 / static_cast<double>(pixels);
         double mean = 0, squares = 0, about = 0;
-        const auto mean_of = [&](int64_t channel) { return sums.first[size(channel)] + total(sums.sums, channel) * each; };
+        const auto mean_of = [&](int64_t channel) {
+            return static_cast<double>(sums.first[size(channel)]) + total(sums.sums, channel) * each;
+        };
         for (int64_t c = group * channels; c < (group + 1) * channels; ++c) mean += mean_of(c);
         mean /= static_cast<double>(channels);
         for (int64_t c = group * channels; c < (group + 1) * channels; ++c) {
@@ -142,10 +144,10 @@ class Measure {
     // Of a group of a whole picture.
     Moments joined(int64_t picture, int64_t group) const {
         const Moments* const found = found_.data() + picture * tasks_ * s_.groups + group;
-        const double channels = static_cast<double>(s_.channels / s_.groups);
+        const auto channels = static_cast<double>(s_.channels / s_.groups), all = static_cast<double>(s_.pixels);
         Moments whole;
         for (int64_t task = 0; task < tasks_; ++task)
-            whole.mean += found[task * s_.groups].mean * (static_cast<double>(pixels_of(task)) / s_.pixels);
+            whole.mean += found[task * s_.groups].mean * (static_cast<double>(pixels_of(task)) / all);
         for (int64_t task = 0; task < tasks_; ++task) {
             const auto [mean, squares] = found[task * s_.groups];
             const double off = mean - whole.mean;
@@ -158,9 +160,9 @@ class Measure {
     const void* features_;
     const nhwc::Loops<T>& loops_ = nhwc::loops<T>();
     bool widens_;
-    int64_t period_, row_, run_;   // Pixels of a row, and values of it and of a run.
-    int64_t task_, tasks_;         // Pixels of a task, and tasks of a picture.
-    std::vector<Moments> found_;   // [count][tasks][groups].
+    int64_t period_, row_, run_;  // Pixels of a row, and values of it and of a run.
+    int64_t task_, tasks_;        // Pixels of a task, and tasks of a picture.
+    std::vector<Moments> found_;  // [count][tasks][groups].
 };
 
 template <typename T>

@@ -318,23 +318,41 @@ GANTK_ENTRY void transform_sums(const float* sums, int64_t stride, int phase, in
     }
 }
 
+// Of so many registers of channels at a time: the more, the longer the runs that memory is read by.
+template <int kRegisters>
+GANTK_TARGET inline void add_some_moments(const Element* values, int64_t pixels, int64_t channels, int64_t& channel,
+                                          const float* first, float* sums, float* squares) {
+    for (; channel + kRegisters * kLanes <= channels; channel += kRegisters * kLanes) {
+        Floats start[kRegisters], sum[kRegisters], square[kRegisters];
+        for (int v = 0; v < kRegisters; ++v) {
+            const int64_t at = channel + v * kLanes;
+            start[v] = *reinterpret_cast<const StoredFloats*>(first + at);
+            sum[v] = *reinterpret_cast<const StoredFloats*>(sums + at);
+            square[v] = *reinterpret_cast<const StoredFloats*>(squares + at);
+        }
+        const Element* from = values + channel;
+        for (int64_t pixel = 0; pixel < pixels; ++pixel, from += channels)
+            for (int v = 0; v < kRegisters; ++v) {
+                Floats above;
+                load(from + v * kLanes, above);
+                above -= start[v];
+                sum[v] += above;
+                square[v] += above * above;
+            }
+        for (int v = 0; v < kRegisters; ++v) {
+            const int64_t at = channel + v * kLanes;
+            *reinterpret_cast<StoredFloats*>(sums + at) = sum[v];
+            *reinterpret_cast<StoredFloats*>(squares + at) = square[v];
+        }
+    }
+}
+
 GANTK_ENTRY void add_moments(const Element* values, int64_t pixels, int64_t channels, const float* first, float* sums,
                              float* squares) {
-    for (int64_t channel = 0; channel < channels; channel += kLanes) {
-        const Floats start = *reinterpret_cast<const StoredFloats*>(first + channel);
-        Floats sum = *reinterpret_cast<const StoredFloats*>(sums + channel);
-        Floats square = *reinterpret_cast<const StoredFloats*>(squares + channel);
-        const Element* from = values + channel;
-        for (int64_t pixel = 0; pixel < pixels; ++pixel, from += channels) {
-            Floats above;
-            load(from, above);
-            above -= start;
-            sum += above;
-            square += above * above;
-        }
-        *reinterpret_cast<StoredFloats*>(sums + channel) = sum;
-        *reinterpret_cast<StoredFloats*>(squares + channel) = square;
-    }
+    int64_t channel = 0;
+    add_some_moments<kMostSums / 3>(values, pixels, channels, channel, first, sums, squares);
+    add_some_moments<kMostSums / 6>(values, pixels, channels, channel, first, sums, squares);
+    add_some_moments<1>(values, pixels, channels, channel, first, sums, squares);
 }
 
 template <bool kAdds>

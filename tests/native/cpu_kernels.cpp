@@ -11,6 +11,7 @@
 #include "affine.hpp"
 #include "draw.hpp"
 #include "gram.hpp"
+#include "group_norm.hpp"
 #include "nhwc_loops.hpp"
 #include "pooling.hpp"
 #include "threads.hpp"
@@ -187,8 +188,9 @@ void test_affine(Affine shape, int combination) {
     shape.own_others = bit(1);
     shape.pixelwise = bit(2);
     shape.own_offsets = bit(6);
-    const auto [element, count, pixels, channels, own_factors, own_offsets, own_others, pixelwise] = shape;
-    const bool scales = bit(3), adds = bit(4), rectifies = bit(5);
+    shape.silu = bit(7);
+    const auto [element, count, pixels, channels, own_factors, own_offsets, own_others, pixelwise, silu] = shape;
+    const bool scales = bit(3), adds = bit(4), rectifies = bit(5) && !silu;
     const int64_t width = pixelwise ? 1 : channels;
     const Tensor features(element, count * pixels * channels),
         factors(Element::float32, (own_factors ? count : 1) * channels),
@@ -217,17 +219,25 @@ void test_affine(Affine shape, int combination) {
                                 adds ? others.values[std::size_t(other)] : 0};
         double wanted = terms[0] + terms[1] + terms[2];
         if (rectifies && wanted < 0) wanted *= slopes.values[std::size_t(c)];
+        if (silu) wanted /= 1 + std::exp(-wanted);
         const double size = std::abs(terms[0]) + std::abs(terms[1]) + std::abs(terms[2]);
         check("affine", named, found[std::size_t(at)], wanted, 1, 3e-7 * size + rounding * std::abs(wanted));
     }
 }
 
-void test_affine(const Affine& shape) {
+template <typename Function>
+void on_every_processor(const Function& function) {
     for (const nhwc::Processor* processor : nhwc::processors()) {
         nhwc::choose(*processor);
-        for (int combination = 0; combination < 128; ++combination) test_affine(shape, combination);
+        function();
     }
     nhwc::choose(*nhwc::processors().front());
+}
+
+void test_affine(const Affine& shape) {
+    on_every_processor([&] {
+        for (int combination = 0; combination < 256; ++combination) test_affine(shape, combination);
+    });
 }
 
 // NaN stays, and so do infinities and the sign of zero, where nothing is scaled.
@@ -245,6 +255,72 @@ void test_rectified_specials(Element element) {
                                               : found[i] == wanted && std::signbit(found[i]) == std::signbit(wanted);
         check("a special value", {element, 1, 1, 8}, alike, 1, 0, 0);
     }
+}
+
+// From results that are all but 0 to the largest, and what is not finite.
+void test_silu(Element element) {
+    std::vector<float> values{NAN, INFINITY, -INFINITY, 0.0f, -0.0f};
+    const float largest = element == Element::float16 ? 6e4f : 3e38f;
+    for (float size = 0x1p-14f; size < largest; size *= 1.01f)
+        for (const float value : {size, -size}) values.push_back(value);
+    const auto count = int64_t(values.size());
+    std::vector<unsigned char> features(values.size() * std::size_t(gantk::kernels::element_bytes(element)));
+    narrow(element, values.data(), count, features.data(), 0);
+    widen(element, features.data(), 0, count, values.data());
+    Affine shape{element, 1, count, 1};
+    shape.silu = true;
+    affine(shape, {features.data(), features.data()}, kThreads);
+    const std::vector<float> found = read(element, features);
+    const double rounding = element == Element::float32 ? 6e-7 : element == Element::float16 ? 0x1.01p-11 : 0x1.01p-8;
+    const Features named{element, 1, count, 1};
+    for (std::size_t i = 3; i < values.size(); ++i) {
+        const double wanted = values[i] / (1 + std::exp(-double{values[i]}));
+        const double most = rounding * std::abs(wanted) + (element == Element::float16 ? 0x1p-25 : 3e-37);
+        check("SiLU", named, std::abs(found[i] - wanted) <= most, 1, 0, 0);
+        check("the sign of SiLU", named, std::signbit(found[i]), std::signbit(values[i]), 0, 0);
+    }
+    check("SiLU of NaN", named, std::isnan(found[0]) && std::isnan(found[2]), 1, 0, 0);
+    check("SiLU of infinity", named, std::isinf(found[1]) && found[1] > 0, 1, 0, 0);
+}
+
+void test_group_norm(const GroupNorm& shape) {
+    const auto [element, count, pixels, channels, groups, epsilon, silu] = shape;
+    Tensor features(element, count * pixels * channels);
+    for (float& value : features.values) value = 3 * value - 7;
+    narrow(element, features.values.data(), int64_t(features.values.size()), features.bytes.data(), 0);
+    widen(element, features.bytes.data(), 0, int64_t(features.values.size()), features.values.data());
+    const Tensor scale(Element::float32, channels), offset(Element::float32, channels);
+    std::vector<unsigned char> made(features.bytes.size(), 0xff), replaced = features.bytes;
+    group_norm(shape, {features.bytes.data(), made.data(), scale.values.data(), offset.values.data()}, kThreads);
+    group_norm(shape, {replaced.data(), replaced.data(), scale.values.data(), offset.values.data()}, kThreads);
+    const Features named{element, count, channels, pixels};
+    check("group norm in place", named, std::memcmp(made.data(), replaced.data(), made.size()), 0, 0, 0);
+    const std::vector<float> found = read(element, made);
+    const double rounding = element == Element::float32 ? 0 : element == Element::float16 ? 0x1p-10 : 0x1p-7;
+    const int64_t each = channels / groups;
+    for (int64_t picture = 0; picture < count; ++picture)
+        for (int64_t group = 0; group < groups; ++group) {
+            const auto at = [&, first = picture * pixels * channels + group * each, row = channels](int64_t i) {
+                return std::size_t(first + i / each * row + i % each);
+            };
+            double mean = 0, squares = 0;
+            for (int64_t i = 0; i < pixels * each; ++i) mean += features.values[at(i)] / double(pixels * each);
+            for (int64_t i = 0; i < pixels * each; ++i) squares += std::pow(features.values[at(i)] - mean, 2);
+            const double deviation = std::sqrt(squares / double(pixels * each) + double{epsilon});
+            for (int64_t i = 0; i < pixels * each; ++i) {
+                const auto c = std::size_t(group * each + i % each);
+                double wanted = (features.values[at(i)] - mean) / deviation * scale.values[c] + offset.values[c];
+                if (silu) wanted /= 1 + std::exp(-wanted);
+                const double shift = 1e-7 * std::abs(mean / deviation * scale.values[c]);  // A mean is rounded.
+                check("group norm", named, found[at(i)], wanted, 1, 5e-6 + shift + rounding * std::abs(wanted));
+            }
+        }
+}
+
+void test_group_norm(Element element, int64_t pixels, int64_t channels, int64_t groups) {
+    on_every_processor([&] {
+        for (const bool silu : {false, true}) test_group_norm({element, 2, pixels, channels, groups, 1e-5f, silu});
+    });
 }
 
 }  // namespace
@@ -277,6 +353,18 @@ int main() {
         }
         test_affine({element, 2, 30000, 3}, 0b1111111);  // More than a task.
         test_affine({element, 2, 30000, 3}, 0b0111000);
+        on_every_processor([&] { test_silu(element); });
+        for (const auto& [pixels, channels, groups] : std::vector<std::array<int64_t, 3>>{{1, 1, 1},
+                                                                                          {1, 12, 4},
+                                                                                          {5, 6, 3},
+                                                                                          {37, 64, 32},
+                                                                                          {70, 17, 1},
+                                                                                          {3, 5000, 2},
+                                                                                          {2700, 25, 5},
+                                                                                          {1030, 192, 32}}) {
+            test_group_norm(element, pixels, channels, groups);
+            ++shapes;
+        }
         test_rectified_specials(element);
         for (const VariationKind kind : {VariationKind::l1, VariationKind::l2, VariationKind::isotropic})
             for (const auto& [height, width] : std::vector<std::pair<int64_t, int64_t>>{{1, 1},
