@@ -18,7 +18,8 @@ constexpr int64_t kRun = 1024;      // And of what is widened at a time, which s
 template <typename T>
 void gate_pixels(const Gate& shape, const void* features, int64_t first, int64_t pixels, void* result) {
     const int64_t at = first * shape.channels;
-    nhwc::loops<T>().gate(static_cast<const T*>(features) + 2 * at, pixels, shape.channels, static_cast<T*>(result) + at);
+    nhwc::loops<T>().gate(static_cast<const T*>(features) + 2 * at, pixels, shape.channels,
+                          static_cast<T*>(result) + at);
 }
 
 void gate_halves(const Gate& shape, const void* features, int64_t first, int64_t pixels, void* result) {

@@ -24,8 +24,8 @@ std::vector<float> padded(const float* values, int64_t channels, int64_t lack) {
     return made;
 }
 
-// Features are computed with where they lie, but for float16, and pixels that have less than a vector: these are widened
-// to float.
+// Features are computed with where they lie, but for float16, and pixels that have less than a vector: these are
+// widened to float.
 class Norm {
   public:
     Norm(const LayerNorm& shape, const void* features, const float* scale, const float* offset, void* result)

@@ -14,8 +14,8 @@ struct LayerNorm {
     float epsilon = 1e-5f;
 };
 
-// (features - mean) / sqrt(variance + epsilon) * scale + offset, of scale and offset [channels]; the result may take the
-// features' place. The variance is the mean square of what channels differ from their mean, in float32.
+// (features - mean) / sqrt(variance + epsilon) * scale + offset, of scale and offset [channels]; the result may take
+// the features' place. The variance is the mean square of what channels differ from their mean, in float32.
 void layer_norm(const LayerNorm& shape, const void* features, const float* scale, const float* offset, void* result,
                 const Parallel& parallel);
 

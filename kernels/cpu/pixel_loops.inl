@@ -1,43 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is computed pixel by pixel over all channels: a part of nhwc_loops.inl.
 
-constexpr int kAbreast = 4;               // Pixels whose sums are made at the same time.
-constexpr int64_t kGroupBytes = 1 << 14;  // Of features that are read three times, from the first cache.
+constexpr int kAbreast = 4;                         // Pixels that are summed at the same time: lanes of a quad.
+constexpr int64_t kGroup = 2 * kTogether<Element>;  // Times as many between one step and the next,
+constexpr int64_t kGroupBytes = 1 << 14;            // where the first cache keeps them.
+using Quad __attribute__((vector_size(kAbreast * sizeof(float)))) = float;
+using StoredQuad __attribute__((vector_size(kAbreast * sizeof(float)), aligned(alignof(float)), may_alias)) = float;
 
-// Where the sums of two neighbouring lanes of `a` and `b` come from, first of quads of lanes, then of whole quads.
-constexpr int place_in_quads(int lane, int second) {
-    return lane % 4 / 2 * kLanes + lane / 4 * 4 + lane % 2 * 2 + second;
-}
-constexpr int place_of_quads(int lane, int second) { return (lane / 4 * 2 + second) * 4 + lane % 4; }
+// Of the two vectors that follow one another, the even or the odd lanes of each quad.
+constexpr int place_in_quads(int lane, int odd) { return lane % 4 / 2 * kLanes + lane / 4 * 4 + lane % 2 * 2 + odd; }
 
 template <int... kPlaces>
-GANTK_TARGET inline void add_in_quads(std::integer_sequence<int, kPlaces...>, const Floats& a, const Floats& b,
-                                      Floats& sums) {
+GANTK_TARGET inline void add_pairs(std::integer_sequence<int, kPlaces...>, const Floats& a, const Floats& b,
+                                   Floats& sums) {
     sums = __builtin_shufflevector(a, b, place_in_quads(kPlaces, 0)...) +
            __builtin_shufflevector(a, b, place_in_quads(kPlaces, 1)...);
 }
 
-template <int... kPlaces>
-GANTK_TARGET inline void add_quads(std::integer_sequence<int, kPlaces...>, const Floats& a, const Floats& b,
-                                   Floats& sums) {
-    sums = __builtin_shufflevector(a, b, place_of_quads(kPlaces, 0)...) +
-           __builtin_shufflevector(a, b, place_of_quads(kPlaces, 1)...);
+template <int... kQuads>
+GANTK_TARGET inline void add_quads(std::integer_sequence<int, kQuads...>, const Floats& sums, Quad& total) {
+    total = Quad{};
+    ((total += __builtin_shufflevector(sums, sums, 4 * kQuads, 4 * kQuads + 1, 4 * kQuads + 2, 4 * kQuads + 3)), ...);
 }
 
-// The sum of each vector's lanes, one after another, in the first vector.
-GANTK_TARGET inline void add_lanes(Floats (&sums)[kLanes]) {
+// The sum of each vector's lanes.
+GANTK_TARGET inline void add_lanes(const Floats (&sums)[kAbreast], Quad& totals) {
     constexpr std::make_integer_sequence<int, kLanes> kPlaces;
-#pragma GCC unroll 16
-    for (int left = kLanes / 2; left > 0; left /= 2)
-#pragma GCC unroll 16
-        for (int i = 0; i < left; ++i)
-            if (left >= kLanes / 4)
-                add_in_quads(kPlaces, sums[2 * i], sums[2 * i + 1], sums[i]);
-            else
-                add_quads(kPlaces, sums[2 * i], sums[2 * i + 1], sums[i]);
+    Floats low, high;
+    add_pairs(kPlaces, sums[0], sums[1], low);
+    add_pairs(kPlaces, sums[2], sums[3], high);
+    add_pairs(kPlaces, low, high, low);
+    add_quads(std::make_integer_sequence<int, kLanes / 4>(), low, totals);
 }
 
-// Lanes of a pixel's last vector that no vector before has, too.
+// The lanes of a pixel's last vector that no vector before has, too.
 GANTK_TARGET inline void lanes_of_last(int64_t channels, Words& counted) {
     Words lanes;
     for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = static_cast<std::uint32_t>(lane);
@@ -45,90 +41,122 @@ GANTK_TARGET inline void lanes_of_last(int64_t channels, Words& counted) {
     counted = reinterpret_cast<Words>(lanes >= first);
 }
 
-// Sums of channels, or of the squares of what they are above the means.
-template <bool kSquares, int kPixels>
-GANTK_TARGET inline void add_channels(const Element* values, const PixelNorm& norm, const Words& counted,
-                                      const float* means, Floats* sums) {
-    const int64_t last = norm.channels - kLanes;
-    Floats made[kPixels];
-    for (int p = 0; p < kPixels; ++p) {
-        load(values + p * norm.apart + last, made[p]);
-        if (kSquares) made[p] -= means[p];
-        made[p] = reinterpret_cast<Floats>(reinterpret_cast<Words>(made[p]) & counted);
-        if (kSquares) made[p] *= made[p];
+// Of each pixel.
+struct Means {
+    float values[kAbreast];
+
+    GANTK_TARGET inline void set(const Floats (&sums)[kAbreast], const PixelNorm& norm) {
+        Quad totals;
+        add_lanes(sums, totals);
+        *reinterpret_cast<StoredQuad*>(values) = totals * (1.0f / static_cast<float>(norm.channels));
     }
-    for (int64_t channel = 0; channel < last; channel += kLanes)
+    // Of squares that these are the means of.
+    GANTK_TARGET inline void invert_roots(float epsilon) {
+        StoredQuad& all = *reinterpret_cast<StoredQuad*>(values);
+        const Quad squares = all + epsilon;
+        all = 1.0f / Quad{__builtin_sqrtf(squares[0]), __builtin_sqrtf(squares[1]), __builtin_sqrtf(squares[2]),
+                          __builtin_sqrtf(squares[3])};
+    }
+};
+
+// Pixels of as many vectors as `kVectors`, or of any number where that is 0.
+template <int kVectors>
+GANTK_TARGET inline int64_t whole_channels(const PixelNorm& norm) {
+    return kVectors > 0 ? (kVectors - 1) * kLanes : (norm.channels - 1) / kLanes * kLanes;
+}
+
+// Sums of channels, or of the squares of what they are above the means.
+template <int kPixels, int kVectors, bool kSquares>
+GANTK_TARGET inline void add_channels(const Element* values, const PixelNorm& norm, const Words& counted,
+                                      const Means& means, Floats (&sums)[kAbreast]) {
+    for (int p = 0; p < kPixels; ++p) {
+        load(values + p * norm.apart + norm.channels - kLanes, sums[p]);
+        if (kSquares) sums[p] -= means.values[p];
+        sums[p] = reinterpret_cast<Floats>(reinterpret_cast<Words>(sums[p]) & counted);
+        if (kSquares) sums[p] *= sums[p];
+    }
+    for (int64_t channel = 0; channel < whole_channels<kVectors>(norm); channel += kLanes)
         for (int p = 0; p < kPixels; ++p) {
             Floats value;
             load(values + p * norm.apart + channel, value);
-            if (kSquares) value -= means[p];
-            made[p] += kSquares ? value * value : value;
+            if (kSquares) value -= means.values[p];
+            sums[p] += kSquares ? value * value : value;
         }
-    for (int p = 0; p < kPixels; ++p) sums[p] = made[p];
-}
-
-// The sums over the channels of up to kLanes pixels.
-template <bool kSquares>
-GANTK_TARGET inline void add_pixels(const Element* values, int64_t count, const PixelNorm& norm, const Words& counted,
-                                    const float* means, Floats& sums) {
-    Floats each[kLanes] = {};
-    int64_t p = 0;
-    for (; p + kAbreast <= count; p += kAbreast)
-        add_channels<kSquares, kAbreast>(values + p * norm.apart, norm, counted, means + p, each + p);
-    for (; p < count; ++p) add_channels<kSquares, 1>(values + p * norm.apart, norm, counted, means + p, each + p);
-    add_lanes(each);
-    sums = each[0];
 }
 
 // The last vector is read before what it shares with the one before is written over.
-template <int kPixels>
-GANTK_TARGET inline void scale_pixels(const Element* values, const PixelNorm& norm, const float* means,
-                                      const float* factors, Element* results) {
+template <int kPixels, int kVectors>
+GANTK_TARGET inline void scale_channels(const Element* values, const PixelNorm& norm, const Means& means,
+                                        const Means& factors, Element* results) {
     const int64_t last = norm.channels - kLanes;
     Floats rest[kPixels];
     for (int p = 0; p < kPixels; ++p) load(values + p * norm.apart + last, rest[p]);
-    for (int64_t channel = 0; channel < last; channel += kLanes) {
+    for (int64_t channel = 0; channel < whole_channels<kVectors>(norm); channel += kLanes) {
         const Floats scale = *reinterpret_cast<const StoredFloats*>(norm.scale + channel);
         const Floats offset = *reinterpret_cast<const StoredFloats*>(norm.offset + channel);
         for (int p = 0; p < kPixels; ++p) {
             Floats value;
             load(values + p * norm.apart + channel, value);
-            store((value - means[p]) * factors[p] * scale + offset, results + p * norm.apart + channel);
+            store((value - means.values[p]) * factors.values[p] * scale + offset, results + p * norm.apart + channel);
         }
     }
     const Floats scale = *reinterpret_cast<const StoredFloats*>(norm.scale + last);
     const Floats offset = *reinterpret_cast<const StoredFloats*>(norm.offset + last);
     for (int p = 0; p < kPixels; ++p)
-        store((rest[p] - means[p]) * factors[p] * scale + offset, results + p * norm.apart + last);
+        store((rest[p] - means.values[p]) * factors.values[p] * scale + offset, results + p * norm.apart + last);
 }
 
-// Up to kLanes pixels, whose means and deviations are those of the lanes.
+// `count` times `kPixels`: a quotient or a root takes so long that the sums of the next ones are made meanwhile.
+template <int kPixels, int kVectors>
 GANTK_TARGET inline void normalize_group(const Element* values, int64_t count, const PixelNorm& norm,
                                          const Words& counted, Element* results) {
-    const Floats channels = Floats{} + static_cast<float>(norm.channels);
-    float means[kLanes] = {}, factors[kLanes];
-    Floats sums;
-    add_pixels<false>(values, count, norm, counted, means, sums);
-    *reinterpret_cast<StoredFloats*>(means) = sums / channels;
-    add_pixels<true>(values, count, norm, counted, means, sums);
-    const Floats variances = sums / channels + norm.epsilon;
-    for (int p = 0; p < kLanes; ++p) factors[p] = 1.0f / __builtin_sqrtf(variances[p]);
-    int64_t p = 0;
-    for (; p + kAbreast <= count; p += kAbreast)
-        scale_pixels<kAbreast>(values + p * norm.apart, norm, means + p, factors + p, results + p * norm.apart);
-    for (; p < count; ++p)
-        scale_pixels<1>(values + p * norm.apart, norm, means + p, factors + p, results + p * norm.apart);
+    const int64_t apart = kPixels * norm.apart;
+    Floats sums[kAbreast] = {};
+    constexpr int64_t kMost = kPixels == 1 ? kAbreast - 1 : kGroup;
+    Means means[kMost], factors[kMost];
+    for (int64_t i = 0; i < count; ++i) {
+        add_channels<kPixels, kVectors, false>(values + i * apart, norm, counted, means[i], sums);
+        means[i].set(sums, norm);
+    }
+    for (int64_t i = 0; i < count; ++i) {
+        add_channels<kPixels, kVectors, true>(values + i * apart, norm, counted, means[i], sums);
+        factors[i].set(sums, norm);
+        factors[i].invert_roots(norm.epsilon);
+    }
+    for (int64_t i = 0; i < count; ++i)
+        scale_channels<kPixels, kVectors>(values + i * apart, norm, means[i], factors[i], results + i * apart);
 }
 
-GANTK_ENTRY void normalize(const Element* values, int64_t pixels, const PixelNorm& given, Element* results) {
+template <int kVectors>
+GANTK_TARGET inline void normalize_pixels(const Element* values, int64_t pixels, const PixelNorm& given,
+                                          Element* results) {
     const PixelNorm norm = given;  // Its own, which no result that is stored can change.
     Words counted;
     lanes_of_last(norm.channels, counted);
-    const int64_t fitting = kGroupBytes / (norm.apart * static_cast<int64_t>(sizeof(Element))), most = kLanes;
-    const int64_t group = fitting > most ? most : fitting > kAbreast ? fitting : kAbreast;
-    for (int64_t p = 0; p < pixels; p += group)
-        normalize_group(values + p * norm.apart, pixels - p < group ? pixels - p : group, norm, counted,
-                        results + p * norm.apart);
+    const int64_t bytes = kAbreast * norm.apart * static_cast<int64_t>(sizeof(Element));
+    const int64_t most = bytes * kGroup > kGroupBytes ? 1 : kGroup, rest = pixels % kAbreast;
+    for (int64_t left = pixels / kAbreast, count; left > 0; left -= count) {
+        count = left < most ? left : most;
+        normalize_group<kAbreast, kVectors>(values, count, norm, counted, results);
+        values += count * kAbreast * norm.apart;
+        results += count * kAbreast * norm.apart;
+    }
+    normalize_group<1, kVectors>(values, rest, norm, counted, results);
+}
+
+GANTK_ENTRY void normalize(const Element* values, int64_t pixels, const PixelNorm& norm, Element* results) {
+    switch (divide_up(norm.channels, kLanes)) {
+        case 1:
+            return normalize_pixels<1>(values, pixels, norm, results);
+        case 2:
+            return normalize_pixels<2>(values, pixels, norm, results);
+        case 3:
+            return normalize_pixels<3>(values, pixels, norm, results);
+        case 4:
+            return normalize_pixels<4>(values, pixels, norm, results);
+        default:
+            return normalize_pixels<0>(values, pixels, norm, results);
+    }
 }
 
 // Products of a vector, or of the few values that are left.
@@ -147,11 +175,14 @@ GANTK_TARGET inline void gate_some(const Element* first, const Element* second, 
     __builtin_memcpy(result, made, count * sizeof(Element));
 }
 
-// What a vector has past a pixel's last channel is written over by the next pixel.
+// What a vector has past a pixel's last channel is written over by the next pixel. The next halves are fetched, for no
+// processor foresees them where they are large.
 GANTK_ENTRY void gate(const Element* features, int64_t pixels, int64_t channels, Element* results) {
     for (int64_t left = pixels * channels; left > 0; left -= channels, features += 2 * channels, results += channels)
         for (int64_t channel = 0; channel < channels; channel += kLanes) {
             const Element* const first = features + channel;
+            __builtin_prefetch(first + 2 * channels);
+            __builtin_prefetch(first + 3 * channels);
             if (left - channel >= kLanes)
                 gate_vector(first, first + channels, results + channel);
             else

@@ -10,8 +10,10 @@
 
 #include "affine.hpp"
 #include "draw.hpp"
+#include "gate.hpp"
 #include "gram.hpp"
 #include "group_norm.hpp"
+#include "layer_norm.hpp"
 #include "nhwc_loops.hpp"
 #include "pooling.hpp"
 #include "threads.hpp"
@@ -323,6 +325,60 @@ void test_group_norm(Element element, int64_t pixels, int64_t channels, int64_t 
     });
 }
 
+// By the loops of every processor that this one can be; the mean is a hundred times the deviation.
+void test_layer_norm(const LayerNorm& shape) {
+    const auto [element, pixels, channels, epsilon] = shape;
+    Tensor features(element, pixels * channels);
+    for (float& value : features.values) value = 100 + value;
+    narrow(element, features.values.data(), pixels * channels, features.bytes.data(), 0);
+    widen(element, features.bytes.data(), 0, pixels * channels, features.values.data());
+    const Tensor scale(Element::float32, channels), offset(Element::float32, channels);
+    const Features named{element, 1, channels, pixels};
+    const double rounding = element == Element::float32 ? 0 : element == Element::float16 ? 0x1p-11 : 0x1p-8;
+    for (const nhwc::Processor* processor : nhwc::processors()) {
+        nhwc::choose(*processor);
+        std::vector<unsigned char> made(features.bytes.size(), 0xff), replaced = features.bytes;
+        layer_norm(shape, features.bytes.data(), scale.values.data(), offset.values.data(), made.data(), kThreads);
+        layer_norm(shape, replaced.data(), scale.values.data(), offset.values.data(), replaced.data(), kThreads);
+        check("layer normalisation in place", named, std::memcmp(made.data(), replaced.data(), made.size()), 0, 0, 0);
+        const std::vector<float> found = read(element, made);
+        for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+            const float* const given = features.values.data() + pixel * channels;
+            double mean = 0, squares = 0;
+            for (int64_t c = 0; c < channels; ++c) mean += given[c] / double(channels);
+            for (int64_t c = 0; c < channels; ++c) squares += (given[c] - mean) * (given[c] - mean);
+            const double deviation = std::sqrt(squares / double(channels) + double{epsilon});
+            for (int64_t c = 0; c < channels; ++c) {
+                const double scaled = (given[c] - mean) / deviation * scale.values[std::size_t(c)];
+                const double wanted = scaled + offset.values[std::size_t(c)];
+                const double lost = std::abs(scaled) + std::abs(offset.values[std::size_t(c)]) +
+                                    mean / deviation * std::abs(scale.values[std::size_t(c)]);
+                check("layer normalisation", named, found[std::size_t(pixel * channels + c)], wanted, 1,
+                      4e-7 * lost + rounding * std::abs(wanted));
+            }
+        }
+    }
+    nhwc::choose(*nhwc::processors().front());
+}
+
+void test_gate(const Gate& shape) {
+    const auto [element, pixels, channels] = shape;
+    const Tensor features(element, 2 * pixels * channels);
+    const double rounding = element == Element::float32 ? 6e-8 : element == Element::float16 ? 0x1p-11 : 0x1p-8;
+    for (const nhwc::Processor* processor : nhwc::processors()) {
+        nhwc::choose(*processor);
+        std::vector<unsigned char> made(features.bytes.size() / 2, 0xff);
+        gate(shape, features.bytes.data(), made.data(), kThreads);
+        const std::vector<float> found = read(element, made);
+        for (int64_t at = 0; at < pixels * channels; ++at) {
+            const float* const first = features.values.data() + at + at / channels * channels;
+            const double wanted = double{first[0]} * first[channels];
+            check("gate", {element, 1, channels, pixels}, found[std::size_t(at)], wanted, std::abs(wanted), rounding);
+        }
+    }
+    nhwc::choose(*nhwc::processors().front());
+}
+
 }  // namespace
 
 int main() {
@@ -351,6 +407,15 @@ int main() {
             test_affine({element, count, pixels, channels});
             ++shapes;
         }
+        for (const int64_t channels : {1, 3, 8, 13, 15, 16, 17, 24, 32, 33, 48, 57, 64, 65, 100, 512, 1500})
+            for (const int64_t pixels : {1, 2, 4, 7, 23}) {
+                test_layer_norm({element, pixels, channels});
+                test_gate({element, pixels, channels});
+                ++shapes;
+            }
+        test_layer_norm({element, 30000, 3});  // More than a task.
+        test_layer_norm({element, 3000, 40});
+        test_gate({element, 30000, 3});
         test_affine({element, 2, 30000, 3}, 0b1111111);  // More than a task.
         test_affine({element, 2, 30000, 3}, 0b0111000);
         on_every_processor([&] { test_silu(element); });
