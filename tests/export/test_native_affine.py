@@ -144,3 +144,37 @@ def test_pixels_are_not_for_bfloat16() -> None:
     other = rewrite(graph, [WHOLLY_NATIVE])
     assert other is not None
     assert not any(kind.startswith("NhwcAffine") for kind in kinds(other))
+
+
+@pytest.mark.parametrize("kind", ["factors", "with a bias", "of pixels"])
+def test_factors_may_go_behind_filters(kind: str) -> None:
+    """Those of channels, for what a filter without a bias reads."""
+    draft = Chain()
+    draft.step("own factors")
+    if kind == "of pixels":
+        draft.value = draft.add("Mul", draft.start, draft.add("Abs", draft.normal(1, 1, *SIDES)))
+    more = [draft.normal(CHANNELS)] if kind == "with a bias" else []
+    kernels = draft.normal(CHANNELS, 1, 3, 3)
+    draft.value = draft.add("Conv", draft.value, kernels, *more, group=CHANNELS, pads=[1, 1, 1, 1])
+    graph = draft.graph(("noise", "slope"))
+    other = rewrite(graph, [WHOLLY_NATIVE])
+    assert other is not None
+    x = picture(2, CHANNELS, *SIDES)
+    close(run(other, x), run(graph, x), 1e-5)
+    passes = [node for node in other.graph if node.op_type.startswith("NhwcAffine")]
+    assert len(passes) == {"factors": 1, "with a bias": 2, "of pixels": 1}[kind]
+    filtered = next(node for node in other.graph if node.op_type == "NhwcDepthwiseConvolution")
+    behind = [user for user, _ in filtered.outputs[0].uses()]
+    assert behind == passes[-1:]
+
+
+def test_vectors_may_keep_some_of_their_sides() -> None:
+    draft = Chain()
+    means = draft.add("ReduceMean", draft.start, draft.weight(np.array([2, 3])), keepdims=1)
+    row = draft.add("Sigmoid", draft.add("Squeeze", means, draft.weight(np.array([3]))))
+    draft.value = draft.add("Mul", draft.start, draft.add("Unsqueeze", row, draft.weight(np.array([3]))))
+    graph = draft.graph(())
+    other = rewrite(graph, [WHOLLY_NATIVE])
+    assert other is not None
+    x = picture(2, CHANNELS, *SIDES)
+    close(run(other, x), run(graph, x), 1e-5)

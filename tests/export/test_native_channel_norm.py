@@ -152,22 +152,61 @@ def test_silu_ends_a_pass() -> None:
     assert [kind for kind in left if "Affine" in kind] == ["NhwcAffineSumSilu", "NhwcAffine"]
 
 
-@pytest.mark.parametrize("kind", ["rows", "another shape", "other squares"])
+def test_parts_of_channels_have_channels_last_too() -> None:
+    """With an activation on each, as the gated convolutions of Yu et al. have it (arXiv 1806.03589)."""
+    draft = Normalised()
+    first, second = draft.halves(split=True)
+    draft.gate([draft.add("Elu", first), draft.add("Sigmoid", second)])
+    left = turned(draft)
+    assert left.count("Slice") == 2
+    assert left.count("Transpose") == 2
+
+
+def test_halves_of_different_pictures_are_no_gate() -> None:
+    draft = Normalised()
+    first = draft.halves(split=True)[0]
+    draft.value = draft.add("Tanh", draft.value)
+    draft.gate([first, draft.halves(split=True)[1]])
+    assert "NhwcGate" not in turned(draft)
+
+
+@pytest.mark.parametrize(
+    "kind", ["rows", "other mean", "other squares", "another shape", "a shape asked for"]
+)
 def test_what_is_no_such_norm_stays(kind: str) -> None:
     draft = Normalised(2)
+    whole, channels = draft.weight(np.array([2, CHANNELS, *SIDES])), draft.weight(np.array([1]))
     if kind == "rows":
         draft.layer_norm(power=True, inverse=False, axis=2)
+    elif kind.startswith("other "):  # The mean or the deviation is that of something else.
+        means, squares = (draft.value, "x") if kind == "other squares" else ("x", None)
+        centred = draft.add("Sub", draft.value, draft.add("ReduceMean", means, channels, keepdims=1))
+        squared = draft.add("Mul", squares or centred, squares or centred)
+        sums = draft.add("ReduceMean", squared, channels, keepdims=1)
+        root = draft.add("Sqrt", draft.add("Add", sums, draft.weight(np.array(0.01, np.float32))))
+        draft.value = draft.add("Div", centred, root)
     elif kind == "another shape":
         draft.group_norm(2, shape=(2, CHANNELS, SIDES[1], SIDES[0]))
-        draft.value = draft.add("Reshape", draft.value, draft.weight(np.array([2, CHANNELS, *SIDES])))
-    else:  # The deviation of something else.
-        mean = draft.add("ReduceMean", draft.value, draft.weight(np.array([1])), keepdims=1)
-        centred = draft.add("Sub", draft.value, mean)
-        squares = draft.add("ReduceMean", draft.add("Mul", "x", "x"), draft.weight(np.array([1])), keepdims=1)
-        root = draft.add("Sqrt", draft.add("Add", squares, draft.weight(np.array(0.01, np.float32))))
-        draft.value = draft.add("Div", centred, root)
+        draft.value = draft.add("Reshape", draft.value, whole)
+    elif kind == "a shape asked for":
+        turned_shape = draft.add("Shape", draft.add("Transpose", draft.value, perm=[0, 1, 3, 2]))
+        draft.group_norm(2)
+        draft.nodes[-1].input[1] = turned_shape
+        draft.value = draft.add("Reshape", draft.value, whole)
     graph = draft.graph()
     other = rewrite(graph, [WHOLLY_NATIVE]) or graph
     x = picture(2, CHANNELS, *SIDES)
     close(run(other, x), run(graph, x), 1e-5)
     assert not {"NhwcLayerNorm", "NhwcGroupNorm"} & set(kinds(other))
+
+
+def test_parts_of_pictures_are_no_groups() -> None:
+    draft = Normalised(2)
+    draft.group_norm(2, shape=(2, CHANNELS, *SIDES))
+    split = next(node for node in draft.nodes if node.op_type == "Reshape")
+    split.input[1] = draft.weight(np.array([4, 2, -1]))
+    graph = draft.graph()
+    other = rewrite(graph, [WHOLLY_NATIVE]) or graph
+    x = picture(2, CHANNELS, *SIDES)
+    close(run(other, x), run(graph, x), 1e-5)
+    assert "NhwcGroupNorm" not in kinds(other)

@@ -153,8 +153,8 @@ def _half(value: ir.Value | None) -> tuple[ir.Value, int] | None:
     if node is None or value is None or pictures is None or channels is None:
         return None
     if node.op_type == "Split":
-        halved = [channels_of(output) for output in node.outputs] == [channels // 2] * 2
-        return (pictures, node.outputs.index(value)) if halved and attribute(node, "axis", 0) == 1 else None
+        halved = [channels_of(output) for output in node.outputs] == [channels / 2] * 2
+        return (pictures, node.outputs.index(value)) if halved else None
     bounds = [constant(optional(node, index)) for index in (1, 2, 3)] if node.op_type == "Slice" else []
     known = [int(bound[0]) for bound in bounds if bound is not None and bound.size == 1]
     if len(known) < 3 or known[2] != 1 or optional(node, 4) is not None or channels % 2:

@@ -24,6 +24,7 @@ from gantk.export.rewrites.graphs import (
     Float64,
     Replacement,
     attribute,
+    channels_of,
     constant,
     drop_unused_weights,
     fill_types,
@@ -80,6 +81,7 @@ def channels_last_to_native(graph: ir.Model) -> int:
     fold_factors(graph.graph)
     order_blocks(graph.graph)
     channel_norms_to_native(graph)
+    _splits_apart(graph.graph)
     _norms_apart(graph.graph)
     _borders_apart(graph.graph)
     turn_normalizations(graph)
@@ -103,6 +105,27 @@ def channels_last_to_native(graph: ir.Model) -> int:
     _mark_floats(graph.graph)
     graph.metadata_props[MARK] = "true"
     return turned
+
+
+def _splits_apart(graph: ir.Graph) -> None:
+    """Let parts of channels be cuts, which can be made in either layout."""
+    for node in [node for node in graph if node.op_type == "Split"]:
+        sizes = [channels_of(part) for part in node.outputs]
+        known = [size for size in sizes if size is not None]
+        if len(known) < len(sizes) or sum(known) != channels_of(node.inputs[0]):
+            continue
+        new, end = Replacement(graph, node), 0
+        for index, (part, size) in enumerate(zip(node.outputs, known, strict=True)):
+            start, end = end, end + size
+            bounds = [new.weight(f"{index}.{at}", np.array([at])) for at in (start, end)]
+            cut = new.add(
+                "Slice",
+                [node.inputs[0], *bounds, new.weight(f"{index}.axis", np.array([1]))],
+                f"part.{index}",
+            )
+            new.stand_for(part, cut)
+        new.insert()
+        graph.remove(node, safe=True)
 
 
 def _norms_apart(graph: ir.Graph) -> None:
