@@ -69,7 +69,7 @@ GANTK_TARGET inline float wide(const Element* from) {
     if constexpr (kTogether<Element> == 1) {
         return *from;
     } else {
-        const std::uint32_t bits = std::uint32_t{*from} << 16;
+        const std::uint32_t bits = static_cast<std::uint32_t>(*from) << 16;
         float value;
         __builtin_memcpy(&value, &bits, sizeof value);
         return value;

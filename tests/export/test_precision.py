@@ -316,7 +316,9 @@ def test_an_output_that_is_made_pixels_too_is_cast_for_itself() -> None:
 def test_what_an_operator_takes_as_float32_stays_so(ending: str, added: list[str], precision: str) -> None:
     shapes = {"factors": (1, 2), "offsets": (1, 2), "others": (1, 3, 4, 1), "slopes": (2,)}
     names = ["factors", "offsets", *added]
-    graph = native_graph(f"NhwcAffine{ending}", {name: np.full(shapes[name], 0.3, np.float32) for name in names})
+    graph = native_graph(
+        f"NhwcAffine{ending}", {name: np.full(shapes[name], 0.3, np.float32) for name in names}
+    )
     low = convert(graph, precision)
     (node,) = (node for node in low.graph if node.op_type != "Cast")
     lower = ir.DataType(LOW[precision])
