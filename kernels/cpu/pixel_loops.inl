@@ -65,13 +65,26 @@ GANTK_TARGET inline int64_t whole_channels(const PixelNorm& norm) {
     return kVectors > 0 ? (kVectors - 1) * kLanes : (norm.channels - 1) / kLanes * kLanes;
 }
 
-// Sums of channels, or of the squares of what they are above the means.
+GANTK_TARGET inline float wide(const Element* from) {
+    if constexpr (kTogether<Element> == 1) {
+        return *from;
+    } else {
+        const std::uint32_t bits = static_cast<std::uint32_t>(*from) << 16;
+        float value;
+        __builtin_memcpy(&value, &bits, sizeof value);
+        return value;
+    }
+}
+
+// Sums of channels, or of the squares of what they are above the means. Many channels are summed as what they are above
+// the first, or a large mean would cost digits.
 template <int kPixels, int kVectors, bool kSquares>
 GANTK_TARGET inline void add_channels(const Element* values, const PixelNorm& norm, const Words& counted,
                                       const Means& means, Floats (&sums)[kAbreast]) {
+    constexpr bool kAbove = kSquares || kVectors == 0;
     for (int p = 0; p < kPixels; ++p) {
         load(values + p * norm.apart + norm.channels - kLanes, sums[p]);
-        if (kSquares) sums[p] -= means.values[p];
+        if (kAbove) sums[p] -= means.values[p];
         sums[p] = reinterpret_cast<Floats>(reinterpret_cast<Words>(sums[p]) & counted);
         if (kSquares) sums[p] *= sums[p];
     }
@@ -79,7 +92,7 @@ GANTK_TARGET inline void add_channels(const Element* values, const PixelNorm& no
         for (int p = 0; p < kPixels; ++p) {
             Floats value;
             load(values + p * norm.apart + channel, value);
-            if (kSquares) value -= means.values[p];
+            if (kAbove) value -= means.values[p];
             sums[p] += kSquares ? value * value : value;
         }
 }
@@ -115,8 +128,11 @@ GANTK_TARGET inline void normalize_group(const Element* values, int64_t count, c
     constexpr int64_t kMost = kPixels == 1 ? kAbreast - 1 : kGroup;
     Means means[kMost], factors[kMost];
     for (int64_t i = 0; i < count; ++i) {
-        add_channels<kPixels, kVectors, false>(values + i * apart, norm, counted, means[i], sums);
+        Means first{};
+        for (int p = 0; p < kPixels && kVectors == 0; ++p) first.values[p] = wide(values + i * apart + p * norm.apart);
+        add_channels<kPixels, kVectors, false>(values + i * apart, norm, counted, first, sums);
         means[i].set(sums, norm);
+        for (int p = 0; p < kPixels && kVectors == 0; ++p) means[i].values[p] += first.values[p];
     }
     for (int64_t i = 0; i < count; ++i) {
         add_channels<kPixels, kVectors, true>(values + i * apart, norm, counted, means[i], sums);

@@ -52,8 +52,8 @@ def norm_graph() -> ir.Model:
     return graph_of(nodes, weights)
 
 
-def affine_graph(ending: str, weights: dict[str, np.ndarray]) -> ir.Model:
-    node = helper.make_node(f"NhwcAffine{ending}", ["x", *weights], ["y"], name="last", domain=DOMAIN)
+def native_graph(operator: str, weights: dict[str, np.ndarray]) -> ir.Model:
+    node = helper.make_node(operator, ["x", *weights], ["y"], name="last", domain=DOMAIN)
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", "H", "W", 2]) for name in "xy")
     stored = [numpy_helper.from_array(array, name) for name, array in weights.items()]
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
@@ -316,7 +316,9 @@ def test_an_output_that_is_made_pixels_too_is_cast_for_itself() -> None:
 def test_what_an_operator_takes_as_float32_stays_so(ending: str, added: list[str], precision: str) -> None:
     shapes = {"factors": (1, 2), "offsets": (1, 2), "others": (1, 3, 4, 1), "slopes": (2,)}
     names = ["factors", "offsets", *added]
-    graph = affine_graph(ending, {name: np.full(shapes[name], 0.3, np.float32) for name in names})
+    graph = native_graph(
+        f"NhwcAffine{ending}", {name: np.full(shapes[name], 0.3, np.float32) for name in names}
+    )
     low = convert(graph, precision)
     (node,) = (node for node in low.graph if node.op_type != "Cast")
     lower = ir.DataType(LOW[precision])
@@ -325,3 +327,12 @@ def test_what_an_operator_takes_as_float32_stays_so(ending: str, added: list[str
     if precision == "fp16":  # In bf16 ONNX Runtime has no bodies to run.
         x = np.random.default_rng(0).standard_normal((2, 3, 4, 2)).astype(np.float32)
         np.testing.assert_allclose(run(low, x), run(graph, x), atol=2e-3)
+
+
+@pytest.mark.parametrize("precision", LOW)
+def test_scale_and_offset_of_layers_stay_float32(precision: str) -> None:
+    graph = native_graph("NhwcLayerNorm", {"scale": np.float32([0.3, 3]), "offset": np.float32([0.7, -7])})
+    low = convert(graph, precision)
+    (node,) = (node for node in low.graph if node.op_type != "Cast")
+    wanted = [ir.DataType(LOW[precision]), ir.DataType.FLOAT, ir.DataType.FLOAT]
+    assert [value.dtype for value in node.inputs if value is not None] == wanted
