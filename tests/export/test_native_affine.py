@@ -124,6 +124,49 @@ def test_it_is_one_pass(steps: tuple[str, ...], operator: str) -> None:
     assert left.count("Transpose") == 2
 
 
+def test_what_was_rectified_may_not_be_scaled_before_what_is_computed_of_others_is_added() -> None:
+    """A gain behind the slopes is one of constants before them, and of no others."""
+    left = [kind for kind in turned(("own factors", "pictures", "slope", "gain")) if "Affine" in kind]
+    assert left == ["NhwcAffineSumPRelu", "NhwcAffine"]
+
+
+def test_gains_of_channels_are_ones_of_noise() -> None:
+    left = [kind for kind in turned(("own factors", "noise", "slope", "gains")) if "Affine" in kind]
+    assert left == ["NhwcAffineSumPRelu"]
+
+
+@pytest.mark.parametrize("of", ["pixels", "pictures"])
+def test_what_is_spread_over_pictures_stays(of: str) -> None:
+    """One pixel becomes many by a sum, and one picture, which the operator would not do."""
+    draft = Chain("N")
+    small = draft.add(
+        "ReduceMax", draft.start, draft.weight(np.array([2, 3] if of == "pixels" else [0])), keepdims=1
+    )
+    other = (
+        draft.start if of == "pixels" else draft.add("ReduceMax", draft.start, draft.weight(np.array([2])))
+    )
+    draft.value = draft.add("Add", draft.add("Mul", small, draft.normal(CHANNELS, 1, 1)), other)
+    graph = draft.graph(("slope",))
+    other_graph = rewrite(graph, [WHOLLY_NATIVE])
+    assert other_graph is not None
+    x = picture(2, CHANNELS, *SIDES)
+    close(run(other_graph, x), run(graph, x), 1e-5)
+
+
+def test_a_sum_of_one_filter_is_no_ending_of_it() -> None:
+    draft = Chain()
+    kernels = draft.normal(CHANNELS, 1, 3, 3)
+    filtered = draft.add("Conv", draft.start, kernels, group=CHANNELS, pads=[1, 1, 1, 1])
+    draft.value = draft.add("Add", filtered, draft.start)
+    graph = draft.graph(())
+    other = rewrite(graph, [WHOLLY_NATIVE])
+    assert other is not None
+    assert kinds(other).count("NhwcDepthwiseConvolution") == 1
+    assert "BorderedBlocks" not in kinds(other)  # Zeros around are read without a copy.
+    x = picture(2, CHANNELS, *SIDES)
+    close(run(other, x), run(graph, x), 1e-5)
+
+
 def test_a_negative_gain_is_not_one_of_what_is_rectified() -> None:
     assert [kind for kind in turned(("own factors", "slope", "negative gain")) if "Affine" in kind] == [
         "NhwcAffinePRelu",
