@@ -127,7 +127,6 @@ GANTK_TARGET inline void store(const Floats& values, float* to) { *reinterpret_c
 
 }  // namespace floats
 
-// Values are rounded by one instruction, which takes what is below the least normal number for 0.
 namespace bfloats {
 
 #define GANTK_ENTRY __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
@@ -137,15 +136,7 @@ using Stored = StoredHalves;
 
 #include "exponential.inl"
 
-// GCC 12 makes five instructions of __builtin_convertvector, and warns of what is not masked.
-GANTK_TARGET inline void load(const Bfloat* from, Floats& values) {
-    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-    values = reinterpret_cast<Floats>(reinterpret_cast<Words>(_mm512_maskz_cvtepu16_epi32(0xffff, halves)) << 16);
-}
-GANTK_TARGET inline void store(const Floats& values, Bfloat* to) {
-    *reinterpret_cast<StoredHalves*>(to) =
-        reinterpret_cast<Halves>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(values)));
-}
+#include "bfloats_avx512.inl"
 
 #include "affine_loops.inl"
 

@@ -45,15 +45,7 @@ GANTK_TARGET inline void add_products(const Words& one, const Words& given, Floa
     sum = reinterpret_cast<Floats>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(one),
                                                     reinterpret_cast<__m512bh>(given)));
 }
-// GCC 12 makes five instructions of __builtin_convertvector, and warns of what is not masked.
-GANTK_TARGET inline void load(const Bfloat* from, Floats& values) {
-    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-    values = reinterpret_cast<Floats>(reinterpret_cast<Words>(_mm512_maskz_cvtepu16_epi32(0xffff, halves)) << 16);
-}
-GANTK_TARGET inline void store(const Floats& values, Bfloat* to) {
-    *reinterpret_cast<StoredHalves*>(to) =
-        reinterpret_cast<Halves>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(values)));
-}
+#include "bfloats_avx512.inl"
 
 #include "nhwc_loops.inl"
 

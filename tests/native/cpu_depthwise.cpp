@@ -11,6 +11,7 @@
 #include "draw.hpp"
 #include "element.hpp"
 #include "nhwc_loops.hpp"
+#include "rounded.hpp"
 #include "threads.hpp"
 #include "watched.hpp"
 
@@ -29,20 +30,6 @@ void check(bool holds, const char* what, const Depthwise& s, double found) {
                  long(s.count), long(s.height), long(s.width), long(s.channels), long(s.kernel_height),
                  long(s.kernel_width), long(s.stride), long(s.top), long(s.left), long(s.bottom), long(s.right), found);
     ++failures;
-}
-
-template <typename T>
-std::vector<T> rounded(const std::vector<float>& values) {
-    std::vector<T> made(values.size());
-    narrow(nhwc::kElement<T>, values.data(), int64_t(values.size()), made.data(), 0);
-    return made;
-}
-
-template <typename T>
-double value_of(T bits) {
-    float value;
-    widen(nhwc::kElement<T>, &bits, 0, 1, &value);
-    return value;
 }
 
 enum class End { none, relu, slopes };
