@@ -121,6 +121,7 @@ def test_it_is_one_pass(steps: tuple[str, ...], operator: str) -> None:
     assert between[0] == operator
     assert len(between) == 1 + ("factor" in steps)
     assert not {"PRelu", "LeakyRelu", "Relu"} & set(left)
+    assert left.count("Mul") <= 1  # Of own factors and a gain: nothing is made of offsets that there are not.
     assert left.count("Transpose") == 2
 
 
@@ -135,22 +136,27 @@ def test_gains_of_channels_are_ones_of_noise() -> None:
     assert left == ["NhwcAffineSumPRelu"]
 
 
-@pytest.mark.parametrize("of", ["pixels", "pictures"])
-def test_what_is_spread_over_pictures_stays(of: str) -> None:
-    """One pixel becomes many by a sum, and one picture, which the operator would not do."""
+@pytest.mark.parametrize("of", ["pixels", "pictures", "a picture"])
+def test_what_is_spread_over_pictures_is_right(of: str) -> None:
+    """One picture becomes many by a product or a sum, which the operator would not do; of one pixel it does."""
     draft = Chain("N")
-    small = draft.add(
-        "ReduceMax", draft.start, draft.weight(np.array([2, 3] if of == "pixels" else [0])), keepdims=1
-    )
-    other = (
-        draft.start if of == "pixels" else draft.add("ReduceMax", draft.start, draft.weight(np.array([2])))
-    )
-    draft.value = draft.add("Add", draft.add("Mul", small, draft.normal(CHANNELS, 1, 1)), other)
+    if of == "a picture":
+        small = draft.add("ReduceMax", draft.start, draft.weight(np.array([0])), keepdims=1)
+        draft.value = draft.add("Mul", small, draft.style())
+    else:
+        axes = draft.weight(np.array([2, 3] if of == "pixels" else [0]))
+        small = draft.add(
+            "Mul", draft.add("ReduceMax", draft.start, axes, keepdims=1), draft.normal(CHANNELS, 1, 1)
+        )
+        rows = draft.add("ReduceMax", draft.start, draft.weight(np.array([2])))
+        draft.value = draft.add("Add", small, draft.start if of == "pixels" else rows)
     graph = draft.graph(("slope",))
     other_graph = rewrite(graph, [WHOLLY_NATIVE])
     assert other_graph is not None
     x = picture(2, CHANNELS, *SIDES)
     close(run(other_graph, x), run(graph, x), 1e-5)
+    passes = [kind for kind in kinds(other_graph) if kind.startswith("NhwcAffine")]
+    assert passes == {"pixels": ["NhwcAffinePRelu"], "pictures": ["NhwcAffine"], "a picture": []}[of]
 
 
 def test_a_sum_of_one_filter_is_no_ending_of_it() -> None:
@@ -221,3 +227,15 @@ def test_vectors_may_keep_some_of_their_sides() -> None:
     assert other is not None
     x = picture(2, CHANNELS, *SIDES)
     close(run(other, x), run(graph, x), 1e-5)
+
+
+def test_zeros_around_what_a_filter_reads_are_not_copied() -> None:
+    draft = Draft(12, 0)
+    start = draft.conv("x", 12, 12)
+    filtered = draft.add("Conv", start, draft.normal(12, 1, 3, 3), group=12, pads=[2, 0, 1, 1])
+    draft.conv(filtered, 12, 12, 1)
+    other = rewrite(draft.graph(), [WHOLLY_NATIVE])
+    assert other is not None
+    assert "BorderedBlocks" not in kinds(other)
+    x = picture(2, 12, 7, 6)
+    close(run(other, x), run(draft.graph(), x), 1e-5)

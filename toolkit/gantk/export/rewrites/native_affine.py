@@ -163,7 +163,7 @@ def _chain_from(node: ir.Node) -> _Chain | None:
         while user is not None and chain.take(user):
             user = only_user(chain.value)
         silu = silu_after(chain.value) if chain.slopes is None else None
-        if silu is not None and (chain.nodes or node in silu):
+        if silu is not None:
             chain.nodes += silu
             chain.silu = True
         if chain.steps or chain.others is not None or chain.silu or node.op_type == "Relu":
