@@ -12,10 +12,13 @@ import onnx_ir as ir
 import pytest
 
 from gantk.export.calibration import Calibration
+from gantk.export.engines.build import BuildOptions
+from gantk.export.engines.pipeline import EngineRequest
 from gantk.export.foreign.graphs import simplified
 from gantk.export.foreign.pipeline import bundle_onnx
 from gantk.export.rewrites import rewrite
 from gantk.runtime.model import from_bytes, from_path
+from gantk.runtime.products import Product
 from gantk.runtime.registry import open_model
 
 torch = pytest.importorskip("torch")
@@ -76,3 +79,13 @@ def test_its_weights_are_quantised(tmp_path: Path) -> None:
     graph = ir.from_proto(onnx.load_from_string(bundle.read_file(variant.file))).graph
     quantised = [node for node in graph if node.op_type == "Conv" and node.inputs[1].producer() is not None]
     assert quantised
+
+
+def test_its_engines_are_of_every_precision(rtx: Product, tmp_path: Path) -> None:
+    """TensorRT for RTX has no transposed ones of bf16: they become sub-pixel ones, once their weights are constant."""
+    path, _, _ = exported(tmp_path, dynamo=False)
+    request = EngineRequest((rtx.name,), ("fp16", "bf16"), BuildOptions(("sm_89",)))
+    engines = bundle_onnx(path, tmp_path / "x.gantk", request, rewrites=False).manifest.engines
+    assert [engine.precision for engine in engines] == ["fp16", "bf16"]
+    for engine in engines:
+        assert {layer.precision for layer in engine.heavy_layers} == {engine.precision}

@@ -33,6 +33,9 @@ FP16_SCALES = {"QuantizeLinear": 2.0**-14, "DequantizeLinear": 2.0**-21}
 digits. Weights into which 1/255 was folded have scales around 2^-19 in int8 and 2^-21 in fp8, where fp16 is off by at
 most 2 and 6 %, about as much as a value of theirs is."""
 
+MODULATED = "modulated-to-features"
+"""The rewrite that gives transposed convolutions constant weights, which those below want."""
+
 SUBPIXEL = ("narrow-transposed-to-subpixel", "transposed-to-subpixel")
 PHASES = "transposed-to-phases"
 """The rewrites that do without transposed convolutions; they only move weights, so they are exact in any type. The last
@@ -180,7 +183,7 @@ def adapt(
 
     # A foreign file may not declare the types of its tensors, from which new weights take theirs.
     graph = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.load_from_string(data)))
-    rewrites = {**{name: REWRITES[name] for name in SUBPIXEL}, PHASES: transposed_to_phases}
+    rewrites = {**{name: REWRITES[name] for name in (MODULATED, *SUBPIXEL)}, PHASES: transposed_to_phases}
     applied = tuple(name for name, apply in rewrites.items() if apply(graph))
     left = next((node for node in graph.graph if node.op_type == operator), None)
     if left is not None:
