@@ -15,7 +15,7 @@ ROOT = HERE.parent
 BRIEF = ROOT / "README.md"
 """Has no goals and nothing of the runner's own work: those are in the other document."""
 
-DOCUMENTS = (HERE / "README.md", ROOT / "docs/foreign.md", BRIEF)
+DOCUMENTS = (HERE / "README.md", ROOT / "docs/foreign.md", ROOT / "kernels/onnxruntime/README.md", BRIEF)
 ON_A_GPU = ("dcgan64-cuda", "dcgan128-cuda", "style512-cuda", "style1024-cuda")
 COLUMNS = ("", "contender", "p50 ms", "95 % CI", "pictures/s", "vs torch", "peak MiB", "load ms", "parity")
 
@@ -74,6 +74,10 @@ def section(document: dict[str, Any], *, brief: bool = False) -> str:
         from foreign import section as section_of_files
 
         return section_of_files(document)
+    if document.get("benchmark") == "passes":
+        from passes import section as section_of_passes
+
+        return section_of_passes(document)
     if document.get("benchmark") == "gpu_kernels":
         from gpu_kernels import section as section_of_kernels
 

@@ -164,6 +164,17 @@ _AFFINE_ENDS = {
     "SumSilu": (", others", f"{_SUM}{_SILU % {'given': 'sums'}}"),
 }
 
+_NORMAL = """
+    mean = ReduceMean (%(of)s, %(axes)s)
+    centred = Sub (%(of)s, mean)
+    squares = Mul (centred, centred)
+    variance = ReduceMean (squares, %(axes)s)
+    smoothing = Constant <value_float: float = @epsilon> ()
+    smoothed = Add (variance, smoothing)
+    deviation = Sqrt (smoothed)
+    normal = Div (centred, deviation)
+"""
+
 _GROUP_NORM = """
 NhwcGroupNorm%(name)s <groups, epsilon: float = 1e-5> (features, scale, offset) => (result)
 {
@@ -176,14 +187,7 @@ NhwcGroupNorm%(name)s <groups, epsilon: float = 1e-5> (features, scale, offset) 
     split = Concat <axis = 0> (same, groups, rest)
     parts = Reshape (wide, split)
     others = Constant <value_ints = [1, 2, 4]> ()
-    mean = ReduceMean (parts, others)
-    centred = Sub (parts, mean)
-    squares = Mul (centred, centred)
-    variance = ReduceMean (squares, others)
-    smoothing = Constant <value_float: float = @epsilon> ()
-    smoothed = Add (variance, smoothing)
-    deviation = Sqrt (smoothed)
-    normal = Div (centred, deviation)
+    %(normal)s
     pictures = Reshape (normal, sizes)
     scaled = Mul (pictures, scale)
     shifted = Add (scaled, offset)
@@ -266,14 +270,7 @@ _INSTANCE_NORM = """
     pixels = DepthToSpace <blocksize: int = @from_blocksize, mode = "DCR"> (planes)
     sides = Constant <value_ints = [2, 3]> ()
     pictures = Slice (pixels, starts, ends, sides)
-    mean = ReduceMean (pictures, sides)
-    centred = Sub (pictures, mean)
-    squares = Mul (centred, centred)
-    variance = ReduceMean (squares, sides)
-    smoothing = Constant <value_float: float = @epsilon> ()
-    smoothed = Add (variance, smoothing)
-    deviation = Sqrt (smoothed)
-    normal = Div (centred, deviation)
+    %(normal)s
     any = Constant <value_ints = [-1]> ()
     channels = Shape <start = 1, end = 2> (pictures)
     one = Constant <value_ints = [1, 1]> ()
@@ -323,7 +320,10 @@ TEXTS = (
     _NHWC_PRELU,
     _NHWC_MAX_POOL,
     *(_NHWC_AFFINE % {"name": name, "input": more, "end": end} for name, (more, end) in _AFFINE_ENDS.items()),
-    *(_GROUP_NORM % {"name": name, "end": end} for name, end in _GROUP_NORM_ENDS.items()),
+    *(
+        _GROUP_NORM % {"name": name, "end": end, "normal": _NORMAL % {"of": "parts", "axes": "others"}}
+        for name, end in _GROUP_NORM_ENDS.items()
+    ),
     _NHWC_LAYER_NORM,
     _NHWC_GATE,
     *(
@@ -334,6 +334,7 @@ TEXTS = (
             "input": more,
             "end": end,
             "blocks": _BLOCKS,
+            "normal": _NORMAL % {"of": "pictures", "axes": "sides"},
         }
         for name, (attribute, more, end) in _NORM_ENDS.items()
     ),

@@ -46,9 +46,10 @@ def filters_to_depthwise(graph: ir.Model) -> int:
         for turn in (_with_padding, _of_channels, _with_padding, _enlarging):
             made = turn(graph.graph, node)
             turned, node = turned + (made is not None), made or node
-    RemoveUnusedNodesPass()(graph)
-    drop_unused_weights(graph.graph)
-    ShapeInferencePass()(graph)
+    if turned:
+        RemoveUnusedNodesPass()(graph)
+        drop_unused_weights(graph.graph)
+        ShapeInferencePass()(graph)
     return turned
 
 

@@ -22,6 +22,7 @@ from gantk.export.rewrites.graphs import (
     Float64,
     Replacement,
     by_channel,
+    channels_of,
     constant,
     is_as_large,
     only_user,
@@ -153,12 +154,9 @@ def _between_native(graph: ir.Graph) -> set[ir.Node]:
 def _chain_from(node: ir.Node) -> _Chain | None:
     """The longest chain that begins with a node; `None` where none does, or an activation alone."""
     for pictures in node.inputs[:2] if node.op_type in ("Add", "Mul") else node.inputs[:1]:
-        if not _are_pictures(pictures):
+        channels = channels_of(pictures)
+        if pictures is None or channels is None or not _are_pictures(pictures):
             continue
-        assert pictures is not None
-        assert pictures.shape is not None
-        channels = pictures.shape[1]
-        assert isinstance(channels, int)
         chain, user = _Chain(pictures, channels), node
         while user is not None and chain.take(user):
             user = only_user(chain.value)
@@ -171,10 +169,10 @@ def _chain_from(node: ir.Node) -> _Chain | None:
     return None
 
 
-def _are_pictures(value: ir.Value | None) -> bool:
-    if value is None or value.shape is None or len(value.shape) != 4 or value.const_value is not None:
-        return False
-    return isinstance(value.shape[1], int) and value.shape[2:] != (1, 1) and value.dtype == ir.DataType.FLOAT
+def _are_pictures(value: ir.Value) -> bool:
+    """Whether a tensor is computed, of float32, and of more than one pixel a picture."""
+    known = value.shape is not None and value.shape[2:] != (1, 1)
+    return known and value.const_value is None and value.dtype == ir.DataType.FLOAT
 
 
 def _turn(graph: ir.Model, chain: _Chain) -> None:

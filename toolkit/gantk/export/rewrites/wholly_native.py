@@ -156,7 +156,7 @@ def _borders_apart(graph: ir.Graph) -> None:
         amounts = ints(node, "pads")
         if not any(amounts) or len(amounts) != 4 or min(amounts) < 0 or not is_explicit(node):
             continue
-        if _is_depthwise(node) or _has_free_padding(node):
+        if _has_free_padding(node):
             continue
         new = Replacement(graph, node)
         pads = new.weight("pads", np.array([0, 0, *amounts[:2], 0, 0, *amounts[2:]]))
@@ -186,25 +186,21 @@ def _turn(graph: ir.Model, node: ir.Node) -> bool:
         return False
     if node.op_type == "ConvTranspose":
         return _turn_transposed(graph, node)
-    return _turn_depthwise(graph, node) if _is_depthwise(node) else _turn_plain(graph, node)
+    return _turn_plain(graph, node)
 
 
 def _turn_plain(graph: ir.Model, node: ir.Node) -> bool:
     kernel, strides = constant(node.inputs[1]), ints(node, "strides") or [1, 1]
     pads, dilations = ints(node, "pads") or [0] * 4, ints(node, "dilations") or [1, 1]
-    if kernel is None or not _is_convolution(node, kernel, strides, dilations):
+    if kernel is None:
         return False
-    how = {"strides": strides, "pads": pads, "dilations": dilations}
-    _turn_convolution(graph, node, "NhwcConvolution", kernel, **how)
-    return True
-
-
-def _turn_depthwise(graph: ir.Model, node: ir.Node) -> bool:
-    """Turn one that sees a channel at a time."""
-    kernel = constant(node.inputs[1])
-    assert kernel is not None
-    how = {"strides": ints(node, "strides") or [1, 1], "pads": ints(node, "pads") or [0] * 4}
-    _turn_convolution(graph, node, "NhwcDepthwiseConvolution", kernel, group=len(kernel), **how)
+    how = {"strides": strides, "pads": pads}
+    if _is_depthwise(node):
+        _turn_convolution(graph, node, "NhwcDepthwiseConvolution", kernel, group=len(kernel), **how)
+    elif _is_convolution(node, kernel, strides, dilations):
+        _turn_convolution(graph, node, "NhwcConvolution", kernel, dilations=dilations, **how)
+    else:
+        return False
     return True
 
 
@@ -261,8 +257,10 @@ def _is_convolution(node: ir.Node, kernel: Float64, strides: list[int], dilation
 def _has_free_padding(node: ir.Node) -> bool:
     """Whether a native convolution reads zeros around its features without a copy of them.
 
-    Winograd's method does, and so do lanes of pixels, for few outputs and pixels side by side.
+    Winograd's method does, and so do lanes of pixels, for few outputs and pixels side by side, and depthwise ones.
     """
+    if _is_depthwise(node):
+        return True
     kernel, pads = constant(node.inputs[1]), ints(node, "pads")
     if kernel is None or kernel.ndim != 4 or ints(node, "strides") not in ([], [1, 1]):
         return False
