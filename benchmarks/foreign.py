@@ -2,15 +2,17 @@
 """Generators after eight papers, exported by PyTorch and given to gantk as files: how many times as fast. Prints JSON.
 
     python benchmarks/foreign.py > benchmarks/results/foreign.json
+    python benchmarks/foreign.py --device cuda > benchmarks/results/foreign-cuda.json
 
 Weights are random and sizes the papers', as `torch.onnx.export` writes them at opset 17. For each backend: how long
-their file takes, and how many times as fast what `gantk export theirs.onnx --precision fp32,bf16` makes of it is, with
-the operators that `GANTK_ONNXRUNTIME_OPS` or the package has, and by which rewrites. Blocks of calls alternate; of two
-batches the factor is the geometric mean, the time that of the first.
+their file takes, and how many times as fast what `gantk export theirs.onnx --precision fp32,bf16` (on a GPU fp32,fp16)
+makes of it is, with the operators that `GANTK_ONNXRUNTIME_OPS` or the package has, and by which rewrites. Blocks of
+calls alternate, on a GPU bound ones; of two batches the factor is the geometric mean, the time that of the first.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
@@ -25,11 +27,11 @@ import torch
 from torch import Tensor, nn
 
 from gantk.bench import machine
-from gantk.bundle import Bundle, Variant
+from gantk.bundle import Bundle, Variant, place_of
 from gantk.export.foreign.pipeline import bundle_onnx
 from gantk.export.foreign.timed import timed_inputs
 from gantk.export.reference import Feeds
-from gantk.export.speed import speedup
+from gantk.export.speed import speedup, timed_call
 from gantk.runtime.model import Model, choose, from_path
 from gantk.runtime.operators import native_operators
 from gantk.runtime.registry import executed, open_model, status
@@ -37,8 +39,11 @@ from latent_decoder import decoder
 from naf_net import NAFNet
 from style_gan2 import StyleGAN2
 
-BACKENDS = ("onnxruntime", "openvino")
-PRECISIONS = ("fp32", "bf16")
+PLACES = {
+    "cpu": (("onnxruntime", "openvino"), ("fp32", "bf16")),
+    "cuda": (("onnxruntime",), ("fp32", "fp16")),
+}
+"""Of each device the backends, and the precisions."""
 
 
 def dcgan(latent: int = 100, width: int = 64) -> nn.Module:
@@ -193,39 +198,41 @@ def exported(name: str, folder: Path) -> Path:
     return path
 
 
-def chosen(bundle: Bundle, backend: str, precision: str) -> Variant | None:
+def chosen(bundle: Bundle, backend: str, precision: str, device: str) -> Variant | None:
     """What a backend runs of a bundle in a precision, if it computes in that."""
-    variant = choose(bundle, precision, None, backend, "cpu")
+    variant = choose(bundle, precision, None, backend, device)
     native = variant.is_wholly_native
-    return variant if executed(backend, precision, "cpu", native=native) == precision else None
+    return variant if executed(backend, precision, device, native=native) == precision else None
 
 
-def latency_ms(model: Model, backend: str, feeds: Feeds) -> float:
+def latency_ms(model: Model, backend: str, feeds: Feeds, device: str) -> float:
     """The median of a second of calls."""
     times: list[float] = []
-    with open_model(model, backend) as runner:
-        runner.run(feeds)
+    with open_model(model, backend, device) as runner:
+        call = timed_call(runner, feeds)
+        call()
         end = time.perf_counter() + 1
         while time.perf_counter() < end or len(times) < 5:
             start = time.perf_counter()
-            runner.run(feeds)
+            call()
             times.append(time.perf_counter() - start)
     return 1e3 * median(times)
 
 
-def measured(name: str) -> dict[str, Any]:
+def measured(name: str, device: str) -> dict[str, Any]:
     """How many times as fast as the file in float32 each backend runs what is made of it."""
+    backends, precisions = PLACES[device]
     with tempfile.TemporaryDirectory() as folder:
         path = exported(name, Path(folder))
         model = from_path(path)
         report = lambda line: print(f"{name}: {line.strip()}", file=sys.stderr)  # noqa: E731
-        bundle = bundle_onnx(path, Path(folder) / "theirs.gantk", precisions=PRECISIONS, report=report)
+        bundle = bundle_onnx(path, Path(folder) / "theirs.gantk", precisions=precisions, report=report)
         timed = timed_inputs(model, ())
         row: dict[str, Any] = {"inputs": [list(array.shape) for feeds in timed for array in feeds.values()]}
-        for backend in BACKENDS:
-            row[f"{backend} ms"] = round(latency_ms(model, backend, timed[0]), 3)
-            for precision in PRECISIONS:
-                variant = chosen(bundle, backend, precision)
+        for backend in backends:
+            row[f"{backend} ms"] = round(latency_ms(model, backend, timed[0], device), 3)
+            for precision in precisions:
+                variant = chosen(bundle, backend, precision, device)
                 if variant is None:
                     continue
                 factor = speedup(model.data, bundle.read_file(variant.file), backend, timed)
@@ -233,37 +240,52 @@ def measured(name: str) -> dict[str, Any]:
                     "times_as_fast": None if factor is None else round(factor, 2),
                     "rewrites": list(variant.rewrites),
                 }
+                gains = variant.gains.get(place_of(backend, device))
+                if gains:
+                    row[f"{backend} {precision}"]["gains"] = gains
         return row
 
 
 def section(document: dict[str, Any]) -> str:
     """The table: a network a line."""
-    columns = [name for backend in BACKENDS for name in (f"{backend}, the file", *PRECISIONS)]
+    backends, precisions = PLACES[document.get("device", "cpu")]
+    columns = [name for backend in backends for name in (f"{backend}, the file", *precisions)]
     lines = [f"| network | {' | '.join(columns)} |", f"| :--- |{' ---: |' * len(columns)}"]
     for name, row in document["networks"].items():
         cells = []
-        for backend in BACKENDS:
+        for backend in backends:
             cells.append(f"{row[f'{backend} ms']:.3g} ms")
-            for precision in PRECISIONS:
+            for precision in precisions:
                 factor = row.get(f"{backend} {precision}", {}).get("times_as_fast")
                 cells.append("-" if factor is None else f"{factor:.2f}x")
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    packages = ("onnxruntime", "openvino", "gantk's operators")
-    versions = ", ".join(f"{package} {document['versions'][package]}" for package in packages)
-    where = f"{document['machine']['cpu']}, {document['machine']['usable_cores']} cores"
+    packages = ("onnxruntime", "onnxruntime-gpu", "openvino", "gantk's operators")
+    found = document["versions"]
+    versions = ", ".join(f"{package} {found[package]}" for package in packages if package in found)
+    processor = document["machine"]
+    where = processor.get("gpu") or f"{processor['cpu']}, {processor['usable_cores']} cores"
     return "\n".join([*lines, "", f"- {where}; {versions}; commit {document['commit']}.", ""])
 
 
 def main() -> None:
-    missing = [backend for backend in BACKENDS if not status(backend).works]
-    if missing or native_operators("cpu") is None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=PLACES, default="cpu")
+    parser.add_argument("--network", action="append", help="one whose name begins so; default: all of them")
+    arguments = parser.parse_args()
+    backends, _ = PLACES[arguments.device]
+    missing = [backend for backend in backends if arguments.device not in status(backend).devices]
+    if missing or native_operators(arguments.device) is None:
         sys.exit(f"{', '.join(missing) or 'gantk_onnxruntime'} is wanted: pip install './kernels'")
+    wanted = tuple(arguments.network or [""])
     document = {
         "benchmark": "foreign",
+        "device": arguments.device,
         "machine": machine.describe(),
-        "versions": machine.versions("cpu"),
+        "versions": machine.versions(arguments.device),
         "commit": machine.commit(),
-        "networks": {name: measured(name) for name in NETWORKS},
+        "networks": {name: measured(name, arguments.device) for name in NETWORKS if name.startswith(wanted)},
     }
     print(json.dumps(document, indent=1))
 

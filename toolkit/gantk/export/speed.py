@@ -61,7 +61,7 @@ def speedup(plain: bytes, other: bytes, backend: str, timed: Sequence[Feeds]) ->
 
 
 def _ratio(a: Runner, b: Runner, feeds: Feeds) -> float:
-    first, second = _call(a, feeds), _call(b, feeds)
+    first, second = timed_call(a, feeds), timed_call(b, feeds)
     for call in (first, second):
         call()  # The first one of all may take several times as long as the next.
     ratios: list[float] = []
@@ -77,7 +77,7 @@ def _is_enough(rounds: int, elapsed_s: float) -> bool:
     )
 
 
-def _call(runner: Runner, feeds: Mapping[str, Array]) -> Callable[[], object]:
+def timed_call(runner: Runner, feeds: Mapping[str, Array]) -> Callable[[], object]:
     """A run; on a GPU one that is bound, for copies are the same for both and may take longer than the network."""
     bind: Callable[[Mapping[str, Array]], Callable[[], object]] | None = getattr(runner, "bind", None)
     return bind(feeds) if bind is not None else lambda: runner.run(feeds)
