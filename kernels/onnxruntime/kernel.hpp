@@ -132,4 +132,8 @@ extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation, kMaxPool, 
     kNhwcGroupNorm, kNhwcGroupNormSilu, kNhwcLayerNorm, kNhwcGate, kInstanceNorm, kInstanceNormRelu, kInstanceNormSum,
     kBorderedBlocks, kBiasRelu, kSizes;
 
+#ifdef GANTK_HAS_CUDA
+extern const Signature kToPicture;  // On a CPU its body does.
+#endif
+
 }  // namespace gantk::onnxruntime

@@ -142,6 +142,9 @@ struct Domain {
                  &kNhwcGate});
         if (cpu_only || kInstanceNorm.cuda)
             add({&kInstanceNorm, &kInstanceNormRelu, &kInstanceNormSum, &kBorderedBlocks, &kBiasRelu});
+#ifdef GANTK_HAS_CUDA
+        if (!cpu_only) add({&kToPicture});
+#endif
         add({&kSizes});
     }
 

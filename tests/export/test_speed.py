@@ -37,7 +37,7 @@ def test_the_speedup_is_the_ratio_of_latencies(monkeypatch: pytest.MonkeyPatch) 
     }
     monkeypatch.setattr(speed, "from_bytes", lambda data: data)
     monkeypatch.setattr(speed, "open_model", lambda model, backend: runners[model])
-    monkeypatch.setattr(speed, "_call", lambda runner, feeds: lambda: runner.latency_s)
+    monkeypatch.setattr(speed, "timed_call", lambda runner, feeds: lambda: runner.latency_s)
     monkeypatch.setattr(speed, "_latency_s", lambda call: call())
     assert speed.speedup(b"plain", b"other", "onnxruntime", [{}]) == pytest.approx(1.5)
     # A backend that computes in another precision than the file's says nothing of it.
@@ -130,7 +130,7 @@ class Binding(Running):
 def test_a_run_is_bound_where_that_can_be() -> None:
     feeds = {"x": np.zeros(1, np.float32)}
     for runner, fed in ((Running(), feeds), (Binding(), ("bound", feeds))):
-        call = speed._call(runner, feeds)  # type: ignore[arg-type]
+        call = speed.timed_call(runner, feeds)  # type: ignore[arg-type]
         assert runner.fed == []
         call()
         assert runner.fed == [fed]

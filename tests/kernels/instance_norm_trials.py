@@ -113,11 +113,12 @@ def plan(trial: Trial, numbers: Numbers, addresses: tuple[int, ...] = (0,) * 6) 
     if said.startswith("refused"):
         raise RefusedError(said.partition(": ")[2])
     words = said.split()
-    launches = [_launch(words[start : start + 8]) for start in range(5, len(words), 8)]
+    launches = [launch_of(words[start : start + 8]) for start in range(5, len(words), 8)]
     return Planned(int(words[0]), tuple(map(int, words[1:5])), launches)
 
 
-def _launch(words: list[str]) -> Launch:
+def launch_of(words: list[str]) -> Launch:
+    """A launch, as programs that plan in C++ print it: unit, kernel, grid, block, parameters."""
     unit, kernel, *sizes, parameters = words
     grid, block = tuple(map(int, sizes[:3])), (*map(int, sizes[3:]), 1)
     data = bytes.fromhex(parameters)

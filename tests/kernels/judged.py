@@ -35,6 +35,7 @@ FILES = (
     "test_pycuda.py",
     "test_style_loss_kernels.py",
     "test_tensorrt_plugins.py",
+    "test_to_picture_kernels.py",
     "test_torch_operators.py",
     "test_variation_kernels.py",
 )

@@ -10,6 +10,7 @@ import gram_gradient_trials
 import gram_sm90_trials
 import gram_trials
 import instance_norm_trials
+import to_picture_trials
 import variation_trials
 
 Case = tuple[str, Callable[[], object]]
@@ -23,6 +24,7 @@ _FAMILIES: dict[str, tuple[ModuleType, tuple[str, ...]]] = {
     ),
     "gram_sm90": (gram_sm90_trials, ("gram_sm90",)),
     "instance_norm": (instance_norm_trials, ("instance_norm",)),
+    "to_picture": (to_picture_trials, ("to_picture",)),
 }
 FAMILIES = tuple(_FAMILIES)
 

@@ -53,6 +53,7 @@ FP16_LIMIT = 2.0**15
 FLOAT32_INPUTS = {
     "Resize": (1, 2),
     "BiasRelu": (1,),
+    "ToPicture": (1, 3),
     "NhwcAffine": (1, 2),
     "NhwcAffineSum": (1, 2),
     "NhwcAffinePRelu": (1, 2, 3),

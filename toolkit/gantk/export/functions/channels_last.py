@@ -58,6 +58,10 @@
         The first half of the channels times the second (Chen et al., arXiv 2204.04676).
     BiasRelu (features T[N, H, W, C], bias float32[C]) => (result T[N, H, W, C])
         features + bias, and negative results become 0.
+    ToPicture (features T[N, H, W, C], before float32[C], weights T[C, M, 4, 4], bias float32[M])
+            => (picture T[N, M, 2H, 2W])
+        The last layer of a generator, whose picture has channels first: BiasRelu with `before`, a transposed
+        convolution of stride 2 and padding 1, a bias, and Tanh (Radford, Metz and Chintala, arXiv 1511.06434).
     Sizes <factor, growth> (sizes int64[2]) => (result int64[2])
         sizes * factor + growth, which ONNX Runtime computes on the CPU even where it would take it to a GPU and back.
 
@@ -250,6 +254,24 @@ BiasRelu (features, bias) => (result)
 }
 """
 
+_TO_PICTURE = """
+ToPicture (features, before, weights, bias) => (picture)
+{
+    wide = Cast <to = 1> (features)
+    sums = Add (wide, before)
+    active = Relu (sums)
+    rounded = CastLike (active, features)
+    planes = Transpose <perm = [0, 3, 1, 2]> (rounded)
+    made = ConvTranspose <kernel_shape = [4, 4], strides = [2, 2], pads = [1, 1, 1, 1]> (planes, weights)
+    wide_made = Cast <to = 1> (made)
+    sides = Constant <value_ints = [1, 2]> ()
+    by_channel = Unsqueeze (bias, sides)
+    biased = Add (wide_made, by_channel)
+    ended = Tanh (biased)
+    picture = CastLike (ended, features)
+}
+"""
+
 _SIZES = """
 Sizes <factor: int = 1, growth: ints = [0, 0]> (sizes) => (result)
 {
@@ -340,5 +362,6 @@ TEXTS = (
     ),
     _BORDERED_BLOCKS % {"blocks": _BLOCKS},
     _BIAS_RELU,
+    _TO_PICTURE,
     _SIZES,
 )

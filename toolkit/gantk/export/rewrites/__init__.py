@@ -22,6 +22,7 @@ from gantk.export.rewrites.native_convolutions import (
     transposed_to_native,
 )
 from gantk.export.rewrites.native_norm import normalization_to_native
+from gantk.export.rewrites.native_picture import picture_to_native
 from gantk.export.rewrites.normalized import normalization_in_half, normalized_bias
 from gantk.export.rewrites.transposed import (
     narrow_transposed_to_subpixel,
@@ -44,6 +45,7 @@ REWRITES: dict[str, Callable[[ir.Model], int]] = {
     "narrow-to-phases": narrow_to_phases,
     "narrow-to-blocks": narrow_to_blocks,
     "narrow-to-eights": narrow_to_eights,
+    "picture-to-native": picture_to_native,
     "transposed-bias-apart": transposed_bias_apart,
     "bias-relu-to-native": bias_relu_to_native,
     "normalization-in-half": normalization_in_half,
@@ -64,6 +66,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("narrow-to-phases", "narrow-to-blocks"),
     ("narrow-to-blocks",),  # What reads few channels, where phases were kept for what makes few.
     ("narrow-to-eights",),
+    ("picture-to-native",),
     ("transposed-bias-apart", "bias-relu-to-native"),
     ("normalization-in-half", "normalization-to-native"),
     ("channels-last",),
@@ -76,6 +79,7 @@ _FOR_GPUS = (
     "normalized-bias",
     "narrow-to-blocks",
     "narrow-to-eights",
+    "picture-to-native",
     "transposed-bias-apart",
     "bias-relu-to-native",
     "normalization-in-half",
@@ -83,12 +87,16 @@ _FOR_GPUS = (
     "channels-last",
 )
 
-NATIVE = frozenset({*_FOR_CPUS, "bias-relu-to-native", "normalization-to-native", WHOLLY_NATIVE})
+NATIVE = frozenset(
+    {*_FOR_CPUS, "picture-to-native", "bias-relu-to-native", "normalization-to-native", WHOLLY_NATIVE}
+)
 """Those that only gain where gantk's native operators are."""
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_FOR_CPUS, ("fp32",)),
-    **dict.fromkeys(("narrow-to-blocks", "narrow-to-eights", "normalization-in-half"), ("fp16",)),
+    **dict.fromkeys(
+        ("narrow-to-blocks", "narrow-to-eights", "picture-to-native", "normalization-in-half"), ("fp16",)
+    ),
     WHOLLY_NATIVE: ("fp32", "bf16"),
 }
 """Of those that can gain in some precisions alone, which."""
