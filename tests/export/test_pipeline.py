@@ -130,6 +130,32 @@ def test_of_alternatives_the_faster_is_kept(monkeypatch: pytest.MonkeyPatch) -> 
     assert asked == [("a",), ("b",), ("b", "c"), ("b", "d"), ("b", "e"), (WHOLLY_NATIVE,)]
 
 
+def test_alternatives_are_measured_again_after_a_layout_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    factors = {
+        ("a",): 1.5,
+        ("b",): 1.2,
+        ("a", "c"): 1.3,
+        ("a", "c", "l"): 2.0,
+        ("b", "c", "l"): 1.1,
+        ("b", "d", "l"): 0.9,
+        ("x", "c", "l"): 1.02,
+    }
+    monkeypatch.setattr(rewritten, "STEPS", (("a", "b", "x"), ("c", "d"), ("e", "l"), ("c",)))
+    monkeypatch.setattr(rewritten, "LAYOUTS", frozenset({"l"}))
+    asked: list[tuple[str, ...]] = []
+
+    def gain(self: rewritten._Trials, before: tuple[str, ...], names: tuple[str, ...], backend: str) -> float:
+        asked.append(names)
+        return factors.get(names, 0)
+
+    monkeypatch.setattr(rewritten._Trials, "_gain", gain)
+    trials = rewritten._Trials(None, None, (), print, {})  # type: ignore[arg-type]
+    choice = trials.choose("onnxruntime")
+    assert asked[-4:-1] == [("b", "c", "l"), ("x", "c", "l"), ("b", "d", "l")]
+    assert choice.fastest == ("b", "c", "l")
+    assert choice.gains == {"b": 1.65, "c": 1.3, "l": 2.0}
+
+
 def test_a_rewritten_form_that_fails_the_gate_is_left_out_and_said_so(
     source: Path, tmp_path: Path, gains: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from gantk.export import verify
 from gantk.export.engines.progress import Report
 from gantk.export.original import Checks, Original, VariantFile, verified_file
 from gantk.export.reference import Feeds
-from gantk.export.rewrites import NATIVE, ONLY_IN, ONLY_ON, STEPS, rewrite
+from gantk.export.rewrites import LAYOUTS, NATIVE, ONLY_IN, ONLY_ON, STEPS, rewrite
 from gantk.export.speed import PAYS, speedup
 from gantk.runtime.backends.onnxruntime_session import NAME as ONNXRUNTIME
 from gantk.runtime.operators import native_operators
@@ -104,6 +104,8 @@ class _Trials:
             best = max(step, key=lambda name: gains[name])  # Among equals the first, which is the simpler.
             if gains[best] >= PAYS:
                 kept[best] = round(gains[best], 3)
+        if LAYOUTS & kept.keys():
+            kept = self._looked_at_again(kept, backend)
         fastest, portable = tuple(kept), tuple(name for name in kept if name not in NATIVE)
         whole = (WHOLLY_NATIVE,)
         gain = self._gain(fastest, whole, backend)
@@ -112,6 +114,20 @@ class _Trials:
             kept[WHOLLY_NATIVE] = round(over_plain, 3)
             fastest = whole
         return _Choice(fastest, portable, kept)
+
+    def _looked_at_again(self, kept: dict[str, float], backend: str) -> dict[str, float]:
+        """What is kept where each may give way to an alternative: a layout that came later changed what they cost."""
+        for step in STEPS:
+            held = next((name for name in step if name in kept), None)
+            for other in step:
+                if held is None or held in LAYOUTS or other in kept:
+                    continue
+                names = tuple(other if name == held else name for name in kept)
+                gain = self._gain(tuple(kept), names, backend)
+                if gain >= PAYS:
+                    gained = {**kept, other: round(kept[held] * gain, 3)}
+                    kept, held = {name: gained[name] for name in names}, other
+        return kept
 
     def runs_natively(self, backend: str) -> bool:
         """Whether a backend that has no kernels for the precision computes the network with native operators alone.
@@ -131,11 +147,12 @@ class _Trials:
         return True
 
     def _gain(self, before: tuple[str, ...], names: tuple[str, ...], backend: str) -> float:
-        """How many times as fast `names`, of which the last is new, make it as `before`.
+        """How many times as fast `names`, of which one is new, make it as `before`.
 
         0 where they cannot be had, or nothing can be told.
         """
-        if not self._may_gain(names[-1], backend):
+        (new,) = set(names) - set(before)
+        if not self._may_gain(new, backend):
             return 0.0
         best, tried = self.file(before), self.file(names)
         if best is None or tried is None or _failed_on(tried.variant, backend) is not None:
@@ -144,8 +161,11 @@ class _Trials:
         if gain is None:
             return 0.0
         than = "" if names[:-1] == before else f" as with {', '.join(before)}"
+        if len(names) == len(before):
+            (old,) = set(before) - set(names)
+            than = f" as {old}"
         self.report(
-            f"  {tried.variant.precision} on {backend}: {names[-1]} makes it {gain:.2f} times as fast{than}"
+            f"  {tried.variant.precision} on {backend}: {new} makes it {gain:.2f} times as fast{than}"
         )
         return gain
 
