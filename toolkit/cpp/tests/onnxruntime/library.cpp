@@ -99,6 +99,13 @@ OrtStatus* update_cuda_options(OrtCUDAProviderOptionsV2*, const char* const* key
     const std::lock_guard lock(mutex);
     if (!has_log) return refuse("Attempt to use DefaultLogger but none has been registered.");
   }
+  if (is_named("STAND_IN_FAULT", "the provider")) {  // As ONNX Runtime 1.31 says it.
+    return refuse("/onnxruntime_src/onnxruntime/core/session/provider_bridge_ort.cc:2043 onnxruntime::Provider& "
+                  "onnxruntime::ProviderLibrary::Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load library "
+                  "/home/somebody/a/folder/of/which/the/name/is/rather/long/.venv/lib/python3.12/site-packages/"
+                  "onnxruntime/capi/libonnxruntime_providers_cuda.so with error: libcublasLt.so.13: cannot open shared "
+                  "object file: No such file or directory\n");
+  }
   for (std::size_t i = 0; i < count; ++i) std::printf("  %s is %s\n", keys[i], values[i]);
   return nullptr;
 }
