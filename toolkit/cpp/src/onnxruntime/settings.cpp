@@ -43,8 +43,8 @@ bool suits_channels_last(const std::set<std::string>& kinds) {
   return has_any(kinds, both_layouts) && !has_any(kinds, one_layout);
 }
 
-// Why the provider does not start. Of a library that does not load the loader's own words: what ONNX Runtime puts before
-// them is so long that they would be cut off.
+// Why the provider does not start. Of a library that does not load the loader's own words: what ONNX Runtime puts
+// before them is so long that they would be cut off.
 std::string reason_of(const Ort::Exception& error) {
   constexpr std::string_view before = "with error: ";
   const std::string_view text = error.what();
