@@ -317,6 +317,14 @@ def test_what_the_driver_refuses_is_an_error(trial: Trial, fault: str) -> None:
 
 
 @pytest.mark.parametrize("trial", ["onnxruntime"], indirect=True)
+def test_a_provider_that_does_not_start_says_what_it_lacks(trial: Trial) -> None:
+    said = "\n".join(trial.run("the provider"))
+    reason = "libcublasLt.so.13: cannot open shared object file: No such file or directory"
+    assert f"error: onnxruntime cannot use CUDAExecutionProvider here: {reason}\n" in said
+    assert "  hint: LD_LIBRARY_PATH names the folders of the CUDA and cuDNN" in said
+
+
+@pytest.mark.parametrize("trial", ["onnxruntime"], indirect=True)
 @pytest.mark.parametrize("what", ["a copy", "a call"])
 def test_a_graph_that_needs_what_is_gone_is_not_launched(trial: Trial, what: str) -> None:
     said = trial.run(STAND_IN_LEAVES=what)

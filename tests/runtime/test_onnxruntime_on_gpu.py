@@ -13,6 +13,7 @@ import pytest
 
 import gantk
 from gantk.runtime.arrays import random_feeds
+from gantk.runtime.backends.onnxruntime_cuda import CudaRunner
 from gantk.runtime.model import choose
 from gantk.runtime.parity import THRESHOLDS, compare
 from gantk.runtime.registry import status
@@ -107,18 +108,22 @@ def test_our_normalisation_is_captured_channels_last(tmp_path: Path, monkeypatch
     module: Any = models.build("style", CONFIGS["style"])
     (tmp_path / "x.safetensors").write_bytes(generator_bytes(module.eval()))
     monkeypatch.setattr(rewritten, "speedup", lambda plain, other, *_: 1.5 + (b"InstanceNormRelu" in other))
-    bundle = export(tmp_path / "x.safetensors", tmp_path / "x.gantk", precisions=("fp32", "fp16"))
+    bundle = export(  # Prints what was left out and why, which a failure shows.
+        tmp_path / "x.safetensors", tmp_path / "x.gantk", precisions=("fp32", "fp16"), report=print
+    )
     with (
         gantk.open(bundle.root, "onnxruntime", "fp16", "cuda") as runner,
         gantk.open(bundle.root, "onnxruntime", "fp32", "cpu") as cpu,
     ):
+        assert isinstance(runner, CudaRunner)
         chosen = choose(bundle, "fp16", None, "onnxruntime", "cuda")
         assert chosen.rewrites[-2:] == ("normalization-to-native", "channels-last")
         for seed in range(3):
             feeds = feeds_of(runner, SIZES[0], seed)
             near(runner, runner.run(feeds), cpu.run(feeds))
-        (work,) = runner._runs.values()
-        assert work.graph is not None
+        work = runner._runs.get(tuple(array.shape for array in feeds.values()))
+        assert work is not None
+        assert (work.runs, work.graph is not None) == (3, True)
 
 
 def test_threads_and_memory(bundle: Path) -> None:

@@ -36,6 +36,7 @@ Ort::Session make_session(const Model& model, const Ort::SessionOptions& options
 }
 
 Ort::Session load(const Model& model, const Options& chosen, void* stream) {
+  environment();  // First: the CUDA provider is loaded with its options, and wants a log to write to.
   const Ort::SessionOptions options = session_options(model, chosen, stream);
   try {
     return make_session(model, options, chosen.operators);

@@ -11,6 +11,7 @@
 #include "onnx_file.hpp"
 #include "onnxruntime/types.hpp"
 #include "operators.hpp"
+#include "text.hpp"
 
 namespace gantk::onnxruntime {
 namespace {
@@ -28,6 +29,11 @@ constexpr std::array new_every_time = {
 // which whatever the program does next has a core less for. Releases that do not know it ignore it.
 constexpr const char* spin_duration_us[] = {"session.intra_op.spin_duration_us", "200"};
 
+// A program has no package that loads them beforehand, as Python's does.
+constexpr const char* cuda_hint =
+    "LD_LIBRARY_PATH names the folders of the CUDA and cuDNN that this build of ONNX Runtime wants, before the program "
+    "starts (of `pip install 'onnxruntime-gpu[cuda,cudnn]'` site-packages/nvidia/*/lib); device='cpu' works without";
+
 bool has_any(const std::set<std::string>& kinds, std::span<const char* const> wanted) {
   return std::any_of(wanted.begin(), wanted.end(), [&](const char* kind) { return kinds.contains(kind); });
 }
@@ -35,6 +41,15 @@ bool has_any(const std::set<std::string>& kinds, std::span<const char* const> wa
 // Whether convolutions follow each other without operators between that want channels first.
 bool suits_channels_last(const std::set<std::string>& kinds) {
   return has_any(kinds, both_layouts) && !has_any(kinds, one_layout);
+}
+
+// Why the provider does not start. Of a library that does not load the loader's own words: what ONNX Runtime puts
+// before them is so long that they would be cut off.
+std::string reason_of(const Ort::Exception& error) {
+  constexpr std::string_view before = "with error: ";
+  const std::string_view text = error.what();
+  const std::size_t at = text.rfind(before);
+  return at == text.npos ? message_of(error) : shortened(text.substr(at + before.size()));
 }
 
 void add_cuda(Ort::SessionOptions& options, const Model& model, void* stream) {
@@ -93,8 +108,8 @@ Ort::SessionOptions session_options(const Model& model, const Options& chosen, v
     try {
       add_cuda(options, model, stream);
     } catch (const Ort::Exception& error) {
-      throw Error("onnxruntime cannot use CUDAExecutionProvider here: " + message_of(error), {},
-                  "pip install 'onnxruntime-gpu[cuda,cudnn]'; device='cpu' works without", ErrorKind::backend_missing);
+      throw Error("onnxruntime cannot use CUDAExecutionProvider here: " + reason_of(error), {}, cuda_hint,
+                  ErrorKind::backend_missing);
     }
   }
   return options;

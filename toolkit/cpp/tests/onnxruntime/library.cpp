@@ -45,6 +45,7 @@ std::map<const OrtSessionOptions*, CUstream> told;
 std::map<const OrtSession*, CUstream> streams;
 std::map<const OrtIoBinding*, std::shared_ptr<Binding>> bindings;
 std::set<const OrtRunOptions*> quiet;
+bool has_log = false;  // An environment brings it.
 
 struct Run {
   OrtSession* session;
@@ -81,11 +82,30 @@ OrtStatus* get_available_providers(char*** names, int* count) noexcept {
 }
 OrtStatus* release_available_providers(char**, int) noexcept { return nullptr; }
 
+OrtStatus* create_env(OrtLoggingLevel level, const char* name, OrtEnv** made) noexcept {
+  const std::lock_guard lock(mutex);
+  OrtStatus* status = real->CreateEnv(level, name, made);
+  has_log |= status == nullptr;
+  return status;
+}
+
 OrtStatus* create_cuda_options(OrtCUDAProviderOptionsV2** made) noexcept {
   return *made = new OrtCUDAProviderOptionsV2{}, nullptr;
 }
+// ONNX Runtime loads the provider for that, which it tells its log.
 OrtStatus* update_cuda_options(OrtCUDAProviderOptionsV2*, const char* const* keys, const char* const* values,
                                std::size_t count) noexcept {
+  {
+    const std::lock_guard lock(mutex);
+    if (!has_log) return refuse("Attempt to use DefaultLogger but none has been registered.");
+  }
+  if (is_named("STAND_IN_FAULT", "the provider")) {  // As ONNX Runtime 1.31 says it.
+    return refuse("/onnxruntime_src/onnxruntime/core/session/provider_bridge_ort.cc:2043 onnxruntime::Provider& "
+                  "onnxruntime::ProviderLibrary::Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load library "
+                  "/home/somebody/a/folder/of/which/the/name/is/rather/long/.venv/lib/python3.12/site-packages/"
+                  "onnxruntime/capi/libonnxruntime_providers_cuda.so with error: libcublasLt.so.13: cannot open shared "
+                  "object file: No such file or directory\n");
+  }
   for (std::size_t i = 0; i < count; ++i) std::printf("  %s is %s\n", keys[i], values[i]);
   return nullptr;
 }
@@ -231,6 +251,7 @@ const OrtApi* make_api(std::uint32_t version) {
   static OrtApi api = *real;
   api.GetAvailableProviders = get_available_providers;
   api.ReleaseAvailableProviders = release_available_providers;
+  api.CreateEnv = create_env;
   api.CreateCUDAProviderOptions = create_cuda_options;
   api.UpdateCUDAProviderOptions = update_cuda_options;
   api.UpdateCUDAProviderOptionsWithValue = update_cuda_option;

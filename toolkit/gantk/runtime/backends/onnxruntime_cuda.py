@@ -83,7 +83,7 @@ class CudaRunner(GpuRunner):
         self._stream = calls.stream()
         chosen = {
             **settings(model.precision, kinds, channels_last=model.channels_last),
-            "device_id": str(ordinal),
+            **_device(ordinal),
             "user_compute_stream": str(int(self._stream)),
         }
         with ExitStack() as undo:
@@ -280,6 +280,16 @@ class CudaRunner(GpuRunner):
             return dict(zip(self._names, self._session.run(self._names, arrays), strict=True))
         except Exception as error:
             raise self._failed(shortened(error)) from error
+
+
+def _device(ordinal: int) -> dict[str, str]:
+    """The provider's setting for a GPU; for the first none, which is what it takes by itself.
+
+    From 1.26 on ONNX Runtime warns on stderr at every session that is told a number: it looks for a plugin of that
+    number first, and the package has none. It would be silent if its default logger were, of which the level is the
+    whole process's, cannot be asked for, and holds for the errors that say why a provider does not start.
+    """
+    return {"device_id": str(ordinal)} if ordinal else {}
 
 
 def _session(
