@@ -119,9 +119,9 @@ class _Trials:
         """What is kept where each may give way to an alternative: a layout that came later changed what they cost."""
         for step in STEPS:
             held = next((name for name in step if name in kept), None)
-            for other in step:
-                if held is None or held in LAYOUTS or other in kept:
-                    continue
+            if held is None or held in LAYOUTS:
+                continue
+            for other in [name for name in step if name not in kept]:
                 names = tuple(other if name == held else name for name in kept)
                 gain = self._gain(tuple(kept), names, backend)
                 if gain >= PAYS:
