@@ -124,6 +124,11 @@ GANTK_DEVICE uint32_t load_shared(uint32_t from) {
     return word;
 }
 
+// Two words, from a multiple of 8 bytes.
+GANTK_DEVICE void load_shared8(uint32_t (&to)[2], uint32_t from) {
+    asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(to[0]), "=r"(to[1]) : "r"(from) : "memory");
+}
+
 // The nearest TF32 number, ties away from zero; its low 13 bits are zero (9.7.9.22, cvt.rna.tf32).
 GANTK_DEVICE uint32_t round_to_tf32(uint32_t bits) {
 #if __CUDA_ARCH__ >= 800

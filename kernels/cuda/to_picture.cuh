@@ -14,11 +14,6 @@
 
 namespace gantk::kernels {
 
-// Two words at once, from a multiple of 8 bytes.
-GANTK_DEVICE void load_shared8(uint32_t (&to)[2], uint32_t from) {
-    asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(to[0]), "=r"(to[1]) : "r"(from) : "memory");
-}
-
 constexpr int kPictureFramed = kPictureTile + 2;       // The side of a tile with its border.
 constexpr int kPictureSteps = kPictureChunk / 16;      // Products along a chunk's channels.
 constexpr int kPicturePacks = kPictureChunk / 8;       // 16 bytes each.
@@ -29,13 +24,8 @@ constexpr int kRowsOfWarp = kPictureTile / (kPictureThreads / 32);
 // or the one after (-1, 0, 1); none where it is not 0 to 3.
 GANTK_DEVICE constexpr int tap_of(int phase, int apart) { return phase + 1 - 2 * apart; }
 
-// To 1e-7, which is all that float16 holds of it. Volatile, so that compilers do not compute all before the first is
-// wanted, for which a thread has no registers.
-GANTK_DEVICE float tanh_of(float value) {
-    float power;
-    asm volatile("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(value * 2.885390082f));  // exp(2 value)
-    return 1.f - __fdividef(2.f, 1.f + power);
-}
+// To 1e-7, which is all that float16 holds of it; the library's takes as many registers as all else.
+GANTK_DEVICE float tanh_of(float value) { return 1.f - __fdividef(2.f, 1.f + __expf(2.f * value)); }
 
 // A chunk of the tile's channels, biased and rectified; zeros outside of the picture and past the last channel.
 GANTK_DEVICE void load_tile(const ToPictureParameters& p, int32_t first_channel, uint32_t tile) {

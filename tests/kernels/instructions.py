@@ -22,6 +22,12 @@ RULES = (
     ),
     (r"gantk_gram_gradient_f16_n(chw|hwc)", "sm_75", "sm_120", (r"HMMA\.",)),
     (r"gantk_gram_gradient_(f16|bf16|tf32|exact)_n(chw|hwc)", "sm_80", "sm_120", (r"HMMA\.", r"LDGSTS\.E\.")),
+    (
+        r"gantk_to_picture_float16",
+        "sm_75",
+        "sm_120",
+        (r"HMMA\.", r"LDSM\.16\.M88\.4", r"LDG\.E\.128", r"LDS\.(U\.)?64", r"MUFU\.EX2"),
+    ),
     (r"gantk_gram_sm90_\w+", "sm_90a", "sm_90a", (r"HGMMA\.", r"UTMALDG\.")),
 )
 NEVER = {
