@@ -254,7 +254,6 @@ def test_bodies_have_defaults_and_do_without_a_bias(
 @pytest.mark.parametrize(
     ("kind", "attributes"),
     [
-        ("Conv", {"group": 2}),
         ("Conv", {"dilations": [1, 2]}),
         ("Conv", {"strides": [1, 2]}),
         ("Conv", {"strides": [3, 3]}),
@@ -275,7 +274,7 @@ def test_a_network_with_anything_else_of_pictures_is_left_alone(
 ) -> None:
     draft = Draft(4, 0)
     value = draft.add("Relu", draft.conv("x", 4, 4))
-    kernel = {"Conv": (4, 2 if "group" in attributes else 4, 3, 3), "ConvTranspose": (4, 4, 4, 4)}
+    kernel = {"Conv": (4, 4, 3, 3), "ConvTranspose": (4, 4, 4, 4)}
     weights = [draft.normal(*kernel[kind])] if kind in kernel else []
     draft.add(kind, value, *weights, **attributes)
     assert rewrite(draft.graph(), [WHOLLY_NATIVE]) is None

@@ -14,6 +14,14 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from gantk.export.functions import DOMAIN
 from gantk.export.precision import IN_FLOAT
+from gantk.export.rewrites.apart import (
+    averages_apart,
+    crops_apart,
+    groups_apart,
+    norms_apart,
+    splits_apart,
+    transposed_apart,
+)
 from gantk.export.rewrites.endings import Ending, ending_of, slopes_to_native
 from gantk.export.rewrites.enlarged import enlarged_to_transposed
 from gantk.export.rewrites.filters import filters_to_depthwise
@@ -24,7 +32,6 @@ from gantk.export.rewrites.graphs import (
     Float64,
     Replacement,
     attribute,
-    channels_of,
     constant,
     drop_unused_weights,
     fill_types,
@@ -77,12 +84,16 @@ def channels_last_to_native(graph: ir.Model) -> int:
     modulated_to_features(graph)
     filters_to_depthwise(graph)
     enlarged_to_transposed(graph)
+    transposed_apart(graph.graph)
+    groups_apart(graph.graph)
+    averages_apart(graph.graph)
+    crops_apart(graph.graph)
     factors_behind_filters(graph.graph)
     fold_factors(graph.graph)
     order_blocks(graph.graph)
     channel_norms_to_native(graph)
-    _splits_apart(graph.graph)
-    _norms_apart(graph.graph)
+    splits_apart(graph.graph)
+    norms_apart(graph.graph)
     _borders_apart(graph.graph)
     turn_normalizations(graph)
     RemoveUnusedNodesPass()(graph)
@@ -105,49 +116,6 @@ def channels_last_to_native(graph: ir.Model) -> int:
     _mark_floats(graph.graph)
     graph.metadata_props[MARK] = "true"
     return turned
-
-
-def _splits_apart(graph: ir.Graph) -> None:
-    """Let parts of channels be cuts, which can be made in either layout."""
-    for node in [node for node in graph if node.op_type == "Split"]:
-        sizes = [channels_of(part) for part in node.outputs]
-        known = [size for size in sizes if size is not None]
-        if len(known) < len(sizes) or sum(known) != channels_of(node.inputs[0]):
-            continue
-        new, end = Replacement(graph, node), 0
-        for index, (part, size) in enumerate(zip(node.outputs, known, strict=True)):
-            start, end = end, end + size
-            bounds = [new.weight(f"{index}.{at}", np.array([at])) for at in (start, end)]
-            cut = new.add(
-                "Slice",
-                [node.inputs[0], *bounds, new.weight(f"{index}.axis", np.array([1]))],
-                f"part.{index}",
-            )
-            new.stand_for(part, cut)
-        new.insert()
-        graph.remove(node, safe=True)
-
-
-def _norms_apart(graph: ir.Graph) -> None:
-    """Let batch normalisations that no convolution has taken in be a product and a sum of each channel."""
-    for node in [node for node in graph if node.op_type == "BatchNormalization"]:
-        pictures, found = node.inputs[0], [constant(value) for value in node.inputs[1:]]
-        known = [array for array in found if array is not None]
-        if (
-            len(known) < 4
-            or attribute(node, "training_mode", 0)
-            or pictures is None
-            or pictures.shape is None
-        ):
-            continue
-        scale, offset, mean, variance = known
-        epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
-        factor = scale / np.sqrt(variance + epsilon)
-        new, by_channel = Replacement(graph, node), (-1, *[1] * (len(pictures.shape) - 2))
-        product = new.add("Mul", [pictures, new.weight("factor", factor.reshape(by_channel))], "Mul")
-        product.type, product.shape = pictures.type, pictures.shape
-        shift = new.weight("shift", (offset - mean * factor).reshape(by_channel))
-        new.finish(new.add("Add", [product, shift], "Add"))
 
 
 def _borders_apart(graph: ir.Graph) -> None:

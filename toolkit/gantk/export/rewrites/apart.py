@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operators of pictures as others that there are native ones of, or that either layout can compute."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from gantk.export.rewrites.graphs import (
+    Float64,
+    Replacement,
+    attribute,
+    channels_of,
+    constant,
+    has_computed_bias,
+    ints,
+    is_explicit,
+    only_user,
+    optional,
+    padding,
+    text,
+)
+from gantk.export.rewrites.transposed import doubling_kernel
+
+_NO_END = np.iinfo(np.int64).max
+
+
+def averages_apart(graph: ir.Graph) -> None:
+    """Let averages of windows be convolutions of each channel by itself."""
+    for node in [node for node in graph if node.op_type == "AveragePool"]:
+        channels, window = channels_of(node.inputs[0]), ints(node, "kernel_shape")
+        edges = any(ints(node, "pads")) and not attribute(node, "count_include_pad", 0)
+        if channels is None or len(window) != 2 or edges or attribute(node, "ceil_mode", 0):
+            continue
+        if not is_explicit(node) or ints(node, "dilations") not in ([], [1, 1]):
+            continue
+        new = Replacement(graph, node)
+        weight = new.weight("weight", np.full((channels, 1, *window), 1 / np.prod(window)))
+        how = {name: node.attributes[name] for name in ("strides", "pads") if name in node.attributes}
+        new.finish(
+            new.add("Conv", [node.inputs[0], weight], "average", kernel_shape=window, group=channels, **how)
+        )
+
+
+def crops_apart(graph: ir.Graph) -> None:
+    """Let paddings by less than nothing be cuts, and what else they add a padding after that."""
+    for node in [node for node in graph if node.op_type == "Pad"]:
+        amounts, pictures = padding(node), node.inputs[0]
+        if amounts is None or len(amounts) != 8 or min(amounts) >= 0 or pictures is None:
+            continue
+        more = [max(amount, 0) for amount in amounts]
+        if any(amounts[:2] + amounts[4:6]) or (any(more) and text(node, "mode", "constant") != "constant"):
+            continue
+        new = Replacement(graph, node)
+        starts = np.maximum(-np.array(amounts[2:4]), 0)
+        ends = np.array([amount if amount < 0 else _NO_END for amount in amounts[6:8]])
+        bounds = {"starts": starts, "ends": ends, "axes": np.array([2, 3])}
+        value = new.add(
+            "Slice", [pictures, *(new.weight(name, array) for name, array in bounds.items())], "cut"
+        )
+        if any(more):
+            value.type, value.shape = pictures.type, _of_any_size(pictures.shape)
+            inputs = [value, new.weight("pads", np.array(more)), optional(node, 2)]
+            value = new.add("Pad", inputs, "Pad", mode="constant")
+        new.finish(value)
+
+
+def groups_apart(graph: ir.Graph) -> None:
+    """Let convolutions of groups of channels be one for each group, with the ReLU that follows."""
+    for node in [node for node in graph if node.op_type == "Conv"]:
+        kernel, groups = constant(node.inputs[1]), attribute(node, "group", 1)
+        if (
+            kernel is None
+            or groups == 1
+            or kernel.ndim != 4
+            or kernel.shape[1] == 1
+            or has_computed_bias(node)
+        ):
+            continue
+        bias, relu = constant(optional(node, 2)), only_user(node.outputs[0])
+        rectified = relu is not None and relu.op_type == "Relu"
+        chain = (node, relu) if relu is not None and rectified else (node,)
+        new = Replacement(graph, chain[-1])
+        how = {name: value for name, value in node.attributes.items() if name != "group"}
+        parts, inputs, outputs = [], kernel.shape[1], len(kernel) // groups
+        for index in range(groups):
+            features = _cut(new, node.inputs[0], index * inputs, inputs)
+            made = slice(index * outputs, (index + 1) * outputs)
+            weights = [new.weight(f"{index}.weight", kernel[made])]
+            if bias is not None:
+                weights.append(new.weight(f"{index}.bias", bias[made]))
+            part = new.add("Conv", [features, *weights], f"group.{index}", **how)
+            part.type, part.shape = node.outputs[0].type, _of_channels(node.outputs[0].shape, outputs)
+            if rectified:
+                sums = part
+                part = new.add("Relu", [sums], f"relu.{index}")
+                part.type, part.shape = sums.type, sums.shape
+            parts.append(part)
+        new.finish(new.add("Concat", parts, "groups", axis=1), chain)
+
+
+def splits_apart(graph: ir.Graph) -> None:
+    """Let parts of channels be cuts, which can be made in either layout."""
+    for node in [node for node in graph if node.op_type == "Split"]:
+        sizes = [channels_of(part) for part in node.outputs]
+        known = [size for size in sizes if size is not None]
+        if len(known) < len(sizes) or sum(known) != channels_of(node.inputs[0]):
+            continue
+        new, start = Replacement(graph, node), 0
+        for part, size in zip(node.outputs, known, strict=True):
+            new.stand_for(part, _cut(new, node.inputs[0], start, size))
+            start += size
+        new.insert()
+        graph.remove(node, safe=True)
+
+
+def norms_apart(graph: ir.Graph) -> None:
+    """Let batch normalisations that no convolution has taken in be a product and a sum of each channel."""
+    for node in [node for node in graph if node.op_type == "BatchNormalization"]:
+        pictures, found = node.inputs[0], [constant(value) for value in node.inputs[1:]]
+        known = [array for array in found if array is not None]
+        if (
+            len(known) < 4
+            or attribute(node, "training_mode", 0)
+            or pictures is None
+            or pictures.shape is None
+        ):
+            continue
+        scale, offset, mean, variance = known
+        epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
+        factor = scale / np.sqrt(variance + epsilon)
+        new, by_channel = Replacement(graph, node), (-1, *[1] * (len(pictures.shape) - 2))
+        product = new.add("Mul", [pictures, new.weight("factor", factor.reshape(by_channel))], "Mul")
+        product.type, product.shape = pictures.type, pictures.shape
+        shift = new.weight("shift", (offset - mean * factor).reshape(by_channel))
+        new.finish(new.add("Add", [product, shift], "Add"))
+
+
+def transposed_apart(graph: ir.Graph) -> None:
+    """Let transposed convolutions that enlarge pictures by their stride be sub-pixel ones.
+
+    Output row s i + r sums input rows i + j, for all j for which the kernel has a row r + p - s j after a padding of p:
+    all s x s phases are one convolution, and a depth-to-space puts them in place (Shi et al., arXiv 1609.05158, section
+    2.2). Those that are kernels of 4 with a stride of 2 stay, but for kernels of 2, of which these would be zeros.
+    """
+    for node in [node for node in graph if node.op_type == "ConvTranspose"]:
+        weight, strides = constant(node.inputs[1]), ints(node, "strides")
+        if weight is None or weight.ndim != 4 or len(set(strides)) != 1 or has_computed_bias(node):
+            continue
+        doubles = any(doubling_kernel(node, *pads) is not None for pads in ((1, 1), (1, 0), (3, 3)))
+        plain = attribute(node, "group", 1) == 1 and is_explicit(node) and not ints(node, "output_shape")
+        if (
+            not plain
+            or ints(node, "dilations") not in ([], [1, 1])
+            or (doubles and weight.shape[2:] != (2, 2))
+        ):
+            continue
+        stride, pads, more = strides[0], ints(node, "pads") or [0] * 4, ints(node, "output_padding") or [0, 0]
+        grown = [
+            size - pads[axis] - pads[axis + 2] + more[axis] for axis, size in enumerate(weight.shape[2:])
+        ]
+        if stride == 1 or grown != [stride, stride] or min(pads) < 0:
+            continue
+        _turn_transposed(graph, node, weight, stride, pads[:2])
+
+
+def _turn_transposed(graph: ir.Graph, node: ir.Node, weight: Float64, stride: int, pads: list[int]) -> None:
+    inputs, outputs, *sides = weight.shape
+    before = [-((size - 1 - pad) // stride) for size, pad in zip(sides, pads, strict=True)]  # The first j.
+    after = [(stride - 1 + pad) // stride for pad in pads]  # The last.
+    taps = [last - first + 1 for first, last in zip(before, after, strict=True)]
+    kernel = np.zeros((stride, stride, outputs, inputs, *taps))
+    for row, column, y, x in np.ndindex(stride, stride, *taps):
+        at = [
+            phase + pad - stride * (first + tap)
+            for phase, pad, first, tap in zip((row, column), pads, before, (y, x), strict=True)
+        ]
+        if all(0 <= place < size for place, size in zip(at, sides, strict=True)):
+            kernel[row, column, :, :, y, x] = weight[:, :, at[0], at[1]].T
+    new, bias = Replacement(graph, node), constant(optional(node, 2))
+    weights = [new.weight("weight", kernel.reshape(stride**2 * outputs, inputs, *taps))]
+    if bias is not None:
+        weights.append(new.weight("bias", np.tile(bias, stride**2)))
+    around = [-before[0], -before[1], after[0], after[1]]
+    phases = new.add("Conv", [node.inputs[0], *weights], "phases", kernel_shape=taps, pads=around)
+    source = node.inputs[0]
+    assert source is not None
+    phases.type = node.outputs[0].type
+    phases.shape = _of_channels(source.shape, stride**2 * outputs)
+    new.finish(new.add("DepthToSpace", [phases], "DepthToSpace", blocksize=stride, mode="DCR"))
+
+
+def _cut(new: Replacement, value: ir.Value | None, start: int, size: int) -> ir.Value:
+    """Some of the channels of pictures."""
+    assert value is not None
+    bounds = {"start": start, "end": start + size, "axis": 1}
+    numbers = [new.weight(f"{start}.{name}", np.array([number])) for name, number in bounds.items()]
+    cut = new.add("Slice", [value, *numbers], f"part.{start}")
+    cut.type, cut.shape = value.type, _of_channels(value.shape, size)
+    return cut
+
+
+def _of_channels(shape: ir.Shape | None, channels: int) -> ir.Shape | None:
+    """The shape of the same pictures with another number of channels."""
+    return None if shape is None or len(shape) != 4 else ir.Shape([shape[0], channels, *shape[2:]])
+
+
+def _of_any_size(shape: ir.Shape | None) -> ir.Shape | None:
+    """The shape of pictures of another height and width."""
+    return None if shape is None or len(shape) != 4 else ir.Shape([*shape[:2], None, None])
