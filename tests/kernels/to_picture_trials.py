@@ -31,16 +31,19 @@ class Trial:
         made: Channels of the picture.
         offset: Elements that the features lie past a multiple of 16 bytes.
         arch: Whose code is run.
+        dark: Whether all features are far below zero, so that the picture is of the bias alone, and weights are large
+            enough to show the smallest number that comes from elsewhere.
     """
 
     shape: tuple[int, int, int, int]
     made: int = 3
     offset: int = 0
     arch: str = "sm_80"
+    dark: bool = False
 
     @property
     def label(self) -> str:
-        return f"{'x'.join(map(str, self.shape))} to {self.made} {self.arch}"
+        return f"{'x'.join(map(str, self.shape))} to {self.made} {self.arch}{' dark' if self.dark else ''}"
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,11 @@ def numbers_of(trial: Trial) -> Numbers:
     rng = np.random.default_rng(sum(trial.shape))
     channels = trial.shape[3]
     weights = rng.standard_normal((channels, trial.made, 4, 4)) / np.sqrt(2 * channels)
+    features = rng.standard_normal(trial.shape)
+    if trial.dark:
+        features, weights = np.full_like(features, -60000), np.full_like(weights, 60000)
     return Numbers(
-        rng.standard_normal(trial.shape).astype(np.float16),
+        features.astype(np.float16),
         rng.standard_normal(channels).astype(np.float32),
         weights.astype(np.float16),
         rng.standard_normal(trial.made).astype(np.float32),
@@ -130,5 +136,6 @@ def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
         Trial((1, 1, 1, 8), 4),
         Trial((1, 18, 3, 72), 5, arch="sm_75"),
         Trial((3, 2, 18, 16), 2, arch="sm_90a"),
+        Trial((1, 17, 3, 8), dark=True),
     ]
     return [(trial.label, partial(check, trial)) for trial in trials]
