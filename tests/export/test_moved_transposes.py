@@ -147,7 +147,7 @@ def test_a_batch_normalisation_of_what_is_computed_stays() -> None:
 def test_what_has_no_kernel_in_bf16_is_in_float32() -> None:
     def step(draft: Draft, value: str) -> str:
         value = draft.add("Elu", value)
-        value = resized([1, 1, 2, 2], mode="nearest")(draft, value)
+        value = resized([1, 1, 2, 2], mode="linear")(draft, value)
         return draft.add("Concat", value, value, axis=1)
 
     other = rewrite(between(step, 8), [WHOLLY_NATIVE])

@@ -140,6 +140,142 @@ def test_groups_with_computed_weights_stay() -> None:
     assert rewrite(draft.graph(), [WHOLLY_NATIVE]) is None
 
 
+# --- quotients --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_channel", [False, True])
+def test_quotients_by_constants_are_products(by_channel: bool) -> None:
+    draft = Draft(4, 0)
+    divisor = np.linspace(1, 3, 4, dtype=np.float32).reshape(4, 1, 1) if by_channel else np.float32(2**0.5)
+    value = draft.add("Add", draft.conv("x", 4, 4, 1), "x")
+    draft.conv(draft.add("Div", value, draft.weight(np.asarray(divisor))), 4, 4, 1)
+    assert counted(assert_alike(draft.graph(), channels=4))["NhwcAffine"] == 1
+
+
+@pytest.mark.parametrize("divisor", ["zero", "computed", "first"])
+def test_other_quotients_stay(divisor: str) -> None:
+    draft = Draft(4, 0)
+    value = draft.conv("x", 4, 4, 1)
+    other = {
+        "zero": draft.weight(np.array(0, np.float32)),
+        "computed": draft.add("Abs", value),
+        "first": draft.weight(np.array(2, np.float32)),
+    }[divisor]
+    draft.conv(draft.add("Div", *((other, value) if divisor == "first" else (value, other))), 4, 4, 1)
+    assert counted(turned(draft.graph()))["Div"] == 1
+
+
+# --- enlargements -----------------------------------------------------------------------------------------------------
+
+HALVES = ("half_pixel", "round_prefer_floor")
+
+
+def enlarged(
+    draft: Draft, value: str, scales: list[float], place: str, rounded: str, mode: str = "nearest"
+) -> str:
+    how = {"mode": mode, "nearest_mode": rounded, "coordinate_transformation_mode": place}
+    return draft.add("Resize", value, "", draft.weight(np.array(scales, np.float32)), **how)
+
+
+@pytest.mark.parametrize(
+    ("place", "rounded"),
+    [
+        ("asymmetric", "floor"),
+        ("asymmetric", "round_prefer_floor"),
+        HALVES,
+        ("half_pixel", "round_prefer_ceil"),
+    ],
+)
+@pytest.mark.parametrize(("rows", "columns"), [(2, 2), (1, 2), (2, 1), (1, 1), (3, 3), (4, 3)])
+def test_pixels_that_are_repeated_are_copied(place: str, rounded: str, rows: int, columns: int) -> None:
+    draft = Draft(3, 0)
+    value = enlarged(draft, draft.conv("x", 3, 4, 1), [1, 1, rows, columns], place, rounded)
+    draft.conv(draft.add("Abs", value), 4, 4, 1)
+    if max(rows, columns) > 2 and (place, rounded) == ("asymmetric", "round_prefer_floor"):
+        other = rewrite(draft.graph(), [WHOLLY_NATIVE])
+        assert other is not None
+        assert counted(other)["Resize"] == 1
+        return
+    found = counted(assert_alike(draft.graph(), channels=3))
+    assert (found["Resize"], found["Concat"]) == (0, (rows > 1) + (columns > 1) + 1)
+
+
+@pytest.mark.parametrize(
+    ("scales", "place", "rounded"),
+    [
+        ([1, 1, 1.5, 2], *HALVES),
+        ([1, 1, 0.5, 0.5], *HALVES),
+        ([1, 2, 2, 2], *HALVES),
+        ([1, 1, 2, 2], "align_corners", "round_prefer_floor"),
+        ([1, 1, 2, 2], "asymmetric", "ceil"),
+        ([1, 1, 2, 2], "half_pixel", "floor"),
+    ],
+    ids=str,
+)
+def test_other_enlargements_are_of_a_picture(scales: list[float], place: str, rounded: str) -> None:
+    draft = Draft(4, 0)
+    value = enlarged(draft, draft.conv("x", 4, 4, 1), scales, place, rounded)
+    draft.conv(draft.add("Abs", value), 4 * int(scales[1]), 4, 1)
+    other = rewrite(draft.graph(), [WHOLLY_NATIVE])
+    assert other is not None
+    assert counted(other)["Resize"] == 1
+    x = picture(2, 4, 6, 8)
+    close(run(other, x), run(draft.graph(), x), 1e-5)
+
+
+POINTWISE = "pointwise-before-enlargement"
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(
+    mode=st.sampled_from(["nearest", "linear"]),
+    place=st.sampled_from(["asymmetric", "half_pixel", "align_corners", "pytorch_half_pixel"]),
+    scales=st.sampled_from([[1, 1, 2, 2], [1, 1, 1, 3], [1, 1, 1.5, 2]]),
+    made=st.integers(1, 5),
+    bias=st.booleans(),
+)
+def test_a_convolution_of_single_pixels_sees_the_small_picture(
+    mode: str, place: str, scales: list[float], made: int, bias: bool
+) -> None:
+    draft = Draft(3, 0)
+    value = enlarged(draft, "x", scales, place, "floor", mode)
+    weights = [draft.normal(made, 3, 1, 1), *([draft.normal(made)] if bias else [])]
+    draft.add("Relu", draft.add("Conv", value, *weights))
+    graph = draft.graph()
+    other = rewrite(graph, [POINTWISE])
+    assert other is not None
+    assert kinds(other) == ["Conv", "Resize", "Relu"]
+    x = picture(2, 3, 4, 6)
+    close(run(other, x), run(graph, x), 1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["kernel", "pads", "strides", "smaller", "channels", "cubic", "crop", "twice", "shown", "computed"],
+)
+def test_other_convolutions_see_the_large_one(change: str) -> None:
+    draft = Draft(4, 0)
+    scales = {"smaller": [1, 1, 0.5, 2], "channels": [1, 2, 2, 2]}.get(change, [1, 1, 2, 2])
+    place = "tf_crop_and_resize" if change == "crop" else "half_pixel"
+    how = {"mode": "cubic" if change == "cubic" else "linear", "coordinate_transformation_mode": place}
+    regions = draft.weight(np.array([0, 0, 0, 0, 1, 1, 1, 1], np.float32)) if change == "crop" else ""
+    value = draft.add("Resize", "x", regions, draft.weight(np.array(scales, np.float32)), **how)
+    more = {"pads": {"pads": [1] * 4}, "strides": {"strides": [2, 2]}}.get(change, {})
+    channels = 8 if change == "channels" else 4
+    if change == "computed":
+        made = draft.add("Conv", value, draft.add("Relu", draft.normal(4, 4, 1, 1)))
+    else:
+        made = draft.conv(value, channels, 4, 3 if change == "kernel" else 1, **more)
+    draft.add("Relu", made)
+    if change == "twice":
+        draft.add("Concat", draft.add("Abs", value), "Relu2.out", axis=1)
+    graph = draft.graph()
+    if change == "shown":
+        shown = next(node.outputs[0] for node in graph.graph if node.op_type == "Resize")
+        graph.graph.outputs.append(shown)
+    assert rewrite(graph, [POINTWISE]) is None
+
+
 # --- transposed convolutions ------------------------------------------------------------------------------------------
 
 

@@ -211,10 +211,10 @@ def beginning_with_a_pixel(opset: int) -> Model:
         return [*named, node("Relu", f"{made}.n", made)]
 
     nodes = [*layer("x", "a"), *layer("a", "b", strides=[2, 2], pads=[1] * 4, output_padding=[1, 1])]
-    nodes += [node("ConvTranspose", "b c", "d", strides=[2, 2]), node("Tanh", "d", "y")]
+    nodes += [node("ConvTranspose", "b c", "d", strides=[2, 2], pads=[1] * 4), node("Tanh", "d", "y")]
     for index, one in enumerate(nodes):
         one.name = f"{one.op_type}.{index}"
-    weights = {"a.w": normal(6, 8, 4, 4), "b.w": 0.1 * normal(8, 6, 3, 3), "c": 0.1 * normal(6, 3, 2, 2)}
+    weights = {"a.w": normal(6, 8, 4, 4), "b.w": 0.1 * normal(8, 6, 3, 3), "c": 0.1 * normal(6, 3, 4, 4)}
     for name, channels in (("a", 8), ("b", 6)):
         for key in "sbmv":
             weights[f"{name}.{key}"] = np.abs(normal(channels)) + 0.5

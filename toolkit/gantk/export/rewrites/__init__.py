@@ -11,7 +11,11 @@ from gantk.bundle import WHOLLY_NATIVE
 from gantk.export.rewrites.blocks import narrow_to_blocks
 from gantk.export.rewrites.channels_last import channels_last
 from gantk.export.rewrites.eights import narrow_to_eights
-from gantk.export.rewrites.enlarged import enlarged_to_subpixel, enlarged_to_transposed
+from gantk.export.rewrites.enlarged import (
+    enlarged_to_subpixel,
+    enlarged_to_transposed,
+    pointwise_before_enlargement,
+)
 from gantk.export.rewrites.filters import filters_to_depthwise
 from gantk.export.rewrites.modulated import modulated_to_features
 from gantk.export.rewrites.narrow import narrow_to_phases
@@ -35,6 +39,7 @@ REWRITES: dict[str, Callable[[ir.Model], int]] = {
     "modulated-to-features": modulated_to_features,
     "filters-to-depthwise": filters_to_depthwise,
     "normalized-bias": normalized_bias,
+    "pointwise-before-enlargement": pointwise_before_enlargement,
     "narrow-transposed-to-subpixel": narrow_transposed_to_subpixel,
     "transposed-to-subpixel": transposed_to_subpixel,
     "transposed-to-native": transposed_to_native,
@@ -59,6 +64,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("modulated-to-features",),
     ("filters-to-depthwise",),
     ("normalized-bias",),
+    ("pointwise-before-enlargement",),
     ("narrow-transposed-to-subpixel", "picture-to-native"),
     ("transposed-to-subpixel", "transposed-to-native"),
     ("enlarged-to-transposed", "enlarged-to-subpixel", "enlarged-to-native"),

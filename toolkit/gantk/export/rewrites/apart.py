@@ -99,6 +99,18 @@ def groups_apart(graph: ir.Graph) -> None:
         new.finish(new.add("Concat", parts, "groups", axis=1), chain)
 
 
+def quotients_apart(graph: ir.Graph) -> None:
+    """Let quotients of pictures by constants be products, as residuals are divided by the root of two."""
+    for node in [node for node in graph if node.op_type == "Div"]:
+        pictures, divisor = node.inputs[0], constant(node.inputs[1])
+        if divisor is None or not divisor.all() or channels_of(pictures) is None:
+            continue
+        if pictures is None or pictures.dtype != ir.DataType.FLOAT:
+            continue
+        new = Replacement(graph, node)
+        new.finish(new.add("Mul", [pictures, new.weight("factor", 1 / divisor)], "Mul"))
+
+
 def splits_apart(graph: ir.Graph) -> None:
     """Let parts of channels be cuts, which can be made in either layout."""
     for node in [node for node in graph if node.op_type == "Split"]:
@@ -141,9 +153,10 @@ def transposed_apart(graph: ir.Graph) -> None:
 
     Output row s i + r sums input rows i + j, for all j for which the kernel has a row r + p - s j after a padding of p:
     all s x s phases are one convolution, and a depth-to-space puts them in place (Shi et al., arXiv 1609.05158, section
-    2.2). Those that are kernels of 4 with a stride of 2 stay, but for kernels of 2, of which these would be zeros.
+    2.2). Those that are kernels of 4 with a stride of 2 stay, but for kernels of 2, of which these would be zeros; so do
+    those of single pixels, which are dense layers.
     """
-    for node in [node for node in graph if node.op_type == "ConvTranspose"]:
+    for node in [node for node in graph if node.op_type == "ConvTranspose" and not _sees_a_pixel(node)]:
         weight, strides = constant(node.inputs[1]), ints(node, "strides")
         if weight is None or weight.ndim != 4 or len(set(strides)) != 1 or has_computed_bias(node):
             continue
@@ -162,6 +175,11 @@ def transposed_apart(graph: ir.Graph) -> None:
         if stride == 1 or grown != [stride, stride] or min(pads) < 0:
             continue
         _turn_transposed(graph, node, weight, stride, pads[:2])
+
+
+def _sees_a_pixel(node: ir.Node) -> bool:
+    shape = None if node.inputs[0] is None else node.inputs[0].shape
+    return shape is not None and list(shape[2:]) == [1, 1]
 
 
 def _turn_transposed(graph: ir.Graph, node: ir.Node, weight: Float64, stride: int, pads: list[int]) -> None:

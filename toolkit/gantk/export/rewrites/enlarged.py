@@ -34,7 +34,7 @@ _TAPS = {0: ([0], [1, 2]), 1: ([0, 1], [2])}
 # By phase: the taps of a transposed kernel of 4 and stride 2 that meet these two.
 _TRANSPOSED_TAPS = {0: (3, 1), 1: (2, 0)}
 
-# By where the pixels of an enlarged picture lie in the small one: how to round so that each pixel becomes two by two.
+# By where the pixels of an enlarged picture lie in the small one: how to round so that each pixel is repeated.
 _NEAREST = {
     "asymmetric": ("floor", "round_prefer_floor"),  # At 0, 0.5, 1, 1.5, ...
     "half_pixel": ("round_prefer_floor", "round_prefer_ceil"),  # At -0.25, 0.25, 0.75, 1.25, ...
@@ -104,6 +104,32 @@ def enlarged_to_subpixel(graph: ir.Model) -> int:
     return len(places)
 
 
+def pointwise_before_enlargement(graph: ir.Model) -> int:
+    """Let convolutions of single pixels see a picture before it is enlarged, and not each of its pixels several times.
+
+    Both are linear, and what an enlargement takes of pixels adds up to one: they may change places. Shortcuts of
+    residual generators are such pairs (Miyato et al., arXiv 1802.05957, figure 7a; StarGAN v2).
+
+    Returns:
+        The number of convolutions turned.
+    """
+    turned = 0
+    for resize in [node for node in graph.graph if node.op_type == "Resize"]:
+        convolution, picture = only_user(resize.outputs[0]), resize.inputs[0]
+        if picture is None or convolution is None or not _enlarges(resize) or not _is_pointwise(convolution):
+            continue
+        new = Replacement(graph.graph, convolution)
+        made = new.add("Conv", [picture, *convolution.inputs[1:]], "Conv", **convolution.attributes)
+        made.type = convolution.outputs[0].type
+        weight, sizes = convolution.inputs[1], picture.shape
+        assert weight is not None and weight.shape is not None
+        made.shape = None if sizes is None else ir.Shape([sizes[0], weight.shape[0], *sizes[2:]])
+        inputs = [made, *resize.inputs[1:]]
+        new.finish(new.add("Resize", inputs, "Resize", **resize.attributes), (resize, convolution))
+        turned += 1
+    return turned
+
+
 def transposed_kernel(place: Place) -> Float64:
     """The kernel (C_in, C_out, 4, 4) of a transposed convolution of stride 2 that has a place's four phases."""
     kernel = np.zeros((*place.phases.shape[3:1:-1], 4, 4))
@@ -158,14 +184,46 @@ def _mode(pad: ir.Node | None, convolution: ir.Node) -> str | None:
     return "constant" if mode == "constant" and zero else None
 
 
+def _enlarges(resize: ir.Node) -> bool:
+    """Whether pictures become larger, by pixels as they are or what lies between them."""
+    scales, mode = enlargement(resize), text(resize, "mode", "nearest")
+    if scales is None or scales[:2] != [1, 1] or min(scales) < 1 or max(scales) == 1:
+        return False
+    place = text(resize, "coordinate_transformation_mode", "half_pixel")
+    return mode in ("nearest", "linear") and place != "tf_crop_and_resize"
+
+
+def _is_pointwise(convolution: ir.Node) -> bool:
+    """Whether a node is a convolution of single pixels with constant weights."""
+    if convolution.op_type != "Conv" or not is_simple(convolution) or has_computed_bias(convolution):
+        return False
+    weight = constant(convolution.inputs[1])
+    return weight is not None and weight.shape[2:] == (1, 1) and not any(ints(convolution, "pads"))
+
+
+def times_as_large(resize: ir.Node) -> tuple[int, int] | None:
+    """How many rows and columns each pixel becomes; `None` where pixels are not just repeated."""
+    scales = enlargement(resize)
+    if scales is None or scales[:2] != [1, 1] or min(scales) < 1 or any(scale % 1 for scale in scales):
+        return None
+    place, rounded = (
+        text(resize, name, default)
+        for name, default in (
+            ("coordinate_transformation_mode", "half_pixel"),
+            ("nearest_mode", "round_prefer_floor"),
+        )
+    )
+    if text(resize, "mode", "nearest") != "nearest" or rounded not in _NEAREST.get(place, ()):
+        return None
+    # From three on, thirds and quarters are at places that only rounding down takes back to the pixel.
+    if place == "asymmetric" and rounded != "floor" and max(scales) > 2:
+        return None
+    return int(scales[2]), int(scales[3])
+
+
 def _doubles(resize: ir.Node) -> bool:
     """Whether each pixel becomes two by two."""
-    place = text(resize, "coordinate_transformation_mode", "half_pixel")
-    return (
-        enlargement(resize) == [1, 1, 2, 2]
-        and text(resize, "mode", "nearest") == "nearest"
-        and text(resize, "nearest_mode", "round_prefer_floor") in _NEAREST.get(place, ())
-    )
+    return times_as_large(resize) == (2, 2)
 
 
 def _phases(weight: Float64) -> Float64:

@@ -8,12 +8,14 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from gantk.export.rewrites.enlarged import times_as_large
 from gantk.export.rewrites.graphs import (
     CHANNELS_FIRST,
     CHANNELS_LAST,
     Replacement,
     attribute,
     axes_of,
+    channels_of,
     constant,
     ints,
     optional,
@@ -137,6 +139,9 @@ def _cut(new: Replacement, node: ir.Node) -> ir.Value | None:
 def _resized(new: Replacement, node: ir.Node) -> ir.Value | None:
     """Resize by factors or to sizes that are known; what ONNX Runtime has of channels last."""
     source, known = _source(node.inputs[0]), text(node, "mode", "nearest") in ("nearest", "linear")
+    times, channels = times_as_large(node), channels_of(node.inputs[0])
+    if source is not None and times is not None and channels is not None:
+        return _repeated(new, source, times, channels)
     if source is None or not known or ints(node, "axes") or optional(node, 1) is not None:
         return None
     inputs: list[ir.Value | None] = [source, None]
@@ -149,6 +154,32 @@ def _resized(new: Replacement, node: ir.Node) -> ir.Value | None:
         )
         inputs.append(None if turned is None else new.weight(name, turned))
     return new.add("Resize", inputs, "last", **node.attributes)
+
+
+def _repeated(new: Replacement, source: ir.Value, times: tuple[int, int], channels: int) -> ir.Value:
+    """Rows and columns of pictures with channels last, each so many times: runs of values that are copied."""
+    value = source
+    for name, count, apart, axis in (
+        ("rows", times[0], [0, 0, 1, -1], 2),
+        ("columns", times[1], [-1, 1, channels], 1),
+    ):
+        if count == 1:
+            continue
+        runs = new.add("Reshape", [value, new.weight(f"{name}.apart", np.array(apart))], f"{name}.apart")
+        runs.type, runs.shape = source.type, ir.Shape([None] * len(apart))
+        value = new.add("Concat", [runs] * count, name, axis=axis)
+        value.type, value.shape = source.type, ir.Shape([None] * len(apart))
+    return new.add("Reshape", [value, _grown_shape(new, source, times, channels)], "last")
+
+
+def _grown_shape(new: Replacement, source: ir.Value, times: tuple[int, int], channels: int) -> ir.Value:
+    """The shape of pictures with channels last that have so many times as many rows and columns, and other channels."""
+    sides = new.add("Shape", [source], "sides", start=0, end=3)
+    grown = new.add("Mul", [sides, new.weight("blocks", np.array([1, *times]))], "grown")
+    shape = new.add("Concat", [grown, new.weight("channels", np.array([channels]))], "shape", axis=0)
+    for value in (sides, grown, shape):
+        value.type = ir.TensorType(ir.DataType.INT64)
+    return shape
 
 
 def _spread(new: Replacement, node: ir.Node) -> ir.Value | None:
@@ -164,11 +195,7 @@ def _spread(new: Replacement, node: ir.Node) -> ir.Value | None:
     split = new.add("Reshape", [source, new.weight("split", np.array([0, 0, 0, *parts]))], "split")
     order = [0, 1, 3, 2, 4, 5] if by_block else [0, 1, 4, 2, 5, 3]
     turned = new.add("Transpose", [split], "turned", perm=order)
-    sides = new.add("Shape", [source], "sides", start=0, end=3)
-    grown = new.add("Mul", [sides, new.weight("blocks", np.array([1, block, block]))], "grown")
-    shape = new.add("Concat", [grown, new.weight("channels", np.array([channels]))], "shape", axis=0)
-    for value in (sides, grown, shape):
-        value.type = ir.TensorType(ir.DataType.INT64)
+    shape = _grown_shape(new, source, (block, block), channels)
     for value in (split, turned):
         value.type, value.shape = source.type, ir.Shape([None] * 6)
     return new.add("Reshape", [turned, shape], "last")

@@ -19,11 +19,12 @@ from gantk.export.rewrites.apart import (
     crops_apart,
     groups_apart,
     norms_apart,
+    quotients_apart,
     splits_apart,
     transposed_apart,
 )
 from gantk.export.rewrites.endings import Ending, ending_of, slopes_to_native
-from gantk.export.rewrites.enlarged import enlarged_to_transposed
+from gantk.export.rewrites.enlarged import enlarged_to_transposed, pointwise_before_enlargement
 from gantk.export.rewrites.filters import filters_to_depthwise
 from gantk.export.rewrites.folded import factors_behind_filters, fold_factors, order_blocks
 from gantk.export.rewrites.graphs import (
@@ -83,11 +84,13 @@ def channels_last_to_native(graph: ir.Model) -> int:
     """
     modulated_to_features(graph)
     filters_to_depthwise(graph)
+    pointwise_before_enlargement(graph)
     enlarged_to_transposed(graph)
     transposed_apart(graph.graph)
     groups_apart(graph.graph)
     averages_apart(graph.graph)
     crops_apart(graph.graph)
+    quotients_apart(graph.graph)
     factors_behind_filters(graph.graph)
     fold_factors(graph.graph)
     order_blocks(graph.graph)
