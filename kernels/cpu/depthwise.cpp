@@ -24,7 +24,7 @@ template <typename Element>
 class Blocks {
   public:
     explicit Blocks(const Depthwise& shape) : channels_(shape.channels) {
-        if (channels_ < kVector && shape.stride == 1) pixels_ = kVector / std::gcd(channels_, kVector);
+        if (channels_ < kVector && shape.across == 1) pixels_ = kVector / std::gcd(channels_, kVector);
     }
 
     int64_t pixels() const { return pixels_; }  // That are done as one.
@@ -77,9 +77,9 @@ class Convolving {
                    tensors.slopes != nullptr ? slopes_.front().values : nullptr, nullptr, nullptr};
         const int64_t products = wide_ * shape.channels * shape.kernel_height * shape.kernel_width;
         rows_ = std::max(divide_up(kTaskProducts, products), kTaskRows);
-        first_ = std::min(divide_up(shape.left, shape.stride), wide_);
+        first_ = std::min(divide_up(shape.left, shape.across), wide_);
         const int64_t room = shape.left + shape.width - shape.kernel_width;
-        last_ = room < 0 ? first_ : std::clamp(room / shape.stride + 1, first_, wide_);
+        last_ = room < 0 ? first_ : std::clamp(room / shape.across + 1, first_, wide_);
     }
 
     int64_t tasks() const { return shape_.count * tasks_of_picture(); }
@@ -115,7 +115,7 @@ class Convolving {
         Patches patches = patches_of(down.count, across.count);
         patches.from_row = shape_.width * channels;
         patches.from_tap = channels;
-        patches.from_pixel = shape_.stride * lanes;
+        patches.from_pixel = shape_.across * lanes;
         patches.from_result = lanes;
         patches.from_result_row = wide_ * channels;
         patches.blocks = blocks_.count();
@@ -128,18 +128,18 @@ class Convolving {
     // Pixels whose channels do not fill a block: from copies that do, zeros around the pictures included.
     void convolve_few(int64_t picture, int64_t y, int64_t left, int64_t right) const {
         const Taps down = taps_down(y);
-        const int64_t most = (std::min(kFew, right - left) - 1) * shape_.stride + shape_.kernel_width;
+        const int64_t most = (std::min(kFew, right - left) - 1) * shape_.across + shape_.kernel_width;
         std::vector<Element> met(static_cast<std::size_t>((down.count + 1) * most * kVector));  // One is but fetched.
         std::vector<Element> made(static_cast<std::size_t>(kFew * kVector));
         Patches patches = patches_of(down.count, shape_.kernel_width);
         patches.from_row = most * kVector;
         patches.from_tap = patches.from_result = kVector;
-        patches.from_pixel = shape_.stride * kVector;
+        patches.from_pixel = shape_.across * kVector;
         for (int64_t x = left; x < right; x += kFew) {
             const int64_t count = std::min(kFew, right - x);
-            const int64_t columns = (count - 1) * shape_.stride + shape_.kernel_width;
+            const int64_t columns = (count - 1) * shape_.across + shape_.kernel_width;
             for (int64_t i = 0; i < down.count; ++i)
-                copy_row(picture, down.place + i, x * shape_.stride - shape_.left, columns,
+                copy_row(picture, down.place + i, x * shape_.across - shape_.left, columns,
                          met.data() + i * patches.from_row);
             loops<Element>().convolve_channels(met.data(), patches, weights_at(down.first, 0), count, ending_,
                                                made.data());
@@ -167,8 +167,8 @@ class Convolving {
         return patches;
     }
 
-    Taps taps_down(int64_t y) const { return {y * shape_.stride - shape_.top, shape_.kernel_height, shape_.height}; }
-    Taps taps_across(int64_t x) const { return {x * shape_.stride - shape_.left, shape_.kernel_width, shape_.width}; }
+    Taps taps_down(int64_t y) const { return {y * shape_.down - shape_.top, shape_.kernel_height, shape_.height}; }
+    Taps taps_across(int64_t x) const { return {x * shape_.across - shape_.left, shape_.kernel_width, shape_.width}; }
 
     const Element* feature_at(int64_t picture, int64_t y, int64_t x) const {
         return tensors_.features + ((picture * shape_.height + y) * shape_.width + x) * shape_.channels;

@@ -14,11 +14,11 @@ namespace gantk::cpu::nhwc {
 // least 1, and the kernel lies within the features and the zeros around them.
 struct Depthwise {
     std::int64_t count, height, width, channels;
-    std::int64_t kernel_height = 3, kernel_width = 3, stride = 1;
+    std::int64_t kernel_height = 3, kernel_width = 3, down = 1, across = 1;  // The last two are strides.
     std::int64_t top = 0, left = 0, bottom = 0, right = 0;  // Rows and columns of zeros.
 
-    std::int64_t result_height() const { return (top + height + bottom - kernel_height) / stride + 1; }
-    std::int64_t result_width() const { return (left + width + right - kernel_width) / stride + 1; }
+    std::int64_t result_height() const { return (top + height + bottom - kernel_height) / down + 1; }
+    std::int64_t result_width() const { return (left + width + right - kernel_width) / across + 1; }
 };
 
 // Lanes that are read at a time: no vector of them lies across two lines of the cache.
@@ -38,7 +38,7 @@ struct DepthwiseTensors {
 };
 
 // Weights [channels, 1, kernel_height, kernel_width] in the order that the convolution wants. Of the shape only
-// channels, kernel and stride matter.
+// channels, kernel and strides matter.
 template <typename Element>
 std::vector<DepthwiseLanes> depthwise_weights(const Depthwise& shape, const Element* weights);
 

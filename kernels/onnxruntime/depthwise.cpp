@@ -24,7 +24,7 @@ class NhwcDepthwiseConvolution : public Kernel {
         : end_(end),
           group_(int_attribute(making.info, "group", 1)),
           pads_(ints_attribute(making.info, "pads", 4)),
-          stride_(stride_of(making.info)) {
+          strides_(strides_of(making.info)) {
         if (std::any_of(pads_.begin(), pads_.end(), [](std::int64_t pad) { return pad < 0; }))
             throw Error("`pads` are " + text_of(pads_) + "; none may be below 0");
         int constant = 0;
@@ -46,12 +46,12 @@ class NhwcDepthwiseConvolution : public Kernel {
     }
 
   private:
-    static std::int64_t stride_of(const OrtKernelInfo* info) {
+    static Shape strides_of(const OrtKernelInfo* info) {
         const Shape strides = ints_attribute(info, "strides", 2);
-        if (strides == Shape{0, 0}) return 1;
-        if (strides[0] != strides[1] || strides[0] < 1)
-            throw Error("`strides` are " + text_of(strides) + "; alike ones of at least 1 are wanted");
-        return strides[0];
+        if (strides == Shape{0, 0}) return {1, 1};
+        if (std::min(strides[0], strides[1]) < 1)
+            throw Error("`strides` are " + text_of(strides) + "; at least 1 is wanted");
+        return strides;
     }
 
     static const T* data(const Ort::ConstValue& value) { return static_cast<const T*>(value.GetTensorRawData()); }
@@ -63,7 +63,8 @@ class NhwcDepthwiseConvolution : public Kernel {
         if (shape[0] != group_)
             throw Error("`group` is " + std::to_string(group_) + "; " + std::to_string(shape[0]) +
                         " belongs to weights " + text_of(shape));
-        return {1, 1, 1, shape[0], shape[2], shape[3], stride_, pads_[0], pads_[1], pads_[2], pads_[3]};
+        return {1,           1,           1,        shape[0], shape[2], shape[3],
+                strides_[0], strides_[1], pads_[0], pads_[1], pads_[2], pads_[3]};
     }
 
     std::vector<DepthwiseLanes> packed(const Ort::ConstValue& weights) const {
@@ -100,7 +101,7 @@ class NhwcDepthwiseConvolution : public Kernel {
     DepthwiseEnd end_;
     std::int64_t group_;
     Shape pads_;
-    std::int64_t stride_;
+    Shape strides_;
     std::vector<DepthwiseLanes> stored_;  // Empty where no file stores weights.
 };
 

@@ -26,9 +26,9 @@ int failures = 0;
 
 void check(bool holds, const char* what, const Depthwise& s, double found) {
     if (holds) return;
-    std::fprintf(stderr, "%s: [%ld, %ld, %ld, %ld], %ld x %ld, stride %ld, pads %ld %ld %ld %ld: %g\n", what,
+    std::fprintf(stderr, "%s: [%ld, %ld, %ld, %ld], %ld x %ld, strides %ld %ld, pads %ld %ld %ld %ld: %g\n", what,
                  long(s.count), long(s.height), long(s.width), long(s.channels), long(s.kernel_height),
-                 long(s.kernel_width), long(s.stride), long(s.top), long(s.left), long(s.bottom), long(s.right), found);
+                 long(s.kernel_width), long(s.down), long(s.across), long(s.top), long(s.left), long(s.bottom), long(s.right), found);
     ++failures;
 }
 
@@ -70,7 +70,7 @@ struct Case {
         Sum sum{0, 1e-30};
         for (int64_t i = 0; i < s.kernel_height; ++i)
             for (int64_t j = 0; j < s.kernel_width; ++j) {
-                const int64_t row = y * s.stride - s.top + i, column = x * s.stride - s.left + j;
+                const int64_t row = y * s.down - s.top + i, column = x * s.across - s.left + j;
                 if (row < 0 || row >= s.height || column < 0 || column >= s.width) continue;
                 const int64_t from = ((n * s.height + row) * s.width + column) * s.channels + c;
                 const double term = value_of(features[std::size_t(from)]) *
@@ -112,8 +112,8 @@ void test_not_finite(Case<T> given) {
     for (const End end : {End::relu, End::slopes}) {
         const std::vector<T> after = given.run(true, end, kThreads);
         for (int64_t i = 0; i < s.result_height() * s.result_width() * s.channels; ++i) {
-            const int64_t down = row - (i / s.channels / s.result_width() * s.stride - s.top),
-                          across = column - (i / s.channels % s.result_width() * s.stride - s.left);
+            const int64_t down = row - (i / s.channels / s.result_width() * s.down - s.top),
+                          across = column - (i / s.channels % s.result_width() * s.across - s.left);
             const bool meets = i % s.channels == channel && down >= 0 && down < s.kernel_height && across >= 0 &&
                                across < s.kernel_width;
             const double found = value_of(after[std::size_t(i)]);
@@ -160,25 +160,29 @@ int main() {
     const std::vector<Depthwise> shapes{
         {1, 1, 1, 1, 1, 1},
         {2, 9, 11, 16},
-        {1, 5, 7, 17, 3, 3, 1, 1, 1, 1, 1},
-        {2, 13, 23, 40, 4, 4, 1, 2, 2, 1, 1},
-        {1, 8, 9, 64, 4, 4, 1, 1, 1, 2, 2},
-        {1, 30, 15, 31, 5, 5, 1, 2, 2, 2, 2},
-        {1, 9, 12, 48, 7, 7, 1, 3, 3, 3, 3},
-        {2, 11, 20, 33, 3, 3, 2, 1, 1, 1, 1},
-        {1, 12, 14, 32, 3, 3, 2, 0, 0, 1, 1},
-        {1, 16, 10, 20, 5, 3, 3, 0, 2, 4, 1},
-        {3, 1, 1, 24, 3, 3, 1, 1, 1, 1, 1},
-        {1, 2, 3, 19, 7, 7, 1, 3, 3, 3, 3},
-        {1, 2, 2, 16, 2, 2, 1, 5, 4, 3, 6},  // Some results meet zeros alone.
-        {1, 20, 37, 3, 4, 4, 1, 2, 2, 1, 1},
-        {2, 7, 150, 3, 3, 3, 1, 1, 1, 1, 1},
-        {1, 6, 45, 1, 3, 5, 1, 1, 2, 1, 2},
-        {1, 5, 40, 12, 3, 3, 1},
-        {2, 9, 71, 15, 2, 6, 1, 0, 3, 1, 2},
-        {1, 19, 75, 3, 3, 3, 2, 1, 1, 1, 1},
-        {2, 6, 5, 7, 4, 4, 1, 1, 1, 2, 2},
-        {1, 1, 2, 5, 3, 3, 1, 4, 4, 4, 4},
+        {1, 5, 7, 17, 3, 3, 1, 1, 1, 1, 1, 1},
+        {2, 13, 23, 40, 4, 4, 1, 1, 2, 2, 1, 1},
+        {1, 8, 9, 64, 4, 4, 1, 1, 1, 1, 2, 2},
+        {1, 30, 15, 31, 5, 5, 1, 1, 2, 2, 2, 2},
+        {1, 9, 12, 48, 7, 7, 1, 1, 3, 3, 3, 3},
+        {2, 11, 20, 33, 3, 3, 2, 2, 1, 1, 1, 1},
+        {1, 12, 14, 32, 3, 3, 2, 2, 0, 0, 1, 1},
+        {1, 16, 10, 20, 5, 3, 3, 3, 0, 2, 4, 1},
+        {3, 1, 1, 24, 3, 3, 1, 1, 1, 1, 1, 1},
+        {1, 2, 3, 19, 7, 7, 1, 1, 3, 3, 3, 3},
+        {1, 2, 2, 16, 2, 2, 1, 1, 5, 4, 3, 6},  // Some results meet zeros alone.
+        {1, 20, 37, 3, 4, 4, 1, 1, 2, 2, 1, 1},
+        {2, 7, 150, 3, 3, 3, 1, 1, 1, 1, 1, 1},
+        {1, 6, 45, 1, 3, 5, 1, 1, 1, 2, 1, 2},
+        {1, 5, 40, 12, 3, 3, 1, 1},
+        {2, 9, 71, 15, 2, 6, 1, 1, 0, 3, 1, 2},
+        {1, 19, 75, 3, 3, 3, 2, 2, 1, 1, 1, 1},
+        {2, 6, 5, 7, 4, 4, 1, 1, 1, 1, 2, 2},
+        {1, 1, 2, 5, 3, 3, 1, 1, 4, 4, 4, 4},
+        {2, 13, 23, 40, 12, 1, 2, 1, 2, 0, 1, 0},
+        {1, 9, 50, 33, 1, 12, 1, 2, 0, 5, 0, 6},
+        {1, 9, 50, 3, 3, 2, 2, 1, 1, 1, 1, 0},
+        {1, 11, 40, 5, 2, 3, 1, 3, 0, 2, 1, 1},
     };
     for (const Depthwise& shape : shapes) {
         test_shape<float>(shape);

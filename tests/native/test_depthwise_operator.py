@@ -36,31 +36,33 @@ class Trial:
     Args:
         features: N x H x W x C.
         kernel: Height and width.
-        stride: Of both axes.
+        strides: Of rows and columns.
         pads: Zeros above, to the left, below and to the right.
     """
 
     features: tuple[int, int, int, int]
     kernel: tuple[int, int] = (3, 3)
-    stride: int = 1
+    strides: tuple[int, int] = (1, 1)
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     @property
     def attributes(self) -> dict[str, Any]:
-        return {"group": self.features[3], "strides": [self.stride] * 2, "pads": list(self.pads)}
+        return {"group": self.features[3], "strides": list(self.strides), "pads": list(self.pads)}
 
 
 TRIALS = [
     Trial((2, 20, 21, 64), (4, 4), pads=(2, 2, 1, 1)),
     Trial((1, 33, 30, 48), (4, 4), pads=(1, 1, 1, 1)),
     Trial((1, 14, 14, 130), pads=(1, 1, 1, 1)),
-    Trial((2, 15, 16, 40), (5, 5), 2, (2, 1, 2, 3)),
+    Trial((2, 15, 16, 40), (5, 5), (2, 2), (2, 1, 2, 3)),
     Trial((1, 18, 17, 24), (7, 7), pads=(3, 3, 3, 3)),
     Trial((3, 1, 1, 20), (1, 1)),
     Trial((2, 9, 8, 3), (4, 4), pads=(2, 2, 1, 1)),
     Trial((1, 12, 70, 3), (3, 3), pads=(1, 1, 1, 1)),
-    Trial((1, 13, 11, 6), (3, 2), 3, (0, 1, 2, 0)),
+    Trial((1, 13, 11, 6), (3, 2), (3, 3), (0, 1, 2, 0)),
     Trial((1, 1, 2, 1), (3, 3), pads=(2, 1, 4, 5)),
+    Trial((1, 17, 30, 36), (12, 1), (2, 1), (3, 0, 2, 0)),
+    Trial((1, 17, 30, 5), (1, 12), (1, 2), (0, 3, 0, 2)),
 ]
 by_trial = pytest.mark.parametrize("trial", TRIALS, ids=str)
 
@@ -131,7 +133,7 @@ def convolve(
     assert kernel is not None
     top, left, bottom, right = trial.pads
     planes = F.pad(planes.permute(0, 3, 1, 2), (left, right, top, bottom))
-    sums = F.conv2d(planes, kernel, offset, trial.stride, groups=trial.features[3])
+    sums = F.conv2d(planes, kernel, offset, trial.strides, groups=trial.features[3])
     if ending == "PRelu":
         assert slope is not None
         sums = F.prelu(sums, slope)
@@ -178,7 +180,7 @@ def trials(draws: st.DrawFn) -> Trial:
     kernel = draws(st.tuples(st.integers(1, 6), st.integers(1, 6)))
     sides = [draws(st.integers(max(kernel[axis] - pads[axis] - pads[axis + 2], 1), 40)) for axis in range(2)]
     features = (draws(st.integers(1, 2)), sides[0], sides[1], draws(st.integers(1, 40)))
-    return Trial(features, kernel, draws(st.integers(1, 3)), pads)
+    return Trial(features, kernel, draws(st.tuples(*[st.integers(1, 3)] * 2)), pads)
 
 
 @settings(max_examples=40, deadline=None)
@@ -237,8 +239,8 @@ def test_attributes_and_bias_may_be_left_out(library: Path, names: list[str], dt
             ((1, 4, 4, 3), (3, 1, 3, 3), (3,), (3, 1, 1)),
             r"slopes have shape \[3, 1, 1\]; \[3\] is wanted",
         ),
-        ("", {"strides": [1, 2]}, None, r"`strides` are \[1, 2\]; alike ones of at least 1 are wanted"),
-        ("", {"strides": [-1, -1]}, None, r"`strides` are \[-1, -1\]; alike ones of at least 1 are wanted"),
+        ("", {"strides": [1, 0]}, None, r"`strides` are \[1, 0\]; at least 1 is wanted"),
+        ("", {"strides": [-1, 1]}, None, r"`strides` are \[-1, 1\]; at least 1 is wanted"),
         ("", {"pads": [1, 0, -1, 1]}, None, r"`pads` are \[1, 0, -1, 1\]; none may be below 0"),
         ("", {"pads": [1, 1]}, None, "`pads` is no list of 4 integers"),
         ("", {"group": 1.0}, None, "`group` is no integer"),

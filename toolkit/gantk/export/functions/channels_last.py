@@ -30,8 +30,8 @@
         added.
     NhwcDepthwiseConvolution <group, strides, pads> (features T[N, H, W, C], weights T[C, 1, kh, kw], bias T[C]?)
             => (result T[N, h, w, C])
-        Of each channel by itself. `group` is their number, which a body cannot ask for; `strides` are alike, 1 if not
-        given; `pads` are of Conv, each of its own, and none if not given.
+        Of each channel by itself. `group` is their number, which a body cannot ask for; `strides` and `pads` are of
+        Conv, each of its own: 1 and none if not given.
     NhwcDepthwiseConvolutionRelu, NhwcDepthwiseConvolutionPRelu (..., bias, slopes T[C]): as those of NhwcConvolution.
     NhwcPRelu (features T[N, H, W, C], slopes T[C]) => (result T[N, H, W, C])
         Negative values are multiplied with the slope of their channel (He et al., arXiv 1502.01852).

@@ -7,6 +7,8 @@ import numpy as np
 import onnx_ir as ir
 
 from gantk.export.rewrites.graphs import (
+    CHANNELS_FIRST,
+    CHANNELS_LAST,
     Float64,
     Replacement,
     attribute,
@@ -21,6 +23,7 @@ from gantk.export.rewrites.graphs import (
     text,
 )
 from gantk.export.rewrites.transposed import doubling_kernel
+from gantk.export.rewrites.transposes import transposed_shape
 
 _NO_END = np.iinfo(np.int64).max
 
@@ -99,6 +102,26 @@ def groups_apart(graph: ir.Graph) -> None:
         new.finish(new.add("Concat", parts, "groups", axis=1), chain)
 
 
+def products_apart(graph: ir.Graph) -> None:
+    """Let products of pixels that have channels last by a constant matrix be convolutions of single pixels."""
+    for node in [node for node in graph if node.op_type == "MatMul"]:
+        pixels, matrix = node.inputs[0], constant(node.inputs[1])
+        if (
+            matrix is None
+            or matrix.ndim != 2
+            or pixels is None
+            or pixels.shape is None
+            or len(pixels.shape) != 4
+        ):
+            continue
+        new = Replacement(graph, node)
+        planes = new.transposed(pixels, CHANNELS_FIRST)
+        planes.type, planes.shape = pixels.type, transposed_shape(pixels.shape, CHANNELS_FIRST)
+        made = new.add("Conv", [planes, new.weight("weight", matrix.T[:, :, None, None])], "Conv")
+        made.type, made.shape = pixels.type, _of_channels(planes.shape, matrix.shape[1])
+        new.finish(new.transposed(made, CHANNELS_LAST))
+
+
 def quotients_apart(graph: ir.Graph) -> None:
     """Let quotients of pictures by constants be products, as residuals are divided by the root of two."""
     for node in [node for node in graph if node.op_type == "Div"]:
@@ -153,8 +176,8 @@ def transposed_apart(graph: ir.Graph) -> None:
 
     Output row s i + r sums input rows i + j, for all j for which the kernel has a row r + p - s j after a padding of p:
     all s x s phases are one convolution, and a depth-to-space puts them in place (Shi et al., arXiv 1609.05158, section
-    2.2). Those that are kernels of 4 with a stride of 2 stay, but for kernels of 2, of which these would be zeros; so do
-    those of single pixels, which are dense layers.
+    2.2). Those that are kernels of 4 with a stride of 2 stay, but for kernels of 2, of which these would be zeros; so
+    do those of single pixels, which are dense layers.
     """
     for node in [node for node in graph if node.op_type == "ConvTranspose" and not _sees_a_pixel(node)]:
         weight, strides = constant(node.inputs[1]), ints(node, "strides")

@@ -4,14 +4,21 @@
 Its ``upfirdn2d`` (Karras et al., arXiv 1912.04958, after Zhang, arXiv 1904.11486) puts zeros between pixels and around
 them, and filters each channel as a picture of its own; exporters write tensors of five or six axes and copies of whole
 pictures for it. Zeros between pixels are a transposed convolution, and zeros around them its pads.
+
+StyleGAN3 (Karras et al., arXiv 2106.12423, section 3) filters rows and columns one after the other, with 12 taps and
+more, before and after each activation. Of pixels between zeros only every second tap meets any: each pixel's phases are
+filters of their own, of half the taps, on the small picture. What keeps every second pixel has strides.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
+from gantk.export.rewrites.folded import factors_before_slopes, fold_factors
 from gantk.export.rewrites.graphs import (
     Float64,
     Replacement,
@@ -28,6 +35,8 @@ from gantk.export.rewrites.graphs import (
     text,
 )
 
+_NO_END = np.iinfo(np.int64).max
+
 FEW_CHANNELS = 8
 """Filters of so few are transposed convolutions of all channels, most of whose weights are 0: backends are slow at
 transposed depthwise ones."""
@@ -40,12 +49,18 @@ def filters_to_depthwise(graph: ir.Model) -> int:
         The number of changes.
     """
     filters = [node for node in graph.graph if _kernels(node) is not None]
+    if filters:
+        factors_before_slopes(graph.graph)
+        fold_factors(graph.graph)
+        filters = [node for node in graph.graph if _kernels(node) is not None]
     turned = 0
     for found in filters:
         node = found
         for turn in (_with_padding, _of_channels, _with_padding, _enlarging):
             made = turn(graph.graph, node)
             turned, node = turned + (made is not None), made or node
+    for node in [node for node in graph.graph if _kernels(node) is not None]:
+        turned += _enlarging_by_phases(graph.graph, node) or _with_strides(graph.graph, node)
     if turned:
         RemoveUnusedNodesPass()(graph)
         drop_unused_weights(graph.graph)
@@ -108,35 +123,218 @@ def _of_channels(graph: ir.Graph, node: ir.Node) -> ir.Node | None:
 
 def _enlarging(graph: ir.Graph, node: ir.Node) -> ir.Node | None:
     """A transposed convolution, in place of a filter of pixels between which a padding by more axes has put zeros."""
-    kernels, joined = _kernels(node), alone_before(node)
+    kernels, spread = _kernels(node), _spread_before(node)
+    if kernels is None or spread is None:
+        return None
+    by_rows, by_columns = spread.times
+    rows, columns = kernels.shape[2:]
+    above, left, below, right = _pads(node)
+    pads = [rows - 1 - above, columns - 1 - left, rows - by_rows - below, columns - by_columns - right]
+    if min(pads) < 0:
+        return None
+    new = Replacement(graph, node)
+    pictures = _shaped(new, spread.source, spread.sizes)
+    flipped, groups = kernels[:, :, ::-1, ::-1], len(kernels)
+    if groups <= FEW_CHANNELS:
+        flipped, groups = flipped * np.eye(groups)[:, :, None, None], 1
+    inputs = [pictures, new.weight("kernels", flipped), *node.inputs[2:]]
+    attributes = {**node.attributes, "group": groups, "pads": pads, "strides": [by_rows, by_columns]}
+    return _finished(new, new.add("ConvTranspose", inputs, "enlarging", **attributes), [*spread.nodes, node])
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """Pictures between whose pixels zeros were put, by a padding of more axes.
+
+    Args:
+        nodes: In order.
+        source: What the first one reads.
+        sizes: Of the pictures before.
+        times: By how many rows and columns each pixel is apart from the next.
+    """
+
+    nodes: tuple[ir.Node, ...]
+    source: ir.Value
+    sizes: list[int]
+    times: tuple[int, int]
+
+
+def _spread_before(node: ir.Node) -> _Spread | None:
+    """What put zeros between the pixels that a node alone reads."""
+    joined = alone_before(node)
     pad = None if joined is None or joined.op_type != "Reshape" else alone_before(joined)
     split = None if pad is None or pad.op_type != "Pad" else alone_before(pad)
-    if kernels is None or joined is None or pad is None or split is None or split.op_type != "Reshape":
+    if joined is None or pad is None or split is None or split.op_type != "Reshape":
         return None
     apart, spread, picture = split.outputs[0], _sizes(pad.outputs[0]), _sizes(joined.outputs[0])
-    source, sizes, amounts = split.inputs[0], _sizes(apart), padding(pad)
+    source, sizes, amounts, value = split.inputs[0], _sizes(apart), padding(pad), constant(optional(pad, 2))
     if source is None or sizes is None or spread is None or picture is None or amounts is None:
         return None
     height, by_rows, width, by_columns = spread[-4:]
     zeros = [0] * (2 * len(sizes) - 3) + [by_rows - 1, 0, by_columns - 1]
     if amounts != zeros or sizes[-3::2] != [1, 1] or picture[2:] != [height * by_rows, width * by_columns]:
         return None
-    value = constant(optional(pad, 2))
-    rows, columns = kernels.shape[2:]
-    above, left, below, right = _pads(node)
-    pads = [rows - 1 - above, columns - 1 - left, rows - by_rows - below, columns - by_columns - right]
-    if text(pad, "mode", "constant") != "constant" or (value is not None and value.any()) or min(pads) < 0:
+    if text(pad, "mode", "constant") != "constant" or (value is not None and value.any()):
         return None
-    new = Replacement(graph, node)
-    pictures = _shaped(new, source, [*picture[:2], height, width])
-    flipped, groups = kernels[:, :, ::-1, ::-1], len(kernels)
-    if groups <= FEW_CHANNELS:
-        flipped, groups = flipped * np.eye(groups)[:, :, None, None], 1
-    inputs = [pictures, new.weight("kernels", flipped), *node.inputs[2:]]
-    attributes = {**node.attributes, "group": groups, "pads": pads, "strides": [by_rows, by_columns]}
-    return _finished(
-        new, new.add("ConvTranspose", inputs, "enlarging", **attributes), [split, pad, joined, node]
-    )
+    return _Spread((split, pad, joined), source, [*picture[:2], height, width], (by_rows, by_columns))
+
+
+def _enlarging_by_phases(graph: ir.Graph, node: ir.Node) -> bool:
+    """Filter rows, then columns, of pictures without zeros between their pixels: for each phase of these by itself."""
+    spread, pair, second = _spread_before(node), _separated(node), only_user(node.outputs[0])
+    if spread is None or pair is None or second is None or len(set(spread.times)) > 1 or spread.times[0] == 1:
+        return False
+    if _frames(second, 1 if pair[0] is node else 0):
+        return False
+    times, (along_rows, along_columns) = spread.times[0], pair
+    pads = [sum(sides) for sides in zip(_pads(along_rows), _pads(along_columns), strict=True)]
+    kernels = {
+        "rows": _phases(_taps(along_columns), times, pads[0], pads[2]),
+        "columns": _phases(_taps(along_rows), times, pads[1], pads[3]),
+    }
+    slopes = only_user(second.outputs[0])
+    last = slopes if slopes is not None and slopes.op_type in ("LeakyRelu", "Relu") else second
+    new, channels = Replacement(graph, last), spread.sizes[1]
+    source = _shaped(new, spread.source, spread.sizes)
+    parts = []
+    rows, columns = kernels["rows"], kernels["columns"]
+    for row in range(times):
+        weight = new.weight(f"row.{row}", rows.kernels[row][:, None, :, None])
+        how = {"group": channels, "pads": [rows.before, 0, rows.after, 0]}
+        filtered = new.add("Conv", [source, weight], f"rows.{row}", **how)
+        for column in range(times):
+            weight = new.weight(f"column.{row}.{column}", columns.kernels[column][:, None, None, :])
+            how = {"group": channels, "pads": [0, columns.before, 0, columns.after]}
+            inputs = [filtered, weight, *second.inputs[2:]]
+            part = new.add("Conv", inputs, f"phase.{row}.{column}", **how)
+            if last is not second:
+                part = new.add(last.op_type, [part], f"active.{row}.{column}", **last.attributes)
+            parts.append(part)
+    joined = new.add("Concat", parts, "phases", axis=1)
+    value = new.add("DepthToSpace", [joined], "DepthToSpace", blocksize=times, mode="DCR")
+    if rows.extra or columns.extra:
+        ends = [-phases.extra or _NO_END for phases in (rows, columns)]
+        bounds = {"starts": [0, 0], "ends": ends, "axes": [2, 3]}
+        value = new.add(
+            "Slice",
+            [value, *(new.weight(name, np.array(numbers)) for name, numbers in bounds.items())],
+            "cut",
+        )
+    chain = [*spread.nodes, node, second]
+    new.finish(value, chain if last is second else [*chain, last])
+    return True
+
+
+def _separated(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
+    """A filter along rows of pixels and one along columns: the given one, and what alone reads it.
+
+    The one along rows, which comes first here, has a kernel of one row.
+    """
+    second, kernels = only_user(node.outputs[0]), _kernels(node)
+    others = None if second is None else _kernels(second)
+    if second is None or kernels is None or others is None or optional(node, 2) is not None:
+        return None
+    for first_axis, pair in ((2, (node, second)), (3, (second, node))):
+        if kernels.shape[first_axis] == others.shape[5 - first_axis] == 1:
+            return pair
+    return None
+
+
+def _frames(second: ir.Node, axis: int) -> bool:
+    """Whether a filter puts zeros beside what the one before it made along an axis, 0 for rows and 1 for columns."""
+    pads = _pads(second)
+    return bool(pads[axis] or pads[axis + 2])
+
+
+def _taps(node: ir.Node) -> Float64:
+    """The taps of a filter along one axis, [channels, taps]."""
+    kernels = _kernels(node)
+    assert kernels is not None
+    return kernels.reshape(len(kernels), -1)
+
+
+@dataclass(frozen=True)
+class _Phases:
+    """Filters of pixels without zeros between them, one for each place between two of these.
+
+    Args:
+        kernels: Each float64[channels, taps].
+        before: Zeros before the pixels.
+        after: Zeros behind them.
+        extra: How many more than wanted all of them make.
+    """
+
+    kernels: list[Float64]
+    before: int
+    after: int
+    extra: int
+
+
+def _phases(taps: Float64, times: int, before: int, after: int) -> _Phases:
+    """The phases of a filter, which the pixel at `times` i + r meets at tap `times` j + `before` - r as pixel i + j."""
+    count = taps.shape[1]
+    first, last = -(before // times), (count - 2 - before + times) // times
+    kernels = []
+    for phase in range(times):
+        places = times * np.arange(first, last + 1) + before - phase
+        inside = (places >= 0) & (places < count)
+        kernels.append(np.where(inside, taps[:, np.clip(places, 0, count - 1)], 0.0))
+    growth = before + after - count + 1  # How many more the filter makes than there are pixels and zeros.
+    behind = max(last - -growth // times, 0)
+    return _Phases(kernels, -first, behind, times * (behind - last) - growth)
+
+
+def _with_strides(graph: ir.Graph, node: ir.Node) -> bool:
+    """Filter only what cuts after a filter, or after two along one axis each, keep of each so many rows and columns."""
+    pair = _separated(node)
+    last = node if pair is None else only_user(node.outputs[0])
+    assert last is not None
+    cuts, steps = _steps_after(last)
+    if steps == (1, 1) or (pair is None and _is_second(node)):
+        return False
+    new = Replacement(graph, last)
+    if pair is None:
+        made = new.add("Conv", node.inputs, "strides", **{**node.attributes, "strides": [*steps]})
+        new.finish(made, [node, *cuts])
+        return True
+    along_rows = pair[0]
+    axis = 1 if along_rows is node else 0  # The one that the first filters along, whose step it can have.
+    if _frames(last, axis):
+        return False
+    strides = [steps[0], 1], [1, steps[1]]
+    first = new.add("Conv", node.inputs, "strides", **{**node.attributes, "strides": strides[axis]})
+    inputs = [first, *last.inputs[1:]]
+    made = new.add("Conv", inputs, "strides.last", **{**last.attributes, "strides": strides[1 - axis]})
+    new.finish(made, [node, last, *cuts])
+    return True
+
+
+def _is_second(node: ir.Node) -> bool:
+    """Whether a filter comes after one that it is separated from."""
+    before = alone_before(node)
+    return before is not None and _kernels(before) is not None and _separated(before) is not None
+
+
+def _steps_after(node: ir.Node) -> tuple[list[ir.Node], tuple[int, int]]:
+    """The cuts that alone read a node and each other, and keep every so many rows and columns from the first on."""
+    cuts: list[ir.Node] = []
+    steps = {2: 1, 3: 1}
+    while (cut := only_user((cuts or [node])[-1].outputs[0])) is not None and cut.op_type == "Slice":
+        starts, ends, axes, strides = (constant(optional(cut, index)) for index in (1, 2, 3, 4))
+        sizes = None if cut.inputs[0] is None else cut.inputs[0].shape
+        if starts is None or ends is None or axes is None or strides is None or sizes is None:
+            break
+        places = [int(axis) % 4 for axis in axes]
+        reached = all(
+            end >= _NO_END // 2 or (isinstance(sizes[axis], int) and end >= sizes[axis])
+            for axis, end in zip(places, ends, strict=True)
+        )
+        if starts.any() or not reached or min(strides) < 1 or not set(places) <= {2, 3}:
+            break
+        for axis, stride in zip(places, strides, strict=True):
+            steps[axis] *= int(stride)
+        cuts.append(cut)
+    return cuts, (steps[2], steps[3])
 
 
 def _pads(node: ir.Node) -> list[int]:

@@ -52,6 +52,27 @@ def _with_constant(graph: ir.Graph, node: ir.Node) -> ir.Node | None:
     return made.producer()
 
 
+def factors_before_slopes(graph: ir.Graph) -> None:
+    """Let a positive factor multiply what a ReLU reads and not what it yields, where a convolution may take it in.
+
+    StyleGAN2 and 3 multiply so to keep the variance of activations (Karras et al., arXiv 1912.04958, section 2.1).
+    """
+    for node in [node for node in graph if node.op_type == "Mul"]:
+        for active, factor in (node.inputs, node.inputs[::-1]):
+            number, slopes = constant(factor), None if active is None else active.producer()
+            if number is None or slopes is None or slopes.op_type not in ("LeakyRelu", "Relu"):
+                continue
+            if number.size != 1 or number.item() <= 0 or only_user(slopes.outputs[0]) is not node:
+                continue
+            new, sums = Replacement(graph, node), slopes.inputs[0]
+            product = new.add("Mul", [sums, factor], "Mul")
+            if sums is not None:
+                product.type, product.shape = sums.type, sums.shape
+            moved = new.add(slopes.op_type, [product], slopes.op_type, **slopes.attributes)
+            new.finish(moved, (slopes, node))
+            break
+
+
 def factors_behind_filters(graph: ir.Graph) -> None:
     """Let factors of channels multiply what a depthwise convolution yields and not what it reads.
 

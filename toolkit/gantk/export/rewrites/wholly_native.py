@@ -19,6 +19,7 @@ from gantk.export.rewrites.apart import (
     crops_apart,
     groups_apart,
     norms_apart,
+    products_apart,
     quotients_apart,
     splits_apart,
     transposed_apart,
@@ -56,6 +57,9 @@ MARK = "gantk.wholly_native"
 FEW_OUTPUTS = 8
 """As `kMostNarrow` of kernels/cpu/nhwc_loops.hpp."""
 
+FEW_TERMS = 4
+"""Sums of so many take little more than a pass."""
+
 _MOVERS = frozenset({"Cast", "Concat", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 """What ONNX Runtime computes in bfloat16 on a CPU."""
 
@@ -90,6 +94,7 @@ def channels_last_to_native(graph: ir.Model) -> int:
     groups_apart(graph.graph)
     averages_apart(graph.graph)
     crops_apart(graph.graph)
+    products_apart(graph.graph)
     quotients_apart(graph.graph)
     factors_behind_filters(graph.graph)
     fold_factors(graph.graph)
@@ -177,10 +182,10 @@ def _turn_plain(graph: ir.Model, node: ir.Node) -> bool:
 
 def _is_depthwise(node: ir.Node) -> bool:
     """Whether a convolution sees a channel at a time, and makes one of it."""
-    kernel, strides = constant(node.inputs[1]), ints(node, "strides") or [1, 1]
+    kernel = constant(node.inputs[1])
     if kernel is None or kernel.ndim != 4 or kernel.shape[1] != 1 or len(kernel) == 1:
         return False
-    plain = len(set(strides)) == 1 and ints(node, "dilations") in ([], [1, 1]) and is_explicit(node)
+    plain = ints(node, "dilations") in ([], [1, 1]) and is_explicit(node)
     return plain and attribute(node, "group", 1) == len(kernel) and min(ints(node, "pads"), default=0) >= 0
 
 
@@ -304,9 +309,18 @@ def _has_kernel(node: ir.Node) -> bool:
     """
     if node.domain == DOMAIN or node.op_type in _MOVERS | _BY_PASS:
         return True
+    if node.op_type == "MatMul" and _sums_few(node):
+        return True
     return all(
         not _is_float(value) or (value.shape is not None and len(value.shape) < 4) for value in node.outputs
     )
+
+
+def _sums_few(product: ir.Node) -> bool:
+    """Whether each value is a sum of few, as a wave's phase is of two coordinates."""
+    first = product.inputs[0]
+    inner = None if first is None or not first.shape else first.shape[-1]
+    return isinstance(inner, int) and inner <= FEW_TERMS
 
 
 def _mark_floats(graph: ir.Graph) -> None:
