@@ -76,10 +76,10 @@ def cases(shape: Sequence[int]) -> dict[str, tuple[list[NodeProto], list[NodePro
         ("Reshape", ["groups"]), ("InstanceNormalization", ["ones", "zeros"]), ("Reshape", ["pictures"]),
         ("Mul", ["planes"]), ("Add", ["shifts"]),
     )  # fmt: skip
-    parts = [
-        helper.make_node("Split", ["x"], ["a", "b"], axis=3, num_outputs=2),
-        helper.make_node("Mul", ["a", "b"], ["y"]),
-    ]
+    parts = helper.make_node("Split", ["x"], ["a", "b"], axis=3, num_outputs=2)
+    gate = [parts, helper.make_node("Mul", ["a", "b"], ["y"])]
+    sigmoid = helper.make_node("Sigmoid", ["b"], ["sigmoid"])
+    glu = [parts, sigmoid, helper.make_node("Mul", ["a", "sigmoid"], ["y"])]
     found = {
         "NhwcAffineSumPRelu, noise": (
             native("NhwcAffineSumPRelu", ["factors", "offsets", "noise", "slopes"]),
@@ -93,7 +93,8 @@ def cases(shape: Sequence[int]) -> dict[str, tuple[list[NodeProto], list[NodePro
             native("NhwcLayerNorm", ["scale", "offset"]),
             chain(("LayerNormalization", ["scale", "offset"], {"axis": -1})), False,
         ),
-        "NhwcGate": (native("NhwcGate", []), parts, False),
+        "NhwcGate": (native("NhwcGate", []), gate, False),
+        "NhwcGlu": (native("NhwcGlu", []), glu, False),
         "NhwcDepthwiseConvolution, 4 x 4": (
             native("NhwcDepthwiseConvolution", ["kernels"], group=channels, pads=[1, 1, 2, 2]),
             chain(("Conv", ["kernels"], {"group": channels, "pads": [1, 1, 2, 2]})), True,

@@ -19,7 +19,7 @@ template <typename T>
 void gate_pixels(const Gate& shape, const void* features, int64_t first, int64_t pixels, void* result) {
     const int64_t at = first * shape.channels;
     nhwc::loops<T>().gate(static_cast<const T*>(features) + 2 * at, pixels, shape.channels,
-                          static_cast<T*>(result) + at);
+                          shape.sigmoid, static_cast<T*>(result) + at);
 }
 
 void gate_halves(const Gate& shape, const void* features, int64_t first, int64_t pixels, void* result) {
@@ -28,7 +28,7 @@ void gate_halves(const Gate& shape, const void* features, int64_t first, int64_t
     for (int64_t pixel = first; pixel < first + pixels; pixel += run) {
         const int64_t count = std::min(run, first + pixels - pixel), at = pixel * shape.channels;
         widen(shape.element, features, 2 * at, 2 * count * shape.channels, given.data());
-        nhwc::loops<float>().gate(given.data(), count, shape.channels, made.data());
+        nhwc::loops<float>().gate(given.data(), count, shape.channels, shape.sigmoid, made.data());
         narrow(shape.element, made.data(), count * shape.channels, result, at);
     }
 }

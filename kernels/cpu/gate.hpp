@@ -11,6 +11,7 @@ namespace gantk::cpu {
 struct Gate {
     Element element;
     std::int64_t pixels, channels;
+    bool sigmoid = false;  // The second half's sigmoid takes its place.
 };
 
 // The first half of each pixel's channels times the second, in float32 and rounded once.

@@ -145,8 +145,8 @@ struct Loops {
     // (values - mean) / sqrt(variance + epsilon) * scale + offset; results lie as values do, and may take their place.
     void (*normalize)(const Element* values, std::int64_t pixels, const PixelNorm& norm, Element* results);
 
-    // The first half of each pixel's features times the second, which has so many channels, too.
-    void (*gate)(const Element* features, std::int64_t pixels, std::int64_t channels, Element* results);
+    // The first half of each pixel's features times the second, which has so many channels, too, or its sigmoid.
+    void (*gate)(const Element* features, std::int64_t pixels, std::int64_t channels, bool sigmoid, Element* results);
 };
 
 // Of a block of kVector channels: of bfloat16 the even ones come first, then the odd ones.

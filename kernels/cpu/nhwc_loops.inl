@@ -5,6 +5,7 @@
 // `store` and `add_products`. `kRegisters` of outputs count in these.
 
 using Vector = Floats;
+#include "exponential.inl"
 #include "winograd_points.inl"
 
 template <int kPixels, int kRegisters>

@@ -176,32 +176,47 @@ GANTK_ENTRY void normalize(const Element* values, int64_t pixels, const PixelNor
 }
 
 // Products of a vector, or of the few values that are left.
+template <bool kSigmoid>
 GANTK_TARGET inline void gate_vector(const Element* first, const Element* second, Element* result) {
     Floats a, b;
     load(first, a);
     load(second, b);
-    store(a * b, result);
+    if constexpr (kSigmoid)
+        multiply_with_sigmoid(b, a);
+    else
+        a *= b;
+    store(a, result);
 }
 
+template <bool kSigmoid>
 GANTK_TARGET inline void gate_some(const Element* first, const Element* second, std::size_t count, Element* result) {
     Element given[2][kLanes] = {}, made[kLanes];
     __builtin_memcpy(given[0], first, count * sizeof(Element));
     __builtin_memcpy(given[1], second, count * sizeof(Element));
-    gate_vector(given[0], given[1], made);
+    gate_vector<kSigmoid>(given[0], given[1], made);
     __builtin_memcpy(result, made, count * sizeof(Element));
 }
 
 // What a vector has past a pixel's last channel is written over by the next pixel. The next halves are fetched, for no
 // processor foresees them where they are large.
-GANTK_ENTRY void gate(const Element* features, int64_t pixels, int64_t channels, Element* results) {
+template <bool kSigmoid>
+GANTK_TARGET inline void gate_pixels(const Element* features, int64_t pixels, int64_t channels, Element* results) {
     for (int64_t left = pixels * channels; left > 0; left -= channels, features += 2 * channels, results += channels)
         for (int64_t channel = 0; channel < channels; channel += kLanes) {
             const Element* const first = features + channel;
             __builtin_prefetch(first + 2 * channels);
             __builtin_prefetch(first + 3 * channels);
             if (left - channel >= kLanes)
-                gate_vector(first, first + channels, results + channel);
+                gate_vector<kSigmoid>(first, first + channels, results + channel);
             else
-                gate_some(first, first + channels, static_cast<std::size_t>(channels - channel), results + channel);
+                gate_some<kSigmoid>(first, first + channels, static_cast<std::size_t>(channels - channel),
+                                    results + channel);
         }
+}
+
+GANTK_ENTRY void gate(const Element* features, int64_t pixels, int64_t channels, bool sigmoid, Element* results) {
+    if (sigmoid)
+        gate_pixels<true>(features, pixels, channels, results);
+    else
+        gate_pixels<false>(features, pixels, channels, results);
 }

@@ -129,8 +129,8 @@ extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation, kMaxPool, 
     kNhwcTransposedConvolutionRelu, kNhwcTransposedConvolutionPRelu, kNhwcTransposedConvolutionSum,
     kNhwcDepthwiseConvolution, kNhwcDepthwiseConvolutionRelu, kNhwcDepthwiseConvolutionPRelu, kNhwcPRelu, kNhwcMaxPool,
     kNhwcAffine, kNhwcAffineSum, kNhwcAffinePRelu, kNhwcAffineSumPRelu, kNhwcAffineSilu, kNhwcAffineSumSilu,
-    kNhwcGroupNorm, kNhwcGroupNormSilu, kNhwcLayerNorm, kNhwcGate, kInstanceNorm, kInstanceNormRelu, kInstanceNormSum,
-    kBorderedBlocks, kBiasRelu, kSizes;
+    kNhwcGroupNorm, kNhwcGroupNormSilu, kNhwcLayerNorm, kNhwcGate, kNhwcGlu, kInstanceNorm, kInstanceNormRelu,
+    kInstanceNormSum, kBorderedBlocks, kBiasRelu, kSizes;
 
 #ifdef GANTK_HAS_CUDA
 extern const Signature kToPicture;  // On a CPU its body does.

@@ -139,7 +139,7 @@ struct Domain {
                  &kNhwcDepthwiseConvolution, &kNhwcDepthwiseConvolutionRelu, &kNhwcDepthwiseConvolutionPRelu,
                  &kNhwcPRelu, &kNhwcMaxPool, &kNhwcAffine, &kNhwcAffineSum, &kNhwcAffinePRelu, &kNhwcAffineSumPRelu,
                  &kNhwcAffineSilu, &kNhwcAffineSumSilu, &kNhwcGroupNorm, &kNhwcGroupNormSilu, &kNhwcLayerNorm,
-                 &kNhwcGate});
+                 &kNhwcGate, &kNhwcGlu});
         if (cpu_only || kInstanceNorm.cuda)
             add({&kInstanceNorm, &kInstanceNormRelu, &kInstanceNormSum, &kBorderedBlocks, &kBiasRelu});
 #ifdef GANTK_HAS_CUDA

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -56,14 +58,20 @@ class Normalised(Draft):
         else:
             self.value = self.add("Div", centred, root)
 
-    def halves(self, *, split: bool, bounds: tuple[tuple[int, int], ...] = ((0, 4), (4, 2**62))) -> list[str]:
+    def halves(
+        self,
+        *,
+        split: bool,
+        bounds: tuple[tuple[int, int], ...] = ((0, 4), (4, 2**62)),
+        steps: tuple[int, ...] = (),
+    ) -> list[str]:
+        """As one node, or as two cuts, which may be told their steps."""
         if split:
             first = self.add("Split", self.value, axis=1, num_outputs=2)
             self.nodes[-1].output.append(f"{first}.second")
             return [first, f"{first}.second"]
-        one = self.weight(np.array([1]))
         return [
-            self.add("Slice", self.value, *(self.weight(np.array([at])) for at in ends), one)
+            self.add("Slice", self.value, *(self.weight(np.array([at])) for at in (*ends, 1, *steps)))
             for ends in bounds
         ]
 
@@ -76,9 +84,15 @@ class Normalised(Draft):
         return make_graph(self.nodes, self.weights, CHANNELS, CHANNELS, SIDES, self.batch)
 
 
-def turned(draft: Normalised) -> list[str]:
-    """The operators that are left, once they have been seen to compute the same."""
+def turned(draft: Normalised, yielded: str = "") -> list[str]:
+    """The operators that are left, once they have been seen to compute the same.
+
+    Args:
+        draft: The network.
+        yielded: A value that it yields, too.
+    """
     graph = draft.graph()
+    graph.graph.outputs.extend(v for node in graph.graph for v in node.outputs if v.name == yielded)
     other = rewrite(graph, [WHOLLY_NATIVE])
     assert other is not None
     x = picture(2, CHANNELS, *SIDES)
@@ -117,13 +131,66 @@ def test_layer_norm_is_one_operator(power: bool, inverse: bool, affine: bool) ->
     assert turned(draft) == ["Transpose", "NhwcConvolution", "NhwcLayerNorm", "NhwcConvolution", "Transpose"]
 
 
-@pytest.mark.parametrize("split", [False, True])
+CUTS = pytest.mark.parametrize(
+    "cuts",
+    [{"split": True}, {"split": False}, {"split": False, "steps": (1,)}],
+    ids=["split", "cuts", "cuts with steps"],
+)
+
+
+@CUTS
 @pytest.mark.parametrize("turn", [False, True])
-def test_a_product_of_halves_is_one_operator(split: bool, turn: bool) -> None:
+@pytest.mark.parametrize("function", ["NhwcGate", "NhwcGlu"])
+def test_a_product_of_halves_is_one_operator(function: str, turn: bool, cuts: dict[str, Any]) -> None:
+    """Of the first with the second, or with its sigmoid."""
     draft = Normalised()
-    halves = draft.halves(split=split)
-    draft.gate(halves[::-1] if turn else halves)
-    assert "NhwcGate" in turned(draft)
+    first, second = draft.halves(**cuts)
+    factors = [first, second if function == "NhwcGate" else draft.add("Sigmoid", second)]
+    draft.gate(factors[::-1] if turn else factors)
+    convolution = "NhwcConvolution"
+    assert turned(draft) == ["Transpose", convolution, function, convolution, convolution, "Transpose"]
+
+
+@CUTS
+@pytest.mark.parametrize(
+    "kind", ["the first", "both", "another", "another function", "read twice", "read as well", "yielded"]
+)
+def test_what_is_no_gated_linear_unit_stays(kind: str, cuts: dict[str, Any]) -> None:
+    draft = Normalised()
+    first, second = draft.halves(**cuts)
+    sigmoid = draft.add("Tanh" if kind == "another function" else "Sigmoid", second)
+    factors = [first, sigmoid]
+    if kind == "the first":
+        factors = [draft.add("Sigmoid", first), second]
+    elif kind == "both":
+        factors = [draft.add("Sigmoid", first), sigmoid]
+    elif kind == "another":  # Half of other pictures.
+        draft.value = draft.add("Tanh", draft.value)
+        factors = [draft.halves(**cuts)[0], sigmoid]
+    elif kind == "read twice":
+        factors = [sigmoid, sigmoid]
+    draft.gate(factors)
+    if kind == "read as well":
+        draft.value = draft.add("Add", draft.value, draft.conv(sigmoid, CHANNELS // 2, CHANNELS, 1))
+    assert not {"NhwcGate", "NhwcGlu"} & set(turned(draft, sigmoid if kind == "yielded" else ""))
+
+
+def test_every_other_channel_is_no_half() -> None:
+    draft = Normalised()
+    first, second = draft.halves(split=False, steps=(2,))
+    product = draft.add("Mul", first, draft.add("Sigmoid", second))
+    draft.value = draft.conv(product, CHANNELS // 4, CHANNELS, 1)
+    assert "NhwcGlu" not in turned(draft)
+
+
+@pytest.mark.parametrize(
+    "bounds", [((0, 4), (0, 4)), ((0, 4), (3, 7)), ((4, 8), (0, 4)), ((0, -4), (4, 8))], ids=str
+)
+def test_other_sigmoids_stay(bounds: tuple[tuple[int, int], ...]) -> None:
+    draft = Normalised()
+    first, second = draft.halves(split=False, bounds=bounds)
+    draft.gate([first, draft.add("Sigmoid", second)])
+    assert "NhwcGlu" not in turned(draft)
 
 
 @pytest.mark.parametrize(

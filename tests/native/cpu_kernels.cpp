@@ -362,9 +362,10 @@ void test_layer_norm(const LayerNorm& shape) {
 }
 
 void test_gate(const Gate& shape) {
-    const auto [element, pixels, channels] = shape;
+    const auto [element, pixels, channels, sigmoid] = shape;
     const Tensor features(element, 2 * pixels * channels);
-    const double rounding = element == Element::float32 ? 6e-8 : element == Element::float16 ? 0x1p-11 : 0x1p-8;
+    const double own = element == Element::float32 ? 6e-8 : element == Element::float16 ? 0x1p-11 : 0x1p-8;
+    const double rounding = own + (sigmoid ? 5e-7 : 0);
     for (const nhwc::Processor* processor : nhwc::processors()) {
         nhwc::choose(*processor);
         std::vector<unsigned char> made(features.bytes.size() / 2, 0xff);
@@ -372,11 +373,57 @@ void test_gate(const Gate& shape) {
         const std::vector<float> found = read(element, made);
         for (int64_t at = 0; at < pixels * channels; ++at) {
             const float* const first = features.values.data() + at + at / channels * channels;
-            const double wanted = double{first[0]} * first[channels];
+            const double by = sigmoid ? 1 / (1 + std::exp(-double{first[channels]})) : double{first[channels]};
+            const double wanted = first[0] * by;
             check("gate", {element, 1, channels, pixels}, found[std::size_t(at)], wanted, std::abs(wanted), rounding);
         }
     }
     nhwc::choose(*nhwc::processors().front());
+}
+
+// Sigmoids from all but 0 to all but 1, times what is small and what is large; then what is not finite.
+void test_sigmoid(Element element) {
+    const float largest = element == Element::float16 ? 6e4f : 3e38f;
+    std::vector<float> first, second;
+    for (const float factor : {1.0f, -3.0f, 0x1p-10f, -6e4f, 0.0f, -0.0f})
+        for (float size = 0x1p-14f; size < largest; size *= 1.01f)
+            for (const float value : {size, -size, 0.0f}) first.push_back(factor), second.push_back(value);
+    const std::size_t finite = first.size();
+    float told;  // Of its bits some are the fraction's lowest.
+    const std::uint32_t bits = 0x7fc00001;
+    std::memcpy(&told, &bits, sizeof told);
+    const float specials[][3]{{NAN, 1, NAN},           {1, NAN, NAN},
+                              {-2, -NAN, NAN},         {3, told, NAN},
+                              {told, 3, NAN},          {2, INFINITY, 2},
+                              {-2, INFINITY, -2},      {2, -INFINITY, 0},
+                              {-2, -INFINITY, -0.0f},  {INFINITY, -4, INFINITY},
+                              {-INFINITY, 4, -INFINITY}, {INFINITY, -INFINITY, NAN}};
+    for (const auto& [a, b, wanted] : specials) first.push_back(a), second.push_back(b);
+    const auto count = int64_t(first.size());
+    std::vector<float> values = first;
+    values.insert(values.end(), second.begin(), second.end());
+    std::vector<unsigned char> features(values.size() * std::size_t(gantk::kernels::element_bytes(element)));
+    narrow(element, values.data(), 2 * count, features.data(), 0);
+    widen(element, features.data(), 0, 2 * count, values.data());
+    std::vector<unsigned char> made(features.size() / 2);
+    gate({element, 1, count, true}, features.data(), made.data(), kThreads);
+    const std::vector<float> found = read(element, made);
+    const double rounding = element == Element::float32 ? 6e-7 : element == Element::float16 ? 0x1.01p-11 : 0x1.01p-8;
+    const Features named{element, 1, count, 1};
+    for (std::size_t i = 0; i < first.size(); ++i) {
+        if (i < finite) {
+            const double a = values[i], wanted = a / (1 + std::exp(-double{values[std::size_t(count) + i]}));
+            // A sigmoid below 3e-39 is 0.
+            const double least = element == Element::float16 ? 0x1p-25 : 0x1p-126 + 3e-39 * std::abs(a);
+            check("a sigmoid", named, std::abs(found[i] - wanted) <= rounding * std::abs(wanted) + least, 1, 0, 0);
+            check("its sign", named, std::signbit(found[i]), std::signbit(a), 0, 0);
+        } else {
+            const float wanted = specials[i - finite][2];
+            const bool alike = std::isnan(wanted) ? std::isnan(found[i])
+                                                  : found[i] == wanted && std::signbit(found[i]) == std::signbit(wanted);
+            check("a special sigmoid", named, alike, 1, 0, 0);
+        }
+    }
 }
 
 }  // namespace
@@ -410,15 +457,18 @@ int main() {
         for (const int64_t channels : {1, 3, 8, 13, 15, 16, 17, 24, 32, 33, 48, 57, 64, 65, 100, 512, 1500})
             for (const int64_t pixels : {1, 2, 4, 7, 23}) {
                 test_layer_norm({element, pixels, channels});
-                test_gate({element, pixels, channels});
+                for (const bool sigmoid : {false, true}) test_gate({element, pixels, channels, sigmoid});
                 ++shapes;
             }
         test_layer_norm({element, 30000, 3});  // More than a task.
         test_layer_norm({element, 3000, 40});
-        test_gate({element, 30000, 3});
+        for (const bool sigmoid : {false, true}) test_gate({element, 30000, 3, sigmoid});
         test_affine({element, 2, 30000, 3}, 0b1111111);  // More than a task.
         test_affine({element, 2, 30000, 3}, 0b0111000);
-        on_every_processor([&] { test_silu(element); });
+        on_every_processor([&] {
+            test_silu(element);
+            test_sigmoid(element);
+        });
         for (const auto& [pixels, channels, groups] : std::vector<std::array<int64_t, 3>>{{1, 1, 1},
                                                                                           {1, 12, 4},
                                                                                           {5, 6, 3},

@@ -23,7 +23,8 @@ Array = np.ndarray[Any, Any]
 TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 # Of a result, its own rounding.
 ROUNDING = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-INPUTS = {"NhwcLayerNorm": ("features", "scale", "offset"), "NhwcGate": ("features",)}
+GATES = ("NhwcGate", "NhwcGlu")
+INPUTS = {"NhwcLayerNorm": ("features", "scale", "offset"), **dict.fromkeys(GATES, ("features",))}
 # Around a vector, a group of pixels, a run and a task: of pixels, of channels; those of a gate are twice as many.
 SHAPES = [
     (1, 1, 1, 1),
@@ -57,7 +58,7 @@ def draw(shape: tuple[int, int, int, int], dtype: str = "float32", mean: float =
 
 
 def draw_halves(shape: tuple[int, int, int, int], dtype: str = "float32") -> dict[str, Array]:
-    """The input of an NhwcGate that makes a shape."""
+    """The input of a gate that makes a shape."""
     return {"features": draw((*shape[:3], 2 * shape[3]), dtype)["features"]}
 
 
@@ -104,11 +105,13 @@ def assert_normalized(found: Array, feeds: dict[str, Array], dtype: str, epsilon
     assert (np.abs(found - wanted) <= 2.0**-21 * lost + ROUNDING[dtype] * np.abs(wanted) + 2.0**-25).all()
 
 
-def assert_gated(found: Array, features: Array, dtype: str) -> None:
-    channels = features.shape[3] // 2
-    wanted = features[..., :channels].astype(np.float64) * features[..., channels:]
+def assert_gated(found: Array, features: Array, dtype: str, operator: str) -> None:
+    """Off by its rounding, and by that of the sigmoid, in float32."""
+    first, second = np.split(features.astype(np.float64), 2, axis=3)
+    wanted = first * second if operator == "NhwcGate" else first / (1 + np.exp(-second))
+    lost = ROUNDING[dtype] + (5e-7 if operator == "NhwcGlu" else 0)
     assert found.shape == wanted.shape
-    assert (np.abs(found - wanted) <= ROUNDING[dtype] * np.abs(wanted) + 2.0**-25).all()
+    assert (np.abs(found - wanted) <= lost * np.abs(wanted) + 2.0**-25).all()
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -116,11 +119,11 @@ def assert_gated(found: Array, features: Array, dtype: str) -> None:
 def test_values(library: Path, shape: tuple[int, int, int, int], dtype: str) -> None:
     for operator, feeds in {
         "NhwcLayerNorm": draw(shape, dtype),
-        "NhwcGate": draw_halves(shape, dtype),
+        **dict.fromkeys(GATES, draw_halves(shape, dtype)),
     }.items():
         made = [session(library, operator, dtype, threads).run(None, feeds)[0] for threads in (1, 3)]
-        if operator == "NhwcGate":
-            assert_gated(made[0], feeds["features"], dtype)
+        if operator in GATES:
+            assert_gated(made[0], feeds["features"], dtype, operator)
         else:
             assert_normalized(made[0], feeds, dtype)
         np.testing.assert_array_equal(made[0], made[1])  # The number of threads decides nothing.
@@ -140,7 +143,9 @@ def test_any_shape(
     (made,) = session(library, "NhwcLayerNorm", dtype, 2, epsilon).run(None, feeds)
     assert_normalized(made, feeds, dtype, epsilon)
     feeds = draw_halves(shape, dtype)
-    assert_gated(session(library, "NhwcGate", dtype, 2).run(None, feeds)[0], feeds["features"], dtype)
+    for operator in GATES:
+        (made,) = session(library, operator, dtype, 2).run(None, feeds)
+        assert_gated(made, feeds["features"], dtype, operator)
 
 
 @pytest.mark.parametrize("channels", [3, 32, 1000])
@@ -170,7 +175,38 @@ def test_the_bodies(epsilon: float | None, dtype: str) -> None:
     (made,) = session(None, "NhwcLayerNorm", dtype, epsilon=epsilon).run(None, feeds)
     assert_normalized(made, feeds, dtype, epsilon or 1e-5)
     feeds = draw_halves((2, 5, 7, 3), dtype)
-    assert_gated(session(None, "NhwcGate", dtype).run(None, feeds)[0], feeds["features"], dtype)
+    (made,) = session(None, "NhwcGate", dtype).run(None, feeds)
+    assert_gated(made, feeds["features"], dtype, "NhwcGate")
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_the_body_of_a_gated_linear_unit(library: Path, dtype: str) -> None:
+    """It is float32 inside in every type; ONNX Runtime's sigmoid is right to 1e-7 of 1."""
+    feeds = draw_halves((2, 5, 7, 300), dtype)
+    found, native = (session(place, "NhwcGlu", dtype).run(None, feeds)[0] for place in (None, library))
+    first, second = np.split(feeds["features"].astype(np.float64), 2, axis=3)
+    wanted = first / (1 + np.exp(-second))
+    assert (
+        np.abs(found - wanted) <= ROUNDING[dtype] * np.abs(wanted) + 2e-7 * np.abs(first) + 2.0**-25
+    ).all()
+    np.testing.assert_allclose(native, found, rtol=2.01 * ROUNDING[dtype] + 5e-7, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("channels", [1, 40])  # Less than a vector, and more.
+def test_a_gated_linear_unit_of_what_is_not_finite(library: Path, channels: int, dtype: str) -> None:
+    """What the product of numbers is, with a sigmoid of 0 or 1 of infinities."""
+    inf, nan = np.inf, np.nan
+    first = [nan, -nan, 2, -2, nan, 3, -3, 3, -3, inf, -inf, inf, -inf, inf, 0, -0.0]
+    second = [1, 1, nan, -nan, nan, inf, inf, -inf, -inf, inf, 1, -3, -inf, nan, 5, -inf]
+    halves = np.float32([first, second]).T[None, None, :, :, None]
+    features = np.broadcast_to(halves, (*halves.shape[:4], channels)).reshape(1, 1, len(first), 2 * channels)
+    (made,) = session(library, "NhwcGlu", dtype).run(None, {"features": features})
+    wanted = np.float32([nan, nan, nan, nan, nan, 3, -3, 0, -0.0, inf, -inf, inf, nan, nan, 0, -0.0])
+    wanted = np.broadcast_to(wanted[:, None], (len(first), channels))
+    np.testing.assert_array_equal(made[0, 0], wanted)
+    numbers = ~np.isnan(wanted)
+    np.testing.assert_array_equal(np.signbit(made[0, 0][numbers]), np.signbit(wanted[numbers]))
 
 
 @pytest.mark.parametrize("channels", [5, 40, 64])
@@ -216,14 +252,16 @@ def test_what_is_not_finite_spoils_its_pixel_alone(library: Path, channels: int,
     spoilt[0, 1, 1:3] = True
     np.testing.assert_array_equal(np.isnan(made).any(axis=3), spoilt)
     assert np.isnan(made[0, 1, 1]).all()
-    (gated,) = session(library, "NhwcGate", dtype).run(None, {"features": feeds["features"]})
-    np.testing.assert_array_equal(
-        np.argwhere(~np.isfinite(gated)), [[0, 1, x, channels // 2 - 1] for x in (1, 2)]
-    )
+    for operator, pixels in {"NhwcGate": (1, 2), "NhwcGlu": (1,)}.items():  # The sigmoid of infinity is 1.
+        (gated,) = session(library, operator, dtype).run(None, {"features": feeds["features"]})
+        np.testing.assert_array_equal(
+            np.argwhere(~np.isfinite(gated)), [[0, 1, x, channels // 2 - 1] for x in pixels]
+        )
 
 
 @pytest.mark.parametrize(
-    ("operator", "standard"), [("NhwcLayerNorm", "LayerNormalization"), ("NhwcGate", "Split")]
+    ("operator", "standard"),
+    [("NhwcLayerNorm", "LayerNormalization"), ("NhwcGate", "Split"), ("NhwcGlu", "Sigmoid")],
 )
 def test_sessions_for_gpus_keep_the_body(library: Path, tmp_path: Path, operator: str, standard: str) -> None:
     session(library, operator, optimised=tmp_path / "optimised.onnx", settings={CPU_ONLY: "0"})
@@ -231,10 +269,11 @@ def test_sessions_for_gpus_keep_the_body(library: Path, tmp_path: Path, operator
     assert standard in left and operator not in left
 
 
+@pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize(("height", "wanted"), [(3, [2, 3, 4, 5]), ("H", None)])
-def test_shapes_are_inferred(library: Path, height: int | str, wanted: list[int] | None) -> None:
+def test_shapes_are_inferred(library: Path, height: int | str, wanted: list[int] | None, gate: str) -> None:
     nodes = [
-        helper.make_node("NhwcGate", ["x"], ["gated"], domain=DOMAIN),
+        helper.make_node(gate, ["x"], ["gated"], domain=DOMAIN),
         helper.make_node("NhwcLayerNorm", ["gated", "scale", "offset"], ["result"], domain=DOMAIN),
     ]
     sizes: dict[str, list[int | str]] = {"x": [2, height, 4, 10], "scale": [5], "offset": [5]}
@@ -261,6 +300,8 @@ def test_shapes_are_inferred(library: Path, height: int | str, wanted: list[int]
         ("NhwcLayerNorm", "offset", (1, 5), r"the offset has shape \[1, 5\]; \[5\] belongs to features"),
         ("NhwcGate", "features", (2, 3, 4), r"features have shape \[2, 3, 4\]; N x H x W x 2C is wanted"),
         ("NhwcGate", "features", (2, 3, 4, 7), r"features \[2, 3, 4, 7\] have 7 channels; an even number is wanted"),
+        ("NhwcGlu", "features", (2, 6), r"features have shape \[2, 6\]; N x H x W x 2C is wanted"),
+        ("NhwcGlu", "features", (2, 3, 4, 1), r"features \[2, 3, 4, 1\] have 1 channels; an even number is wanted"),
     ],
 )  # fmt: skip
 def test_bad_input(library: Path, operator: str, name: str, shape: tuple[int, ...], text: str) -> None:

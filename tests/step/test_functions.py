@@ -193,6 +193,7 @@ def test_a_body_is_in_the_opset_of_its_model() -> None:
         "NhwcGroupNormSilu",
         "NhwcLayerNorm",
         "NhwcGate",
+        "NhwcGlu",
         "InstanceNorm",
         "InstanceNormRelu",
         "InstanceNormSum",

@@ -56,6 +56,7 @@
         Each pixel is normalised over its channels (Ba, Kiros and Hinton, arXiv 1607.06450), computed in float32.
     NhwcGate (features T[N, H, W, 2C]) => (result T[N, H, W, C])
         The first half of the channels times the second (Chen et al., arXiv 2204.04676).
+    NhwcGlu: the same, of the second half's sigmoid, computed in float32 (Dauphin et al., arXiv 1612.08083).
     BiasRelu (features T[N, H, W, C], bias float32[C]) => (result T[N, H, W, C])
         features + bias, and negative results become 0.
     ToPicture (features T[N, H, W, C], before float32[C], weights T[C, M, 4, 4], bias float32[M])
@@ -220,6 +221,17 @@ NhwcGate (features) => (result)
 }
 """
 
+_NHWC_GLU = """
+NhwcGlu (features) => (result)
+{
+    wide = Cast <to = 1> (features)
+    first, second = Split <axis = -1, num_outputs = 2> (wide)
+    gate = Sigmoid (second)
+    ended = Mul (first, gate)
+    result = CastLike (ended, features)
+}
+"""
+
 # A border, zeros up to whole blocks, and blocks as channels, which come last.
 _BLOCKS = """
     amounts = Constant <value_ints: ints = @pads> ()
@@ -348,6 +360,7 @@ TEXTS = (
     ),
     _NHWC_LAYER_NORM,
     _NHWC_GATE,
+    _NHWC_GLU,
     *(
         _INSTANCE_NORM
         % {

@@ -3,7 +3,8 @@
 
 Group normalisation (Wu and He, arXiv 1803.08494) is what exporters write as an instance normalisation of tensors of
 three axes; with the SiLU that follows in decoders and U-Nets of latent diffusion it is one operator. Layer
-normalisation of pictures (as in NAFNet, Chen et al., arXiv 2204.04676) is nine.
+normalisation of pictures (as in NAFNet, Chen et al., arXiv 2204.04676) is nine. Halves are multiplied there, and in
+gated linear units (Dauphin et al., arXiv 1612.08083), as FastGAN has them (Liu et al., arXiv 2101.04775).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from gantk.export.rewrites.transposes import last_of, transposed_shape
 
 
 def channel_norms_to_native(graph: ir.Model) -> None:
-    """Turn them into `gantk::NhwcGroupNorm`, `gantk::NhwcLayerNorm` and `gantk::NhwcGate`."""
+    """Turn them into `gantk::NhwcGroupNorm`, `NhwcLayerNorm`, `NhwcGate` and `NhwcGlu`."""
     for node in list(graph.graph):
         if node.op_type == "InstanceNormalization":
             _group_norm_to_native(graph, node)
@@ -133,16 +134,28 @@ def _mean_of(value: ir.Value | None) -> ir.Value | None:
 
 
 def _gate_to_native(graph: ir.Model, product: ir.Node) -> None:
-    """Turn the product of both halves of pictures' channels."""
-    first, second = (_half(value) for value in product.inputs)
-    if first is None or second is None or first[0] is not second[0] or {first[1], second[1]} != {0, 1}:
+    """Turn the product of the first half of pictures' channels with the second, or with its sigmoid."""
+    for value, other in (product.inputs, product.inputs[::-1]):
+        sigmoid = _sigmoid_before(product, other)
+        first, second = _half(value), _half(other if sigmoid is None else sigmoid.inputs[0])
+        if first is None or second is None or first[0] is not second[0] or (first[1], second[1]) != (0, 1):
+            continue
+        new = Replacement(graph.graph, product)
+        last = last_of(new, first[0])
+        result = new.call(graph, "NhwcGate" if sigmoid is None else "NhwcGlu", [last])
+        made = product.outputs[0]
+        result.type, result.shape = made.type, transposed_shape(made.shape, CHANNELS_LAST)
+        chain = [product] if sigmoid is None else [sigmoid, product]
+        new.finish(new.transposed(result, CHANNELS_FIRST), chain)
         return
-    new = Replacement(graph.graph, product)
-    last = last_of(new, first[0])
-    result = new.call(graph, "NhwcGate", [last])
-    made = product.outputs[0]
-    result.type, result.shape = made.type, transposed_shape(made.shape, CHANNELS_LAST)
-    new.finish(new.transposed(result, CHANNELS_FIRST))
+
+
+def _sigmoid_before(product: ir.Node, value: ir.Value | None) -> ir.Node | None:
+    """The node whose result, a sigmoid, a product alone reads."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != "Sigmoid" or only_user(node.outputs[0]) is not product:
+        return None
+    return node
 
 
 def _half(value: ir.Value | None) -> tuple[ir.Value, int] | None:
@@ -157,7 +170,8 @@ def _half(value: ir.Value | None) -> tuple[ir.Value, int] | None:
         return (pictures, node.outputs.index(value)) if halved else None
     bounds = [constant(optional(node, index)) for index in (1, 2, 3)] if node.op_type == "Slice" else []
     known = [int(bound[0]) for bound in bounds if bound is not None and bound.size == 1]
-    if len(known) < 3 or known[2] != 1 or optional(node, 4) is not None or channels % 2:
+    steps = optional(node, 4)
+    if len(known) < 3 or known[2] != 1 or (steps is not None and constant(steps) != 1) or channels % 2:
         return None
     halves = [(0, channels // 2), (channels // 2, channels)]
     half = (known[0], min(known[1], channels))

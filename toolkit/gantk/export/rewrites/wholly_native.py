@@ -77,8 +77,9 @@ def channels_last_to_native(graph: ir.Model) -> int:
       convolutions of single pixels.
     - Normalisations become `InstanceNorm` (`native_norm`), `NhwcGroupNorm` or `NhwcLayerNorm` (`native_channel_norm`),
       other borders `BorderedBlocks`, maxima `NhwcMaxPool2x2`.
-    - What is computed value by value between these becomes `NhwcAffine` and its kin (`native_affine`), `NhwcPRelu` or
-      `NhwcGate`; the rest, and what is computed of whole pictures, is done in the same layout, and marked `IN_FLOAT`.
+    - What is computed value by value between these becomes `NhwcAffine` and its kin (`native_affine`), `NhwcPRelu`,
+      `NhwcGate` or `NhwcGlu`; the rest, and what is computed of whole pictures, is done in the same layout, and marked
+      `IN_FLOAT`.
 
     Of the transposes between these none is left.
 
