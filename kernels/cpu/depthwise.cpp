@@ -23,8 +23,9 @@ constexpr int64_t kTaskProducts = 1 << 18, kTaskRows = 4;  // The least that a t
 template <typename Element>
 class Blocks {
   public:
-    explicit Blocks(const Depthwise& shape) : channels_(shape.channels) {
-        if (channels_ < kVector && shape.across == 1) pixels_ = kVector / std::gcd(channels_, kVector);
+    Blocks(const Depthwise& shape, const DepthwisePlaces& places) : channels_(shape.channels) {
+        const bool side_by_side = shape.across == 1 && places.across == 1;
+        if (channels_ < kVector && side_by_side) pixels_ = kVector / std::gcd(channels_, kVector);
     }
 
     int64_t pixels() const { return pixels_; }  // That are done as one.
@@ -65,10 +66,11 @@ struct Taps {
 template <typename Element>
 class Convolving {
   public:
-    Convolving(const Depthwise& shape, const DepthwiseTensors<Element>& tensors)
+    Convolving(const Depthwise& shape, const DepthwisePlaces& places, const DepthwiseTensors<Element>& tensors)
         : shape_(shape),
+          places_(places),
           tensors_(tensors),
-          blocks_(shape),
+          blocks_(shape, places),
           bias_(blocks_.packed(tensors.bias, 1)),
           high_(shape.result_height()),
           wide_(shape.result_width()) {
@@ -77,7 +79,7 @@ class Convolving {
                    tensors.slopes != nullptr ? slopes_.front().values : nullptr, nullptr, nullptr};
         const int64_t products = wide_ * shape.channels * shape.kernel_height * shape.kernel_width;
         rows_ = std::max(divide_up(kTaskProducts, products), kTaskRows);
-        first_ = std::min(divide_up(shape.left, shape.across), wide_);
+        first_ = std::min(divide_up(std::max<int64_t>(shape.left, 0), shape.across), wide_);
         const int64_t room = shape.left + shape.width - shape.kernel_width;
         last_ = room < 0 ? first_ : std::clamp(room / shape.across + 1, first_, wide_);
     }
@@ -116,8 +118,8 @@ class Convolving {
         patches.from_row = shape_.width * channels;
         patches.from_tap = channels;
         patches.from_pixel = shape_.across * lanes;
-        patches.from_result = lanes;
-        patches.from_result_row = wide_ * channels;
+        patches.from_result = places_.across * lanes;
+        patches.from_result_row = places_.down * places_.width * channels;
         patches.blocks = blocks_.count();
         patches.last = blocks_.first(blocks_.count() - 1);
         loops<Element>().convolve_channels(feature_at(picture, down.place, across.place), patches,
@@ -174,13 +176,15 @@ class Convolving {
         return tensors_.features + ((picture * shape_.height + y) * shape_.width + x) * shape_.channels;
     }
     Element* result_at(int64_t picture, int64_t y, int64_t x) const {
-        return tensors_.result + ((picture * high_ + y) * wide_ + x) * shape_.channels;
+        const int64_t row = places_.top + y * places_.down, column = places_.left + x * places_.across;
+        return tensors_.result + ((picture * places_.height + row) * places_.width + column) * shape_.channels;
     }
     const float* weights_at(int64_t i, int64_t j) const {
         return tensors_.packed[i * shape_.kernel_width + j].values;
     }
 
     const Depthwise& shape_;
+    const DepthwisePlaces& places_;
     const DepthwiseTensors<Element>& tensors_;
     Blocks<Element> blocks_;
     std::vector<DepthwiseLanes> bias_, slopes_;
@@ -188,22 +192,106 @@ class Convolving {
     int64_t high_, wide_, rows_, first_, last_;
 };
 
+DepthwisePlaces one_by_one(const Depthwise& shape) { return {shape.result_height(), shape.result_width()}; }
+
+// The taps of a row or a column of a transposed kernel that results at `phase` and strides behind that meet: tap
+// `first + i * -stride` meets the feature `i + place` behind the one of the result's stride.
+struct PhaseTaps {
+    int64_t first, count, place;
+
+    PhaseTaps(int64_t phase, int64_t before, int64_t stride, int64_t kernel) {
+        const int64_t last = phase + before;  // Of the feature at the result's stride.
+        place = last < kernel ? -((kernel - 1 - last) / stride) : divide_up(last - kernel + 1, stride);
+        first = last - stride * place;
+        count = first < 0 ? 0 : first / stride + 1;
+    }
+};
+
+// A convolution of the features that makes the results of one row and column of a stride.
+struct Phase {
+    PhaseTaps down, across;
+    Depthwise shape;
+    DepthwisePlaces places;
+
+    Phase(const DepthwiseTransposed& whole, int64_t index)
+        : down(index / whole.across, whole.top, whole.down, whole.kernel_height),
+          across(index % whole.across, whole.left, whole.across, whole.kernel_width),
+          places{whole.result_height, whole.result_width,         whole.down,
+                 whole.across,        index / whole.across, index % whole.across} {
+        shape = {whole.count, whole.height, whole.width, whole.channels};
+        shape.kernel_height = std::max<int64_t>(down.count, 1);
+        shape.kernel_width = std::max<int64_t>(across.count, 1);
+        // Without taps what is met lies outside.
+        shape.top = down.count > 0 ? -down.place : -whole.height;
+        shape.left = across.count > 0 ? -across.place : -whole.width;
+        // So that there are as many results as lie within the whole.
+        const int64_t high = divide_up(whole.result_height - places.top, whole.down);
+        const int64_t wide = divide_up(whole.result_width - places.left, whole.across);
+        shape.bottom = high - 1 + shape.kernel_height - shape.top - whole.height;
+        shape.right = wide - 1 + shape.kernel_width - shape.left - whole.width;
+    }
+};
+
 }  // namespace
 
 template <typename Element>
+std::vector<DepthwiseLanes> depthwise_weights(const Depthwise& shape, const DepthwisePlaces& places,
+                                              const Element* weights) {
+    return Blocks<Element>(shape, places).packed(weights, shape.kernel_height * shape.kernel_width);
+}
+
+template <typename Element>
 std::vector<DepthwiseLanes> depthwise_weights(const Depthwise& shape, const Element* weights) {
-    return Blocks<Element>(shape).packed(weights, shape.kernel_height * shape.kernel_width);
+    return depthwise_weights(shape, one_by_one(shape), weights);
 }
 
 template <typename Element>
 void depthwise_convolution(const Depthwise& shape, const DepthwiseTensors<Element>& tensors, const Parallel& parallel) {
-    const Convolving<Element> convolving(shape, tensors);
+    const DepthwisePlaces places = one_by_one(shape);
+    const Convolving<Element> convolving(shape, places, tensors);
     for_each(parallel, convolving.tasks(), [&](int64_t task) { convolving.convolve(task); });
+}
+
+template <typename Element>
+std::vector<std::vector<DepthwiseLanes>> depthwise_phases(const DepthwiseTransposed& shape, const Element* weights) {
+    std::vector<std::vector<DepthwiseLanes>> made;
+    for (int64_t index = 0; index < shape.down * shape.across; ++index) {
+        const Phase phase(shape, index);
+        const int64_t taps = phase.shape.kernel_height * phase.shape.kernel_width;
+        std::vector<Element> kernels(static_cast<std::size_t>(shape.channels * taps), Element{});
+        for (int64_t channel = 0; channel < shape.channels; ++channel)
+            for (int64_t i = 0; i < phase.down.count; ++i)
+                for (int64_t j = 0; j < phase.across.count; ++j) {
+                    const int64_t row = phase.down.first - i * shape.down, column = phase.across.first - j * shape.across;
+                    kernels[static_cast<std::size_t>(channel * taps + i * phase.shape.kernel_width + j)] =
+                        weights[(channel * shape.kernel_height + row) * shape.kernel_width + column];
+                }
+        made.push_back(depthwise_weights(phase.shape, phase.places, kernels.data()));
+    }
+    return made;
+}
+
+template <typename Element>
+void depthwise_transposed(const DepthwiseTransposed& shape, const std::vector<std::vector<DepthwiseLanes>>& phases,
+                          DepthwiseTensors<Element> tensors, const Parallel& parallel) {
+    for (int64_t index = 0; index < shape.down * shape.across; ++index) {
+        const Phase phase(shape, index);
+        if (phase.places.top >= shape.result_height || phase.places.left >= shape.result_width) continue;
+        tensors.packed = phases[static_cast<std::size_t>(index)].data();
+        const Convolving<Element> convolving(phase.shape, phase.places, tensors);
+        for_each(parallel, convolving.tasks(), [&](int64_t task) { convolving.convolve(task); });
+    }
 }
 
 template std::vector<DepthwiseLanes> depthwise_weights(const Depthwise&, const float*);
 template std::vector<DepthwiseLanes> depthwise_weights(const Depthwise&, const Bfloat*);
 template void depthwise_convolution(const Depthwise&, const DepthwiseTensors<float>&, const Parallel&);
 template void depthwise_convolution(const Depthwise&, const DepthwiseTensors<Bfloat>&, const Parallel&);
+template std::vector<std::vector<DepthwiseLanes>> depthwise_phases(const DepthwiseTransposed&, const float*);
+template std::vector<std::vector<DepthwiseLanes>> depthwise_phases(const DepthwiseTransposed&, const Bfloat*);
+template void depthwise_transposed(const DepthwiseTransposed&, const std::vector<std::vector<DepthwiseLanes>>&,
+                                   DepthwiseTensors<float>, const Parallel&);
+template void depthwise_transposed(const DepthwiseTransposed&, const std::vector<std::vector<DepthwiseLanes>>&,
+                                   DepthwiseTensors<Bfloat>, const Parallel&);
 
 }  // namespace gantk::cpu::nhwc

@@ -10,6 +10,11 @@
 
 namespace gantk::cpu::nhwc {
 
+// Where results lie in pictures of so many rows and columns: so many apart, from these on.
+struct DepthwisePlaces {
+    std::int64_t height, width, down = 1, across = 1, top = 0, left = 0;
+};
+
 // Features [count, height, width, channels] become [count, result_height(), result_width(), channels]. All sizes are at
 // least 1, and the kernel lies within the features and the zeros around them.
 struct Depthwise {
@@ -42,8 +47,30 @@ struct DepthwiseTensors {
 template <typename Element>
 std::vector<DepthwiseLanes> depthwise_weights(const Depthwise& shape, const Element* weights);
 
+// Weights of results that lie `places.across` apart, as below, are packed for that.
+template <typename Element>
+std::vector<DepthwiseLanes> depthwise_weights(const Depthwise& shape, const DepthwisePlaces& places,
+                                              const Element* weights);
+
 // A value that is not finite spoils the results whose kernels meet it.
 template <typename Element>
 void depthwise_convolution(const Depthwise& shape, const DepthwiseTensors<Element>& tensors, const Parallel& parallel);
+
+// The same, transposed: a feature meets the results from `down` and `across` times its row and column on, less `top` and
+// `left`. Of the result, [count, result_height, result_width, channels], what no feature meets is of the bias alone.
+struct DepthwiseTransposed {
+    std::int64_t count, height, width, channels;
+    std::int64_t kernel_height, kernel_width, down, across;
+    std::int64_t top, left, result_height, result_width;
+};
+
+// For each row and column of a stride, the results of which are a convolution of the features, the weights of that one.
+template <typename Element>
+std::vector<std::vector<DepthwiseLanes>> depthwise_phases(const DepthwiseTransposed& shape, const Element* weights);
+
+// `tensors.packed` is not read.
+template <typename Element>
+void depthwise_transposed(const DepthwiseTransposed& shape, const std::vector<std::vector<DepthwiseLanes>>& phases,
+                          DepthwiseTensors<Element> tensors, const Parallel& parallel);
 
 }  // namespace gantk::cpu::nhwc

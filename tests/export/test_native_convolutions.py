@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from export_graphs import close, kinds, make_graph, picture, run
+from gantk.bundle import WHOLLY_NATIVE
+from gantk.export.rewrites import rewrite
 from gantk.runtime.operators import OPERATORS
 from native_build import onnxruntime_library
 from norm_graphs import Draft
@@ -155,3 +157,41 @@ def test_a_transposed_convolution_of_stride_2_is_one_of_kernel_4(
     if native:
         monkeypatch.setenv(OPERATORS, str(onnxruntime_library()))
     close(run(other, x), wanted, 1e-5)
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["body", "native"])
+@pytest.mark.parametrize(
+    ("kernel", "how"),
+    [
+        ((4, 4), {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+        ((3, 2), {"strides": [2, 1], "output_padding": [1, 0]}),
+        ((3, 3), {}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("after", ["Relu", "LeakyRelu", "Tanh"])
+def test_a_transposed_convolution_of_each_channel_by_itself(
+    kernel: tuple[int, int], how: dict[str, Any], after: str, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As bilinear enlargements that are trained (Long et al., arXiv 1411.4038)."""
+    draft = Draft(6, 0)
+    weights = [draft.normal(6, 1, *kernel), draft.normal(6)]
+    draft.add(after, draft.add("ConvTranspose", "x", *weights, group=6, **how))
+    graph = draft.graph()
+    other = turned(graph)
+    taken_in = {"Relu": "Relu", "LeakyRelu": "PRelu"}.get(after, "")
+    assert f"NhwcDepthwiseTransposed{taken_in}" in kinds(other)
+    x = picture(2, 6, 7, 5)
+    wanted = run(graph, x)
+    if native:
+        monkeypatch.setenv(OPERATORS, str(onnxruntime_library()))
+    close(run(other, x), wanted, 1e-5)
+
+
+@pytest.mark.parametrize("how", [{"output_shape": [14, 10]}, {"dilations": [2, 2]}, {"group": 3}], ids=str)
+def test_others_of_groups_stay(how: dict[str, Any]) -> None:
+    draft = Draft(6, 0)
+    group = how.get("group", 6)
+    attributes = {"group": group, "strides": [2, 2], **how}
+    draft.add("Relu", draft.add("ConvTranspose", "x", draft.normal(6, 6 // group, 3, 3), **attributes))
+    assert rewrite(draft.graph(), [WHOLLY_NATIVE]) is None

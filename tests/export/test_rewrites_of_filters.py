@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from export_graphs import close, kinds, make_graph, picture, run
 from gantk.export.rewrites import rewrite
 from gantk.export.rewrites.filters import FEW_CHANNELS
+from gantk.runtime.operators import OPERATORS
+from native_build import onnxruntime_library
 from norm_graphs import Draft
+from wholly_native import turned
 
 NAMES = ("filters-to-depthwise",)
 
@@ -220,6 +223,47 @@ def test_other_filters_of_what_lies_between_zeros_stay(kind: str) -> None:
     other = rewrite(graph, NAMES) or graph
     assert "DepthToSpace" not in kinds(other)
     close(run(other, draft.features()), run(graph, draft.features()), 1e-5)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    channels=st.integers(2, 17),
+    times=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    taps=st.tuples(st.integers(4, 13), st.integers(4, 13)),
+    data=st.data(),
+    rows_first=st.booleans(),
+)
+def test_natively_rows_and_columns_are_enlarged_one_after_the_other(
+    channels: int, times: tuple[int, int], taps: tuple[int, int], data: st.DataObject, rows_first: bool
+) -> None:
+    assume(max(times) > 1)
+    most = [taps[0] - 1, taps[1] - 1, taps[0] - times[0], taps[1] - times[1]]
+    pads = [data.draw(st.integers(0, size)) for size in most]
+    sides = [
+        size * by + before + after
+        for size, by, before, after in zip((5, 6), times, pads[:2], pads[2:], strict=True)
+    ]
+    assume(sides[0] > taps[0] + 1 and sides[1] > taps[1] + 1)
+    draft = Separable(2, channels)
+    kernels = [(1, taps[1]), (taps[0], 1)][:: 1 if rows_first else -1]
+    value = draft.one(draft.enlarge("x", times), kernels[0], pads=pads)
+    value = draft.add("LeakyRelu", draft.one(value, kernels[1], bias=True), alpha=0.2)
+    value = draft.one(draft.one(value, (1, 2)), (2, 1))
+    graph = draft.graph(draft.cut(draft.cut(value, 2, 2), 3, 2))
+    wanted = run(graph, draft.features())
+    assume(np.abs(wanted).max() > 0.01)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(OPERATORS, "")
+        other = turned(graph)
+        close(run(other, draft.features()), wanted, 1e-5)
+        patch.setenv(OPERATORS, str(onnxruntime_library()))
+        close(run(other, draft.features()), wanted, 1e-5)
+    found = kinds(other)
+    # Along one axis alone the filter along the other is none that enlarges.
+    enlarging = [kind for kind in found if kind.startswith("NhwcDepthwiseTransposed")]
+    assert len(enlarging) == (times[0] > 1) + (times[1] > 1) or min(times) == 1
+    assert enlarging
+    assert not {"Pad", "Slice", "Concat"} & set(found)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

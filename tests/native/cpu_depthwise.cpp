@@ -154,6 +154,44 @@ void test_shape(const Depthwise& shape) {
     }
 }
 
+// Every result, and none else, is written; a feature that is not finite spoils the results that it meets.
+template <typename T>
+void test_transposed(const nhwc::DepthwiseTransposed& s) {
+    const Depthwise size{s.count, s.height, s.width, s.channels, s.kernel_height, s.kernel_width, s.down, s.across};
+    std::vector<T> features = rounded<T>(draw(s.count * s.height * s.width * s.channels));
+    const std::vector<T> weights = rounded<T>(draw(s.channels * s.kernel_height * s.kernel_width));
+    const std::vector<T> bias = rounded<T>(draw(s.channels));
+    const auto marked = std::size_t(s.height / 2 * s.width + s.width / 2) * std::size_t(s.channels);
+    features[marked] = rounded<T>({NAN})[0];
+    for (const nhwc::Processor* each : nhwc::processors()) {
+        nhwc::choose(*each);
+        const auto phases = nhwc::depthwise_phases(s, weights.data());
+        std::vector<T> result(std::size_t(s.count * s.result_height * s.result_width * s.channels),
+                              rounded<T>({INFINITY})[0]);
+        nhwc::depthwise_transposed<T>(s, phases, {features.data(), nullptr, result.data(), bias.data()}, kThreads);
+        for (std::size_t at = 0; at < result.size(); ++at) {
+            const int64_t i = int64_t(at), c = i % s.channels, x = i / s.channels % s.result_width,
+                          y = i / s.channels / s.result_width % s.result_height,
+                          n = i / s.channels / s.result_width / s.result_height;
+            double wanted = value_of(bias[std::size_t(c)]), terms = std::abs(wanted) + 1e-30;
+            for (int64_t row = 0; row < s.height; ++row)
+                for (int64_t column = 0; column < s.width; ++column) {
+                    const int64_t down = y + s.top - row * s.down, across = x + s.left - column * s.across;
+                    if (down < 0 || down >= s.kernel_height || across < 0 || across >= s.kernel_width) continue;
+                    const auto from = std::size_t(((n * s.height + row) * s.width + column) * s.channels + c);
+                    const double term =
+                        value_of(features[from]) *
+                        value_of(weights[std::size_t((c * s.kernel_height + down) * s.kernel_width + across)]);
+                    wanted += term, terms += std::abs(term);
+                }
+            const double found = value_of(result[at]), off = std::abs(found - wanted);
+            constexpr bool kWide = sizeof(T) == sizeof(float);
+            const bool near = off <= 4e-6 * terms + (kWide ? 0 : 0x1p-8 * std::abs(wanted));
+            check(std::isnan(wanted) ? std::isnan(found) : near, "wrong, transposed", size, off);
+        }
+    }
+}
+
 }  // namespace
 
 int main() {
@@ -188,8 +226,21 @@ int main() {
         test_shape<float>(shape);
         test_shape<Bfloat>(shape);
     }
+    const std::vector<nhwc::DepthwiseTransposed> transposed{
+        {2, 7, 9, 40, 4, 4, 2, 2, 1, 1, 14, 18},
+        {1, 6, 11, 33, 1, 12, 1, 2, 0, 4, 6, 25},
+        {1, 5, 8, 16, 24, 1, 4, 1, 10, 0, 23, 8},
+        {1, 9, 6, 3, 5, 4, 3, 2, 2, 0, 28, 12},
+        {1, 4, 40, 5, 3, 3, 1, 1, 1, 1, 5, 39},
+        {2, 3, 2, 20, 2, 1, 3, 4, 0, 0, 8, 5},    // Strides beyond kernels: some results meet no feature.
+        {1, 2, 3, 24, 2, 2, 2, 2, 3, 5, 1, 1},
+    };
+    for (const nhwc::DepthwiseTransposed& shape : transposed) {
+        test_transposed<float>(shape);
+        test_transposed<Bfloat>(shape);
+    }
     test_ties();
-    std::printf("%zu shapes on %zu kinds of processors, %d wrong\n", 2 * shapes.size(), nhwc::processors().size(),
+    std::printf("%zu shapes on %zu kinds of processors, %d wrong\n", 2 * (shapes.size() + transposed.size()), nhwc::processors().size(),
                 failures);
     return failures == 0 ? 0 : 1;
 }

@@ -22,7 +22,6 @@ from gantk.export.opset import BF16_OPSET
 from native_sessions import load
 
 Array = np.ndarray[Any, Any]
-NAME = "NhwcDepthwiseConvolution"
 TYPES = {"float32": (TensorProto.FLOAT, np.float32), "bfloat16": (TensorProto.BFLOAT16, ml_dtypes.bfloat16)}
 ENDINGS = ("", "Relu", "PRelu")
 # Of the results' root mean square.
@@ -38,16 +37,25 @@ class Trial:
         kernel: Height and width.
         strides: Of rows and columns.
         pads: Zeros above, to the left, below and to the right.
+        transposed: Whether it is transposed; pads are then of that.
+        more: The output padding of a transposed one.
     """
 
     features: tuple[int, int, int, int]
     kernel: tuple[int, int] = (3, 3)
     strides: tuple[int, int] = (1, 1)
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    transposed: bool = False
+    more: tuple[int, int] = (0, 0)
+
+    @property
+    def name(self) -> str:
+        return "NhwcDepthwiseTransposed" if self.transposed else "NhwcDepthwiseConvolution"
 
     @property
     def attributes(self) -> dict[str, Any]:
-        return {"group": self.features[3], "strides": list(self.strides), "pads": list(self.pads)}
+        more = {"output_padding": list(self.more)} if self.transposed else {}
+        return {"group": self.features[3], "strides": list(self.strides), "pads": list(self.pads), **more}
 
 
 TRIALS = [
@@ -63,6 +71,13 @@ TRIALS = [
     Trial((1, 1, 2, 1), (3, 3), pads=(2, 1, 4, 5)),
     Trial((1, 17, 30, 36), (12, 1), (2, 1), (3, 0, 2, 0)),
     Trial((1, 17, 30, 5), (1, 12), (1, 2), (0, 3, 0, 2)),
+    Trial((2, 11, 9, 40), (4, 4), (2, 2), (1, 1, 1, 1), transposed=True),
+    Trial((1, 14, 13, 33), (1, 12), (1, 2), (0, 4, 0, 5), transposed=True),
+    Trial((1, 13, 14, 16), (24, 1), (4, 1), (10, 0, 11, 0), transposed=True, more=(1, 0)),
+    Trial((1, 30, 11, 3), (5, 4), (3, 2), (2, 0, 1, 3), transposed=True, more=(2, 1)),
+    Trial((1, 5, 70, 5), (3, 3), (1, 1), (1, 1, 0, 2), transposed=True),
+    Trial((2, 3, 2, 20), (2, 1), (3, 4), transposed=True),
+    Trial((1, 1, 1, 1), (3, 3), (2, 2), (2, 1, 0, 1), transposed=True),
 ]
 by_trial = pytest.mark.parametrize("trial", TRIALS, ids=str)
 
@@ -132,8 +147,20 @@ def convolve(
     assert planes is not None
     assert kernel is not None
     top, left, bottom, right = trial.pads
-    planes = F.pad(planes.permute(0, 3, 1, 2), (left, right, top, bottom))
-    sums = F.conv2d(planes, kernel, offset, trial.strides, groups=trial.features[3])
+    if trial.transposed:
+        sums = F.conv_transpose2d(
+            planes.permute(0, 3, 1, 2), kernel, offset, trial.strides, groups=trial.features[3]
+        )
+        more = offset if offset is not None else torch.zeros(trial.features[3], dtype=torch.float64)
+        whole = more.reshape(1, -1, 1, 1) * torch.ones(
+            (1, 1, sums.shape[2] + trial.more[0], sums.shape[3] + trial.more[1]), dtype=torch.float64
+        )
+        whole = whole.repeat(len(sums), 1, 1, 1)
+        whole[:, :, : sums.shape[2], : sums.shape[3]] = sums
+        sums = whole[:, :, top : whole.shape[2] - bottom, left : whole.shape[3] - right]
+    else:
+        planes = F.pad(planes.permute(0, 3, 1, 2), (left, right, top, bottom))
+        sums = F.conv2d(planes, kernel, offset, trial.strides, groups=trial.features[3])
     if ending == "PRelu":
         assert slope is not None
         sums = F.prelu(sums, slope)
@@ -152,7 +179,7 @@ def check(
 ) -> None:
     feeds = draw(trial, ending, seed)
     kept = {name: array for name, array in feeds.items() if name != "features"} if stored else {}
-    data = model(NAME + ending, trial.attributes, [*feeds], kept, dtype, body=library is None)
+    data = model(trial.name + ending, trial.attributes, [*feeds], kept, dtype, body=library is None)
     fed = {name: array for name, array in feeds.items() if name not in kept}
     made = [load(data, library, threads).run(None, fed)[0] for threads in (1, 3)]
     assert_close(made[0], convolve(trial, ending, **feeds), dtype)
@@ -176,11 +203,20 @@ def test_the_body(trial: Trial, ending: str) -> None:
 
 @st.composite
 def trials(draws: st.DrawFn) -> Trial:
-    pads = draws(st.tuples(*[st.integers(0, 4)] * 4))
     kernel = draws(st.tuples(st.integers(1, 6), st.integers(1, 6)))
+    strides = draws(st.tuples(*[st.integers(1, 3)] * 2))
+    if draws(st.booleans()):
+        more = draws(st.tuples(*[st.integers(0, stride - 1) for stride in strides]))
+        sizes = [draws(st.integers(1, 20)) for _ in range(2)]
+        made = [strides[axis] * (sizes[axis] - 1) + kernel[axis] + more[axis] for axis in range(2)]
+        before = [draws(st.integers(0, min(size - 1, 7))) for size in made]
+        after = [draws(st.integers(0, size - 1 - cut)) for size, cut in zip(made, before, strict=True)]
+        features = (draws(st.integers(1, 2)), *sizes, draws(st.integers(1, 40)))
+        return Trial(features, kernel, strides, (*before, *after), transposed=True, more=more)
+    pads = draws(st.tuples(*[st.integers(0, 4)] * 4))
     sides = [draws(st.integers(max(kernel[axis] - pads[axis] - pads[axis + 2], 1), 40)) for axis in range(2)]
     features = (draws(st.integers(1, 2)), sides[0], sides[1], draws(st.integers(1, 40)))
-    return Trial(features, kernel, draws(st.tuples(*[st.integers(1, 3)] * 2)), pads)
+    return Trial(features, kernel, strides, pads)
 
 
 @settings(max_examples=40, deadline=None)
@@ -193,13 +229,16 @@ def test_any_shape(library: Path, trial: Trial, ending: str, dtype: str, seed: i
 
 @pytest.mark.parametrize("names", [["features", "weights"], ["features", "weights", ""]], ids=str)
 @pytest.mark.parametrize("dtype", TYPES)
-def test_attributes_and_bias_may_be_left_out(library: Path, names: list[str], dtype: str) -> None:
-    trial = Trial((1, 6, 7, 20))
+@pytest.mark.parametrize("transposed", [False, True])
+def test_attributes_and_bias_may_be_left_out(
+    library: Path, names: list[str], dtype: str, *, transposed: bool
+) -> None:
+    trial = Trial((1, 6, 7, 20), transposed=transposed)
     feeds = draw(trial)
     kept = {"weights": feeds["weights"]}
     wanted = convolve(trial, "", feeds["features"], feeds["weights"])
     for used in (library, *([None] if dtype == "float32" else [])):
-        session = load(model(NAME, {"group": 20}, names, kept, dtype, body=used is None), used)
+        session = load(model(trial.name, {"group": 20}, names, kept, dtype, body=used is None), used)
         assert_close(session.run(None, {"features": feeds["features"]})[0], wanted, dtype)
 
 
@@ -246,16 +285,31 @@ def test_attributes_and_bias_may_be_left_out(library: Path, names: list[str], dt
         ("", {"group": 1.0}, None, "`group` is no integer"),
     ],
 )
-def test_bad_input(library: Path, ending: str, attributes: dict[str, Any], shapes: Any, text: str) -> None:
+@pytest.mark.parametrize("transposed", [False, True])
+def test_bad_input(
+    library: Path, ending: str, attributes: dict[str, Any], shapes: Any, text: str, *, transposed: bool
+) -> None:
+    if transposed and "too small" in text:
+        text = r"features have shape \[1, 2, 1, 3\]; `pads` \[4, 1, 0, 1\] leave nothing"
+        attributes = {"group": 3, "pads": [4, 1, 0, 1]}
     names = ["features", "weights", "bias", *(["slopes"] if ending == "PRelu" else [])]
+    function = f"{Trial((1, 1, 1, 1), transposed=transposed).name}{ending}"
     with pytest.raises(Exception, match=text):
-        session = load(model(NAME + ending, attributes, names, {}), library)
+        session = load(model(function, attributes, names, {}), library)
         session.run(
             None, {name: np.ones(shape, np.float32) for name, shape in zip(names, shapes, strict=True)}
         )
 
 
-def test_bad_stored_weights_are_told_when_the_session_is_made(library: Path) -> None:
+@pytest.mark.parametrize("more", [[1, 0], [0, 2], [-1, 0]], ids=str)
+def test_an_output_padding_is_below_the_strides(library: Path, more: list[int]) -> None:
+    attributes = {"group": 3, "strides": [1, 2], "output_padding": more}
+    with pytest.raises(Exception, match="`output_padding` is .*; from 0 on to below the strides is wanted"):
+        load(model("NhwcDepthwiseTransposed", attributes, ["features", "weights"], {}), library)
+
+
+@pytest.mark.parametrize("name", ["NhwcDepthwiseConvolution", "NhwcDepthwiseTransposed"])
+def test_bad_stored_weights_are_told_when_the_session_is_made(library: Path, name: str) -> None:
     kept = {"weights": np.ones((4, 1, 3, 3), np.float32)}
     with pytest.raises(Exception, match=r"`group` is 3; 4 belongs to weights \[4, 1, 3, 3\]"):
-        load(model(NAME, {"group": 3}, ["features", "weights"], kept), library)
+        load(model(name, {"group": 3}, ["features", "weights"], kept), library)

@@ -33,6 +33,10 @@
         Of each channel by itself. `group` is their number, which a body cannot ask for; `strides` and `pads` are of
         Conv, each of its own: 1 and none if not given.
     NhwcDepthwiseConvolutionRelu, NhwcDepthwiseConvolutionPRelu (..., bias, slopes T[C]): as those of NhwcConvolution.
+    NhwcDepthwiseTransposed <group, strides, pads, output_padding> (features T[N, H, W, C], weights T[C, 1, kh, kw],
+            bias T[C]?) => (result T[N, h, w, C])
+        The same, transposed; the attributes are of ConvTranspose.
+    NhwcDepthwiseTransposedRelu, NhwcDepthwiseTransposedPRelu (..., bias, slopes T[C]): as those of NhwcConvolution.
     NhwcPRelu (features T[N, H, W, C], slopes T[C]) => (result T[N, H, W, C])
         Negative values are multiplied with the slope of their channel (He et al., arXiv 1502.01852).
     NhwcMaxPool2x2 <ceil_mode> (features T[N, H, W, C]) => (pooled T[N, h, w, C])
@@ -85,6 +89,11 @@ _NHWC_CONVOLUTIONS = {
     "NhwcDepthwiseConvolution": (
         "group: int = 1, strides: ints = [1, 1], pads: ints = [0, 0, 0, 0]",
         "Conv <group: int = @group, strides: ints = @strides, pads: ints = @pads>",
+    ),
+    "NhwcDepthwiseTransposed": (
+        "group: int = 1, strides: ints = [1, 1], pads: ints = [0, 0, 0, 0], output_padding: ints = [0, 0]",
+        "ConvTranspose <group: int = @group, strides: ints = @strides, pads: ints = @pads,"
+        " output_padding: ints = @output_padding>",
     ),
 }
 
@@ -349,7 +358,7 @@ TEXTS = (
         }
         for name, (attribute, operator) in _NHWC_CONVOLUTIONS.items()
         for ending, (more, end) in _NHWC_ENDS.items()
-        if (name, ending) != ("NhwcDepthwiseConvolution", "Sum")
+        if ending != "Sum" or not name.startswith("NhwcDepthwise")
     ),
     _NHWC_PRELU,
     _NHWC_MAX_POOL,

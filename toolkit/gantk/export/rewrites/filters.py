@@ -13,6 +13,7 @@ filters of their own, of half the taps, on the small picture. What keeps every s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -39,11 +40,16 @@ _NO_END = np.iinfo(np.int64).max
 
 FEW_CHANNELS = 8
 """Filters of so few are transposed convolutions of all channels, most of whose weights are 0: backends are slow at
-transposed depthwise ones."""
+transposed depthwise ones, and natively those of 4 x 4 are the faster."""
 
 
-def filters_to_depthwise(graph: ir.Model) -> int:
+def filters_to_depthwise(graph: ir.Model, *, phases: bool = True) -> int:
     """Turn filters of single channels into depthwise convolutions of pictures, transposed ones where they enlarge.
+
+    Args:
+        graph: That holds them.
+        phases: Whether filters of rows and then of columns become those of their phases, for backends that are slow at
+            transposed depthwise convolutions.
 
     Returns:
         The number of changes.
@@ -56,11 +62,13 @@ def filters_to_depthwise(graph: ir.Model) -> int:
     turned = 0
     for found in filters:
         node = found
-        for turn in (_with_padding, _of_channels, _with_padding, _enlarging):
+        enlarging = partial(_enlarging, phases=phases)
+        for turn in (_with_padding, _of_channels, _with_padding, enlarging):
             made = turn(graph.graph, node)
             turned, node = turned + (made is not None), made or node
     for node in [node for node in graph.graph if _kernels(node) is not None]:
-        turned += _enlarging_by_phases(graph.graph, node) or _with_strides(graph.graph, node)
+        enlarge = _enlarging_by_phases if phases else _enlarging_one_by_one
+        turned += enlarge(graph.graph, node) or _with_strides(graph.graph, node)
     if turned:
         RemoveUnusedNodesPass()(graph)
         drop_unused_weights(graph.graph)
@@ -121,7 +129,7 @@ def _of_channels(graph: ir.Graph, node: ir.Node) -> ir.Node | None:
     )
 
 
-def _enlarging(graph: ir.Graph, node: ir.Node) -> ir.Node | None:
+def _enlarging(graph: ir.Graph, node: ir.Node, *, phases: bool) -> ir.Node | None:
     """A transposed convolution, in place of a filter of pixels between which a padding by more axes has put zeros."""
     kernels, spread = _kernels(node), _spread_before(node)
     if kernels is None or spread is None:
@@ -135,7 +143,7 @@ def _enlarging(graph: ir.Graph, node: ir.Node) -> ir.Node | None:
     new = Replacement(graph, node)
     pictures = _shaped(new, spread.source, spread.sizes)
     flipped, groups = kernels[:, :, ::-1, ::-1], len(kernels)
-    if groups <= FEW_CHANNELS:
+    if groups <= FEW_CHANNELS and (phases or (spread.times == (2, 2) and max(rows, columns) <= 4)):
         flipped, groups = flipped * np.eye(groups)[:, :, None, None], 1
     inputs = [pictures, new.weight("kernels", flipped), *node.inputs[2:]]
     attributes = {**node.attributes, "group": groups, "pads": pads, "strides": [by_rows, by_columns]}
@@ -179,15 +187,67 @@ def _spread_before(node: ir.Node) -> _Spread | None:
     return _Spread((split, pad, joined), source, [*picture[:2], height, width], (by_rows, by_columns))
 
 
+@dataclass(frozen=True)
+class _Separately:
+    """Filters of the pixels between which zeros were put, along rows and along columns.
+
+    Args:
+        spread: What put them there.
+        along_rows: The one whose kernel has one row.
+        along_columns: The other.
+        second: The one of the two that comes after the other, and alone reads it.
+        pads: Zeros around the pixels, of both.
+    """
+
+    spread: _Spread
+    along_rows: ir.Node
+    along_columns: ir.Node
+    second: ir.Node
+    pads: list[int]
+
+
+def _enlarged_separately(node: ir.Node) -> _Separately | None:
+    """The pair that begins with a node, if it is one."""
+    spread, pair, second = _spread_before(node), _separated(node), only_user(node.outputs[0])
+    if spread is None or pair is None or second is None or spread.times == (1, 1):
+        return None
+    if _frames(second, 1 if pair[0] is node else 0):
+        return None
+    pads = [sum(sides) for sides in zip(_pads(node), _pads(second), strict=True)]
+    return _Separately(spread, *pair, second, pads)
+
+
+def _enlarging_one_by_one(graph: ir.Graph, node: ir.Node) -> bool:
+    """Enlarge rows, then columns, each by a transposed convolution."""
+    found = _enlarged_separately(node)
+    if found is None:
+        return False
+    along_rows, along_columns = _taps(found.along_rows), _taps(found.along_columns)
+    above, left, below, right = found.pads
+    by_rows, by_columns = found.spread.times
+    rows, columns = along_columns.shape[1], along_rows.shape[1]
+    pads = [rows - 1 - above, columns - 1 - left, rows - by_rows - below, columns - by_columns - right]
+    if min(pads) < 0:
+        return False
+    new, channels = Replacement(graph, found.second), found.spread.sizes[1]
+    value = _shaped(new, found.spread.source, found.spread.sizes)
+    how = {"group": channels, "strides": [1, by_columns], "pads": [0, pads[1], 0, pads[3]]}
+    weight = new.weight("rows", along_rows[:, None, None, ::-1])
+    value = new.add("ConvTranspose", [value, weight], "rows", **how)
+    how = {"group": channels, "strides": [by_rows, 1], "pads": [pads[0], 0, pads[2], 0]}
+    inputs = [value, new.weight("columns", along_columns[:, None, ::-1, None]), *found.second.inputs[2:]]
+    made = new.add("ConvTranspose", inputs, "columns", **how)
+    new.finish(made, [*found.spread.nodes, node, found.second])
+    return True
+
+
 def _enlarging_by_phases(graph: ir.Graph, node: ir.Node) -> bool:
     """Filter rows, then columns, of pictures without zeros between their pixels: for each phase of these by itself."""
-    spread, pair, second = _spread_before(node), _separated(node), only_user(node.outputs[0])
-    if spread is None or pair is None or second is None or len(set(spread.times)) > 1 or spread.times[0] == 1:
+    found = _enlarged_separately(node)
+    if found is None or len(set(found.spread.times)) > 1:
         return False
-    if _frames(second, 1 if pair[0] is node else 0):
-        return False
-    times, (along_rows, along_columns) = spread.times[0], pair
-    pads = [sum(sides) for sides in zip(_pads(along_rows), _pads(along_columns), strict=True)]
+    spread, second, pads, times = found.spread, found.second, found.pads, found.spread.times[0]
+    along_rows, along_columns = found.along_rows, found.along_columns
     kernels = {
         "rows": _phases(_taps(along_columns), times, pads[0], pads[2]),
         "columns": _phases(_taps(along_rows), times, pads[1], pads[3]),

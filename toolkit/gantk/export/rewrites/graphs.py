@@ -154,8 +154,14 @@ def parameters(new: Replacement, convolution: ir.Node, kernel: Float64) -> list[
     assert weight is not None and weight.shape is not None
     if tuple(weight.shape) != kernel.shape:
         weight = new.weight("weight", kernel)
-    outputs = kernel.shape[1 if convolution.op_type == "ConvTranspose" else 0]
-    return [weight, optional(convolution, 2) or new.weight("bias", np.zeros(outputs))]
+    return [weight, optional(convolution, 2) or new.weight("bias", np.zeros(outputs_of(convolution, kernel)))]
+
+
+def outputs_of(convolution: ir.Node, kernel: Float64) -> int:
+    """How many channels a convolution makes."""
+    if convolution.op_type != "ConvTranspose":
+        return len(kernel)
+    return int(kernel.shape[1] * attribute(convolution, "group", 1))
 
 
 def has_computed_bias(convolution: ir.Node) -> bool:

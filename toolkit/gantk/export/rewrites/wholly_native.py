@@ -40,6 +40,7 @@ from gantk.export.rewrites.graphs import (
     has_computed_bias,
     ints,
     is_explicit,
+    outputs_of,
     parameters,
 )
 from gantk.export.rewrites.modulated import modulated_to_features
@@ -88,7 +89,7 @@ def channels_last_to_native(graph: ir.Model) -> int:
         not load the file in bfloat16.
     """
     modulated_to_features(graph)
-    filters_to_depthwise(graph)
+    filters_to_depthwise(graph, phases=False)
     pointwise_before_enlargement(graph)
     enlarged_to_transposed(graph)
     transposed_apart(graph.graph)
@@ -186,12 +187,23 @@ def _is_depthwise(node: ir.Node) -> bool:
     kernel = constant(node.inputs[1])
     if kernel is None or kernel.ndim != 4 or kernel.shape[1] != 1 or len(kernel) == 1:
         return False
+    if ints(node, "output_shape"):
+        return False
     plain = ints(node, "dilations") in ([], [1, 1]) and is_explicit(node)
     return plain and attribute(node, "group", 1) == len(kernel) and min(ints(node, "pads"), default=0) >= 0
 
 
 def _turn_transposed(graph: ir.Model, node: ir.Node) -> bool:
-    """Turn one that doubles the picture, adds a row and a column to that, or takes the double of a border off it."""
+    """Turn one that doubles the picture, adds a row and a column to that, or takes the double of a border off it.
+
+    Or one of each channel by itself.
+    """
+    weight = constant(node.inputs[1])
+    if weight is not None and _is_depthwise(node):
+        how = {"strides": ints(node, "strides") or [1, 1], "pads": ints(node, "pads") or [0] * 4}
+        how["output_padding"] = ints(node, "output_padding") or [0, 0]
+        _turn_convolution(graph, node, "NhwcDepthwiseTransposed", weight, group=len(weight), **how)
+        return True
     for before, after in ((1, 1), (1, 0), (3, 3)):
         kernel = doubling_kernel(node, before, after)
         if kernel is not None:
@@ -261,7 +273,7 @@ def _turn_convolution(
         kernel: Its weights, as the function takes them.
         attributes: Of the function.
     """
-    ending = ending_of(node, kernel.shape[1 if node.op_type == "ConvTranspose" else 0])
+    ending = ending_of(node, outputs_of(node, kernel))
     if ending.others is not None and "group" in attributes:  # There is no sum of a depthwise one.
         ending = Ending((node,))
     new = Replacement(graph.graph, ending.place)
