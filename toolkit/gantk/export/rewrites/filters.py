@@ -62,13 +62,17 @@ def filters_to_depthwise(graph: ir.Model, *, phases: bool = True) -> int:
     turned = 0
     for found in filters:
         node = found
-        enlarging = partial(_enlarging, phases=phases)
-        for turn in (_with_padding, _of_channels, _with_padding, enlarging):
+        for turn in (_with_padding, _of_channels, _with_padding):
             made = turn(graph.graph, node)
             turned, node = turned + (made is not None), made or node
+    turns = (
+        _enlarging_by_phases if phases else _enlarging_one_by_one,
+        partial(_enlarging, phases=phases),
+        _with_strides,
+    )
     for node in [node for node in graph.graph if _kernels(node) is not None]:
-        enlarge = _enlarging_by_phases if phases else _enlarging_one_by_one
-        turned += enlarge(graph.graph, node) or _with_strides(graph.graph, node)
+        if node.graph is not None:  # As the second of a pair it may be gone.
+            turned += any(turn(graph.graph, node) for turn in turns)
     if turned:
         RemoveUnusedNodesPass()(graph)
         drop_unused_weights(graph.graph)
@@ -129,17 +133,20 @@ def _of_channels(graph: ir.Graph, node: ir.Node) -> ir.Node | None:
     )
 
 
-def _enlarging(graph: ir.Graph, node: ir.Node, *, phases: bool) -> ir.Node | None:
-    """A transposed convolution, in place of a filter of pixels between which a padding by more axes has put zeros."""
+def _enlarging(graph: ir.Graph, node: ir.Node, *, phases: bool) -> bool:
+    """Put a transposed convolution in the place of a filter of pixels with zeros between them."""
     kernels, spread = _kernels(node), _spread_before(node)
     if kernels is None or spread is None:
-        return None
+        return False
     by_rows, by_columns = spread.times
     rows, columns = kernels.shape[2:]
-    above, left, below, right = _pads(node)
+    frame = _together(spread.frame, _pads(node))
+    if frame is None:
+        return False
+    above, left, below, right = frame
     pads = [rows - 1 - above, columns - 1 - left, rows - by_rows - below, columns - by_columns - right]
     if min(pads) < 0:
-        return None
+        return False
     new = Replacement(graph, node)
     pictures = _shaped(new, spread.source, spread.sizes)
     flipped, groups = kernels[:, :, ::-1, ::-1], len(kernels)
@@ -147,7 +154,8 @@ def _enlarging(graph: ir.Graph, node: ir.Node, *, phases: bool) -> ir.Node | Non
         flipped, groups = flipped * np.eye(groups)[:, :, None, None], 1
     inputs = [pictures, new.weight("kernels", flipped), *node.inputs[2:]]
     attributes = {**node.attributes, "group": groups, "pads": pads, "strides": [by_rows, by_columns]}
-    return _finished(new, new.add("ConvTranspose", inputs, "enlarging", **attributes), [*spread.nodes, node])
+    new.finish(new.add("ConvTranspose", inputs, "enlarging", **attributes), [*spread.nodes, node])
+    return True
 
 
 @dataclass(frozen=True)
@@ -159,17 +167,22 @@ class _Spread:
         source: What the first one reads.
         sizes: Of the pictures before.
         times: By how many rows and columns each pixel is apart from the next.
+        frame: Rows and columns of zeros around them then: above, left, below, right; of those below 0 so many are gone.
     """
 
     nodes: tuple[ir.Node, ...]
     source: ir.Value
     sizes: list[int]
     times: tuple[int, int]
+    frame: list[int]
 
 
 def _spread_before(node: ir.Node) -> _Spread | None:
     """What put zeros between the pixels that a node alone reads."""
-    joined = alone_before(node)
+    joined, frames = alone_before(node), []
+    while joined is not None and (amounts := _frame_of(joined)) is not None:
+        frames.append((joined, amounts))
+        joined = alone_before(joined)
     pad = None if joined is None or joined.op_type != "Reshape" else alone_before(joined)
     split = None if pad is None or pad.op_type != "Pad" else alone_before(pad)
     if joined is None or pad is None or split is None or split.op_type != "Reshape":
@@ -184,7 +197,47 @@ def _spread_before(node: ir.Node) -> _Spread | None:
         return None
     if text(pad, "mode", "constant") != "constant" or (value is not None and value.any()):
         return None
-    return _Spread((split, pad, joined), source, [*picture[:2], height, width], (by_rows, by_columns))
+    frame = _together([0] * 4, *(amounts for _, amounts in frames))
+    if frame is None:
+        return None
+    nodes = split, pad, joined, *(frame for frame, _ in reversed(frames))
+    return _Spread(nodes, source, [*picture[:2], height, width], (by_rows, by_columns), frame)
+
+
+def _together(*frames: list[int]) -> list[int] | None:
+    """What frames, one after the other, amount to; `None` where zeros are put where pixels were taken off."""
+    sides = [*zip(*frames, strict=True)]
+    return None if any(min(side) < 0 < max(side) for side in sides) else [*map(sum, sides)]
+
+
+def _frame_of(node: ir.Node) -> list[int] | None:
+    """What a node puts around pictures in zeros, or takes off them below 0: above, left, below, right."""
+    if node.op_type == "Slice":
+        return _taken_off(node)
+    amounts, value = padding(node), constant(optional(node, 2))
+    zeros = text(node, "mode", "constant") == "constant" and (value is None or not value.any())
+    if amounts is None or len(amounts) != 8 or not zeros or any((*amounts[:2], *amounts[4:6])):
+        return None
+    return [*amounts[2:4], *amounts[6:]]
+
+
+def _taken_off(cut: ir.Node) -> list[int] | None:
+    """The same of a cut, none of it above 0."""
+    starts, ends, axes = (constant(optional(cut, index)) for index in (1, 2, 3))
+    sizes = None if cut.inputs[0] is None else _sizes(cut.inputs[0])
+    if starts is None or ends is None or axes is None or sizes is None or len(sizes) != 4:
+        return None
+    steps = constant(optional(cut, 4))
+    if optional(cut, 4) is not None and (steps is None or (steps != 1).any()):
+        return None
+    frame = [0] * 4
+    for axis, *bounds in zip(axes, starts, ends, strict=True):
+        place, size = int(axis) % 4 - 2, sizes[int(axis) % 4]
+        first, last = (int(np.clip(at + size if at < 0 else at, 0, size)) for at in bounds)
+        if place < 0 or last <= first:
+            return None
+        frame[place], frame[place + 2] = -first, last - size
+    return frame
 
 
 @dataclass(frozen=True)
@@ -211,9 +264,9 @@ def _enlarged_separately(node: ir.Node) -> _Separately | None:
     spread, pair, second = _spread_before(node), _separated(node), only_user(node.outputs[0])
     if spread is None or pair is None or second is None or spread.times == (1, 1):
         return None
-    if _frames(second, 1 if pair[0] is node else 0):
+    pads = _together(spread.frame, _pads(node), _pads(second))
+    if pads is None or _frames(second, 1 if pair[0] is node else 0):
         return None
-    pads = [sum(sides) for sides in zip(_pads(node), _pads(second), strict=True)]
     return _Separately(spread, *pair, second, pads)
 
 
@@ -333,7 +386,7 @@ class _Phases:
 def _phases(taps: Float64, times: int, before: int, after: int) -> _Phases:
     """The phases of a filter, which the pixel at `times` i + r meets at tap `times` j + `before` - r as pixel i + j."""
     count = taps.shape[1]
-    first, last = -(before // times), (count - 2 - before + times) // times
+    first, last = min(-(before // times), 0), (count - 2 - before + times) // times
     kernels = []
     for phase in range(times):
         places = times * np.arange(first, last + 1) + before - phase
