@@ -127,10 +127,10 @@ extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation, kMaxPool, 
     kConvolutionRelu, kConvolutionReluGrad, kReflectedConvolution, kTransposedConvolution, kTransposedConvolutionRelu,
     kNhwcConvolution, kNhwcConvolutionRelu, kNhwcConvolutionPRelu, kNhwcConvolutionSum, kNhwcTransposedConvolution,
     kNhwcTransposedConvolutionRelu, kNhwcTransposedConvolutionPRelu, kNhwcTransposedConvolutionSum,
-    kNhwcDepthwiseConvolution, kNhwcDepthwiseConvolutionRelu, kNhwcDepthwiseConvolutionPRelu, kNhwcPRelu, kNhwcMaxPool,
-    kNhwcAffine, kNhwcAffineSum, kNhwcAffinePRelu, kNhwcAffineSumPRelu, kNhwcAffineSilu, kNhwcAffineSumSilu,
-    kNhwcGroupNorm, kNhwcGroupNormSilu, kNhwcLayerNorm, kNhwcGate, kNhwcGlu, kInstanceNorm, kInstanceNormRelu,
-    kInstanceNormSum, kBorderedBlocks, kBiasRelu, kSizes;
+    kNhwcDepthwiseConvolution, kNhwcDepthwiseConvolutionRelu, kNhwcDepthwiseConvolutionPRelu, kNhwcPRelu, kNhwcClip,
+    kNhwcMaxPool, kNhwcAffine, kNhwcAffineSum, kNhwcAffinePRelu, kNhwcAffineSumPRelu, kNhwcAffineSilu,
+    kNhwcAffineSumSilu, kNhwcGroupNorm, kNhwcGroupNormSilu, kNhwcLayerNorm, kNhwcGate, kNhwcGlu, kInstanceNorm,
+    kInstanceNormRelu, kInstanceNormSum, kBorderedBlocks, kBiasRelu, kSizes;
 
 #ifdef GANTK_HAS_CUDA
 extern const Signature kToPicture;  // On a CPU its body does.

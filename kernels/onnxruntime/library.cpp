@@ -137,9 +137,9 @@ struct Domain {
                  &kNhwcConvolutionRelu, &kNhwcConvolutionPRelu, &kNhwcConvolutionSum, &kNhwcTransposedConvolution,
                  &kNhwcTransposedConvolutionRelu, &kNhwcTransposedConvolutionPRelu, &kNhwcTransposedConvolutionSum,
                  &kNhwcDepthwiseConvolution, &kNhwcDepthwiseConvolutionRelu, &kNhwcDepthwiseConvolutionPRelu,
-                 &kNhwcPRelu, &kNhwcMaxPool, &kNhwcAffine, &kNhwcAffineSum, &kNhwcAffinePRelu, &kNhwcAffineSumPRelu,
-                 &kNhwcAffineSilu, &kNhwcAffineSumSilu, &kNhwcGroupNorm, &kNhwcGroupNormSilu, &kNhwcLayerNorm,
-                 &kNhwcGate, &kNhwcGlu});
+                 &kNhwcPRelu, &kNhwcClip, &kNhwcMaxPool, &kNhwcAffine, &kNhwcAffineSum, &kNhwcAffinePRelu,
+                 &kNhwcAffineSumPRelu, &kNhwcAffineSilu, &kNhwcAffineSumSilu, &kNhwcGroupNorm, &kNhwcGroupNormSilu,
+                 &kNhwcLayerNorm, &kNhwcGate, &kNhwcGlu});
         if (cpu_only || kInstanceNorm.cuda)
             add({&kInstanceNorm, &kInstanceNormRelu, &kInstanceNormSum, &kBorderedBlocks, &kBiasRelu});
 #ifdef GANTK_HAS_CUDA

@@ -182,6 +182,7 @@ def test_a_body_is_in_the_opset_of_its_model() -> None:
         "NhwcDepthwiseConvolutionRelu",
         "NhwcDepthwiseConvolutionPRelu",
         "NhwcPRelu",
+        "NhwcClip",
         "NhwcMaxPool2x2",
         "NhwcAffine",
         "NhwcAffineSum",
