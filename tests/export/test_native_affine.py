@@ -264,6 +264,15 @@ def test_other_bounds_are_not(name: str) -> None:
     close(run(other, x), run(graph, x), 1e-5)
 
 
+def test_bounds_are_single_numbers() -> None:
+    """ONNX Runtime says what is wrong with others."""
+    draft = Chain()
+    draft.value = draft.add("Clip", draft.start, draft.normal(CHANNELS, 1, 1))
+    other = rewrite(draft.graph(()), [WHOLLY_NATIVE])
+    assert other is not None
+    assert "NhwcClip" not in kinds(other)
+
+
 def test_bounds_of_pixels_stay() -> None:
     """Before the first convolution and behind the last; bfloat16 is not for what is shown."""
     draft = Draft(CHANNELS, 0)

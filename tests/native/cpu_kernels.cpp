@@ -191,8 +191,8 @@ void test_affine(Affine shape, int combination) {
     shape.pixelwise = bit(2);
     shape.own_offsets = bit(6);
     shape.silu = bit(7);
-    const auto [element, count, pixels, channels, own_factors, own_offsets, own_others, pixelwise, silu, clips, low, high] =
-        shape;
+    const auto [element, count, pixels, channels, own_factors, own_offsets, own_others, pixelwise, silu, clips, low,
+                high] = shape;
     const bool scales = bit(3), adds = bit(4), rectifies = bit(5) && !silu;
     const int64_t width = pixelwise ? 1 : channels;
     const Tensor features(element, count * pixels * channels),
