@@ -70,7 +70,8 @@ def cases(shape: Sequence[int]) -> dict[str, tuple[list[NodeProto], list[NodePro
         "noise": vector(1, height, width, 1), "ones": np.ones(GROUPS, np.float32),
         "zeros": np.zeros(GROUPS, np.float32), "groups": np.array([0, GROUPS, -1]),
         "pictures": np.array([count, channels, height, width]), "planes": scale[:, None, None],
-        "shifts": offset[:, None, None], "kernels": vector(channels, 1, 4, 4),
+        "shifts": offset[:, None, None], "kernels": vector(channels, 1, 4, 4), "least": np.array(-1, np.float32),
+        "most": np.array(1, np.float32),
     }  # fmt: skip
     group_norm = chain(
         ("Reshape", ["groups"]), ("InstanceNormalization", ["ones", "zeros"]), ("Reshape", ["pictures"]),
@@ -86,6 +87,7 @@ def cases(shape: Sequence[int]) -> dict[str, tuple[list[NodeProto], list[NodePro
             chain(("Mul", ["scale"]), ("Add", ["noise"]), ("Add", ["offset"]), ("LeakyRelu", [], {"alpha": 0.2})),
             False,
         ),
+        "NhwcClip": (native("NhwcClip", [], low=-1.0, high=1.0), chain(("Clip", ["least", "most"])), False),
         "NhwcGroupNormSilu": (
             native("NhwcGroupNormSilu", ["scale", "offset"], groups=GROUPS), silu(group_norm), True,
         ),

@@ -25,7 +25,7 @@ constexpr int64_t kTask = 1 << 16;  // Of a task.
 constexpr int64_t kRoom = 16;       // What any vector may reach past a run.
 
 // What becomes of results.
-enum class End { none, slopes, silu };
+enum class End { none, slopes, silu, clip };
 
 // Factors, offsets and slopes are followed by room for a vector; others and slopes may be null.
 template <typename T>
@@ -37,6 +37,7 @@ struct Run {
     T* result;
     int64_t count;
     End end;
+    float low, high;
 };
 
 template <typename T>
@@ -225,7 +226,9 @@ class Pass {
         const int64_t at = (picture * s_.pixels + pixel) * s_.channels;
         Run<T> run{};
         run.count = pixels * s_.channels;
-        run.end = s_.silu ? End::silu : t_.slopes ? End::slopes : End::none;
+        run.end = s_.silu ? End::silu : s_.clips ? End::clip : t_.slopes ? End::slopes : End::none;
+        run.low = s_.low;
+        run.high = s_.high;
         run.features = read(t_.features, at, run.count, held.features);
         run.factors = held.factors.data();
         run.offsets = held.offsets.data();

@@ -16,10 +16,13 @@ struct Affine {
     bool own_others = false;   // Each picture has others of its own.
     bool pixelwise = false;    // Others are one number for each pixel.
     bool silu = false;         // Results y become y * sigmoid(y).
+    bool clips = false;        // What is below `low` becomes that, then what is above `high` that. NaN stays NaN.
+    float low = 0, high = 0;
 };
 
 // The result is features * factors + offsets + others, where negative multiplied with slopes; it may take the features'
-// place; with `silu` there are no slopes. Computed in float32, and rounded once.
+// place; with `silu` there are no slopes, with `clips` there is nothing but features. Computed in float32, and rounded
+// once.
 struct AffineTensors {
     const void* features;
     void* result;

@@ -8,8 +8,9 @@ GANTK_TARGET inline void apply_vector(const Run<Element>& run, int64_t at, const
                                       const Element* others, Element* result) {
     Floats value;
     load(features, value);
-    value = value * *reinterpret_cast<const StoredFloats*>(run.factors + at) +
-            *reinterpret_cast<const StoredFloats*>(run.offsets + at);
+    if (kEnd != End::clip)
+        value = value * *reinterpret_cast<const StoredFloats*>(run.factors + at) +
+                *reinterpret_cast<const StoredFloats*>(run.offsets + at);
     if (kAdds) {
         Floats other;
         load(others, other);
@@ -18,6 +19,11 @@ GANTK_TARGET inline void apply_vector(const Run<Element>& run, int64_t at, const
     if (kEnd == End::slopes)
         value = value < Floats{} ? value * *reinterpret_cast<const StoredFloats*>(run.slopes + at) : value;
     if (kEnd == End::silu) silu(value);
+    if (kEnd == End::clip) {
+        const Floats low = Floats{} + run.low, high = Floats{} + run.high;
+        value = value < low ? low : value;
+        value = value > high ? high : value;
+    }
     store(value, result);
 }
 
@@ -49,6 +55,8 @@ GANTK_ENTRY void apply(const Run<Element>& run) {
             return apply_end<End::slopes>(run);
         case End::silu:
             return apply_end<End::silu>(run);
+        case End::clip:
+            return apply_vectors<false, End::clip>(run);
     }
 }
 

@@ -128,10 +128,10 @@ extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation, kMaxPool, 
     kNhwcConvolution, kNhwcConvolutionRelu, kNhwcConvolutionPRelu, kNhwcConvolutionSum, kNhwcTransposedConvolution,
     kNhwcTransposedConvolutionRelu, kNhwcTransposedConvolutionPRelu, kNhwcTransposedConvolutionSum,
     kNhwcDepthwiseConvolution, kNhwcDepthwiseConvolutionRelu, kNhwcDepthwiseConvolutionPRelu, kNhwcDepthwiseTransposed,
-    kNhwcDepthwiseTransposedRelu, kNhwcDepthwiseTransposedPRelu, kNhwcPRelu, kNhwcMaxPool,
-    kNhwcAffine, kNhwcAffineSum, kNhwcAffinePRelu, kNhwcAffineSumPRelu, kNhwcAffineSilu, kNhwcAffineSumSilu,
-    kNhwcGroupNorm, kNhwcGroupNormSilu, kNhwcLayerNorm, kNhwcGate, kNhwcGlu, kInstanceNorm, kInstanceNormRelu,
-    kInstanceNormSum, kBorderedBlocks, kBiasRelu, kSizes;
+    kNhwcDepthwiseTransposedRelu, kNhwcDepthwiseTransposedPRelu, kNhwcPRelu, kNhwcClip, kNhwcMaxPool, kNhwcAffine,
+    kNhwcAffineSum, kNhwcAffinePRelu, kNhwcAffineSumPRelu, kNhwcAffineSilu, kNhwcAffineSumSilu, kNhwcGroupNorm,
+    kNhwcGroupNormSilu, kNhwcLayerNorm, kNhwcGate, kNhwcGlu, kInstanceNorm, kInstanceNormRelu, kInstanceNormSum,
+    kBorderedBlocks, kBiasRelu, kSizes;
 
 #ifdef GANTK_HAS_CUDA
 extern const Signature kToPicture;  // On a CPU its body does.

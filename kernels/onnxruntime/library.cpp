@@ -138,9 +138,9 @@ struct Domain {
                  &kNhwcTransposedConvolutionRelu, &kNhwcTransposedConvolutionPRelu, &kNhwcTransposedConvolutionSum,
                  &kNhwcDepthwiseConvolution, &kNhwcDepthwiseConvolutionRelu, &kNhwcDepthwiseConvolutionPRelu,
                  &kNhwcDepthwiseTransposed, &kNhwcDepthwiseTransposedRelu, &kNhwcDepthwiseTransposedPRelu,
-                 &kNhwcPRelu, &kNhwcMaxPool, &kNhwcAffine, &kNhwcAffineSum, &kNhwcAffinePRelu, &kNhwcAffineSumPRelu,
-                 &kNhwcAffineSilu, &kNhwcAffineSumSilu, &kNhwcGroupNorm, &kNhwcGroupNormSilu, &kNhwcLayerNorm,
-                 &kNhwcGate, &kNhwcGlu});
+                 &kNhwcPRelu, &kNhwcClip, &kNhwcMaxPool, &kNhwcAffine, &kNhwcAffineSum, &kNhwcAffinePRelu,
+                 &kNhwcAffineSumPRelu, &kNhwcAffineSilu, &kNhwcAffineSumSilu, &kNhwcGroupNorm, &kNhwcGroupNormSilu,
+                 &kNhwcLayerNorm, &kNhwcGate, &kNhwcGlu});
         if (cpu_only || kInstanceNorm.cuda)
             add({&kInstanceNorm, &kInstanceNormRelu, &kInstanceNormSum, &kBorderedBlocks, &kBiasRelu});
 #ifdef GANTK_HAS_CUDA

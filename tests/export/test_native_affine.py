@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto
 
 from export_graphs import close, kinds, make_graph, picture, run
 from gantk.bundle import WHOLLY_NATIVE
+from gantk.export.precision import convert
 from gantk.export.rewrites import rewrite
 from norm_graphs import Draft
 
@@ -27,7 +31,7 @@ STEPS = [
         "own noise",
         "pictures",
     ),
-    *("relu", "slope", "slopes", "gain", "gains", "negative gain", "sigmoid"),
+    *("relu", "slope", "slopes", "gain", "gains", "negative gain", "sigmoid", "bounds", "most"),
 ]
 
 
@@ -76,6 +80,9 @@ class Chain(Draft):
             self.value = self.add("LeakyRelu", self.value, alpha=0.2)
         elif name == "slopes":
             self.value = self.add("PRelu", self.value, self.normal(CHANNELS, 1, 1))
+        elif name in ("bounds", "most"):
+            least = self.weight(np.array(-0.2, np.float32)) if name == "bounds" else ""
+            self.value = self.add("Clip", self.value, least, self.weight(np.array(0.6, np.float32)))
         else:
             self.value = self.add({"relu": "Relu", "sigmoid": "Sigmoid"}[name], self.value)
 
@@ -157,6 +164,125 @@ def test_what_is_spread_over_pictures_is_right(of: str) -> None:
     close(run(other_graph, x), run(graph, x), 1e-5)
     passes = [kind for kind in kinds(other_graph) if kind.startswith("NhwcAffine")]
     assert passes == {"pixels": ["NhwcAffinePRelu"], "pictures": ["NhwcAffine"], "a picture": []}[of]
+
+
+LEAST, MOST = np.float32(-0.2), np.float32(0.6)
+BOUNDED: dict[str, tuple[list[np.ndarray | None], dict[str, np.float32]]] = {
+    "both": ([LEAST, MOST], {"low": LEAST, "high": MOST}),
+    "ReLU6": ([np.float32(0), np.float32(6)], {"low": np.float32(0), "high": np.float32(6)}),
+    "the lower one": ([LEAST], {"low": LEAST}),
+    "the upper one": ([None, MOST], {"high": MOST}),
+    "none": ([], {}),
+    "crossed": ([MOST, LEAST], {"low": MOST, "high": LEAST}),
+}
+
+
+def bounded(draft: Draft, value: str, bounds: Sequence[np.ndarray | None]) -> str:
+    """Between bounds of the file; `None` where one is missing."""
+    given = ["" if bound is None else draft.weight(np.array(bound)) for bound in bounds]
+    return draft.add("Clip", value, *given)
+
+
+def attributes(node: ir.Node) -> dict[str, float]:
+    return {name: attribute.as_float() for name, attribute in node.attributes.items()}
+
+
+@pytest.mark.parametrize("batch", [2, "N"])
+@pytest.mark.parametrize("name", BOUNDED)
+def test_bounds_are_a_pass(name: str, batch: int | str) -> None:
+    """Without one it is that of Clip, the last finite number."""
+    bounds, wanted = BOUNDED[name]
+    draft = Chain(batch)
+    draft.value = bounded(draft, draft.value, bounds)
+    graph = draft.graph(())
+    other = rewrite(graph, [WHOLLY_NATIVE])
+    assert other is not None
+    assert kinds(other) == ["Transpose", "NhwcConvolution", "NhwcClip", "NhwcConvolution", "Transpose"]
+    (node,) = (node for node in other.graph if node.op_type == "NhwcClip")
+    last = np.finfo(np.float32)
+    assert attributes(node) == {"low": last.min, "high": last.max, **wanted}
+    x = picture(2, CHANNELS, *SIDES)
+    close(run(other, x), run(graph, x), 1e-6)
+
+
+def test_clamps_follow_activations() -> None:
+    """As in StyleGAN2-ADA (arXiv 2006.06676)."""
+    steps = ("own factors", "noise", "offsets", "slope", "gain", "bounds", "own factors")
+    left = [kind for kind in turned(steps) if kind in ("Clip", "NhwcClip") or "Affine" in kind]
+    assert left == ["NhwcAffineSumPRelu", "NhwcClip", "NhwcAffine"]
+
+
+def test_a_clip_in_bfloat16_is_not_cast() -> None:
+    graph = rewrite(Chain().graph(("bounds",)), [WHOLLY_NATIVE])
+    assert graph is not None
+    low = convert(graph, "bf16")
+    assert [kind for kind in kinds(low) if kind not in ("Cast", "Transpose")] == [
+        "NhwcConvolution",
+        "NhwcClip",
+        "NhwcConvolution",
+    ]
+    assert kinds(low).count("Cast") == 2
+    (node,) = (node for node in low.graph if node.op_type == "NhwcClip")
+    assert node.inputs[0] is not None and node.inputs[0].dtype == ir.DataType.BFLOAT16
+    assert attributes(node) == {"low": LEAST, "high": MOST}
+
+
+OTHER_CLIPS: dict[str, Callable[[Chain], str]] = {
+    "a computed bound": lambda d: d.add("Clip", d.start, d.add("ReduceMin", d.start, keepdims=0)),
+    "a computed bound, the upper one": lambda d: d.add(
+        "Clip", d.start, "", d.add("ReduceMax", d.start, keepdims=0)
+    ),
+    "one pixel": lambda d: d.add(
+        "Add", d.start, bounded(d, d.add("GlobalAveragePool", d.start), [LEAST, MOST])
+    ),
+    "vectors": lambda d: d.add(
+        "Add",
+        d.start,
+        d.add(
+            "Unsqueeze",
+            bounded(d, d.add("ReduceMax", d.start, d.weight(np.array([2, 3])), keepdims=0), [LEAST, MOST]),
+            d.weight(np.array([2, 3])),
+        ),
+    ),
+    "integers": lambda d: d.add(
+        "Cast",
+        bounded(d, d.add("Cast", d.start, to=TensorProto.INT32), [np.int32(0), np.int32(2)]),
+        to=TensorProto.FLOAT,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_CLIPS)
+def test_other_bounds_are_not(name: str) -> None:
+    draft = Chain()
+    draft.value = OTHER_CLIPS[name](draft)
+    graph = draft.graph(())
+    other = rewrite(graph, [WHOLLY_NATIVE])
+    assert other is not None
+    assert "Clip" in kinds(other) and "NhwcClip" not in kinds(other)
+    x = 3 * picture(2, CHANNELS, *SIDES)
+    close(run(other, x), run(graph, x), 1e-5)
+
+
+def test_bounds_are_single_numbers() -> None:
+    """ONNX Runtime says what is wrong with others."""
+    draft = Chain()
+    draft.value = draft.add("Clip", draft.start, draft.normal(CHANNELS, 1, 1))
+    other = rewrite(draft.graph(()), [WHOLLY_NATIVE])
+    assert other is not None
+    assert "NhwcClip" not in kinds(other)
+
+
+def test_bounds_of_pixels_stay() -> None:
+    """Before the first convolution and behind the last; bfloat16 is not for what is shown."""
+    draft = Draft(CHANNELS, 0)
+    value = draft.conv(bounded(draft, "x", [LEAST, MOST]), CHANNELS, CHANNELS)
+    bounded(draft, draft.conv(value, CHANNELS, CHANNELS), [np.float32(0), np.float32(1)])
+    other = rewrite(draft.graph(), [WHOLLY_NATIVE])
+    assert other is not None
+    assert kinds(other).count("Clip") == 2
+    x = picture(2, CHANNELS, 7, 6)
+    close(run(other, x), run(draft.graph(), x), 1e-5)
 
 
 def test_a_sum_of_one_filter_is_no_ending_of_it() -> None:

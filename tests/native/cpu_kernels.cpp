@@ -191,7 +191,8 @@ void test_affine(Affine shape, int combination) {
     shape.pixelwise = bit(2);
     shape.own_offsets = bit(6);
     shape.silu = bit(7);
-    const auto [element, count, pixels, channels, own_factors, own_offsets, own_others, pixelwise, silu] = shape;
+    const auto [element, count, pixels, channels, own_factors, own_offsets, own_others, pixelwise, silu, clips, low,
+                high] = shape;
     const bool scales = bit(3), adds = bit(4), rectifies = bit(5) && !silu;
     const int64_t width = pixelwise ? 1 : channels;
     const Tensor features(element, count * pixels * channels),
@@ -227,6 +228,39 @@ void test_affine(Affine shape, int combination) {
     }
 }
 
+// Between bounds that are of the element's type or not, of which one may be missing or the lower one above the other.
+void test_clip(const Affine& shape, float low, float high) {
+    Affine what = shape;
+    what.clips = true;
+    what.low = low;
+    what.high = high;
+    Tensor features(shape.element, shape.count * shape.pixels * shape.channels);
+    const float special[]{NAN, -NAN, INFINITY, -INFINITY, 0.0f, -0.0f};
+    const int64_t count = int64_t(features.values.size()), given = std::min<int64_t>(count, 6);
+    narrow(shape.element, special, given, features.bytes.data(), count - given);
+    std::copy_n(special, given, features.values.end() - given);
+    std::vector<unsigned char> made(features.bytes.size(), 0xff);
+    affine(what, {features.bytes.data(), made.data()}, kThreads);
+    std::vector<float> wanted = features.values;
+    for (float& value : wanted) {
+        if (value < low) value = low;
+        if (value > high) value = high;
+    }
+    std::vector<unsigned char> rounded(made.size());
+    narrow(shape.element, wanted.data(), count, rounded.data(), 0);
+    wanted = read(shape.element, rounded);
+    const Features named{shape.element, shape.count, shape.pixels, shape.channels};
+    const std::vector<float> found = read(shape.element, made);
+    for (std::size_t at = 0; at < found.size(); ++at) {
+        const bool alike = std::isnan(wanted[at]) ? std::isnan(found[at])
+                                                  : found[at] == wanted[at] &&
+                                                        std::signbit(found[at]) == std::signbit(wanted[at]);
+        check("a clipped value", named, alike, 1, 0, 0);
+    }
+    affine(what, {features.bytes.data(), features.bytes.data()}, kThreads);
+    check("clipped in place", named, std::memcmp(made.data(), features.bytes.data(), made.size()), 0, 0, 0);
+}
+
 template <typename Function>
 void on_every_processor(const Function& function) {
     for (const nhwc::Processor* processor : nhwc::processors()) {
@@ -239,6 +273,8 @@ void on_every_processor(const Function& function) {
 void test_affine(const Affine& shape) {
     on_every_processor([&] {
         for (int combination = 0; combination < 256; ++combination) test_affine(shape, combination);
+        constexpr float kBounds[][2]{{-0.3f, 0.7f}, {-INFINITY, 0.1f}, {0.0f, INFINITY}, {0.5f, -0.5f}, {NAN, 0.1f}};
+        for (const auto& [low, high] : kBounds) test_clip(shape, low, high);
     });
 }
 
@@ -465,6 +501,7 @@ int main() {
         for (const bool sigmoid : {false, true}) test_gate({element, 30000, 3, sigmoid});
         test_affine({element, 2, 30000, 3}, 0b1111111);  // More than a task.
         test_affine({element, 2, 30000, 3}, 0b0111000);
+        test_clip({element, 2, 30000, 3}, -0.3f, 0.7f);
         on_every_processor([&] {
             test_silu(element);
             test_sigmoid(element);

@@ -185,6 +185,7 @@ def test_a_body_is_in_the_opset_of_its_model() -> None:
         "NhwcDepthwiseTransposedRelu",
         "NhwcDepthwiseTransposedPRelu",
         "NhwcPRelu",
+        "NhwcClip",
         "NhwcMaxPool2x2",
         "NhwcAffine",
         "NhwcAffineSum",

@@ -39,6 +39,10 @@
     NhwcDepthwiseTransposedRelu, NhwcDepthwiseTransposedPRelu (..., bias, slopes T[C]): as those of NhwcConvolution.
     NhwcPRelu (features T[N, H, W, C], slopes T[C]) => (result T[N, H, W, C])
         Negative values are multiplied with the slope of their channel (He et al., arXiv 1502.01852).
+    NhwcClip <low, high> (features T[N, H, W, C]) => (result T[N, H, W, C])
+        Values below `low` become that, then those above `high` that, in float32, which bounds of a narrower type are
+        rounded from; NaN stays NaN. Without a bound it is the last finite number of float32, as that of Clip
+        (StyleGAN2-ADA's and StyleGAN3's clamp: Karras et al., arXiv 2006.06676, 2106.12423).
     NhwcMaxPool2x2 <ceil_mode> (features T[N, H, W, C]) => (pooled T[N, h, w, C])
         The maximum of windows of 2 x 2, side by side. An odd last row or column is in none, or with a `ceil_mode` of 1
         in windows of its own.
@@ -132,6 +136,17 @@ _NHWC_PRELU = """
 NhwcPRelu (features, slopes) => (result)
 {
     result = PRelu (features, slopes)
+}
+"""
+
+_NHWC_CLIP = """
+NhwcClip <low: float = -3.4028235e38, high: float = 3.4028235e38> (features) => (result)
+{
+    wide = Cast <to = 1> (features)
+    least = Constant <value_float: float = @low> ()
+    most = Constant <value_float: float = @high> ()
+    ended = Clip (wide, least, most)
+    result = CastLike (ended, features)
 }
 """
 
@@ -361,6 +376,7 @@ TEXTS = (
         if ending != "Sum" or not name.startswith("NhwcDepthwise")
     ),
     _NHWC_PRELU,
+    _NHWC_CLIP,
     _NHWC_MAX_POOL,
     *(_NHWC_AFFINE % {"name": name, "input": more, "end": end} for name, (more, end) in _AFFINE_ENDS.items()),
     *(

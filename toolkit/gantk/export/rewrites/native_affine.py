@@ -3,7 +3,8 @@
 
 Factors and offsets of channels, other pictures or noise that is added, and what negative values are multiplied with:
 a demodulation with noise, bias and activation (Karras et al., arXiv 1912.04958), a class-conditional normalisation
-(Brock et al., arXiv 1809.11096), channel attention, or a residual that is scaled.
+(Brock et al., arXiv 1809.11096), channel attention, or a residual that is scaled. Bounds are `gantk::NhwcClip`: clamps
+after activations (arXiv 2006.06676, 2106.12423), ReLU6.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from gantk.export.rewrites.graphs import (
     constant,
     is_as_large,
     only_user,
+    optional,
     other_input,
     silu_after,
 )
@@ -130,6 +132,33 @@ def affine_to_native(graph: ir.Model) -> None:
         if chain is not None:
             done.update(chain.nodes)
             _turn(graph, chain)
+
+
+def clips_to_native(graph: ir.Model) -> None:
+    """Turn bounds of what is computed between native operators into a pass each."""
+    inner = _between_native(graph.graph)
+    for node in [node for node in graph.graph if node.op_type == "Clip" and node in inner]:
+        pictures, bounds = node.inputs[0], _bounds(node)
+        if pictures is None or bounds is None or channels_of(pictures) is None or not _are_pictures(pictures):
+            continue
+        new = Replacement(graph.graph, node)
+        last = last_of(new, pictures)
+        result = new.call(graph, "NhwcClip", [last], **bounds)
+        result.type, result.shape = last.type, last.shape
+        new.finish(new.transposed(result, CHANNELS_FIRST))
+
+
+def _bounds(clip: ir.Node) -> dict[str, float] | None:
+    """The attributes that a function has of a node's bounds; `None` where one of these is computed."""
+    bounds = {}
+    for index, name in ((1, "low"), (2, "high")):
+        value = optional(clip, index)
+        number = constant(value)
+        if number is not None and number.size == 1:
+            bounds[name] = float(number.item())
+        elif value is not None:
+            return None
+    return bounds
 
 
 def _between_native(graph: ir.Graph) -> set[ir.Node]:

@@ -44,7 +44,7 @@ from gantk.export.rewrites.graphs import (
     parameters,
 )
 from gantk.export.rewrites.modulated import modulated_to_features
-from gantk.export.rewrites.native_affine import affine_to_native
+from gantk.export.rewrites.native_affine import affine_to_native, clips_to_native
 from gantk.export.rewrites.native_borders import Border, border_of, border_to_native
 from gantk.export.rewrites.native_channel_norm import channel_norms_to_native
 from gantk.export.rewrites.native_dense import dense_to_native
@@ -78,9 +78,9 @@ def channels_last_to_native(graph: ir.Model) -> int:
       convolutions of single pixels.
     - Normalisations become `InstanceNorm` (`native_norm`), `NhwcGroupNorm` or `NhwcLayerNorm` (`native_channel_norm`),
       other borders `BorderedBlocks`, maxima `NhwcMaxPool2x2`.
-    - What is computed value by value between these becomes `NhwcAffine` and its kin (`native_affine`), `NhwcPRelu`,
-      `NhwcGate` or `NhwcGlu`; the rest, and what is computed of whole pictures, is done in the same layout, and marked
-      `IN_FLOAT`.
+    - What is computed value by value between these becomes `NhwcAffine` and its kin or `NhwcClip` (`native_affine`),
+      `NhwcPRelu`, `NhwcGate` or `NhwcGlu`; the rest, and what is computed of whole pictures, is done in the same
+      layout, and marked `IN_FLOAT`.
 
     Of the transposes between these none is left.
 
@@ -113,6 +113,7 @@ def channels_last_to_native(graph: ir.Model) -> int:
             _turn_border(graph, node, border)
     turned = sum(_turn(graph, node) for node in list(graph.graph))
     affine_to_native(graph)
+    clips_to_native(graph)
     for node in list(graph.graph):
         slopes_to_native(graph, node)
         _pooling_to_native(graph, node)
