@@ -125,7 +125,10 @@ def _turn(graph: ir.Graph, convolution: ir.Node) -> bool:
     new = Replacement(graph, convolution)
     outputs, inputs = weights.kernel.shape[1:3]
     if pictures > 1:
-        features = _reshaped(new, features, [pictures, inputs, 0, 0], "pictures")
+        groups = features
+        features = _reshaped(new, groups, [pictures, inputs, 0, 0], "pictures")
+        features.type = groups.type
+        features.shape = None if groups.shape is None else ir.Shape([pictures, inputs, *groups.shape[2:]])
     styles, demodulations = (_product(new, weights.of(axis), axis) for axis in (_INPUT, _OUTPUT))
     if styles is not None:
         features = new.add("Mul", [features, styles], "modulated")
@@ -139,6 +142,7 @@ def _turn(graph: ir.Graph, convolution: ir.Node) -> bool:
         result = new.add("Add", [result, _reshaped(new, bias, [pictures, outputs, 1, 1], "bias")], "biased")
     if pictures > 1:
         made = convolution.outputs[0].shape
+        result.type = convolution.outputs[0].type
         result.shape = None if made is None else ir.Shape([pictures, outputs, *made[2:]])
         result = _reshaped(new, result, [1, pictures * outputs, 0, 0], "groups")
     new.finish(result)
