@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generators after eight papers, exported by PyTorch and given to gantk as files: how many times as fast. Prints JSON.
+"""Generators after nine papers, exported by PyTorch and given to gantk as files: how many times as fast. Prints JSON.
 
     python benchmarks/foreign.py > benchmarks/results/foreign.json
     python benchmarks/foreign.py --device cuda > benchmarks/results/foreign-cuda.json
@@ -38,6 +38,7 @@ from gantk.runtime.registry import executed, open_model, status
 from latent_decoder import decoder
 from naf_net import NAFNet
 from style_gan2 import StyleGAN2
+from style_gan3 import StyleGAN3
 
 PLACES = {
     "cpu": (("onnxruntime", "openvino"), ("fp32", "bf16")),
@@ -177,6 +178,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[int, st
     "SRResNet, 96 x 128 to 384 x 512": (srresnet, (1, 3, 96, 128), {}),
     "Real-ESRGAN of 6 blocks, 64 x 64 to 256 x 256": (real_esrgan, (1, 3, 64, 64), {}),
     "StyleGAN2, 256 x 256": (StyleGAN2, (1, 512), {}),
+    "StyleGAN3, 128 x 128": (StyleGAN3, (1, 256), {}),
     "latent diffusion's decoder, 32 x 32 to 128 x 128": (decoder, (1, 4, 32, 32), {}),
     "NAFNet, 256 x 256": (NAFNet, (1, 3, 256, 256), {}),
 }
