@@ -300,17 +300,13 @@ def _enlarging_by_phases(graph: ir.Graph, node: ir.Node) -> bool:
     if found is None or len(set(found.spread.times)) > 1:
         return False
     spread, second, pads, times = found.spread, found.second, found.pads, found.spread.times[0]
-    along_rows, along_columns = found.along_rows, found.along_columns
-    kernels = {
-        "rows": _phases(_taps(along_columns), times, pads[0], pads[2]),
-        "columns": _phases(_taps(along_rows), times, pads[1], pads[3]),
-    }
+    rows = _phases(_taps(found.along_columns), times, pads[0], pads[2])
+    columns = _phases(_taps(found.along_rows), times, pads[1], pads[3])
     slopes = only_user(second.outputs[0])
     last = slopes if slopes is not None and slopes.op_type in ("LeakyRelu", "Relu") else second
     new, channels = Replacement(graph, last), spread.sizes[1]
     source = _shaped(new, spread.source, spread.sizes)
     parts = []
-    rows, columns = kernels["rows"], kernels["columns"]
     for row in range(times):
         weight = new.weight(f"row.{row}", rows.kernels[row][:, None, :, None])
         how = {"group": channels, "pads": [rows.before, 0, rows.after, 0]}
@@ -326,7 +322,7 @@ def _enlarging_by_phases(graph: ir.Graph, node: ir.Node) -> bool:
     joined = new.add("Concat", parts, "phases", axis=1)
     value = new.add("DepthToSpace", [joined], "DepthToSpace", blocksize=times, mode="DCR")
     if rows.extra or columns.extra:
-        ends = [-phases.extra or _NO_END for phases in (rows, columns)]
+        ends = [-made.extra or _NO_END for made in (rows, columns)]
         bounds = {"starts": [0, 0], "ends": ends, "axes": [2, 3]}
         value = new.add(
             "Slice",
