@@ -9,6 +9,7 @@ import onnx_ir as ir
 from gantk.export.rewrites.graphs import (
     CHANNELS_FIRST,
     CHANNELS_LAST,
+    NO_END,
     Float64,
     Replacement,
     attribute,
@@ -17,15 +18,14 @@ from gantk.export.rewrites.graphs import (
     has_computed_bias,
     ints,
     is_explicit,
+    of_any_size,
     only_user,
     optional,
     padding,
     text,
 )
-from gantk.export.rewrites.transposed import doubling_kernel
+from gantk.export.rewrites.transposed import doubling_kernel, subpixel_kernel
 from gantk.export.rewrites.transposes import transposed_shape
-
-_NO_END = np.iinfo(np.int64).max
 
 
 def averages_apart(graph: ir.Graph) -> None:
@@ -56,13 +56,13 @@ def crops_apart(graph: ir.Graph) -> None:
             continue
         new = Replacement(graph, node)
         starts = np.maximum(-np.array(amounts[2:4]), 0)
-        ends = np.array([amount if amount < 0 else _NO_END for amount in amounts[6:8]])
+        ends = np.array([amount if amount < 0 else NO_END for amount in amounts[6:8]])
         bounds = {"starts": starts, "ends": ends, "axes": np.array([2, 3])}
         value = new.add(
             "Slice", [pictures, *(new.weight(name, array) for name, array in bounds.items())], "cut"
         )
         if any(more):
-            value.type, value.shape = pictures.type, _of_any_size(pictures.shape)
+            value.type, value.shape = pictures.type, of_any_size(pictures.shape, 1)
             inputs = [value, new.weight("pads", np.array(more)), optional(node, 2)]
             value = new.add("Pad", inputs, "Pad", mode="constant")
         new.finish(value)
@@ -174,10 +174,9 @@ def norms_apart(graph: ir.Graph) -> None:
 def transposed_apart(graph: ir.Graph) -> None:
     """Let transposed convolutions that enlarge pictures by their stride be sub-pixel ones.
 
-    Output row s i + r sums input rows i + j, for all j for which the kernel has a row r + p - s j after a padding of p:
-    all s x s phases are one convolution, and a depth-to-space puts them in place (Shi et al., arXiv 1609.05158, section
-    2.2). Those that are kernels of 4 with a stride of 2 stay, but for kernels of 2, of which these would be zeros; so
-    do those of single pixels, which are dense layers.
+    All phases are one convolution, and a depth-to-space puts them in place (Shi et al., arXiv 1609.05158, section 2.2;
+    `gantk.export.rewrites.transposed`). Those that are kernels of 4 with a stride of 2 stay, but for kernels of 2, of
+    which these would be zeros; so do those of single pixels, which are dense layers.
     """
     for node in [node for node in graph if node.op_type == "ConvTranspose" and not _sees_a_pixel(node)]:
         weight, strides = constant(node.inputs[1]), ints(node, "strides")
@@ -206,28 +205,17 @@ def _sees_a_pixel(node: ir.Node) -> bool:
 
 
 def _turn_transposed(graph: ir.Graph, node: ir.Node, weight: Float64, stride: int, pads: list[int]) -> None:
-    inputs, outputs, *sides = weight.shape
-    before = [-((size - 1 - pad) // stride) for size, pad in zip(sides, pads, strict=True)]  # The first j.
-    after = [(stride - 1 + pad) // stride for pad in pads]  # The last.
-    taps = [last - first + 1 for first, last in zip(before, after, strict=True)]
-    kernel = np.zeros((stride, stride, outputs, inputs, *taps))
-    for row, column, y, x in np.ndindex(stride, stride, *taps):
-        at = [
-            phase + pad - stride * (first + tap)
-            for phase, pad, first, tap in zip((row, column), pads, before, (y, x), strict=True)
-        ]
-        if all(0 <= place < size for place, size in zip(at, sides, strict=True)):
-            kernel[row, column, :, :, y, x] = weight[:, :, at[0], at[1]].T
+    kernel, around = subpixel_kernel(weight, stride, pads)
     new, bias = Replacement(graph, node), constant(optional(node, 2))
-    weights = [new.weight("weight", kernel.reshape(stride**2 * outputs, inputs, *taps))]
+    weights = [new.weight("weight", kernel)]
     if bias is not None:
         weights.append(new.weight("bias", np.tile(bias, stride**2)))
-    around = [-before[0], -before[1], after[0], after[1]]
+    taps = list(kernel.shape[2:])
     phases = new.add("Conv", [node.inputs[0], *weights], "phases", kernel_shape=taps, pads=around)
     source = node.inputs[0]
     assert source is not None
     phases.type = node.outputs[0].type
-    phases.shape = _of_channels(source.shape, stride**2 * outputs)
+    phases.shape = _of_channels(source.shape, len(kernel))
     new.finish(new.add("DepthToSpace", [phases], "DepthToSpace", blocksize=stride, mode="DCR"))
 
 
@@ -244,8 +232,3 @@ def _cut(new: Replacement, value: ir.Value | None, start: int, size: int) -> ir.
 def _of_channels(shape: ir.Shape | None, channels: int) -> ir.Shape | None:
     """The shape of the same pictures with another number of channels."""
     return None if shape is None or len(shape) != 4 else ir.Shape([shape[0], channels, *shape[2:]])
-
-
-def _of_any_size(shape: ir.Shape | None) -> ir.Shape | None:
-    """The shape of pictures of another height and width."""
-    return None if shape is None or len(shape) != 4 else ir.Shape([*shape[:2], None, None])

@@ -17,6 +17,9 @@ Float64 = NDArray[np.float64]
 CHANNELS_LAST, CHANNELS_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 """The axes of a transpose of pictures to a layout, from the other."""
 
+NO_END = np.iinfo(np.int64).max
+"""Behind the last row or column of any picture."""
+
 SIMD_FLOATS = 16
 """The float32 values of a 512-bit register."""
 
@@ -239,6 +242,24 @@ def channels_of(value: ir.Value | None) -> int | None:
     shape = None if value is None else value.shape
     channels = None if shape is None or len(shape) != 4 else shape[1]
     return channels if isinstance(channels, int) else None
+
+
+def of_any_size(
+    shape: ir.Shape | None, channel: int, channels: int | ir.SymbolicDim | None = None
+) -> ir.Shape:
+    """The shape of pictures of another height and width.
+
+    Args:
+        shape: Before, where it is known.
+        channel: Which is of channels.
+        channels: Their number, where that is another too.
+    """
+    sizes: list[int | ir.SymbolicDim | None] = [None] * 4
+    if shape is not None and len(shape) == 4:
+        sizes[0], sizes[channel] = shape[0], shape[channel]
+    if channels is not None:
+        sizes[channel] = channels
+    return ir.Shape(sizes)
 
 
 def is_as_large(value: ir.Value, pictures: ir.Value) -> bool:

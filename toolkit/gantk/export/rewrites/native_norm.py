@@ -18,6 +18,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from gantk.export.rewrites.graphs import (
     CHANNELS_FIRST,
     CHANNELS_LAST,
+    NO_END,
     Replacement,
     attribute,
     constant,
@@ -34,8 +35,6 @@ from gantk.export.rewrites.native_borders import (
 )
 from gantk.export.rewrites.native_sizes import pad_channels_last, sizes_to_native
 from gantk.export.rewrites.norm_chains import Chain, find_chains
-
-_NO_END = np.iinfo(np.int64).max
 
 
 def normalization_to_native(graph: ir.Model) -> int:
@@ -119,7 +118,7 @@ def _bounds(new: Replacement, chain: Chain) -> list[ir.Value | None]:
     cut = chain.node("Slice")
     if cut is not None:
         return [*cut.inputs[1:3]]
-    return [new.weight(name, np.full(2, at)) for name, at in (("start", 0), ("end", _NO_END))]
+    return [new.weight(name, np.full(2, at)) for name, at in (("start", 0), ("end", NO_END))]
 
 
 def _attributes(

@@ -142,9 +142,8 @@ def _turn(graph: ir.Graph, node: ir.Node, weight: Float64, *, joint: bool) -> No
         )
 
     if joint:
-        phases = convolve(
-            "phases", _joint_phases(weight), None if bias is None else np.tile(bias, 4), [1, 1, 1, 1]
-        )
+        kernel, pads = subpixel_kernel(weight, 2, [1, 1])
+        phases = convolve("phases", kernel, None if bias is None else np.tile(bias, 4), pads)
     else:
         parts = [
             convolve(f"phase{a}{b}", _phase(weight, a, b), bias, [1 - a, 1 - b, a, b])
@@ -162,14 +161,29 @@ def _phase(weight: Float64, a: int, b: int) -> Float64:
     return weight[:, :, rows][:, :, :, columns].transpose(1, 0, 2, 3)
 
 
-def _joint_phases(weight: Float64) -> Float64:
-    """All four phases as one kernel (4 C_out, C_in, 3, 3), phase by phase."""
-    inputs, outputs = weight.shape[:2]
-    joint = np.zeros((2, 2, outputs, inputs, 3, 3))
-    for a in (0, 1):
-        for b in (0, 1):
-            joint[a, b, :, :, a : a + 2, b : b + 2] = _phase(weight, a, b)
-    return joint.reshape(4 * outputs, inputs, 3, 3)
+def subpixel_kernel(weight: Float64, stride: int, pads: list[int]) -> tuple[Float64, list[int]]:
+    """All phases of a transposed convolution as one kernel, phase by phase, and the pads of its convolution.
+
+    Output row s i + r sums input rows i + j, for all j for which the kernel has a row r + p - s j after a padding of p.
+
+    Args:
+        weight: (C_in, C_out, rows, columns).
+        stride: s, of both axes: there are s x s phases.
+        pads: p, above and to the left.
+    """
+    inputs, outputs, *sides = weight.shape
+    before = [-((size - 1 - pad) // stride) for size, pad in zip(sides, pads, strict=True)]  # The first j.
+    after = [(stride - 1 + pad) // stride for pad in pads]  # The last.
+    taps = [last - first + 1 for first, last in zip(before, after, strict=True)]
+    kernel = np.zeros((stride, stride, outputs, inputs, *taps))
+    for row, column, y, x in np.ndindex(stride, stride, *taps):
+        at = [
+            phase + pad - stride * (first + tap)
+            for phase, pad, first, tap in zip((row, column), pads, before, (y, x), strict=True)
+        ]
+        if all(0 <= place < size for place, size in zip(at, sides, strict=True)):
+            kernel[row, column, :, :, y, x] = weight[:, :, at[0], at[1]].T
+    return kernel.reshape(stride**2 * outputs, inputs, *taps), [-before[0], -before[1], *after]
 
 
 def _activation_after(node: ir.Node) -> ir.Node | None:

@@ -40,6 +40,7 @@ from gantk.export.rewrites.graphs import (
     has_computed_bias,
     ints,
     is_explicit,
+    of_any_size,
     outputs_of,
     parameters,
 )
@@ -142,7 +143,7 @@ def _borders_apart(graph: ir.Graph) -> None:
         padded = new.add("Pad", [node.inputs[0], pads], "Pad", mode="constant")
         picture = node.inputs[0]
         assert picture is not None
-        padded.type, padded.shape = picture.type, _of_any_size(picture.shape, 1)
+        padded.type, padded.shape = picture.type, of_any_size(picture.shape, 1)
         attributes = {name: value for name, value in node.attributes.items() if name != "pads"}
         new.finish(new.add("Conv", [padded, *node.inputs[1:]], "Conv", **attributes))
 
@@ -151,7 +152,7 @@ def _turn_border(graph: ir.Model, pad: ir.Node, border: Border) -> None:
     new = Replacement(graph.graph, pad)
     last = last_of(new, pad.inputs[0])
     bordered = border_to_native(graph, new, last, border)
-    bordered.type, bordered.shape = last.type, _of_any_size(last.shape, 3)
+    bordered.type, bordered.shape = last.type, of_any_size(last.shape, 3)
     new.finish(new.transposed(bordered, CHANNELS_FIRST))
 
 
@@ -229,7 +230,7 @@ def _pooling_to_native(graph: ir.Model, node: ir.Node) -> None:
     new = Replacement(graph.graph, node)
     last = last_of(new, node.inputs[0])
     result = new.call(graph, "NhwcMaxPool2x2", [last], ceil_mode=attribute(node, "ceil_mode", 0))
-    result.type, result.shape = last.type, _of_any_size(last.shape, 3)
+    result.type, result.shape = last.type, of_any_size(last.shape, 3)
     new.finish(new.transposed(result, CHANNELS_FIRST))
 
 
@@ -283,26 +284,8 @@ def _turn_convolution(
     inputs = [last, weight, bias, *ending.inputs(new)]
     result = new.call(graph, f"{function}{ending.name}", inputs, **attributes)
     assert bias.shape is not None
-    result.type, result.shape = last.type, _of_any_size(last.shape, 3, bias.shape[0])
+    result.type, result.shape = last.type, of_any_size(last.shape, 3, bias.shape[0])
     new.finish(new.transposed(result, CHANNELS_FIRST), ending.nodes)
-
-
-def _of_any_size(
-    shape: ir.Shape | None, channel: int, channels: int | ir.SymbolicDim | None = None
-) -> ir.Shape:
-    """The shape of pictures of another height and width.
-
-    Args:
-        shape: Before, where it is known.
-        channel: Which is of channels.
-        channels: Their number, where that is another too.
-    """
-    sizes: list[int | ir.SymbolicDim | None] = [None] * 4
-    if shape is not None and len(shape) == 4:
-        sizes[0], sizes[channel] = shape[0], shape[channel]
-    if channels is not None:
-        sizes[channel] = channels
-    return ir.Shape(sizes)
 
 
 def _spell_out(graph: ir.Model) -> None:
