@@ -115,6 +115,28 @@ def test_advice_says_how_sure_a_gain_is() -> None:
     )
 
 
+def test_of_a_gain_that_differs_from_round_to_round_the_least_is_told() -> None:
+    rows, blocks = race({"torch eager fp32": 24.0, "onnxruntime fp32": 2.0})
+    torch = next(row["id"] for row in rows if row["label"].startswith("torch"))
+    blocks[torch] = [block * (100 if number % 2 else 1) for number, block in enumerate(blocks[torch])]
+    rank(rows, blocks)
+    assert (
+        "(at least 12 times as fast as torch's best fp32, torch eager fp32)"
+        in recommend(rows, blocks, "x")[0]
+    )
+
+
+def test_on_a_busy_machine_no_gain_without_an_interval_is_told() -> None:
+    rows, blocks = race({"torch eager fp32": 24.0, "onnxruntime fp32": 2.0})
+    busy = "Measured on a busy machine: do not rely on it."
+    (advice,) = recommend(rows, blocks, "x", disturbed=True)
+    assert "12 times" in advice
+    assert advice.endswith(busy)
+    few = {number: found[:3] for number, found in blocks.items()}
+    rank(rows, few)
+    assert recommend(rows, few, "x", disturbed=True) == [f"x: use onnxruntime fp32, 2 ms. {busy}"]
+
+
 def test_advice_when_torch_wins_and_when_nothing_is_right() -> None:
     rows, blocks = race({"torch-compile freezing fp32": 1.0, "onnxruntime fp32": 2.0})
     assert recommend(rows, blocks, "x") == ["x: use torch-compile freezing fp32, 1 ms."]

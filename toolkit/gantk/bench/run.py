@@ -163,15 +163,14 @@ def _add_case(document: Document, label: str, result: Result) -> None:
     """Add what one case gave, ranked, with what is to be said of it."""
     verdict.rank(result.rows, result.blocks)
     document["rows"] += result.rows
-    advice = verdict.recommend(result.rows, result.blocks, label)
+    disturbed = result.interference > DISTURBED
+    document["recommendation"] += verdict.recommend(result.rows, result.blocks, label, disturbed=disturbed)
     warnings = verdict.warnings(result.rows, result.rounds)
-    if result.interference > DISTURBED:
-        advice = [f"{line} Measured on a busy machine: do not rely on it." for line in advice]
+    if disturbed:
         warnings.append(
             f"other work took {result.interference:.0%} of the cores' time while this was measured; contenders "
             "whose threads wait for each other suffer most, so measure again"
         )
-    document["recommendation"] += advice
     document["warnings"] += [f"{label}: {line}" for line in warnings]
     document["interference"][label] = round(result.interference, 4)
 

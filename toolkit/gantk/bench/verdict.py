@@ -12,6 +12,9 @@ from gantk.bundle import ENGINE_PRECISIONS
 
 _EXACTNESS = {name: place for place, name in enumerate(ENGINE_PRECISIONS)}
 
+_WIDE = 2.0
+"""The ends of a gain's interval are so many times apart where only the lower one is worth telling."""
+
 Row = dict[str, Any]
 Blocks = Mapping[int, Sequence[Nanoseconds]]
 
@@ -54,13 +57,22 @@ def ranked(rows: Sequence[Row]) -> list[Row]:
     return sorted((row for row in rows if row["rank"] is not None), key=lambda row: int(row["rank"]))
 
 
-def recommend(rows: Sequence[Row], blocks: Blocks, case: str) -> list[str]:
-    """Which contender to use for one case, in words; nothing where none is right."""
+def recommend(rows: Sequence[Row], blocks: Blocks, case: str, *, disturbed: bool = False) -> list[str]:
+    """Which contender to use for one case, in words.
+
+    Args:
+        rows: Of that case, ranked.
+        blocks: The durations of each row's blocks, by its ``id``.
+        case: What it is called.
+        disturbed: Other work took much of the machine's time meanwhile: no gain without an interval is told then.
+    """
     order = ranked(rows)
     if not order:
         return [f"{case}: no contender can be recommended; none gave the right pictures."]
     best = order[0]
-    lines = [f"{case}: use {best['label']}, {_time(best)}{_gain(best)}{_ties(best, order, blocks)}."]
+    lines = [
+        f"{case}: use {best['label']}, {_time(best)}{_gain(best, disturbed)}{_ties(best, order, blocks)}."
+    ]
     if best["precision"] != "fp32":
         exact = next((row for row in order if row["precision"] == "fp32"), None)
         psnr = best["parity"]["psnr_db"]
@@ -68,9 +80,11 @@ def recommend(rows: Sequence[Row], blocks: Blocks, case: str) -> list[str]:
         if exact is not None:
             lines.append(
                 f"{case}, if it must be fp32: use {exact['label']}, "
-                f"{_time(exact)}{_gain(exact)}{_ties(exact, order, blocks)}."
+                f"{_time(exact)}{_gain(exact, disturbed)}{_ties(exact, order, blocks)}."
             )
-    return lines
+    return (
+        [f"{line} Measured on a busy machine: do not rely on it." for line in lines] if disturbed else lines
+    )
 
 
 def warnings(rows: Sequence[Row], rounds: int) -> list[str]:
@@ -102,9 +116,9 @@ def _time(row: Row) -> str:
     return f"{p50(row):.3g} ms"
 
 
-def _gain(row: Row) -> str:
+def _gain(row: Row, disturbed: bool) -> str:
     gain = row["speedup"]
-    if gain is None:
+    if gain is None or (disturbed and gain["ci95"] is None):
         return ""
     rival = f"torch's best {row['precision']}, {gain['against']}"
     if gain["ci95"] is None:
@@ -112,6 +126,8 @@ def _gain(row: Row) -> str:
     low, high = gain["ci95"]
     if low <= 1.0 <= high:
         return f" (as fast as {rival}, as far as can be told)"
+    if low > 1.0 and high > _WIDE * low:
+        return f" (at least {_factor(low)} times as fast as {rival})"
     return f" ({_factor(gain['factor'])} times as fast as {rival})"
 
 
