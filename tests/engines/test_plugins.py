@@ -14,10 +14,11 @@ from onnx import TensorProto, helper
 
 import networks
 from gantk.errors import GantkError
-from gantk.export.engines.plugins import QUICK_PLUGINS, put_kernels
+from gantk.export.engines.plugins import QUICK_PLUGINS, put_kernels, raised_in_kernels
 from gantk.export.functions import DOMAIN, VERSION, bodies
 from gantk.export.opset import OPSET
 from gantk.kernels.launch import Device
+from gantk.runtime import driver
 from gantk.runtime.products import PRODUCTS
 
 TENSORRT, RTX = PRODUCTS["tensorrt"], PRODUCTS["tensorrt-rtx"]
@@ -121,3 +122,39 @@ def test_a_shape_that_is_not_to_be_found_says_how_to_go_on() -> None:
     with pytest.raises(GantkError, match="the size of input 'x' is missing") as caught:
         put_kernels(TENSORRT, fake_plugin_api.module(), step(), {})
     assert caught.value.hint == "--no-plugins builds it of ordinary operators"
+
+
+def served(monkeypatch: pytest.MonkeyPatch, cuda_version: str) -> None:
+    found = driver.Driver(True, cuda_version, ("H100",), targets=("sm_90",))
+    monkeypatch.setattr(driver, "probe", lambda: found)
+
+
+def test_what_a_newer_nvrtc_makes_is_not_given_to_an_older_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gantk.kernels.compile.nvrtc_version", lambda: (13, 2))
+    served(monkeypatch, "13.1")
+    with pytest.raises(
+        GantkError, match=r"NVRTC is 13.2, and the NVIDIA driver takes what those up to 13.1"
+    ) as caught:
+        put_kernels(TENSORRT, fake_plugin_api.module(), step(), SIZES)
+    assert str(caught.value.hint).startswith(
+        "pip install 'nvidia-cuda-nvrtc==13.1.*', or update the driver; --no-"
+    )
+    for same_or_newer in ("13.2", "14.0"):
+        served(monkeypatch, same_or_newer)
+        _, rewrites = put_kernels(TENSORRT, fake_plugin_api.module(), step(), SIZES)
+        assert rewrites == (QUICK_PLUGINS,)
+
+
+def test_what_goes_wrong_in_a_kernel_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT prints it, goes on, and builds nothing."""
+    trt = fake_plugin_api.module()
+    data, _ = put_kernels(TENSORRT, trt, step(), SIZES)
+    assert raised_in_kernels() is None
+    nodes = onnx.load_from_string(data).graph.node
+    with pytest.raises(GantkError, match="a tensor is DataType.INT32"):
+        fake_plugin_api.build(trt, nodes, {"x": TensorDesc([ShapeExpr(1)] * 4, DataType.INT32, (1, 1, 1, 1))})
+    raised = raised_in_kernels()
+    assert raised is not None
+    assert "gantk's kernels do not go into the engine: a tensor is DataType.INT32" in raised.what
+    assert raised.hint == "--no-plugins builds it of ordinary operators"
+    assert raised_in_kernels() is None  # Once.

@@ -229,3 +229,19 @@ def test_a_precision_that_the_gpu_at_hand_does_not_have(
     with pytest.raises(UsageError, match=f"{target} does not compute in {precision}, which begins with sm_8"):
         build(PRODUCT, b"onnx", precision, (PROFILE,), BuildOptions(), "x.onnx")
     assert trt.parsed == []
+
+
+@pytest.mark.parametrize("at", ["parsing", "building"])
+def test_what_a_kernel_raised_is_why_there_is_no_engine(
+    trt: TensorRT, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    raised = GantkError("gantk's kernels do not go into the engine: that", hint="--no-plugins")
+    put = ("quick-plugins",)
+    monkeypatch.setattr("gantk.export.engines.build.put_kernels", lambda *_, **__: (b"onnx", put))
+    monkeypatch.setattr("gantk.export.engines.build.raised_in_kernels", lambda: raised)
+    if at == "parsing":
+        parser = SimpleNamespace(parse=lambda data: False, num_errors=0)
+        monkeypatch.setattr(trt, "OnnxParser", lambda *_: parser)
+    trt.made = None
+    with pytest.raises(GantkError, match="gantk's kernels do not go into the engine: that"):
+        made(BuildOptions())

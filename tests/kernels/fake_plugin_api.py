@@ -222,10 +222,7 @@ def build(trt: Any, nodes: Sequence[Any], tensors: dict[str, TensorDesc], choose
         given = {each.name: helper.get_attribute_value(each) for each in node.attribute}
         plugin = trt.plugin.known[f"{given.pop('plugin_namespace').decode()}::{node.op_type}"]
         assert given.pop("plugin_version") == b"1"
-        attributes = {
-            name: given[name].decode() if kind is str else kind(given[name])
-            for name, kind in plugin.attributes.items()
-        }
+        attributes = {name: _handed_on(given[name], kind) for name, kind in plugin.attributes.items()}
         assert given.keys() == attributes.keys()
         inputs = [tensors[name] for name in node.input]
         fake = [TensorDesc([ShapeExpr()] * len(one.shape_expr), one.dtype) for one in inputs]
@@ -246,6 +243,11 @@ def build(trt: Any, nodes: Sequence[Any], tensors: dict[str, TensorDesc], choose
         )
         tensors.update(zip(node.output, results, strict=True))
     return engine
+
+
+def _handed_on(value: Any, kind: type) -> Any:
+    """An attribute as it reaches Python: texts as the parser ends them, others as 10.16 makes them of an array."""
+    return (value + b"\0").decode() if kind is str else kind(np.array([value]))
 
 
 def arguments(step: Step, addresses: Mapping[str, int], sizes: Sizes) -> bytes:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs in a process of its own, with TensorRT's real Python bindings over libraries that do nothing.
 
-Defines the plugins with the bindings' own decorators, implements one of each kind with their own symbolic expressions,
-and prints what came out as JSON.
+Defines the plugins with the bindings' own decorators, hands each its settings as the ONNX parser does, implements it
+with their own symbolic expressions, and prints what came out as JSON.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any
 
 import tensorrt as trt
 import tensorrt.plugin as plugins
-from tensorrt.plugin._lib import QDP_REGISTRY
+from tensorrt.plugin._lib import QDP_REGISTRY, _TemplatePluginCreator
 from tensorrt.plugin._tensor import SymIntExpr
 
 from gantk.kernels import tensorrt
+from gantk.kernels.tensorrt_settings import ATTRIBUTE, GramSettings, Settings, VariationSettings
 
 OPERATIONS = {
     "SUM": lambda a, b: a + b, "SUB": lambda a, b: a - b, "PROD": lambda a, b: a * b, "FLOOR_DIV": lambda a, b: a // b,
@@ -55,9 +56,20 @@ def tensor(shape: tuple[int, ...], dtype: Any) -> Any:
     return made
 
 
-def implemented(name: str, inputs: list[Any], **attributes: Any) -> dict[str, Any]:
+def handed_on(name: str, settings: Settings) -> dict[str, Any]:
+    """What the bindings make of the attributes of a node; a text's zero is among what the parser counts."""
+    kinds = QDP_REGISTRY[f"gantk::{name}"].input_attrs
+    creator = _TemplatePluginCreator(name, "gantk", {key: (True, kind) for key, kind in kinds.items()})
+    text = settings.text().encode() + b"\0"
+    fields = trt.PluginFieldCollection([trt.PluginField(ATTRIBUTE, text, trt.PluginFieldType.CHAR)])
+    phase, wanted = trt.TensorRTPhase.BUILD, trt.QuickPluginCreationRequest.STRICT_AOT
+    made: dict[str, Any] = creator.create_plugin(name, "gantk", fields, phase, wanted).attrs
+    return made
+
+
+def implemented(name: str, inputs: list[Any], settings: Settings) -> dict[str, Any]:
     """What a plugin says of its outputs, its tactics, and its launch."""
-    plugin = QDP_REGISTRY[f"gantk::{name}"]
+    plugin, attributes = QDP_REGISTRY[f"gantk::{name}"], handed_on(name, settings)
     fake = [plugins.TensorDesc(plugins.ShapeExprs(one.ndim, _is_dummy=True), one.dtype) for one in inputs]
     types = [one.dtype.name for one in plugin.register_func(*fake, **attributes)]
     SymIntExpr._exprBuilder = Builder()
@@ -96,16 +108,13 @@ def main() -> None:
     partials = tensor((2, 12), trt.float32)
     SymIntExpr._exprBuilder = None
     tensorrt.register(trt, lazy=True)
-    cut = {"math": "exact", "tile": 64, "splits": 3}
+    gram = GramSettings("compute_80", "exact", 64, 3, 8, 0.5)
+    smooth = VariationSettings("compute_80", "l1", 0.0, 5, packed=True)
     found = {
-        "GramPartial": implemented("GramPartial", [features], **cut, target="compute_80"),
-        "GramReduce": implemented(
-            "GramReduce", [partial, features], **cut, groups=8, scale=0.5, target="compute_80"
-        ),
-        "VariationPartial": implemented(
-            "VariationPartial", [pictures], kind="l1", epsilon=0.0, rows=5, packed=1, target="compute_80"
-        ),
-        "VariationFinish": implemented("VariationFinish", [partials], target="compute_80"),
+        "GramPartial": implemented("GramPartial", [features], gram),
+        "GramReduce": implemented("GramReduce", [partial, features], gram),
+        "VariationPartial": implemented("VariationPartial", [pictures], smooth),
+        "VariationFinish": implemented("VariationFinish", [partials], Settings("compute_80")),
     }
     print(json.dumps(found))
 

@@ -99,4 +99,4 @@ def test_tensorrt_takes_the_plugins(found: dict[str, Any]) -> None:
     assert finish["launch"] == {"grid_x": 1, "grid_y": 2, "block_x": 128, "shared_mem": 0}
     for name, one in found.items():
         assert one["entry"], f"{name}: {one['kernel']} is not in its PTX"
-        assert one["attributes"][-1] == "target"
+        assert one["attributes"] == ["settings"]

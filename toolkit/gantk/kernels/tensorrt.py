@@ -9,13 +9,14 @@ two: partial results, an ordinary tensor, and their sum.
     VariationPartial (pictures T[N, C, H, W]) => (partials float32[N, blocks], gradient T[N, C, H, W])
     VariationFinish (partials) => (value float32[N])
 
-`gantk.kernels.tensorrt_graph` puts them in the place of a graph's nodes and sets their attributes. Sizes may be open
-(dynamic): what depends on them is computed from TensorRT's symbolic expressions.
+`gantk.kernels.tensorrt_graph` puts them in the place of a graph's nodes and tells them their settings. Sizes may be
+open (dynamic): what depends on them is computed from TensorRT's symbolic expressions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from importlib import import_module
 from typing import Any
 
@@ -24,6 +25,7 @@ from gantk.kernels.architecture import Target
 from gantk.kernels.gram_plan import REDUCE_THREADS
 from gantk.kernels.launch import ELEMENT_BYTES
 from gantk.kernels.parameters import PATCH_SUMS, VARIATION_THREADS
+from gantk.kernels.tensorrt_settings import ATTRIBUTE, GramSettings, Settings, VariationSettings
 from gantk.kernels.tensorrt_source import (
     SIMT,
     Kernel,
@@ -40,6 +42,27 @@ MOST_SHARED_BYTES = 48 * 1024  # What every kernel has without asking, its stati
 STATIC_BYTES = 1024  # No kernel here has more of these beside its dynamic shared memory.
 AS_PLANNED, WITHOUT_TENSOR_CORES = 1, 2  # Tactics, which TensorRT times.
 _SIMT_STEP, _SIMT_TILE = 16, 64
+
+_raised: list[Exception] = []
+
+
+def take_raised() -> Exception | None:
+    """What a plugin raised first since this was asked last: TensorRT goes on, says nothing of it and builds nothing."""
+    first = next(iter(_raised), None)
+    _raised.clear()
+    return first
+
+
+def _telling(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def told(*given: Any, **named: Any) -> Any:
+        try:
+            return function(*given, **named)
+        except Exception as error:
+            _raised.append(error)
+            raise
+
+    return told
 
 
 def register(trt: Any = None, *, lazy: bool = False) -> None:
@@ -95,7 +118,6 @@ class _Definer:
         self,
         name: str,
         inputs: Sequence[str],
-        attributes: dict[str, type],
         describe: Callable[..., Any],
         outputs: int,
         implement: Callable[..., Any],
@@ -103,20 +125,20 @@ class _Definer:
     ) -> None:
         """One plugin: what comes out, the kernel that makes it, and which tactics there are."""
         tensor, plugins = self.plugins.TensorDesc, self.plugins
-        given = {**dict.fromkeys(inputs, tensor), **attributes}
+        given = {**dict.fromkeys(inputs, tensor), ATTRIBUTE: str}
         generic: Any = tuple
         several = generic[(tensor,) * outputs]
         made = generic[str, str, plugins.KernelLaunchParams, plugins.SymIntExprs]
         plugin_id = f"{NAMESPACE}::{name}"
         describe.__annotations__ = {**given, "return": several}
-        plugins.register(plugin_id, lazy_register=self._lazy)(describe)
+        plugins.register(plugin_id, lazy_register=self._lazy)(_telling(describe))
         if autotune is not None:
             combinations: Any = list
             combinations = combinations[plugins.AutoTuneCombination]
             autotune.__annotations__ = {**given, "outputs": several, "return": combinations}
-            plugins.autotune(plugin_id)(autotune)
+            plugins.autotune(plugin_id)(_telling(autotune))
         implement.__annotations__ = {**given, "outputs": several, "tactic": int, "return": made}
-        plugins.aot_impl(plugin_id)(implement)
+        plugins.aot_impl(plugin_id)(_telling(implement))
 
     def launch(
         self,
@@ -162,110 +184,95 @@ def step_of(math: str, dtype: str) -> int:
 
 
 def _gram_partial(to: _Definer) -> None:
-    def describe(features: Any, math: str, tile: int, splits: int, target: str) -> Any:
+    def describe(features: Any, settings: str) -> Any:
+        cut = GramSettings.read(settings)
         batch, channels = tuple(features.shape_expr)[:2]
-        shape = (batch, splits, to.tiles(channels, tile), tile, tile)
+        shape = (batch, cut.splits, to.tiles(channels, cut.tile), cut.tile, cut.tile)
         return (to.plugins.from_shape_expr(shape, to.trt.float32),)
 
-    def autotune(features: Any, math: str, tile: int, splits: int, target: str, outputs: Any) -> Any:
+    def autotune(features: Any, settings: str, outputs: Any) -> Any:
+        cut = GramSettings.read(settings)
         types = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16"}[to.dtype(features)]
-        second = [WITHOUT_TENSOR_CORES] if math != SIMT and tile == _SIMT_TILE else []
+        second = [WITHOUT_TENSOR_CORES] if cut.math != SIMT and cut.tile == _SIMT_TILE else []
         return [to.plugins.AutoTuneCombination(f"{types}, FP32", "LINEAR", [AS_PLANNED, *second])]
 
-    def implement(
-        features: Any, math: str, tile: int, splits: int, target: str, outputs: Any, tactic: int
-    ) -> Any:
-        dtype = to.dtype(features)
-        used = SIMT if tactic == WITHOUT_TENSOR_CORES else math
+    def implement(features: Any, settings: str, outputs: Any, tactic: int) -> Any:
+        cut, dtype = GramSettings.read(settings), to.dtype(features)
+        used = SIMT if tactic == WITHOUT_TENSOR_CORES else cut.math
         batch, channels = tuple(features.shape_expr)[:2]
         places = to.places(features)
         # Both tactics cut alike, for the reduction counts the slices again.
-        size, count = to.sliced(places, splits, step_of(math, dtype))
+        size, count = to.sliced(places, cut.splits, step_of(cut.math, dtype))
         # Of rows and of columns, which are the same where one tile has all channels.
-        strips = 1 if features.shape[1] <= tile else 2
-        shared = 0 if used == SIMT else STAGES * tile * STEP_BYTES * strips
+        strips = 1 if features.shape[1] <= cut.tile else 2
+        shared = 0 if used == SIMT else STAGES * cut.tile * STEP_BYTES * strips
         if shared > MOST_SHARED_BYTES - STATIC_BYTES:
             raise GantkError(
-                f"tiles of {tile} of features with {features.shape[1]} channels want {shared} bytes of shared memory; "
-                f"a plugin has {MOST_SHARED_BYTES}"
+                f"tiles of {cut.tile} of features with {features.shape[1]} channels want {shared} bytes of shared "
+                f"memory; a plugin has {MOST_SHARED_BYTES}"
             )
-        grid = to.tiles(channels, tile) * count, batch
+        grid = to.tiles(channels, cut.tile) * count, batch
         arguments = channels, places, size, count
         return to.launch(
-            partial_kernel(dtype, used, tile), target, grid, threads_of(used, tile), arguments,
+            partial_kernel(dtype, used, cut.tile), cut.target, grid, threads_of(used, cut.tile), arguments,
             shared,
         )  # fmt: skip
 
-    attributes = {"math": str, "tile": int, "splits": int, "target": str}
-    to.plugin("GramPartial", ["features"], attributes, describe, 1, implement, autotune)
+    to.plugin("GramPartial", ["features"], describe, 1, implement, autotune)
 
 
 def _gram_reduce(to: _Definer) -> None:
-    def describe(
-        partial: Any, features: Any, math: str, tile: int, splits: int, groups: int, scale: float, target: str
-    ) -> Any:
+    def describe(partial: Any, features: Any, settings: str) -> Any:
         batch, channels = tuple(features.shape_expr)[:2]
         return (to.plugins.from_shape_expr((batch, channels, channels), to.trt.float32),)
 
-    def implement(
-        partial: Any, features: Any, math: str, tile: int, splits: int, groups: int, scale: float, target: str,
-        outputs: Any, tactic: int,
-    ) -> Any:  # fmt: skip
+    def implement(partial: Any, features: Any, settings: str, outputs: Any, tactic: int) -> Any:
+        cut = GramSettings.read(settings)
         batch, channels = tuple(features.shape_expr)[:2]
         places = to.places(features)
-        _, count = to.sliced(places, splits, step_of(math, to.dtype(features)))
-        grid = to.tiles(channels, tile) * (tile * tile // PATCH_SUMS[groups]), batch
-        return to.launch(
-            reduce_kernel(tile, groups, scale), target, grid, REDUCE_THREADS, (channels, places, count)
-        )
+        _, count = to.sliced(places, cut.splits, step_of(cut.math, to.dtype(features)))
+        grid = to.tiles(channels, cut.tile) * (cut.tile * cut.tile // PATCH_SUMS[cut.groups]), batch
+        kernel = reduce_kernel(cut.tile, cut.groups, cut.scale)
+        return to.launch(kernel, cut.target, grid, REDUCE_THREADS, (channels, places, count))
 
-    attributes = {"math": str, "tile": int, "splits": int, "groups": int, "scale": float, "target": str}
-    to.plugin("GramReduce", ["partial", "features"], attributes, describe, 1, implement)
+    to.plugin("GramReduce", ["partial", "features"], describe, 1, implement)
 
 
 def _variation_partial(to: _Definer) -> None:
-    def blocks(pictures: Any, rows: int, packed: int) -> Any:
+    def blocks(pictures: Any, cut: VariationSettings) -> Any:
         _, channels, height, width = pictures.shape_expr
-        across = width // (16 // ELEMENT_BYTES[to.dtype(pictures)]) if packed else width
-        return to.plugins.cdiv(channels * across, VARIATION_THREADS) * to.plugins.cdiv(height, rows)
+        across = width // (16 // ELEMENT_BYTES[to.dtype(pictures)]) if cut.packed else width
+        return to.plugins.cdiv(channels * across, VARIATION_THREADS) * to.plugins.cdiv(height, cut.rows)
 
-    def describe(pictures: Any, kind: str, epsilon: float, rows: int, packed: int, target: str) -> Any:
+    def describe(pictures: Any, settings: str) -> Any:
         batch, *_ = pictures.shape_expr
-        shape = batch, blocks(pictures, rows, packed)
+        shape = batch, blocks(pictures, VariationSettings.read(settings))
         # Not `pictures.like()`, which fails in 11.4 where shapes are known.
         same = to.plugins.from_shape_expr(tuple(pictures.shape_expr), pictures.dtype)
         return to.plugins.from_shape_expr(shape, to.trt.float32), same
 
-    def implement(
-        pictures: Any,
-        kind: str,
-        epsilon: float,
-        rows: int,
-        packed: int,
-        target: str,
-        outputs: Any,
-        tactic: int,
-    ) -> Any:
+    def implement(pictures: Any, settings: str, outputs: Any, tactic: int) -> Any:
+        cut = VariationSettings.read(settings)
         batch, channels, height, width = pictures.shape_expr
-        if packed and pictures.shape[3] % (16 // ELEMENT_BYTES[to.dtype(pictures)]) != 0:
+        if cut.packed and pictures.shape[3] % (16 // ELEMENT_BYTES[to.dtype(pictures)]) != 0:
             raise GantkError(
                 f"rows of {pictures.shape[3]} pixels (-1: any number) are no whole number of packs of 16 bytes"
             )
-        kernel = variation_kernel(to.dtype(pictures), kind, epsilon, packed=bool(packed))
-        grid = blocks(pictures, rows, packed), batch
-        return to.launch(kernel, target, grid, VARIATION_THREADS, (channels, height, width, rows))
+        kernel = variation_kernel(to.dtype(pictures), cut.kind, cut.epsilon, packed=cut.packed)
+        grid = blocks(pictures, cut), batch
+        return to.launch(kernel, cut.target, grid, VARIATION_THREADS, (channels, height, width, cut.rows))
 
-    attributes = {"kind": str, "epsilon": float, "rows": int, "packed": int, "target": str}
-    to.plugin("VariationPartial", ["pictures"], attributes, describe, 2, implement)
+    to.plugin("VariationPartial", ["pictures"], describe, 2, implement)
 
 
 def _variation_finish(to: _Definer) -> None:
-    def describe(partials: Any, target: str) -> Any:
+    def describe(partials: Any, settings: str) -> Any:
         batch, _ = partials.shape_expr
         return (to.plugins.from_shape_expr((batch,), to.trt.float32),)
 
-    def implement(partials: Any, target: str, outputs: Any, tactic: int) -> Any:
+    def implement(partials: Any, settings: str, outputs: Any, tactic: int) -> Any:
         batch, blocks = partials.shape_expr
+        target = Settings.read(settings).target
         return to.launch(finish_kernel(), target, (1, batch), VARIATION_THREADS, (blocks,))
 
-    to.plugin("VariationFinish", ["partials"], {"target": str}, describe, 1, implement)
+    to.plugin("VariationFinish", ["partials"], describe, 1, implement)

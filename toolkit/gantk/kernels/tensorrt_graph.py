@@ -16,6 +16,7 @@ from gantk.kernels.gram_plan import plan_gram
 from gantk.kernels.launch import Device, Features
 from gantk.kernels.parameters import VariationParameters
 from gantk.kernels.tensorrt import MOST_SHARED_BYTES, NAMESPACE
+from gantk.kernels.tensorrt_settings import ATTRIBUTE, GramSettings, Settings, VariationSettings
 from gantk.kernels.tensorrt_source import SIMT, plugin_target
 from gantk.kernels.variation_plan import Pictures, plan_variation
 
@@ -112,18 +113,19 @@ def _gram(
     features = Features.contiguous(dtype, batch, channels, math.prod(rest))
     layer = plan_gram([features], device, precision).layers[0]
     kernel = layer.variant.kernel.removeprefix("gantk_gram_")
-    cut = {
-        "math": SIMT if kernel.startswith(SIMT) else kernel.partition("_")[0],
-        "tile": layer.variant.tile,
-        "splits": layer.splits,
-    }
-    target, partial = plugin_target(device.compute_capability).name, f"{node.output[0]}/partial"
-    scale = float(given.get("scale", 0.0))
+    settings = GramSettings(
+        target=plugin_target(device.compute_capability).name,
+        math=SIMT if kernel.startswith(SIMT) else kernel.partition("_")[0],
+        tile=layer.variant.tile,
+        splits=layer.splits,
+        groups=layer.groups,
+        scale=float(given.get("scale", 0.0)),
+    )
     given_features, gram = node.input[0], node.output[0]
-    summed = {**cut, "groups": layer.groups, "scale": scale, "target": target}
+    partial = f"{gram}/partial"
     return [
-        _node("GramPartial", [given_features], [partial], f"{node.name}/partial", **cut, target=target),
-        _node("GramReduce", [partial, given_features], [gram], f"{node.name}/reduce", **summed),
+        _node("GramPartial", [given_features], [partial], f"{node.name}/partial", settings),
+        _node("GramReduce", [partial, given_features], [gram], f"{node.name}/reduce", settings),
     ]
 
 
@@ -143,29 +145,26 @@ def _variation(
     value, gradient = [*node.output, ""][:2]
     value, gradient = value or f"{node.name}/value", gradient or f"{node.name}/gradient"
     target, partials = plugin_target(device.compute_capability).name, f"{value}/partials"
-    options = {
-        "kind": kind,
-        "epsilon": epsilon,
-        "rows": VariationParameters.from_buffer_copy(plan.parameters).rows,
-        "packed": int(has_fixed_width and "packed" in plan.kernel),
-    }
+    settings = VariationSettings(
+        target=target,
+        kind=kind,
+        epsilon=epsilon,
+        rows=VariationParameters.from_buffer_copy(plan.parameters).rows,
+        packed=has_fixed_width and "packed" in plan.kernel,
+    )
     return [
-        _node(
-            "VariationPartial", [node.input[0]], [partials, gradient], f"{node.name}/partial", **options,
-            target=target,
-        ),
-        _node("VariationFinish", [partials], [value], f"{node.name}/finish", target=target),
-    ]  # fmt: skip
+        _node("VariationPartial", [node.input[0]], [partials, gradient], f"{node.name}/partial", settings),
+        _node("VariationFinish", [partials], [value], f"{node.name}/finish", Settings(target)),
+    ]
 
 
 def _node(
-    plugin: str, inputs: list[str], outputs: list[str], name: str, /, **attributes: Any
+    plugin: str, inputs: list[str], outputs: list[str], name: str, settings: Settings
 ) -> onnx.NodeProto:
     from onnx import helper
 
-    node: onnx.NodeProto = helper.make_node(
-        plugin, inputs, outputs, name, domain=DOMAIN, **attributes, **_PLUGIN
-    )
+    told = {ATTRIBUTE: settings.text(), **_PLUGIN}
+    node: onnx.NodeProto = helper.make_node(plugin, inputs, outputs, name, domain=DOMAIN, **told)
     return node
 
 

@@ -17,7 +17,7 @@ from gantk.errors import GantkError, UsageError
 from gantk.export.engines.audit import Audit, audit, refuse_mismatch
 from gantk.export.engines.cells import asked_targets, choose_targets, refuse_here
 from gantk.export.engines.network import check_tensors, parse
-from gantk.export.engines.plugins import WITHOUT, put_kernels
+from gantk.export.engines.plugins import WITHOUT, put_kernels, raised_in_kernels
 from gantk.export.engines.progress import Interrupter, Progress, make_monitor
 from gantk.files import cache_folder, read_bytes, write_bytes
 from gantk.runtime import cuda, driver
@@ -103,7 +103,10 @@ def build(
             if options.plugins:
                 sizes = {name: shapes.opt for name, shapes in profiles[0].items()}
                 data, rewrites = put_kernels(product, trt, data, sizes, options.options, tf32=options.tf32)
-            network = parse(trt, builder, data, where)
+            try:
+                network = parse(trt, builder, data, where)
+            except GantkError as error:
+                raise (raised_in_kernels() if rewrites else None) or error from None
         check_tensors(trt, network, data, where)
         # The builder changes no type of a strongly typed network: what is wrong now would be wrong in the engine.
         found = audit(trt, network)
@@ -122,7 +125,8 @@ def build(
         if interrupter.raised is not None:
             raise interrupter.raised
         if serialized is None:
-            raise _failure(product, precision, served, where, log(trt).said(), rewrites)
+            raised = raised_in_kernels() if rewrites else None
+            raise raised or _failure(product, precision, served, where, log(trt).said(), rewrites)
         return Built(
             bytes(serialized),
             audit(trt, network),

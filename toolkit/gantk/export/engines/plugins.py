@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from gantk.errors import BackendMissingError, GantkError
+from gantk.runtime import driver
 from gantk.runtime.products import Product
 
 QUICK_PLUGINS = "quick-plugins"
@@ -47,26 +48,55 @@ def put_kernels(
 
     Raises:
         BackendMissingError: NVRTC, which compiles the kernels, is not installed.
-        GantkError: The GPU is older than the kernels, or the shape of what they take is not to be found.
+        GantkError: The GPU is older than the kernels, the driver older than NVRTC, or the shape of what they take is
+            not to be found.
     """
     if not product.quick_plugins or set(options) & set(WIDENING) or not _has_operators(data):
         return data, ()
     import onnx
 
     from gantk.kernels.device import gpu
-    from gantk.kernels.tensorrt import register
+    from gantk.kernels.tensorrt import register, take_raised
     from gantk.kernels.tensorrt_graph import with_plugins
 
     try:
         register(trt)
     except BackendMissingError:  # An older release, which builds the bodies.
         return data, ()
+    _refuse_newer_ptx()
+    take_raised()  # By an earlier build.
     device, precision = gpu(0).device, "tf32" if tf32 else "exact"
     try:
         made = with_plugins(onnx.load_from_string(data), sizes, device, precision)
     except GantkError as error:
         raise GantkError(error.what, where=error.where, hint=error.hint or WITHOUT) from error
     return made.SerializeToString(), (QUICK_PLUGINS,)
+
+
+def raised_in_kernels() -> GantkError | None:
+    """What went wrong in a plugin that `put_kernels` put there, where something did: the product does not say it."""
+    from gantk.kernels.tensorrt import take_raised
+
+    error = take_raised()
+    if error is None:
+        return None
+    what = error.what if isinstance(error, GantkError) else f"{type(error).__name__}: {error}"
+    hint = getattr(error, "hint", None)
+    return GantkError(f"gantk's kernels do not go into the engine: {what}", hint=hint or WITHOUT)
+
+
+def _refuse_newer_ptx() -> None:
+    """Refuse PTX that the driver may not know: it translates what NVRTCs of its CUDA version and older ones make."""
+    from gantk.kernels.compile import nvrtc_version
+
+    served = driver.probe().cuda_version
+    major, minor = nvrtc_version()
+    if served is not None and (major, minor) > tuple(map(int, served.split("."))):
+        raise GantkError(
+            f"gantk's kernels do not go into the engine: NVRTC is {major}.{minor}, and the NVIDIA driver takes what "
+            f"those up to {served} make",
+            hint=f"pip install 'nvidia-cuda-nvrtc=={served}.*', or update the driver; {WITHOUT}",
+        )
 
 
 def _has_operators(data: bytes) -> bool:
