@@ -21,6 +21,7 @@ from fake_kernels import (
     RuntimeConfig,
 )
 from fake_refitter import MAGIC, OnnxParserRefitter, Plan, Refitter, SerializationFlag
+from fake_streams import LEGACY
 from gantk.bundle import Profile
 from gantk.runtime.cuda import host_view
 from gantk.tensors import TensorSpec
@@ -156,6 +157,7 @@ class Runtime:
 
 class Engine(Plan):
     device_memory_size_v2 = 3 * 2**20
+    num_aux_streams = 1
 
     def __init__(self, trt: FakeTensorRT, data: bytes) -> None:
         super().__init__(trt, data)
@@ -209,12 +211,23 @@ class Context:
         self._profile = 0
         self._copied_profile = 0  # What is on the GPU: it follows on the stream.
         self._is_new = True  # What was told last takes effect in the next run.
+        self._beside: list[int] = []
+        self._runs = 0  # Under way, but for those of graphs.
         self._gpu = engine.gpu
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         trt.born(self)
 
+    def set_aux_streams(self, streams: list[int]) -> None:
+        assert len(streams) == self._engine.num_aux_streams
+        self._beside = streams
+
+    def _told(self) -> None:
+        if self._runs:
+            self._trt.cuda.fault("a context was told something else while it ran")
+
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        self._told()
         if not self._trt.called("set_optimization_profile_async"):
             raise RuntimeError("Error in set optimization profile async.")  # So the bindings say it.
         self._profile, self._shapes, self._is_new = profile, {}, True
@@ -223,6 +236,7 @@ class Context:
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self._told()
         if not self._trt.called("set_input_shape"):
             return False
         if not self._trt.profiles[self._profile][name].holds(shape):
@@ -248,8 +262,10 @@ class Context:
         return self._wanted if self._trt.called("update_device_memory_size_for_shapes") else 0
 
     def set_device_memory(self, address: int, size: int) -> None:
+        self._told()
         assert self._given and size >= self._wanted and address % 512 == 0
-        self._trt.called("set_device_memory")
+        if not self._trt.called("set_device_memory"):
+            return
         assert len(self._trt.cuda.at(address)) >= size
         self._scratch = address
 
@@ -277,6 +293,12 @@ class Context:
             trt.cuda.fault(f"an engine of GPU {self._gpu} is run on another")
         if self._config() is None:
             trt.cuda.fault("the context's configuration has gone")
+        for beside in self._beside:
+            if trt.cuda.stream(beside).blocking:
+                trt.cuda.fault("others' work on the default stream is a part of a run")
+        assert self._beside, "streams of its own, which may wait for the default stream"
+        if stream in (0, LEGACY) and stream not in trt.cuda.recording:
+            trt.cuda.fault("a run waits for all of the GPU")
         given, scratch, wanted = self._given, self._scratch, int(np.prod(shapes[trt.inputs[0].name]))
         assert not given or self._wanted == wanted, "another shape's memory"
         assert self._trt.capturable or stream not in trt.cuda.recording
@@ -294,11 +316,13 @@ class Context:
         if of_graph and self._is_new:
             trt.cuda.fault("a context is captured that has not run since it was told something else")
         self._is_new = False
+        self._runs += not of_graph
 
         def run() -> None:
             context = me()
             if context is None:
                 trt.cuda.fault("the context has gone while it ran")
+            context._runs -= not of_graph
             if context._copied_profile != profile:
                 trt.cuda.fault("the profile was switched while the context ran")
             if of_graph and context._state != state:

@@ -70,6 +70,11 @@ def test_weights_are_left_out_only_where_they_can_be_put_in(trt: TensorRT) -> No
     assert caught.value.hint == "--engine-options refit,strip"
 
 
+def test_a_version_compatible_engine_is_not_refitted(trt: TensorRT) -> None:
+    with pytest.raises(UsageError, match="its lean runtime, refits none"):
+        made(BuildOptions(options=("refit", "version-compatible")))
+
+
 def test_levels_and_limits(trt: TensorRT) -> None:
     made(BuildOptions(tf32=True, options=("hardware-compatible",), workspace_bytes=2**30))
     assert trt.config.flags == {Flag.TF32}

@@ -25,6 +25,7 @@ from gantk.runtime.engines import choose_engine, runs_on, version_fits
         (("version-compatible",), "sm_86", "1.8.0", (False, True)),
         (("version-compatible",), "sm_120", "2.7.1.116", (True, False)),
         (("version-compatible",), "sm_120", "17.1", (True, False)),
+        (("version-compatible",), "sm_120", "1.7.0", (True, False)),
     ],
 )
 def test_what_an_engine_runs_on(
@@ -33,6 +34,44 @@ def test_what_an_engine_runs_on(
     (variant,) = networks.bundle(tmp_path / "x.gantk").manifest.variants
     engine = make_engine(variant, {"latent": (1, 4)}, options=options)
     assert (runs_on(engine, target), version_fits(engine, version)) == fits
+
+
+@pytest.mark.parametrize(
+    ("built", "installed", "fits"),
+    [
+        ("11.1.0", "11.4.0", True),
+        ("11.4.0", "11.1.0", False),
+        ("10.9.0", "10.16.1", True),
+        ("10.16.1", "11.4.0", True),
+        ("11.4.0", "10.16.1", False),
+        ("11.4.0", "12.0.0", False),
+    ],
+)
+def test_version_compatible_engines_run_in_later_versions(
+    tmp_path: Path, built: str, installed: str, *, fits: bool
+) -> None:
+    (variant,) = networks.bundle(tmp_path / "x.gantk").manifest.variants
+    engine = make_engine(variant, {"latent": (1, 4)}, version=built, options=("version-compatible",))
+    assert version_fits(engine, installed) == fits
+
+
+def test_an_engine_of_the_version_itself_comes_first(tmp_path: Path) -> None:
+    bundle = networks.bundle(tmp_path / "x.gantk")
+    (variant,) = bundle.manifest.variants
+    engines = tuple(
+        make_engine(
+            variant,
+            {"latent": (1, 4)},
+            plugins=(),
+            version=version,
+            options=options,
+            file=FileRef.of(f"engines/{version}.engine", b""),
+        )
+        for version, options in (("1.5.0", ("version-compatible",)), ("1.7.1", ()))
+    )
+    having = replace(bundle, manifest=replace(bundle.manifest, engines=engines))
+    assert choose_engine(having, "tensorrt-rtx", "1.7.1", "sm_89", None, None).version == "1.7.1"
+    assert choose_engine(having, "tensorrt-rtx", "1.8.0", "sm_89", None, None).version == "1.5.0"
 
 
 def test_fp32_is_the_default_among_engines(tmp_path: Path) -> None:

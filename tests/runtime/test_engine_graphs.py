@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from engine_lab import Lab, check, picture
+from gantk.errors import GantkError
 from gantk.runtime.backends.plans import LIMIT
 
 
@@ -44,6 +47,19 @@ def test_every_graph_has_a_context_that_is_told_nothing_else(lab: Lab) -> None:
             check(runner, picture(2, 2, 5, 5, seed=seed))
         assert lab.trt.alive < contexts  # The oldest one went.
         assert lab.cuda.calls.count("cudaGraphInstantiate") == graphs
+    assert lab.cuda.leaks == {}
+
+
+def test_a_context_that_refuses_memory_does_not_run_in_what_it_had(lab: Lab) -> None:
+    """The call that gives it says nothing; the logger does."""
+    with lab.open() as runner:
+        check(runner, picture(1, 2, 8, 8))
+        lab.trt.fail["set_device_memory"] = lab.trt.calls.count("set_device_memory") + 1
+        with pytest.raises(
+            GantkError, match="cannot take memory for these shapes: set_device_memory: Error Code 1"
+        ):
+            runner.run({"x": picture(1, 2, 20, 20)})
+        check(runner, picture(1, 2, 20, 20))
     assert lab.cuda.leaks == {}
 
 

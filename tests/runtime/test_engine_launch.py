@@ -125,6 +125,48 @@ def test_two_streams_follow_each_other(lab: Lab) -> None:
         np.testing.assert_allclose(held(lab.cuda, found), 2 * x.array + 1, rtol=1e-6)
 
 
+def test_a_context_is_told_other_shapes_when_its_run_is_done(lab: Lab) -> None:
+    """Also on the same stream: the product would change it under the run."""
+    with lab.open() as runner:
+        _, stream = lab.cuda.cudaStreamCreateWithFlags(1)
+        pictures = [Elsewhere(lab.cuda, picture(1, 2, side, side)) for side in (8, 9, 8, 32)]
+        found = [runner.launch({"x": x}, stream) for x in pictures]
+        runner.synchronize()
+        for x, outputs in zip(pictures, found, strict=True):
+            np.testing.assert_allclose(held(lab.cuda, outputs["y"]), 2 * x.array + 1, rtol=1e-6)
+    assert lab.cuda.faults == []
+
+
+@pytest.mark.parametrize("stream", [None, 0, 1])
+def test_on_a_default_stream_runs_are_on_one_of_ours(lab: Lab, stream: int | None) -> None:
+    """There the product would wait for the whole GPU at each."""
+    with lab.open() as runner:
+        x = Elsewhere(lab.cuda, picture(1, 2, 8, 8))
+        runner.launch({"x": x}, stream)
+        lab.forget()
+        found = runner.launch({"x": x}, stream)
+        (ours, before), (after, done) = lab.cuda.waits[-2:]
+        assert (before, after, done) == (1, 1, ours)
+        assert not {"cudaStreamSynchronize", "cudaEventSynchronize"} & set(lab.cuda.calls)
+        lab.cuda.cudaStreamSynchronize(1)
+        np.testing.assert_allclose(held(lab.cuda, found["y"]), 2 * x.array + 1, rtol=1e-6)
+        del found
+        gc.collect()
+    assert lab.cuda.faults == []
+
+
+def test_a_run_that_fails_on_ours_is_waited_for_on_the_default_stream(lab: Lab) -> None:
+    with lab.open() as runner:
+        x = Elsewhere(lab.cuda, picture(1, 2, 8, 8))
+        runner.launch({"x": x}, None)
+        lab.forget()
+        lab.trt.fail["execute_async_v3"] = lab.trt.calls.count("execute_async_v3") + 1
+        with pytest.raises(GantkError, match="cannot run"):
+            runner.launch({"x": x}, None)
+        (ours, _), (after, done) = lab.cuda.waits[-2:]
+        assert (after, done) == (1, ours)
+
+
 def test_a_launch_may_be_a_part_of_a_graph_of_the_callers(lab: Lab) -> None:
     with lab.open() as runner:
         cuda, (theirs, other) = lab.cuda, [lab.cuda.cudaStreamCreateWithFlags(1)[1] for _ in range(2)]

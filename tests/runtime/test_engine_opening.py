@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +22,7 @@ import gantk
 import networks
 from bundle_engines import make_engine
 from engine_lab import LARGE, SMALL, Lab, X, Y, Z, check, engine_of, picture, write_bundle
-from fake_tensorrt import MAGIC, TensorLocation
+from fake_tensorrt import MAGIC, Runtime, TensorLocation
 from gantk.bundle import Bundle, Engine, FileRef, Interface, ShapeRange, Variant, Writer
 from gantk.errors import BackendMissingError, GantkError, UsageError
 from gantk.runtime import driver
@@ -197,6 +201,27 @@ def test_plugins_that_are_loaded_are_made_known_to_the_library(lab: Lab, plugins
     assert known == ([(log(lab.trt).logger, "")] if plugins else [])
     del lab.trt.init_libnvinfer_plugins  # type: ignore[attr-defined]  # As TensorRT for RTX.
     lab.open().close()
+
+
+def test_plugins_that_do_not_register_themselves_are_given_to_the_runtime(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("cc") is None:
+        pytest.skip("cc is missing: apt install gcc")
+    load, library = ctypes.CDLL, str(tmp_path / "libthem.so")
+    source = "void* const* getCreators(int* count) { *count = 0; return 0; }"
+    subprocess.run(["cc", "-shared", "-x", "c", "-", "-o", library], input=source, text=True, check=True)
+    given: list[str] = []
+    taken = [True]
+    registry = SimpleNamespace(load_library=lambda name: given.append(name) or taken.pop())
+    monkeypatch.setattr(Runtime, "get_plugin_registry", lambda runtime: registry, raising=False)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, *_: load(library if name == "libthem.so" else name))
+    write_bundle(lab.root, engine_of(plugins=("libthem.so", "libm.so.6")))
+    lab.open().close()
+    assert given == ["libthem.so"]
+    taken.append(False)
+    with pytest.raises(GantkError, match=r"wants the plugins of libthem\.so: it gave no reason"):
+        lab.open()
 
 
 def test_no_plugin_is_loaded_for_a_damaged_engine(lab: Lab) -> None:

@@ -117,7 +117,7 @@ def choose_engine(
     whole = _narrowed(fitting, lambda e: "strip" not in e.options)
     if not whole:
         raise _stripped(bundle, fitting[0])
-    return min(whole, key=lambda engine: (engine.precision != "fp32", engine.tf32))
+    return min(whole, key=lambda e: (e.precision != "fp32", e.tf32, e.version != version))
 
 
 def runs_on(engine: Engine, target: str) -> bool:
@@ -128,10 +128,19 @@ def runs_on(engine: Engine, target: str) -> bool:
 
 
 def version_fits(engine: Engine, version: str) -> bool:
-    """Whether a version of its product runs an engine."""
-    if "version-compatible" in engine.options:
-        return engine.version.split(".")[0] == version.split(".", maxsplit=1)[0]
-    return engine.version == version
+    """Whether a version of its product runs an engine.
+
+    One that was built for that runs in later versions of the same major one, and those of 10 in 11 (TensorRT 11.4's
+    documentation: "Support Matrix").
+    """
+    if "version-compatible" not in engine.options:
+        return engine.version == version
+    built, installed = _numbers(engine.version), _numbers(version)
+    return built <= installed and (built[0] == installed[0] or (built[0], installed[0]) == (10, 11))
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdecimal() else 0 for part in version.split("."))
 
 
 def _narrowed(engines: Sequence[Engine], fits: Callable[[Engine], bool]) -> list[Engine]:

@@ -55,6 +55,11 @@ class Log:
         found: list[str] | None = getattr(self._thread, "messages", None)
         return found
 
+    @property
+    def complained(self) -> bool:
+        """Whether there was an error since `listening` began: some calls tell of theirs nowhere else."""
+        return bool(self._messages())
+
     def said(self) -> str:
         """The errors since `listening` began, on one line; the first is the cause of the others."""
         return shortened(RuntimeError("; ".join(self._messages() or ()) or "it gave no reason"))

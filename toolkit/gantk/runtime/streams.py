@@ -55,9 +55,14 @@ class Stream:
         return cls(handle or LEGACY_STREAM, stream)
 
     @property
+    def is_default(self) -> bool:
+        """Whether it is a default stream, the GPU's or the thread's."""
+        return self.handle in _DEFAULT_STREAMS
+
+    @property
     def lasts(self) -> bool:
         """Whether it is there for certain as long as this is: of a bare handle nobody knows."""
-        return not isinstance(self.owner, int | None) or self.handle in _DEFAULT_STREAMS
+        return not isinstance(self.owner, int | None) or self.is_default
 
 
 class Event:

@@ -155,6 +155,12 @@ def check_options(product: Product, trt: ModuleType, options: BuildOptions) -> N
             where="--engine-options",
             hint="--engine-options refit,strip",
         )
+    if {"version-compatible", "refit"} <= set(options.options):
+        raise UsageError(
+            "what runs a version-compatible engine in other versions, its lean runtime, refits none",
+            where="--engine-options",
+            hint="--engine-options refit, and an engine for each version",
+        )
     if options.reproducible and not product.ahead_of_time:
         raise UsageError(
             f"{product.name} chooses by measuring, so that it hardly builds the same engine twice",

@@ -192,7 +192,7 @@ class Refit:
             if other is not old:
                 report(
                     f"  left out {old.label} for {old.served}: with its weights it is as the one for {other.served}, "
-                    "but for the shapes; several profiles make one engine for both"
+                    "but for the shapes; one profile, --min to --max, makes one engine for both"
                 )
         return list(held.values())
 

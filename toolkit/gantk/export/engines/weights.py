@@ -39,14 +39,20 @@ def put_weights(product: Product, file: EngineFile, data: bytes) -> bytes:
         if not engine.refittable:
             raise _refused(product, file, "the library finds that it was not built refittable")
         refitter = trt.Refitter(engine, heard.logger)
-        _take_weights(trt, refitter, data, product, file)
-        if not refitter.refit_cuda_engine():
+        weights = _taken_weights(trt, refitter, data, product, file)
+        refitted = refitter.refit_cuda_engine()
+        del weights  # Not before: the refitter may have them by address.
+        if not refitted:
             raise _refused(product, file, heard.said())
         return _serialize(trt, engine, heard, product, file)
 
 
-def _take_weights(trt: ModuleType, refitter: Any, data: bytes, product: Product, file: EngineFile) -> None:
-    """Give an engine's refitter every weight that it wants: with some old and some new it would be another network."""
+def _taken_weights(trt: ModuleType, refitter: Any, data: bytes, product: Product, file: EngineFile) -> Any:
+    """Give an engine's refitter every weight that it wants: with some old and some new it would be another network.
+
+    Returns:
+        What holds the weights.
+    """
     refit_parser = trt.OnnxParserRefitter(refitter, log(trt).logger)
     if not refit_parser.refit_from_bytes(data):
         said = refit_parser.get_error(0).desc() if refit_parser.num_errors else log(trt).said()
@@ -55,6 +61,7 @@ def _take_weights(trt: ModuleType, refitter: Any, data: bytes, product: Product,
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise _refused(product, file, f"no new weights were found for `{missing[0]}`{more}")
+    return refit_parser
 
 
 def _serialize(trt: ModuleType, engine: Any, heard: Log, product: Product, file: EngineFile) -> bytes:

@@ -44,13 +44,19 @@ class Execution:
         """Likewise what its memory is for, and where that is."""
         self._is_new = False
 
+    def is_told(self, shapes: Mapping[str, Shape]) -> bool:
+        """Whether these shapes were the last that it was told, so that `bind` changes nothing."""
+        return self._told is not None and self._told[1:] == tuple(shapes.items())
+
     def bind(self, profile: int, shapes: Mapping[str, Shape], stream: Any) -> None:
         """Tell it which shapes come, and give it memory for them; addresses follow.
+
+        No run may be under way where they are others than before.
 
         Args:
             profile: That serves the shapes.
             shapes: Of the inputs.
-            stream: On which the run will be, after those that are under way: for them the profile stays.
+            stream: On which the run will be.
 
         Raises:
             GantkError: The library refuses them, or memory is short.
@@ -67,7 +73,11 @@ class Execution:
             self._told = wanted
         if self._given != (*wanted, self._scratch.address):
             self._given = None
-            self._scratch.give(self._context, stream)
+            self._scratch.reserve(self._context, stream)
+            with self._heard.listening():
+                self._scratch.give(self._context)
+                if self._heard.complained:  # It then works with what it had, which may be gone.
+                    raise self.failure("take memory for these shapes")
             self._given = (*wanted, self._scratch.address)
 
     def shape_of(self, name: str, open_outputs: OpenOutputs) -> Shape:

@@ -52,10 +52,13 @@ class Lane:
         self._plans = Plans[Plan](cuda)
         self._bound: Plan | None = None
         self._most_bytes = int(engine.device_memory_size_v2)
+        # Its own would wait for whatever another thread puts on the default stream, which no capture survives.
+        self._beside = [cuda.stream() for _ in range(engine.num_aux_streams)]
         self._scratch = Scratch(cuda, self._most_bytes, file.where, self._plans.drop_graphs)
         self.stream = cuda.stream()
         with ExitStack() as undo:
-            undo.callback(cuda.destroy_stream, self.stream)
+            for stream in (self.stream, *self._beside):
+                undo.callback(cuda.destroy_stream, stream)
             self._own = self._new_execution()
             undo.pop_all()
 
@@ -101,12 +104,16 @@ class Lane:
         self._own.give_addresses(addresses)
         self._execute(self._own, stream)
 
+    def is_told(self, shapes: Mapping[str, Shape]) -> bool:
+        """Whether `output_shapes` was given these shapes last: with others its context is told something new."""
+        return self._own.is_told(shapes)
+
     def output_shapes(self, shapes: Mapping[str, Shape], stream: Any) -> dict[str, Shape]:
         """The shapes of the outputs, given those of the inputs; sides that only the run tells are below 0.
 
         Args:
-            shapes: Of the inputs.
-            stream: On which the run will be, after those that are under way: for them the profile stays.
+            shapes: Of the inputs; where they are new, no run may be under way.
+            stream: On which the run will be.
         """
         self._bound = None
         self._own.bind(plans.choose(self._profiles, shapes, self._where), shapes, stream)
@@ -138,7 +145,8 @@ class Lane:
     def close(self) -> None:
         """Give everything back, whatever fails on the way."""
         with ExitStack() as stack:
-            stack.callback(self._cuda.destroy_stream, self.stream)
+            for stream in (self.stream, *self._beside):
+                stack.callback(self._cuda.destroy_stream, stream)
             stack.callback(self.open.close)
             stack.callback(self._buffers.close)
             stack.callback(self._scratch.close)
@@ -159,6 +167,8 @@ class Lane:
             if context is None:
                 what = f"a context of `{self._where}`"
                 raise self._cuda.shortage(self._most_bytes, what, self._heard.said())
+        if self._beside:
+            context.set_aux_streams([int(stream) for stream in self._beside])
         return Execution(context, self._scratch, self._kernels, self._cuda, self._heard, self._where)
 
     def _planned(self, shapes: dict[str, Shape]) -> Plan:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from types import ModuleType
 from typing import Any
 
@@ -10,7 +11,7 @@ from gantk.errors import GantkError
 from gantk.runtime.backends.vendor import check_interface, vendor_errors
 from gantk.runtime.cuda import Cuda, is_shortage
 from gantk.runtime.engines import EngineFile
-from gantk.runtime.product_log import log
+from gantk.runtime.product_log import Log, log
 from gantk.runtime.products import tensor_dtype
 
 
@@ -18,13 +19,15 @@ def deserialize(trt: ModuleType, file: EngineFile, calls: Cuda) -> tuple[Any, An
     """The product's runtime and the engine of a file.
 
     Raises:
-        GantkError: There is no memory for it, or the library does not load it; its words are told.
+        GantkError: There is no memory for it, or the library does not load it or its plugins; its words are told.
     """
     heard, where = log(trt), str(file.path)
     with heard.listening(), vendor_errors(f"`{where}` cannot be loaded", where):
         if hasattr(trt, "init_libnvinfer_plugins") and file.engine.plugins:
             trt.init_libnvinfer_plugins(heard.logger, "")
         runtime = trt.Runtime(heard.logger)
+        for library in file.engine.plugins:
+            _register(runtime, library, heard, where)
         if "version-compatible" in file.engine.options:
             runtime.engine_host_code_allowed = True  # The engine carries its own lean runtime.
         engine = runtime.deserialize_cuda_engine(file.data)
@@ -37,6 +40,14 @@ def deserialize(trt: ModuleType, file: EngineFile, calls: Cuda) -> tuple[Any, An
                 hint="build it again on this machine: gantk export BUNDLE --to " + file.engine.backend,
             )
     return runtime, engine
+
+
+def _register(runtime: Any, library: str, heard: Log, where: str) -> None:
+    """Let a runtime take the plugins of a library that is loaded, where it does not register them by itself."""
+    if hasattr(ctypes.CDLL(library), "getCreators") and not runtime.get_plugin_registry().load_library(
+        library
+    ):
+        raise GantkError(f"`{where}` wants the plugins of {library}: {heard.said()}", where=where)
 
 
 def check_tensors(trt: ModuleType, engine: Any, file: EngineFile) -> None:

@@ -27,8 +27,8 @@ class Scratch:
         self._cuda, self._most_bytes, self._where, self._moving = cuda, most_bytes, where, moving
         self.address = self.size_bytes = 0
 
-    def give(self, context: Any, stream: Any) -> None:
-        """Give a context what it wants for the shapes that it was told.
+    def reserve(self, context: Any, stream: Any) -> None:
+        """Have what a context wants for the shapes that it was told.
 
         Args:
             context: That has the profile and the shapes of all inputs.
@@ -46,6 +46,9 @@ class Scratch:
             self.close()
             self.address = self._cuda.allocate(wanted, f"a context of `{self._where}`")
             self.size_bytes = wanted
+
+    def give(self, context: Any) -> None:
+        """Give it to a context; whether that takes it, the product's log has."""
         context.set_device_memory(self.address, self.size_bytes)
 
     def close(self) -> None:

@@ -133,7 +133,7 @@ class EngineRunner(GpuRunner):
     def launch(
         self, feeds: Mapping[str, Any], stream: Any, out: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Enqueue one run on GPU memory, without a copy and without waiting.
+        """Enqueue one run on GPU memory, without a copy, and without waiting but where shapes are others than before.
 
         Args:
             feeds: For each input something with ``__dlpack__`` or ``__cuda_array_interface__``, contiguous and at a
@@ -141,6 +141,7 @@ class EngineRunner(GpuRunner):
                 live until the run is done. The run waits for the work on it that its library tells of.
             stream: The caller's CUDA stream: one of torch, CuPy or pycuda, anything with ``__cuda_stream__``, or a
                 handle. Runs of one runner follow each other, also on different streams; `run` may go on beside them.
+                For the default stream the run is on one of the runner's, which waits for it and which it waits for.
                 Before one that is captured into a graph, launch the same shapes once: the library may do then what a
                 capture forbids. Each such graph has a context, and its memory, until the runner is closed.
             out: The same for outputs, in other memory; those that it does not name are made. Their memory is taken
@@ -169,10 +170,15 @@ class EngineRunner(GpuRunner):
         lane = self._launching = self._launching or self._new_lane()
         # Into a graph of the caller's, who orders his runs himself.
         captured = self._cuda.is_captured(caller.handle)
-        if not captured and self._launched is not None and self._launched_on != caller.handle:
-            self._launched.hold(caller.handle)  # A context has one run at a time.
         shapes = {name: array.shape for name, array in given.items()}
-        sizes = lane.output_shapes(shapes, caller.handle)
+        if not captured and self._launched is not None:
+            if not lane.is_told(shapes):
+                self._launched.synchronize()  # A context is told nothing while it runs.
+            elif self._launched_on != caller.handle:
+                self._launched.hold(caller.handle)  # And has one run at a time.
+        # At each run on a default stream TensorRT waits for the whole GPU.
+        stream = int(lane.stream) if caller.is_default and not captured else caller.handle
+        sizes = lane.output_shapes(shapes, stream)
         for spec in self.outputs:
             if spec.name in lane.open and spec.name in out:
                 raise GantkError(
@@ -183,7 +189,11 @@ class EngineRunner(GpuRunner):
         placed = place_outputs(sized, sizes, out, given, seen, self._cuda, caller)
         addresses = {name: array.address for name, array in given.items()}
         addresses |= {name: array.address for name, array in placed.items()}
-        lane.enqueue_at(addresses, caller.handle)
+        self._cuda.wait(stream, caller.handle)
+        try:
+            lane.enqueue_at(addresses, stream)
+        finally:  # Also one that fails may have begun, and the memory of what it makes goes in the caller's order.
+            self._cuda.wait(caller.handle, stream)
         outputs = {
             spec.name: placed[spec.name].array if spec.name in placed else self._handed_over(lane, spec)
             for spec in self.outputs
