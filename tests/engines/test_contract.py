@@ -18,8 +18,10 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,6 +108,19 @@ SYMBOLS = {
     "nvinfer_plugin": ("initLibNvInferPlugins",),
 }
 
+LOOK = """
+import importlib, json, sys
+trt = importlib.import_module(sys.argv[1])
+def text(name):
+    thing = trt
+    for part in name.split("."):
+        thing = getattr(thing, part, None)
+    if isinstance(thing, type):
+        thing = thing.__init__
+    return getattr(thing, "__doc__", None) or ""
+print(json.dumps({name: text(name) for name in json.loads(sys.argv[2])}))
+"""
+
 CHECK = """
 import importlib, json, sys
 trt = importlib.import_module(sys.argv[1])
@@ -131,6 +146,62 @@ def touched() -> set[str]:
     return found
 
 
+@dataclass(frozen=True)
+class Call:
+    """A call in gantk's sources: what is called, how many arguments it is given by place, and which by name."""
+
+    name: str
+    by_place: int
+    by_name: frozenset[str]
+
+    def fits(self, parameters: str) -> bool:
+        """Whether parameters as pybind11 writes them, without ``self``, take it."""
+        given = [each.strip() for each in _parted(parameters)]
+        names = [each.split(":")[0].strip() for each in given]
+        wanted = {name for name, each in zip(names, given, strict=True) if "=" not in each}
+        taken = {*names[: self.by_place], *self.by_name}
+        known = self.by_name <= set(names[self.by_place :])
+        return self.by_place <= len(names) and known and wanted <= taken
+
+
+def _parted(parameters: str) -> list[str]:
+    """What is between commas, those in brackets aside."""
+    parts, depth = [""], 0
+    for letter in parameters:
+        depth += (letter in "[(<") - (letter in "])>")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part for part in parts if part.strip()]
+
+
+def calls() -> set[Call]:
+    """Of the products' functions, in gantk's sources."""
+    found: set[Call] = set()
+    for module in MODULES:
+        assert module.__file__ is not None
+        for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                by_name = frozenset(each.arg for each in node.keywords if each.arg is not None)
+                found |= {Call(name, len(node.args), by_name) for name in _name(node.func)}
+    return {call for call in found if not call.name.endswith("__init__")}
+
+
+def unfit(module: str, environment: dict[str, str] | None = None) -> list[Call]:
+    """The calls that none of a module's signatures takes; those that it lacks are another test's."""
+    made = calls()
+    texts = looked_at(LOOK, module, {call.name for call in made}, environment)
+    wrong = []
+    for call in made:
+        last = call.name.rpartition(".")[2]
+        own = re.findall(rf"(?m)^(?:\d+\. )?(?:{last}|__init__)\((.*)\)(?: -> .*)?$", texts[call.name])
+        signatures = [each.partition(",")[2] for each in own if each.startswith("self")]
+        if signatures and not any(call.fits(each) for each in signatures):
+            wrong.append(call)
+    return wrong
+
+
 def _name(node: ast.Attribute) -> set[str]:
     parts, value = [node.attr], node.value
     while isinstance(value, ast.Attribute):
@@ -148,16 +219,21 @@ def _name(node: ast.Attribute) -> set[str]:
 
 
 def missing(module: str, names: set[str], environment: dict[str, str] | None = None) -> set[str]:
-    """Those of the names that a module lacks, found out by another process."""
+    """Those of the names that a module lacks."""
+    return set(looked_at(CHECK, module, names, environment))
+
+
+def looked_at(script: str, module: str, names: set[str], environment: dict[str, str] | None) -> Any:
+    """What a script finds out of the names of a module, in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", CHECK, module, json.dumps(sorted(names))],
+        [sys.executable, "-W", "ignore", "-c", script, module, json.dumps(sorted(names))],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, **(environment or {})},
     )
     assert done.returncode == 0, done.stderr
-    return set(json.loads(done.stdout))
+    return json.loads(done.stdout)
 
 
 def test_the_names_are_found() -> None:
@@ -185,11 +261,26 @@ def test_the_names_are_found() -> None:
     assert len(names) > 50
 
 
+def test_the_calls_are_found() -> None:
+    made = calls()
+    assert {
+        Call("IBuilderConfig.set_timing_cache", 1, frozenset({"ignore_mismatch"})),
+        Call("IExecutionContext.execute_async_v3", 1, frozenset()),
+        Call("OnnxParser", 2, frozenset()),
+    } <= made
+    timing = "cache: t.ITimingCache, ignore_mismatch: bool"
+    assert Call("x", 1, frozenset({"ignore_mismatch"})).fits(timing)
+    for wrong in (Call("x", 1, frozenset()), Call("x", 3, frozenset()), Call("x", 2, frozenset({"more"}))):
+        assert not wrong.fits(timing)
+    assert Call("x", 1, frozenset()).fits("pair: Tuple[int, int], how: t.How = <How.A: 0>")
+
+
 def test_tensorrt_for_rtx_has_them() -> None:
     product = PRODUCTS["tensorrt-rtx"]
     if product.version is None:
         pytest.skip("wants tensorrt-rtx: pip install 'gantk[tensorrt-rtx]'")
     assert missing(product.module, touched()) == set()
+    assert unfit(product.module) == []
     assert missing(product.module, {"Builder.nothing_of_this_name"}) == {"Builder.nothing_of_this_name"}
 
 
@@ -251,12 +342,9 @@ def test_tensorrt_has_them(tmp_path: Path) -> None:
                 stand_ins / file,
             ]
             subprocess.run(command, input=source, text=True, check=True)
-        found = missing(
-            "tensorrt_bindings",
-            touched(),
-            {"LD_LIBRARY_PATH": str(stand_ins), "PYTHONPATH": str(folder)},
-        )
-        assert found == RTX_ALONE, folder
+        where = {"LD_LIBRARY_PATH": str(stand_ins), "PYTHONPATH": str(folder)}
+        assert missing("tensorrt_bindings", touched(), where) == RTX_ALONE, folder
+        assert unfit("tensorrt_bindings", where) == [], folder
 
 
 def cuda_names() -> set[str]:
