@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from gantk.runtime.backends.openvino_depthwise import narrow_depthwise
+from gantk.runtime.backends.openvino_depthwise import mend_depthwise
 from gantk.runtime.backends.vendor import check_interface, installed, shortened, vendor_errors
 from gantk.runtime.model import Model
 from gantk.runtime.onnx_file import without_functions
@@ -141,7 +141,7 @@ def _compile(model: Model, threads: int) -> Any:
     with vendor_errors(f"OpenVINO cannot load `{model.where}`", model.where):
         # It knows no local functions of ONNX.
         source = core.read_model(str(model.path) if model.external else without_functions(model.data))
-        narrow_depthwise(source, lowered=model.precision == "bf16")
+        mend_depthwise(source, lowered=model.precision == "bf16")
         compiled = core.compile_model(source, "CPU", options)
     check_interface(model, _tensors(compiled.inputs, model.inputs), _tensors(compiled.outputs, model.outputs))
     return compiled

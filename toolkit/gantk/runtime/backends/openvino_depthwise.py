@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wide depthwise convolutions in bf16, of whose kernels OpenVINO's oneDNN never finishes writing some.
+"""Wide depthwise convolutions, of whose kernels in bf16 and int8 OpenVINO's oneDNN never finishes writing some.
 
 For rows of 15 and more taps it leaves no register to its weights where there are as many results to a row as it has
-registers, and its loop over them makes no progress. In narrower pieces, whose sum is the same, it does.
+registers, and its loop over them makes no progress. What is narrower, or in float32, it finishes.
 """
 
 from __future__ import annotations
@@ -14,24 +14,28 @@ WIDEST = 14
 """The taps of a row up to which it counts its registers as it uses them."""
 
 
-def narrow_depthwise(model: Any, *, lowered: bool) -> list[str]:
-    """Make wide depthwise convolutions that run in bf16 sums of narrow ones, in place.
+def mend_depthwise(model: Any, *, lowered: bool) -> list[str]:
+    """Make wide depthwise convolutions ones that OpenVINO compiles, in place: those in bf16 sums of narrow ones.
+
+    Those in int8 become ones in float32.
 
     Args:
         model: An ``openvino.Model``.
-        lowered: What is in float32 runs in bf16 too.
+        lowered: What is in float32 runs in bf16.
 
     Returns:
         The names of those that were.
     """
-    wide = [
-        node
-        for node in model.get_ordered_ops()
-        if _is_wide_depthwise(node) and (lowered or node.get_output_element_type(0).get_type_name() == "bf16")
-    ]
-    for node in wide:
-        node.output(0).replace(_narrowed(node).output(0))
-    return [node.get_friendly_name() for node in wide]
+    mended = []
+    for node in filter(_is_wide_depthwise, model.get_ordered_ops()):
+        if _is_quantised(node):
+            node.input(1).replace_source_output(_computed(node.input_value(1)))
+        elif lowered or node.get_output_element_type(0).get_type_name() == "bf16":
+            node.output(0).replace(_narrowed(node).output(0))
+        else:
+            continue
+        mended.append(node.get_friendly_name())
+    return mended
 
 
 def _is_wide_depthwise(node: Any) -> bool:
@@ -49,6 +53,24 @@ def _is_wide_depthwise(node: Any) -> bool:
         and all(dilation == 1 for dilation in attributes["dilations"])
         and _pads(node) is not None
     )
+
+
+def _is_quantised(convolution: Any) -> bool:
+    """Whether its weights are made of integers."""
+    node = convolution.input_value(1).get_node()
+    while node.get_type_name() in ("Reshape", "Multiply", "Subtract", "Convert"):
+        node = node.input_value(0).get_node()
+    return node.get_output_element_type(0).get_type_name() in ("i8", "u8")
+
+
+def _computed(weights: Any) -> Any:
+    """The output of a constant with what is computed of constants."""
+    import openvino
+
+    values = openvino.compile_model(
+        openvino.Model([weights], []), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )([])
+    return openvino.opset15.constant(values[0]).output(0)
 
 
 def _pads(node: Any) -> tuple[list[int], list[int]] | None:
