@@ -78,6 +78,10 @@ class GramMatrixGrad : public GramPlugin {
 
     Work plan(const PluginTensorDesc* inputs, const void* const* from, void* const* into, void* workspace,
               const Device& device) const override {
+        const Dims &sums = inputs[0].dims, &features = inputs[1].dims;
+        if (sums.nbDims != 3 || sums.d[0] != features.d[0] || sums.d[1] != features.d[1] ||
+            sums.d[2] != features.d[1])
+            throw driver::Error("the gradient is not N x C x C of its features N x C x ...");
         kernels::GradientLayerData layer;
         layer.gradient = static_cast<const float*>(from[0]);
         layer.features = from[1];

@@ -39,9 +39,10 @@ Attributes attributes_of(const nvinfer1::PluginFieldCollection& given) {
             attributes.kind.assign(static_cast<const char*>(field.data),
                                    static_cast<std::size_t>(field.length));
             attributes.kind = attributes.kind.c_str();  // Some parsers count a terminator.
-        } else if (name == "workspace_bytes") {
+        } else if (name == "workspaces") {
             check(PluginFieldType::kINT64);
-            attributes.workspace_bytes = *static_cast<const std::int64_t*>(field.data);
+            const auto* const first = static_cast<const std::int64_t*>(field.data);
+            attributes.workspaces.assign(first, first + field.length);
         }
     }
     return attributes;
@@ -53,7 +54,6 @@ class Creator : public nvinfer1::IPluginCreatorV3One {
 
     Creator(const char* name, Make make, std::vector<PluginField> fields)
         : name_(name), make_(make), fields_(std::move(fields)) {
-        fields_.push_back({"workspace_bytes", nullptr, PluginFieldType::kINT64, 1});
         collection_ = {static_cast<std::int32_t>(fields_.size()), fields_.data()};
     }
 
@@ -106,5 +106,6 @@ extern "C" __attribute__((visibility("default"))) nvinfer1::IPluginCreatorInterf
 
 extern "C" __attribute__((visibility("default"))) void setLoggerFinder(nvinfer1::ILoggerFinder* finder) {
     const std::lock_guard lock(gantk::tensorrt::logger().mutex);
-    gantk::tensorrt::logger().finder = finder;
+    // The first stays, as in NVIDIA's own libraries: every runtime of a process hands one over.
+    if (gantk::tensorrt::logger().finder == nullptr) gantk::tensorrt::logger().finder = finder;
 }

@@ -28,7 +28,9 @@ struct Attributes {
     float scale = 0;
     std::string kind = "l1";
     float epsilon = 1e-8f;
-    std::int64_t workspace_bytes = 0;  // In an engine: what was found when it was built.
+    // In an engine, of each of its profiles: the bytes of a workspace, and the sizes of features up to which it is so
+    // large. One after the other, each as long as features have axes and one more.
+    std::vector<std::int64_t> workspaces;
 };
 
 // Plans, for one shape, how much workspace is wanted and what is launched.
@@ -96,6 +98,7 @@ class Plugin : public nvinfer1::IPluginV3,
 
   private:
     std::int64_t measured(const DynamicPluginTensorDesc* inputs, int count) const;
+    std::int64_t given_bytes(const Dims& shape) const;
 
     Attributes attributes_;
     std::vector<nvinfer1::PluginField> kept_;

@@ -56,8 +56,9 @@ class TotalVariation : public Plugin {
               const Device& device) const override {
         using driver::address_of;
         const kernels::Pictures gradient = laid_out(inputs[0], into[1]);
+        const bool is_read = into[1] != nullptr || from[0] == nullptr;  // Before a run it may be.
         const auto plan = kernels::plan_variation(laid_out(inputs[0], from[0]), kind_, attributes().epsilon,
-                                                  device, &gradient);
+                                                  device, is_read ? &gradient : nullptr);
         return {plan.workspace_bytes, plan.launches(address_of(from[0]), address_of(into[0]),
                                                     address_of(into[1]), address_of(workspace), 0)};
     }

@@ -17,7 +17,7 @@ from gantk.bench import contenders, engines, gpu, regression, report, run
 from gantk.bench.contender import Skipped
 from gantk.bench.subject import describe
 from gantk.bench.vendor_tool import VendorTool
-from gantk.bundle import FileRef
+from gantk.bundle import FileRef, ShapeRange
 from gantk.cli.main import main
 from gantk.errors import BackendMissingError, GantkError
 from gantk.runtime import driver
@@ -129,13 +129,13 @@ def test_the_gpu_is_the_default_where_it_runs_something(lab: Lab, monkeypatch: p
             {},
             (1, 2, 8, 8),
             "tensorrt_rtx --loadEngine=x.engine --shapes=x:1x2x8x8 --allocationStrategy=runtime "
-            "--includeDataTransfers",
+            "--specializeStrategyDS=eager",
         ),
         (
             {},
             (1, 2, 64, 17),
             "tensorrt_rtx --loadEngine=x.engine --shapes=x:1x2x64x17 --useProfile=1 --allocationStrategy=runtime "
-            "--includeDataTransfers",
+            "--specializeStrategyDS=eager",
         ),
         (
             {
@@ -146,12 +146,12 @@ def test_the_gpu_is_the_default_where_it_runs_something(lab: Lab, monkeypatch: p
             },
             (1, 2, 8, 8),
             "trtexec --loadEngine=x.engine --shapes=x:1x2x8x8 --versionCompatible --dynamicPlugins=libgantk.so "
-            "--includeDataTransfers",
+            "--noDataTransfers --useCudaGraph --useSpinWait",
         ),
         (
             {"backend": "tensorrt", "version": "10.16.1.11"},
             (1, 2, 8, 8),
-            "trtexec --loadEngine=x.engine --shapes=x:1x2x8x8 --useCudaGraph",
+            "trtexec --loadEngine=x.engine --shapes=x:1x2x8x8 --noDataTransfers --useCudaGraph --useSpinWait",
         ),
         ({}, (9, 2, 8, 8), None),
     ],
@@ -164,6 +164,17 @@ def test_the_vendors_command_does_the_same_work(
     engine = replace(subject.bundle.manifest.engines[0], **facts)
     assert engine.profiles == (SMALL, LARGE)
     assert VendorTool(Path("x.engine"), engine, (X,)).command({"x": shape}) == command
+
+
+def test_no_command_feeds_classes_that_do_not_exist(lab: Lab) -> None:
+    subject = describe(lab.root)
+    assert subject.bundle is not None
+    engine = replace(
+        subject.bundle.manifest.engines[0], profiles=({**SMALL, "label": ShapeRange((1,), (1,), (4,))},)
+    )
+    shapes = {"x": (1, 2, 8, 8), "label": (1,)}
+    label = TensorSpec("label", "int64", ("N",))
+    assert VendorTool(Path("x.engine"), engine, (X, label)).command(shapes) is None
 
 
 def test_shapes_are_only_given_for_inputs_that_have_several(lab: Lab) -> None:
@@ -260,7 +271,7 @@ def test_a_row_of_an_engine_is_whole_and_survives_json(
     assert parts["calls"] >= 1
     file = lab.root / "engines" / "tensorrt-rtx-sm_89.engine"
     assert row["reproduce"] == (
-        f"tensorrt_rtx --loadEngine={file} --shapes=x:1x2x6x5 --allocationStrategy=runtime --includeDataTransfers"
+        f"tensorrt_rtx --loadEngine={file} --shapes=x:1x2x6x5 --allocationStrategy=runtime --specializeStrategyDS=eager"
     )
     shown = "".join(capsys.readouterr().out.split())
     assert "".join(row["reproduce"].split()) in shown
@@ -296,6 +307,7 @@ def test_what_cannot_be_bound_is_timed_with_its_copies(lab: Lab, monkeypatch: py
     [row] = document["rows"]
     assert (row["status"], row["graph"], row["gpu_ms"]) == ("ok", None, None)
     assert row["parity"]["passed"]
+    assert row["reproduce"] is None  # The vendor's tool would leave the copies out.
     assert "the size of 'y' depends on the data; what is timed is a run with its copies" in report.markdown(
         document
     )

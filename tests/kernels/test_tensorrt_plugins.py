@@ -172,7 +172,20 @@ def test_for_a_library_of_plugins_nodes_say_where_they_are() -> None:
     made = for_library(network(node, "float32", ["N", 8, "H", "W"], ["gram"]))
     given = {each.name: helper.get_attribute_value(each) for each in made.graph.node[0].attribute}
     assert given == {"scale": 0.5, "plugin_namespace": b"gantk", "plugin_version": b"1"}
-    assert len(made.functions) == 0
+
+
+def test_what_the_library_has_no_plugin_for_keeps_its_body() -> None:
+    """As the convolutions and the pooling of a step of style transfer: without a body or a plugin a parser stops."""
+    node = helper.make_node("GramMatrix", ["pooled"], ["gram"], "gram", domain=DOMAIN)
+    proto = network(node, "float32", ["N", 8, "H", "W"], ["gram"])
+    proto.graph.node.insert(0, helper.make_node("MaxPool2x2", ["given"], ["pooled"], "pool", domain=DOMAIN))
+    made = for_library(proto)
+    pool, gram = made.graph.node
+    assert [each.name for each in gram.attribute] == ["plugin_namespace", "plugin_version"]
+    assert len(pool.attribute) == 0
+    kept = {body.name for body in made.functions}
+    assert "MaxPool2x2" in kept
+    assert kept.isdisjoint({"GramMatrix", "GramMatrixGrad", "TotalVariation"})
 
 
 def test_what_is_missing_is_said() -> None:

@@ -181,6 +181,7 @@ def _load_one(task: Task, entry: _Entry, timeout_s: float) -> None:
     entry.launches = loaded.get("launches", False) and unbound is None
     if unbound is not None:
         row["gpu_reason"] = f"{unbound}; what is timed is a run with its copies"
+        row["reproduce"] = None
     row.update(
         label=replace(contender, precision=loaded["precision"]).label,
         precision=loaded["precision"],

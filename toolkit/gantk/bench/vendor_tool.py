@@ -13,14 +13,15 @@ from gantk.tensors import TensorSpec
 
 Shape = tuple[int, ...]
 
-# What makes each tool do what the runner does: copies in and out, and one CUDA graph. TensorRT's "Command-Line
-# Programs", and "Performance Benchmarking" of TensorRT for RTX, whose tool captures a graph by itself, as trtexec does
-# from TensorRT 11 on, when both leave the copies out. Engines of TensorRT for RTX want their memory given.
+_INDICES = ("int32", "int64")
+
+# What makes each tool do what a bound run does: one CUDA graph, waited for without sleeping, and no copies. TensorRT's
+# "Command-Line Programs": from TensorRT 11 on trtexec does so by itself, and takes the flags. "Performance" of TensorRT
+# for RTX, whose tool does so too; its engines want their memory given, and a shape's own kernels are to be waited for.
 _TOOLS = {
-    "tensorrt": ("trtexec", "--includeDataTransfers"),
-    "tensorrt-rtx": ("tensorrt_rtx", "--allocationStrategy=runtime", "--includeDataTransfers"),
+    "tensorrt": ("trtexec", "--noDataTransfers", "--useCudaGraph", "--useSpinWait"),
+    "tensorrt-rtx": ("tensorrt_rtx", "--allocationStrategy=runtime", "--specializeStrategyDS=eager"),
 }
-_TRTEXEC_10 = ("trtexec", "--useCudaGraph")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,13 @@ class VendorTool:
     inputs: tuple[TensorSpec, ...]
 
     def command(self, shapes: Mapping[str, Shape]) -> str | None:
-        """The command line for a case; `None` where no profile of the engine serves it."""
+        """The command line for a case of a bound run.
+
+        `None` where no profile of the engine serves it, or an input has indices, such as a class: the tools feed
+        any numbers, and an index out of range reads what is not the network's.
+        """
+        if any(spec.dtype in _INDICES for spec in self.inputs):
+            return None
         profile = next(
             (
                 index
@@ -49,8 +56,7 @@ class VendorTool:
         )
         if profile is None:
             return None
-        is_old = self.engine.backend == "tensorrt" and self.engine.version.startswith("10.")
-        program, *flags = _TRTEXEC_10 if is_old else _TOOLS[self.engine.backend]
+        program, *flags = _TOOLS[self.engine.backend]
         words = [program, f"--loadEngine={self.path}"]
         # Inputs whose sizes are fixed take none.
         free = [

@@ -28,6 +28,7 @@ _DTYPES = {1: "float32", 10: "float16", 16: "bfloat16"}  # ONNX's TensorProto.Da
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
 
 _PLUGIN = {"plugin_namespace": NAMESPACE, "plugin_version": "1"}
+_IN_LIBRARY = {(DOMAIN, name) for name in ("GramMatrix", "GramMatrixGrad", "TotalVariation")}
 
 
 def with_plugins(
@@ -66,7 +67,8 @@ def with_plugins(
 def for_library(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The same network for an application that loads the C++ plugins of `kernels/tensorrt`.
 
-    Its nodes say where their plugins are, and their bodies, which TensorRT's parser would rather take, are out.
+    The nodes that have one say where their plugins are, and their bodies, which TensorRT's parser would rather take,
+    are out.
     """
     import onnx
     from onnx import helper
@@ -74,9 +76,9 @@ def for_library(proto: onnx.ModelProto) -> onnx.ModelProto:
     made = onnx.ModelProto()
     made.CopyFrom(proto)
     for node in made.graph.node:
-        if node.domain == DOMAIN:
+        if (node.domain, node.op_type) in _IN_LIBRARY:
             node.attribute.extend(helper.make_attribute(name, value) for name, value in _PLUGIN.items())
-    kept = [body for body in made.functions if body.domain != DOMAIN]
+    kept = [body for body in made.functions if (body.domain, body.name) not in _IN_LIBRARY]
     del made.functions[:]
     made.functions.extend(kept)
     return made
