@@ -100,24 +100,31 @@ def measure(model: Model, backend: str, threads: int, calls: int, device: str = 
             direct, ours = direct_cuda_call(model, feeds, outputs), lambda: bound(stream=-1)
         else:
             direct, ours = direct_call(runner, feeds), lambda: runner.run(feeds)
-        contenders = [(0, direct), (1, ours)]
-        times = np.empty((calls + calls // 10, 2))
-        for turn in times:
-            for place, call in contenders:
-                start = time.perf_counter_ns()
-                call()
-                turn[place] = time.perf_counter_ns() - start
-            contenders.reverse()  # Neither is always the one that follows the other.
-        times = times[calls // 10 :] / 1e6
+        return {
+            "backend": backend,
+            "version": runner.version,
+            "network": model.name,
+            **compared(direct, ours, calls),
+        }
+
+
+def compared(direct: Callable[[], object], ours: Callable[[], object], calls: int) -> dict[str, Any]:
+    """What the one call takes and the other, in turns, and how much more the second: in us, and its share."""
+    contenders = [(0, direct), (1, ours)]
+    times = np.empty((calls + calls // 10, 2))
+    for turn in times:
+        for place, call in contenders:
+            start = time.perf_counter_ns()
+            call()
+            turn[place] = time.perf_counter_ns() - start
+        contenders.reverse()  # Neither is always the one that follows the other.
+    times = times[calls // 10 :] / 1e6
     medians = np.median(times, axis=0)
     # Bootstrap over blocks, since neighbouring calls resemble each other.
     blocks = times[: calls // 50 * 50].reshape(-1, 50, 2)
     picks = np.random.default_rng(0).integers(0, len(blocks), (1000, len(blocks)))
     ratios = [np.divide(*np.median(blocks[pick].reshape(-1, 2), axis=0)[::-1]) - 1 for pick in picks]
     return {
-        "backend": backend,
-        "version": runner.version,
-        "network": model.name,
         "direct_p50_ms": float(medians[0]),
         "runner_p50_ms": float(medians[1]),
         "overhead_us": float(1e3 * (medians[1] - medians[0])),

@@ -296,7 +296,8 @@ class Context:
         for beside in self._beside:
             if trt.cuda.stream(beside).blocking:
                 trt.cuda.fault("others' work on the default stream is a part of a run")
-        assert self._beside, "streams of its own, which may wait for the default stream"
+        own = "streams of its own, which may wait for the default stream"
+        assert len(self._beside) == self._engine.num_aux_streams, own
         if stream in (0, LEGACY) and stream not in trt.cuda.recording:
             trt.cuda.fault("a run waits for all of the GPU")
         given, scratch, wanted = self._given, self._scratch, int(np.prod(shapes[trt.inputs[0].name]))
