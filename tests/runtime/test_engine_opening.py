@@ -212,16 +212,12 @@ def test_plugins_that_do_not_register_themselves_are_given_to_the_runtime(
     source = "void* const* getCreators(int* count) { *count = 0; return 0; }"
     subprocess.run(["cc", "-shared", "-x", "c", "-", "-o", library], input=source, text=True, check=True)
     given: list[str] = []
-    taken = [True]
-    registry = SimpleNamespace(load_library=lambda name: given.append(name) or taken.pop())
+    registry = SimpleNamespace(load_library=given.append)
     monkeypatch.setattr(Runtime, "get_plugin_registry", lambda runtime: registry, raising=False)
     monkeypatch.setattr(ctypes, "CDLL", lambda name, *_: load(library if name == "libthem.so" else name))
     write_bundle(lab.root, engine_of(plugins=("libthem.so", "libm.so.6")))
     lab.open().close()
     assert given == ["libthem.so"]
-    taken.append(False)
-    with pytest.raises(GantkError, match=r"wants the plugins of libthem\.so: it gave no reason"):
-        lab.open()
 
 
 def test_no_plugin_is_loaded_for_a_damaged_engine(lab: Lab) -> None:

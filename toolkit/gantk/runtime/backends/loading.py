@@ -11,7 +11,7 @@ from gantk.errors import GantkError
 from gantk.runtime.backends.vendor import check_interface, vendor_errors
 from gantk.runtime.cuda import Cuda, is_shortage
 from gantk.runtime.engines import EngineFile
-from gantk.runtime.product_log import Log, log
+from gantk.runtime.product_log import log
 from gantk.runtime.products import tensor_dtype
 
 
@@ -19,7 +19,7 @@ def deserialize(trt: ModuleType, file: EngineFile, calls: Cuda) -> tuple[Any, An
     """The product's runtime and the engine of a file.
 
     Raises:
-        GantkError: There is no memory for it, or the library does not load it or its plugins; its words are told.
+        GantkError: There is no memory for it, or the library does not load it; its words are told.
     """
     heard, where = log(trt), str(file.path)
     with heard.listening(), vendor_errors(f"`{where}` cannot be loaded", where):
@@ -27,7 +27,7 @@ def deserialize(trt: ModuleType, file: EngineFile, calls: Cuda) -> tuple[Any, An
             trt.init_libnvinfer_plugins(heard.logger, "")
         runtime = trt.Runtime(heard.logger)
         for library in file.engine.plugins:
-            _register(runtime, library, heard, where)
+            _register(runtime, library)
         if "version-compatible" in file.engine.options:
             runtime.engine_host_code_allowed = True  # The engine carries its own lean runtime.
         engine = runtime.deserialize_cuda_engine(file.data)
@@ -42,12 +42,13 @@ def deserialize(trt: ModuleType, file: EngineFile, calls: Cuda) -> tuple[Any, An
     return runtime, engine
 
 
-def _register(runtime: Any, library: str, heard: Log, where: str) -> None:
-    """Let a runtime take the plugins of a library that is loaded, where it does not register them by itself."""
-    if hasattr(ctypes.CDLL(library), "getCreators") and not runtime.get_plugin_registry().load_library(
-        library
-    ):
-        raise GantkError(f"`{where}` wants the plugins of {library}: {heard.said()}", where=where)
+def _register(runtime: Any, library: str) -> None:
+    """Let a runtime take the plugins of a library that is loaded, where it does not register them by itself.
+
+    Where the runtime refuses it, perhaps for it has them, the engine that lacks one says so.
+    """
+    if hasattr(ctypes.CDLL(library), "getCreators"):
+        runtime.get_plugin_registry().load_library(library)
 
 
 def check_tensors(trt: ModuleType, engine: Any, file: EngineFile) -> None:
