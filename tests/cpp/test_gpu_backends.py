@@ -24,13 +24,14 @@ from bundle_engines import make_engine
 from cpp_library import SOURCE, build_cpp, onnxruntime_library, races_of_ours
 from gantk.bench.process import Worker
 from gantk.bundle import Bundle, FileRef, ShapeRange
-from native_build import newer_onnxruntime_root, with_clang
+from native_build import newer_onnxruntime_root, onnxruntime_root, with_clang
 
 CUDA_HEADERS = [
     Path(root) / "include/cuda.h"
     for root in (os.environ.get("CUDA_PATH", "/usr/local/cuda"), "/usr/local/cuda", "/usr")
 ]
-PRODUCTS = {"tensorrt": ("enterprise", "11.1.0.0"), "tensorrt-rtx": ("rtx", "1.1.0.0")}
+PRODUCTS = {"tensorrt": ("enterprise", "11.1.0.0"), "tensorrt-rtx": ("rtx", "1.7.0.0")}
+LIBRARY_VARIABLES = {"tensorrt": "GANTK_TENSORRT", "tensorrt-rtx": "GANTK_TENSORRT_RTX"}
 RUNS = {"onnxruntime": "RunWithBinding", "tensorrt": "enqueueV3", "tensorrt-rtx": "enqueueV3"}
 
 
@@ -213,7 +214,7 @@ def test_kernels_are_compiled_once_for_all_processes(trial: Trial) -> None:
     (path,) = kept_kernels(trial)
     digest = hashlib.sha256(b"engine").hexdigest()
     assert path.parent.name == "compiled"
-    assert path.name == f"{digest}-1.1.0.0-sm_89-Stand-in-TM-40.kernels"
+    assert path.name == f"{digest}-1.7.0.0-sm_89-Stand-in-TM-40.kernels"
     assert path.read_bytes() == hashlib.sha256(b"k231!").digest() + b"k231!"
     before = path.stat().st_mtime_ns
     said = trial.run()
@@ -314,6 +315,63 @@ def test_what_the_product_says_cannot_be_a_graph_is_not_tried(trial: Trial) -> N
 def test_what_the_driver_refuses_is_an_error(trial: Trial, fault: str) -> None:
     said = trial.run(fault)
     assert said[-2:] == [f"error: CUDA's {fault} failed: CUDA_ERROR_OF_THE_STAND_IN", f"  in: {fault}"]
+
+
+@pytest.mark.parametrize(
+    ("trial", "version", "wanted"),
+    [
+        ("tensorrt", "10.16", "11.1 or a later 11.x"),
+        ("tensorrt", "11.0", "11.1 or a later 11.x"),
+        ("tensorrt", "12.1", "11.1 or a later 11.x"),
+        ("tensorrt-rtx", "1.6", "1.7 or a later 1.x"),
+        ("tensorrt-rtx", "2.7", "1.7 or a later 1.x"),
+    ],
+    indirect=["trial"],
+)
+def test_a_library_of_other_functions_than_the_headers_is_not_called(
+    trial: Trial, version: str, wanted: str
+) -> None:
+    said = trial.run(STAND_IN_VERSION=version)
+    assert said[-2:] == [
+        f"error: {trial.backend} does not work here: its library is of version {version}.0.0; {wanted} is wanted, as "
+        "gantk was built",
+        f"  hint: install {trial.backend} {wanted}; the environment variable "
+        f"{LIBRARY_VARIABLES[trial.backend]} can name its library",
+    ]
+
+
+@pytest.mark.parametrize("trial", PRODUCTS, indirect=True)
+def test_a_library_that_is_newer_than_the_headers_does(trial: Trial) -> None:
+    newer = {"tensorrt": "11.2", "tensorrt-rtx": "1.8"}[trial.backend]
+    said = trial.run(STAND_IN_VERSION=newer)
+    assert f"{newer}.0.0 is installed" in said[-3]  # The engine is of another release, and not of this one.
+
+
+@pytest.mark.parametrize("trial", PRODUCTS, indirect=True)
+def test_a_library_that_is_another_one_is_named(trial: Trial) -> None:
+    other = str(onnxruntime_library())
+    said = trial.run(**{LIBRARY_VARIABLES[trial.backend]: other})
+    assert said[-2] == f"error: {trial.backend} does not work here: `{other}` is another library"
+
+
+@pytest.mark.parametrize(
+    ("edition", "version", "wanted"),
+    [("RTX", "1.4", "TensorRT for RTX 1.4; 1.5"), ("ENTERPRISE", "10.15", "TensorRT 10.15; 10.16")],
+)
+def test_headers_that_are_too_old_are_refused(
+    tmp_path: Path, edition: str, version: str, wanted: str
+) -> None:
+    major, minor = version.split(".")
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include/NvInferRuntime.h").touch()
+    (tmp_path / "include/NvInferVersion.h").write_text(
+        f"#define TRT_MAJOR_{edition} {major}\n#define TRT_MINOR_{edition} {minor}\n"
+    )
+    options = (f"-DTENSORRT_ROOT={tmp_path}", f"-DONNXRUNTIME_ROOT={onnxruntime_root()}")
+    command = ["cmake", "-S", SOURCE, "-B", tmp_path / "build", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f"has {wanted} or later is wanted" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize("trial", ["onnxruntime"], indirect=True)

@@ -22,7 +22,7 @@ struct Library {
 };
 
 // Loads it once a process: what the environment variable GANTK_TENSORRT or GANTK_TENSORRT_RTX names, else the library
-// of the headers' major version, from where the loader looks.
+// of the headers' major version, from where the loader looks. It must not be older than the headers.
 const Library& library();
 
 // A runtime of the library, which must have been loaded; null where it refuses.
