@@ -96,20 +96,22 @@ def summing_network() -> bytes:
     return networks.model_bytes(helper.make_graph(nodes, "sums", *ends, weights))
 
 
-def add_engine(bundle: Bundle, product: str) -> None:
+def add_engine(
+    bundle: Bundle, product: str, data: bytes = b"engine", plugins: tuple[str, ...] = ()
+) -> None:
     """An engine that needs no verdict."""
-    (bundle.root / "engines").mkdir()
-    (bundle.root / "engines/a.engine").write_bytes(b"engine")
+    (bundle.root / "engines").mkdir(exist_ok=True)
+    (bundle.root / "engines/a.engine").write_bytes(data)
     shapes = ShapeRange((1, networks.LATENT), (1, networks.LATENT), (4, networks.LATENT))
     engine = make_engine(
         bundle.manifest.variants[0],
         {},
-        file=FileRef.of("engines/a.engine", b"engine"),
+        file=FileRef.of("engines/a.engine", data),
         backend=product,
         version=PRODUCTS[product][1],
         profiles=({"latent": shapes},),
         options=(),
-        plugins=(),
+        plugins=plugins,
         parity=(),
     )
     manifest = replace(bundle.manifest, engines=(engine,), probe=None)
@@ -352,6 +354,25 @@ def test_a_library_that_is_another_one_is_named(trial: Trial) -> None:
     other = str(onnxruntime_library())
     said = trial.run(**{LIBRARY_VARIABLES[trial.backend]: other})
     assert said[-2] == f"error: {trial.backend} does not work here: `{other}` is another library"
+
+
+@pytest.mark.parametrize("trial", PRODUCTS, indirect=True)
+@pytest.mark.parametrize("kind", ["plugin", "own_plugin"])
+def test_plugins_are_registered_by_their_library_or_by_the_runtime(trial: Trial, kind: str) -> None:
+    library = f"libgantk_stand_in_{kind}.so"
+    add_engine(Bundle.read(trial.bundle), trial.backend, b"engine with plugins", (library,))
+    said = trial.run()
+    told = [line for line in said if "loadLibrary" in line]
+    path = trial.folder / "tests/gpu" / library
+    assert told == ([f"  loadLibrary {path}"] * 4 if kind == "plugin" else [])  # Of each runner.
+    assert_all_is_right(said)
+
+
+@pytest.mark.parametrize("trial", PRODUCTS, indirect=True)
+def test_an_engine_tells_which_plugin_it_lacks(trial: Trial) -> None:
+    add_engine(Bundle.read(trial.bundle), trial.backend, b"engine with plugins")
+    said = trial.run()
+    assert said[-3].endswith("cannot be loaded: the stand-in has no such plugin")
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ const Engine& choose(const Bundle& bundle, const std::string& backend, const std
                             [&](const Engine* a, const Engine* b) { return rank(a) < rank(b); });
 }
 
-// Loads a plugin library by name, so that its creators are registered; from where the loader looks.
+// Loads a plugin library by name, from where the loader looks; it may register its plugins by that.
 void load_plugin(const std::string& library, const Engine& engine) {
   if (::dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL) != nullptr) return;
   throw Error("`" + engine.file.path + "` wants the plugin library " + library + ", which cannot be loaded: " +

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tensorrt/session.hpp"
 
+#include <dlfcn.h>
+#include <link.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -39,6 +42,17 @@ std::vector<FoundTensor> tensors_of(const nvinfer1::ICudaEngine& engine) {
                      engine.getTensorLocation(name) == nvinfer1::TensorLocation::kDEVICE});
   }
   return found;
+}
+
+// Libraries of plugins were loaded with the engine's file. Some have registered themselves by that; those that show
+// their creators leave it to the runtime. Where it refuses one, the engine that lacks the plugin says so.
+void register_plugins(nvinfer1::IRuntime& runtime, const Engine& engine) {
+  for (const std::string& library : engine.plugins) {
+    void* handle = ::dlopen(library.c_str(), RTLD_NOW | RTLD_NOLOAD);
+    link_map* loaded = nullptr;
+    if (handle == nullptr || ::dlsym(handle, "getCreators") == nullptr) continue;
+    if (::dlinfo(handle, RTLD_DI_LINKMAP, &loaded) == 0) runtime.getPluginRegistry().loadLibrary(loaded->l_name);
+  }
 }
 
 // A run that has a lane of its own, as one graph where the engine can be captured.
@@ -126,6 +140,7 @@ void EngineSession::load() {
     runtime_->setEngineHostCodeAllowed(true);  // It carries its own lean runtime.
   }
 #endif
+  register_plugins(*runtime_, *model_.engine);
   engine_.reset(runtime_->deserializeCudaEngine(model_.bytes.view().data(), model_.bytes.size()));
   if (engine_ == nullptr) fail(model_.where, "be loaded", hint);
   model_.bytes = {};  // The library has its own copy.

@@ -83,11 +83,23 @@ class ICudaEngine {
   virtual IExecutionContext* createExecutionContext(IRuntimeConfig* configuration) noexcept = 0;
 };
 
+class IPluginCreatorInterface {};
+
+class IPluginRegistry {
+ public:
+  virtual ~IPluginRegistry() = default;
+  virtual bool registerCreator(IPluginCreatorInterface& creator, const char* space) noexcept = 0;
+  virtual void* loadLibrary(const char* path) noexcept = 0;
+};
+
 class IRuntime {
  public:
   virtual ~IRuntime() = default;
+  virtual IPluginRegistry& getPluginRegistry() noexcept = 0;
   virtual void setEngineHostCodeAllowed(bool allowed) noexcept = 0;
   virtual ICudaEngine* deserializeCudaEngine(const void* data, std::size_t size) noexcept = 0;
 };
 
 }  // namespace nvinfer1
+
+extern "C" nvinfer1::IPluginRegistry* getPluginRegistry() noexcept;  // That of the process.
