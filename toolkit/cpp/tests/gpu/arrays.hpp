@@ -29,24 +29,52 @@ struct Aligned {
 
 using Floats = std::vector<float, Aligned<float>>;
 
-// The functions of the stand-in for the driver.
-struct Driver {
-  template <class Function>
-  Function* find(const char* name) const {
-    return reinterpret_cast<Function*>(::dlsym(library, name));
+// What an application does with the stand-in for the driver. The context is current only while it calls it, so that
+// whoever calls it without one is found out.
+class Driver {
+ public:
+  CUstream make_stream() const {
+    CUstream stream = nullptr;
+    in_context([&] { create_(&stream, CU_STREAM_NON_BLOCKING); });
+    return stream;
   }
-
-  void* library = ::dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-  decltype(&cuStreamCreate) create = find<decltype(cuStreamCreate)>("cuStreamCreate");
-  decltype(&cuStreamDestroy) destroy = find<decltype(cuStreamDestroy)>("cuStreamDestroy_v2");
-  decltype(&cuStreamSynchronize) wait = find<decltype(cuStreamSynchronize)>("cuStreamSynchronize");
-  decltype(&stand_in_launch) launch = find<decltype(stand_in_launch)>("stand_in_launch");
-  decltype(&stand_in_live) live = find<decltype(stand_in_live)>("stand_in_live");
+  void destroy(CUstream stream) const {
+    in_context([&] { destroy_(stream); });
+  }
+  void wait(CUstream stream) const {
+    in_context([&] { wait_(stream); });
+  }
 
   // Doubles a value when the stream comes to it.
   void double_on(CUstream stream, float& value) const {
-    launch(stream, [](void* given) { *static_cast<float*>(given) *= 2; }, &value);
+    in_context([&] { launch_(stream, [](void* given) { *static_cast<float*>(given) *= 2; }, &value); });
   }
+
+  std::size_t live() const { return live_(); }
+
+ private:
+  template <class Function>
+  Function* find(const char* name) const {
+    return reinterpret_cast<Function*>(::dlsym(library_, name));
+  }
+  template <class Call>
+  void in_context(Call call) const {
+    CUcontext context = nullptr;
+    retain_(&context, 0);
+    push_(context);
+    call();
+    pop_(&context);
+  }
+
+  void* library_ = ::dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  decltype(&cuDevicePrimaryCtxRetain) retain_ = find<decltype(cuDevicePrimaryCtxRetain)>("cuDevicePrimaryCtxRetain");
+  decltype(&cuCtxPushCurrent) push_ = find<decltype(cuCtxPushCurrent)>("cuCtxPushCurrent_v2");
+  decltype(&cuCtxPopCurrent) pop_ = find<decltype(cuCtxPopCurrent)>("cuCtxPopCurrent_v2");
+  decltype(&cuStreamCreate) create_ = find<decltype(cuStreamCreate)>("cuStreamCreate");
+  decltype(&cuStreamDestroy) destroy_ = find<decltype(cuStreamDestroy)>("cuStreamDestroy_v2");
+  decltype(&cuStreamSynchronize) wait_ = find<decltype(cuStreamSynchronize)>("cuStreamSynchronize");
+  decltype(&stand_in_launch) launch_ = find<decltype(stand_in_launch)>("stand_in_launch");
+  decltype(&stand_in_live) live_ = find<decltype(stand_in_live)>("stand_in_live");
 };
 
 // Whether each pixel is its index and the sum of its latent vector.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A libcuda.so.1 whose streams do nothing until they are waited for, so that whoever does not wait gets nothing. It
-// tells on standard output what it is asked to do, and fails in the function that the environment names.
+// tells on standard output what it is asked to do, and fails in the function that the environment names. As the real one
+// it refuses calls without a current context, and what a capture forbids; where that one is undefined, it ends.
 #include "driver.hpp"
 
 #include <chrono>
@@ -17,6 +18,7 @@
 #include <string>
 #include <utility>
 
+struct CUctx_st {};
 struct CUgraphNode_st {
   std::function<void()> job;
   CUgraphNodeType type = CU_GRAPH_NODE_TYPE_KERNEL;
@@ -28,12 +30,7 @@ struct CUstream_st {
   bool waits_for_others;
   Work queue = {};
   Work* captured = nullptr;  // what it was given since a capture began
-
-  void step() {
-    const auto next = std::move(queue.front());
-    queue.pop_front();
-    next.job();
-  }
+  bool is_spoilt = false;    // whether the capture came to nothing
 };
 struct CUevent_st {
   CUstream stream = nullptr;
@@ -52,11 +49,34 @@ std::recursive_mutex mutex;  // Of all that follows: threads are let in one by o
 using Lock = std::lock_guard<std::recursive_mutex>;
 
 std::set<const void*> live;  // What was handed out and is to be given back.
+std::set<CUstream> ending;   // Streams that were given back, and have work left.
+
+CUctx_st primary;
+thread_local int context_depth = 0;             // how often this thread has made the one context current
+thread_local CUstream captured_here = nullptr;  // by this thread
 
 // Null names the default one.
 CUstream stream_of(CUstream given) {
   static CUstream_st default_stream{false};
-  return given == nullptr ? &default_stream : given;
+  if (given == nullptr || given == &default_stream) return &default_stream;
+  if (live.contains(given)) return given;
+  std::fprintf(stderr, "the stream is gone\n");
+  std::abort();
+}
+
+void step(CUstream stream) {
+  const auto next = std::move(stream->queue.front());
+  stream->queue.pop_front();
+  next.job();
+  if (stream->queue.empty() && ending.erase(stream) > 0) delete stream;
+}
+
+// Of calls that want a context; and of those that no capture of their thread survives.
+CUresult in_context() { return context_depth == 0 ? CUDA_ERROR_INVALID_CONTEXT : CUDA_SUCCESS; }
+CUresult apart_from_captures() {
+  if (captured_here == nullptr) return in_context();
+  captured_here->is_spoilt = true;
+  return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 }
 
 CUresult tell(const char* function) {
@@ -78,20 +98,32 @@ Made* made(Made* object) {
 template <class Made>
 CUresult end(Made* object) {
   const Lock lock(mutex);
+  if (const CUresult status = in_context(); status != CUDA_SUCCESS) return status;
   if (live.erase(object) == 0) return CUDA_ERROR_INVALID_VALUE;
   delete object;
   return CUDA_SUCCESS;
 }
 
+template <class Address>
+CUresult make_memory(Address* memory, std::size_t size) {
+  if (const CUresult status = apart_from_captures(); status != CUDA_SUCCESS) return status;
+  constexpr std::size_t alignment = 512;  // A size is a multiple of it too.
+  void* block = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+  return std::memcpy(memory, &block, sizeof block), made(block), CUDA_SUCCESS;
+}
+
 CUresult end_memory(void* memory) {
   const Lock lock(mutex);
+  if (const CUresult status = apart_from_captures(); status != CUDA_SUCCESS) return status;
   if (live.erase(memory) == 0) return CUDA_ERROR_INVALID_VALUE;
   return std::free(memory), CUDA_SUCCESS;
 }
 
 CUresult add(CUstream given, CUgraphNode_st work) {
   const Lock lock(mutex);
+  if (const CUresult status = in_context(); status != CUDA_SUCCESS) return status;
   const CUstream stream = stream_of(given);
+  if (stream->is_spoilt) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
   (stream->captured != nullptr ? *stream->captured : stream->queue).push_back(std::move(work));
   return CUDA_SUCCESS;
 }
@@ -125,18 +157,25 @@ CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute which, CUdevice) {
 CUresult cuDeviceGetName(char* name, int size, CUdevice) {
   return std::snprintf(name, static_cast<std::size_t>(size), "Stand-in (TM) 40"), CUDA_SUCCESS;
 }
-CUresult cuDevicePrimaryCtxRetain(CUcontext*, CUdevice) { return CUDA_SUCCESS; }
-CUresult cuCtxPushCurrent(CUcontext) { return CUDA_SUCCESS; }
-CUresult cuCtxPopCurrent(CUcontext*) { return CUDA_SUCCESS; }
-CUresult cuMemGetInfo(std::size_t* free, std::size_t* total) { return *free = *total = 0, CUDA_SUCCESS; }
-
-CUresult cuMemAlloc(CUdeviceptr* memory, std::size_t size) {
-  constexpr std::size_t alignment = 512;  // A size is a multiple of it too.
-  void* block = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-  return *memory = reinterpret_cast<CUdeviceptr>(made(block)), CUDA_SUCCESS;
+CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice) {
+  return *context = &primary, CUDA_SUCCESS;
 }
+CUresult cuCtxPushCurrent(CUcontext context) {
+  if (context != &primary) return CUDA_ERROR_INVALID_CONTEXT;
+  return ++context_depth, CUDA_SUCCESS;
+}
+CUresult cuCtxPopCurrent(CUcontext* context) {
+  if (context_depth == 0) return CUDA_ERROR_INVALID_CONTEXT;
+  return --context_depth, *context = &primary, CUDA_SUCCESS;
+}
+CUresult cuCtxGetCurrent(CUcontext* context) {
+  return *context = context_depth == 0 ? nullptr : &primary, CUDA_SUCCESS;
+}
+CUresult cuMemGetInfo(std::size_t* free, std::size_t* total) { return *free = *total = 0, in_context(); }
+
+CUresult cuMemAlloc(CUdeviceptr* memory, std::size_t size) { return make_memory(memory, size); }
 CUresult cuMemFree(CUdeviceptr memory) { return end_memory(reinterpret_cast<void*>(memory)); }
-CUresult cuMemAllocHost(void** memory, std::size_t size) { return *memory = made(std::malloc(size)), CUDA_SUCCESS; }
+CUresult cuMemAllocHost(void** memory, std::size_t size) { return make_memory(memory, size); }
 CUresult cuMemFreeHost(void* memory) { return end_memory(memory); }
 
 CUresult cuMemcpyHtoDAsync(CUdeviceptr target, const void* source, std::size_t size, CUstream stream) {
@@ -150,64 +189,84 @@ CUresult cuLaunchHostFunc(CUstream stream, CUhostFn function, void* data) {
 }
 
 CUresult cuStreamCreate(CUstream* stream, unsigned flags) {
+  if (const CUresult status = in_context(); status != CUDA_SUCCESS) return status;
   return *stream = made(new CUstream_st{flags != CU_STREAM_NON_BLOCKING}), CUDA_SUCCESS;
 }
-CUresult cuStreamDestroy(CUstream stream) { return end(stream); }
+CUresult cuStreamDestroy(CUstream stream) {
+  const Lock lock(mutex);
+  if (const CUresult status = in_context(); status != CUDA_SUCCESS) return status;
+  if (stream_of(stream)->queue.empty()) return end(stream);
+  return live.erase(stream), ending.insert(stream), CUDA_SUCCESS;
+}
 CUresult cuStreamSynchronize(CUstream given) {
   const Lock lock(mutex);
+  if (const CUresult status = in_context(); status != CUDA_SUCCESS) return status;
   const CUstream stream = stream_of(given);
-  if (stream->captured != nullptr) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  if (stream->captured != nullptr) return stream->is_spoilt = true, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   if (const CUresult status = tell("cuStreamSynchronize"); status != CUDA_SUCCESS) return status;
   for (const CUstream each : {stream_of(stream->waits_for_others ? nullptr : stream), stream}) {
-    while (!each->queue.empty()) each->step();
+    while (!each->queue.empty()) step(each);
   }
   return CUDA_SUCCESS;
 }
 CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus* status) {
   const Lock lock(mutex);
-  *status = stream->captured == nullptr ? CU_STREAM_CAPTURE_STATUS_NONE : CU_STREAM_CAPTURE_STATUS_ACTIVE;
-  return CUDA_SUCCESS;
+  *status = stream_of(stream)->captured == nullptr ? CU_STREAM_CAPTURE_STATUS_NONE : CU_STREAM_CAPTURE_STATUS_ACTIVE;
+  return in_context();
 }
-CUresult cuEventCreate(CUevent* event, unsigned) { return *event = made(new CUevent_st), CUDA_SUCCESS; }
+CUresult cuEventCreate(CUevent* event, unsigned) {
+  if (const CUresult status = in_context(); status != CUDA_SUCCESS) return status;
+  return *event = made(new CUevent_st), CUDA_SUCCESS;
+}
 CUresult cuEventRecord(CUevent event, CUstream stream) {
   const Lock lock(mutex);
+  if (const CUresult status = tell("cuEventRecord"); status != CUDA_SUCCESS) return status;
   *event = {stream_of(stream), std::make_shared<bool>(false)};
-  add(stream, {[reached = event->is_reached] { *reached = true; }});
-  return tell("cuEventRecord");
+  return add(stream, {[reached = event->is_reached] { *reached = true; }});
 }
 CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
   const Lock lock(mutex);
   if (const CUresult status = tell("cuStreamWaitEvent"); status != CUDA_SUCCESS) return status;
   return add(stream, {[awaited = *event] {
-               while (!*awaited.is_reached) awaited.stream->step();
+               while (!*awaited.is_reached) step(awaited.stream);
              }});
 }
 CUresult cuEventDestroy(CUevent event) { return end(event); }
 CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode mode) {
   const Lock lock(mutex);
   // What others do meanwhile would fail, or end it.
-  if (mode != CU_STREAM_CAPTURE_MODE_THREAD_LOCAL || stream->waits_for_others) return CUDA_ERROR_INVALID_VALUE;
+  if (mode != CU_STREAM_CAPTURE_MODE_THREAD_LOCAL || stream_of(stream)->waits_for_others || captured_here != nullptr) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
   if (const CUresult status = tell("cuStreamBeginCapture"); status != CUDA_SUCCESS) return status;
+  if (const CUresult status = in_context(); status != CUDA_SUCCESS) return status;
+  captured_here = stream;
   stream->captured = new Work;
   return CUDA_SUCCESS;
 }
 CUresult cuStreamEndCapture(CUstream stream, CUgraph* graph) {
   const Lock lock(mutex);
+  if (captured_here != stream) return CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
+  captured_here = nullptr;
   const std::unique_ptr<Work> work(std::exchange(stream->captured, nullptr));
   if (const CUresult status = tell("cuStreamEndCapture"); status != CUDA_SUCCESS) return status;
+  *graph = nullptr;
+  if (std::exchange(stream->is_spoilt, false)) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
   *graph = made(new CUgraph_st{std::move(*work)});
   return CUDA_SUCCESS;
 }
 CUresult cuGraphInstantiateWithFlags(CUgraphExec* executable, CUgraph graph, unsigned long long) {
   if (const CUresult status = tell("cuGraphInstantiate"); status != CUDA_SUCCESS) return status;
+  if (const CUresult status = in_context(); status != CUDA_SUCCESS) return status;
   *executable = made(new CUgraphExec_st{graph->work});
   return CUDA_SUCCESS;
 }
 CUresult cuGraphLaunch(CUgraphExec executable, CUstream stream) {
   const Lock lock(mutex);
   if (const CUresult status = tell("cuGraphLaunch"); status != CUDA_SUCCESS) return status;
-  for (const auto& each : executable->work) add(stream, each);
-  return CUDA_SUCCESS;
+  CUresult status = in_context();
+  for (const auto& each : executable->work) status = status == CUDA_SUCCESS ? add(stream, each) : status;
+  return status;
 }
 CUresult cuGraphGetNodes(CUgraph graph, CUgraphNode* nodes, std::size_t* count) {
   for (std::size_t i = 0; nodes != nullptr && i < *count; ++i) nodes[i] = &graph->work.at(i);

@@ -109,8 +109,7 @@ int main(int, char** words) {
     const Driver driver;
     const std::string bundle = words[1], what = words[4];
     gantk::Options options{.backend = words[2], .device = words[3], .threads = 1};
-    CUstream stream = nullptr;
-    if (what == "queued-runs") driver.create(&stream, CU_STREAM_NON_BLOCKING);
+    const CUstream stream = what == "queued-runs" ? driver.make_stream() : nullptr;
     options.stream = stream;
     if (what == "openings") open(bundle, options);
     else share(bundle, what, options, driver);

@@ -134,8 +134,7 @@ int main(int, char** words) {
     const Driver driver;
     const gantk::Options options{.backend = words[2]};
     in_main_memory(options, words[1]);
-    CUstream stream = nullptr;
-    driver.create(&stream, CU_STREAM_NON_BLOCKING);
+    const CUstream stream = driver.make_stream();
     on_a_stream(options, words[1], driver, stream);
     driver.destroy(stream);
     from_place_to_place(options, words[1], driver);
