@@ -15,12 +15,9 @@ namespace {
 using nvinfer1::Dims;
 using Allocation = nvinfer1::ExecutionContextAllocationStrategy;
 
-// Engines of TensorRT for RTX can be captured into CUDA graphs, and want to be given their memory for it.
-#ifdef TRT_MAJOR_RTX
+// What a context takes by itself is as much as the largest shapes of all profiles want. Engines of TensorRT for RTX want
+// to be given theirs to be captured into a CUDA graph, too.
 constexpr Allocation allocation = Allocation::kUSER_MANAGED;
-#else
-constexpr Allocation allocation = Allocation::kSTATIC;
-#endif
 
 constexpr std::size_t alignment = 256;  // of inputs and outputs, as setTensorAddress wants it
 
@@ -34,12 +31,10 @@ bool is_capturable(Context& context, cuda::StreamHandle stream) {
 }  // namespace
 
 Lane::Lane(const Model& model, nvinfer1::ICudaEngine& engine, KernelCache& kernels, void* stream)
-    : model_(model), kernels_(kernels), stream_(stream) {
+    : model_(model), engine_(engine), kernels_(kernels), stream_(stream) {
   listen();
-  make_context(engine);
+  make_context();
   if (context_ == nullptr) fail(model_.where, "make a context", "end what else uses the GPU");
-  // What is allocated with the context is as much as its largest shapes want.
-  if (allocation == Allocation::kSTATIC) activation_bytes_ = static_cast<std::size_t>(engine.getDeviceMemorySizeV2());
   staging_.emplace(model_.interface, model_.where, alignment);
 }
 
@@ -53,20 +48,20 @@ Lane::~Lane() {
   }
 }
 
-void Lane::make_context(nvinfer1::ICudaEngine& engine) {
+void Lane::make_context() {
 #ifdef TRT_MAJOR_RTX
   // A shape's own kernels are compiled before its first run: others would stay for good in a graph of it.
-  configuration_.reset(engine.createRuntimeConfig());
+  configuration_.reset(engine_.createRuntimeConfig());
   if (configuration_ != nullptr) {
     using Specialization = nvinfer1::DynamicShapesKernelSpecializationStrategy;
     configuration_->setExecutionContextAllocationStrategy(allocation);
     configuration_->setDynamicShapesKernelSpecializationStrategy(Specialization::kEAGER);
     kernels_.attach_to(*configuration_);
-    context_.reset(engine.createExecutionContext(configuration_.get()));
+    context_.reset(engine_.createExecutionContext(configuration_.get()));
     return;
   }
 #endif
-  context_.reset(engine.createExecutionContext(allocation));
+  context_.reset(engine_.createExecutionContext(allocation));
 }
 
 void Lane::run(std::span<const TensorView> inputs, std::span<Slot> slots) {
@@ -94,45 +89,59 @@ void Lane::launch(const cuda::Graph& graph, std::span<const TensorView> inputs, 
   finish(inputs, slots);
 }
 
-// Tells the context which shapes come.
+// Tells the context which shapes come, once for shapes that come again and again.
 void Lane::bind(std::span<const TensorView> inputs) {
+  if (is_bound_to(inputs)) return;
   const auto profile = static_cast<std::int32_t>(choose_profile(model_, inputs));
-  if (profile != profile_) {
-    if (!context_->setOptimizationProfileAsync(profile, *stream_)) fail(model_.where, "switch to another profile");
-    cuda::synchronize(*stream_);
-    profile_ = profile;
-  }
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    const std::string& name = model_.interface.inputs[i].name;
-    const auto sizes = inputs[i].shape.sizes();
-    Dims dims{};
-    dims.nbDims = static_cast<std::int32_t>(sizes.size());
-    const bool fits = sizes.size() <= static_cast<std::size_t>(Dims::MAX_DIMS);
-    if (fits) std::copy(sizes.begin(), sizes.end(), dims.d);
-    if (!fits || !context_->setInputShape(name.c_str(), dims)) {
-      fail(model_.where, "take " + name + " of shape " + inputs[i].shape.text());
-    }
-  }
-  if (allocation == Allocation::kUSER_MANAGED) give_memory(inputs);
+  bound_to_.reset();
+  select(profile);
+  for (std::size_t i = 0; i < inputs.size(); ++i) set_shape(model_.interface.inputs[i].name, inputs[i].shape);
+  give_memory();
+  auto& shapes = bound_to_.emplace();
+  for (const TensorView& input : inputs) shapes.push_back(input.shape);
+  is_new_ = true;
 }
 
-// Gives the context as much memory as the shapes want that it was told, once for shapes that come again and again.
-void Lane::give_memory(std::span<const TensorView> inputs) {
-  const auto has_shape = [](const Shape& given, const TensorView& input) { return given == input.shape; };
-  const bool known = std::equal(given_for_.begin(), given_for_.end(), inputs.begin(), inputs.end(), has_shape);
-  if (known && memory_ != nullptr) return;
-  given_for_.clear();
-  // Where it wants none for these shapes, and for others does, it is still to be given some.
-  const std::size_t wanted = std::max<std::size_t>(context_->updateDeviceMemorySizeForShapes(), 1);
-  if (wanted > activation_bytes()) {
-    cuda::synchronize(*stream_);  // A run that was queued may still use the old place.
-    memory_.reset(), activation_bytes_ = 0;
-    memory_.reset(reinterpret_cast<void*>(cuda::allocate(wanted, "a context of `" + model_.where + "`")));
-    activation_bytes_ = wanted;
+bool Lane::is_bound_to(std::span<const TensorView> inputs) const {
+  return bound_to_ && std::equal(bound_to_->begin(), bound_to_->end(), inputs.begin(), inputs.end(),
+                                 [](const Shape& shape, const TensorView& input) { return shape == input.shape; });
+}
+
+void Lane::select(std::int32_t profile) {
+  if (profile == profile_) return;
+  if (!context_->setOptimizationProfileAsync(profile, *stream_)) fail(model_.where, "switch to another profile");
+  cuda::synchronize(*stream_);
+  profile_ = profile;
+}
+
+void Lane::set_shape(const std::string& name, const Shape& shape) {
+  Dims dims{};
+  dims.nbDims = static_cast<std::int32_t>(shape.rank());
+  const bool fits = shape.rank() <= static_cast<std::size_t>(Dims::MAX_DIMS);
+  if (fits) std::copy(shape.sizes().begin(), shape.sizes().end(), dims.d);
+  if (!fits || !context_->setInputShape(name.c_str(), dims)) {
+    fail(model_.where, "take " + name + " of shape " + shape.text());
   }
-  context_->setDeviceMemoryV2(memory_.get(), static_cast<std::int64_t>(activation_bytes()));
-  for (const TensorView& input : inputs) given_for_.push_back(input.shape);
-  is_new_ = true;
+}
+
+// Gives the context as much memory as the shapes want that it was told. It keeps what it had until it has taken another,
+// which it does not say but in its log.
+void Lane::give_memory() {
+  // 0 is for none and for an error alike; and where it wants none for these shapes, and for others does, it is still to
+  // be given some.
+  std::size_t wanted = context_->updateDeviceMemorySizeForShapes();
+  if (wanted == 0) wanted = static_cast<std::size_t>(std::max<std::int64_t>(engine_.getDeviceMemorySizeV2(), 1));
+  const bool is_larger = wanted > activation_bytes();
+  Memory larger(nullptr, cuda::release);
+  if (is_larger) {
+    cuda::synchronize(*stream_);  // A run that was queued may still use the old place.
+    larger.reset(reinterpret_cast<void*>(cuda::allocate(wanted, "a context of `" + model_.where + "`")));
+  }
+  const std::size_t size = is_larger ? wanted : activation_bytes();
+  listen();
+  context_->setDeviceMemoryV2(is_larger ? larger.get() : memory_.get(), static_cast<std::int64_t>(size));
+  if (has_complained()) fail(model_.where, "take memory for its activations");
+  if (is_larger) memory_ = std::move(larger), activation_bytes_ = wanted;
 }
 
 // Says where each input is read: where it lies, or in a buffer.

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "cuda.hpp"
@@ -42,9 +43,14 @@ class Lane {
   std::size_t buffer_bytes() const noexcept { return staging_->size_bytes(); }
 
  private:
-  void make_context(nvinfer1::ICudaEngine& engine);
+  using Memory = std::unique_ptr<void, void (*)(void*) noexcept>;
+
+  void make_context();
   void bind(std::span<const TensorView> inputs);
-  void give_memory(std::span<const TensorView> inputs);
+  bool is_bound_to(std::span<const TensorView> inputs) const;
+  void select(std::int32_t profile);
+  void set_shape(const std::string& name, const Shape& shape);
+  void give_memory();
   void place(std::span<const TensorView> inputs);
   void aim(std::span<Slot> slots, bool on_gpu);
   void enqueue(std::span<const TensorView> inputs, std::span<Slot> slots, cuda::StreamHandle stream);
@@ -53,17 +59,17 @@ class Lane {
   void give(const TensorSpec& spec, void* address);
 
   const Model& model_;
+  nvinfer1::ICudaEngine& engine_;
   KernelCache& kernels_;
   std::optional<cuda::Stream> stream_;
-  // What a run holds between its layers, where the context is given it, and the shapes that it was last given it for.
-  std::unique_ptr<void, void (*)(void*) noexcept> memory_{nullptr, cuda::release};
+  Memory memory_{nullptr, cuda::release};  // for what a run holds between its layers
   std::atomic<std::size_t> activation_bytes_ = 0;
-  std::vector<Shape> given_for_;
+  std::optional<std::vector<Shape>> bound_to_;               // the shapes of inputs that the context was told
   bool is_new_ = false;                                      // whether there was no run since
   std::unique_ptr<nvinfer1::IRuntimeConfig> configuration_;  // Lives as long as the context that is made with it.
   std::unique_ptr<nvinfer1::IExecutionContext> context_;
   std::optional<Staging> staging_;
-  std::int32_t profile_ = 0;
+  std::int32_t profile_ = -1;  // None: the first one is selected too.
 };
 
 }  // namespace gantk::tensorrt

@@ -108,6 +108,8 @@ std::unique_ptr<nvinfer1::IRuntime> create_runtime() {
 
 void listen() { heard().clear(); }
 
+bool has_complained() { return !heard().empty(); }
+
 void fail(const std::string& where, const std::string& doing, const std::string& hint) {
   const std::string said = shortened(heard().empty() ? "it gave no reason" : heard());
   throw Error("`" + where + "` cannot " + doing + ": " + said, where, hint);

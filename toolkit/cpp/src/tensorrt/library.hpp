@@ -30,6 +30,7 @@ std::unique_ptr<nvinfer1::IRuntime> create_runtime();
 
 // Calls of this thread from here on are listened to; `fail` throws an Error that has the errors since, on one line.
 void listen();
+bool has_complained();  // whether there were errors since
 [[noreturn]] void fail(const std::string& where, const std::string& doing, const std::string& hint = {});
 
 }  // namespace gantk::tensorrt

@@ -99,6 +99,10 @@ void from_place_to_place(const gantk::Options& options, const char* bundle, cons
     runner.run({arrays.feed(from)}, {arrays.target(to)});
     judge(arrays.latent, arrays.picture.data());
   }
+  Arrays larger(4, 1);
+  say("run of a larger shape");
+  runner.run({larger.feed()}, {larger.target()});
+  judge(larger.latent, larger.picture.data());
   say("run into fresh arrays");
   const gantk::Outputs made = runner.run({arrays.feed()});
   judge(arrays.latent, made.begin()->tensor.values<float>().data());

@@ -4,6 +4,8 @@
 #include <NvInferRuntime.h>
 #include <dlfcn.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -13,6 +15,7 @@
 #include <numeric>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "../gpu/driver.hpp"
 
@@ -21,7 +24,9 @@ namespace {
 using namespace nvinfer1;
 
 constexpr std::int64_t latent_size = 4, pixels = 3 * 8 * 8;
-constexpr std::size_t scratch_bytes = 64;
+
+// What a run holds between its layers: none for one sample.
+std::int64_t scratch_bytes(std::int64_t batch) { return (batch - 1) << 20; }
 
 // Whether a function is to fail.
 bool is_faulty(const char* function) {
@@ -40,20 +45,48 @@ Version version() {
   return said;
 }
 
+// The product survives none of these.
+void end_unless(bool is_so, const char* what) {
+  if (is_so) return;
+  std::fprintf(stderr, "%s\n", what);
+  std::abort();
+}
+
+bool has_current_context() {
+  CUcontext context = nullptr;
+  return cuCtxGetCurrent(&context) == CUDA_SUCCESS && context != nullptr;
+}
+
 struct Run {
   const float* latent;
   float* picture;
   std::int64_t batch;
+  char* scratch;
   bool is_pending;
 };
 
 void compute(void* given) {
   Run& run = *static_cast<Run*>(given);
   run.is_pending = false;
+  if (run.batch > 1) run.scratch[0] = run.scratch[scratch_bytes(run.batch) - 1] = 1;
   for (std::int64_t i = 0; i < run.batch * pixels; ++i) {
     const float* latent = run.latent + i / pixels * latent_size;
     run.picture[i] = std::accumulate(latent, latent + latent_size, static_cast<float>(i % pixels));
   }
+}
+
+// The numbers of samples that one serves.
+struct Range {
+  std::int64_t first, last;
+};
+
+// Those of a plan, e.g. "engine 1-2 3-4"; "engine" serves up to 4 samples.
+std::vector<Range> profiles_of(std::string_view plan) {
+  std::vector<Range> profiles;
+  for (std::size_t at = plan.find('-'); at != plan.npos; at = plan.find('-', at + 1)) {
+    profiles.push_back({plan[at - 1] - '0', plan[at + 1] - '0'});
+  }
+  return profiles.empty() ? std::vector<Range>{{1, 4}} : profiles;
 }
 
 // Kernels are "k", for each batch the number as a digit, and "!".
@@ -97,44 +130,72 @@ class Kernels : public IRuntimeCache {
 
 class Context : public IExecutionContext {
  public:
-  Context(ILogger& logger, bool is_given_memory, const Kernels* kernels)
-      : logger_(logger), is_given_memory_(is_given_memory), kernels_(kernels) {}
+  Context(ILogger& logger, const std::vector<Range>& profiles, std::atomic<int>& count, const Kernels* kernels)
+      : logger_(logger), profiles_(profiles), count_(count), kernels_(kernels) {
+    ++count_;
+  }
+  ~Context() override {
+    end_unless(has_current_context(), "a context ends while none of CUDA's is current");
+    --count_;
+  }
 
-  bool setOptimizationProfileAsync(std::int32_t, cudaStream_t) noexcept override { return true; }
-  bool setInputShape(const char*, const Dims& dims) noexcept override {
+  bool setOptimizationProfileAsync(std::int32_t index, cudaStream_t) noexcept override {
+    if (index < 0 || index >= static_cast<std::int32_t>(profiles_.size())) return refuse("there is no such profile");
+    std::printf("  profile %d\n", index);
+    profile_ = &profiles_[static_cast<std::size_t>(index)];
+    batch_ = -1, latent_ = nullptr, picture_ = nullptr;
+    return true;
+  }
+  bool setInputShape(const char* name, const Dims& dims) noexcept override {
+    if (std::strcmp(name, "latent") != 0) return refuse("there is no such input");
+    if (profile_ == nullptr) return refuse("there is no profile yet");
+    if (dims.nbDims != 2 || dims.d[1] != latent_size) return refuse("the input has other axes");
+    if (dims.d[0] < profile_->first || dims.d[0] > profile_->last) return refuse("the profile serves other shapes");
     batch_ = dims.d[0];
     return true;
   }
   Dims getTensorShape(const char* name) const noexcept override {
     if (std::strcmp(name, "latent") == 0) return {2, {batch_, latent_size}};
-    return {4, {batch_, 3, 8, 8}};
+    if (std::strcmp(name, "picture") == 0) return {4, {batch_, 3, 8, 8}};
+    return {-1, {}};
   }
   bool setTensorAddress(const char* name, void* data) noexcept override {
+    if (reinterpret_cast<std::uintptr_t>(data) % 256 != 0) return refuse("the address is not aligned");
     if (std::strcmp(name, "latent") == 0) latent_ = static_cast<const float*>(data);
-    else picture_ = static_cast<float*>(data);
-    return reinterpret_cast<std::uintptr_t>(data) % 256 == 0;
+    else if (std::strcmp(name, "picture") == 0) picture_ = static_cast<float*>(data);
+    else return refuse("there is no such tensor");
+    return true;
   }
-  std::size_t updateDeviceMemorySizeForShapes() noexcept override { return scratch_bytes; }
+  std::size_t updateDeviceMemorySizeForShapes() noexcept override {
+    if (batch_ > 0 && !is_faulty("updateDeviceMemorySizeForShapes")) {
+      return static_cast<std::size_t>(scratch_bytes(batch_));
+    }
+    return refuse("it is not known how much memory is wanted"), 0;
+  }
+  // What it had is there until it has another.
   void setDeviceMemoryV2(void* memory, std::int64_t size) noexcept override {
-    const bool is_aligned = reinterpret_cast<std::uintptr_t>(memory) % 512 == 0;
-    has_memory_ = memory != nullptr && is_aligned && size >= static_cast<std::int64_t>(scratch_bytes);
+    if (memory_ != nullptr) [[maybe_unused]] const volatile char was = *memory_;
+    const bool is_good = memory != nullptr && reinterpret_cast<std::uintptr_t>(memory) % 512 == 0;
+    if (!is_good || size < scratch_bytes(batch_) || is_faulty("setDeviceMemoryV2")) {
+      refuse("such memory cannot be used");
+    } else {
+      memory_ = static_cast<char*>(memory), memory_bytes_ = size;
+    }
   }
   bool enqueueV3(cudaStream_t stream) noexcept override {
     CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
-    if (cuStreamIsCapturing(stream, &status) != CUDA_SUCCESS) return false;
+    if (cuStreamIsCapturing(stream, &status) != CUDA_SUCCESS) return refuse("there is no stream");
     const bool is_captured = status != CU_STREAM_CAPTURE_STATUS_NONE;
     std::printf("  enqueueV3%s\n", is_captured ? ", captured" : "");
     // A capture begins when what a context does in its first run has been done.
     const bool is_ready = !is_captured || (!runs_.empty() && !runs_.back().is_pending);
     const bool is_refused = is_captured && is_faulty("enqueueV3");
-    if (batch_ == 0 || latent_ == nullptr || picture_ == nullptr || has_memory_ != is_given_memory_ || !is_ready ||
-        is_refused) {
-      logger_.log(ILogger::Severity::kERROR, "the stand-in does not run");
-      return false;
+    if (batch_ < 0 || latent_ == nullptr || picture_ == nullptr || !has_memory() || !is_ready || is_refused) {
+      return refuse("the stand-in does not run");
     }
     if (!is_captured) stand_in_meet();
     if (kernels_ != nullptr) kernels_->want(batch_);
-    runs_.push_back({latent_, picture_, batch_, !is_captured});
+    runs_.push_back({latent_, picture_, batch_, memory_, !is_captured});
     return stand_in_launch(stream, compute, &runs_.back()) == CUDA_SUCCESS;
   }
 #ifdef TRT_MAJOR_RTX
@@ -142,12 +203,22 @@ class Context : public IExecutionContext {
 #endif
 
  private:
+  bool refuse(const char* why) const {
+    logger_.log(ILogger::Severity::kERROR, why);
+    return false;
+  }
+  bool has_memory() const { return memory_ != nullptr && memory_bytes_ >= scratch_bytes(batch_); }
+
   ILogger& logger_;
-  bool is_given_memory_, has_memory_ = false;
+  const std::vector<Range>& profiles_;
+  std::atomic<int>& count_;
   const Kernels* kernels_;
-  std::int64_t batch_ = 0;
+  const Range* profile_ = nullptr;
+  std::int64_t batch_ = -1;
   const float* latent_ = nullptr;
   float* picture_ = nullptr;
+  char* memory_ = nullptr;
+  std::int64_t memory_bytes_ = 0;
   std::list<Run> runs_;  // A graph may do any of them again.
 };
 
@@ -176,7 +247,14 @@ class Configuration : public IRuntimeConfig {
 
 class Engine : public ICudaEngine {
  public:
-  explicit Engine(ILogger& logger) : logger_(logger) {}
+  Engine(ILogger& logger, std::vector<Range> profiles, int& count)
+      : logger_(logger), profiles_(std::move(profiles)), count_(count) {
+    ++count_;
+  }
+  ~Engine() override {
+    end_unless(contexts_ == 0, "an engine ends before its contexts");
+    --count_;
+  }
 
   std::int32_t getNbIOTensors() const noexcept override { return 2; }
   const char* getIOTensorName(std::int32_t index) const noexcept override { return index == 0 ? "latent" : "picture"; }
@@ -185,8 +263,14 @@ class Engine : public ICudaEngine {
     return std::strcmp(name, "latent") == 0 ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
   }
   TensorLocation getTensorLocation(const char*) const noexcept override { return TensorLocation::kDEVICE; }
-  std::int32_t getNbOptimizationProfiles() const noexcept override { return 1; }
-  std::int64_t getDeviceMemorySizeV2() const noexcept override { return 3 << 20; }
+  std::int32_t getNbOptimizationProfiles() const noexcept override {
+    return static_cast<std::int32_t>(profiles_.size());
+  }
+  std::int64_t getDeviceMemorySizeV2() const noexcept override {
+    std::int64_t most = 0;
+    for (const Range& range : profiles_) most = std::max(most, scratch_bytes(range.last));
+    return most;
+  }
   IRuntimeConfig* createRuntimeConfig() noexcept override { return new Configuration(); }
   IExecutionContext* createExecutionContext(ExecutionContextAllocationStrategy strategy) noexcept override {
     return make(strategy, nullptr);
@@ -199,10 +283,16 @@ class Engine : public ICudaEngine {
  private:
   IExecutionContext* make(ExecutionContextAllocationStrategy strategy, const Kernels* kernels) {
     std::printf("  createExecutionContext\n");
-    return new Context(logger_, strategy == ExecutionContextAllocationStrategy::kUSER_MANAGED, kernels);
+    end_unless(has_current_context(), "a context is made while none of CUDA's is current");
+    // Others would take what the largest shapes want, each.
+    if (strategy != ExecutionContextAllocationStrategy::kUSER_MANAGED) return nullptr;
+    return new Context(logger_, profiles_, contexts_, kernels);
   }
 
   ILogger& logger_;
+  std::vector<Range> profiles_;
+  int& count_;
+  std::atomic<int> contexts_ = 0;
 };
 
 class Plugins : public IPluginRegistry {
@@ -231,6 +321,7 @@ Plugins& plugins_of_the_process() {
 class Runtime : public IRuntime {
  public:
   explicit Runtime(ILogger& logger) : logger_(logger) {}
+  ~Runtime() override { end_unless(engines_ == 0, "a runtime ends before its engines"); }
   IPluginRegistry& getPluginRegistry() noexcept override { return plugins_; }
   void setEngineHostCodeAllowed(bool) noexcept override {}
   ICudaEngine* deserializeCudaEngine(const void* data, std::size_t size) noexcept override {
@@ -239,12 +330,13 @@ class Runtime : public IRuntime {
       logger_.log(ILogger::Severity::kERROR, "the stand-in has no such plugin");
       return nullptr;
     }
-    return new Engine(logger_);
+    return new Engine(logger_, profiles_of(bytes), engines_);
   }
 
  private:
   ILogger& logger_;
   Plugins plugins_;
+  int engines_ = 0;
 };
 
 }  // namespace
