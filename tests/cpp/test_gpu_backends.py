@@ -164,7 +164,7 @@ def sections(said: list[str]) -> dict[str, list[str]]:
 def assert_all_is_right(said: list[str]) -> None:
     """But for the one array that is looked at before it is waited for; and nothing is left."""
     assert said.count("wrong") == 1
-    assert said.count("right") == 14
+    assert said.count("right") == 18
     assert said[-1] == "0 things were not given back"
 
 
@@ -500,6 +500,21 @@ def test_memory_that_a_context_refuses_is_an_error(trial: Trial) -> None:
     said = trial.run("setDeviceMemoryV2")
     assert said[-2].endswith("cannot take memory for its activations: such memory cannot be used")
     assert "  enqueueV3" not in said
+
+
+@pytest.mark.parametrize("trial", PRODUCTS, indirect=True)
+def test_a_context_is_told_nothing_while_a_run_of_it_is_under_way(trial: Trial) -> None:
+    """The stand-in ends at that; a run of what it knows is queued without a word."""
+    found = sections(trial.run())
+    assert found["run on it, queued behind that"] == ["enqueueV3"]
+    assert found["run on it of another shape"][0] == "cuEventSynchronize"
+    assert found["run on it to other arrays"][0] == "cuEventSynchronize"
+    assert found["run on it to fresh arrays"] == [
+        "cuEventSynchronize",
+        "enqueueV3",
+        "cuStreamSynchronize",
+        *["right"] * 4,
+    ]
 
 
 @pytest.mark.parametrize("trial", PRODUCTS, indirect=True)

@@ -21,7 +21,7 @@ namespace {
 // As cuda.h has them, whose macros give some functions another name than their documentation.
 using Status = int;
 using Context = ::CUctx_st*;
-using Event = ::CUevent_st*;
+using EventHandle = ::CUevent_st*;
 using Captured = ::CUgraph_st*;
 using Executable = ::CUgraphExec_st*;
 using Node = ::CUgraphNode_st*;
@@ -85,10 +85,11 @@ struct Driver {
   Function<StreamHandle*, unsigned> create_stream{"cuStreamCreate"};
   Function<StreamHandle> destroy_stream{"cuStreamDestroy_v2"};
   Function<StreamHandle> synchronize{"cuStreamSynchronize"};
-  Function<Event*, unsigned> create_event{"cuEventCreate"};
-  Function<Event, StreamHandle> record{"cuEventRecord"};
-  Function<StreamHandle, Event, unsigned> wait{"cuStreamWaitEvent"};
-  Function<Event> destroy_event{"cuEventDestroy_v2"};
+  Function<EventHandle*, unsigned> create_event{"cuEventCreate"};
+  Function<EventHandle, StreamHandle> record{"cuEventRecord"};
+  Function<StreamHandle, EventHandle, unsigned> wait{"cuStreamWaitEvent"};
+  Function<EventHandle> wait_for_event{"cuEventSynchronize"};
+  Function<EventHandle> destroy_event{"cuEventDestroy_v2"};
   Function<StreamHandle, int> begin_capture{"cuStreamBeginCapture_v2"};
   Function<StreamHandle, Captured*> end_capture{"cuStreamEndCapture"};
   Function<Executable*, Captured, unsigned long long> instantiate{"cuGraphInstantiateWithFlags"};
@@ -238,13 +239,19 @@ Stream::~Stream() {
   if (owned_) driver().destroy_stream(stream_);
 }
 
-Order::Order() { check(driver().create_event(&event_, without_timing), "cuEventCreate"); }
+Event::Event() { check(driver().create_event(&event_, without_timing), "cuEventCreate"); }
 
-Order::~Order() { driver().destroy_event(event_); }
+Event::~Event() { driver().destroy_event(event_); }
+
+void Event::record(StreamHandle stream) const { check(driver().record(event_, stream), "cuEventRecord"); }
+
+void Event::hold(StreamHandle next) const { check(driver().wait(next, event_, 0), "cuStreamWaitEvent"); }
+
+void Event::wait() const { check(driver().wait_for_event(event_), "cuEventSynchronize"); }
 
 void Order::keep(StreamHandle first, StreamHandle next) const {
-  check(driver().record(event_, first), "cuEventRecord");
-  check(driver().wait(next, event_, 0), "cuStreamWaitEvent");
+  event_.record(first);
+  event_.hold(next);
 }
 
 Graph capture(StreamHandle stream, const std::function<void()>& work, const IsKept& is_kept) {

@@ -63,19 +63,30 @@ class Stream {
   bool owned_;
 };
 
-// Streams that wait for each other; null is CUDA's default stream.
+// All that a stream had got by some time; null is CUDA's default stream. For one thread at a time.
+class Event {
+ public:
+  Event();
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  ~Event();
+
+  void record(StreamHandle stream) const;  // that time is now
+  void hold(StreamHandle next) const;      // lets all that `next` gets from now on wait for it
+  void wait() const;                       // until it is done; the stream may be gone
+
+ private:
+  ::CUevent_st* event_ = nullptr;
+};
+
+// Streams that wait for each other.
 class Order {
  public:
-  Order();
-  Order(const Order&) = delete;
-  Order& operator=(const Order&) = delete;
-  ~Order();
-
   // Lets all that `next` gets from now on wait for all that `first` has got so far. For one thread at a time.
   void keep(StreamHandle first, StreamHandle next) const;
 
  private:
-  ::CUevent_st* event_ = nullptr;
+  Event event_;
 };
 
 // What a stream was given, to be given again in one call.

@@ -32,17 +32,19 @@ bool is_capturable(Context& context, cuda::StreamHandle stream) {
 
 Lane::Lane(const Model& model, nvinfer1::ICudaEngine& engine, KernelCache& kernels, void* stream)
     : model_(model), engine_(engine), kernels_(kernels), stream_(stream) {
+  end_.emplace();
   listen();
   make_context();
   if (context_ == nullptr) fail(model_.where, "make a context", "end what else uses the GPU");
   staging_.emplace(model_.interface, model_.where, alignment);
+  addresses_.resize(model_.interface.inputs.size() + model_.interface.outputs.size());
 }
 
 Lane::~Lane() {
   try {
     const cuda::Current current;
     cuda::synchronize(*stream_);
-    staging_.reset(), context_.reset(), configuration_.reset(), memory_.reset(), stream_.reset();
+    staging_.reset(), context_.reset(), configuration_.reset(), memory_.reset(), end_.reset(), stream_.reset();
   } catch (const Error&) {
     // A run failed so badly that CUDA takes no more calls, or the process ends: members go as they can.
   }
@@ -70,13 +72,13 @@ void Lane::run(std::span<const TensorView> inputs, std::span<Slot> slots) {
   place(inputs);
   aim(slots, !inputs.empty() && inputs.front().device == Device::cuda);
   staging_->stage(inputs);
-  enqueue(inputs, slots, *stream_);
+  enqueue_whole(inputs, slots);
   if (std::exchange(is_new_, false)) kernels_.ran(inputs);
   finish(inputs, slots);
 }
 
 cuda::Graph Lane::capture(std::span<const TensorView> inputs, std::span<Slot> slots) {
-  synchronize();
+  settle();
   // Its own stream waits for the default one.
   const cuda::Stream stream(nullptr, cuda::Stream::Kind::waits_for_none);
   if (!is_capturable(*context_, stream)) return {nullptr, nullptr};
@@ -93,6 +95,7 @@ void Lane::launch(const cuda::Graph& graph, std::span<const TensorView> inputs, 
 void Lane::bind(std::span<const TensorView> inputs) {
   if (is_bound_to(inputs)) return;
   const auto profile = static_cast<std::int32_t>(choose_profile(model_, inputs));
+  settle();
   bound_to_.reset();
   select(profile);
   for (std::size_t i = 0; i < inputs.size(); ++i) set_shape(model_.interface.inputs[i].name, inputs[i].shape);
@@ -109,6 +112,8 @@ bool Lane::is_bound_to(std::span<const TensorView> inputs) const {
 
 void Lane::select(std::int32_t profile) {
   if (profile == profile_) return;
+  profile_ = -1;
+  addresses_.assign(addresses_.size(), nullptr);  // Nothing says that it keeps them.
   if (!context_->setOptimizationProfileAsync(profile, *stream_)) fail(model_.where, "switch to another profile");
   cuda::synchronize(*stream_);
   profile_ = profile;
@@ -133,10 +138,7 @@ void Lane::give_memory() {
   if (wanted == 0) wanted = static_cast<std::size_t>(std::max<std::int64_t>(engine_.getDeviceMemorySizeV2(), 1));
   const bool is_larger = wanted > activation_bytes();
   Memory larger(nullptr, cuda::release);
-  if (is_larger) {
-    cuda::synchronize(*stream_);  // A run that was queued may still use the old place.
-    larger.reset(reinterpret_cast<void*>(cuda::allocate(wanted, "a context of `" + model_.where + "`")));
-  }
+  if (is_larger) larger.reset(reinterpret_cast<void*>(cuda::allocate(wanted, "a context of `" + model_.where + "`")));
   const std::size_t size = is_larger ? wanted : activation_bytes();
   listen();
   context_->setDeviceMemoryV2(is_larger ? larger.get() : memory_.get(), static_cast<std::int64_t>(size));
@@ -147,7 +149,7 @@ void Lane::give_memory() {
 // Says where each input is read: where it lies, or in a buffer.
 void Lane::place(std::span<const TensorView> inputs) {
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    give(model_.interface.inputs[i], staging_->input(i, inputs[i], *stream_));
+    give(i, model_.interface.inputs[i], staging_->input(i, inputs[i], *stream_));
   }
 }
 
@@ -168,7 +170,7 @@ void Lane::aim(std::span<Slot> slots, bool on_gpu) {
                            : Tensor(spec.dtype, shape);
     }
     const TensorView target = slot == slots.end() ? TensorView(nullptr, spec.dtype, shape) : target_of(*slot);
-    give(spec, staging_->output(index, target, *stream_));
+    give(model_.interface.inputs.size() + index, spec, staging_->output(index, target, *stream_));
   }
 }
 
@@ -179,11 +181,28 @@ void Lane::enqueue(std::span<const TensorView> inputs, std::span<Slot> slots, cu
   staging_->copy_out(slots, stream);
 }
 
+// The same on the lane's stream, of which nothing is under way where it fails.
+void Lane::enqueue_whole(std::span<const TensorView> inputs, std::span<Slot> slots) {
+  try {
+    enqueue(inputs, slots, *stream_);
+  } catch (...) {
+    cuda::synchronize(*stream_);
+    throw;
+  }
+}
+
 // Waits for what was enqueued, unless all of it stays on the GPU and is in the order of the caller's stream, and
 // delivers the outputs that are wanted in main memory.
 void Lane::finish(std::span<const TensorView> inputs, std::span<Slot> slots) {
-  if (!stream_->is_callers() || touches_main_memory(inputs, slots)) cuda::synchronize(*stream_);
+  is_under_way_ = stream_->is_callers() && !touches_main_memory(inputs, slots);
+  if (is_under_way_) end_->record(*stream_);
+  else cuda::synchronize(*stream_);
   staging_->deliver(slots);
+}
+
+// TensorRT forbids to tell a context anything else while a run of it is under way.
+void Lane::settle() {
+  if (std::exchange(is_under_way_, false)) end_->wait();
 }
 
 Shape Lane::output_shape(const TensorSpec& spec) const {
@@ -196,9 +215,12 @@ Shape Lane::output_shape(const TensorSpec& spec) const {
               model_.where, "backend='onnxruntime' can");
 }
 
-void Lane::give(const TensorSpec& spec, void* address) {
-  if (context_->setTensorAddress(spec.name.c_str(), address)) return;
-  fail(model_.where, "take an address for " + spec.name);
+void Lane::give(std::size_t index, const TensorSpec& spec, void* address) {
+  if (addresses_[index] == address) return;
+  settle();
+  addresses_[index] = nullptr;
+  if (!context_->setTensorAddress(spec.name.c_str(), address)) fail(model_.where, "take an address for " + spec.name);
+  addresses_[index] = address;
 }
 
 }  // namespace gantk::tensorrt

@@ -28,7 +28,8 @@ class Lane {
   Lane& operator=(const Lane&) = delete;
   ~Lane();
 
-  // On the caller's stream, runs from GPU memory to GPU memory are queued and not waited for.
+  // On the caller's stream, runs from GPU memory to GPU memory are queued and not waited for, but by the next one of
+  // other shapes or arrays.
   void run(std::span<const TensorView> inputs, std::span<Slot> slots);
 
   // A run that has just been as a graph, with all that it copies; null where the engine cannot be captured. The lane
@@ -54,9 +55,11 @@ class Lane {
   void place(std::span<const TensorView> inputs);
   void aim(std::span<Slot> slots, bool on_gpu);
   void enqueue(std::span<const TensorView> inputs, std::span<Slot> slots, cuda::StreamHandle stream);
+  void enqueue_whole(std::span<const TensorView> inputs, std::span<Slot> slots);
   void finish(std::span<const TensorView> inputs, std::span<Slot> slots);
+  void settle();
   Shape output_shape(const TensorSpec& spec) const;
-  void give(const TensorSpec& spec, void* address);
+  void give(std::size_t index, const TensorSpec& spec, void* address);
 
   const Model& model_;
   nvinfer1::ICudaEngine& engine_;
@@ -65,6 +68,9 @@ class Lane {
   Memory memory_{nullptr, cuda::release};  // for what a run holds between its layers
   std::atomic<std::size_t> activation_bytes_ = 0;
   std::optional<std::vector<Shape>> bound_to_;               // the shapes of inputs that the context was told
+  std::vector<void*> addresses_;                             // of inputs, then of outputs, that it was told
+  std::optional<cuda::Event> end_;                           // of the last run that was not waited for
+  bool is_under_way_ = false;                                // whether that may not be reached yet
   bool is_new_ = false;                                      // whether there was no run since
   std::unique_ptr<nvinfer1::IRuntimeConfig> configuration_;  // Lives as long as the context that is made with it.
   std::unique_ptr<nvinfer1::IExecutionContext> context_;

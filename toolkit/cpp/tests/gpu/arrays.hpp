@@ -47,7 +47,7 @@ class Driver {
 
   // Doubles a value when the stream comes to it.
   void double_on(CUstream stream, float& value) const {
-    in_context([&] { launch_(stream, [](void* given) { *static_cast<float*>(given) *= 2; }, &value); });
+    in_context([&] { launch_(stream, [](void* given) { *static_cast<float*>(given) *= 2; }, &value, nullptr); });
   }
 
   std::size_t live() const { return live_(); }

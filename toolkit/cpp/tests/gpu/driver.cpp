@@ -23,6 +23,7 @@ struct CUgraphNode_st {
   std::function<void()> job;
   CUgraphNodeType type = CU_GRAPH_NODE_TYPE_KERNEL;
   CUDA_MEMCPY3D copy = {};
+  std::function<void()> queued = [] {};
 };
 using Work = std::deque<CUgraphNode_st>;
 
@@ -124,6 +125,7 @@ CUresult add(CUstream given, CUgraphNode_st work) {
   if (const CUresult status = in_context(); status != CUDA_SUCCESS) return status;
   const CUstream stream = stream_of(given);
   if (stream->is_spoilt) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
+  if (stream->captured == nullptr) work.queued();
   (stream->captured != nullptr ? *stream->captured : stream->queue).push_back(std::move(work));
   return CUDA_SUCCESS;
 }
@@ -231,6 +233,13 @@ CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
                while (!*awaited.is_reached) step(awaited.stream);
              }});
 }
+CUresult cuEventSynchronize(CUevent event) {
+  const Lock lock(mutex);
+  if (const CUresult status = tell("cuEventSynchronize"); status != CUDA_SUCCESS) return status;
+  if (const CUresult status = in_context(); status != CUDA_SUCCESS) return status;
+  while (event->is_reached != nullptr && !*event->is_reached) step(event->stream);
+  return CUDA_SUCCESS;
+}
 CUresult cuEventDestroy(CUevent event) { return end(event); }
 CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode mode) {
   const Lock lock(mutex);
@@ -281,8 +290,10 @@ CUresult cuPointerGetAttribute(void* value, CUpointer_attribute which, CUdevicep
 CUresult cuGraphDestroy(CUgraph graph) { return end(graph); }
 CUresult cuGraphExecDestroy(CUgraphExec executable) { return end(executable); }
 
-CUresult stand_in_launch(CUstream stream, CUhostFn function, void* data) {
-  return add(stream, {[=] { function(data); }});
+CUresult stand_in_launch(CUstream stream, CUhostFn function, void* data, CUhostFn queued) {
+  CUgraphNode_st node{[=] { function(data); }};
+  if (queued != nullptr) node.queued = [=] { queued(data); };
+  return add(stream, std::move(node));
 }
 std::size_t stand_in_live() {
   const Lock lock(mutex);

@@ -8,8 +8,9 @@
 
 extern "C" {
 
-// A kernel, which does `function(data)` on a stream.
-CUresult stand_in_launch(CUstream stream, CUhostFn function, void* data);
+// A kernel, which does `function(data)` on a stream; `queued(data)` is done when the stream gets it, by itself or in a
+// graph.
+CUresult stand_in_launch(CUstream stream, CUhostFn function, void* data, CUhostFn queued = nullptr);
 
 // How many things were handed out and not given back.
 std::size_t stand_in_live();

@@ -39,6 +39,25 @@ void in_main_memory(const gantk::Options& options, const char* bundle) {
   judge(one.latent, one.picture.data());
 }
 
+// Runs that nobody waits for: again, of another shape, to other arrays, to fresh ones.
+void queue_many(const gantk::Runner& runner, const Driver& driver, CUstream stream) {
+  using gantk::Device;
+  Arrays one(1, 6), other(1, 7), more(3, 8);
+  say("run on it, queued");
+  runner.run({one.feed(Device::cuda)}, {one.target(Device::cuda)});
+  say("run on it, queued behind that");
+  runner.run({one.feed(Device::cuda)}, {one.target(Device::cuda)});
+  say("run on it of another shape");
+  runner.run({more.feed(Device::cuda)}, {more.target(Device::cuda)});
+  say("run on it to other arrays");
+  runner.run({other.feed(Device::cuda)}, {other.target(Device::cuda)});
+  say("run on it to fresh arrays");
+  const gantk::Outputs made = runner.run({other.feed(Device::cuda)});
+  driver.wait(stream);
+  for (const Arrays* arrays : {&one, &other, &more}) judge(arrays->latent, arrays->picture.data());
+  judge(other.latent, static_cast<const float*>(made.begin()->tensor.view().data));
+}
+
 // From GPU memory, which here is memory, to GPU memory, on a stream of the caller's.
 void on_a_stream(gantk::Options options, const char* bundle, const Driver& driver, CUstream stream) {
   options.stream = stream;
@@ -76,6 +95,7 @@ void on_a_stream(gantk::Options options, const char* bundle, const Driver& drive
     runner->run({more.feed(gantk::Device::cuda)}, {});
     driver.wait(stream);
   }
+  queue_many(*runner, driver, stream);
   say("run on it, and the runner is gone");
   driver.double_on(stream, arrays.latent[0]);
   runner->run({arrays.feed(gantk::Device::cuda)}, {arrays.target(gantk::Device::cuda)});

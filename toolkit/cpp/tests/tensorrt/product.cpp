@@ -62,12 +62,14 @@ struct Run {
   float* picture;
   std::int64_t batch;
   char* scratch;
-  bool is_pending;
+  std::atomic<int>& under_way;  // of its context
 };
 
+void begin(void* given) { ++static_cast<Run*>(given)->under_way; }
+
 void compute(void* given) {
-  Run& run = *static_cast<Run*>(given);
-  run.is_pending = false;
+  const Run& run = *static_cast<Run*>(given);
+  --run.under_way;
   if (run.batch > 1) run.scratch[0] = run.scratch[scratch_bytes(run.batch) - 1] = 1;
   for (std::int64_t i = 0; i < run.batch * pixels; ++i) {
     const float* latent = run.latent + i / pixels * latent_size;
@@ -136,10 +138,12 @@ class Context : public IExecutionContext {
   }
   ~Context() override {
     end_unless(has_current_context(), "a context ends while none of CUDA's is current");
+    end_unless(under_way_ == 0, "a context ends while a run of it is under way");
     --count_;
   }
 
   bool setOptimizationProfileAsync(std::int32_t index, cudaStream_t) noexcept override {
+    end_unless(under_way_ == 0, "setOptimizationProfileAsync while a run is under way");
     if (index < 0 || index >= static_cast<std::int32_t>(profiles_.size())) return refuse("there is no such profile");
     std::printf("  profile %d\n", index);
     profile_ = &profiles_[static_cast<std::size_t>(index)];
@@ -147,6 +151,7 @@ class Context : public IExecutionContext {
     return true;
   }
   bool setInputShape(const char* name, const Dims& dims) noexcept override {
+    end_unless(under_way_ == 0, "setInputShape while a run is under way");
     if (std::strcmp(name, "latent") != 0) return refuse("there is no such input");
     if (profile_ == nullptr) return refuse("there is no profile yet");
     if (dims.nbDims != 2 || dims.d[1] != latent_size) return refuse("the input has other axes");
@@ -160,6 +165,7 @@ class Context : public IExecutionContext {
     return {-1, {}};
   }
   bool setTensorAddress(const char* name, void* data) noexcept override {
+    end_unless(under_way_ == 0, "setTensorAddress while a run is under way");
     if (reinterpret_cast<std::uintptr_t>(data) % 256 != 0) return refuse("the address is not aligned");
     if (std::strcmp(name, "latent") == 0) latent_ = static_cast<const float*>(data);
     else if (std::strcmp(name, "picture") == 0) picture_ = static_cast<float*>(data);
@@ -167,6 +173,7 @@ class Context : public IExecutionContext {
     return true;
   }
   std::size_t updateDeviceMemorySizeForShapes() noexcept override {
+    end_unless(under_way_ == 0, "updateDeviceMemorySizeForShapes while a run is under way");
     if (batch_ > 0 && !is_faulty("updateDeviceMemorySizeForShapes")) {
       return static_cast<std::size_t>(scratch_bytes(batch_));
     }
@@ -174,6 +181,7 @@ class Context : public IExecutionContext {
   }
   // What it had is there until it has another.
   void setDeviceMemoryV2(void* memory, std::int64_t size) noexcept override {
+    end_unless(under_way_ == 0, "setDeviceMemoryV2 while a run is under way");
     if (memory_ != nullptr) [[maybe_unused]] const volatile char was = *memory_;
     const bool is_good = memory != nullptr && reinterpret_cast<std::uintptr_t>(memory) % 512 == 0;
     if (!is_good || size < scratch_bytes(batch_) || is_faulty("setDeviceMemoryV2")) {
@@ -188,15 +196,15 @@ class Context : public IExecutionContext {
     const bool is_captured = status != CU_STREAM_CAPTURE_STATUS_NONE;
     std::printf("  enqueueV3%s\n", is_captured ? ", captured" : "");
     // A capture begins when what a context does in its first run has been done.
-    const bool is_ready = !is_captured || (!runs_.empty() && !runs_.back().is_pending);
+    const bool is_ready = !is_captured || (!runs_.empty() && under_way_ == 0);
     const bool is_refused = is_captured && is_faulty("enqueueV3");
     if (batch_ < 0 || latent_ == nullptr || picture_ == nullptr || !has_memory() || !is_ready || is_refused) {
       return refuse("the stand-in does not run");
     }
     if (!is_captured) stand_in_meet();
     if (kernels_ != nullptr) kernels_->want(batch_);
-    runs_.push_back({latent_, picture_, batch_, memory_, !is_captured});
-    return stand_in_launch(stream, compute, &runs_.back()) == CUDA_SUCCESS;
+    runs_.push_back({latent_, picture_, batch_, memory_, under_way_});
+    return stand_in_launch(stream, compute, &runs_.back(), begin) == CUDA_SUCCESS;
   }
 #ifdef TRT_MAJOR_RTX
   bool isStreamCapturable(cudaStream_t) const noexcept override { return !is_faulty("isStreamCapturable"); }
@@ -220,6 +228,7 @@ class Context : public IExecutionContext {
   char* memory_ = nullptr;
   std::int64_t memory_bytes_ = 0;
   std::list<Run> runs_;  // A graph may do any of them again.
+  std::atomic<int> under_way_ = 0;
 };
 
 class Configuration : public IRuntimeConfig {
