@@ -164,7 +164,7 @@ def sections(said: list[str]) -> dict[str, list[str]]:
 def assert_all_is_right(said: list[str]) -> None:
     """But for the one array that is looked at before it is waited for; and nothing is left."""
     assert said.count("wrong") == 1
-    assert said.count("right") == 18
+    assert said.count("right") == 20
     assert said[-1] == "0 things were not given back"
 
 
@@ -365,7 +365,7 @@ def test_plugins_are_registered_by_their_library_or_by_the_runtime(trial: Trial,
     said = trial.run()
     told = [line for line in said if "loadLibrary" in line]
     path = trial.folder / "tests/gpu" / library
-    assert told == ([f"  loadLibrary {path}"] * 4 if kind == "plugin" else [])  # Of each runner.
+    assert told == ([f"  loadLibrary {path}"] * 5 if kind == "plugin" else [])  # Of each runner.
     assert_all_is_right(said)
 
 
@@ -515,6 +515,13 @@ def test_a_context_is_told_nothing_while_a_run_of_it_is_under_way(trial: Trial) 
         "cuStreamSynchronize",
         *["right"] * 4,
     ]
+
+
+def test_what_is_queued_ends_before_what_ran_it(trial: Trial) -> None:
+    """Also where the stream is gone, which the stand-in ends at when it is used."""
+    said = sections(trial.run())["run on it, which is gone before the runner"]
+    assert [line for line in said if line == "right"] == ["right"] * 2
+    assert ("cuEventSynchronize" in said) == (trial.backend != "onnxruntime")  # That one has a stream of its own.
 
 
 @pytest.mark.parametrize("trial", PRODUCTS, indirect=True)

@@ -20,6 +20,10 @@
  * freeing it must not overlap with them. Their runs are under way at once, but for ONNX Runtime's on a GPU; what else
  * gantk/runner.hpp says of threads goes for C too. A bound run, an error or an outputs object belongs to one thread at a
  * time.
+ *
+ * Streams: the one in `gantk_options` is there during every call that opens, runs or binds, and is not being captured
+ * then; it may be destroyed before the runner and what is bound are freed, which wait for what they have queued. Arrays
+ * in GPU memory that a queued run reads or writes stay until the stream has come past it.
  */
 #ifndef GANTK_H
 #define GANTK_H

@@ -14,6 +14,10 @@
 //   wanted at once; they stay, and `Runner::memory_bytes` tells what they take.
 // - ONNX Runtime on a GPU has one stream, on which threads take turns.
 // Bundles may be opened by several threads too. That reads environment variables, which are set before.
+//
+// A stream of the caller's, `Options::stream`, is there during every call that opens, runs or binds, and is not being
+// captured then. It may go before the runner and what is bound: these end when what they have queued is done. Arrays in
+// GPU memory that a queued run reads or writes stay until the stream has come past it.
 #pragma once
 
 #include <cstddef>

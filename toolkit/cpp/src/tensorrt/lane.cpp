@@ -43,7 +43,7 @@ Lane::Lane(const Model& model, nvinfer1::ICudaEngine& engine, KernelCache& kerne
 Lane::~Lane() {
   try {
     const cuda::Current current;
-    cuda::synchronize(*stream_);
+    settle();
     staging_.reset(), context_.reset(), configuration_.reset(), memory_.reset(), end_.reset(), stream_.reset();
   } catch (const Error&) {
     // A run failed so badly that CUDA takes no more calls, or the process ends: members go as they can.

@@ -37,7 +37,8 @@ class Lane {
   cuda::Graph capture(std::span<const TensorView> inputs, std::span<Slot> slots);
   void launch(const cuda::Graph& graph, std::span<const TensorView> inputs, std::span<Slot> slots);
 
-  void synchronize() const { cuda::synchronize(*stream_); }
+  // Waits for the run that is under way, if there is one; the caller's stream may be gone.
+  void settle();
 
   // GPU memory that the context has for what is between the layers, and that inputs and outputs take; for any thread.
   std::size_t activation_bytes() const noexcept { return activation_bytes_.load(std::memory_order_relaxed); }
@@ -57,7 +58,6 @@ class Lane {
   void enqueue(std::span<const TensorView> inputs, std::span<Slot> slots, cuda::StreamHandle stream);
   void enqueue_whole(std::span<const TensorView> inputs, std::span<Slot> slots);
   void finish(std::span<const TensorView> inputs, std::span<Slot> slots);
-  void settle();
   Shape output_shape(const TensorSpec& spec) const;
   void give(std::size_t index, const TensorSpec& spec, void* address);
 

@@ -67,7 +67,7 @@ class BoundRun : public Binding {
   ~BoundRun() override {
     try {
       const cuda::Current current;
-      lane_->synchronize();
+      lane_->settle();
       graph_.reset();
     } catch (const Error&) {
       // As in ~Lane.

@@ -49,8 +49,8 @@ namespace {
 std::recursive_mutex mutex;  // Of all that follows: threads are let in one by one.
 using Lock = std::lock_guard<std::recursive_mutex>;
 
-std::set<const void*> live;  // What was handed out and is to be given back.
-std::set<CUstream> ending;   // Streams that were given back, and have work left.
+std::set<const void*> live;                          // What was handed out and is to be given back.
+std::set<CUstream>& ending = *new std::set<CUstream>;  // Streams that were given back, and have work left.
 
 CUctx_st primary;
 thread_local int context_depth = 0;             // how often this thread has made the one context current

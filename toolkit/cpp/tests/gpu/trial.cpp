@@ -104,6 +104,27 @@ void on_a_stream(gantk::Options options, const char* bundle, const Driver& drive
   judge(arrays.latent, arrays.picture.data());
 }
 
+// What is queued on a stream goes on without it, and so do a bound run and a runner, until they end.
+void after_the_stream(gantk::Options options, const char* bundle, const Driver& driver) {
+  using gantk::Device;
+  const CUstream stream = driver.make_stream();
+  options.stream = stream;
+  std::optional<gantk::Runner> runner = gantk::Runner::open(bundle, options);
+  Arrays one(2, 6), other(3, 7);
+  say("bind on a stream that goes");
+  std::optional<gantk::Bound> bound = runner->bind({one.feed(Device::cuda)}, {one.target(Device::cuda)});
+  driver.wait(stream);
+  one.latent[0] = 9;
+  say("run on it, which is gone before the runner");
+  bound->run();
+  runner->run({other.feed(Device::cuda)}, {other.target(Device::cuda)});
+  driver.destroy(stream);
+  bound.reset();
+  judge(one.latent, one.picture.data());
+  runner.reset();
+  judge(other.latent, other.picture.data());
+}
+
 // Without a stream, where callers work on the default one: then every run is waited for.
 void from_place_to_place(const gantk::Options& options, const char* bundle, const Driver& driver) {
   using gantk::Device;
@@ -161,6 +182,7 @@ int main(int, char** words) {
     const CUstream stream = driver.make_stream();
     on_a_stream(options, words[1], driver, stream);
     driver.destroy(stream);
+    after_the_stream(options, words[1], driver);
     from_place_to_place(options, words[1], driver);
     somewhere_within(options, words[1]);
     std::printf("%zu things were not given back\n", driver.live());
