@@ -69,11 +69,21 @@ def bundle_of(root: Path, values: np.ndarray[Any, Any], **changes: Any) -> Bundl
     return Bundle.read(root)
 
 
-def opened(built: Path, root: Path, cache: Path, *options: str, target: str = TARGET) -> tuple[int, str]:
+def opened(
+    built: Path,
+    root: Path,
+    cache: Path,
+    *options: str,
+    target: str = TARGET,
+    product: str = NAME,
+    version: str = VERSION,
+) -> tuple[int, str]:
     """What gantk-run says of a bundle with the stand-in: its exit code and its words."""
     names = {
         "GANTK_BACKENDS": str(built / "tests/libgantk_engine_backend.so"),
         "STAND_IN_TARGET": target,
+        "STAND_IN_PRODUCT": product,
+        "STAND_IN_VERSION": version,
         "XDG_CACHE_HOME": str(cache),
     }
     command = [str(built / "tools/gantk-run"), str(root), *options]
@@ -137,6 +147,46 @@ def test_what_fits_is_opened(built: Path, tmp_path: Path, options: tuple[str, ..
     target = "sm_120" if "hardware-compatible" in options else TARGET
     code, said = opened(built, bundle.root, tmp_path, target=target)
     assert (code, f"by {NAME} {VERSION} in fp32" in said) == (0, True), said  # "auto" takes an engine first.
+
+
+@pytest.mark.parametrize(
+    ("product", "made", "installed", "fits"),
+    [
+        (NAME, "1.6.0.1", VERSION, True),
+        (NAME, "1.7.1.116", "1.10.0.2", True),
+        (NAME, "1.7.1.117", VERSION, False),
+        (NAME, "1.8.0.1", VERSION, False),
+        (NAME, "0.9.0.1", VERSION, False),
+        (NAME, "10.1.0.1", "11.0.0.1", False),
+        ("tensorrt", "10.16.0.72", "10.16.1.11", True),
+        ("tensorrt", "10.16.0.72", "11.1.0.106", True),
+        ("tensorrt", "11.1.0.106", "11.0.0.114", False),
+        ("tensorrt", "11.1.0.106", "10.16.1.11", False),
+        ("tensorrt", "8.6.1.6", "11.1.0.106", False),
+        ("tensorrt", "10.16.0.72", "12.0.0.1", False),
+    ],
+)
+def test_version_compatible_engines_run_on_later_releases(
+    built: Path, tmp_path: Path, product: str, made: str, installed: str, *, fits: bool
+) -> None:
+    changes = {"backend": product, "version": made, "options": ("version-compatible",)}
+    bundle = bundle_of(tmp_path / "x.gantk", WANTED, **changes)
+    here = {"product": product, "version": installed}
+    code, said = opened(built, bundle.root, tmp_path, "--backend", product, **here)
+    assert (code == 0, f"were built with {made}; {installed} is installed" in said) == (fits, not fits), said
+
+
+def test_an_engine_of_the_installed_release_comes_first(built: Path, tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path / "x.gantk", faulty("off"), version="1.2", options=("version-compatible",))
+    (earlier,) = bundle.manifest.engines
+    (bundle.root / "engines/b.engine").write_bytes(WANTED.tobytes())
+    exact = replace(
+        earlier, version=VERSION, options=(), file=FileRef.of("engines/b.engine", WANTED.tobytes())
+    )
+    manifest = replace(bundle.manifest, engines=(earlier, exact))
+    (bundle.root / "manifest.json").write_bytes(manifest.dumps())
+    code, said = opened(built, bundle.root, tmp_path, "--backend", NAME)
+    assert code == 0, said
 
 
 def test_an_engine_is_no_reason_for_another_precision(built: Path, tmp_path: Path) -> None:

@@ -521,7 +521,9 @@ def test_what_is_queued_ends_before_what_ran_it(trial: Trial) -> None:
     """Also where the stream is gone, which the stand-in ends at when it is used."""
     said = sections(trial.run())["run on it, which is gone before the runner"]
     assert [line for line in said if line == "right"] == ["right"] * 2
-    assert ("cuEventSynchronize" in said) == (trial.backend != "onnxruntime")  # That one has a stream of its own.
+    assert ("cuEventSynchronize" in said) == (
+        trial.backend != "onnxruntime"
+    )  # That one has a stream of its own.
 
 
 @pytest.mark.parametrize("trial", PRODUCTS, indirect=True)

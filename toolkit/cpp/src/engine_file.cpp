@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdint>
 #include <set>
 #include <tuple>
 
@@ -31,9 +32,23 @@ bool runs_on(const Engine& engine, const std::string& target) {
   return number >= 80;
 }
 
+// The numbers that the parts of a version begin with.
+std::vector<std::uint64_t> numbers_of(const std::string& version) {
+  std::vector<std::uint64_t> numbers;
+  for (std::size_t at = 0; at <= version.size(); at = std::min(version.find('.', at), version.size()) + 1) {
+    std::from_chars(version.data() + at, version.data() + version.size(), numbers.emplace_back());
+  }
+  return numbers;
+}
+
+// Engines that are built so run on later releases of the same major version, and those of TensorRT 10 on 11 (NVIDIA's
+// support matrix); none runs on an earlier one.
 bool version_fits(const Engine& engine, const std::string& installed) {
-  if (!holds(engine.options, "version-compatible")) return engine.version == installed;
-  return engine.version.substr(0, engine.version.find('.')) == installed.substr(0, installed.find('.'));
+  if (engine.version == installed) return true;
+  if (!holds(engine.options, "version-compatible")) return false;
+  const auto built = numbers_of(engine.version), here = numbers_of(installed);
+  const bool is_from_10 = engine.backend == "tensorrt" && built[0] == 10 && here[0] == 11;
+  return (built[0] == here[0] || is_from_10) && built <= here;
 }
 
 std::string export_hint(const Bundle& bundle, const std::string& backend) {
@@ -115,7 +130,9 @@ const Engine& choose(const Bundle& bundle, const std::string& backend, const std
   if (fitting.empty()) fail_version(bundle, backend, installed, target, here, hint);
   const Engines whole = narrowed(fitting, [](const Engine* engine) { return !holds(engine->options, "strip"); });
   if (whole.empty()) fail_stripped(bundle, *fitting.front());
-  const auto rank = [](const Engine* engine) { return std::tuple(engine->precision != "fp32", engine->tf32); };
+  const auto rank = [&](const Engine* engine) {
+    return std::tuple(engine->precision != "fp32", engine->tf32, engine->version != installed);
+  };
   return **std::min_element(whole.begin(), whole.end(),
                             [&](const Engine* a, const Engine* b) { return rank(a) < rank(b); });
 }

@@ -12,9 +12,9 @@
 namespace {
 
 // What the test says of the machine.
-std::string machine(const char* variable) {
+std::string machine(const char* variable, const char* otherwise = "") {
   const char* value = std::getenv(variable);
-  return value == nullptr ? "" : value;
+  return value == nullptr ? otherwise : value;
 }
 
 class Constant : public gantk::Session {
@@ -41,12 +41,12 @@ class Constant : public gantk::Session {
 
 class StandIn : public gantk::Backend {
  public:
-  std::string name() const override { return "tensorrt-rtx"; }
+  std::string name() const override { return machine("STAND_IN_PRODUCT", "tensorrt-rtx"); }
   bool runs_engines() const override { return true; }
   gantk::BackendStatus probe() const override {
-    const std::string target = machine("STAND_IN_TARGET");
-    if (target.empty()) return {"1.7.1.116", {}, "no GPU", "get one"};
-    return {"1.7.1.116", {gantk::Device::cuda}, {}, {}, target};
+    const std::string target = machine("STAND_IN_TARGET"), version = machine("STAND_IN_VERSION", "1.7.1.116");
+    if (target.empty()) return {version, {}, "no GPU", "get one"};
+    return {version, {gantk::Device::cuda}, {}, {}, target};
   }
   std::optional<std::string> executed(const std::string& precision, gantk::Device) const override { return precision; }
   std::unique_ptr<gantk::Session> open(gantk::Model model, gantk::Device, const gantk::Options&) const override {

@@ -72,7 +72,7 @@ using Profile = std::map<std::string, ShapeRange>;  // by the input's name
 struct GANTK_API Engine {
   FileRef file;
   std::string backend;               // "tensorrt" or "tensorrt-rtx": the product that built it, and alone runs it
-  std::string version;               // of that product; unless built version-compatible no other runs it
+  std::string version;               // of that product; no other runs it, but later ones what is version-compatible
   std::vector<std::string> targets;  // the GPU architectures that it was built for, e.g. "sm_89"
   std::string precision, form;       // those of its source
   std::string source;                // the sha256 of the variant's file that it was built from
