@@ -344,6 +344,23 @@ def test_a_library_of_other_functions_than_the_headers_is_not_called(
 
 
 @pytest.mark.parametrize("trial", PRODUCTS, indirect=True)
+def test_auto_goes_on_where_the_driver_is_too_old(trial: Trial, tmp_path: Path) -> None:
+    new = (trial.folder / "tests/gpu/libcuda.so.1").read_bytes()
+    assert b"\0cuGraphExecDestroy\0" in new
+    old = new.replace(b"\0cuGraphExecDestroy\0", b"\0cuGraphExecDestroz\0")  # Nobody finds it by its name.
+    (tmp_path / "libcuda.so.1").write_bytes(old)
+    everything = {**os.environ, **trial.environment, "LD_LIBRARY_PATH": str(tmp_path)}
+    command = [trial.folder / "tools/gantk-run", trial.bundle, "--backend"]
+    auto, named = (
+        subprocess.run([*command, name], capture_output=True, text=True, check=False, env=everything)
+        for name in ("auto", trial.backend)
+    )
+    assert (auto.returncode, "by onnxruntime" in auto.stderr) == (0, True), auto.stderr
+    assert (named.returncode, "it has no cuGraphExecDestroy" in named.stderr) == (3, True), named.stderr
+    assert "hint: install a later NVIDIA driver" in named.stderr
+
+
+@pytest.mark.parametrize("trial", PRODUCTS, indirect=True)
 def test_a_library_that_is_newer_than_the_headers_does(trial: Trial) -> None:
     newer = {"tensorrt": "11.2", "tensorrt-rtx": "1.8"}[trial.backend]
     said = trial.run(STAND_IN_VERSION=newer)
@@ -521,9 +538,8 @@ def test_what_is_queued_ends_before_what_ran_it(trial: Trial) -> None:
     """Also where the stream is gone, which the stand-in ends at when it is used."""
     said = sections(trial.run())["run on it, which is gone before the runner"]
     assert [line for line in said if line == "right"] == ["right"] * 2
-    assert ("cuEventSynchronize" in said) == (
-        trial.backend != "onnxruntime"
-    )  # That one has a stream of its own.
+    # ONNX Runtime has a stream of its own.
+    assert ("cuEventSynchronize" in said) == (trial.backend != "onnxruntime")
 
 
 @pytest.mark.parametrize("trial", PRODUCTS, indirect=True)

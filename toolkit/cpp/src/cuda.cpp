@@ -58,7 +58,8 @@ class Function {
     static void* const library = ::dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
     if (library != nullptr) function_ = symbol<Status(Arguments...)>(library, name);
     if (function_ == nullptr) {
-      throw Error(std::string("the NVIDIA driver is too old: it has no ") + name, "libcuda.so.1");
+      throw Error(std::string("the NVIDIA driver is too old: it has no ") + name, "libcuda.so.1",
+                  "install a later NVIDIA driver");
     }
   }
   Status operator()(Arguments... arguments) const noexcept { return function_(arguments...); }

@@ -4,6 +4,7 @@
 
 #include "cuda.hpp"
 #include "driver.hpp"
+#include "gantk/error.hpp"
 #include "tensorrt/library.hpp"
 #include "tensorrt/session.hpp"
 
@@ -21,7 +22,11 @@ class TensorRt : public Backend {
     // Without a driver the library's objects are not to be trusted.
     const std::string& fault = driver_fault();
     if (!fault.empty()) return {loaded.version, {}, fault, "run it on a machine with an NVIDIA GPU"};
-    return {loaded.version, {Device::cuda}, {}, {}, cuda::gpu_target()};
+    try {
+      return {loaded.version, {Device::cuda}, {}, {}, cuda::gpu_target()};
+    } catch (const Error& error) {
+      return {loaded.version, {}, error.what(), error.hint()};
+    }
   }
 
   std::optional<std::string> executed(const std::string& precision, Device) const override { return precision; }
