@@ -146,7 +146,8 @@ GANTK_C_API size_t gantk_runner_output_count(const gantk_runner *runner);
 GANTK_C_API gantk_spec gantk_runner_input(const gantk_runner *runner, size_t index); /* all zero past the last */
 GANTK_C_API gantk_spec gantk_runner_output(const gantk_runner *runner, size_t index);
 
-/* Runs the network once into arrays that it makes. */
+/* Runs the network once into arrays that it makes. When GPU memory for them is taken, or given back, CUDA may wait for
+ * all work: gantk_runner_run_into and gantk_runner_bind take none. */
 GANTK_C_API gantk_error *gantk_runner_run(const gantk_runner *runner, const gantk_tensor *inputs, size_t input_count,
                                           gantk_outputs **outputs);
 

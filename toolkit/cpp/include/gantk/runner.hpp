@@ -138,7 +138,9 @@ class GANTK_API Runner {
   const std::vector<std::pair<std::string, std::string>>& passed_over() const;
 
   // Runs the network once; every output is a fresh array where the network runs. Throws Error where an input is
-  // missing, unknown, of the wrong dtype or shape, or has a value that is not finite, or the backend fails.
+  // missing, unknown, of the wrong dtype or shape, or has a value that is not finite, or the backend fails. When GPU
+  // memory for a fresh array is taken, or given back, CUDA may wait for all work: a run into the caller's memory, or a
+  // bound one, takes none.
   Outputs run(std::span<const Feed> feeds) const;
   Outputs run(std::initializer_list<Feed> feeds) const { return run(std::span(feeds.begin(), feeds.size())); }
 
