@@ -49,7 +49,7 @@ namespace {
 std::recursive_mutex mutex;  // Of all that follows: threads are let in one by one.
 using Lock = std::lock_guard<std::recursive_mutex>;
 
-std::set<const void*> live;                          // What was handed out and is to be given back.
+std::set<const void*> live;                            // What was handed out and is to be given back.
 std::set<CUstream>& ending = *new std::set<CUstream>;  // Streams that were given back, and have work left.
 
 CUctx_st primary;

@@ -113,8 +113,9 @@ void after_the_stream(gantk::Options options, const char* bundle, const Driver& 
   Arrays one(2, 6), other(3, 7);
   say("bind on a stream that goes");
   std::optional<gantk::Bound> bound = runner->bind({one.feed(Device::cuda)}, {one.target(Device::cuda)});
+  runner->run({other.feed(Device::cuda)}, {other.target(Device::cuda)});  // The first one waits for the stream.
   driver.wait(stream);
-  one.latent[0] = 9;
+  one.latent[0] = other.latent[0] = 9;
   say("run on it, which is gone before the runner");
   bound->run();
   runner->run({other.feed(Device::cuda)}, {other.target(Device::cuda)});
