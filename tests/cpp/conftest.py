@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from cpp_library import Library, build_cpp
 from native_build import with_clang
+
+if TYPE_CHECKING:
+    from cpp_gpu import Trial
 
 EXAMPLES = tuple(f"gantk_{name}" for name in ("stylize", "generate", "camera", "gatys"))
 PROGRAMS = ("gantk-run", "gantk-bench-worker", "gantk_c_test", "gantk_soak", "gantk_overhead")
@@ -32,3 +36,10 @@ def built() -> Path:
 @pytest.fixture(scope="session")
 def library(built: Path) -> Library:
     return Library(built / "src/libgantk.so")
+
+
+@pytest.fixture(params=("onnxruntime", "tensorrt", "tensorrt-rtx"))
+def trial(request: pytest.FixtureRequest, tmp_path: Path) -> Trial:
+    from cpp_gpu import make_trial  # It wants more packages than a machine with a GPU may have.
+
+    return make_trial(request.param, tmp_path, checked="address")
