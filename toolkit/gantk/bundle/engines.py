@@ -110,7 +110,7 @@ class Engine:
     Args:
         file: The file.
         backend: One of `ENGINE_BACKENDS`: the product that built it, and alone runs it.
-        version: Of that product; unless built ``version-compatible`` no other runs it.
+        version: Of that product; no other runs it, but later ones what was built ``version-compatible``.
         targets: The GPU architectures that it was built for, e.g. ``sm_89``.
         precision: One of `PRECISIONS`, that of its source.
         form: One of `FORMS`, that of its source.

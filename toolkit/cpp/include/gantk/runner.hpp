@@ -17,8 +17,8 @@
 //
 // A stream of the caller's, `Options::stream`, is there during every call that opens, runs or binds, and is not being
 // captured then. It may go before the runner and what is bound: these end when what they have queued is done. Arrays in
-// GPU memory that a queued run reads or writes stay until the stream has come past it. TensorRT's runs of other shapes or
-// arrays than the one before wait for that one; what is bound is queued without.
+// GPU memory that a queued run reads or writes stay until the stream has come past it. TensorRT's runs of other shapes
+// than the one before wait for that one.
 #pragma once
 
 #include <cstddef>

@@ -200,7 +200,8 @@ void Lane::finish(std::span<const TensorView> inputs, std::span<Slot> slots) {
   staging_->deliver(slots);
 }
 
-// TensorRT forbids to tell a context anything else while a run of it is under way.
+// A context is told no other shapes, and given no other memory of its own, while a run of it is under way. Addresses are
+// a run's own from when it is enqueued, as NVIDIA's Triton relies on too.
 void Lane::settle() {
   if (std::exchange(is_under_way_, false)) end_->wait();
 }
@@ -217,7 +218,6 @@ Shape Lane::output_shape(const TensorSpec& spec) const {
 
 void Lane::give(std::size_t index, const TensorSpec& spec, void* address) {
   if (addresses_[index] == address) return;
-  settle();
   addresses_[index] = nullptr;
   if (!context_->setTensorAddress(spec.name.c_str(), address)) fail(model_.where, "take an address for " + spec.name);
   addresses_[index] = address;

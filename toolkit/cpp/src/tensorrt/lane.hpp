@@ -29,7 +29,7 @@ class Lane {
   ~Lane();
 
   // On the caller's stream, runs from GPU memory to GPU memory are queued and not waited for, but by the next one of
-  // other shapes or arrays.
+  // other shapes.
   void run(std::span<const TensorView> inputs, std::span<Slot> slots);
 
   // A run that has just been as a graph, with all that it copies; null where the engine cannot be captured. The lane
