@@ -24,7 +24,7 @@ from cpp_library import SOURCE
 from gantk.bundle import STEP_FAMILY, Bundle, Engine, FileRef, ShapeRange
 from gantk.errors import GantkError
 from gantk.runtime import parity
-from gantk.runtime.engines import read_engine
+from gantk.runtime.engines import read_engine, version_fits
 from gantk.runtime.verdicts import check_once
 
 NAME, VERSION, TARGET = "tensorrt-rtx", "1.7.1.116", "sm_89"
@@ -171,6 +171,7 @@ def test_version_compatible_engines_run_on_later_releases(
 ) -> None:
     changes = {"backend": product, "version": made, "options": ("version-compatible",)}
     bundle = bundle_of(tmp_path / "x.gantk", WANTED, **changes)
+    assert version_fits(bundle.manifest.engines[0], installed) == fits  # In Python.
     here = {"product": product, "version": installed}
     code, said = opened(built, bundle.root, tmp_path, "--backend", product, **here)
     assert (code == 0, f"were built with {made}; {installed} is installed" in said) == (fits, not fits), said

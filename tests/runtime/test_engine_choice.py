@@ -51,8 +51,8 @@ def test_version_compatible_engines_run_in_later_versions(
     tmp_path: Path, built: str, installed: str, *, fits: bool
 ) -> None:
     (variant,) = networks.bundle(tmp_path / "x.gantk").manifest.variants
-    engine = make_engine(variant, {"latent": (1, 4)}, version=built, options=("version-compatible",))
-    assert version_fits(engine, installed) == fits
+    facts = {"backend": "tensorrt", "version": built, "options": ("version-compatible",)}
+    assert version_fits(make_engine(variant, {"latent": (1, 4)}, **facts), installed) == fits
 
 
 def test_an_engine_of_the_version_itself_comes_first(tmp_path: Path) -> None:

@@ -130,13 +130,16 @@ def runs_on(engine: Engine, target: str) -> bool:
 def version_fits(engine: Engine, version: str) -> bool:
     """Whether a version of its product runs an engine.
 
-    One that was built for that runs in later versions of the same major one, and those of 10 in 11 (TensorRT 11.4's
-    documentation: "Support Matrix").
+    One that was built for that runs in later versions of the same major one, and TensorRT's of 10 in 11 (its
+    documentation, 11.4: "Support Matrix").
     """
+    if engine.version == version:
+        return True
     if "version-compatible" not in engine.options:
-        return engine.version == version
+        return False
     built, installed = _numbers(engine.version), _numbers(version)
-    return built <= installed and (built[0] == installed[0] or (built[0], installed[0]) == (10, 11))
+    next_one = engine.backend == "tensorrt" and (built[0], installed[0]) == (10, 11)
+    return built <= installed and (built[0] == installed[0] or next_one)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
