@@ -93,8 +93,8 @@ constexpr Make kGramMatrixCuda = nullptr, kGramMatrixGradCuda = nullptr;
 
 const Signature kGramMatrix{"GramMatrix",        {Type::element}, {Type::float32},
                             make<GramMatrixCpu>, kGramMatrixCuda, infer_gram};
-const Signature kGramMatrixGrad{"GramMatrixGrad", {Type::float32, Type::element},
-                                {Type::element},  make<GramMatrixGradCpu>,
-                                nullptr,          infer_gradient};
+const Signature kGramMatrixGrad{"GramMatrixGrad",   {Type::float32, Type::element},
+                                {Type::element},    make<GramMatrixGradCpu>,
+                                kGramMatrixGradCuda, infer_gradient};
 
 }  // namespace gantk::onnxruntime

@@ -62,8 +62,8 @@ class GramMatrixGradCuda : public Kernel {
         layer.result = result.GetTensorMutableRawData();
         layer.scale = scale_.of(places_of(shape));
         const kernels::GramGradientPlan plan = kernels::plan_gram_gradient(
-            {{laid_out(element_, shape, layer.features), laid_out(element_, shape, layer.result)}},
-            driver::current_device(), Precision::exact);
+            {laid_out(element_, shape, layer.features)}, driver::current_device(), Precision::exact,
+            {laid_out(element_, shape, layer.result)});
         const CudaWorkspace workspace(context, features, plan.workspace_bytes);
         launch(context, plan.launches({layer}, workspace.data()));
     }

@@ -145,6 +145,7 @@ def test_alternatives_are_measured_again_after_a_layout_has_changed(monkeypatch:
     asked: list[tuple[str, ...]] = []
 
     def gain(self: rewritten._Trials, before: tuple[str, ...], names: tuple[str, ...], backend: str) -> float:
+        assert len(set(names) - set(before)) == 1
         asked.append(names)
         return factors.get(names, 0)
 

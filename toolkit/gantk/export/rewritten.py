@@ -100,9 +100,13 @@ class _Trials:
         """The rewrites that pay on a backend, with how many times as fast each makes it."""
         kept: dict[str, float] = {}
         for step in STEPS:
-            gains = {name: self._gain(tuple(kept), (*kept, name), backend) for name in step}
-            best = max(step, key=lambda name: gains[name])  # Among equals the first, which is the simpler.
-            if gains[best] >= PAYS:
+            # A later step may have what an earlier one has kept.
+            gains = {
+                name: self._gain(tuple(kept), (*kept, name), backend) for name in step if name not in kept
+            }
+            # Among equals the first, which is the simpler.
+            best = max(gains, key=lambda name: gains[name], default=None)
+            if best is not None and gains[best] >= PAYS:
                 kept[best] = round(gains[best], 3)
         if LAYOUTS & kept.keys():
             kept = self._looked_at_again(kept, backend)
