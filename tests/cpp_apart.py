@@ -21,7 +21,7 @@ from gantk.runtime.runner import Array
 WAYS = ("arrays", "default stream", "stream")
 """Between arrays in main memory, or in GPU memory on one of PyTorch's streams."""
 
-TIMEOUT_S = 300
+TIMEOUT_S = 60
 
 
 def environment() -> dict[str, str]:

@@ -45,6 +45,8 @@ def model() -> onnx.ModelProto:
 def run(numbers: Numbers, provider: str, library: Path | None = None) -> Array:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    if provider == "CUDAExecutionProvider":
+        onnxruntime.preload_dlls()
     if library is not None:
         options.add_session_config_entry(CPU_ONLY, "0")
         options.register_custom_ops_library(str(library))
