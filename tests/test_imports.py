@@ -131,4 +131,5 @@ def test_help_imports_no_verb_and_nothing_heavy() -> None:
     assert {name for name in loaded if name.startswith("gantk.cli.")} == {
         "gantk.cli.main",
         "gantk.cli.termination",
+        "gantk.cli.watchdog",
     }

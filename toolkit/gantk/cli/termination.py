@@ -8,6 +8,8 @@ import threading
 from types import FrameType
 from typing import Any, Self
 
+from gantk.cli.watchdog import Watchdog
+
 _AGAIN_S = 0.05
 _IMPORT = "<frozen importlib._bootstrap"  # How the files of Python's own import system begin.
 
@@ -16,6 +18,8 @@ class Termination:
     """While open, SIGTERM and SIGHUP end a command as Ctrl-C does: files are put away.
 
     Schedulers and containers send the first, a terminal that is closed the second.
+
+    Where a library computes for long after a signal, the process ends without it: see `gantk.cli.watchdog`.
 
     What is raised while a library is imported, the library may take for a fault of its own and go on without: a signal
     that comes then comes again when the import is over. A second Ctrl-C does not wait.
@@ -26,6 +30,7 @@ class Termination:
         """Which of the two did."""
         self._before: dict[int, Any] = {}
         self._again: threading.Timer | None = None
+        self._watchdog: Watchdog | None = None
 
     def __enter__(self) -> Self:
         # A handler of whoever called stays; and outside the main thread Python allows none.
@@ -37,16 +42,21 @@ class Termination:
             ):
                 if signal.getsignal(number) == usual:
                     self._before[number] = signal.signal(number, self._on_signal)
+            self._watchdog = Watchdog(lambda number: signal.getsignal(number) == self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._cancel()
+        if self._watchdog is not None:
+            self._watchdog.close()
         # Once it came, the process is about to end, and nothing shall change its status.
         if self.came is None:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        assert self._watchdog is not None
+        self._watchdog.hear()
         hurried = number == signal.SIGINT and self._again is not None
         if _is_importing(frame) and not hurried:
             if self._again is None:
