@@ -10,9 +10,9 @@ import onnx.defs
 import onnx.inliner
 import onnx.version_converter
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
-from gantk.errors import BackendMissingError, GantkError
+from gantk.errors import GantkError
+from gantk.export.foreign.simplify import simplify
 from gantk.export.functions import DOMAIN
 from gantk.export.opset import BF16_OPSET, OPSET
 from gantk.export.precision import DTYPES, FLOAT32_INPUTS, FOLLOWERS, IN_FLOAT
@@ -22,9 +22,6 @@ OPSETS = {"fp32": OPSET, "fp16": 13, "bf16": BF16_OPSET, "int8": OPSET, "fp8": O
 """The version of the default domain that a file has at least: the first in which its operators have the type."""
 
 _TYPES = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
-_FOLDED = 2**26
-"""The values that a constant may have, 256 MB of them, which is computed when a graph is simplified."""
-
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "GridSample"})
 """What takes its time, and so is lowered whatever is made of its results."""
 
@@ -47,7 +44,7 @@ def simplified(model: Model, precision: str, least: int = 0) -> ir.Model:
     """
     least = max(least, OPSETS[precision])
     proto = _at_opset(_inlined(onnx.load_from_string(model.data)), least, model.where)
-    graph = _typed(_simplified(proto, model.where), model)
+    graph = _typed(simplify(proto, model.where), model)
     _name(graph.graph)
     for node in graph.graph:
         _refuse(node, model.where)
@@ -104,43 +101,6 @@ def _at_opset(proto: onnx.ModelProto, least: int, where: str) -> onnx.ModelProto
             where=where,
             hint=f"export it again with opset_version={least} or later",
         ) from error
-
-
-def _simplified(proto: onnx.ModelProto, where: str) -> ir.Model:
-    """With constants computed, all of them weights, and batch normalisations folded."""
-    try:
-        from onnxscript import optimizer
-    except ImportError as error:
-        raise BackendMissingError(
-            "an ONNX file is brought to another precision by onnxscript, which is not installed",
-            hint="pip install onnxscript",
-        ) from error
-    graph = ir.from_proto(proto)
-    RemoveInitializersFromInputsPass()(graph)  # Old files name weights among their inputs.
-    try:
-        # Weights are normalised in some graphs, which is to be done in float32.
-        optimizer.optimize_ir(
-            graph,
-            inline=False,
-            input_size_limit=_FOLDED,
-            output_size_limit=_FOLDED,
-            should_fold=_is_filled,
-        )
-    except Exception as error:
-        raise GantkError(
-            f"onnxscript cannot simplify `{where}`: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}",
-            where=where,
-            hint="leave --precision out: engines compute in the types of the file",
-        ) from error
-    return graph
-
-
-def _is_filled(node: ir.Node) -> bool | None:
-    """Whether a node fills a tensor with one number, as older exporters begin the amounts of a padding.
-
-    onnxscript would leave it, and then all that follows from it; `None` leaves others to onnxscript.
-    """
-    return True if node.op_type == "ConstantOfShape" else None
 
 
 def _typed(graph: ir.Model, model: Model) -> ir.Model:
