@@ -42,9 +42,12 @@ class OwnLoop:
 
     def __init__(self, trt: ModuleType, file: EngineFile, arrays: Mapping[str, DeviceArray]) -> None:
         self._api = cuda.bindings()
-        self._engine = trt.Runtime(log(trt).logger).deserialize_cuda_engine(file.data)
         given = trt.ExecutionContextAllocationStrategy.USER_MANAGED  # TensorRT for RTX takes nothing else.
-        self._context = self._engine.create_execution_context(given)
+        with log(trt).listening():
+            self._engine = trt.Runtime(log(trt).logger).deserialize_cuda_engine(file.data)
+            self._context = self._engine and self._engine.create_execution_context(given)
+            if self._context is None:
+                raise SystemExit(f"the engine does not load: {log(trt).said()}")
         self._stream = self._cuda("cudaStreamCreateWithFlags", self._api.cudaStreamNonBlocking)
         for spec in file.inputs:
             self._context.set_input_shape(spec.name, arrays[spec.name].shape)

@@ -35,7 +35,8 @@ class Norm {
           lack_(std::max<int64_t>(kVector - shape.channels, 0)),
           scale_(padded(scale, shape.channels, lack_)),
           offset_(padded(offset, shape.channels, lack_)),
-          norm_{s_.channels, s_.channels + lack_, scale_.data() + lack_, offset_.data() + lack_, s_.epsilon},
+          norm_{s_.channels, s_.channels + lack_, scale_.data() + lack_, offset_.data() + lack_, s_.epsilon,
+                s_.centred},
           task_(std::max<int64_t>(kTask / s_.channels, 1)) {}
 
     int64_t tasks() const { return divide_up(s_.pixels, task_); }

@@ -100,6 +100,7 @@ struct PixelNorm {
     std::int64_t channels, apart;
     const float *scale, *offset;
     float epsilon;
+    bool centred;  // Their mean is taken off before.
 };
 
 // Channels are multiples of kVector, but for those of `convolve`, `convolve_channels`, `normalize` and `gate`.

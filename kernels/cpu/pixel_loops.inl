@@ -128,6 +128,8 @@ GANTK_TARGET inline void normalize_group(const Element* values, int64_t count, c
     constexpr int64_t kMost = kPixels == 1 ? kAbreast - 1 : kGroup;
     Means means[kMost], factors[kMost];
     for (int64_t i = 0; i < count; ++i) {
+        means[i] = {};
+        if (!norm.centred) continue;
         Means first{};
         for (int p = 0; p < kPixels && kVectors == 0; ++p) first.values[p] = wide(values + i * apart + p * norm.apart);
         add_channels<kPixels, kVectors, false>(values + i * apart, norm, counted, first, sums);

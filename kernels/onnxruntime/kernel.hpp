@@ -130,8 +130,8 @@ extern const Signature kGramMatrix, kGramMatrixGrad, kTotalVariation, kMaxPool, 
     kNhwcDepthwiseConvolution, kNhwcDepthwiseConvolutionRelu, kNhwcDepthwiseConvolutionPRelu, kNhwcDepthwiseTransposed,
     kNhwcDepthwiseTransposedRelu, kNhwcDepthwiseTransposedPRelu, kNhwcPRelu, kNhwcClip, kNhwcMaxPool, kNhwcAffine,
     kNhwcAffineSum, kNhwcAffinePRelu, kNhwcAffineSumPRelu, kNhwcAffineSilu, kNhwcAffineSumSilu, kNhwcGroupNorm,
-    kNhwcGroupNormSilu, kNhwcLayerNorm, kNhwcGate, kNhwcGlu, kInstanceNorm, kInstanceNormRelu, kInstanceNormSum,
-    kBorderedBlocks, kBiasRelu, kSizes;
+    kNhwcGroupNormSilu, kNhwcLayerNorm, kNhwcRmsNorm, kNhwcGate, kNhwcGlu, kInstanceNorm, kInstanceNormRelu,
+    kInstanceNormSum, kBorderedBlocks, kBiasRelu, kSizes;
 
 #ifdef GANTK_HAS_CUDA
 extern const Signature kToPicture;  // On a CPU its body does.

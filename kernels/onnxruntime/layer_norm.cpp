@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// NhwcLayerNorm <epsilon> (features T[N, H, W, C], scale float32[C], offset float32[C]) => (result T[N, H, W, C])
+// NhwcLayerNorm, NhwcRmsNorm <epsilon> (features T[N, H, W, C], scale float32[C], offset float32[C])
+//     => (result T[N, H, W, C])
 #include "../cpu/layer_norm.hpp"
 #include "kernel.hpp"
 
 namespace gantk::onnxruntime {
 namespace {
 
-class NhwcLayerNorm : public Kernel {
+class NhwcPixelNorm : public Kernel {
   public:
-    explicit NhwcLayerNorm(const Making& making)
-        : element_(making.element), epsilon_(float_attribute(making.info, "epsilon", 1e-5f)) {}
+    NhwcPixelNorm(const Making& making, bool centred)
+        : element_(making.element), epsilon_(float_attribute(making.info, "epsilon", 1e-5f)), centred_(centred) {}
 
     void compute(Ort::KernelContext& context) const override {
         const auto features = context.GetInput(0), scale = context.GetInput(1), offset = context.GetInput(2);
@@ -17,9 +18,9 @@ class NhwcLayerNorm : public Kernel {
         expect_by_channel(scale, "the scale", shape);
         expect_by_channel(offset, "the offset", shape);
         auto result = context.GetOutput(0, shape);
-        cpu::layer_norm({element_, shape[0] * shape[1] * shape[2], shape[3], epsilon_}, features.GetTensorRawData(),
-                        scale.GetTensorData<float>(), offset.GetTensorData<float>(), result.GetTensorMutableRawData(),
-                        threads_of(context));
+        cpu::layer_norm({element_, shape[0] * shape[1] * shape[2], shape[3], epsilon_, centred_},
+                        features.GetTensorRawData(), scale.GetTensorData<float>(), offset.GetTensorData<float>(),
+                        result.GetTensorMutableRawData(), threads_of(context));
     }
 
   private:
@@ -32,18 +33,26 @@ class NhwcLayerNorm : public Kernel {
 
     Element element_;
     float epsilon_;
+    bool centred_;
 };
+
+template <bool kCentred>
+Signature pixel_norm_signature(const char* name) {
+    return in_place({name,
+                     {Type::element, Type::float32, Type::float32},
+                     {Type::element},
+                     [](const Making& making) -> std::unique_ptr<Kernel> {
+                         return std::make_unique<NhwcPixelNorm>(making, kCentred);
+                     },
+                     nullptr,
+                     [](Ort::ShapeInferContext& context, Ort::ShapeInferContext::Shape (&shapes)[2]) {
+                         shapes[0] = context.GetInputShape(0);
+                     }});
+}
 
 }  // namespace
 
-const Signature kNhwcLayerNorm =
-    in_place({"NhwcLayerNorm",
-              {Type::element, Type::float32, Type::float32},
-              {Type::element},
-              [](const Making& making) -> std::unique_ptr<Kernel> { return std::make_unique<NhwcLayerNorm>(making); },
-              nullptr,
-              [](Ort::ShapeInferContext& context, Ort::ShapeInferContext::Shape (&shapes)[2]) {
-                  shapes[0] = context.GetInputShape(0);
-              }});
+const Signature kNhwcLayerNorm = pixel_norm_signature<true>("NhwcLayerNorm");
+const Signature kNhwcRmsNorm = pixel_norm_signature<false>("NhwcRmsNorm");
 
 }  // namespace gantk::onnxruntime

@@ -140,7 +140,7 @@ struct Domain {
                  &kNhwcDepthwiseTransposed, &kNhwcDepthwiseTransposedRelu, &kNhwcDepthwiseTransposedPRelu,
                  &kNhwcPRelu, &kNhwcClip, &kNhwcMaxPool, &kNhwcAffine, &kNhwcAffineSum, &kNhwcAffinePRelu,
                  &kNhwcAffineSumPRelu, &kNhwcAffineSilu, &kNhwcAffineSumSilu, &kNhwcGroupNorm, &kNhwcGroupNormSilu,
-                 &kNhwcLayerNorm, &kNhwcGate, &kNhwcGlu});
+                 &kNhwcLayerNorm, &kNhwcRmsNorm, &kNhwcGate, &kNhwcGlu});
         if (cpu_only || kInstanceNorm.cuda)
             add({&kInstanceNorm, &kInstanceNormRelu, &kInstanceNormSum, &kBorderedBlocks, &kBiasRelu});
 #ifdef GANTK_HAS_CUDA

@@ -254,8 +254,6 @@ def test_without_a_gpu_one_line_says_so() -> None:
 def test_the_gpu_session_is_a_script_of_less_than_ten_minutes() -> None:
     script = BENCHMARKS / "gpu.sh"
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
-    steps = re.findall(r"^(?:sanitize|step|suite) \S+ (\d+)\b.*?( &)?$", script.read_text(), re.MULTILINE)
-    alone = [int(seconds) for seconds, beside in steps if not beside]
-    beside = [int(seconds) for seconds, beside in steps if beside]
-    assert len(steps) >= 8
-    assert sum(alone) + max(beside, default=0) <= 600
+    steps = re.findall(r"^(?:step|suite) \S+ (\d+)\b", script.read_text(), re.MULTILINE)
+    assert len(steps) >= 7
+    assert sum(map(int, steps)) <= 600  # What has `more` before it, or is sanitized, gets what is left.

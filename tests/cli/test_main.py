@@ -216,50 +216,6 @@ def test_interrupted_amid_an_import(tmp_path: Path, number: int, status: int) ->
     assert done.stdout in ("", "imported\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_library_that_does_not_return_keeps_no_command_from_ending(tmp_path: Path, number: int) -> None:
-    code = "import hashlib, signal, sys, gantk.cli.watchdog as w, gantk.runtime.describe as d\n"
-    code += "from gantk.cli.main import main\n"
-    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    code += "w.PATIENCE_S = 0.2\n"
-    # Some minutes in OpenSSL, which Python's handlers wait for.
-    code += (
-        "stuck = lambda _: (print('on', flush=True), hashlib.pbkdf2_hmac('sha512', b'x', b'x', 2**31 - 1))\n"
-    )
-    code += "d.describe = stuck\n"
-    code += "sys.exit(main(['info', 'x']))"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline() == "on\n"
-        time.sleep(0.5)  # Then it is in there.
-        process.send_signal(number)
-        assert process.wait(10) == 128 + number
-        assert process.stderr.read() == "interrupted, while a library was computing\n"
-
-
-def test_signals_that_come_together_are_heard_once(tmp_path: Path) -> None:
-    """The second, of which no handler is told any more, ends nothing that is being put away."""
-    code = "import os, signal, sys, time, gantk.cli.watchdog as w, gantk.runtime.describe as d\n"
-    code += "from gantk.cli.main import main\n"
-    code += "w.PATIENCE_S = 0.2\n"
-    code += "def put_away(_):\n"
-    code += "    try:\n"
-    code += "        for _ in range(3): os.kill(os.getpid(), signal.SIGTERM)\n"
-    code += "        time.sleep(60)\n"
-    code += "    finally:\n"
-    code += "        time.sleep(1)\n"
-    code += "        print('put away', flush=True)\n"
-    code += "d.describe = put_away\n"
-    code += "sys.exit(main(['info', 'x']))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (143, "put away\n", "interrupted\n")
-
-
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_explains_itself(gantk: Callable[..., Any], verb: str) -> None:
     if importlib.util.find_spec(f"gantk.cli.{verb}") is None:

@@ -18,13 +18,13 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from binding_calls import Call, signatures
 from fake_cuda import FakeCuda
 from gantk.export.engines import audit, build, network, progress, weights
 from gantk.runtime import cuda, product_log, products
@@ -146,36 +146,6 @@ def touched() -> set[str]:
     return found
 
 
-@dataclass(frozen=True)
-class Call:
-    """A call in gantk's sources: what is called, how many arguments it is given by place, and which by name."""
-
-    name: str
-    by_place: int
-    by_name: frozenset[str]
-
-    def fits(self, parameters: str) -> bool:
-        """Whether parameters as pybind11 writes them, without ``self``, take it."""
-        given = [each.strip() for each in _parted(parameters)]
-        names = [each.split(":")[0].strip() for each in given]
-        wanted = {name for name, each in zip(names, given, strict=True) if "=" not in each}
-        taken = {*names[: self.by_place], *self.by_name}
-        known = self.by_name <= set(names[self.by_place :])
-        return self.by_place <= len(names) and known and wanted <= taken
-
-
-def _parted(parameters: str) -> list[str]:
-    """What is between commas, those in brackets aside."""
-    parts, depth = [""], 0
-    for letter in parameters:
-        depth += (letter in "[(<") - (letter in "])>")
-        if letter == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return [part for part in parts if part.strip()]
-
-
 def calls() -> set[Call]:
     """Of the products' functions, in gantk's sources."""
     found: set[Call] = set()
@@ -194,10 +164,8 @@ def unfit(module: str, environment: dict[str, str] | None = None) -> list[Call]:
     texts = looked_at(LOOK, module, {call.name for call in made}, environment)
     wrong = []
     for call in made:
-        last = call.name.rpartition(".")[2]
-        own = re.findall(rf"(?m)^(?:\d+\. )?(?:{last}|__init__)\((.*)\)(?: -> .*)?$", texts[call.name])
-        signatures = [each.partition(",")[2] for each in own if each.startswith("self")]
-        if signatures and not any(call.fits(each) for each in signatures):
+        known = signatures(call.name, texts[call.name])
+        if known and not any(call.fits(each) for each in known):
             wrong.append(call)
     return wrong
 

@@ -28,6 +28,7 @@ def trt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TensorRT:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("gantk.export.engines.build.load", lambda product: made)
     monkeypatch.setattr("gantk.export.engines.build.check_tensors", lambda *_: None)  # Its network has none.
+    monkeypatch.setattr("gantk.export.engines.build.raised_in_kernels", lambda: None)
     monkeypatch.setattr("gantk.runtime.products.installed", lambda *_: {"tensorrt": "11.4.0.106"})
     found = driver.Driver(True, "13.0", ("H100",), targets=("sm_90",))
     monkeypatch.setattr(driver, "probe", lambda: found)

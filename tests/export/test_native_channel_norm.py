@@ -46,9 +46,11 @@ class Normalised(Draft):
         norm = self.add("InstanceNormalization", split, *weights, epsilon=0.01)
         self.value = self.add("Reshape", norm, back)
 
-    def layer_norm(self, *, power: bool, inverse: bool, axis: int = 1) -> None:
+    def layer_norm(self, *, power: bool, inverse: bool, axis: int = 1, centre: bool = True) -> None:
         axes = self.weight(np.array([axis]))
-        centred = self.add("Sub", self.value, self.add("ReduceMean", self.value, axes, keepdims=1))
+        centred = self.value
+        if centre:
+            centred = self.add("Sub", self.value, self.add("ReduceMean", self.value, axes, keepdims=1))
         other = self.weight(np.array(2, np.float32)) if power else centred
         squares = self.add("Pow" if power else "Mul", centred, other)
         sums = self.add("ReduceMean", squares, axes, keepdims=1)
@@ -122,13 +124,15 @@ def test_group_norm_is_one_operator(
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(*[st.booleans()] * 3)
-def test_layer_norm_is_one_operator(power: bool, inverse: bool, affine: bool) -> None:
+@given(*[st.booleans()] * 4)
+def test_layer_norm_is_one_operator(power: bool, inverse: bool, affine: bool, centre: bool) -> None:
+    """So is the pixel normalisation of progressive GANs, which does without the mean."""
     draft = Normalised()
-    draft.layer_norm(power=power, inverse=inverse)
+    draft.layer_norm(power=power, inverse=inverse, centre=centre)
     if affine:
         draft.affine()
-    assert turned(draft) == ["Transpose", "NhwcConvolution", "NhwcLayerNorm", "NhwcConvolution", "Transpose"]
+    operator = "NhwcLayerNorm" if centre else "NhwcRmsNorm"
+    assert turned(draft) == ["Transpose", "NhwcConvolution", operator, "NhwcConvolution", "Transpose"]
 
 
 CUTS = pytest.mark.parametrize(

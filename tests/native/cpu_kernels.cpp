@@ -363,7 +363,7 @@ void test_group_norm(Element element, int64_t pixels, int64_t channels, int64_t 
 
 // By the loops of every processor that this one can be; the mean is a hundred times the deviation.
 void test_layer_norm(const LayerNorm& shape) {
-    const auto [element, pixels, channels, epsilon] = shape;
+    const auto [element, pixels, channels, epsilon, centred] = shape;
     Tensor features(element, pixels * channels);
     for (float& value : features.values) value = 100 + value;
     narrow(element, features.values.data(), pixels * channels, features.bytes.data(), 0);
@@ -381,7 +381,7 @@ void test_layer_norm(const LayerNorm& shape) {
         for (int64_t pixel = 0; pixel < pixels; ++pixel) {
             const float* const given = features.values.data() + pixel * channels;
             double mean = 0, squares = 0;
-            for (int64_t c = 0; c < channels; ++c) mean += given[c] / double(channels);
+            for (int64_t c = 0; c < channels && centred; ++c) mean += given[c] / double(channels);
             for (int64_t c = 0; c < channels; ++c) squares += (given[c] - mean) * (given[c] - mean);
             const double deviation = std::sqrt(squares / double(channels) + double{epsilon});
             for (int64_t c = 0; c < channels; ++c) {
@@ -492,7 +492,8 @@ int main() {
         }
         for (const int64_t channels : {1, 3, 8, 13, 15, 16, 17, 24, 32, 33, 48, 57, 64, 65, 100, 512, 1500})
             for (const int64_t pixels : {1, 2, 4, 7, 23}) {
-                test_layer_norm({element, pixels, channels});
+                for (const bool centred : {true, false})
+                    test_layer_norm({element, pixels, channels, 1e-5f, centred});
                 for (const bool sigmoid : {false, true}) test_gate({element, pixels, channels, sigmoid});
                 ++shapes;
             }

@@ -81,6 +81,13 @@ def test_a_sum_of_narrow_ones_computes_the_same(
     np.testing.assert_allclose(compiled({"x": x})["y"], right, atol=1e-5 * np.abs(right).max())
 
 
+def test_quantised_weights_of_what_runs_in_bf16_are_narrow_too() -> None:
+    source = openvino.Core().read_model(quantised().SerializeToString())
+    assert mend_depthwise(source, lowered=True) == ["blur"]
+    kernels = [n.get_input_shape(1)[-1] for n in source.get_ops() if n.get_type_name() == "GroupConvolution"]
+    assert sorted(kernels) == [10, 11]
+
+
 @pytest.mark.parametrize(
     ("kernel", "how"),
     [
@@ -125,6 +132,20 @@ def quantised() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def of_integers(kind: int) -> onnx.ModelProto:
+    """A blur whose weights are int8, and nothing else."""
+    proto = quantised()
+    nodes = {node.output[0]: node for node in proto.graph.node}
+    del proto.graph.node[:]
+    low = {name: f"{name}/low" for name in ("x", "wd")}
+    nodes["made"].input[:] = low.values()
+    nodes["made"].output[:] = ["made"]
+    casts = [helper.make_node("Cast", [name], [to], to=kind) for name, to in low.items()]
+    last = helper.make_node("Cast", ["made"], ["y"], to=TensorProto.FLOAT)
+    proto.graph.node.extend([nodes["wd"], *casts, nodes["made"], last])
+    return proto
+
+
 def wide(size: tuple[int, int] | None, kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
     return blur((21, 21), size=size, kind=kind, pads=[10] * 4)
 
@@ -135,8 +156,9 @@ def wide(size: tuple[int, int] | None, kind: int = TensorProto.FLOAT) -> onnx.Mo
         (wide((40, 64), TensorProto.BFLOAT16), wide((40, 64))),
         (wide(None, TensorProto.BFLOAT16), wide(None)),
         (quantised(), quantised()),
+        (of_integers(TensorProto.BFLOAT16), of_integers(TensorProto.FLOAT)),
     ],
-    ids=["bf16", "bf16, any size", "int8"],
+    ids=["bf16", "bf16, any size", "int8", "int8 weights in bf16"],
 )
 def test_a_wide_blur_runs(tmp_path: Path, given: onnx.ModelProto, exact: onnx.ModelProto) -> None:
     """In a process of its own, for what does not end cannot be ended otherwise."""

@@ -196,6 +196,7 @@ def test_a_body_is_in_the_opset_of_its_model() -> None:
         "NhwcGroupNorm",
         "NhwcGroupNormSilu",
         "NhwcLayerNorm",
+        "NhwcRmsNorm",
         "NhwcGate",
         "NhwcGlu",
         "InstanceNorm",

@@ -35,6 +35,7 @@ class Termination:
     def __enter__(self) -> Self:
         # A handler of whoever called stays; and outside the main thread Python allows none.
         if threading.current_thread() is threading.main_thread():
+            self._watchdog = Watchdog(lambda number: signal.getsignal(number) == self._on_signal)
             for number, usual in (
                 (signal.SIGTERM, signal.SIG_DFL),
                 (signal.SIGHUP, signal.SIG_DFL),
@@ -42,7 +43,6 @@ class Termination:
             ):
                 if signal.getsignal(number) == usual:
                     self._before[number] = signal.signal(number, self._on_signal)
-            self._watchdog = Watchdog(lambda number: signal.getsignal(number) == self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:

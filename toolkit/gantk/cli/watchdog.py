@@ -13,6 +13,10 @@ PATIENCE_S = 10.0
 """How long a library may go on after a signal. Files are then left as after any kill: whole ones, and what is swept."""
 
 
+_ours: set[int] = set()
+"""What watchdogs are told by."""
+
+
 class Watchdog:
     """Waits beside the main thread for signals, of which Python tells handlers only when a library has returned.
 
@@ -25,6 +29,7 @@ class Watchdog:
         self._heard = threading.Event()
         self._numbers, self._told = os.pipe()
         os.set_blocking(self._told, False)
+        _ours.add(self._told)
         self._before = signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -35,15 +40,18 @@ class Watchdog:
     def close(self) -> None:
         """Watch no longer."""
         signal.set_wakeup_fd(self._before)
+        _ours.discard(self._told)
         os.close(self._told)  # Which ends the thread.
 
     def _watch(self) -> None:
         while numbers := os.read(self._numbers, 64):
-            if not self._heard.wait(PATIENCE_S) and self._is_ours(numbers[0]):
-                os.write(2, b"interrupted, while a library was computing\n")
+            # Also at first: by the end whoever had taken it over, such as a training, may have given it back.
+            if self._is_ours(numbers[0]) and not self._heard.wait(PATIENCE_S) and self._is_ours(numbers[0]):
+                with suppress(OSError):  # The terminal may be gone.
+                    os.write(2, b"interrupted, while a library was computing\n")
                 os._exit(128 + numbers[0])
-            self._drain()
             self._heard.clear()
+            self._drain()
         os.close(self._numbers)
 
     def _drain(self) -> None:
@@ -52,3 +60,14 @@ class Watchdog:
         with suppress(BlockingIOError):
             os.read(self._numbers, 64)
         os.set_blocking(self._numbers, True)
+
+
+def _leave_to_the_parent() -> None:
+    """In a process that was forked: what it is told is none of the parent's business."""
+    before = signal.set_wakeup_fd(-1)
+    if before not in _ours:
+        signal.set_wakeup_fd(before)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_the_parent)

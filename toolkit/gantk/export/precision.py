@@ -59,7 +59,7 @@ FLOAT32_INPUTS = {
     "NhwcAffinePRelu": (1, 2, 3),
     "NhwcAffineSumPRelu": (1, 2, 4),
     **dict.fromkeys(("NhwcAffineSilu", "NhwcAffineSumSilu"), (1, 2)),
-    **dict.fromkeys(("NhwcGroupNorm", "NhwcGroupNormSilu", "NhwcLayerNorm"), (1, 2)),
+    **dict.fromkeys(("NhwcGroupNorm", "NhwcGroupNormSilu", "NhwcLayerNorm", "NhwcRmsNorm"), (1, 2)),
     **dict.fromkeys(("InstanceNorm", "InstanceNormRelu", "InstanceNormSum"), (3, 4)),
 }
 """Sizes, scales, offsets and slopes whose type the operator fixes."""

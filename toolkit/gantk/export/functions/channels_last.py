@@ -62,6 +62,7 @@
     NhwcGroupNormSilu: the same, and results y become y * sigmoid(y).
     NhwcLayerNorm <epsilon> (features T[N, H, W, C], scale float32[C], offset float32[C]) => (result T[N, H, W, C])
         Each pixel is normalised over its channels (Ba, Kiros and Hinton, arXiv 1607.06450), computed in float32.
+    NhwcRmsNorm: the same, of the mean square of the channels themselves (Karras et al., arXiv 1710.10196, section 4.2).
     NhwcGate (features T[N, H, W, 2C]) => (result T[N, H, W, C])
         The first half of the channels times the second (Chen et al., arXiv 2204.04676).
     NhwcGlu: the same, of the second half's sigmoid, computed in float32 (Dauphin et al., arXiv 1612.08083).
@@ -237,6 +238,23 @@ NhwcLayerNorm <epsilon: float = 1e-5> (features, scale, offset) => (result)
 }
 """
 
+_NHWC_RMS_NORM = """
+NhwcRmsNorm <epsilon: float = 1e-5> (features, scale, offset) => (result)
+{
+    wide = Cast <to = 1> (features)
+    squares = Mul (wide, wide)
+    axes = Constant <value_ints = [-1]> ()
+    mean = ReduceMean <keepdims = 1> (squares, axes)
+    more = Constant <value_float: float = @epsilon> ()
+    sum = Add (mean, more)
+    root = Sqrt (sum)
+    normal = Div (wide, root)
+    scaled = Mul (normal, scale)
+    shifted = Add (scaled, offset)
+    result = CastLike (shifted, features)
+}
+"""
+
 _NHWC_GATE = """
 NhwcGate (features) => (result)
 {
@@ -384,6 +402,7 @@ TEXTS = (
         for name, end in _GROUP_NORM_ENDS.items()
     ),
     _NHWC_LAYER_NORM,
+    _NHWC_RMS_NORM,
     _NHWC_GATE,
     _NHWC_GLU,
     *(

@@ -3,8 +3,9 @@
 
 Group normalisation (Wu and He, arXiv 1803.08494) is what exporters write as an instance normalisation of tensors of
 three axes; with the SiLU that follows in decoders and U-Nets of latent diffusion it is one operator. Layer
-normalisation of pictures (as in NAFNet, Chen et al., arXiv 2204.04676) is nine. Halves are multiplied there, and in
-gated linear units (Dauphin et al., arXiv 1612.08083), as FastGAN has them (Liu et al., arXiv 2101.04775).
+normalisation of pictures (as in NAFNet, Chen et al., arXiv 2204.04676) is nine, and that of progressive GANs, which
+does without the mean (Karras et al., arXiv 1710.10196), five. Halves are multiplied there, and in gated linear units
+(Dauphin et al., arXiv 1612.08083), as FastGAN has them (Liu et al., arXiv 2101.04775).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from gantk.export.rewrites.transposes import last_of, transposed_shape
 
 
 def channel_norms_to_native(graph: ir.Model) -> None:
-    """Turn them into `gantk::NhwcGroupNorm`, `NhwcLayerNorm`, `NhwcGate` and `NhwcGlu`."""
+    """Turn them into `gantk::NhwcGroupNorm`, `NhwcLayerNorm`, `NhwcRmsNorm`, `NhwcGate` and `NhwcGlu`."""
     for node in list(graph.graph):
         if node.op_type == "InstanceNormalization":
             _group_norm_to_native(graph, node)
@@ -87,20 +88,26 @@ def _restores(joined: ir.Node, pictures: ir.Value) -> bool:
 
 
 def _layer_norm_to_native(graph: ir.Model, last: ir.Node) -> None:
-    """Turn a quotient of what each pixel differs from its mean by and its deviation, over channels."""
-    centred, epsilon = _normalised(last)
-    difference = None if centred is None else centred.producer()
-    pictures = None if difference is None else difference.inputs[0]
-    channels = channels_of(pictures)
-    if pictures is None or channels is None or epsilon is None or difference is None:
+    """Turn a quotient of pixels, or of what each differs from its mean by, and the root of their mean square."""
+    given, epsilon = _normalised(last)
+    if given is None or epsilon is None:
         return
-    if difference.op_type != "Sub" or _mean_of(difference.inputs[1]) is not pictures:
+    difference = given.producer()
+    centred = (
+        difference is not None
+        and difference.op_type == "Sub"
+        and _mean_of(difference.inputs[1]) is difference.inputs[0]
+    )
+    pictures = difference.inputs[0] if difference is not None and centred else given
+    channels = channels_of(pictures)
+    if pictures is None or channels is None:
         return
     chain = [last]
     scale, offset = _with_affine(chain, channels, np.ones(channels), np.zeros(channels))
     new = Replacement(graph.graph, chain[-1])
     inputs = [last_of(new, pictures), new.weight("scale", scale), new.weight("offset", offset)]
-    _finish(new, new.call(graph, "NhwcLayerNorm", inputs, epsilon=epsilon), inputs[0], chain)
+    operator = "NhwcLayerNorm" if centred else "NhwcRmsNorm"
+    _finish(new, new.call(graph, operator, inputs, epsilon=epsilon), inputs[0], chain)
 
 
 def _normalised(last: ir.Node) -> tuple[ir.Value | None, float | None]:

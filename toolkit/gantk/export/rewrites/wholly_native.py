@@ -77,7 +77,8 @@ def channels_last_to_native(graph: ir.Model) -> int:
       get constant weights, filters of single channels are told to be depthwise (`modulated`, `filters`), enlargements
       before convolutions become transposed ones (`enlarged`), and dense layers that make pictures of vectors become
       convolutions of single pixels.
-    - Normalisations become `InstanceNorm` (`native_norm`), `NhwcGroupNorm` or `NhwcLayerNorm` (`native_channel_norm`),
+    - Normalisations become `InstanceNorm` (`native_norm`), `NhwcGroupNorm`, `NhwcLayerNorm` or `NhwcRmsNorm`
+      (`native_channel_norm`),
       other borders `BorderedBlocks`, maxima `NhwcMaxPool2x2`.
     - What is computed value by value between these becomes `NhwcAffine` and its kin or `NhwcClip` (`native_affine`),
       `NhwcPRelu`, `NhwcGate` or `NhwcGlu`; the rest, and what is computed of whole pictures, is done in the same

@@ -53,12 +53,14 @@ class Lane:
         self._bound: Plan | None = None
         self._most_bytes = int(engine.device_memory_size_v2)
         # Its own would wait for whatever another thread puts on the default stream, which no capture survives.
-        self._beside = [cuda.stream() for _ in range(engine.num_aux_streams)]
+        self._beside: list[Any] = []
         self._scratch = Scratch(cuda, self._most_bytes, file.where, self._plans.drop_graphs)
-        self.stream = cuda.stream()
         with ExitStack() as undo:
-            for stream in (self.stream, *self._beside):
-                undo.callback(cuda.destroy_stream, stream)
+            self.stream = cuda.stream()
+            undo.callback(cuda.destroy_stream, self.stream)
+            for _ in range(engine.num_aux_streams):
+                self._beside.append(cuda.stream())
+                undo.callback(cuda.destroy_stream, self._beside[-1])
             self._own = self._new_execution()
             undo.pop_all()
 

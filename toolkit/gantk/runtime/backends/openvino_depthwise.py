@@ -17,7 +17,7 @@ WIDEST = 14
 def mend_depthwise(model: Any, *, lowered: bool) -> list[str]:
     """Make wide depthwise convolutions ones that OpenVINO compiles, in place: those in bf16 sums of narrow ones.
 
-    Those in int8 become ones in float32.
+    Those in int8 become ones in float32, or, where that runs in bf16, sums of narrow ones too.
 
     Args:
         model: An ``openvino.Model``.
@@ -28,13 +28,14 @@ def mend_depthwise(model: Any, *, lowered: bool) -> list[str]:
     """
     mended = []
     for node in filter(_is_wide_depthwise, model.get_ordered_ops()):
-        if _is_quantised(node):
+        is_bf16 = lowered or node.get_output_element_type(0).get_type_name() == "bf16"
+        is_quantised = _is_quantised(node)
+        if is_quantised:
             node.input(1).replace_source_output(_computed(node.input_value(1)))
-        elif lowered or node.get_output_element_type(0).get_type_name() == "bf16":
+        if is_bf16:
             node.output(0).replace(_narrowed(node).output(0))
-        else:
-            continue
-        mended.append(node.get_friendly_name())
+        if is_bf16 or is_quantised:
+            mended.append(node.get_friendly_name())
     return mended
 
 
@@ -64,13 +65,15 @@ def _is_quantised(convolution: Any) -> bool:
 
 
 def _computed(weights: Any) -> Any:
-    """The output of a constant with what is computed of constants."""
+    """The output of a constant, in the same type, with what is computed of constants."""
     import openvino
 
-    values = openvino.compile_model(
-        openvino.Model([weights], []), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-    )([])
-    return openvino.opset15.constant(values[0]).output(0)
+    opset, kind = openvino.opset15, weights.get_element_type().get_type_name()
+    wide = opset.convert(weights, "f32").output(0)  # NumPy has no bf16.
+    values = openvino.compile_model(openvino.Model([wide], []), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(
+        []
+    )
+    return opset.convert(opset.constant(values[0]), kind).output(0)
 
 
 def _pads(node: Any) -> tuple[list[int], list[int]] | None:
