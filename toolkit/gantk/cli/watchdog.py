@@ -6,12 +6,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
 PATIENCE_S = 10.0
 """How long a library may go on after a signal. Files are then left as after any kill: whole ones, and what is swept."""
 
+
+_LOOK_S = 0.02
 
 _ours: set[int] = set()
 """What watchdogs are told by."""
@@ -26,7 +29,7 @@ class Watchdog:
 
     def __init__(self, is_ours: Callable[[int], bool]) -> None:
         self._is_ours = is_ours
-        self._heard = threading.Event()
+        self._heard = False  # No `threading.Event`, whose lock a handler that interrupts another would wait for.
         self._numbers, self._told = os.pipe()
         os.set_blocking(self._told, False)
         _ours.add(self._told)
@@ -35,7 +38,7 @@ class Watchdog:
 
     def hear(self) -> None:
         """A handler runs: nothing keeps it from ending the process."""
-        self._heard.set()
+        self._heard = True
 
     def close(self) -> None:
         """Watch no longer."""
@@ -46,13 +49,20 @@ class Watchdog:
     def _watch(self) -> None:
         while numbers := os.read(self._numbers, 64):
             # Also at first: by the end whoever had taken it over, such as a training, may have given it back.
-            if self._is_ours(numbers[0]) and not self._heard.wait(PATIENCE_S) and self._is_ours(numbers[0]):
+            if self._is_ours(numbers[0]) and not self._is_heard() and self._is_ours(numbers[0]):
                 with suppress(OSError):  # The terminal may be gone.
                     os.write(2, b"interrupted, while a library was computing\n")
                 os._exit(128 + numbers[0])
-            self._heard.clear()
+            self._heard = False
             self._drain()
         os.close(self._numbers)
+
+    def _is_heard(self) -> bool:
+        """Whether the handler runs before patience ends."""
+        end = time.monotonic() + PATIENCE_S
+        while not self._heard and time.monotonic() < end:
+            time.sleep(_LOOK_S)
+        return self._heard
 
     def _drain(self) -> None:
         """Drop what came before the handler ran, which it has done for all."""
