@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What only an NVIDIA GPU can show; `pytest -m gpu`.
 
-On an H100 (2026-11-26) and an H200 (2026-11-27) networks were trained and ONNX files run; no GPU has run an engine yet.
+On an H100 (2026-11-26) and H200s (2026-11-27, 28) networks were trained and ONNX files run; no GPU has run an engine.
 """
 
 from __future__ import annotations

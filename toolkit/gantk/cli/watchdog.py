@@ -29,7 +29,9 @@ class Watchdog:
 
     def __init__(self, is_ours: Callable[[int], bool]) -> None:
         self._is_ours = is_ours
-        self._heard = False  # No `threading.Event`, whose lock a handler that interrupts another would wait for.
+        self._heard = (
+            False  # No `threading.Event`, whose lock a handler that interrupts another would wait for.
+        )
         self._numbers, self._told = os.pipe()
         os.set_blocking(self._told, False)
         _ours.add(self._told)
