@@ -56,6 +56,10 @@ class Cuda:
         self._api = api
 
     @cached_property
+    def _success(self) -> Any:
+        return self._api.cudaError_t.cudaSuccess
+
+    @cached_property
     def home(self) -> DriverContext:
         """The context and GPU of everything that these calls make: those that are current when this is first asked."""
         self.call("cudaFree", 0)  # Makes the GPU's context where there is none yet.
@@ -88,10 +92,11 @@ class Cuda:
         Raises:
             GantkError: The status is not success.
         """
-        status, *results = getattr(self._api, name)(*arguments)
-        if status != self._api.cudaError_t.cudaSuccess:
+        found = getattr(self._api, name)(*arguments)
+        status = found[0]
+        if status != self._success:
             raise GantkError(f"CUDA's {name} failed: {getattr(status, 'name', status)}", where=name)
-        return results[0] if len(results) == 1 else tuple(results)
+        return found[1] if len(found) == 2 else found[1:]
 
     def memory(self) -> str:
         """How much of the GPU's memory is free, in words."""

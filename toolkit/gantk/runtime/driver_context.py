@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from gantk.errors import GantkError
 
 if TYPE_CHECKING:
     from gantk.runtime.cuda import Cuda
+
+
+_NOTHING = nullcontext()
 
 
 def bindings() -> Any:
@@ -34,17 +37,19 @@ class DriverContext:
         self.ordinal = calls.device()
         self._calls, self._driver = calls, bindings()
         self._handle = self._call("cuCtxGetCurrent")
+        self._number = int(self._handle)
 
-    @contextmanager
-    def current(self) -> Iterator[None]:
+    def current(self) -> AbstractContextManager[None]:
         """Make it the calling thread's for the block, and then the one that was.
 
         `cudaSetDevice` would not do: to put the caller's GPU back it would make a context there, which takes some
         hundred MiB, and it takes the primary context where the caller works in another, as pycuda does.
         """
-        if int(self._call("cuCtxGetCurrent")) == int(self._handle):
-            yield
-            return
+        # Nearly always it is; a call of a small network takes long enough to tell microseconds.
+        return _NOTHING if int(self._call("cuCtxGetCurrent")) == self._number else self._pushed()
+
+    @contextmanager
+    def _pushed(self) -> Iterator[None]:
         before = self._calls.device()
         self._call("cuCtxPushCurrent", self._handle)
         try:
@@ -56,7 +61,7 @@ class DriverContext:
                 self._calls.set_device(before)
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        status, *results = getattr(self._driver, name)(*arguments)
-        if status.value != 0:
-            raise GantkError(f"CUDA's {name} failed: {status.name}", where=name)
-        return results[0] if results else None
+        found = getattr(self._driver, name)(*arguments)
+        if found[0].value != 0:
+            raise GantkError(f"CUDA's {name} failed: {found[0].name}", where=name)
+        return found[1] if len(found) > 1 else None
