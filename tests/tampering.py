@@ -10,7 +10,10 @@ FAULTS = ("flipped", "cut", "longer", "empty", "missing", "folder", "pipe", "lin
 
 
 def tamper(path: Path, fault: str, outside: Path) -> None:
-    """Put what one of `FAULTS` says in the place of a file; a link out leads to `outside`, with the right bytes."""
+    """Put what one of `FAULTS` says in the place of a file; a link out leads to `outside`, with the right bytes.
+
+    "short", of kept kernels, is less than the hash that they begin with.
+    """
     data = path.read_bytes()
     path.unlink()
     if fault == "flipped":
@@ -21,6 +24,8 @@ def tamper(path: Path, fault: str, outside: Path) -> None:
         path.write_bytes(data + b"\0")
     elif fault == "empty":
         path.write_bytes(b"")
+    elif fault == "short":
+        path.write_bytes(data[:20])
     elif fault == "folder":
         path.mkdir()
     elif fault == "pipe":

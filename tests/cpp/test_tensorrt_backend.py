@@ -27,6 +27,7 @@ from cpp_gpu import (
 from cpp_library import SOURCE, onnxruntime_library
 from gantk.bundle import Bundle
 from native_build import onnxruntime_root
+from tampering import tamper
 
 
 def test_the_kernels_of_a_shape_are_compiled_before_a_graph_keeps_them(trial: Trial) -> None:
@@ -76,12 +77,7 @@ def test_kernels_that_were_damaged_are_not_given_to_the_library(trial: Trial, da
     trial.run()
     (path,) = kept_kernels(trial)
     data = path.read_bytes()
-    changed = {"cut": data[:-1], "flipped": data[:-2] + b"?" + data[-1:], "empty": b"", "short": data[:20]}
-    path.unlink()
-    if damage == "folder":
-        path.mkdir()
-    else:
-        path.write_bytes(changed[damage])
+    tamper(path, damage, outside=path)
     said = trial.run()
     first = said[: said.index("bound run")]
     assert COMPILED[0] in first

@@ -13,6 +13,7 @@ from engine_lab import Elsewhere, Lab, check, engine_of, picture, write_bundle
 from gantk.errors import GantkError
 from gantk.runtime import driver
 from gantk.runtime.driver import Driver
+from tampering import tamper
 
 
 def run(lab: Lab) -> list[str]:
@@ -92,12 +93,7 @@ def test_a_damaged_file_is_not_given_to_the_library(lab: Lab, tmp_path: Path, da
     run(lab)
     (path,) = files(tmp_path)
     data = path.read_bytes()
-    changed = {"cut": data[:-1], "flipped": data[:-2] + b"?" + data[-1:], "empty": b"", "short": data[:20]}
-    path.unlink()
-    if damage == "folder":
-        path.mkdir()
-    else:
-        path.write_bytes(changed[damage])
+    tamper(path, damage, outside=path)
     lab.forget()
     assert run(lab) == ALL
     assert "deserialize" not in lab.trt.calls
