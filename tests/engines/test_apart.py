@@ -35,6 +35,7 @@ def test_two_builds_are_equal_byte_for_byte(rtx: Product) -> None:
     data = networks.generator("fp16")
     profiles = graphs.profiles_of(data)
     first, second = (build_apart(rtx, data, "fp16", profiles, ADA, "x.onnx") for _ in range(2))
+    assert first.data == second.data
     assert first == second
 
 
