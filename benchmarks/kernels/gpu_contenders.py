@@ -53,7 +53,8 @@ def contenders(case: Case, inputs: Inputs, *, max_autotune: bool = False) -> dic
     """By name, functions that return the value and, where it is wanted, the gradients.
 
     ``gantk`` calls an operator once; for a variation with gradient that is one pass. ``gantk autograd`` goes through
-    autograd, which multiplies by the gradient from above in another pass.
+    autograd, which multiplies by the gradient from above in another pass. Beside a variation, ``copy`` moves as many
+    bytes as it has to: how long that takes says more of a few microseconds than the bandwidth of large copies.
     """
     plain = {"gram": plain_gram, "style": plain_style, "variation": plain_variation}[case.operation]
     ours = {"gram": our_gram, "style": our_style, "variation": our_variation}[case.operation]
@@ -66,6 +67,8 @@ def contenders(case: Case, inputs: Inputs, *, max_autotune: bool = False) -> dic
     for name, mode in MODES.items():
         if mode == "default" or max_autotune:
             found[name] = _called(torch.compile(plain, mode=mode, dynamic=False), case, inputs)
+    if case.operation == "variation":
+        found["copy"] = _copy(case.least_bytes // 2, inputs.features[0].device)
     return found
 
 
@@ -106,6 +109,18 @@ def our_style(case: Case, features: list[Tensor], targets: list[Tensor]) -> Tens
 
 def our_variation(case: Case, features: list[Tensor], targets: list[Tensor]) -> Tensor:
     return total_variation(features[0], case.kind, EPS)
+
+
+def _copy(count: int, device: torch.device) -> Function:
+    """An elementwise kernel that reads `count` bytes and writes as many."""
+    source = torch.ones(count // 4, device=device)
+    target = torch.empty_like(source)
+
+    def call() -> list[Tensor]:
+        torch.neg(source, out=target)
+        return []
+
+    return call
 
 
 def _called(function: Callable[..., Any], case: Case, inputs: Inputs) -> Function:

@@ -39,7 +39,9 @@ def cells(row: Row, ours_us: float | None) -> list[str]:
     if row["status"] != "ok":
         return [row["case"], row["contender"], row["status"], *["-"] * 4, row["reason"].replace("|", "/")]
     time_us, interval = p50_us(row), row["cold_us"]["p50_ci95"]
-    error = f"{row['error']:.1e}" if row["right"] else f"WRONG ({row['error']})"
+    error = f"WRONG ({row['error']})"
+    if row["right"]:
+        error = "-" if row["error"] is None else f"{row['error']:.1e}"
     return [
         row["case"],
         row["contender"],

@@ -5,8 +5,9 @@ All contenders of a case live in one process and take turns, a block each in an 
 would distort them (their threads spin); a GPU only does what is in its one stream. Each is captured into CUDA graphs
 first, so that neither Python nor launch overhead counts.
 
-- cold: a buffer twice as large as the second-level cache is written, then one call is timed between two events.
-  What the events themselves take, measured with an empty stretch, is reported and not subtracted.
+- cold: a buffer twice as large as the second-level cache is read, then one call is timed between two events. It is not
+  written: the cache would be full of what is not in memory yet, and the call would pay for taking it there. What the
+  events themselves take, measured with an empty stretch, is reported and not subtracted.
 - warm: one graph repeats the call without a pause; its time is divided by their number.
 """
 
@@ -64,12 +65,12 @@ def make_lane(function: Callable[[], Any]) -> Lane:
     return Lane(single, capture(function, repeats), repeats)
 
 
-def timed(call: Callable[[], Any], count: int, flush: torch.Tensor | None = None) -> Nanoseconds:
-    """The duration of each call in ns. The stream is busy with the flush while the events are enqueued."""
+def timed(call: Callable[[], Any], count: int, sweep: Callable[[], Any] | None = None) -> Nanoseconds:
+    """The duration of each call in ns. The stream is busy with the sweep while the events are enqueued."""
     pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(count)]
     for began, ended in pairs:
-        if flush is not None:
-            flush.zero_()
+        if sweep is not None:
+            sweep()
         began.record()
         call()
         ended.record()
@@ -77,19 +78,21 @@ def timed(call: Callable[[], Any], count: int, flush: torch.Tensor | None = None
     return np.array([round(began.elapsed_time(ended) * 1e6) for began, ended in pairs], np.int64)
 
 
-def flush_buffer() -> torch.Tensor:
-    """Twice the second-level cache, 64 MiB at least."""
+def cache_sweep() -> Callable[[], Any]:
+    """What leaves nothing of others in the second-level cache: it reads twice as much, 64 MiB at least."""
     cache_bytes = int(torch.cuda.get_device_properties(0).L2_cache_size)
-    return torch.empty(max(2 * cache_bytes, 2**26), dtype=torch.uint8, device="cuda")
+    values = torch.zeros(max(2 * cache_bytes, 2**26) // 4, device="cuda")
+    total = torch.empty((), device="cuda")
+    return lambda: torch.sum(values, dim=0, out=total)
 
 
-def rounds(lanes: dict[str, Lane], budget_s: float, flush: torch.Tensor, seed: int = 0) -> int:
+def rounds(lanes: dict[str, Lane], budget_s: float, sweep: Callable[[], Any], seed: int = 0) -> int:
     """Time blocks in turns until every median stands still or the time is up; returns the number of rounds."""
     rng, until, count = random.Random(seed), time.monotonic() + budget_s, 0
     while count < FEWEST_ROUNDS or (count < MOST_ROUNDS and time.monotonic() < until and not settled(lanes)):
         for name in rng.sample(sorted(lanes), len(lanes)):
             lane = lanes[name]
-            lane.cold.append(timed(lane.single.replay, CALLS, flush))
+            lane.cold.append(timed(lane.single.replay, CALLS, sweep))
             lane.warm.append(timed(lane.repeated.replay, 2) // lane.repeats)
         count += 1
     return count
@@ -101,9 +104,9 @@ def settled(lanes: dict[str, Lane]) -> bool:
     return all(width is not None and width <= CONVERGED for width in widths)
 
 
-def event_floor_us(flush: torch.Tensor) -> float:
+def event_floor_us(sweep: Callable[[], Any]) -> float:
     """What two events with nothing between them report, in us."""
-    return float(np.median(timed(lambda: None, 50, flush))) / 1e3
+    return float(np.median(timed(lambda: None, 50, sweep))) / 1e3
 
 
 def peaks() -> dict[str, float]:

@@ -49,12 +49,15 @@ def rows_of(case: gpu_cases.Case, **times_us: float) -> list[dict[str, Any]]:
 
 
 def measured(gain: float, share: float = 0.95) -> list[dict[str, Any]]:
-    """Every case of the quick suite; gantk needs 1 / `share` of the floor, the others `gain` times as long."""
+    """Every case of the quick suite; gantk needs 1 / `share` of the floor, a copy just that, others `gain` as long."""
     rows = []
     for case in gpu_cases.plan("quick"):
         ours = case.floor_us(H200) / share
         base = "bmm" if case.operation == "gram" else "eager"
-        rows += rows_of(case, gantk=ours, **{base: ours * gain, "compile": ours * gain})
+        others = {base: ours * gain, "compile": ours * gain}
+        if case.operation == "variation":
+            others["copy"] = case.floor_us(H200)
+        rows += rows_of(case, gantk=ours, **others)
     return rows
 
 

@@ -82,14 +82,15 @@ SMALL += [
 def test_right_contenders_pass_and_wrong_ones_do_not(case: gpu_cases.Case) -> None:
     inputs = gpu_contenders.make_inputs(case, "cpu")
     found = gpu_contenders.contenders(case, inputs)
-    assert set(found) - {"gantk", "gantk autograd"} == {
-        "bmm" if case.operation == "gram" else "eager",
-        "compile",
-    }
+    others = {"gram": {"bmm"}, "style": {"eager"}, "variation": {"eager", "copy"}}[case.operation]
+    assert set(found) - {"gantk", "gantk autograd"} == others | {"compile"}
     for name, function in found.items():
         if name == "compile":
             continue  # Compiles for seconds; it is made of what `eager` is.
         results = [each.detach() for each in function()]
+        if name == "copy":
+            assert runner.checked(case, name, inputs, results) == {"right": True, "error": None}
+            continue
         assert len(results) == 1 + len(inputs.features) * case.gradient
         verdict = runner.checked(case, name, inputs, results)
         assert verdict["right"], (name, verdict)
@@ -137,25 +138,24 @@ class Clock:
 def test_rounds_take_turns_until_medians_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[Any] = []
 
-    def timed(call: Any, count: int, flush: Any = None) -> Any:
+    def timed(call: Any, count: int, sweep: Any = None) -> Any:
         clock = call.__self__
-        order.append((clock, flush is not None))
+        order.append((clock, sweep is not None))
         clock.blocks += 1
         return np.full(count, clock.ns[clock.blocks % len(clock.ns)], np.int64)
 
     monkeypatch.setattr(gpu_timing, "timed", timed)
     steady, noisy = Clock([1000]), Clock([1000, 3000, 2000, 5000, 900])
     lanes = {"steady": gpu_timing.Lane(steady, steady, 4)}
-    flush = torch.empty(1)
-    count = gpu_timing.rounds(lanes, 60.0, flush)
+    count = gpu_timing.rounds(lanes, 60.0, lambda: None)
     assert count == gpu_timing.FEWEST_ROUNDS
     assert {tuple(block) for block in lanes["steady"].warm} == {(250, 250)}
     assert [cold for _, cold in order] == [True, False] * count
     lanes["noisy"] = gpu_timing.Lane(noisy, noisy, 1)
-    assert gpu_timing.rounds(lanes, 60.0, flush) == gpu_timing.MOST_ROUNDS
+    assert gpu_timing.rounds(lanes, 60.0, lambda: None) == gpu_timing.MOST_ROUNDS
     assert len(lanes["noisy"].cold) == gpu_timing.MOST_ROUNDS
     order.clear()
-    assert gpu_timing.rounds(lanes, 0.0, flush) == gpu_timing.FEWEST_ROUNDS
+    assert gpu_timing.rounds(lanes, 0.0, lambda: None) == gpu_timing.FEWEST_ROUNDS
     first = [clock for clock, _ in order][:: len(lanes) * 2]
     assert {steady, noisy} == set(first)  # Either begins a round now and then.
 
@@ -167,7 +167,7 @@ def test_a_case_is_checked_then_timed_and_a_failure_is_a_row(monkeypatch: pytest
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**40, 2**40))
     monkeypatch.setattr(gpu_timing, "make_lane", lambda function: gpu_timing.Lane(Clock([]), Clock([]), 2))
     monkeypatch.setattr(
-        gpu_timing, "timed", lambda call, count, flush=None: np.arange(2000, 2000 + count, dtype=np.int64)
+        gpu_timing, "timed", lambda call, count, sweep=None: np.arange(2000, 2000 + count, dtype=np.int64)
     )
 
     def contenders(case: Any, inputs: Any, *, max_autotune: bool) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def test_a_run_keeps_what_it_has_whatever_happens(monkeypatch: pytest.MonkeyPatc
         return rows_of(case, gantk=12.0, eager=300.0, compile=15.0)
 
     monkeypatch.setattr(runner, "measure", measure)
-    for name, value in (("peaks", H200), ("event_floor_us", 1.5), ("flush_buffer", None)):
+    for name, value in (("peaks", H200), ("event_floor_us", 1.5), ("cache_sweep", None)):
         monkeypatch.setattr(gpu_timing, name, lambda *_, value=value: value)
     sample = {"sm_mhz": 1980.0, "limits": 0}
     monkeypatch.setattr(gpu_machine, "describe", lambda: {"name": "NVIDIA H200", "multiprocessors": 132})

@@ -31,7 +31,7 @@ def test_goals_hold_where_all_is_fast() -> None:
         (
             1.2,
             0.95,
-            {"every case", "variation, against torch", "of the floor", "of copy"},
+            {"every case", "variation, against torch", "of the floor", "of a copy"},
         ),
         (20.0, 0.7, {"256 channels at", "512 channels at", "against"}),
     ],

@@ -5,9 +5,11 @@ A thread owns a column, one pixel wide or a pack of 16 bytes, of one channel; a 
 walks down a band of rows. The value of a picture is the sum of its blocks' sums, in a fixed order.
 
 Memory is the bound: P pixels of b bytes want P * b bytes read, with the gradient P * b more written. A band of R rows
-reads one row more, with the gradient two, mostly from the second-level cache, where a neighbour has just put it. Four
-blocks of packs a multiprocessor have 4 rows of 16 bytes a thread under way, 32 KiB, which is what an H100 or H200 needs
-for a latency of some 1 us; bands are as high as leaves so many blocks, 2 to 64 rows.
+reads one row more, with the gradient two, mostly from the second-level cache, where a neighbour has just put it. A
+thread of packs has 4 rows of 16 bytes under way, a block 8 KiB. An H200 wants 32 KiB a multiprocessor for 4.2 TB/s at a
+latency of 1 us, and memory that is busy takes longer: with four blocks it reached 3.3 TB/s, warm, where a copy reaches
+4.2 (`benchmarks/results/kernels-h200.json`). So there are as many blocks as fit at once, by the bounds that the kernels
+are compiled for, and bands are as high as leaves so many, 2 to 64 rows.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ _PACK_BYTES = 16
 _MOST_PIXELS = 2**48  # Far above any memory, and far below what 64-bit offsets hold.
 _MOST_BLOCKS, _MOST_ALONG = 2**31 - 1, 65535  # Of a grid, in x and in y and z.
 _FEWEST_ROWS, _MOST_ROWS = 2, 64
-_BLOCKS_WITH_PACKS, _BLOCKS = 4, 16  # A multiprocessor, so that enough bytes are under way.
+# Blocks a multiprocessor: of packs as many as fit, of single pixels, with fewer bytes under way, in turns.
+_BLOCKS_OF_PACKS, _BLOCKS_OF_PACKS_WITH_GRADIENT, _BLOCKS_OF_PIXELS = 8, 5, 16
 _SMALLEST_EPS, _LARGEST_EPS = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # float32's normal numbers.
 
 
@@ -153,7 +156,10 @@ def plan_variation(
     batch, channels, height, width = pictures.shape
     columns = channels * width // (_pack(pictures) if packs else 1)
     column_blocks = _divided_up(columns, VARIATION_THREADS)
-    rows = _rows_of_a_band(height, column_blocks * batch, packs, device.multiprocessors)
+    each = _BLOCKS_OF_PIXELS
+    if packs:
+        each = _BLOCKS_OF_PACKS if gradient is None else _BLOCKS_OF_PACKS_WITH_GRADIENT
+    rows = _rows_of_a_band(height, column_blocks * batch, each * device.multiprocessors)
     blocks = column_blocks * _divided_up(height, rows)
     if blocks > _MOST_BLOCKS or batch > _MOST_ALONG**2:
         raise GantkError(f"pictures of shape {list(pictures.shape)} want more blocks than a grid has")
@@ -186,9 +192,9 @@ def _kernel(kind: str, dtype: str, packs: bool, gradient: bool) -> str:
     return f"gantk_variation_{rows}_{dtype}{'_gradient' if gradient else ''}"
 
 
-def _rows_of_a_band(height: int, across: int, packs: bool, multiprocessors: int) -> int:
+def _rows_of_a_band(height: int, across: int, blocks: int) -> int:
     """As many as leave enough blocks, in bands of nearly the same height; `across` counts blocks beside each other."""
-    bands = max(1, multiprocessors * (_BLOCKS_WITH_PACKS if packs else _BLOCKS) // across)
+    bands = max(1, blocks // across)
     rows = min(max(_divided_up(height, bands), _FEWEST_ROWS), _MOST_ROWS)
     return _divided_up(height, _divided_up(height, rows))
 

@@ -54,6 +54,9 @@ constexpr int64_t kMostPixels = int64_t(1) << 48;
 constexpr int64_t kMostAlong = 65535;  // Of a grid, in y and z.
 constexpr int64_t kFewestRows = 2;
 constexpr int64_t kMostRows = 64;
+constexpr int64_t kBlocksOfPacks = 8;  // A multiprocessor.
+constexpr int64_t kBlocksOfPacksWithGradient = 5;
+constexpr int64_t kBlocksOfPixels = 16;
 
 inline int64_t divided_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -90,8 +93,8 @@ inline bool packed(const Pictures& pictures) {
     return whole;
 }
 
-inline int64_t rows_of_a_band(int64_t height, int64_t across, bool packs, int64_t multiprocessors) {
-    const int64_t bands = std::max<int64_t>(1, multiprocessors * (packs ? 4 : 16) / across);
+inline int64_t rows_of_a_band(int64_t height, int64_t across, int64_t blocks) {
+    const int64_t bands = std::max<int64_t>(1, blocks / across);
     const int64_t rows = std::clamp(divided_up(height, bands), kFewestRows, kMostRows);
     return divided_up(height, divided_up(height, rows));
 }
@@ -126,7 +129,8 @@ inline VariationPlan plan_variation(Pictures pictures, VariationKind kind, doubl
     const auto [batch, channels, height, width] = pictures.shape;
     const int64_t columns = channels * width / (packs ? 16 / element_bytes(pictures.element) : 1);
     const int64_t column_blocks = divided_up(columns, kVariationThreads);
-    const int64_t rows = rows_of_a_band(height, column_blocks * batch, packs, device.multiprocessors);
+    const int64_t each = !packs ? kBlocksOfPixels : gradient == nullptr ? kBlocksOfPacks : kBlocksOfPacksWithGradient;
+    const int64_t rows = rows_of_a_band(height, column_blocks * batch, each * device.multiprocessors);
     const int64_t most = std::numeric_limits<int32_t>::max();
     const int64_t bands = divided_up(height, rows);
     if (column_blocks > most / bands || batch > kMostAlong * kMostAlong)
