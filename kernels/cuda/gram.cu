@@ -9,6 +9,7 @@ using namespace gantk::kernels;
 #define GANTK_GRAM_SIMT(name, Element)                                          \
     extern "C" __global__ void __launch_bounds__(kSimtThreads, 3)               \
         gantk_gram_simt_##name(const __grid_constant__ GramParameters p) {      \
+        let_dependent_come();                                                   \
         gram_partial_simt<Element>(p);                                          \
     }
 
@@ -18,10 +19,13 @@ GANTK_GRAM_SIMT(bf16, BFloat16)
 
 extern "C" __global__ void __launch_bounds__(kReduceThreads)
     gantk_gram_reduce(const __grid_constant__ GramParameters p) {
+    if (p.loss != nullptr) let_dependent_come();
+    wait_for_earlier();
     gram_reduce(p);
 }
 
 extern "C" __global__ void __launch_bounds__(kReduceThreads)
     gantk_gram_finish(const __grid_constant__ GramParameters p) {
+    wait_for_earlier();
     gram_finish(p);
 }

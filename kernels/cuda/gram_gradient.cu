@@ -10,10 +10,12 @@ using namespace gantk::kernels;
 #define GANTK_GRADIENT(name, Element)                                                  \
     extern "C" __global__ void __launch_bounds__(kSlopesThreads, 4)                    \
         gantk_gram_slopes_##name(const __grid_constant__ GramGradientParameters p) {   \
+        let_dependent_come();                                                          \
         gram_slopes<Element>(p);                                                       \
     }                                                                                  \
     extern "C" __global__ void __launch_bounds__(kGradientSimtThreads, 2)              \
         gantk_gram_gradient_simt_##name(const __grid_constant__ GramGradientParameters p) { \
+        wait_for_earlier();                                                            \
         gram_gradient_simt<Element>(p);                                                \
     }
 

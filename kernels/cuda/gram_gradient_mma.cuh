@@ -166,6 +166,7 @@ GANTK_DEVICE void gram_gradient_mma(const GramGradientParameters& p) {
     extern "C" __global__ void __launch_bounds__(gantk::kernels::kGradientThreads, blocks)            \
         gantk_gram_gradient_##name##_##layout(                                                        \
             const __grid_constant__ gantk::kernels::GramGradientParameters p) {                       \
+        gantk::kernels::wait_for_earlier();                                                           \
         gantk::kernels::gram_gradient_mma<Mma, last>(p);                                              \
     }
 #define GANTK_GRADIENT_MMA(name, Mma, blocks)                   \

@@ -144,6 +144,7 @@ GANTK_DEVICE void gram_partial_mma(const GramParameters& p) {
 #define GANTK_GRAM_MMA_KERNEL(name, Mma, layout, dense, tile, blocks)                                     \
     extern "C" __global__ void __launch_bounds__(2 * tile, blocks)                                        \
         gantk_gram_##name##_##layout##_##tile(const __grid_constant__ gantk::kernels::GramParameters p) { \
+        gantk::kernels::let_dependent_come();                                                             \
         gantk::kernels::gram_partial_mma<Mma, dense, tile>(p);                                            \
     }
 #define GANTK_GRAM_MMA(name, Mma, blocks64, blocks128)            \

@@ -6,6 +6,7 @@
 #define GANTK_GRAM_SM90(name, Element, last)                                                            \
     extern "C" __global__ void __launch_bounds__(gantk::kernels::kSm90Threads, 1)                       \
         gantk_gram_sm90_##name(const __grid_constant__ gantk::kernels::GramSm90Parameters p) {          \
+        gantk::kernels::let_dependent_come();                                                           \
         gantk::kernels::gram_partial_sm90<Element, last>(p);                                            \
     }
 

@@ -8,6 +8,7 @@ using namespace gantk::kernels;
 #define GANTK_INSTANCE_NORM(name, Element, channels)                                 \
     extern "C" __global__ void __launch_bounds__(kNormThreads)                       \
         gantk_instance_norm_moments_##name(const __grid_constant__ InstanceNormParameters p) { \
+        let_dependent_come();                                                        \
         moments<Element, channels>(p);                                               \
     }                                                                                \
     extern "C" __global__ void __launch_bounds__(kNormThreads)                       \
@@ -25,5 +26,7 @@ GANTK_INSTANCE_NORM_OF_TYPE(bfloat16, BFloat16)
 
 extern "C" __global__ void __launch_bounds__(32 * kNormFinishRows)
     gantk_instance_norm_finish(const __grid_constant__ InstanceNormParameters p) {
+    let_dependent_come();
+    wait_for_earlier();
     finish(p);
 }

@@ -4,6 +4,7 @@
 //
 // A thread owns a pack of neighbouring channels and goes from pixel to pixel. Three launches: `moments` sums chunks of
 // pixels, `finish` joins their sums, `apply` reads each pixel once more, from the second-level cache where it fits.
+// From sm_90 on the blocks of `apply` for which there is room read theirs while `moments` is at work.
 #pragma once
 
 #include <gantk/kernels/instance_norm_parameters.h>
@@ -199,22 +200,6 @@ GANTK_DEVICE void apply(const InstanceNormParameters& p) {
     const int32_t block_row = int32_t(blockIdx.y), row_pixels = p.result_columns << 2 * p.to_shift;
     auto* result = static_cast<Element*>(p.result) + picture * p.result_stride + place.channel +
                    int64_t(block_row) * row_pixels * p.channels;
-    float means[kChannels] = {}, factors[kChannels], offsets[kChannels] = {};
-#pragma unroll
-    for (int c = 0; c < kChannels; ++c) factors[c] = 1;
-    if (p.factors != nullptr) {
-        const float* mean = p.factors + int64_t(picture) * 2 * p.channels + place.channel;
-#pragma unroll
-        for (int c = 0; c < kChannels; ++c) {
-            means[c] = mean[c];
-            factors[c] = mean[p.channels + c];
-        }
-    }
-    if (p.offset != nullptr) {
-        const float* offset = p.offset + int64_t(picture) * p.scale_stride + place.channel;
-#pragma unroll
-        for (int c = 0; c < kChannels; ++c) offsets[c] = offset[c];
-    }
     const int32_t first = int32_t(blockIdx.x) * p.run, last = min(first + p.run, row_pixels);
     const int32_t to_mask = (1 << p.to_shift) - 1, from_mask = (1 << p.from_shift) - 1;
     Channels<Element, kChannels> feature[kNormPixelsAtOnce], other[kNormPixelsAtOnce];
@@ -236,6 +221,24 @@ GANTK_DEVICE void apply(const InstanceNormParameters& p) {
         if (p.others == nullptr) continue;
         const int64_t beside = int64_t(y + p.others_top) * p.others_width + x + p.others_left;
         other[i].load(others + beside * p.channels);
+    }
+    float means[kChannels] = {}, factors[kChannels], offsets[kChannels] = {};
+    if (p.offset != nullptr) {
+        const float* offset = p.offset + int64_t(picture) * p.scale_stride + place.channel;
+#pragma unroll
+        for (int c = 0; c < kChannels; ++c) offsets[c] = offset[c];
+    }
+    // So far it read what was there before `moments` began; `finish` makes the factors.
+    wait_for_earlier();
+#pragma unroll
+    for (int c = 0; c < kChannels; ++c) factors[c] = 1;
+    if (p.factors != nullptr) {
+        const float* mean = p.factors + int64_t(picture) * 2 * p.channels + place.channel;
+#pragma unroll
+        for (int c = 0; c < kChannels; ++c) {
+            means[c] = mean[c];
+            factors[c] = mean[p.channels + c];
+        }
     }
 #pragma unroll
     for (int i = 0; i < kNormPixelsAtOnce; ++i) {

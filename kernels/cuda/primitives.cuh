@@ -26,6 +26,22 @@ GANTK_DEVICE float to_float(Float16 value) {
     return wide;
 }
 
+// Programmatic dependent launches (PTX ISA, griddepcontrol; from sm_90 on, before that nothing). A kernel that another of
+// its plan follows says at its beginning that the next may come, once all of its own blocks are there or gone; the last
+// does not, since what others launch after it may not wait. A launch that may come so early, a `Launch::dependent`,
+// waits before it reads what those before it write, and before it writes; launched otherwise, it does not wait.
+GANTK_DEVICE void let_dependent_come() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+GANTK_DEVICE void wait_for_earlier() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 GANTK_DEVICE uint32_t shared_address(const void* pointer) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }

@@ -5,10 +5,11 @@
 
 using namespace gantk::kernels;
 
-// `blocks` of them are to fit on a multiprocessor: enough bytes are then under way, and no register is spilled.
-#define GANTK_VARIATION(name, Kind, Rows, gradient, blocks)                     \
-    extern "C" __global__ void __launch_bounds__(kThreads, blocks)              \
+// `resident` blocks are to fit on a multiprocessor: enough bytes are then under way, and no register is spilled.
+#define GANTK_VARIATION(name, Kind, Rows, gradient, resident)                   \
+    extern "C" __global__ void __launch_bounds__(kThreads, resident)            \
         gantk_variation_##name(const __grid_constant__ VariationParameters p) { \
+        if (p.counters == nullptr && p.blocks > 1) let_dependent_come();        \
         variation<Kind, Rows, gradient>(p);                                     \
     }
 
@@ -28,6 +29,7 @@ GANTK_VARIATION_OF_TYPE(bfloat16, BFloat16)
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     gantk_variation_finish(const __grid_constant__ VariationParameters p) {
+    wait_for_earlier();
     const int64_t picture = picture_of_block();
     if (picture < p.batch) finish(p, picture);
 }

@@ -10,13 +10,15 @@ namespace gantk::driver {
 // here.
 #define GANTK_DRIVER_FUNCTIONS(ENTRY) \
     ENTRY(cuInit)                     \
+    ENTRY(cuDriverGetVersion)         \
     ENTRY(cuGetErrorName)             \
     ENTRY(cuCtxGetDevice)             \
     ENTRY(cuDeviceGetAttribute)       \
     ENTRY(cuLibraryLoadData)          \
     ENTRY(cuLibraryGetKernel)         \
+    ENTRY(cuKernelGetAttribute)       \
     ENTRY(cuKernelSetAttribute)       \
-    ENTRY(cuLaunchKernel)             \
+    ENTRY(cuLaunchKernelEx)           \
     ENTRY(cuTensorMapEncodeTiled)     \
     ENTRY(cuThreadExchangeStreamCaptureMode)
 

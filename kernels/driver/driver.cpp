@@ -19,8 +19,13 @@ using kernels::TensorMap;
 // More is lent to kernels that ask for it. Everyone has 48 KiB, of which static variables are a part.
 constexpr std::uint32_t kDefaultSharedBytes = 32 * 1024;
 
+// Kernels wait for the launch before them in code for these and later ones, and drivers from here on capture that.
+constexpr int kWaitingArchitecture = 90;
+constexpr int kEarlyLaunchesInGraphs = 12030;
+
 struct LoadedKernel {
     CUkernel handle;
+    bool waits = false;  // It can wait by itself for the launch before it.
     std::uint32_t lent_bytes = kDefaultSharedBytes;
 };
 
@@ -53,21 +58,33 @@ CUlibrary load_unit(const std::string& name) {
 // device.
 class Loaded {
   public:
-    CUkernel find(CUdevice device, const Launch& launch) {
+    LoadedKernel find(CUdevice device, const Launch& launch) {
         const std::lock_guard lock(mutex_);
         auto [found, added] = kernels_.try_emplace({device, launch.unit, launch.kernel});
         LoadedKernel& kernel = found->second;
-        if (kernel.handle == nullptr) kernel.handle = handle_of(launch);
+        if (kernel.handle == nullptr) {
+            kernel.handle = handle_of(launch);
+            kernel.waits = waits(kernel.handle, device);
+        }
         if (launch.shared_bytes > kernel.lent_bytes) {
             check(api().cuKernelSetAttribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
                                              static_cast<int>(launch.shared_bytes), kernel.handle, device),
                   "cuKernelSetAttribute", launch.kernel.c_str());
             kernel.lent_bytes = launch.shared_bytes;
         }
-        return kernel.handle;
+        return kernel;
     }
 
   private:
+    // Of the code that the driver chose: that of an older architecture runs on a newer one.
+    static bool waits(CUkernel kernel, CUdevice device) {
+        int architecture = 0, version = 0;
+        return api().cuKernelGetAttribute(&architecture, CU_FUNC_ATTRIBUTE_PTX_VERSION, kernel, device) ==
+                   CUDA_SUCCESS &&
+               architecture >= kWaitingArchitecture &&
+               api().cuDriverGetVersion(&version) == CUDA_SUCCESS && version >= kEarlyLaunchesInGraphs;
+    }
+
     CUkernel handle_of(const Launch& launch) {
         auto [found, added] = libraries_.try_emplace(launch.unit);
         if (found->second == nullptr) found->second = load_unit(launch.unit);
@@ -158,14 +175,18 @@ const kernels::Device& current_device() {
 void launch(const std::vector<Launch>& launches, CUstream stream) {
     const CUdevice device = device_of_context();
     for (const Launch& one : launches) {
-        const CUkernel kernel = loaded().find(device, one);
+        const LoadedKernel kernel = loaded().find(device, one);
         std::vector<unsigned char> parameters = one.parameters;
         for (const TensorMap& map : one.tensor_maps) encode(map, one, parameters.data());
         void* arguments[] = {parameters.data()};
-        check(api().cuLaunchKernel(reinterpret_cast<CUfunction>(kernel), one.grid.x, one.grid.y, one.grid.z,
-                                   one.block.x, one.block.y, one.block.z, one.shared_bytes, stream, arguments,
-                                   nullptr),
-              "cuLaunchKernel", one.kernel.c_str());
+        CUlaunchAttribute early{};
+        early.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+        early.value.programmaticStreamSerializationAllowed = 1;
+        const CUlaunchConfig config{
+            one.grid.x,  one.grid.y,       one.grid.z, one.block.x, one.block.y,
+            one.block.z, one.shared_bytes, stream,     &early,      one.dependent && kernel.waits ? 1u : 0u};
+        check(api().cuLaunchKernelEx(&config, reinterpret_cast<CUfunction>(kernel.handle), arguments, nullptr),
+              "cuLaunchKernelEx", one.kernel.c_str());
     }
 }
 

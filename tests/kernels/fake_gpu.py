@@ -54,7 +54,8 @@ class FakeCuda:
     """Args:
     gpus: That the driver sees.
     memory: Where `allocate`, `free`, `write` and `read` go.
-    execute: Runs a launch: (unit, target, kernel, grid, block, shared bytes, parameters, tensor maps).
+    execute: Runs a launch: (unit, target, kernel, grid, block, shared bytes, parameters, tensor maps, dependent).
+    version: Of the driver.
     """
 
     memory: Any
@@ -71,6 +72,7 @@ class FakeCuda:
     tensor_maps: dict[bytes, Any] = field(default_factory=dict)
     retained: dict[int, int] = field(default_factory=dict)
     pool_keeps: dict[int, int] = field(default_factory=dict)  # Bytes that nobody uses, by pool.
+    version: int = 13000
     capturing: bool = False
     relaxed: bool = False
     _failures: dict[str, Any] = field(default_factory=dict)
@@ -290,7 +292,23 @@ class FakeCuda:
             refuse("CUDA_ERROR_INVALID_VALUE")
         self.opted_in[int(kernel), int(device)] = value
 
+    def _cuDriverGetVersion(self) -> int:
+        return self.version
+
+    def _cuLaunchKernelEx(self, config: Any, kernel: Any, pointers: int, extra: int) -> None:
+        (attribute,) = config.attrs
+        kinds = real.CUlaunchAttributeID
+        assert attribute.id == kinds.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+        assert (config.numAttrs, attribute.value.programmaticStreamSerializationAllowed) == (1, 1)
+        grid = config.gridDimX, config.gridDimY, config.gridDimZ
+        block = config.blockDimX, config.blockDimY, config.blockDimZ
+        shared, stream = config.sharedMemBytes, int(config.hStream)
+        self._launch(kernel, *grid, *block, shared, stream, pointers, extra, dependent=True)
+
     def _cuLaunchKernel(self, kernel: Any, *arguments: Any) -> None:
+        self._launch(kernel, *arguments)
+
+    def _launch(self, kernel: Any, *arguments: Any, dependent: bool = False) -> None:
         gpu = self._in_context()
         *extents, shared, _, pointers, extra = arguments
         grid, block = tuple(extents[:3]), tuple(extents[3:])
@@ -303,7 +321,7 @@ class FakeCuda:
             refuse("CUDA_ERROR_INVALID_VALUE")
         first = ctypes.c_void_p.from_address(pointers).value
         assert first is not None
-        self.execute(code.unit, code.target, name, grid, block, shared, first, self.tensor_maps)
+        self.execute(code.unit, code.target, name, grid, block, shared, first, self.tensor_maps, dependent)
 
     def encode_tiled(self, place: int, element: int, rank: int, address: int, *rest: Any) -> int:
         """`cuTensorMapEncodeTiled`, which is called through ctypes: the map is a number that stands for its terms."""

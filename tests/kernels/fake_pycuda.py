@@ -65,7 +65,7 @@ class FakeFunction:
         self.pycuda.calls.append(("launch", self.name, stream))
         self.pycuda.execute(
             self.unit, self.target, self.name, grid, block, shared_size, ctypes.addressof(packed),
-            self.pycuda.tensor_maps,
+            self.pycuda.tensor_maps, False,
         )  # fmt: skip
 
 

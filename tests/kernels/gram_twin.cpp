@@ -15,8 +15,8 @@ const Type* address(int64_t value) {
 }
 
 void print(const Launch& launch) {
-    std::printf("%s %s %u %u %u %u %u ", launch.unit.c_str(), launch.kernel.c_str(), launch.grid.x, launch.grid.y,
-                launch.grid.z, launch.block.x, launch.shared_bytes);
+    std::printf("%s %s %u %u %u %u %u %d ", launch.unit.c_str(), launch.kernel.c_str(), launch.grid.x, launch.grid.y,
+                launch.grid.z, launch.block.x, launch.shared_bytes, launch.dependent);
     for (unsigned char byte : launch.parameters) std::printf("%02x", byte);
     for (const TensorMap& map : launch.tensor_maps) {
         std::printf(" %d %llx %d %d", map.offset, static_cast<unsigned long long>(map.address),

@@ -9,7 +9,7 @@ using namespace gantk::kernels;
 
 static void print(const Launch& launch) {
     std::cout << ' ' << launch.unit << ' ' << launch.kernel << ' ' << launch.grid.x << ' ' << launch.grid.y << ' '
-              << launch.grid.z << ' ' << launch.block.x << ' ' << launch.block.y << ' ' << std::hex;
+              << launch.grid.z << ' ' << launch.block.x << ' ' << launch.block.y << ' ' << launch.dependent << ' ' << std::hex;
     for (const unsigned char byte : launch.parameters) std::cout << int(byte / 16) << int(byte % 16);
     std::cout << std::dec;
 }

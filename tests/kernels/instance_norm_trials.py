@@ -113,20 +113,21 @@ def plan(trial: Trial, numbers: Numbers, addresses: tuple[int, ...] = (0,) * 6) 
     if said.startswith("refused"):
         raise RefusedError(said.partition(": ")[2])
     words = said.split()
-    launches = [launch_of(words[start : start + 8]) for start in range(5, len(words), 8)]
+    launches = [launch_of(words[start : start + 9]) for start in range(5, len(words), 9)]
     return Planned(int(words[0]), tuple(map(int, words[1:5])), launches)
 
 
 def launch_of(words: list[str]) -> Launch:
-    """A launch, as programs that plan in C++ print it: unit, kernel, grid, block, parameters."""
-    unit, kernel, *sizes, parameters = words
+    """A launch, as programs that plan in C++ print it: unit, kernel, grid, block, dependent, parameters."""
+    unit, kernel, *sizes, dependent, parameters = words
     grid, block = tuple(map(int, sizes[:3])), (*map(int, sizes[3:]), 1)
     data = bytes.fromhex(parameters)
 
     class Parameters(ctypes.Structure):
         _fields_ = (("bytes", ctypes.c_uint64 * (len(data) // 8)),)
 
-    return Launch(unit, kernel, grid, block, 0, Parameters.from_buffer_copy(data))  # type: ignore[arg-type]
+    given = Parameters.from_buffer_copy(data)
+    return Launch(unit, kernel, grid, block, 0, given, dependent=dependent == "1")  # type: ignore[arg-type]
 
 
 def numbers_of(trial: Trial) -> Numbers:

@@ -89,8 +89,19 @@ def run(
         observe(launch, arch)
         machine = _machine(module, launch, blocks)
         parameters = ctypes.string_at(ctypes.addressof(launch.parameters), ctypes.sizeof(launch.parameters))
-        total += machine.run(memory, parameters, launch.tensor_maps, budget or BUDGET)
+        total += machine.run(
+            memory,
+            parameters,
+            launch.tensor_maps,
+            budget or BUDGET,
+            dependent=launch.dependent and _waits(arch),
+        )
     return total
+
+
+def _waits(arch: str) -> bool:
+    """Whether launches of this architecture may begin before the one before them has ended."""
+    return int(arch.partition("_")[2].rstrip("a")) >= 90
 
 
 def observe(launch: Launch, arch: str) -> None:

@@ -74,8 +74,9 @@ def execute(
     shared_bytes: int,
     parameters: int,
     tensor_maps: Mapping[bytes, Mapping[str, Any]],
+    dependent: bool,
 ) -> None:
-    """Run one launch as `cuLaunchKernel` gets it: parameters at an address, with encoded tensor maps in them.
+    """Run one launch as the driver gets it: parameters at an address, with encoded tensor maps in them.
 
     How it gets there is looked at here: its code is compiled quickly. Trials of the kernels have it as it is shipped.
     """
@@ -87,6 +88,5 @@ def execute(
         for offset in range(0, parameter.bytes, 64)
         if data.raw[offset : offset + 128] in tensor_maps
     ]
-    run(
-        [Launch(unit, kernel, grid, block, shared_bytes, data, tuple(found))], memory, target, options=options
-    )
+    launch = Launch(unit, kernel, grid, block, shared_bytes, data, tuple(found), dependent)
+    run([launch], memory, target, options=options)

@@ -25,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RECORD = HERE / "judged.json"
 FILES = (
+    "test_dependent_launches.py",
     "test_functions.py",
     "test_gram_gradient_kernels.py",
     "test_gram_kernels.py",

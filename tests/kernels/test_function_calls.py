@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from gantk.runtime import dlpack
 from gantk.runtime.cuda import POOLED_BYTES
 
 pytest.importorskip("cuda.bindings", reason="wants cuda-bindings")
-from fake_gpu import FakeCuda
+from fake_gpu import FakeCuda, FakeGPU
 from function_arguments import Claimed, Laid
 from function_references import error, gram, gram_slope, numbers
 
@@ -75,6 +76,29 @@ def test_everything_happens_on_the_callers_stream(cuda: FakeCuda) -> None:
     assert not {name for name, _ in cuda.calls} & {"cuCtxSynchronize", "cuStreamSynchronize", "cuMemAlloc"}
     assert found.__cuda_array_interface__["stream"] == STREAM
     del found
+
+
+@pytest.mark.parametrize(
+    ("capability", "version", "early"),
+    [((9, 0), 13000, True), ((12, 0), 12030, True), ((9, 0), 12020, False), ((8, 9), 13000, False)],
+)
+def test_what_waits_by_itself_is_launched_early(
+    interpreted: Callable[..., FakeCuda], capability: tuple[int, int], version: int, early: bool
+) -> None:
+    """Where the GPU's code can wait, and the driver captures such launches into graphs."""
+    cuda = interpreted(gpus=(FakeGPU(capability, shared_bytes=99 * 1024),), version=version)
+    given = numbers(1, 20, 6, 5)
+    value = kernels.total_variation(kernels.to_device(given, stream=STREAM), stream=STREAM)
+    np.testing.assert_allclose(value.numpy(), variation(given, "l1", 0)[0], rtol=1e-5)
+    launches = [
+        (name, int(arguments[0].hStream) if name.endswith("Ex") else arguments[8])
+        for name, arguments in cuda.calls
+        if name.startswith("cuLaunch")
+    ]
+    assert launches == [
+        ("cuLaunchKernel", STREAM),
+        ("cuLaunchKernelEx" if early else "cuLaunchKernel", STREAM),
+    ]
 
 
 def test_our_stream_waits_for_the_producer(cuda: FakeCuda) -> None:

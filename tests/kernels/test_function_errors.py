@@ -24,9 +24,12 @@ from function_references import numbers
 STREAM = 0x5000
 
 
-def test_every_call_of_the_driver_may_fail(install: Callable[..., FakeCuda]) -> None:
+@pytest.mark.parametrize("capability", [(8, 0), (9, 0)], ids=str)
+def test_every_call_of_the_driver_may_fail(
+    install: Callable[..., FakeCuda], capability: tuple[int, int]
+) -> None:
     """Each function in turn: an error in words, nothing leaks, and the next try works."""
-    cuda = install(memory=FakeMemory(1 << 25))
+    cuda = install(memory=FakeMemory(1 << 25), gpus=(FakeGPU(capability),))
     features = kernels.to_device(numbers(1, 130, 8, 9), stream=0x6000)
     target, grad = kernels.to_device(numbers(130, 130)), kernels.to_device(numbers(1, 130, 130))
 

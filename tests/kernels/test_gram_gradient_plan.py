@@ -249,7 +249,8 @@ def described(plan: GramGradientPlan, style: bool) -> list[str]:
         ).hex()
         grid = " ".join(map(str, launch.grid))
         lines.append(
-            f"{launch.unit} {launch.kernel} {grid} {launch.block[0]} {launch.shared_bytes} {content}"
+            f"{launch.unit} {launch.kernel} {grid} {launch.block[0]} {launch.shared_bytes} "
+            f"{int(launch.dependent)} {content}"
         )
     return [*lines, "."]
 

@@ -278,7 +278,8 @@ def described(plan: GramPlan) -> list[str]:
         ).hex()
         grid = " ".join(map(str, launch.grid))
         lines.append(
-            f"{launch.unit} {launch.kernel} {grid} {launch.block[0]} {launch.shared_bytes} {content}"
+            f"{launch.unit} {launch.kernel} {grid} {launch.block[0]} {launch.shared_bytes} "
+            f"{int(launch.dependent)} {content}"
             + "".join(f" {described_map(each)}" for each in launch.tensor_maps)
         )
     return [*lines, "."]

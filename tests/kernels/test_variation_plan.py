@@ -263,6 +263,7 @@ def planned(case: tuple[Pictures, Pictures, str, float, int, bool]) -> str:
     both = [plan.launches(16, 32, 48, 64, counters) for counters in (0, 80)]
     given = bytes(both[1][0].parameters).hex()
     counts = " ".join(str(len(launches)) for launches in both)
+    counts += f" {int(both[1][0].dependent)}{int(both[0][-1].dependent)}"
     return f"{plan.kernel} {' '.join(map(str, plan.grid))} {plan.workspace_bytes} {plan.counters} {counts} {given}"
 
 

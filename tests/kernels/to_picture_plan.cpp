@@ -28,7 +28,7 @@ int main() {
             const Launch launch = plan.launch(data);
             for (const int64_t size : plan.picture_shape) std::cout << size << ' ';
             std::cout << launch.unit << ' ' << launch.kernel << ' ' << launch.grid.x << ' ' << launch.grid.y << ' '
-                      << launch.grid.z << ' ' << launch.block.x << ' ' << launch.block.y << ' ' << std::hex;
+                      << launch.grid.z << ' ' << launch.block.x << ' ' << launch.block.y << ' ' << launch.dependent << ' ' << std::hex;
             for (const unsigned char byte : launch.parameters) std::cout << int(byte / 16) << int(byte % 16);
             std::cout << std::dec << '\n';
         } catch (const PlanError& error) {

@@ -21,7 +21,8 @@ static Pictures read_pictures(std::istream& line) {
 static void print(const VariationPlan& plan) {
     const auto [one, two] = std::pair(plan.launches(16, 32, 48, 64, 80), plan.launches(16, 32, 48, 64, 0));
     std::cout << plan.kernel << ' ' << plan.grid.x << ' ' << plan.grid.y << ' ' << plan.grid.z << ' '
-              << plan.workspace_bytes << ' ' << plan.counters << ' ' << two.size() << ' ' << one.size() << ' ' << std::hex;
+              << plan.workspace_bytes << ' ' << plan.counters << ' ' << two.size() << ' ' << one.size() << ' '
+              << one.front().dependent << two.back().dependent << ' ' << std::hex;
     for (const unsigned char byte : one.front().parameters)
         std::cout << int(byte / 16) << int(byte % 16);
     std::cout << std::dec << '\n';

@@ -8,8 +8,9 @@
 namespace gantk::driver {
 
 const Unit kUnits[] = {{"first", reinterpret_cast<const unsigned char*>("first")},
-                       {"second", reinterpret_cast<const unsigned char*>("second")}};
-const int kUnitCount = 2;
+                       {"second", reinterpret_cast<const unsigned char*>("second")},
+                       {"old", reinterpret_cast<const unsigned char*>("old")}};
+const int kUnitCount = 3;
 
 }  // namespace gantk::driver
 
@@ -17,8 +18,9 @@ namespace {
 
 using gantk::kernels::Launch;
 
-Launch launch_of(const char* unit, const char* kernel, std::uint32_t shared_bytes, std::uint64_t parameter) {
-    return {unit, kernel, {7, 2, 3}, {128, 1, 1}, shared_bytes, gantk::kernels::bytes_of(parameter), {}};
+Launch launch_of(const char* unit, const char* kernel, std::uint32_t shared_bytes, std::uint64_t parameter,
+                 bool dependent = false) {
+    return {unit, kernel, {7, 2, 3}, {128, 1, 1}, shared_bytes, gantk::kernels::bytes_of(parameter), {}, dependent};
 }
 
 void refused(const char* what, const Launch& launch) {
@@ -61,6 +63,10 @@ int main() {
     mapped.tensor_maps[0].offset = 64;
     mapped.tensor_maps[0].swizzle_bytes = 0;
     gantk::driver::launch({mapped}, stream);
+    // The last is for an architecture without such launches.
+    gantk::driver::launch({launch_of("first", "a", 0, 0x50), launch_of("first", "a", 0, 0x51, true),
+                           launch_of("old", "a", 0, 0x52, true)},
+                          stream);
     refused("unit", launch_of("third", "a", 0, 0));
     refused("kernel", launch_of("first", "missing", 0, 0));
     for (const std::uintptr_t address : {0x1000, 0x1002, 0x1004, 0x1008, 0x1001})

@@ -19,6 +19,11 @@ extern "C" {
 
 CUresult cuInit(unsigned) { return CUDA_SUCCESS; }
 
+CUresult cuDriverGetVersion(int* version) {
+    *version = 13000;
+    return CUDA_SUCCESS;
+}
+
 CUresult cuGetErrorName(CUresult, const char** name) {
     *name = "CUDA_ERROR_OF_THE_FAKE";
     return CUDA_SUCCESS;
@@ -66,15 +71,25 @@ CUresult cuKernelSetAttribute(CUfunction_attribute which, int value, CUkernel ke
     return CUDA_SUCCESS;
 }
 
-CUresult cuLaunchKernel(CUfunction kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z,
-                        unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
-                        CUstream stream, void** parameters, void** extra) {
+// The code of a unit named "old" is for an older architecture than the GPU's.
+CUresult cuKernelGetAttribute(int* value, CUfunction_attribute which, CUkernel kernel, CUdevice device) {
+    if (which != CU_FUNC_ATTRIBUTE_PTX_VERSION || device != 3) return CUDA_ERROR_INVALID_VALUE;
+    *value = reinterpret_cast<std::string*>(kernel)->rfind("old.", 0) == 0 ? 80 : 90;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction kernel, void** parameters, void** extra) {
     std::uint64_t first = 0;
     std::memcpy(&first, parameters[0], sizeof first);
-    std::printf("launch %s %ux%ux%u of %ux%ux%u, %u bytes, stream %lu, parameters begin with %#lx%s\n",
-                reinterpret_cast<std::string*>(kernel)->c_str(), grid_x, grid_y, grid_z, block_x, block_y,
-                block_z, shared, reinterpret_cast<unsigned long>(stream), static_cast<unsigned long>(first),
-                extra ? ", extra" : "");
+    const bool early = config->numAttrs == 1 &&
+                       config->attrs[0].id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION &&
+                       config->attrs[0].value.programmaticStreamSerializationAllowed == 1;
+    if (config->numAttrs > 0 && !early) return CUDA_ERROR_INVALID_VALUE;
+    std::printf("launch %s %ux%ux%u of %ux%ux%u, %u bytes, stream %lu, parameters begin with %#lx%s%s\n",
+                reinterpret_cast<std::string*>(kernel)->c_str(), config->gridDimX, config->gridDimY,
+                config->gridDimZ, config->blockDimX, config->blockDimY, config->blockDimZ,
+                config->sharedMemBytes, reinterpret_cast<unsigned long>(config->hStream),
+                static_cast<unsigned long>(first), early ? ", early" : "", extra ? ", extra" : "");
     return CUDA_SUCCESS;
 }
 

@@ -32,6 +32,10 @@ map type 6 at 0x1000: 4096 x 64, stride 8192, box 64 x 32, steps 1 x 1, swizzle 
 launch first.a 7x2x3 of 128x1x1, 0 bytes, stream 5, parameters begin with 0x5a5a5a5a5a5a5a5a
 map type 11 at 0x1000: 4096 x 64, stride 8192, box 64 x 32, steps 1 x 1, swizzle 0
 launch first.a 7x2x3 of 128x1x1, 0 bytes, stream 5, parameters begin with 0x40
+launch first.a 7x2x3 of 128x1x1, 0 bytes, stream 5, parameters begin with 0x50
+launch first.a 7x2x3 of 128x1x1, 0 bytes, stream 5, parameters begin with 0x51, early
+load old
+launch old.a 7x2x3 of 128x1x1, 0 bytes, stream 5, parameters begin with 0x52
 unit: this library has no kernels of the unit third
 kernel: cuLibraryGetKernel gives CUDA_ERROR_OF_THE_FAKE for missing
 16 2 4 8 1 

@@ -13,12 +13,14 @@ What it executes is PTX text, as NVRTC writes it, of `.entry` functions (no call
   threads; warp collectives without all their threads; copies onto an mbarrier without its fence, or that nobody waits
   for; `setmaxnreg` beyond what there is;
 - wgmma: accumulators and operands touched before `wait_group` covers them, a missing `fence` or `commit_group`;
+- a programmatic dependent launch: what it reads and writes before `griddepcontrol.wait`, and that some thread waits;
 - an unknown instruction, which raises with its text, and a run that does not end.
 
 What it does not show: time; a thread of a warp overwriting what another of the same warp has yet to read; races of the
 warps of one block in global memory with atomics, or with any but the last of several readers; the last bits of
 approximate instructions, computed exactly here, and of sums on tensor cores, made in float32 (or, on request, cut off
-as measured: see `cutting`). Clusters, multicast, bulk stores and `.func` calls are not known to it.
+as measured: see `cutting`). Clusters, multicast, bulk stores and `.func` calls are not known to it, nor, in dependent
+launches, bulk copies.
 """
 
 from . import (  # noqa: F401
@@ -29,6 +31,7 @@ from . import (  # noqa: F401
     comparisons,
     control,
     conversions,
+    dependence,
     mbarriers,
     mma,
     registers,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .dependence import check_read, check_write
 from .faults import Fault, Unsupported
 from .machine import Machine
 from .numbers import Array
@@ -48,6 +49,8 @@ def _load(
     if space == "generic":
         space, address = _resolve(address)
     if space in ("global", "const"):
+        if machine.dependent:
+            check_read(machine, address, width * count, threads)
         loaded = machine.memory.load(address, width, count, machine.linear_block[threads], nc)
         machine.order.note_read(address, width * count, *machine.places(threads))
         return loaded
@@ -137,6 +140,7 @@ def _emit_store(machine: Machine, instruction: Instruction) -> Step:
         if where == "generic":
             where, at = _resolve(at)
         if where == "global":
+            check_write(machine, threads)
             machine.memory.store(at, block, machine.linear_block[threads])
             machine.order.note_write(at, dtype.itemsize * len(values), *machine.places(threads))
         elif where == "shared":
@@ -207,6 +211,7 @@ def _emit_atomic(machine: Machine, instruction: Instruction) -> Step:
                 (at + machine.of_block[threads] * machine.shared.stride) // width,
             )
         elif where == "global":
+            check_write(machine, threads)
             view, index = machine.memory.peek(at, width)
             view = view.view(dtype)
         else:

@@ -100,7 +100,7 @@ def _trap(machine: Machine, instruction: Instruction) -> Step | None:
     return trap
 
 
-@emitter("griddepcontrol", "nanosleep", "pmevent")
+@emitter("nanosleep", "pmevent")
 def _nothing(machine: Machine, instruction: Instruction) -> Step | None:
     return None
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .dependence import check_read
 from .faults import Fault, Unsupported
 from .machine import Machine
 from .numbers import Array
@@ -102,6 +103,8 @@ def _fetch(machine: Machine, source: Array, counts: Array, threads: Array, bytes
         raise Fault(f"misaligned global source of a cp.async of {bytes_} bytes")
     blocks = machine.linear_block[threads]
     read = counts > 0
+    if machine.dependent:
+        check_read(machine, source[read], counts[read], threads[read])
     machine.order.note_read(source[read], 1, *machine.places(threads[read]))
     whole = counts == bytes_
     if whole.any():

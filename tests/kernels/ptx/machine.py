@@ -48,6 +48,8 @@ class Machine(Operands):
         self.finishers: list[Callable[[], None]] = []  # called when a batch has ended; they may raise faults
         self.idle: list[Callable[[], str]] = []  # each says what is waited for, in a deadlock
         self.extensions: dict[type, Any] = {}
+        self.dependent = False  # A programmatic dependent launch, of whose threads some have not waited yet.
+        self.waited = np.ones(self.lanes, bool)
         self.order = WarpOrder(self.shared)
         self.segment, self.place = Segment(0), 0  # what is being compiled
         self.segments = compile_segments(self)
@@ -70,8 +72,13 @@ class Machine(Operands):
         tensor_maps: tuple[Any, ...],
         budget: int,
         order: list[int] | None = None,
+        *,
+        dependent: bool = False,
     ) -> int:
-        """Execute the whole grid; returns how many instructions were executed (a step for many threads is one)."""
+        """Execute the whole grid; returns how many instructions were executed (a step for many threads is one).
+
+        A `dependent` launch may begin before the one before it has ended; see `dependence`.
+        """
         if len(parameters) != self.parameter_bytes:
             raise Fault(
                 f"{self.entry.name} takes {self.parameter_bytes} bytes of parameters, {len(parameters)} were given"
@@ -87,7 +94,8 @@ class Machine(Operands):
                 )
             self.symbols[each.name][0] = memory.symbols[each.name]
         total = int(np.prod(self.grid))
-        memory.begin_launch(self.global_granule, total)
+        memory.begin_launch(self.global_granule, total, follows=dependent)
+        self.dependent = dependent
         self.order.begin_launch(memory)
         order = list(range(total)) if order is None else order
         with np.errstate(all="ignore"):
@@ -108,12 +116,15 @@ class Machine(Operands):
         for file in self.files.values():
             file.view(np.uint8).fill(0 if file.dtype == np.bool_ else 0xFF)
         self.local.fill(0xFF)
+        self.waited.fill(not self.dependent)
         self.shared.reset()
         for reset in self.resetters:
             reset()
         self.parked.clear()
         self.fronts = {0: True if self.exists.all() else self.exists.copy()}
         self._schedule()
+        if not self.waited[self.exists].any():
+            raise Fault(f"{self.entry.name}: no thread waits for the launch before it, which it may outrun")
         for finish in self.finishers:
             finish()
 

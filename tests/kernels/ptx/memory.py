@@ -40,6 +40,9 @@ class Memory:
         self._data = np.zeros(1 << 16, np.uint8)
         self._written = np.zeros(1 << 16, np.uint8)
         self.symbols: dict[Any, int] = {}
+        self._earlier = np.zeros(0, bool)
+        self._writer = np.zeros(0, np.int32)
+        self.granule = 4
         self.begin_launch(4, 1)
 
     def put(self, array: Array, align: int = 256, offset: int = 0) -> int:
@@ -88,8 +91,13 @@ class Memory:
         self._ends = np.array([a.start + a.bytes + BASE for a in self._allocations], np.int64)
         return start
 
-    def begin_launch(self, granule: int, blocks: int) -> None:
-        """Forget who touched what: an earlier launch is over before this one begins."""
+    def begin_launch(self, granule: int, blocks: int, *, follows: bool = False) -> None:
+        """Forget who touched what: an earlier launch is over before this one begins, unless this one `follows` it."""
+        wrote = np.repeat(self._writer != 0, self.granule)[: self._end] if follows else np.zeros(0, bool)
+        wrote = np.pad(wrote, (0, self._end - len(wrote)))
+        if follows:
+            wrote[: len(self._earlier)] |= self._earlier
+        self._earlier = wrote
         self.granule = granule
         self._writer = np.zeros(0, np.int32)
         self._reader = np.zeros(0, np.int32)
@@ -161,6 +169,12 @@ class Memory:
             lane = int(np.flatnonzero((view[index] != values).any(1))[0])
             raise Fault(f"threads store different values to one place, {self.name(int(address[lane]))}")
         self._written.view(values.dtype)[index] = np.array([1] * width, np.uint8).view(values.dtype)[0]
+
+    def of_earlier(self, address: Array, count: Array) -> Array:
+        """Whether any of `count` bytes at each address was written by a launch that this one follows."""
+        sums = np.concatenate([[0], np.cumsum(self._earlier)])
+        offset = address - BASE
+        return np.asarray(sums[offset + count] > sums[offset])
 
     def peek(self, address: Array, width: int) -> tuple[Array, Array]:
         """For an atomic: the words' view of the arena and each thread's index in it, checked."""

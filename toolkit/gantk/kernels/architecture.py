@@ -30,6 +30,11 @@ class Target:
     def is_ptx(self) -> bool:
         return self.name.startswith("compute_")
 
+    @property
+    def waits(self) -> bool:
+        """Whether kernels can wait for the launch before them, which `Launch.dependent` is about: from sm_90 on."""
+        return int(self.name.partition("_")[2].rstrip("a")) >= 90
+
 
 def target_for(capability: Capability, known: Collection[int] | None = None) -> Target:
     """The best target for a GPU: machine code of its own family where there is some, else PTX of an older one.

@@ -16,6 +16,8 @@ from gantk.kernels.driver import bindings, call, require_driver
 from gantk.kernels.launch import Device
 from gantk.runtime.cuda import POOLED_BYTES
 
+_EARLY_LAUNCHES_IN_GRAPHS = 12030  # The driver's version as it counts them: CUDA 12.3.
+
 
 @dataclass(frozen=True)
 class GPU:
@@ -47,6 +49,11 @@ class GPU:
             if int(call("cuMemPoolGetAttribute", pool, kept)) == 0:
                 call("cuMemPoolSetAttribute", pool, kept, cuda.cuuint64_t(POOLED_BYTES))
         return self.has_pools
+
+    @cached_property
+    def launches_early(self) -> bool:
+        """Whether a dependent launch may come before the one before it has ended, also in a graph."""
+        return self.target.waits and int(call("cuDriverGetVersion")) >= _EARLY_LAUNCHES_IN_GRAPHS
 
     @contextmanager
     def current(self) -> Iterator[None]:

@@ -124,7 +124,7 @@ class GramGradientPlan:
                     blocks += layer.blocks
                     shared = max(shared, layer.shared_bytes)
                     own.append(one)
-            launches.append(_launch(unit, kernel, blocks, pictures, shared, own))
+            launches.append(_launch(unit, kernel, blocks, pictures, shared, own, dependent=True))
         return launches
 
 
@@ -204,9 +204,17 @@ def _common(
 
 
 def _launch(
-    unit: str, kernel: str, blocks: int, pictures: int, shared: int, layers: list[GramGradientLayer]
+    unit: str,
+    kernel: str,
+    blocks: int,
+    pictures: int,
+    shared: int,
+    layers: list[GramGradientLayer],
+    *,
+    dependent: bool = False,
 ) -> Launch:
     parameters = GramGradientParameters(count=len(layers))
     for index, layer in enumerate(layers):
         parameters.layers[index] = layer  # A copy.
-    return Launch(unit, kernel, (blocks, pictures, 1), (_THREADS, 1, 1), shared, parameters)
+    grid, block = (blocks, pictures, 1), (_THREADS, 1, 1)
+    return Launch(unit, kernel, grid, block, shared, parameters, dependent=dependent)

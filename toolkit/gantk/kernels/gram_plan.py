@@ -128,9 +128,11 @@ class GramPlan:
             one.first_patch = patches
             patches += layer.patches
         parameters, block = _parameters(filled, loss), (REDUCE_THREADS, 1, 1)
-        launches.append(Launch("gram", "gantk_gram_reduce", (patches, pictures, 1), block, 0, parameters))
-        if self.style:
-            launches.append(Launch("gram", "gantk_gram_finish", (1, pictures, 1), block, 0, parameters))
+        stages = {"gantk_gram_reduce": patches, **({"gantk_gram_finish": 1} if self.style else {})}
+        for kernel, blocks in stages.items():
+            launches.append(
+                Launch("gram", kernel, (blocks, pictures, 1), block, 0, parameters, dependent=True)
+            )
         return launches
 
 

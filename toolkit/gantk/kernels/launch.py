@@ -102,6 +102,8 @@ class Launch:
         shared_bytes: Dynamic shared memory; above 48 KiB it wants opting in.
         parameters: The kernel's only argument, by value.
         tensor_maps: To be encoded into the parameters first.
+        dependent: It waits by itself for the launch before it, and may come before that has ended (CUDA C++
+            Programming Guide, Programmatic Dependent Launch).
     """
 
     unit: str
@@ -111,3 +113,4 @@ class Launch:
     shared_bytes: int
     parameters: ctypes.Structure
     tensor_maps: tuple[TensorMap, ...] = ()
+    dependent: bool = False

@@ -50,11 +50,29 @@ def launch(gpu: GPU, launches: Sequence[Launch], stream: int) -> None:
             kernel = _kernel(gpu, one)
             data = packed(one)
             parameters = (ctypes.c_void_p * 1)(ctypes.addressof(data))
+            place = ctypes.addressof(parameters)
+            if one.dependent and gpu.launches_early:
+                call("cuLaunchKernelEx", _early(one, stream), kernel, place, 0, where=one.kernel)
+                continue
             call(
                 "cuLaunchKernel",
-                kernel, *one.grid, *one.block, one.shared_bytes, stream, ctypes.addressof(parameters), 0,
+                kernel, *one.grid, *one.block, one.shared_bytes, stream, place, 0,
                 where=one.kernel,
             )  # fmt: skip
+
+
+def _early(one: Launch, stream: int) -> Any:
+    """How to launch a kernel that waits by itself for the launch before it."""
+    cuda = bindings()
+    attribute, config = cuda.CUlaunchAttribute(), cuda.CUlaunchConfig()
+    attribute.id = cuda.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+    attribute.value.programmaticStreamSerializationAllowed = 1
+    config.gridDimX, config.gridDimY, config.gridDimZ = one.grid
+    config.blockDimX, config.blockDimY, config.blockDimZ = one.block
+    config.sharedMemBytes = one.shared_bytes
+    config.hStream = cuda.CUstream(stream)
+    config.attrs, config.numAttrs = [attribute], 1
+    return config
 
 
 def packed(one: Launch) -> ctypes.Array[ctypes.c_char]:

@@ -122,7 +122,7 @@ class VariationPlan:
         if self.counters == 0 or counters:
             return (first,)
         each = (1, *self.grid[1:])
-        return first, Launch("variation", "gantk_variation_finish", each, block, 0, filled)
+        return first, Launch("variation", "gantk_variation_finish", each, block, 0, filled, dependent=True)
 
 
 def plan_variation(

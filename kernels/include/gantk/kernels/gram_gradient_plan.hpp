@@ -258,9 +258,9 @@ inline std::vector<GramGradientLayer> GramGradientPlan::filled(const std::vector
 inline void GramGradientPlan::add_chunk(std::vector<GramGradientLayer> filled, int64_t count,
                                         std::vector<Launch>& launches) const {
     const auto launch = [&](const std::string& unit, const std::string& kernel, int64_t blocks, int64_t shared_bytes,
-                            const GramGradientParameters& parameters) {
+                            const GramGradientParameters& parameters, bool dependent) {
         launches.push_back({unit, kernel, {uint32_t(blocks), uint32_t(count), 1}, {256, 1, 1}, uint32_t(shared_bytes),
-                            bytes_of(parameters), {}});
+                            bytes_of(parameters), {}, dependent});
     };
     std::vector<bool> launched(layers.size(), false);
     for (size_t i = 0; i < layers.size(); ++i) {
@@ -275,7 +275,7 @@ inline void GramGradientPlan::add_chunk(std::vector<GramGradientLayer> filled, i
             parameters.layers[parameters.count++] = filled[j];
         }
         launch("gram_gradient", std::string("gantk_gram_slopes_") + detail::gradient_name(layers[i].slope), strips, 0,
-               parameters);
+               parameters, false);
     }
     std::fill(launched.begin(), launched.end(), false);
     for (size_t i = 0; i < layers.size(); ++i) {
@@ -290,7 +290,7 @@ inline void GramGradientPlan::add_chunk(std::vector<GramGradientLayer> filled, i
             shared_bytes = std::max(shared_bytes, layers[j].shared_bytes);
             parameters.layers[parameters.count++] = filled[j];
         }
-        launch(layers[i].unit, layers[i].kernel, blocks, shared_bytes, parameters);
+        launch(layers[i].unit, layers[i].kernel, blocks, shared_bytes, parameters, true);
     }
 }
 

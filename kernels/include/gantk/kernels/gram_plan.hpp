@@ -249,9 +249,9 @@ inline std::vector<GramLayer> GramPlan::filled(const std::vector<GramLayerData>&
 inline void GramPlan::add_chunk(std::vector<GramLayer> filled, int64_t count, float* loss,
                                 std::vector<Launch>& launches) const {
     const auto launch = [&](const std::string& unit, const std::string& kernel, int64_t blocks, int32_t threads,
-                            int64_t shared_bytes, const GramParameters& parameters) {
+                            int64_t shared_bytes, const GramParameters& parameters, bool dependent = false) {
         launches.push_back({unit, kernel, {uint32_t(blocks), uint32_t(count), 1}, {uint32_t(threads), 1, 1},
-                            uint32_t(shared_bytes), bytes_of(parameters), {}});
+                            uint32_t(shared_bytes), bytes_of(parameters), {}, dependent});
     };
     std::vector<bool> launched(layers.size(), false);
     for (size_t i = 0; i < layers.size(); ++i) {
@@ -292,8 +292,8 @@ inline void GramPlan::add_chunk(std::vector<GramLayer> filled, int64_t count, fl
         one.first_patch = int32_t(patches);
         patches += layers[i].patches();
     }
-    launch("gram", "gantk_gram_reduce", patches, kGramReduceThreads, 0, parameters);
-    if (style) launch("gram", "gantk_gram_finish", 1, kGramReduceThreads, 0, parameters);
+    launch("gram", "gantk_gram_reduce", patches, kGramReduceThreads, 0, parameters, true);
+    if (style) launch("gram", "gantk_gram_finish", 1, kGramReduceThreads, 0, parameters, true);
 }
 
 inline std::vector<Launch> GramPlan::launches(const std::vector<GramLayerData>& data, void* workspace,

@@ -61,15 +61,15 @@ struct InstanceNormPlan {
         p.offset = data.offset;
         const std::string unit = "instance_norm", name = "gantk_instance_norm_";
         const Extent block{kNormThreads};
-        if (!normalizes) return {{unit, name + "apply_" + suffix, grids[2], block, 0, bytes_of(p), {}}};
+        if (!normalizes) return {{unit, name + "apply_" + suffix, grids[2], block, 0, bytes_of(p), {}, false}};
         const int64_t partials = int64_t(p.pictures) * p.chunks;
         p.means = static_cast<float*>(workspace);
         p.squares = p.means + partials * p.channels;
         p.factors = p.squares + partials * p.channels;
         p.counts = p.factors + int64_t(p.pictures) * 2 * p.channels;
-        return {{unit, name + "moments_" + suffix, grids[0], block, 0, bytes_of(p), {}},
-                {unit, name + "finish", grids[1], {32, kNormFinishRows}, 0, bytes_of(p), {}},
-                {unit, name + "apply_" + suffix, grids[2], block, 0, bytes_of(p), {}}};
+        return {{unit, name + "moments_" + suffix, grids[0], block, 0, bytes_of(p), {}, false},
+                {unit, name + "finish", grids[1], {32, kNormFinishRows}, 0, bytes_of(p), {}, true},
+                {unit, name + "apply_" + suffix, grids[2], block, 0, bytes_of(p), {}, true}};
     }
 };
 

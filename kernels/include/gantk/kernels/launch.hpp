@@ -60,6 +60,8 @@ struct Launch {
     uint32_t shared_bytes = 0;               // Dynamic.
     std::vector<unsigned char> parameters;  // The kernel's only argument, by value.
     std::vector<TensorMap> tensor_maps;
+    // It waits by itself for the launch before it, and may come before that has ended (programmatic dependent launch).
+    bool dependent = false;
 };
 
 // A launch that cannot be planned; the text says why.

@@ -39,10 +39,10 @@ struct VariationPlan {
         filled.partials = reinterpret_cast<float*>(workspace);
         filled.counters = counters > 0 ? reinterpret_cast<uint32_t*>(zeros) : nullptr;
         const Extent block{kVariationThreads};
-        std::vector<Launch> found{{"variation", kernel, grid, block, 0, bytes_of(filled), {}}};
+        std::vector<Launch> found{{"variation", kernel, grid, block, 0, bytes_of(filled), {}, false}};
         if (counters > 0 && zeros == 0) {
             const Extent each{1, grid.y, grid.z};
-            found.push_back({"variation", "gantk_variation_finish", each, block, 0, bytes_of(filled), {}});
+            found.push_back({"variation", "gantk_variation_finish", each, block, 0, bytes_of(filled), {}, true});
         }
         return found;
     }
