@@ -7,7 +7,9 @@
                                  before is kept there
 
 A bound run of ONNX Runtime's and one of PyTorch in its best mode, both CUDA graphs, as PyTorch's profiler sees their
-kernels: the last of four runs, in us. Between kernels there is some idle time, which no row has.
+kernels: the last of four runs, in us. Between kernels there is some idle time, which no row has. A kernel that comes
+while the one before it ends (from sm_90 on, those after the first of gantk's instance normalisation and Gram matrices)
+is seen from then on, its waiting included.
 """
 
 from __future__ import annotations
