@@ -234,5 +234,7 @@ def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
         Trial((2, 6, 5, 24), pads=(0, 0, 0, 0), normalizes=False),
         Trial((1, 2, 100, 24), "float16", pads=(0, 0, 0, 0)),
         Trial((1, 17, 16, 2048), pads=(0, 0, 0, 0), multiprocessors=20),
+        # More chunks than `finish` reads at once.
+        Trial((1, 68, 34, 256), pads=(0, 0, 0, 0), offset=1, multiprocessors=160),
     ]
     return [(trial.label, partial(check, trial)) for trial in trials]
