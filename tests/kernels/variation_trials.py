@@ -219,6 +219,8 @@ def cases(unit: str) -> list[tuple[str, Callable[[], None]]]:
         Trial((1, 1, 5, 8), "isotropic", gradient=None),
         Trial((1, 1, 5, 5), "l1", gradient=None),
         Trial((1, 2, 6, 8), "isotropic", "bfloat16", arch="sm_75"),
+        # More blocks than a sum reads at once.
+        Trial((1, 1, 2400, 8), gradient=None, multiprocessors=200),
         Trial((1, 1, 1, 1), "l2"),
     ]
     rounded = [Trial((1, 2, 6, width), "l2", "bfloat16", arch="sm_75") for width in (5, 16)]
