@@ -73,12 +73,19 @@ done
 new=(tests/cpp/test_on_gpu.py tests/kernels/test_to_picture_operator.py tests/step/test_on_gpu.py)
 runtime=tests/runtime/test_onnxruntime_on_gpu.py
 step doctor 15 "$python" -m gantk doctor --json "$out/doctor.json"
-step new 90 "${pytest[@]}" "${workers[@]}" "${new[@]}"
+step early 30 "${pytest[@]}" tests/kernels/test_on_gpu.py -k come_early
+step new 70 "${pytest[@]}" "${workers[@]}" "${new[@]}"
 step runtime 75 "${pytest[@]}" "$runtime"
 suite dcgan128-cuda 160 dcgan128
 step dcgan128-kernels 30 "$python" benchmarks/gpu_kernels.py "$work/dcgan128.gantk" --shape latent=64x100 \
     --output "$out/gpu_kernels.json"
 suite style512-cuda 130 style
+# With kernels that come early, as they do, and in turn.
+for early in on off; do
+    more "style512-early-$early" 30 env "GANTK_EARLY_LAUNCHES=$early" "$python" -m gantk bench "$work/style.gantk" \
+        --backend onnxruntime --precision fp16 --shape picture=1x512x512x3 --budget 10s \
+        --json "$out/style512-early-$early.json"
+done
 suite style1024-cuda 90 style
 more tests 100 "${pytest[@]}" "${workers[@]}" --ignore "$runtime" "${new[@]/#/--ignore=}" tests &
 sanitize memcheck 100 &

@@ -79,13 +79,25 @@ def test_everything_happens_on_the_callers_stream(cuda: FakeCuda) -> None:
 
 
 @pytest.mark.parametrize(
-    ("capability", "version", "early"),
-    [((9, 0), 13000, True), ((12, 0), 12030, True), ((9, 0), 12020, False), ((8, 9), 13000, False)],
+    ("capability", "version", "asked", "early"),
+    [
+        ((9, 0), 13000, "", True),
+        ((12, 0), 12030, "", True),
+        ((9, 0), 12020, "", False),
+        ((8, 9), 13000, "", False),
+        ((9, 0), 13000, "off", False),
+    ],
 )
 def test_what_waits_by_itself_is_launched_early(
-    interpreted: Callable[..., FakeCuda], capability: tuple[int, int], version: int, early: bool
+    interpreted: Callable[..., FakeCuda],
+    monkeypatch: pytest.MonkeyPatch,
+    capability: tuple[int, int],
+    version: int,
+    asked: str,
+    early: bool,
 ) -> None:
-    """Where the GPU's code can wait, and the driver captures such launches into graphs."""
+    """Where the GPU's code can wait, the driver captures such launches into graphs, and nobody wants it otherwise."""
+    monkeypatch.setenv("GANTK_EARLY_LAUNCHES", asked)
     cuda = interpreted(gpus=(FakeGPU(capability, shared_bytes=99 * 1024),), version=version)
     given = numbers(1, 20, 6, 5)
     value = kernels.total_variation(kernels.to_device(given, stream=STREAM), stream=STREAM)

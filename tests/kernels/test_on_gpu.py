@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.library import opcheck
 
 from gantk import kernels, ops
+from gantk.kernels.device import gpu
 from gantk.kernels.driver import bindings, call
 from gantk.ops import gram, style, variation
 from gantk.runtime.driver import probe
@@ -209,6 +210,43 @@ def test_a_graph_is_captured_and_replayed() -> None:
         found = [tensor.clone() for tensor in captured]
         for one, wanted in zip(found, run(), strict=True):
             assert torch.equal(one, wanted)
+
+
+@pytest.mark.parametrize("is_captured", [False, True], ids=["stream", "graph"])
+def test_launches_that_come_early_give_the_same_bits(
+    is_captured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many in a row, of sizes that fill the GPU and of some that do not, against launches in turn."""
+    here = gpu(torch.cuda.current_device())
+    if not here.launches_early:
+        pytest.skip("this GPU, or its driver, has no programmatic dependent launches")
+    layers = [numbers(2, c, side, side).cuda() for c, side in ((64, 256), (256, 64), (512, 32), (20, 7))]
+    targets = [ops.gram_matrix(layer).mean(0) * 1.1 for layer in layers]
+    leaves = [layer.requires_grad_() for layer in layers]
+    pictures = [numbers(1, 3, side, side).cuda() for side in (8, 300, 1024)]
+
+    def run() -> list[Tensor]:
+        loss = ops.style_loss(leaves, targets, [1.0, 0.5, 0.25, 2.0])
+        slopes = torch.autograd.grad(loss.sum(), leaves)
+        grams = [ops.gram_matrix(leaf.detach()) for leaf in leaves]
+        return [loss.detach(), *slopes, *grams, *(ops.total_variation(each) for each in pictures)]
+
+    with monkeypatch.context() as patch:
+        patch.setitem(here.__dict__, "launches_early", False)
+        wanted = run()
+    if is_captured:
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            run()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = run()
+    for _ in range(100):
+        if is_captured:
+            graph.replay()
+        found = [tensor.clone() for tensor in captured] if is_captured else run()
+        assert all(map(torch.equal, found, wanted))
 
 
 def test_a_first_call_may_be_captured() -> None:

@@ -59,6 +59,15 @@ def test_code_is_loaded_once_and_memory_lent_where_it_is_asked_for(folder: Path)
     assert done.returncode == 0
 
 
+def test_kernels_are_launched_in_turn_where_that_is_asked_for(folder: Path) -> None:
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(folder), "GANTK_EARLY_LAUNCHES": "off"}
+    done = subprocess.run(
+        [folder / "gantk_driver_test"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == WANTED.replace(", early", "")
+    assert done.returncode == 0
+
+
 def test_without_a_driver_that_is_said(folder: Path) -> None:
     if any(
         Path(place, "libcuda.so.1").exists()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from gantk.kernels.compile import known_architectures
 from gantk.kernels.driver import bindings, call, require_driver
 from gantk.kernels.launch import Device
 from gantk.runtime.cuda import POOLED_BYTES
+
+EARLY_LAUNCHES = "GANTK_EARLY_LAUNCHES"
+"""Names the environment variable that, set to ``off``, has each kernel launched when the one before it has ended."""
 
 _EARLY_LAUNCHES_IN_GRAPHS = 12030  # The driver's version as it counts them: CUDA 12.3.
 
@@ -53,7 +57,11 @@ class GPU:
     @cached_property
     def launches_early(self) -> bool:
         """Whether a dependent launch may come before the one before it has ended, also in a graph."""
-        return self.target.waits and int(call("cuDriverGetVersion")) >= _EARLY_LAUNCHES_IN_GRAPHS
+        return (
+            self.target.waits
+            and os.environ.get(EARLY_LAUNCHES) != "off"
+            and int(call("cuDriverGetVersion")) >= _EARLY_LAUNCHES_IN_GRAPHS
+        )
 
     @contextmanager
     def current(self) -> Iterator[None]:
