@@ -63,6 +63,22 @@ def test_options_that_say_nothing_of_a_file_are_refused(
     assert done.err.startswith(f"error: {says}")
 
 
+@pytest.mark.parametrize("to", ["onnx", "tensorrt-rtx"])
+def test_networks_of_gantk_draw_no_noise(gantk: Gantk, bundle: Path, to: str) -> None:
+    done = gantk("export", bundle, "--noise", "zero", "--to", to)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("error: --noise is for .onnx files")
+    done = gantk("export", "--gatys", "--noise", "zero")
+    assert (done.status, "--noise cannot go with --gatys" in done.err) == (2, True)
+
+
+def test_a_file_without_noise_leaves_nothing_behind(gantk: Gantk, onnx_file: Path) -> None:
+    done = gantk("export", onnx_file, "--noise", "constant", "-o", "x.gantk")
+    assert (done.status, done.out) == (2, "")
+    assert "draws no noise: it yields the same in every run" in done.err
+    assert not Path("x.gantk").exists()
+
+
 @pytest.mark.parametrize("given", NETWORK_OPTIONS[-3:])
 def test_calibration_is_refused_where_nothing_is_quantised(gantk: Gantk, bundle: Path, given: str) -> None:
     done = gantk("export", bundle, "--precision", "fp32,bf16", *given.split())

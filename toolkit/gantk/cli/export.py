@@ -61,6 +61,7 @@ _FOR_OTHERS = "tells how ONNX files are made, and engines are built from those t
     "gantk export flowers.gantk --to tensorrt-rtx --target sm_89,sm_120 --precision fp16\n\n"
     "gantk export mosaic.gantk --to tensorrt-rtx --min picture=1x256x256x3 --max picture=1x1080x1920x3\n\n"
     "gantk export theirs.onnx -o theirs.gantk\n\n"
+    "gantk export fastgan.onnx --noise constant --precision fp32,bf16\n\n"
     "gantk export theirs.onnx --to tensorrt-rtx --precision fp16",
 )
 def export_command(
@@ -148,6 +149,15 @@ def export_command(
             rich_help_panel=_QUANTISED,
         ),
     ] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            metavar="constant|zero",
+            help="What becomes of noise that an .onnx file draws in each run, as StyleGAN and FastGAN do: drawn once, "
+            "or left out. Else nothing can be compared with it.",
+            show_default=False,
+        ),
+    ] = None,
     gatys: Gatys = False,
     vgg: Vgg = None,
     style_layers: StyleLayers = None,
@@ -210,6 +220,7 @@ def export_command(
         "--no-pictures" if pictures is False else "--pictures": None if pictures is None else True,
         "--no-rewrite": no_rewrite,
         "--tiles": tiles,
+        "--noise": noise,
     }
     precisions = parse_precisions(precision)
     _check_output(output)
@@ -224,11 +235,16 @@ def export_command(
     refuse_given(step, "wants --gatys", hint="gantk export -h")
     source = _existing(source)
     if is_onnx(source):
-        of_runs = {option: value for option, value in making.items() if option != "--no-rewrite"}
+        of_runs = {
+            option: value for option, value in making.items() if option not in ("--no-rewrite", "--noise")
+        }
         refuse_given(of_runs, "is of networks that gantk traces, and a file is as it is", hint="leave it out")
         rewrites = not no_rewrite
-        bundle_file_into(source, output, request, precisions, quantised, psnr_min, rewrites, force, json)
+        bundle_file_into(
+            source, output, request, precisions, quantised, psnr_min, rewrites, noise, force, json
+        )
         return
+    refuse_given({"--noise": noise}, "is for .onnx files: gantk's own networks draw no noise", "leave it out")
     if request is not None and is_bundle(source) and ONNX not in listed(to):
         refuse_given(
             {**making, **quantised, "--psnr-min": psnr_min},

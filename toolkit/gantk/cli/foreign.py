@@ -25,6 +25,7 @@ def bundle_file_into(
     quantised: Mapping[str, Any],
     psnr_min: float | None,
     rewrites: bool,
+    noise: str | None,
     force: bool,
     json: str | None,
 ) -> None:
@@ -43,6 +44,7 @@ def bundle_file_into(
             request,
             precisions=precisions,
             rewrites=rewrites,
+            noise=noise,
             calibration=make_calibration(quantised),
             psnr_min=psnr_min,
             force=force,

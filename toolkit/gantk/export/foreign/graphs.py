@@ -43,7 +43,7 @@ def simplified(model: Model, precision: str, least: int = 0) -> ir.Model:
         BackendMissingError: What simplifies it is not installed.
     """
     least = max(least, OPSETS[precision])
-    proto = _at_opset(_inlined(onnx.load_from_string(model.data)), least, model.where)
+    proto = _at_opset(inlined(onnx.load_from_string(model.data)), least, model.where)
     graph = _typed(simplify(proto, model.where), model)
     _name(graph.graph)
     for node in graph.graph:
@@ -81,7 +81,7 @@ def halved(graph: ir.Graph) -> set[str]:
     return names
 
 
-def _inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
+def inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
     """With the bodies of local functions in place of the nodes that call them, but for gantk's own."""
     own = [(function.domain, function.name) for function in proto.functions if function.domain == DOMAIN]
     if len(own) == len(proto.functions):

@@ -26,13 +26,16 @@ from gantk.export.foreign.lowered import (
     verdicts_on,
     with_faster,
 )
+from gantk.export.foreign.noise import NOISES, draws_noise, settled
 from gantk.export.foreign.timed import timed_inputs
 from gantk.export.int8 import QUANTISED, quantise
 from gantk.export.original import VariantFile
 from gantk.export.reference import Feeds, Reference
 from gantk.export.tools import tool_versions
 from gantk.runtime.backends.vendor import vendor_errors
-from gantk.runtime.model import Model, from_bytes, from_path
+from gantk.runtime.model import Model, check_choice, from_bytes, from_path
+
+_SETTLE = "--noise constant draws the noise once and --noise zero leaves it out, so that there is something to compare"
 
 
 def bundle_onnx(
@@ -42,6 +45,7 @@ def bundle_onnx(
     *,
     precisions: Sequence[str] = (),
     rewrites: bool = True,
+    noise: str | None = None,
     calibration: Calibration | None = None,
     psnr_min: float | None = None,
     force: bool = False,
@@ -60,6 +64,8 @@ def bundle_onnx(
         request: The engines to build.
         precisions: Of further files to make of a float32 one. Those that engines are asked for in are among them.
         rewrites: Try the exact rewrites of a float32 file, and keep a rewritten form where it is measured faster.
+        noise: What becomes of noise that the file draws in each run, one of `gantk.export.foreign.noise.NOISES`; by
+            default it is left as it is, and nothing can be made of the file but engines, which are not verified.
         calibration: Where the ranges of int8 and fp8 files come from, and what judges all (see
             `gantk.export.foreign.calibration`); by default random inputs.
         psnr_min: The smallest PSNR of these against it in dB, in place of each precision's own threshold.
@@ -70,8 +76,11 @@ def bundle_onnx(
     Raises:
         GantkError: It is no ONNX file, is in a form that engines are not built from, cannot be brought to a precision,
             or a build fails: nothing is written.
-        UsageError: A PSNR or arrays are given, and there is no file to judge; or int8 and fp8 lack arrays.
+        UsageError: A PSNR or arrays are given, and there is no file to judge; int8 and fp8 lack arrays; or the file
+            draws no noise.
     """
+    if noise is not None:
+        check_choice("noise", noise, NOISES)
     model = _whole(from_path(Path(path)))
     _check_inputs(model)
     if request is None:
@@ -85,6 +94,8 @@ def bundle_onnx(
         _refuse_judges(model, psnr_min, calibration)
     with Writer(output, force=force) as writer:
         report(f"reading {path}")
+        if noise is not None:
+            model = settled(model, noise, probe_sizes(model.inputs, ()))
         manifest = _manifest(writer, model)
         profiles = (
             () if request is None else request.profiles(manifest, Interface(model.inputs, model.outputs))
@@ -97,12 +108,8 @@ def bundle_onnx(
         files = [VariantFile(model.data, manifest.variants[0])]
         if probe is not None:
             manifest = replace(manifest, probe=writer.add("probe.safetensors", probe.dumps()))
-        elif others:
-            raise GantkError(
-                f"there is nothing to compare `{model.where}` in {' or '.join(others)} with",
-                where=model.where,
-                hint="leave --precision out: engines compute in the types of the file",
-            )
+        else:
+            _go_without_a_probe(model, others, report)
         if probe is not None and reference is not None:
             timed = timed_inputs(model, profiles) if rewrites and _is_plain(model) else ()
             judged = _Judged(model, reference, timed, psnr_min, report)
@@ -123,6 +130,23 @@ def bundle_onnx(
             sources = Sources(lambda v: data[v.file.sha256], lambda v: _called(model, v))
             manifest = make_engines(writer, manifest, sources, request, report, progress)
         return writer.commit(manifest)
+
+
+def _go_without_a_probe(model: Model, others: Sequence[str], report: Report) -> None:
+    """Refuse to make files of one that yields nothing to compare them with; say what would help.
+
+    Raises:
+        GantkError: Some are wanted.
+    """
+    settles = _SETTLE if draws_noise(model) else None
+    if others:
+        raise GantkError(
+            f"there is nothing to compare `{model.where}` in {' or '.join(others)} with",
+            where=model.where,
+            hint=settles or "leave --precision out: engines compute in the types of the file",
+        )
+    if settles is not None:
+        report(f"  {settles}")
 
 
 @dataclass(frozen=True)
