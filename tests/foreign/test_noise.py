@@ -148,7 +148,7 @@ def test_a_file_that_draws_none_is_told_so() -> None:
         settled(file([node("Relu", "x", "y")]), "zero", SIZES)
 
 
-def test_noise_in_a_branch_is_left() -> None:
+def test_noise_in_a_branch_is_left(tmp_path: Path) -> None:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("a", "b")]
     branches = {
         f"{name}_branch": helper.make_graph([node("RandomNormalLike", "x", out)], name, [], [value])
@@ -157,6 +157,10 @@ def test_noise_in_a_branch_is_left() -> None:
     model = file([node("If", "yes", "y", **branches)], DEEP, yes=np.array(True))
     with pytest.raises(GantkError, match="draws noise in a branch or a loop"):
         settled(model, "constant", SIZES)
+    lines: list[str] = []
+    bundle = bundle_onnx(saved(tmp_path, model), tmp_path / "x.gantk", report=lines.append)
+    assert bundle.read_file(bundle.manifest.variants[0].file) == model.data
+    assert not any("--noise" in line for line in lines)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])

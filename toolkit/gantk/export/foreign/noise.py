@@ -36,7 +36,9 @@ Shape = tuple[int, ...]
 
 def draws_noise(model: Model) -> bool:
     """Whether a file has operators whose results are others in each run, and which `settled` replaces."""
-    return bool(_drawn(ir.from_proto(inlined(onnx.load_from_string(model.data)))))
+    network = ir.from_proto(inlined(onnx.load_from_string(model.data)))
+    nodes = _drawn(network)
+    return bool(nodes) and all(node.graph is network.graph for node in nodes)
 
 
 def settled(model: Model, noise: str, sizes: Mapping[str, int]) -> Model:
@@ -54,7 +56,15 @@ def settled(model: Model, noise: str, sizes: Mapping[str, int]) -> Model:
         BackendMissingError: No backend works here to see how much is drawn.
     """
     proto = inlined(onnx.load_from_string(model.data))
-    nodes = _drawn(ir.from_proto(proto))
+    network = ir.from_proto(proto)
+    nodes = _drawn(network)
+    for node in nodes:
+        if node.graph is not network.graph:
+            raise GantkError(
+                f"node `{node.name}` ({node.op_type}) draws noise in a branch or a loop, which gantk leaves as it is",
+                where=f"{model.where}, {node.name}",
+                hint="leave --noise and --precision out: engines compute in the types of the file",
+            )
     if not nodes:
         raise UsageError(
             f"`{model.where}` draws no noise: it yields the same in every run",
@@ -91,24 +101,12 @@ def settled(model: Model, noise: str, sizes: Mapping[str, int]) -> Model:
 
 
 def _drawn(model: ir.Model) -> list[ir.Node]:
-    """The nodes that draw noise, in their order.
-
-    Raises:
-        GantkError: One is in a branch or a loop.
-    """
-    found = [
+    """The nodes that draw noise, in their order, those in branches and loops too."""
+    return [
         node
         for node in ir.traversal.RecursiveGraphIterator(model.graph)
         if node.domain in ("", "ai.onnx") and node.op_type in (*_NORMAL, *_UNIFORM)
     ]
-    for node in found:
-        if node.graph is not model.graph:
-            raise GantkError(
-                f"node `{node.name}` ({node.op_type}) draws noise in a branch or a loop, which gantk leaves as it is",
-                where=node.name,
-                hint="leave --noise and --precision out: engines compute in the types of the file",
-            )
-    return found
 
 
 def _larger(model: Model, sizes: Mapping[str, int]) -> dict[str, int]:
