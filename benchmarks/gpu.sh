@@ -73,7 +73,7 @@ done
 new=(tests/cpp/test_on_gpu.py tests/kernels/test_to_picture_operator.py tests/step/test_on_gpu.py)
 runtime=tests/runtime/test_onnxruntime_on_gpu.py
 step doctor 15 "$python" -m gantk doctor --json "$out/doctor.json"
-step early 30 "${pytest[@]}" tests/kernels/test_on_gpu.py -k come_early
+step early 30 "${pytest[@]}" tests/kernels/test_on_gpu.py tests/kernels/test_trials_on_gpu.py -k come_early
 step new 70 "${pytest[@]}" "${workers[@]}" "${new[@]}"
 step runtime 75 "${pytest[@]}" "$runtime"
 suite dcgan128-cuda 160 dcgan128

@@ -24,7 +24,7 @@ GANTK_INSTANCE_NORM_OF_TYPE(float32, float)
 GANTK_INSTANCE_NORM_OF_TYPE(float16, Float16)
 GANTK_INSTANCE_NORM_OF_TYPE(bfloat16, BFloat16)
 
-extern "C" __global__ void __launch_bounds__(32 * kNormFinishRows)
+extern "C" __global__ void __launch_bounds__(kNormFinishChannels * kNormFinishRows, 2)
     gantk_instance_norm_finish(const __grid_constant__ InstanceNormParameters p) {
     let_dependent_come();
     wait_for_earlier();

@@ -151,11 +151,11 @@ GANTK_DEVICE void moments(const InstanceNormParameters& p) {
     if (place.channel == 0) p.counts[chunk] = counts[threadIdx.x];
 }
 
-// Factors from the chunks' moments. Grid: 32 channels each, pictures.
+// Factors from the chunks' moments. Grid: kNormFinishChannels channels each, pictures.
 GANTK_DEVICE void finish(const InstanceNormParameters& p) {
     constexpr int32_t kAtOnce = 9;  // On their way at once: all, of the 264 chunks that an H200's multiprocessors have.
-    __shared__ Moments found[kNormFinishRows][33];
-    const int32_t channel = int32_t(blockIdx.x * 32 + threadIdx.x), row = int32_t(threadIdx.y);
+    __shared__ Moments found[kNormFinishRows][kNormFinishChannels + 1];
+    const int32_t channel = int32_t(blockIdx.x * kNormFinishChannels + threadIdx.x), row = int32_t(threadIdx.y);
     const int64_t picture = blockIdx.y;
     Moments sum{0.f, 0.f, 0.f};
     if (channel < p.channels) {

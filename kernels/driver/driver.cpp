@@ -82,6 +82,7 @@ class Loaded {
     static bool waits(CUkernel kernel, CUdevice device) {
         const char* const wanted = ::secure_getenv("GANTK_EARLY_LAUNCHES");
         if (wanted != nullptr && std::strcmp(wanted, "off") == 0) return false;
+        const RelaxedCapture relaxed;  // To tell, the driver may load the code.
         int architecture = 0, version = 0;
         return api().cuKernelGetAttribute(&architecture, CU_FUNC_ATTRIBUTE_PTX_VERSION, kernel, device) ==
                    CUDA_SUCCESS &&

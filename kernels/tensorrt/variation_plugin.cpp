@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // TotalVariation <kind, epsilon> (pictures T[N, C, H, W]) => (value float32[N], gradient T[N, C, H, W])
+#include <algorithm>
+
 #include <gantk/kernels/variation_plan.hpp>
 
 #include "plugin.hpp"
@@ -56,11 +58,16 @@ class TotalVariation : public Plugin {
               const Device& device) const override {
         using driver::address_of;
         const kernels::Pictures gradient = laid_out(inputs[0], into[1]);
-        const bool is_read = into[1] != nullptr || from[0] == nullptr;  // Before a run it may be.
-        const auto plan = kernels::plan_variation(laid_out(inputs[0], from[0]), kind_, attributes().epsilon,
-                                                  device, is_read ? &gradient : nullptr);
-        return {plan.workspace_bytes, plan.launches(address_of(from[0]), address_of(into[0]),
-                                                    address_of(into[1]), address_of(workspace), 0)};
+        const kernels::Pictures pictures = laid_out(inputs[0], from[0]);
+        const auto plan_with = [&](const kernels::Pictures* wanted) {
+            return kernels::plan_variation(pictures, kind_, attributes().epsilon, device, wanted);
+        };
+        const auto plan = plan_with(into[1] != nullptr ? &gradient : nullptr);
+        std::int64_t bytes = plan.workspace_bytes;
+        // Before a run the gradient may be wanted or not.
+        if (from[0] == nullptr) bytes = std::max(bytes, plan_with(&gradient).workspace_bytes);
+        return {bytes, plan.launches(address_of(from[0]), address_of(into[0]), address_of(into[1]),
+                                     address_of(workspace), 0)};
     }
 
   private:

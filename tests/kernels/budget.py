@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from instructions import NEVER, RULES, faults
+from instructions import EARLY, NEVER, RULES, before_waiting, faults
 from mutation import closure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +36,7 @@ INCLUDES = (KERNELS / "include", KERNELS / "cuda")
 BUDGET = KERNELS / "budget.json"
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120")
 OPTIONS = ("-std=c++17", "--ptxas-options=-v")
-FACTS = 1  # Counts what `facts` keeps, so that an older kind is not taken for it.
+FACTS = 2  # Counts what `facts` keeps, so that an older kind is not taken for it.
 Facts = dict[str, Any]
 
 _USAGE = re.compile(
@@ -123,15 +123,16 @@ def usage(log: str) -> dict[str, Facts]:
 
 
 def disassemble(cubin: bytes) -> dict[str, list[str]]:
-    """By kernel, the opcodes that it has, in alphabetic order."""
+    """By kernel, the opcodes that it has, in alphabetic order, and what `before_waiting` says of them."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
         done = subprocess.run([tool(), "-sass", file.name], capture_output=True, text=True, check=True)
-    return {
-        match["kernel"]: sorted(set(_OPCODE.findall(match["code"])))
-        for match in _FUNCTION.finditer(done.stdout)
-    }
+    found = {}
+    for match in _FUNCTION.finditer(done.stdout):
+        opcodes = _OPCODE.findall(match["code"])
+        found[match["kernel"]] = sorted({*opcodes, *before_waiting(opcodes)})
+    return found
 
 
 def tool() -> Path | None:
@@ -157,7 +158,8 @@ def tool_version() -> str:
 def judgement(unit: str, budget: dict[str, Any]) -> str:
     """A hash of all that decides whether a unit keeps to its budget and to the rules for instructions."""
     numbers = (budget["nvrtc"], budget["units"].get(unit))
-    decisive = json.dumps((OPTIONS, ARCHITECTURES, tool_version(), RULES, NEVER, numbers), sort_keys=True)
+    rules = (OPTIONS, ARCHITECTURES, tool_version(), RULES, NEVER, EARLY)
+    decisive = json.dumps((*rules, numbers), sort_keys=True)
     return hashlib.sha256((digest(KERNELS / "cuda" / f"{unit}.cu") + decisive).encode()).hexdigest()[:24]
 
 

@@ -35,6 +35,19 @@ NEVER = {
     r"(LDL|STL)\S*": "keeps something in local memory",
 }
 
+# A dependent launch waits (griddepcontrol.wait, which is ACQBULK) before it touches memory. PTX says so, and the
+# interpreter sees to it; what the assembler makes of that is looked at here. Some kernels read their inputs before.
+EARLY = {r"gantk_instance_norm_apply_\w+": r"LDG\.\S+"}
+_WAIT = "ACQBULK"
+_BEFORE = " before " + _WAIT
+_MEMORY = r"(LDG|STG|LDGSTS|ATOM|ATOMG|RED|REDG|UTMA\w*|UBLK\w*)(\..*)?"
+
+
+def before_waiting(opcodes: Sequence[str]) -> set[str]:
+    """Of the opcodes of a kernel, in their order, those that touch global memory before it waits, marked as such."""
+    end = opcodes.index(_WAIT) if _WAIT in opcodes else 0
+    return {f"{opcode}{_BEFORE}" for opcode in opcodes[:end] if re.fullmatch(_MEMORY, opcode)}
+
 
 def number(arch: str) -> int:
     return int(re.sub(r"\D", "", arch))
@@ -45,6 +58,11 @@ def faults(kernel: str, arch: str, opcodes: Sequence[str]) -> list[str]:
     found = [
         f"{kernel} {why}" for bad, why in NEVER.items() if any(re.fullmatch(bad, each) for each in opcodes)
     ]
+    allowed = [opcode for name, opcode in EARLY.items() if re.fullmatch(name, kernel)]
+    for each in opcodes:
+        early = each.removesuffix(_BEFORE)
+        if early != each and not any(re.fullmatch(one, early) for one in allowed):
+            found.append(f"{kernel} has {each}, before what an earlier launch does is done")
     for name, first, last, wanted in RULES:
         if re.fullmatch(name, kernel) and number(first) <= number(arch) <= number(last):
             lacking = (each for each in wanted if not any(re.match(each, opcode) for opcode in opcodes))

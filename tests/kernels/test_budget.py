@@ -11,7 +11,7 @@ from typing import Any
 
 import budget
 import pytest
-from instructions import NEVER, RULES, faults
+from instructions import NEVER, RULES, before_waiting, faults
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="no NVRTC: pip install 'gantk[kernels]'")
 if budget.tool() is None:
@@ -172,3 +172,13 @@ def test_nvcc_takes_the_same_sources(unit: str, tmp_path: Path) -> None:
         [*command, source, "-o", tmp_path / "x.ptx"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_the_assembler_puts_before_the_wait_is_found() -> None:
+    code = ["S2R", "LDG.E.128", "STG.E", "ACQBULK", "LDG.E", "ATOMG.E.ADD"]
+    early = before_waiting(code)
+    assert early == {"LDG.E.128 before ACQBULK", "STG.E before ACQBULK"}
+    assert before_waiting([code[1], code[4]]) == set()  # It does not wait.
+    assert len(faults("gantk_gram_finish", "sm_90a", sorted({*code, *early}))) == 2
+    (found,) = faults("gantk_instance_norm_apply_float16", "sm_90a", sorted({*code, *early}))
+    assert found.startswith("gantk_instance_norm_apply_float16 has STG.E before ACQBULK")

@@ -62,11 +62,22 @@ def test_it_waits(kernel: str, seen: Seen) -> None:
 
 @pytest.mark.parametrize("kernel", CASES)
 def test_a_kernel_that_does_not_wait_is_found(kernel: str, tmp_path: Path) -> None:
-    shutil.copytree(KERNELS / "cuda", tmp_path / "cuda")
-    shutil.copytree(KERNELS / "include", tmp_path / "include")
-    primitives = tmp_path / "cuda" / "primitives.cuh"
-    before = primitives.read_text()
-    primitives.write_text(before.replace('asm volatile("griddepcontrol.wait;" ::: "memory");', ""))
-    assert primitives.read_text() != before
+    change(tmp_path, "primitives.cuh", 'asm volatile("griddepcontrol.wait;" ::: "memory");', "")
     with sources(tmp_path), pytest.raises(Fault, match=r"before `griddepcontrol.wait`|no thread waits"):
         CASES[kernel]()
+
+
+def test_what_is_written_meanwhile_is_not_read_as_constant(tmp_path: Path) -> None:
+    """Also after the wait: such a load is of what nobody writes while the launch is there."""
+    change(tmp_path, "variation_sum.cuh", "__ldcg", "__ldg")
+    with sources(tmp_path), pytest.raises(Fault, match=r"ld\.global\.nc of what an earlier launch writes"):
+        CASES["variation_finish"]()
+
+
+def change(folder: Path, name: str, before: str, after: str) -> None:
+    """Copy the kernels there, one of their files changed."""
+    shutil.copytree(KERNELS / "cuda", folder / "cuda")
+    shutil.copytree(KERNELS / "include", folder / "include")
+    text = (folder / "cuda" / name).read_text()
+    assert before in text
+    (folder / "cuda" / name).write_text(text.replace(before, after))

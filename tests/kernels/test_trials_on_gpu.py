@@ -10,6 +10,7 @@ from typing import Any
 
 import gram_trials
 import hardware
+import instance_norm_trials
 import numpy as np
 import pytest
 import variation_trials
@@ -74,6 +75,26 @@ def test_large_variations_again_and_again(
         again = variation_trials.execute(Trial(**{**vars(trial), "counters": counters}), pixels)
         for one, two in zip(first, again, strict=True):
             np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.gpu
+@no_gpu
+@pytest.mark.parametrize("shape", [(1, 256, 256, 32), (2, 64, 64, 128), (1, 512, 384, 64)], ids=str)
+def test_norms_that_come_early_have_the_bits_of_those_in_turn(
+    shape: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pixels are read before the launches before have ended."""
+    here = hardware.gpu(0)
+    if not here.launches_early:
+        pytest.skip("this GPU, or its driver, has no programmatic dependent launches")
+    put_on_gpu(monkeypatch)
+    trial = instance_norm_trials.Trial(shape, others=(0, 0), multiprocessors=here.device.multiprocessors)
+    numbers = instance_norm_trials.numbers_of(trial)
+    with monkeypatch.context() as patch:
+        patch.setitem(here.__dict__, "launches_early", False)
+        wanted = instance_norm_trials.execute(trial, numbers)
+    for _ in range(20):
+        np.testing.assert_array_equal(instance_norm_trials.execute(trial, numbers), wanted)
 
 
 def test_the_stand_in_for_hardware_is_understood(interpreted: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,9 +49,9 @@ def _load(
     if space == "generic":
         space, address = _resolve(address)
     if space in ("global", "const"):
-        if machine.dependent:
-            check_read(machine, address, width * count, threads)
         loaded = machine.memory.load(address, width, count, machine.linear_block[threads], nc)
+        if machine.dependent:
+            check_read(machine, address, width * count, threads, constant=nc)
         machine.order.note_read(address, width * count, *machine.places(threads))
         return loaded
     if space == "shared":
@@ -219,6 +219,7 @@ def _emit_atomic(machine: Machine, instruction: Instruction) -> Step:
         old_values = np.zeros(machine.lanes, dtype)
         for lane, place, target in zip(threads.tolist(), index.tolist(), at.tolist(), strict=True):
             if where == "global":
+                machine.memory.note_atomic(target, width)
                 machine.memory.synchronise(target, int(machine.linear_block[lane]))
             old = int(view[place])
             old_values[lane] = old

@@ -103,8 +103,6 @@ def _fetch(machine: Machine, source: Array, counts: Array, threads: Array, bytes
         raise Fault(f"misaligned global source of a cp.async of {bytes_} bytes")
     blocks = machine.linear_block[threads]
     read = counts > 0
-    if machine.dependent:
-        check_read(machine, source[read], counts[read], threads[read])
     machine.order.note_read(source[read], 1, *machine.places(threads[read]))
     whole = counts == bytes_
     if whole.any():
@@ -116,6 +114,8 @@ def _fetch(machine: Machine, source: Array, counts: Array, threads: Array, bytes
         for byte in range(count):
             loaded = machine.memory.load(source[chosen] + byte, 1, 1, blocks[chosen])
             data[chosen, byte] = loaded[:, 0]
+    if machine.dependent:
+        check_read(machine, source[read], counts[read], threads[read])
     return data
 
 

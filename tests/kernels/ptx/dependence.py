@@ -28,13 +28,20 @@ def _emit(machine: Machine, instruction: Instruction) -> Step | None:
     return wait
 
 
-def check_read(machine: Machine, address: Array, count: Array | int, threads: Array) -> None:
-    """Of a dependent launch: `count` bytes at each address, for threads of which some may not have waited."""
-    early = ~machine.waited[threads]
-    if early.any():
-        counts = np.broadcast_to(count, address.shape)[early]
-        if machine.memory.of_earlier(address[early], counts).any():
-            raise Fault("reads what an earlier launch writes, before `griddepcontrol.wait`")
+def check_read(
+    machine: Machine, address: Array, count: Array | int, threads: Array, *, constant: bool = False
+) -> None:
+    """Of a dependent launch: `count` bytes at each address, which are in bounds, by threads that may have waited.
+
+    `constant`: by `ld.global.nc`, of what is written at no time while the launch is there.
+    """
+    written = machine.memory.of_earlier(address, np.broadcast_to(count, address.shape))
+    if constant and written.any():
+        raise Fault(
+            "ld.global.nc of what an earlier launch writes, which may not have ended when this one begins"
+        )
+    if (written & ~machine.waited[threads]).any():
+        raise Fault("reads what an earlier launch writes, before `griddepcontrol.wait`")
 
 
 def check_write(machine: Machine, threads: Array) -> None:

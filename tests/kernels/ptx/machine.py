@@ -98,9 +98,13 @@ class Machine(Operands):
         self.dependent = dependent
         self.order.begin_launch(memory)
         order = list(range(total)) if order is None else order
+        waited = False
         with np.errstate(all="ignore"):
             for first in range(0, total, self.blocks):
                 self._run_batch(order[first : first + self.blocks])
+                waited = waited or bool(self.waited[self.exists].any())
+        if not waited:
+            raise Fault(f"{self.entry.name}: no thread waits for the launch before it, which it may outrun")
         return self.executed
 
     def _run_batch(self, numbers: list[int]) -> None:
@@ -123,8 +127,6 @@ class Machine(Operands):
         self.parked.clear()
         self.fronts = {0: True if self.exists.all() else self.exists.copy()}
         self._schedule()
-        if not self.waited[self.exists].any():
-            raise Fault(f"{self.entry.name}: no thread waits for the launch before it, which it may outrun")
         for finish in self.finishers:
             finish()
 

@@ -40,7 +40,7 @@ class Memory:
         self._data = np.zeros(1 << 16, np.uint8)
         self._written = np.zeros(1 << 16, np.uint8)
         self.symbols: dict[Any, int] = {}
-        self._earlier = np.zeros(0, bool)
+        self._earlier, self._atomics = np.zeros((2, 0), bool)
         self._writer = np.zeros(0, np.int32)
         self.granule = 4
         self.begin_launch(4, 1)
@@ -97,7 +97,10 @@ class Memory:
         wrote = np.pad(wrote, (0, self._end - len(wrote)))
         if follows:
             wrote[: len(self._earlier)] |= self._earlier
+        wrote[: len(self._atomics)] |= self._atomics if follows else False
         self._earlier = wrote
+        self._earlier_sums = np.concatenate([[0], np.cumsum(wrote)])
+        self._atomics = np.zeros(self._end, bool)
         self.granule = granule
         self._writer = np.zeros(0, np.int32)
         self._reader = np.zeros(0, np.int32)
@@ -172,9 +175,12 @@ class Memory:
 
     def of_earlier(self, address: Array, count: Array) -> Array:
         """Whether any of `count` bytes at each address was written by a launch that this one follows."""
-        sums = np.concatenate([[0], np.cumsum(self._earlier)])
         offset = address - BASE
-        return np.asarray(sums[offset + count] > sums[offset])
+        return np.asarray(self._earlier_sums[offset + count] > self._earlier_sums[offset])
+
+    def note_atomic(self, address: int, width: int) -> None:
+        """An atomic has written `width` bytes."""
+        self._atomics[address - BASE : address - BASE + width] = True
 
     def peek(self, address: Array, width: int) -> tuple[Array, Array]:
         """For an atomic: the words' view of the arena and each thread's index in it, checked."""

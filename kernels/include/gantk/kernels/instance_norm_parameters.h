@@ -11,7 +11,8 @@ constexpr uint32_t kBorderEdge = 1;      // The outermost again.
 constexpr uint32_t kBorderConstant = 2;  // Zeros.
 
 constexpr int kNormThreads = 256;      // Of the blocks of `moments` and `apply`.
-constexpr int kNormFinishRows = 32;    // The blocks of `finish` have 32 channels by this many partials.
+// Blocks of `finish`: channels by partials. With 64 registers a thread one fits beside two blocks of `moments`.
+constexpr int kNormFinishChannels = 16, kNormFinishRows = 32;
 constexpr int kNormPixelsAtOnce = 4;   // Of a thread, on their way while one is worked on.
 
 // Pictures [N, H, W, C], channels last, cut from larger ones that lie in blocks: a tensor [N, h, w, b * b * C] holds

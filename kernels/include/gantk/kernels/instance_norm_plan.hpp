@@ -68,7 +68,7 @@ struct InstanceNormPlan {
         p.factors = p.squares + partials * p.channels;
         p.counts = p.factors + int64_t(p.pictures) * 2 * p.channels;
         return {{unit, name + "moments_" + suffix, grids[0], block, 0, bytes_of(p), {}, false},
-                {unit, name + "finish", grids[1], {32, kNormFinishRows}, 0, bytes_of(p), {}, true},
+                {unit, name + "finish", grids[1], {kNormFinishChannels, kNormFinishRows}, 0, bytes_of(p), {}, true},
                 {unit, name + "apply_" + suffix, grids[2], block, 0, bytes_of(p), {}, true}};
     }
 };
@@ -178,7 +178,7 @@ inline InstanceNormPlan plan_instance_norm(const NormPictures& what, const Devic
         plan.workspace_bytes =
             int64_t(sizeof(float)) * (2 * partials * channels + 2 * batch * channels + partials);
     plan.grids[0] = {uint32_t(p.chunks), uint32_t(channel_blocks), uint32_t(batch)};
-    plan.grids[1] = {uint32_t(divided_up(channels, 32)), uint32_t(batch)};
+    plan.grids[1] = {uint32_t(divided_up(channels, kNormFinishChannels)), uint32_t(batch)};
     plan.grids[2] = {uint32_t(divided_up(result_pixels, p.run)), uint32_t(result_rows),
                      uint32_t(batch * channel_blocks)};
     return plan;
