@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generators after nine papers, exported by PyTorch and given to gantk as files: how many times as fast. Prints JSON.
+"""Generators after ten papers, exported by PyTorch and given to gantk as files: how many times as fast. Prints JSON.
 
     python benchmarks/foreign.py > benchmarks/results/foreign.json
     python benchmarks/foreign.py --device cuda > benchmarks/results/foreign-cuda.json
@@ -26,8 +26,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fast_gan import FastGAN
 from gantk.bench import machine
 from gantk.bundle import Bundle, Variant, place_of
+from gantk.export.foreign.noise import draws_noise
 from gantk.export.foreign.pipeline import bundle_onnx
 from gantk.export.foreign.timed import timed_inputs
 from gantk.export.reference import Feeds
@@ -181,6 +183,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[int, st
     "StyleGAN3, 128 x 128": (StyleGAN3, (1, 256), {}),
     "latent diffusion's decoder, 32 x 32 to 128 x 128": (decoder, (1, 4, 32, 32), {}),
     "NAFNet, 256 x 256": (NAFNet, (1, 3, 256, 256), {}),
+    "FastGAN, 256 x 256": (FastGAN, (1, 256, 1, 1), {}),
 }
 """Of each the module, the shape of its input, and which of the axes are free."""
 
@@ -228,7 +231,10 @@ def measured(name: str, device: str) -> dict[str, Any]:
         path = exported(name, Path(folder))
         model = from_path(path)
         report = lambda line: print(f"{name}: {line.strip()}", file=sys.stderr)  # noqa: E731
-        bundle = bundle_onnx(path, Path(folder) / "theirs.gantk", precisions=precisions, report=report)
+        noise = "constant" if draws_noise(model) else None  # The file itself is timed as it draws it.
+        bundle = bundle_onnx(
+            path, Path(folder) / "theirs.gantk", precisions=precisions, noise=noise, report=report
+        )
         timed = timed_inputs(model, ())
         row: dict[str, Any] = {"inputs": [list(array.shape) for feeds in timed for array in feeds.values()]}
         for backend in backends:
