@@ -73,8 +73,8 @@ done
 new=(tests/cpp/test_on_gpu.py tests/kernels/test_to_picture_operator.py tests/step/test_on_gpu.py)
 runtime=tests/runtime/test_onnxruntime_on_gpu.py
 step doctor 15 "$python" -m gantk doctor --json "$out/doctor.json"
-step early 30 "${pytest[@]}" tests/kernels/test_on_gpu.py tests/kernels/test_trials_on_gpu.py -k come_early
-step new 70 "${pytest[@]}" "${workers[@]}" "${new[@]}"
+step early 45 "${pytest[@]}" tests/kernels/test_on_gpu.py tests/kernels/test_trials_on_gpu.py -k come_early
+step new 55 "${pytest[@]}" "${workers[@]}" "${new[@]}"
 step runtime 75 "${pytest[@]}" "$runtime"
 suite dcgan128-cuda 160 dcgan128
 step dcgan128-kernels 30 "$python" benchmarks/gpu_kernels.py "$work/dcgan128.gantk" --shape latent=64x100 \

@@ -11,10 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gantk.kernels import cache, launcher
+from gantk.kernels import compile as compiling
+from gantk.kernels.architecture import Target
+from gantk.kernels.compile import compile_unit
 from gantk.kernels.device import gpu
 from gantk.kernels.driver import call
 from gantk.kernels.launch import Launch
 from gantk.kernels.launcher import launch
+from gantk.kernels.sources import Sources
 
 GUARD = 4096  # Bytes on either side of an array that nothing may write.
 _STREAM = 0
@@ -115,3 +120,16 @@ def run(launches: Sequence[Launch], memory: Memory, arch: str, **_: Any) -> int:
         call("cuStreamSynchronize", _STREAM)
     memory.check_guards()
     return 0
+
+
+def linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile kernels anew that sleep for 0.1 ms once the next may come."""
+
+    def compile_lingering(unit: str, target: Target, code: Sources) -> bytes:
+        return compile_unit(unit, target, code, (*compiling.OPTIONS, "-DGANTK_LINGER_NS=100000"))
+
+    monkeypatch.setenv(cache.VARIABLE, "off")
+    monkeypatch.setattr(compiling, "compile_unit", compile_lingering)
+    monkeypatch.setattr(compiling, "_compiled", {})
+    for name in ("_libraries", "_kernels"):
+        monkeypatch.setattr(launcher, name, {})

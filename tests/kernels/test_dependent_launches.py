@@ -61,6 +61,13 @@ def test_it_waits(kernel: str, seen: Seen) -> None:
 
 
 @pytest.mark.parametrize("kernel", CASES)
+def test_it_may_linger(kernel: str) -> None:
+    """As tests on a GPU have it."""
+    with sources(KERNELS, ("-DGANTK_LINGER_NS=1000",)):
+        CASES[kernel]()
+
+
+@pytest.mark.parametrize("kernel", CASES)
 def test_a_kernel_that_does_not_wait_is_found(kernel: str, tmp_path: Path) -> None:
     change(tmp_path, "primitives.cuh", 'asm volatile("griddepcontrol.wait;" ::: "memory");', "")
     with sources(tmp_path), pytest.raises(Fault, match=r"before `griddepcontrol.wait`|no thread waits"):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from hardware import linger
 from torch import Tensor
 from torch.library import opcheck
 
@@ -212,14 +213,20 @@ def test_a_graph_is_captured_and_replayed() -> None:
             assert torch.equal(one, wanted)
 
 
+@pytest.mark.parametrize("lingers", [False, True], ids=["", "lingering"])
 @pytest.mark.parametrize("is_captured", [False, True], ids=["stream", "graph"])
 def test_launches_that_come_early_give_the_same_bits(
-    is_captured: bool, monkeypatch: pytest.MonkeyPatch
+    is_captured: bool, lingers: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many in a row, of sizes that fill the GPU and of some that do not, against launches in turn."""
+    """Many in a row, of sizes that fill the GPU and of some that do not, against launches in turn.
+
+    Those that linger do their work 0.1 ms after the next may come.
+    """
     here = gpu(torch.cuda.current_device())
     if not here.launches_early:
         pytest.skip("this GPU, or its driver, has no programmatic dependent launches")
+    if lingers:
+        linger(monkeypatch)
     layers = [numbers(2, c, side, side).cuda() for c, side in ((64, 256), (256, 64), (512, 32), (20, 7))]
     targets = [ops.gram_matrix(layer).mean(0) * 1.1 for layer in layers]
     leaves = [layer.requires_grad_() for layer in layers]

@@ -79,14 +79,17 @@ def test_large_variations_again_and_again(
 
 @pytest.mark.gpu
 @no_gpu
+@pytest.mark.parametrize("lingers", [False, True], ids=["", "lingering"])
 @pytest.mark.parametrize("shape", [(1, 256, 256, 32), (2, 64, 64, 128), (1, 512, 384, 64)], ids=str)
 def test_norms_that_come_early_have_the_bits_of_those_in_turn(
-    shape: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, int, int, int], lingers: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pixels are read before the launches before have ended."""
     here = hardware.gpu(0)
     if not here.launches_early:
         pytest.skip("this GPU, or its driver, has no programmatic dependent launches")
+    if lingers:
+        hardware.linger(monkeypatch)
     put_on_gpu(monkeypatch)
     trial = instance_norm_trials.Trial(shape, others=(0, 0), multiprocessors=here.device.multiprocessors)
     numbers = instance_norm_trials.numbers_of(trial)
