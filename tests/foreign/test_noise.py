@@ -143,6 +143,17 @@ def test_noise_of_any_size_is_no_constant() -> None:
     assert run(settled(model, "zero", sizes), 1, 20).shape == (1, 4, 20, 20)
 
 
+def test_noise_of_each_row_is_not_taken_for_that_of_a_batch() -> None:
+    """Its first axis grows with the pictures' height: one row's would do for all of them, and be another network's."""
+    nodes = [
+        node("ReduceMean", "x", "rows", axes=[0, 1], keepdims=0),
+        node("RandomNormalLike", "rows", "drawn"),
+        node("Add", "x drawn", "y"),
+    ]
+    with pytest.raises(GantkError, match="8x8 and 16x8"):
+        settled(file(nodes, ("N", 4, "H", 8)), "constant", {"N": 2, "H": 8})
+
+
 def test_a_file_that_draws_none_is_told_so() -> None:
     with pytest.raises(UsageError, match="draws no noise"):
         settled(file([node("Relu", "x", "y")]), "zero", SIZES)

@@ -76,11 +76,14 @@ def settled(model: Model, noise: str, sizes: Mapping[str, int]) -> Model:
         raise BackendMissingError(
             "no backend works here to see how much noise a network draws", hint="pip install 'gantk[cpu]'"
         )
-    larger = _larger(model, sizes)
+    batches = {spec.shape[0] for spec in model.inputs if spec.shape}
+    # One picture more, each twice as large.
+    larger = {symbol: size + 1 if symbol in batches else 2 * size for symbol, size in sizes.items()}
+    counts = [(sizes[symbol], larger[symbol]) for symbol in sizes if symbol in batches]
     exposed = from_bytes(_with_sizes(proto), model.path)
     runs = [_run(exposed, backend, each) for each in (sizes, larger)]
     shapes = [
-        _shape(model, node, noise, [made.get(f"{_EXPOSED}{index}") for made in runs])
+        _shape(model, node, noise, [made.get(f"{_EXPOSED}{index}") for made in runs], counts)
         for index, node in enumerate(nodes)
     ]
     wanted = [{spec.name: made[spec.name].shape for spec in model.outputs} for made in runs]
@@ -109,12 +112,6 @@ def _drawn(model: ir.Model) -> list[ir.Node]:
     ]
 
 
-def _larger(model: Model, sizes: Mapping[str, int]) -> dict[str, int]:
-    """One picture more, each twice as large."""
-    batches = {spec.shape[0] for spec in model.inputs if spec.shape}
-    return {symbol: size + 1 if symbol in batches else 2 * size for symbol, size in sizes.items()}
-
-
 def _run(model: Model, backend: str, sizes: Mapping[str, int]) -> dict[str, Array]:
     with open_model(model, backend, device="cpu") as runner:
         return runner.run(random_feeds(model.inputs, sizes, 0))
@@ -136,11 +133,18 @@ def _with_sizes(proto: onnx.ModelProto) -> bytes:
     return data
 
 
-def _shape(model: Model, node: ir.Node, noise: str, measured: Sequence[Array | None]) -> Shape:
+def _shape(
+    model: Model,
+    node: ir.Node,
+    noise: str,
+    measured: Sequence[Array | None],
+    counts: Sequence[tuple[int, int]],
+) -> Shape:
     """Of the noise that takes a node's place: one picture's, where there are as many as the batch has.
 
     Args:
         measured: The shape of what it drew, with inputs as usual and with larger ones; `None` where the node says it.
+        counts: Of the pictures of a batch, in the same two runs.
     """
     usual, large = measured
     if usual is None or large is None:
@@ -148,7 +152,7 @@ def _shape(model: Model, node: ir.Node, noise: str, measured: Sequence[Array | N
     if noise == "zero":
         return (1,) * len(usual)
     grown = [axis for axis in range(len(usual)) if usual[axis] != large[axis]]
-    if grown not in ([], [0]):
+    if grown and (grown != [0] or (int(usual[0]), int(large[0])) not in counts):
         raise GantkError(
             f"the noise of node `{node.name}` ({node.op_type}) is as large as the inputs say, "
             f"{'x'.join(map(str, usual))} and {'x'.join(map(str, large))}, and no constant is",

@@ -113,14 +113,7 @@ def bundle_onnx(
         if probe is not None and reference is not None:
             timed = timed_inputs(model, profiles) if rewrites and _is_plain(model) else ()
             judged = _Judged(model, reference, timed, psnr_min, report)
-            files = judged.own(files[0])
-            for precision in others:
-                report(f"{precision}: converting and verifying")
-                if precision in QUANTISED:
-                    assert found is not None
-                    files.append(judged.quantised(precision, calibration, found))
-                else:
-                    files += judged.lowered(precision)
+            files = judged.all(files[0], others, calibration, found)
         manifest = replace(
             manifest,
             variants=tuple(replace(f.variant, file=writer.add(f.variant.file.path, f.data)) for f in files),
@@ -166,6 +159,24 @@ class _Judged:
     timed: tuple[Feeds, ...]
     psnr_min: float | None
     report: Report
+
+    def all(
+        self,
+        file: VariantFile,
+        others: Sequence[str],
+        calibration: Calibration,
+        found: CalibrationFeeds | None,
+    ) -> list[VariantFile]:
+        """The file, what is faster, and both in other precisions; quantised ones take ranges from what was found."""
+        files = self.own(file)
+        for precision in others:
+            self.report(f"{precision}: converting and verifying")
+            if precision in QUANTISED:
+                assert found is not None
+                files.append(self.quantised(precision, calibration, found))
+            else:
+                files += self.lowered(precision)
+        return files
 
     def own(self, file: VariantFile) -> list[VariantFile]:
         """The file itself, with what other backends make of it, and what is faster."""
